@@ -1,0 +1,152 @@
+"""Everything edgekd says when something is wrong, and the exit code that goes with it.
+
+The tree:
+
+* EdgekdError              3
+  - RecipeError            2   one or more Problems, each at file:line:col
+  - UsageError             2   the command line
+  - StageError             3   a stage could not do its work
+    + DataError            3   missing, empty, truncated or mislabelled data
+    + ModelError           3   a model that cannot be built, or that does not fit the data
+    + CheckpointError      3   weights that cannot be read, or that do not fit the model
+    + TrainingError        3   NaN loss and the like
+    + QuantizeError        3   a graph that cannot be quantized
+    + ExportError          3   a format that could not be written or read back
+    + StorageError         3   a full disk, a folder that cannot be written
+  - DeviceError            4   a device that does not answer or that died
+
+A gate that fails is a result, not an error: the run ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a shell sees; the same with ``--json``."""
+
+    OK = 0
+    GATE_FAILED = 1
+    USAGE = 2
+    STAGE_FAILED = 3
+    DEVICE_FAILED = 4
+    INTERRUPTED = 130
+
+
+class EdgekdError(Exception):
+    """A mistake or a failure told in words, without a traceback.
+
+    Args:
+        message: What is wrong and where.
+        hint: What to type or change next.
+    """
+
+    exit_code = ExitCode.STAGE_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a recipe.
+
+    Attributes:
+        where: ``file:line:col``, or the ``--set`` that brought it.
+        key: Path of the key, such as ``distill.losses[0].kind``.
+        message: What is wrong.
+        hint: What is allowed, or what was probably meant.
+        snippet: The source line with a caret under the place; empty where there is none.
+    """
+
+    where: str
+    key: str
+    message: str
+    hint: str = ""
+    snippet: str = ""
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
+        lines = [head]
+        if self.snippet:
+            lines.append(self.snippet)
+        if self.hint:
+            lines.append(f"  → {self.hint}")
+        return "\n".join(lines)
+
+
+class RecipeError(EdgekdError):
+    """A recipe that cannot be run: all its problems at once."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UsageError(EdgekdError):
+    """A command line that cannot be obeyed."""
+
+    exit_code = ExitCode.USAGE
+
+
+class StageError(EdgekdError):
+    """A stage that could not do its work."""
+
+
+class DataError(StageError):
+    """Data that is missing, empty, truncated or mislabelled."""
+
+
+class ModelError(StageError):
+    """A model that cannot be built or does not fit the data."""
+
+
+class CheckpointError(StageError):
+    """Weights that cannot be read or do not fit the model."""
+
+
+class TrainingError(StageError):
+    """Training that went wrong, such as a loss that is not finite."""
+
+
+class QuantizeError(StageError):
+    """A graph that cannot be quantized."""
+
+
+class ExportError(StageError):
+    """A format that could not be written or read back."""
+
+
+class StorageError(StageError):
+    """A full disk or a folder that cannot be written."""
+
+
+class DeviceError(EdgekdError):
+    """A device that does not answer, or whose runtime died."""
+
+    exit_code = ExitCode.DEVICE_FAILED
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Suggest the nearest allowed word, or list what is allowed.
+
+    Example:
+        >>> did_you_mean("fitnt", ["kd", "fitnet"])
+        'did you mean fitnet?'
+        >>> did_you_mean("xyz", ["kd", "fitnet"])
+        'allowed: fitnet, kd'
+    """
+    names = sorted(allowed)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"

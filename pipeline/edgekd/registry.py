@@ -1,0 +1,90 @@
+"""One registry for everything that is chosen by name: losses and exporters.
+
+A built-in entry is a decorated object in a module of the registry's package; nothing else has to be edited. A third
+party's entry comes from the entry-point group of the same name and is imported only when a recipe names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from edgekd.errors import UsageError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names → objects, filled by decorator, loaded on first use.
+
+    Args:
+        noun: What one entry is called in messages, such as ``loss``.
+        package: Package whose modules register the built-in entries.
+        group: Entry-point group for third parties.
+
+    Example:
+        >>> from edgekd.registry import losses
+        >>> "kd" in losses.names()
+        True
+    """
+
+    def __init__(self, noun: str, package: str, group: str) -> None:
+        self.noun = noun
+        self._package = package
+        self._group = group
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Register the decorated object under ``name``; a name is taken once."""
+
+        def decorate(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self.noun} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Sorted names of all entries, third parties' included (those are not imported for it)."""
+        self._load()
+        return sorted({*self._entries, *(point.name for point in entry_points(group=self._group))})
+
+    def get(self, name: str) -> T:
+        """Return the entry called ``name``.
+
+        Raises:
+            UsageError: No such entry, or a third party's package that cannot be imported.
+        """
+        self._load()
+        if name not in self._entries:
+            self._load_plugin(name)
+        return self._entries[name]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self._package)
+        for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{self._package}.{module}")
+
+    def _load_plugin(self, name: str) -> None:
+        for point in entry_points(group=self._group, name=name):
+            try:
+                self._entries[name] = point.load()
+            except Exception as error:  # a broken plugin is named, whatever it raised
+                raise UsageError(
+                    f"{self.noun} {name!r} comes from {point.value}, which cannot be imported: {error}",
+                    "repair or uninstall that package",
+                ) from error
+            return
+        raise UsageError(f"unknown {self.noun} {name!r}", did_you_mean(name, self.names()))
+
+
+losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
+exporters: Registry[object] = Registry("exporter", "edgekd.export.formats", "edgekd.exporters")
