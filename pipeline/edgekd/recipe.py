@@ -1,0 +1,402 @@
+"""The typed schema of a recipe: what may be written, what it means, what is impossible.
+
+Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings below are the documentation
+an editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from edgekd.errors import UsageError, did_you_mean
+from edgekd.registry import exporters, losses
+
+SCHEMA_VERSION = 1
+
+DATA_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "torchvision:NAME", "imagefolder:DIR", "npz:FILE")
+MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
+
+
+class Strict(BaseModel):
+    """A frozen part of a recipe that knows all its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _data_source(value: str) -> str:
+    prefix, _, rest = value.partition(":")
+    if value in DATA_SOURCES[:2] or (prefix in {"torchvision", "imagefolder", "npz"} and rest):
+        return value
+    raise PydanticCustomError(
+        "data_source",
+        "{value!r} is not a data source; use {forms}",
+        {"value": value, "forms": " or ".join(DATA_SOURCES)},
+    )
+
+
+def _model_source(value: str) -> str:
+    if re.fullmatch(r"(torchvision|timm|edgekd):[\w.\-]+", value) or re.fullmatch(
+        r".+\.py:[A-Za-z_]\w*", value
+    ):
+        return value
+    raise PydanticCustomError(
+        "model_source",
+        "{value!r} is not a model; use {forms}",
+        {"value": value, "forms": " or ".join(MODEL_SOURCES)},
+    )
+
+
+DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
+ModelSource = Annotated[str, BeforeValidator(lambda v: _model_source(v) if isinstance(v, str) else v)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
+
+
+class Data(Strict):
+    """Images and labels. The validation split is carved from train; the test split is touched once a run."""
+
+    source: DataSource
+    """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME (such as
+    torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png) or npz:FILE (x_train, y_train, x_test, y_test)."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Height and width in pixels that every image is resized to."""
+    channels: Literal[1, 3] = 3
+    """Channels the models see; grey images are repeated to 3."""
+    augment: tuple[Augmentation, ...] = ()
+    """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color (jitter),
+    erase (random erasing), trivial (TrivialAugmentWide)."""
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
+    """Share of the training images kept for validation, the same number from each class."""
+    root: str | None = None
+    """Folder where torchvision keeps its downloads; the user's cache folder when left out."""
+    download: bool = True
+    """Whether a torchvision data set that is not in `root` may be downloaded."""
+
+
+class Train(Strict):
+    """A training budget."""
+
+    epochs: PositiveInt
+    """Passes over the training images."""
+    batch_size: PositiveInt = 64
+    """Images per step on one device."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with Nesterov momentum 0.9."""
+    lr: PositiveFloat = 0.002
+    """Peak learning rate of the cosine schedule."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay; not applied to biases and normalization."""
+    warmup_epochs: NonNegativeFloat = 0.5
+    """Epochs of linear warm-up before the cosine."""
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights, per step; the average is what is validated and kept."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """auto: mixed on a GPU (bf16 where it has it), float32 on a CPU."""
+    clip_grad_norm: PositiveFloat | None = None
+    """Largest norm of the gradient."""
+
+
+class TeacherTrain(Train):
+    """The budget of a teacher trained in this run, with hard labels."""
+
+    label_smoothing: Fraction = 0.0
+    """Share of the label's probability spread over all classes."""
+    save_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the weights kept; the kept weights are the ones measured."""
+
+
+class Teacher(Strict):
+    """The big model: give `weights` or `train`."""
+
+    model: ModelSource
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the model's builder; num_classes is set from the data."""
+    weights: str | None = None
+    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
+    train: TeacherTrain | None = None
+    """Train the teacher in this run instead."""
+
+
+Activation = Literal["relu", "relu6"]
+
+
+class Rewrite(Strict):
+    """Changes of the student made before distillation so that the teacher pays for them."""
+
+    hardswish: Activation | None = None
+    """Replaces every hard-swish: XNNPACK has none in int8 and cuts the graph at each."""
+    silu: Activation | None = None
+    """Replaces every SiLU (swish)."""
+    gelu: Activation | None = None
+    """Replaces every GELU."""
+
+
+class Student(Strict):
+    """The small model that is shipped."""
+
+    model: ModelSource
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the model's builder; num_classes is set from the data."""
+    weights: str | None = None
+    """Checkpoint to start from; a head of another size is left out and said aloud."""
+    rewrite: Rewrite = Rewrite()
+    """Activations to replace before distillation."""
+
+
+class Loss(Strict):
+    """What all distillation losses share; each loss adds its own options (``edgekd list losses``)."""
+
+    needs_teacher: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = False
+
+    kind: str
+    """Name of the loss."""
+    weight: NonNegativeFloat = 1.0
+    """Factor of this term in the sum."""
+
+
+def _loss(value: Any) -> Any:
+    if isinstance(value, Loss):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise PydanticCustomError(
+            "loss", "a loss is a mapping with a kind, such as {{kind: kd, temperature: 4}}"
+        )
+    try:
+        schema = losses.get(value["kind"])
+    except UsageError as error:
+        raise PydanticCustomError(
+            "loss_kind", "{message} ({hint})", {"message": error.message, "hint": error.hint}
+        ) from None
+    assert issubclass(schema, Loss)
+    return schema.model_validate(value)
+
+
+AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
+
+
+class Distill(Train):
+    """How the student is trained."""
+
+    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)]
+    """Terms of the training loss, summed with their weights."""
+
+
+class Quantize(Strict):
+    """int8 quantization-aware training; the distillation losses stay on."""
+
+    method: Literal["qat"] = "qat"
+    """qat: quantization-aware training from the distilled student."""
+    epochs: PositiveInt = 2
+    """Passes over the training images with fake quantization on."""
+    lr: PositiveFloat = 0.0002
+    """Peak learning rate; about a tenth of the float one."""
+    weight_bits: Literal["auto", 7, 8] = "auto"
+    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with AVX2 and
+    without VNNI), which saturate with 8; else 8."""
+    freeze_last: Fraction = 0.34
+    """Share of the steps, at the end, that train with frozen ranges."""
+
+
+class Export(Strict):
+    """One artifact."""
+
+    format: str
+    """onnx, tflite or openvino."""
+    io: Literal["float32", "int8"] = "float32"
+    """Type of the input and the output; int8 only in tflite."""
+
+
+def _export(value: Any) -> Any:
+    if isinstance(value, str):
+        value = {"format": value}
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("format"), str)
+        and value["format"] not in exporters.names()
+    ):
+        hint = did_you_mean(value["format"], exporters.names())
+        raise PydanticCustomError(
+            "export_format", "unknown format {format!r} ({hint})", {"format": value["format"], "hint": hint}
+        )
+    return value
+
+
+AnyExport = Annotated[Export, BeforeValidator(_export)]
+
+
+class Profile(Strict):
+    """The measuring protocol. Figures are never re-used from an earlier run."""
+
+    devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host",)
+    """Names of files in devices/."""
+    threads: PositiveInt = 1
+    """Threads each runtime may use."""
+    warmup_runs: PositiveInt = 20
+    """Inferences before measuring; at least warmup_ms as well."""
+    warmup_ms: NonNegativeInt = 300
+    """Milliseconds of warm-up at the least."""
+    blocks: Annotated[int, Field(ge=3)] = 7
+    """Blocks per variant; the variants take turns, so that heat and load favour none."""
+    block_ms: PositiveInt = 250
+    """Milliseconds a block takes at the least."""
+    block_runs: PositiveInt = 30
+    """Inferences in a block at the least."""
+
+
+class Gate(Strict):
+    """A limit that decides the exit code."""
+
+    max: float | None = None
+    """Largest value that passes."""
+    min: float | None = None
+    """Smallest value that passes."""
+    device: str = "host"
+    """Device whose figure is meant (latency and memory)."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Gate:
+        if (self.max is None) == (self.min is None):
+            raise PydanticCustomError("gate", "give either max or min")
+        return self
+
+
+class Gates(Strict):
+    """Limits on the result. A gate with no measurement fails; parity is always gated."""
+
+    accuracy_drop: Gate | None = None
+    """Top-1 of the distilled float student minus that of each int8 artifact, on the test split (0.01 is one point)."""
+    top1: Gate | None = None
+    """Top-1 of each int8 artifact on the test split, from 0 to 1."""
+    parity_top1: Gate = Gate(min=0.995)
+    """Share of test images on which an artifact's top-1 is the torch int8 model's."""
+    parity_lsb_p99: Gate = Gate(max=2.0)
+    """99th percentile of the error against the torch int8 model, in steps (LSB) of the output's scale."""
+    size_ratio: Gate | None = None
+    """Bytes of each int8 artifact divided by those of the float32 ONNX file."""
+    latency_p50_ms: Gate | None = None
+    """Median latency in milliseconds of each int8 artifact."""
+    latency_p90_ms: Gate | None = None
+    """90th percentile of the latency in milliseconds of each int8 artifact."""
+    peak_memory_mib: Gate | None = None
+    """Peak memory of the process in MiB (VmHWM) of each int8 artifact."""
+
+    def limits(self) -> Iterator[tuple[str, Gate]]:
+        """Yield the gates that are set, by name."""
+        for name in type(self).model_fields:
+            gate = getattr(self, name)
+            if gate is not None:
+                yield name, gate
+
+
+class Recipe(Strict):
+    """One recipe: data → teacher → student → int8 artifacts → figures → report."""
+
+    edgekd: Literal[1]
+    """Version of this schema."""
+    seed: NonNegativeInt = 0
+    """Seed of everything random."""
+    data: Data
+    teacher: Teacher | None = None
+    """Left out: the student is trained with hard labels alone."""
+    student: Student | None = None
+    """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
+    distill: Distill | None = None
+    baselines: tuple[Literal["student_alone"], ...] = ("student_alone",)
+    """Trained beside the distilled student for comparison: student_alone, the same budget without a teacher."""
+    quantize: Quantize | None = None
+    """Left out: float artifacts only."""
+    export: tuple[AnyExport, ...] = ()
+    profile: Profile | None = None
+    gates: Gates = Gates()
+
+
+def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield what no single key shows: (key, message, hint) for each impossible combination."""
+    teacher, student, distill = recipe.teacher, recipe.student, recipe.distill
+    if teacher is None and student is None:
+        yield (
+            "student",
+            "there is no student and no teacher",
+            "add student: {model: torchvision:mobilenet_v2}",
+        )
+    if teacher and (teacher.weights is None) == (teacher.train is None):
+        what = "both weights and train are given" if teacher.weights else "neither weights nor train is given"
+        yield (
+            "teacher",
+            what,
+            "give weights: FILE for a trained teacher, or train: {epochs: N} to train it here",
+        )
+    if student is None:
+        for key in ("distill", "quantize", "export", "profile"):
+            if getattr(recipe, key):
+                yield key, f"{key} needs a student", "add student: {model: ...} or remove this section"
+        return
+    if distill is None:
+        yield (
+            "distill",
+            "a student needs a training budget",
+            "add distill: {epochs: 8, losses: [{kind: task}]}",
+        )
+    else:
+        for index, loss in enumerate(distill.losses):
+            if loss.needs_teacher and teacher is None:
+                yield (
+                    f"distill.losses[{index}].kind",
+                    f"{loss.kind} needs a teacher",
+                    "add teacher: or use {kind: task}",
+                )
+        if all(loss.weight == 0 for loss in distill.losses):
+            yield "distill.losses", "all weights are 0", "give at least one loss a weight above 0"
+        if distill.warmup_epochs >= distill.epochs:
+            yield (
+                "distill.warmup_epochs",
+                "the warm-up is as long as the training",
+                "make it shorter than distill.epochs",
+            )
+        if teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
+            yield (
+                "distill.losses",
+                "there is a teacher but no loss uses it",
+                "add {kind: kd} or remove teacher",
+            )
+    seen: set[str] = set()
+    for index, export in enumerate(recipe.export):
+        if export.format in seen:
+            yield f"export[{index}]", f"{export.format} is exported twice", "remove one of them"
+        seen.add(export.format)
+        if export.io == "int8" and export.format != "tflite":
+            yield (
+                f"export[{index}].io",
+                f"{export.format} has float32 input and output",
+                "int8 io is for tflite",
+            )
+        if export.io == "int8" and recipe.quantize is None:
+            yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
+    if recipe.profile and not recipe.export:
+        yield "profile", "there is nothing to profile", "add export: [onnx]"
+    for name, gate in recipe.gates.limits():
+        if name.startswith(("latency", "peak_memory")) and gate.device not in (
+            recipe.profile.devices if recipe.profile else ()
+        ):
+            yield f"gates.{name}", f"device {gate.device!r} is not profiled", "add it to profile.devices"
+        if name in {"accuracy_drop", "size_ratio"} and recipe.quantize is None:
+            yield f"gates.{name}", "this gate compares int8 with float", "add quantize: {method: qat}"

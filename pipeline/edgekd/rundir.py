@@ -1,0 +1,357 @@
+"""The run folder and ``run.json``: what a run found, as frozen dataclasses.
+
+``run.json`` is what tools and tests read; the report is made from it alone. A figure that was not measured is ``None``
+here, absent in the file, and named in ``not_measured``; it is never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from edgekd.errors import UsageError
+
+SCHEMA = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of the run; ``seconds`` is what the work took when it was done."""
+
+    name: str
+    status: Literal["ran", "cached", "failed"]
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality on one split: ``top1`` and ``top5`` from 0 to 1, ``loss`` the cross-entropy, over ``n`` images."""
+
+    split: Literal["val", "test"]
+    n: int
+    top1: float
+    top5: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact, run by its own runtime, is from ``reference`` (the torch int8 model; for a float file the torch float
+    model) over ``n`` labelled test images. Errors are of the output; ``*_lsb`` in steps of the output's scale."""
+
+    reference: str
+    n: int
+    top1_agreement: float
+    max_abs_error: float
+    mean_lsb: float | None = None
+    p99_lsb: float | None = None
+    max_lsb: float | None = None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an artifact; scale and zero point where it is quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str = ""
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A network or a file: the teacher, the student in its states, and every artifact.
+
+    Attributes:
+        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat``, ``onnx_float``, ``onnx``, ``tflite``, ``openvino``.
+        role: ``teacher``, ``baseline``, ``student`` or ``artifact``.
+        format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
+        path: Main file, relative to the run folder; ``None`` where none was written.
+        sha256: Hash of that file.
+        bytes: Size of all files of the artifact.
+        params: Number of parameters.
+        macs: Multiply-accumulates for one image.
+        precision: ``float32``, ``float16`` or ``int8`` (with ``weight_bits`` 7 as ``int8 (7-bit weights)``).
+        float_ops: Operations left in float, each with the reason.
+        float_tensors: Float tensors inside a TFLite file other than input and output.
+    """
+
+    name: str
+    role: Literal["teacher", "baseline", "student", "artifact"]
+    format: str
+    precision: str
+    source: str = ""
+    path: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    params: int | None = None
+    macs: int | None = None
+    metrics: tuple[Metrics, ...] = ()
+    parity: Parity | None = None
+    float_ops: tuple[str, ...] = ()
+    float_tensors: tuple[str, ...] | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def top1(self, split: Literal["val", "test"] = "test") -> float | None:
+        """Top-1 on a split, or ``None`` if it was not measured."""
+        return next((metrics.top1 for metrics in self.metrics if metrics.split == split), None)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training of one network, a value an epoch.
+
+    Attributes:
+        model: ``teacher``, ``student_alone``, ``distilled`` or ``qat``.
+        terms: Mean of every (weighted) loss term over the epoch, by its name.
+        train_top1: Top-1 over the (augmented) training images.
+        val_top1: Top-1 on the validation split.
+        lr: Learning rate at the epoch's end.
+        best_epoch: Index of the kept epoch (best by validation).
+        seconds: Wall time of the training.
+        pairs: Layers paired for feature losses, in words.
+    """
+
+    model: str
+    terms: Mapping[str, tuple[float, ...]]
+    train_top1: tuple[float, ...]
+    val_top1: tuple[float, ...]
+    lr: tuple[float, ...]
+    best_epoch: int
+    seconds: float
+    pairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Steady-state milliseconds over ``n`` inferences; ``ci`` is the 95 % interval of the median over blocks (bootstrap)."""
+
+    p50: float
+    p90: float
+    p99: float
+    min: float
+    mean: float
+    n: int
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LoadTime:
+    """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after."""
+
+    cold: float
+    warm: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB (2**20 bytes) of the measuring process.
+
+    Attributes:
+        peak: Peak resident set (VmHWM) after all inferences.
+        runtime: The same process with the runtime imported and no model.
+        model: The difference: what the model and its arena added.
+    """
+
+    peak: float
+    runtime: float
+    model: float
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What the runtime says it used, read back from it, not what was asked."""
+
+    runtime: str
+    threads: int
+    precision: str
+    delegate: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether a figure may be believed.
+
+    Attributes:
+        verdict: ``trusted``, or ``untrusted`` with reasons.
+        reasons: In words; empty when trusted.
+        drift: Median of the last block over that of the first, minus 1.
+        spread: Interquartile range of the block medians over their median.
+        load_before: One-minute load average before the session.
+        load_after: The same after.
+    """
+
+    verdict: Literal["trusted", "untrusted"]
+    reasons: tuple[str, ...]
+    drift: float
+    spread: float
+    load_before: float
+    load_after: float
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """One artifact on one device. ``blocks`` holds (median ms of each block) in the order they ran."""
+
+    model: str
+    device: str
+    emulated: bool
+    effective: Effective
+    load_ms: LoadTime
+    first_ms: float
+    warmup_ms: float
+    latency_ms: Latency
+    memory: Memory
+    trust: Trust
+    blocks: tuple[float, ...]
+    samples: str = ""
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """A gate and its verdict; ``limit`` as text, such as ``<= 0.01``."""
+
+    name: str
+    model: str
+    limit: str
+    measured: float | None
+    verdict: Literal["pass", "fail", "untrusted", "not_measured"]
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data as used: ``source``, ``fingerprint`` (sha256), number of images in each split and the normalization."""
+
+    source: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    train: int
+    val: int
+    test: int
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything a run found.
+
+    Attributes:
+        schema: Version of this file's form.
+        edgekd: Version of edgekd.
+        name: Recipe name.
+        run: Name of the run folder.
+        command: What reproduces the run.
+        verdict: ``pass`` or ``fail`` (a gate failed, was untrusted or not measured).
+        recipe: The resolved recipe.
+        findings: Plain sentences the report shows near the top, such as why int8 is not faster.
+        snippets: Load snippet (Python text) for each artifact, by model name.
+        not_measured: What a reader may look for and will not find, each with the reason.
+    """
+
+    schema: int
+    edgekd: str
+    name: str
+    run: str
+    created: str
+    command: str
+    verdict: Literal["pass", "fail"]
+    recipe: Mapping[str, Any]
+    data: DataRecord
+    stages: tuple[StageRecord, ...]
+    models: tuple[ModelRecord, ...]
+    curves: tuple[Curve, ...]
+    profiles: tuple[ProfileRecord, ...]
+    gates: tuple[GateRecord, ...]
+    environment: Mapping[str, Any]
+    findings: tuple[str, ...] = ()
+    snippets: Mapping[str, str] = field(default_factory=dict)
+    not_measured: tuple[str, ...] = ()
+
+    def model(self, name: str) -> ModelRecord | None:
+        """Return the model called ``name``, or ``None``."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+def to_json(value: Any) -> Any:
+    """Turn (nested) dataclasses into JSON values; fields that are ``None`` are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((item.name, getattr(value, item.name)) for item in dataclasses.fields(value))
+        return {name: to_json(part) for name, part in pairs if part is not None}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part) for part in value]
+    return value
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Build the dataclass ``kind`` from what :func:`to_json` wrote.
+
+    Raises:
+        KeyError: A required field is missing.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    return kind(**{name: _typed(hints[name], part) for name, part in value.items() if name in fields})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _typed(next(arg for arg in args if arg is not type(None)), value)
+    if origin is tuple:
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_typed(part, item) for part, item in zip(inner, value, strict=True))
+    if origin is not None and isinstance(value, Mapping):
+        return {name: _typed(args[1], item) for name, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value)  # type: ignore[arg-type]  # hint is a class
+    return value
+
+
+def write(result: RunResult, folder: Path) -> Path:
+    """Write ``run.json`` into the run folder."""
+    path = folder / "run.json"
+    path.write_text(
+        json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+def read(folder: Path) -> RunResult:
+    """Read the ``run.json`` of a run folder (or the file itself).
+
+    Raises:
+        UsageError: There is none, or it has another schema.
+    """
+    path = folder / "run.json" if folder.is_dir() else folder
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA:
+            raise UsageError(
+                f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again"
+            )
+        return from_json(RunResult, value)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist", "give a run folder, such as reports/mobilenet/latest"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not a run.json: {error!r}", "run the recipe again") from error
