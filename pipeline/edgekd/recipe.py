@@ -1,11 +1,12 @@
 """The typed schema of a recipe: what may be written, what it means, what is impossible.
 
-Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings below are the documentation
-an editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here.
+Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings below are the
+documentation an editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -39,27 +41,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def mistake(message: str, hint: str) -> PydanticCustomError:
+    """Return an error for a validator to raise: what is wrong, and what to write instead."""
+    return PydanticCustomError("mistake", "{message}", {"message": message, "hint": hint})
+
+
 def _data_source(value: str) -> str:
     prefix, _, rest = value.partition(":")
     if value in DATA_SOURCES[:2] or (prefix in {"torchvision", "imagefolder", "npz"} and rest):
         return value
-    raise PydanticCustomError(
-        "data_source",
-        "{value!r} is not a data source; use {forms}",
-        {"value": value, "forms": " or ".join(DATA_SOURCES)},
-    )
+    hint = did_you_mean(value, DATA_SOURCES[:2])
+    if not hint.startswith("did you mean"):
+        hint = f"allowed: {', '.join(DATA_SOURCES)}"
+    raise mistake(f"{value!r} is not a data source", hint)
 
 
 def _model_source(value: str) -> str:
-    if re.fullmatch(r"(torchvision|timm|edgekd):[\w.\-]+", value) or re.fullmatch(
-        r".+\.py:[A-Za-z_]\w*", value
-    ):
+    if re.fullmatch(r"(torchvision|timm|edgekd):[\w.\-]+", value) or re.fullmatch(r".+\.py:[A-Za-z_]\w*", value):
         return value
-    raise PydanticCustomError(
-        "model_source",
-        "{value!r} is not a model; use {forms}",
-        {"value": value, "forms": " or ".join(MODEL_SOURCES)},
-    )
+    if re.fullmatch(r"\w+", value):
+        raise mistake(f"{value!r} does not say where the model is from", f"write torchvision:{value} or timm:{value}")
+    if value.endswith(".py"):
+        raise mistake(f"{value!r} does not say which function builds the model", f"write {value}:FUNCTION")
+    raise mistake(f"{value!r} is not a model", f"allowed: {', '.join(MODEL_SOURCES)}")
 
 
 DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
@@ -71,16 +75,17 @@ Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 class Data(Strict):
     """Images and labels. The validation split is carved from train; the test split is touched once a run."""
 
-    source: DataSource
-    """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME (such as
-    torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png) or npz:FILE (x_train, y_train, x_test, y_test)."""
+    source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
+    """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
+    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png) or npz:FILE (x_train,
+    y_train, x_test, y_test)."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Height and width in pixels that every image is resized to."""
     channels: Literal[1, 3] = 3
     """Channels the models see; grey images are repeated to 3."""
     augment: tuple[Augmentation, ...] = ()
-    """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color (jitter),
-    erase (random erasing), trivial (TrivialAugmentWide)."""
+    """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color
+    (jitter), erase (random erasing), trivial (TrivialAugmentWide)."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
     """Share of the training images kept for validation, the same number from each class."""
     root: str | None = None
@@ -92,7 +97,7 @@ class Data(Strict):
 class Train(Strict):
     """A training budget."""
 
-    epochs: PositiveInt
+    epochs: Annotated[PositiveInt, Field(examples=[8])]
     """Passes over the training images."""
     batch_size: PositiveInt = 64
     """Images per step on one device."""
@@ -124,7 +129,7 @@ class TeacherTrain(Train):
 class Teacher(Strict):
     """The big model: give `weights` or `train`."""
 
-    model: ModelSource
+    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
     """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
@@ -151,7 +156,7 @@ class Rewrite(Strict):
 class Student(Strict):
     """The small model that is shipped."""
 
-    model: ModelSource
+    model: Annotated[ModelSource, Field(examples=["torchvision:mobilenet_v2"])]
     """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
@@ -173,20 +178,21 @@ class Loss(Strict):
     """Factor of this term in the sum."""
 
 
-def _loss(value: Any) -> Any:
+def _loss(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, Loss):
         return value
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        raise PydanticCustomError(
-            "loss", "a loss is a mapping with a kind, such as {{kind: kd, temperature: 4}}"
-        )
+    if not isinstance(value, dict):
+        raise mistake("a loss is a mapping with a kind", "such as {kind: kd, temperature: 4}")
+    if not isinstance(value.get("kind"), str):
+        raise mistake("this loss has no kind", f"add kind: one of {', '.join(losses.names())}")
     try:
         schema = losses.get(value["kind"])
     except UsageError as error:
-        raise PydanticCustomError(
-            "loss_kind", "{message} ({hint})", {"message": error.message, "hint": error.hint}
-        ) from None
+        raise mistake(error.message, error.hint) from None
     assert issubclass(schema, Loss)
+    if info.mode == "json":
+        # As strict as the rest of a recipe file; the mode is not handed down by itself.
+        return schema.model_validate_json(json.dumps(value), strict=True)
     return schema.model_validate(value)
 
 
@@ -196,7 +202,7 @@ AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
 class Distill(Train):
     """How the student is trained."""
 
-    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)]
+    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, examples=[[{"kind": "kd"}]])]
     """Terms of the training loss, summed with their weights."""
 
 
@@ -210,8 +216,8 @@ class Quantize(Strict):
     lr: PositiveFloat = 0.0002
     """Peak learning rate; about a tenth of the float one."""
     weight_bits: Literal["auto", 7, 8] = "auto"
-    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with AVX2 and
-    without VNNI), which saturate with 8; else 8."""
+    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with
+    AVX2 and without VNNI), which saturate with 8; else 8."""
     freeze_last: Fraction = 0.34
     """Share of the steps, at the end, that train with frozen ranges."""
 
@@ -219,7 +225,7 @@ class Quantize(Strict):
 class Export(Strict):
     """One artifact."""
 
-    format: str
+    format: Annotated[str, Field(examples=["onnx"])]
     """onnx, tflite or openvino."""
     io: Literal["float32", "int8"] = "float32"
     """Type of the input and the output; int8 only in tflite."""
@@ -228,15 +234,8 @@ class Export(Strict):
 def _export(value: Any) -> Any:
     if isinstance(value, str):
         value = {"format": value}
-    if (
-        isinstance(value, dict)
-        and isinstance(value.get("format"), str)
-        and value["format"] not in exporters.names()
-    ):
-        hint = did_you_mean(value["format"], exporters.names())
-        raise PydanticCustomError(
-            "export_format", "unknown format {format!r} ({hint})", {"format": value["format"], "hint": hint}
-        )
+    if isinstance(value, dict) and isinstance(value.get("format"), str) and value["format"] not in exporters.names():
+        raise mistake(f"unknown format {value['format']!r}", did_you_mean(value["format"], exporters.names()))
     return value
 
 
@@ -275,7 +274,8 @@ class Gate(Strict):
     @model_validator(mode="after")
     def _one_limit(self) -> Gate:
         if (self.max is None) == (self.min is None):
-            raise PydanticCustomError("gate", "give either max or min")
+            what = "neither max nor min is given" if self.max is None else "max and min are both given"
+            raise mistake(what, "a gate has one limit: {max: NUMBER} or {min: NUMBER}")
         return self
 
 
@@ -310,11 +310,11 @@ class Gates(Strict):
 class Recipe(Strict):
     """One recipe: data → teacher → student → int8 artifacts → figures → report."""
 
-    edgekd: Literal[1]
+    edgekd: Annotated[Literal[1], Field(examples=[1])]
     """Version of this schema."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
-    data: Data
+    data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""
     student: Student | None = None

@@ -329,9 +329,7 @@ def _typed(hint: Any, value: Any) -> Any:
 def write(result: RunResult, folder: Path) -> Path:
     """Write ``run.json`` into the run folder."""
     path = folder / "run.json"
-    path.write_text(
-        json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    path.write_text(json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -345,13 +343,9 @@ def read(folder: Path) -> RunResult:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["schema"] != SCHEMA:
-            raise UsageError(
-                f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again"
-            )
+            raise UsageError(f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again")
         return from_json(RunResult, value)
     except FileNotFoundError:
-        raise UsageError(
-            f"{path} does not exist", "give a run folder, such as reports/mobilenet/latest"
-        ) from None
+        raise UsageError(f"{path} does not exist", "give a run folder, such as reports/mobilenet/latest") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is not a run.json: {error!r}", "run the recipe again") from error

@@ -1,0 +1,105 @@
+"""Batches: augmented training images in an order and with draws that depend on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from edgekd.data import DataSet, Split
+from edgekd.models import import_torchvision
+from edgekd.recipe import Data
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Training images with their random transforms; set ``epoch`` before each pass."""
+
+    def __init__(self, split: Split, data: Data, seed: int) -> None:
+        self.split = split
+        self.seed = seed
+        self.epoch = 0
+        self._transform = transforms(data)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = torch.from_numpy(np.array(self.split.images[index]))
+        if self._transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(draw_seed(self.seed, self.epoch, index))
+                image = self._transform(image)
+        return image, int(self.split.labels[index])
+
+
+class Shuffled(Sampler[int]):
+    """A permutation for each epoch, decided by (seed, epoch)."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, self.epoch, -1))
+        return iter(torch.randperm(self.count, generator=generator).tolist())
+
+
+def draw_seed(seed: int, epoch: int, index: int) -> int:
+    """A 63-bit seed for one sample's draw (splitmix64 over the three numbers)."""
+    value = 0
+    for part in (seed, epoch, index):
+        value = (value + (part & 0xFFFFFFFFFFFFFFFF) + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value >> 1
+
+
+def loader(split: Split, data: Data, batch_size: int, seed: int) -> tuple[DataLoader[Any], Augmented, Shuffled]:
+    """The training batches: (uint8 N×C×S×S, int64 N). A last batch of another size is dropped."""
+    dataset, sampler = Augmented(split, data, seed), Shuffled(len(split), seed)
+    batches: DataLoader[Any] = DataLoader(
+        dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True
+    )
+    return batches, dataset, sampler
+
+
+def transforms(data: Data) -> Any:
+    """The recipe's augmentation as one torchvision v2 transform of a uint8 image, or None."""
+    v2 = import_torchvision().transforms.v2
+    builders = {
+        "crop": lambda: v2.RandomCrop(data.image_size, padding=max(1, data.image_size // 8)),
+        "flip": v2.RandomHorizontalFlip,
+        "rotate": lambda: v2.RandomRotation(10),
+        "color": lambda: v2.ColorJitter(0.2, 0.2, 0.2),
+        "erase": v2.RandomErasing,
+        "trivial": v2.TrivialAugmentWide,
+    }
+    chosen = [builders[name]() for name in data.augment]
+    return v2.Compose(chosen) if chosen else None
+
+
+class Normalize(torch.nn.Module):
+    """uint8 batch → float32 input: the same arithmetic as :func:`edgekd.data.preprocess`, on the batch's device."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, data: DataSet) -> None:
+        super().__init__()
+        self.channels = data.channels
+        self.register_buffer("mean", torch.tensor(data.mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(data.std).reshape(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalize N×C×S×S; grey images are repeated to the recipe's channels."""
+        x = (images.to(torch.float32) / 255 - self.mean) / self.std
+        return x.expand(-1, self.channels, -1, -1).contiguous()

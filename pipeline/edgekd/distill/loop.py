@@ -1,0 +1,228 @@
+"""The training loop, the same for teachers, students and quantization-aware training.
+
+On Lightning Fabric: a CPU, a GPU or several; mixed precision on GPUs. Cosine schedule with warm-up, optional EMA of the
+weights, best-by-validation and last kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from edgekd.data import DataSet, Split
+from edgekd.distill.feed import Normalize, loader
+from edgekd.distill.terms import Terms
+from edgekd.errors import TrainingError
+from edgekd.progress import Progress
+from edgekd.recipe import Data, Train
+from edgekd.rundir import Curve
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights of the best epoch by validation and of the last one, and the curve."""
+
+    best: State
+    last: State
+    adapters: State
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Something that happens once in the middle of training, at ``share`` of all steps, such as freezing ranges.
+
+    Only epochs that end after it can be the best one: what comes before is another network.
+    """
+
+    share: float
+    action: Callable[[nn.Module], None]
+
+
+class Pupil(nn.Module):
+    """The network and its loss in one module, so that one wrapper (DDP, autocast) covers both."""
+
+    def __init__(self, network: nn.Module, terms: Terms) -> None:
+        super().__init__()
+        self.network = network
+        self.terms = terms
+
+    def forward(self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (weighted value of each term, logits)."""
+        outputs = self.network(x)
+        return torch.stack(self.terms(outputs, teacher, labels)), outputs[0]
+
+
+def fit(
+    fabric: Fabric,
+    network: nn.Module,
+    terms: Terms,
+    teacher: nn.Module | None,
+    budget: Train,
+    data: DataSet,
+    section: Data,
+    *,
+    name: str,
+    seed: int,
+    progress: Progress,
+    snapshot: Callable[[nn.Module], State] | None = None,
+    train_mode: bool = True,
+    freeze: Freeze | None = None,
+) -> Fitted:
+    """Train ``network``.
+
+    Args:
+        fabric: Device, precision and processes.
+        network: Returns ``(logits, *features)``; trained in place, in train mode unless ``train_mode`` is False.
+        terms: The loss.
+        teacher: Returns ``(logits, *features)`` for the terms, or None.
+        budget: Epochs, optimizer, schedule.
+        data: Images.
+        section: The recipe's data section (augmentation).
+        name: What the curve and the progress are called.
+        seed: Decides order and augmentation.
+        progress: Where to report.
+        snapshot: How the weights are taken; the state_dict by default.
+        freeze: What to do once in the middle.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    snapshot = snapshot or _state_dict
+    started = time.monotonic()
+    pupil = Pupil(network, terms)
+    module, optimizer = fabric.setup(pupil, _optimizer(pupil, budget))
+    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed)
+    feed: Any = fabric.setup_dataloaders(batches)
+    normalize = fabric.to_device(Normalize(data))
+    if teacher is not None:
+        teacher = fabric.to_device(teacher.eval().requires_grad_(False))
+    average = (
+        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(budget.ema), use_buffers=True) if budget.ema else None
+    )
+    kept = average.module if average is not None else network
+    steps = budget.epochs * len(feed)
+    schedule = _schedule(budget, len(feed))
+    freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
+    rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
+    best, best_epoch, step = _copy(snapshot(kept)), -1, 0
+    with progress.task(name, steps) as task:
+        for epoch in range(budget.epochs):
+            augmented.epoch = sampler.epoch = epoch
+            module.train(train_mode)
+            sums, right, seen = torch.zeros(len(terms.names)), 0, 0
+            for images, labels in feed:
+                if step == freeze_step and freeze:
+                    freeze.action(network)
+                for group in optimizer.param_groups:
+                    group["lr"] = budget.lr * schedule(step)
+                x = normalize(images)
+                with torch.no_grad(), fabric.autocast():
+                    target = teacher(x) if teacher is not None else None
+                values, logits = module(x, target, labels)
+                loss = values.sum()
+                if not bool(loss.isfinite()):
+                    raise TrainingError(
+                        f"{name}: the loss is {loss.item()} at step {step} of epoch {epoch + 1} "
+                        f"({_worst(terms.names, values)})",
+                        f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the images and labels",
+                    )
+                fabric.backward(loss)
+                if budget.clip_grad_norm:
+                    fabric.clip_gradients(module, optimizer, max_norm=budget.clip_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                if average is not None:
+                    average.update_parameters(network)
+                step += 1
+                sums += values.detach().cpu() * len(labels)
+                right += int((logits.argmax(1) == labels).sum())
+                seen += len(labels)
+                task.advance(1)
+            top1 = accuracy(kept, data.val, normalize, fabric.device)
+            for term, value in zip(terms.names, (sums / seen).tolist(), strict=True):
+                rows[term].append(value)
+            rows["train_top1"].append(right / seen)
+            rows["val_top1"].append(top1)
+            rows["lr"].append(budget.lr * schedule(step - 1))
+            if best_epoch < 0 or (step > freeze_step and top1 > rows["val_top1"][best_epoch]) or (
+                freeze and step > freeze_step and (best_epoch + 1) * len(feed) <= freeze_step
+            ):
+                best, best_epoch = _copy(snapshot(kept)), epoch
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} val {100 * top1:.1f} %")
+    curve = Curve(
+        model=name,
+        terms={term: tuple(rows[term]) for term in terms.names},
+        train_top1=tuple(rows["train_top1"]),
+        val_top1=tuple(rows["val_top1"]),
+        lr=tuple(rows["lr"]),
+        best_epoch=best_epoch,
+        seconds=time.monotonic() - started,
+        pairs=tuple(f"{term.name}: {pair}" for term in terms.terms for pair in term.pairs),
+    )
+    return Fitted(best, _copy(snapshot(kept)), _copy(terms.adapters.state_dict()), curve)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
+    """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
+    training = network.training
+    _set_mode(network, False)
+    right = 0
+    for images, labels in split.batches():
+        outputs = network(normalize(torch.from_numpy(images).to(device)))
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
+    _set_mode(network, training)
+    return right / len(split)
+
+
+def _set_mode(network: nn.Module, training: bool) -> None:
+    for module in network.modules():  # a graph from torch.export refuses .train() and .eval() on itself
+        module.training = training
+
+
+def _state_dict(network: nn.Module) -> State:
+    return dict(network.state_dict())
+
+
+def _copy(state: State) -> State:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def _worst(names: tuple[str, ...], values: Tensor) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in zip(names, values.tolist(), strict=True))
+
+
+def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:
+    parameters = [p for p in pupil.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if budget.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=budget.lr)
+
+
+def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:
+    """Linear warm-up, then a cosine to zero; the factor of the peak learning rate at a step."""
+    total = budget.epochs * steps_per_epoch
+    warmup = int(budget.warmup_epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    return factor

@@ -1,0 +1,1 @@
+"""One exporter a file; each registers itself under the name of its format."""

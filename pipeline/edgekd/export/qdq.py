@@ -1,0 +1,185 @@
+"""Passes over an ONNX graph of quantize and dequantize nodes: types, size, and a look for what stayed float.
+
+Every pass keeps the numbers exactly as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+_QUANTIZE = "QuantizeLinear"
+_DEQUANTIZE = "DequantizeLinear"
+_LAYERS = {"Conv", "Gemm", "MatMul", "ConvTranspose"}
+# One with the layer before them in every runtime, so the tensor between is never stored.
+_FUSED = {"Relu", "Clip"}
+_FUSED_INTO = _LAYERS | {"Add", "Sub", "Mul"}
+
+
+def shift_to_uint8(model: onnx.ModelProto) -> None:
+    """Make every int8 activation uint8 by adding 128 to the integers and to their zero point.
+
+    ONNX Runtime's kernels on x86 multiply unsigned activations with signed weights; signed activations cost it a
+    conversion. Real values do not change: ``scale × (q - zero_point)`` has 128 on both sides. Weights keep int8.
+
+    Args:
+        model: Changed in place.
+    """
+    graph = model.graph
+    constants = {item.name: item for item in graph.initializer}
+    layer_weights = _weights(graph, constants)
+    shifted: set[str] = set()
+    fresh: dict[str, onnx.TensorProto] = {}
+
+    def shift(name: str) -> str:
+        # A zero point can serve weights too, so the original stays and the shifted one gets its own name.
+        new = f"{name}_u8"
+        if new not in fresh:
+            values = numpy_helper.to_array(constants[name]).astype(np.int16) + 128
+            fresh[new] = numpy_helper.from_array(values.astype(np.uint8), new)
+        return new
+
+    for node in graph.node:
+        if node.op_type not in (_QUANTIZE, _DEQUANTIZE) or node.input[0] in layer_weights:
+            continue
+        zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
+        if zero_point is None or zero_point.data_type != onnx.TensorProto.INT8:
+            continue
+        node.input[2] = shift(node.input[2])
+        if node.op_type == _QUANTIZE:
+            shifted.add(node.output[0])
+        elif node.input[0] in constants:
+            node.input[0] = shift(node.input[0])
+    graph.initializer.extend(fresh.values())
+    for info in graph.value_info:
+        if info.name in shifted:
+            info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def _weights(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> set[str]:
+    """Return the constants that reach a layer as its weight."""
+    dequantized = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == _DEQUANTIZE and node.input[0] in constants
+    }
+    return {
+        dequantized[node.input[1]]
+        for node in graph.node
+        if node.op_type in _LAYERS and len(node.input) > 1 and node.input[1] in dequantized
+    }
+
+
+def drop_zero_weight_offsets(model: onnx.ModelProto) -> None:
+    """Leave out the zero points of weights where all are 0, which is the default: one byte a channel."""
+    constants = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == _DEQUANTIZE and len(node.input) > 2 and node.input[0] in constants:
+            item = constants.get(node.input[2])
+            if item is not None and item.data_type == onnx.TensorProto.INT8 and not numpy_helper.to_array(item).any():
+                del node.input[2]
+
+
+def compact(model: onnx.ModelProto) -> None:
+    """Strip paths, stack traces and long names, and store equal constants once.
+
+    The exporter describes each node's origin in text that is larger than a small model, and that text differs from
+    machine to machine. Inputs and outputs of the graph keep their names.
+    """
+    graph = model.graph
+    _strip(model)
+    _share_constants(graph)
+    _drop_unused_constants(graph)
+    del graph.value_info[:]
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    names: dict[str, str] = {"": ""} | {name: name for name in kept}
+    for index, item in enumerate(graph.initializer):
+        item.name = names.setdefault(item.name, f"c{index}")
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
+        for position, name in enumerate(node.input):
+            node.input[position] = names.setdefault(name, f"t{len(names)}")
+        for position, name in enumerate(node.output):
+            node.output[position] = names.setdefault(name, f"t{len(names)}")
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    model.producer_name, model.producer_version = "edgekd", ""
+    graph = model.graph
+    graph.name = "edgekd"
+    for holder in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    for node in graph.node:
+        for index in reversed(range(len(node.attribute))):
+            if _is_default(node, node.attribute[index]):
+                del node.attribute[index]
+
+
+def _is_default(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> bool:
+    if not onnx.defs.has(node.op_type):
+        return False
+    schema = onnx.defs.get_schema(node.op_type).attributes.get(attribute.name)
+    if schema is None or not schema.default_value.name:
+        return False
+    return bool(
+        onnx.helper.get_attribute_value(schema.default_value) == onnx.helper.get_attribute_value(attribute)
+    )
+
+
+def _share_constants(graph: onnx.GraphProto) -> None:
+    first: dict[tuple[Any, ...], str] = {}
+    renamed: dict[str, str] = {}
+    for item in graph.initializer:
+        values = numpy_helper.to_array(item)
+        # The raw form is also the shortest one.
+        item.CopyFrom(numpy_helper.from_array(values, item.name))
+        key = (item.data_type, tuple(item.dims), values.tobytes())
+        renamed[item.name] = first.setdefault(key, item.name)
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+
+
+def _drop_unused_constants(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Name the float tensors that a runtime has to keep between operators, apart from inputs and outputs.
+
+    In a fully quantized graph every operator stands between a dequantize and a quantize node, and runtimes run the
+    three as one integer operator. What is listed is a value that passes from operator to operator in float.
+    """
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
+    return tuple(_kept_in_float(model.graph, consumers, outputs))
+
+
+def _kept_in_float(
+    graph: onnx.GraphProto, consumers: dict[str, list[onnx.NodeProto]], outputs: set[str]
+) -> Iterator[str]:
+    for node in graph.node:
+        if node.op_type in (_QUANTIZE, _DEQUANTIZE, "Constant"):
+            continue
+        for name in node.output:
+            readers = consumers.get(name, [])
+            if name in outputs or all(reader.op_type == _QUANTIZE for reader in readers):
+                continue
+            if len(readers) == 1 and node.op_type in _FUSED_INTO and readers[0].op_type in _FUSED:
+                continue
+            yield name
+
+

@@ -1,0 +1,140 @@
+"""The three runtimes behind one call: NCHW float32 in, logits float32 out, one input at a time.
+
+Layout and integer inputs are the session's business, so that the same arrays go into every format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import ExportError, did_you_mean
+
+Array = NDArray[np.float32]
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    def run(self, x: Array) -> Array:
+        """Return the logits (1, classes), float32, of one input (1, C, H, W), float32."""
+        ...
+
+
+def load(path: Path, format: str, threads: int = 1) -> Session:
+    """Load a file into its runtime.
+
+    Args:
+        path: The file that the exporter returned first.
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        threads: Threads inside one operator; operators run one after the other.
+
+    Raises:
+        ExportError: Unknown format, missing runtime, or a file that the runtime rejects.
+    """
+    if format not in _LOADERS:
+        raise ExportError(f"no runtime for format {format!r}", did_you_mean(format, _LOADERS))
+    if not path.is_file():
+        raise ExportError(f"there is no model at {path}", "run the export stage first")
+    try:
+        return _LOADERS[format](path, threads)
+    except ImportError as error:
+        raise ExportError(f"the runtime for {format} cannot be imported: {error}", "reinstall edgekd") from error
+    except Exception as error:  # runtimes raise their own classes, RuntimeError and ValueError
+        raise ExportError(f"{path.name} cannot be loaded: {_first_line(error)}", "export it again") from error
+
+
+def run_all(session: Session, inputs: Array) -> Array:
+    """Return the logits (N, classes) of inputs (N, C, H, W), run one after the other."""
+    return np.concatenate([session.run(inputs[index : index + 1]) for index in range(len(inputs))])
+
+
+class _Onnx:
+    def __init__(self, path: Path, threads: int) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, x: Array) -> Array:
+        output: Array = self._session.run(None, {self._input: x})[0]
+        return output
+
+
+class _Tflite:
+    def __init__(self, path: Path, threads: int) -> None:
+        interpreter_class: Any
+        try:
+            from ai_edge_litert.interpreter import Interpreter as interpreter_class
+        except ImportError:  # the only one that old devices have
+            from tflite_runtime.interpreter import Interpreter as interpreter_class
+        self._interpreter = interpreter_class(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+
+    def run(self, x: Array) -> Array:
+        nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        self._interpreter.set_tensor(self._input["index"], _to_integers(nhwc, self._input))
+        self._interpreter.invoke()
+        return _to_floats(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+class _OpenVino:
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        # Without the hint some processors compute in 16 bits, silently.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        model = openvino.Core().compile_model(str(path), "CPU", settings)
+        self._request = model.create_infer_request()
+
+    def run(self, x: Array) -> Array:
+        self._request.set_input_tensor(_openvino_tensor(x))
+        self._request.infer()
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+
+def _openvino_tensor(x: Array) -> Any:
+    import openvino
+
+    return openvino.Tensor(np.ascontiguousarray(x))
+
+
+def _to_integers(x: Array, details: Any) -> NDArray[Any]:
+    if details["dtype"] == np.float32:
+        return x
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    integers: NDArray[Any] = np.clip(np.rint(x / np.float32(scale)) + zero_point, limits.min, limits.max)
+    return integers.astype(details["dtype"])
+
+
+def _to_floats(values: NDArray[Any], details: Any) -> Array:
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero_point = details["quantization"]
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+_LOADERS: dict[str, Callable[[Path, int], Session]] = {"onnx": _Onnx, "tflite": _Tflite, "openvino": _OpenVino}

@@ -1,0 +1,110 @@
+"""A recipe's file → a :class:`~edgekd.recipe.Recipe`, with every mistake at its place.
+
+:func:`load` reads and checks, :func:`lock_text` writes what a run has resolved, :func:`json_schema` is for editors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgekd import __version__, recipe
+from edgekd.errors import Problem, RecipeError
+from edgekd.loading import files, words
+from edgekd.loading.lock import lock_name, lock_text
+from edgekd.loading.overrides import apply, parse_key
+from edgekd.loading.places import Draft, Places
+from edgekd.loading.schema import json_schema
+from edgekd.loading.source import Source, parse
+from edgekd.recipe import Recipe, conflicts
+
+__all__ = ["Loaded", "json_schema", "load", "lock_text"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked recipe.
+
+    Attributes:
+        recipe: The recipe, with absolute paths.
+        name: What its runs are called: the file's stem; for a lock, the name of the recipe it was made from.
+        path: The file, absolute.
+        overrides: The ``--set`` values, as they were given.
+    """
+
+    recipe: Recipe
+    name: str
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+
+def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read and check a recipe.
+
+    Args:
+        source: A file, or the name of a recipe that ships with edgekd.
+        overrides: ``KEY=VALUE`` of each ``--set``, in their order.
+
+    Raises:
+        RecipeError: It cannot be read, or it cannot be run as it is; with all its mistakes.
+
+    Example:
+        >>> loaded = load(Path("mobilenet"), ["distill.epochs=1"])
+        >>> loaded.name, loaded.recipe.distill.epochs
+        ('mobilenet', 1)
+    """
+    path, text = files.read(source)
+    where = str(source) if path == source else str(path)
+    parsed = parse(text, where)
+    value = _mapping(parsed)
+    places = Places(parsed)
+    problems = apply(overrides, value, places)
+    _check_version(value, places)
+    checked, drafts = _validate(value)
+    problems = places.problems(drafts) + problems
+    if problems or checked is None:
+        raise RecipeError(problems)
+    resolved = files.absolute(checked, path.absolute().parent, places)
+    return Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides))
+
+
+def _mapping(parsed: Source) -> dict[str, Any]:
+    if parsed.problems:
+        raise RecipeError(parsed.problems)
+    if parsed.empty:
+        raise RecipeError([Problem(parsed.where, "", "the file is empty", _LEAST)])
+    if not isinstance(parsed.value, dict):
+        what = words.given(parsed.value)
+        raise RecipeError(
+            [parsed.problem(parsed.values[()], f"a recipe is a mapping (key: value), not {what}", _LEAST)]
+        )
+    return parsed.value
+
+
+_LEAST = f"a recipe has at least edgekd: {recipe.SCHEMA_VERSION}, data:, and a student: or a teacher:"
+
+
+def _check_version(value: dict[str, Any], places: Places) -> None:
+    """Stop at a recipe of another version: what else is wrong with it cannot be known."""
+    version = value.get("edgekd")
+    if isinstance(version, bool) or not isinstance(version, int) or version == recipe.SCHEMA_VERSION:
+        return
+    message = f"this recipe has version {version}; edgekd {__version__} reads version {recipe.SCHEMA_VERSION}"
+    newer = version > recipe.SCHEMA_VERSION
+    hint = "upgrade edgekd: pip install --upgrade edgekd" if newer else f"write edgekd: {recipe.SCHEMA_VERSION}"
+    raise RecipeError(places.problems([Draft(("edgekd",), message, hint)]))
+
+
+def _validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
+    try:
+        # As JSON, because strict JSON is what a recipe means: a list is a tuple, but '8' is no number and true no 1.
+        checked = Recipe.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        return None, words.drafts(error, value)
+    found = (Draft(parse_key(key), message, hint) for key, message, hint in conflicts(checked))
+    return checked, list(found)

@@ -1,0 +1,106 @@
+"""Find and read a recipe's file, and make the paths inside it absolute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from edgekd import resources
+from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
+from edgekd.loading.places import Places
+from edgekd.recipe import Recipe
+
+MAX_BYTES = 1_000_000
+
+
+def read(source: Path) -> tuple[Path, str]:
+    """Return the file that was meant and its text.
+
+    Args:
+        source: A file, or the name of a recipe that ships with edgekd: ``mobilenet``, ``mobilenet.yaml`` or
+            ``recipes/mobilenet.yaml``.
+
+    Raises:
+        RecipeError: It is not there, not readable, or not text.
+    """
+    path = source
+    try:
+        if not path.exists():
+            path = _shipped(source)
+        if path.is_dir():
+            _refuse(source, "is a folder, not a recipe", _inside(source))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        _refuse(source, f"cannot be read: {reason}", "check the path and its permissions", error)
+    if len(content) > MAX_BYTES:
+        _refuse(source, "is larger than 1 MB", "that is no recipe; give the .yaml file")
+    try:
+        # A byte order mark is how some Windows editors begin a file.
+        return path, content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"is not UTF-8 text: byte 0x{content[error.start]:02x} in line {line}"
+        _refuse(source, message, "save it as UTF-8, or check that this is the recipe", error)
+
+
+def _shipped(source: Path) -> Path:
+    parts = source.parts
+    if len(parts) == 1 or parts[:-1] == ("recipes",):
+        try:
+            return resources.find("recipes", parts[-1])
+        except UsageError:
+            pass
+    beside = [path.name for path in source.parent.glob("*.y*ml")] if source.parent.is_dir() else []
+    hint = did_you_mean(source.name, beside)
+    if hint.startswith("did you mean"):
+        _refuse(source, "does not exist", f"did you mean {source.parent / hint.removeprefix('did you mean ')}")
+    names = resources.available("recipes")
+    hint = did_you_mean(source.name.removesuffix(".yaml"), names)
+    listed = f"recipes that ship with edgekd: {', '.join(names)}" if names else "give the path of a recipe"
+    _refuse(source, "does not exist", hint if hint.startswith("did you mean") else listed)
+
+
+def _inside(folder: Path) -> str:
+    lock = folder / "recipe.lock.yaml"
+    if lock.exists():
+        return f"to replay that run, give {lock}"
+    names = sorted(path.name for path in folder.glob("*.y*ml"))
+    return f"give a file in it: {', '.join(names[:8])}" if names else "give a .yaml file"
+
+
+def _refuse(source: Path, message: str, hint: str, cause: Exception | None = None) -> NoReturn:
+    raise RecipeError([Problem(str(source), "", message, hint)]) from cause
+
+
+def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
+    """Return the recipe with absolute paths, so that its lock replays from anywhere.
+
+    A path in the file is relative to the file, one in a ``--set`` to the folder it was typed in.
+    """
+
+    def join(text: str, *path: str) -> str:
+        base = Path.cwd() if places.setting(path) else folder
+        return os.path.normpath(base / Path(text).expanduser())
+
+    data: dict[str, str] = {}
+    prefix, _, rest = recipe.data.source.partition(":")
+    if prefix in {"imagefolder", "npz"}:
+        data["source"] = f"{prefix}:{join(rest, 'data', 'source')}"
+    if recipe.data.root is not None:
+        data["root"] = join(recipe.data.root, "data", "root")
+    update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
+    for name in ("teacher", "student"):
+        part = getattr(recipe, name)
+        if part is None:
+            continue
+        new: dict[str, str] = {}
+        file, _, callable_name = part.model.rpartition(":")
+        if file.endswith(".py"):
+            new["model"] = f"{join(file, name, 'model')}:{callable_name}"
+        if part.weights is not None and not part.weights.startswith("edgekd:"):
+            new["weights"] = join(part.weights, name, "weights")
+        update[name] = part.model_copy(update=new)
+    return recipe.model_copy(update=update)

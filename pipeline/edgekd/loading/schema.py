@@ -1,0 +1,49 @@
+"""The JSON Schema of a recipe, for editors: completion, documentation and checks while typing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from edgekd.recipe import Export, Loss, Recipe
+from edgekd.registry import exporters, losses
+
+_REF = "#/$defs/{model}"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe, with every registered loss and export format."""
+    schema = Recipe.model_json_schema(ref_template=_REF)
+    defs: dict[str, Any] = schema["$defs"]
+    items = []
+    for kind in losses.names():
+        model = losses.get(kind)
+        assert issubclass(model, Loss)
+        loss = model.model_json_schema(ref_template=_REF)
+        defs.update(loss.pop("$defs", {}))
+        note = loss["properties"]["kind"].get("description", Loss.model_fields["kind"].description)
+        loss["properties"]["kind"] = {"const": kind, "description": note}
+        loss["required"] = sorted({*loss.get("required", ()), "kind"})
+        defs[f"loss_{kind}"] = loss
+        items.append({"$ref": f"#/$defs/loss_{kind}"})
+    defs.pop(Loss.__name__, None)
+    defs["Distill"]["properties"]["losses"]["items"] = {"oneOf": items}
+    names = exporters.names()
+    defs[Export.__name__]["properties"]["format"]["enum"] = names
+    short = {"enum": names, "description": "One artifact, with float32 input and output."}
+    schema["properties"]["export"]["items"] = {"anyOf": [short, {"$ref": f"#/$defs/{Export.__name__}"}]}
+    _drop_titles(schema)
+    return {"$schema": GenerateJsonSchema.schema_dialect, "title": "edgekd recipe", **schema}
+
+
+def _drop_titles(schema: Any) -> None:
+    """Remove the titles pydantic makes from names: an editor would show each key twice."""
+    if isinstance(schema, list):
+        for part in schema:
+            _drop_titles(part)
+    elif isinstance(schema, dict):
+        if isinstance(schema.get("title"), str):
+            del schema["title"]
+        for part in schema.values():
+            _drop_titles(part)

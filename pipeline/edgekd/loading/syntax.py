@@ -1,0 +1,115 @@
+"""Where a YAML text is broken and why, in words a person who does not know the YAML grammar can act on."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import yaml
+
+LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a text, counted from 1; ``end`` is the column after it, where it ends in the same line."""
+
+    line: int
+    column: int
+    end: int | None
+
+
+def snippet(text: str, span: Span) -> str:
+    """Return the line of a span with carets under it.
+
+    Example:
+        | 3 |   epocs: 8
+        |   |   ^^^^^
+    """
+    lines = LINE_BREAK.split(text)
+    line = lines[span.line - 1] if span.line <= len(lines) else ""
+    start = min(span.column - 1, len(line))
+    end = min(span.end - 1, len(line)) if span.end else start + 1
+    before, inside, after = line[:start], line[start:end], line[end:]
+    # A long line (a flow mapping) is shown around the place only.
+    if len(before) > _WIDTH // 2:
+        before = "…" + before[-_WIDTH // 2 :]
+    if len(inside) > _WIDTH:
+        inside, after = inside[:_WIDTH], "…"
+    if len(after) > _WIDTH // 2:
+        after = after[: _WIDTH // 2] + "…"
+    gutter = str(span.line)
+    blank = "".join("\t" if char == "\t" else " " * _columns(char) for char in before)
+    carets = "^" * max(1, sum(map(_columns, inside)))
+    shown = "".join(char if char == "\t" or char.isprintable() else "�" for char in f"{before}{inside}{after}".rstrip())
+    return f"  {gutter} | {shown}\n  {' ' * len(gutter)} | {blank}{carets}"
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def explain(error: yaml.YAMLError, text: str) -> tuple[Span, str, str]:
+    """Return the place, what is wrong and what to do, for anything PyYAML raises."""
+    if isinstance(error, yaml.reader.ReaderError):
+        position = int(error.position)
+        lines = LINE_BREAK.split(text[:position])
+        span = Span(len(lines), len(lines[-1]) + 1, None)
+        return span, f"a character that cannot be printed (U+{ord(text[position]):04X})", "remove it"
+    assert isinstance(error, yaml.MarkedYAMLError)
+    mark = error.problem_mark or error.context_mark
+    assert mark is not None  # PyYAML gives every error of a text a place
+    span = Span(mark.line + 1, mark.column + 1, None)
+    lines = LINE_BREAK.split(text)
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    message, hint = _words(error, line, mark.column)
+    return span, message, hint
+
+
+def _words(error: yaml.MarkedYAMLError, line: str, column: int) -> tuple[str, str]:
+    problem, context = error.problem or "", error.context or ""
+    opened = f"line {error.context_mark.line + 1}" if error.context_mark else "an earlier line"
+    char = line[column : column + 1]
+    if char == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab is used for indentation", "use spaces: YAML does not allow tabs there"
+    if problem == "nested too deeply":
+        return "nested too deeply", "a recipe is at most a few levels deep"
+    if problem == "but found another document":
+        return "a second document starts here (---)", "a recipe is one document; put the other one into its own file"
+    if problem.startswith("found undefined alias"):
+        return f"{line[column:].split()[0].rstrip(',]}')} refers to an anchor (&) that is not above it", _QUOTE_STAR
+    if problem.startswith("found duplicate anchor") or context.startswith("found duplicate anchor"):
+        return "this anchor (&) is defined twice", "give one of them another name"
+    if problem == "mapping values are not allowed here":
+        return "a ':' is not expected here", "quote text that contains ': ', or correct the indentation of this line"
+    if "could not find expected ':'" in problem:
+        return f"{opened} looks like a key but has no ':'", "write key: value; check the quotes and brackets above"
+    if "expected ',' or '}'" in problem:
+        return (
+            f"a ',' or '}}' is missing here; the '{{' is in {opened}",
+            "close the bracket, or separate the keys by commas",
+        )
+    if "expected ',' or ']'" in problem:
+        return (
+            f"a ',' or ']' is missing here; the '[' is in {opened}",
+            "close the bracket, or separate the items by commas",
+        )
+    if "expected <block end>" in problem:
+        return f"this line does not fit the block that starts in {opened}", "indent it like the lines it belongs to"
+    if context == "while scanning a quoted scalar":
+        if "unexpected end of stream" in problem:
+            return f"the quote opened in {opened} is never closed", "add the closing quote"
+        return "this is not valid inside double quotes", r"write \\ for a backslash, or use single quotes"
+    if "cannot start any token" in problem:
+        return f"text cannot start with {char!r}", "put the text in quotes"
+    if "expected the node content" in problem or "did not find expected node content" in problem:
+        return f"a value is expected here, not {char!r}" if char else "a value is missing here", "put text in quotes"
+    reason = ": ".join(part for part in (context, problem) if part)
+    return f"this is not valid YAML ({reason})", "compare with a recipe that works"
+
+
+_QUOTE_STAR = "define it with &NAME first, or quote text that starts with *"

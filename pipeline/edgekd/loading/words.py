@@ -1,0 +1,205 @@
+"""What pydantic found, as sentences: what must be there, what is there instead, and what to write."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from edgekd.errors import did_you_mean
+from edgekd.loading.places import Draft
+from edgekd.loading.shape import annotation_at, arms, at, homes, model_of
+from edgekd.loading.source import CORE_SCHEMA, Path
+
+_SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def drafts(error: ValidationError, value: Any) -> list[Draft]:
+    """Turn what pydantic found in a plain value into problems: root causes only, one for each place."""
+    found: dict[tuple[Path, str], Draft] = {}
+    meant: set[Path] = set()
+    unions: dict[Path, list[tuple[Path, ErrorDetails]]] = {}
+    for details in error.errors(include_url=False):
+        path, union = _locate(details, value)
+        if union is not None:
+            unions.setdefault(union, []).append((path, details))
+            continue
+        draft = _draft(path, details, value)
+        found[path, draft.message] = draft
+        if details["type"] == "extra_forbidden" and (key := re.fullmatch(r"did you mean (.+)\?", draft.hint)):
+            meant.add((*path[:-1], key[1]))
+    for union, members in unions.items():
+        # The alternative that got furthest is the one that was meant; if none got inside, one sentence names them all.
+        furthest = max(len(path) for path, _ in members)
+        for path, details in members:
+            if len(path) == furthest:
+                draft = _draft(path, details, value) if len(path) > len(union) else _wrong(union, value)
+                found[draft.path, draft.message] = draft
+    # A misspelt key is one mistake, not an unknown key and a missing one.
+    return [draft for draft in found.values() if not (draft.path in meant and draft.message == "is missing")]
+
+
+def _locate(details: ErrorDetails, value: Any) -> tuple[Path, Path | None]:
+    """Return the path in the value, and that of the union if pydantic names one of its alternatives in between."""
+    path: Path = ()
+    union: Path | None = None
+    for index, part in enumerate(details["loc"]):
+        inside = at(value, path)
+        present = (isinstance(inside, dict) and part in inside) or (isinstance(inside, list) and isinstance(part, int))
+        if present or (index == len(details["loc"]) - 1 and details["type"] == "missing"):
+            path = (*path, part)
+        elif union is None:
+            union = path
+    return path, union
+
+
+def _draft(path: Path, details: ErrorDetails, value: Any) -> Draft:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "missing":
+        return Draft(path, "is missing", f"add {path[-1]}: {_example(annotation_at(value, path), path, value)}")
+    if kind == "extra_forbidden":
+        return _unknown(path, value)
+    if kind == "mistake":
+        return Draft(path, context["message"], context["hint"])
+    if kind in {"value_error", "assertion_error"}:
+        return Draft(path, str(context["error"]) or "is not valid")
+    if kind == "too_short":
+        return Draft(path, f"needs at least {context['min_length']} item", f"such as {_example(None, path, value)}")
+    return _wrong(path, value)
+
+
+def _unknown(path: Path, value: Any) -> Draft:
+    key, parent = str(path[-1]), path[:-1]
+    model = model_of(annotation_at(value, parent), at(value, parent))
+    hint = did_you_mean(key, model.model_fields if model else ())
+    elsewhere = homes(key)
+    if not hint.startswith("did you mean") and elsewhere:
+        # The key of another section is most often a line with the wrong indentation.
+        hint = f"{key} is a key of {', '.join(elsewhere)}; check the indentation"
+    return Draft(path, "unknown key", hint, at_key=True)
+
+
+def _wrong(path: Path, value: Any) -> Draft:
+    """Say what must be there and what is there, from the schema alone."""
+    annotation, raw = annotation_at(value, path), at(value, path)
+    return Draft(path, f"must be {expected(annotation)}, not {given(raw)}", _advice(annotation, raw, path))
+
+
+def expected(annotation: Any) -> str:
+    """Say what an annotation allows, such as ``a whole number above 0``."""
+    words: list[str] = []
+    for arm in arms(annotation):
+        origin = typing.get_origin(arm)
+        if origin is Literal:
+            words.extend(str(choice) for choice in typing.get_args(arm))
+        elif arm is bool:
+            words.append("true or false")
+        elif arm in (int, float):
+            words.append(f"{'a whole number' if arm is int else 'a number'}{_bounds(annotation)}")
+        elif arm is str:
+            words.append("text")
+        elif isinstance(origin, type) and issubclass(origin, Mapping):
+            words.append("a mapping (key: value)")
+        elif isinstance(origin, type) and issubclass(origin, Sequence):
+            words.append("a list")
+        elif isinstance(arm, type) and issubclass(arm, BaseModel):
+            words.append("a mapping (key: value)")
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or "something else"
+
+
+def _bounds(annotation: Any) -> str:
+    low = high = ""
+    limits = list(_constraints(annotation))
+    for limit in limits:
+        if isinstance(limit, annotated_types.Ge):
+            low = f"{limit.ge} or more"
+        elif isinstance(limit, annotated_types.Gt):
+            low = f"above {limit.gt:g}"
+        elif isinstance(limit, annotated_types.Le):
+            high = f"{limit.le} or less"
+        elif isinstance(limit, annotated_types.Lt):
+            high = f"below {limit.lt:g}"
+    ends = {type(limit): limit for limit in limits}
+    if annotated_types.Ge in ends and annotated_types.Le in ends:
+        return f" from {ends[annotated_types.Ge].ge:g} to {ends[annotated_types.Le].le:g}"
+    text = " and ".join(part for part in (low, high) if part)
+    return f" {text}" if text.startswith(("above", "below")) else f", {text}" if text else ""
+
+
+def _constraints(annotation: Any) -> Iterator[Any]:
+    if isinstance(annotation, FieldInfo):
+        yield from annotation.metadata
+    elif typing.get_origin(annotation) in (Annotated, types.UnionType, typing.Union):
+        for part in typing.get_args(annotation):
+            yield from _constraints(part)
+    elif isinstance(annotation, annotated_types.BaseMetadata):
+        yield annotation
+
+
+def given(raw: Any) -> str:
+    """Say what stands there: ``the text 'ten'``, ``8.5``, ``a list``."""
+    if raw is None:
+        return "nothing (null)"
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    if isinstance(raw, str):
+        return f"the text {raw if len(raw) <= 40 else raw[:39] + '…'!r}"
+    if isinstance(raw, list):
+        return "a list"
+    return "a mapping" if isinstance(raw, dict) else str(raw)
+
+
+def _advice(annotation: Any, raw: Any, path: Path) -> str:
+    """Say what to write instead, where the mistake is a common one."""
+    kinds = list(arms(annotation))
+    choices = [str(choice) for arm in kinds if typing.get_origin(arm) is Literal for choice in typing.get_args(arm)]
+    model = model_of(annotation, raw)
+    numbers = {int, float} & {arm for arm in kinds if isinstance(arm, type)}
+    a_list = any(typing.get_origin(arm) is tuple for arm in kinds)
+    if raw is None:
+        return "give it a value, or remove the key"
+    if isinstance(raw, str):
+        if numbers and (CORE_SCHEMA["int"].match(raw) or CORE_SCHEMA["float"].match(raw)):
+            return f"remove the quotes: {raw}"
+        if bool in kinds and (raw.lower() in _SPOKEN or raw.lower() in {"true", "false"}):
+            return f"write {_SPOKEN.get(raw.lower(), raw.lower())}"
+        if choices:
+            hint = did_you_mean(raw, choices)
+            return hint if hint.startswith("did you mean") else ""
+    elif isinstance(raw, int | float):
+        if str in kinds:
+            return f"put it in quotes: '{given(raw)}'"
+        if isinstance(raw, float) and raw.is_integer() and int in numbers:
+            return f"write {int(raw)}"
+    if a_list:
+        return (
+            f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
+        )
+    if model:
+        if isinstance(raw, str | int | float) and not isinstance(raw, bool):
+            first, info = next(iter(model.model_fields.items()))
+            wrap = any(typing.get_origin(arm) is tuple for arm in arms(info.annotation))
+            return f"write {{{first}: {f'[{_flow(raw)}]' if wrap else _flow(raw)}}}"
+        return f"its keys: {', '.join(model.model_fields)}"
+    return ""
+
+
+def _flow(raw: Any) -> str:
+    return raw if isinstance(raw, str) else given(raw)
+
+
+def _example(annotation: Any, path: Path, value: Any) -> str:
+    parent = model_of(annotation_at(value, path[:-1]), at(value, path[:-1]))
+    info = parent.model_fields.get(str(path[-1])) if parent else None
+    if not info or not info.examples:
+        return expected(annotation)
+    text = yaml.safe_dump(info.examples[0], default_flow_style=True, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")

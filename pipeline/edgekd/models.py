@@ -1,0 +1,319 @@
+"""Models: built by name or from the user's own file, weights read without unpickling, activations rewritten.
+
+With data.py the only module that knows torchvision and timm.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.errors import CheckpointError, ModelError, UsageError, did_you_mean
+from edgekd.recipe import Data, Rewrite
+from edgekd.resources import find
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def import_torchvision() -> Any:
+    """Import torchvision, also where its compiled operators cannot be loaded.
+
+    torchvision's wheel is built against the CUDA torch; beside a CPU-only torch it dies at import because ``nms`` has no
+    schema. edgekd needs no detection operators, so two schemas without an implementation are enough.
+    """
+    if "torchvision" not in sys.modules:
+        import torch
+
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in (
+            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        ):
+            try:
+                library.define(schema)
+            except RuntimeError:  # the compiled operators are there after all
+                break
+        _LIBRARIES.append(library)  # a Library that is collected takes its schemas with it
+    import torchvision
+    import torchvision.datasets
+    import torchvision.models.feature_extraction
+    import torchvision.transforms.v2
+
+    return torchvision
+
+
+_LIBRARIES: list[Any] = []
+
+
+def names(source: str) -> list[str]:
+    """Names that ``source`` (``torchvision``, ``timm`` or ``edgekd``) offers."""
+    if source == "torchvision":
+        models = import_torchvision().models
+        return sorted(models.list_models(module=models))
+    if source == "timm":
+        return sorted(_timm().list_models())
+    from edgekd import nets
+
+    return sorted(nets.BUILDERS)
+
+
+def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) -> nn.Module:
+    """Build a network with random weights that maps N×C×S×S to N×num_classes.
+
+    Args:
+        source: ``torchvision:NAME``, ``timm:NAME``, ``edgekd:NAME`` or ``FILE.py:CALLABLE``.
+        args: Keyword arguments of the builder.
+        num_classes: Number of classes of the data; passed to the builder unless ``args`` has it.
+        data: The recipe's data section (channels and image size).
+
+    Raises:
+        ModelError: It is not known, cannot be built, or its output does not fit the classes.
+    """
+    import torch
+
+    kind, _, name = source.rpartition(":")
+    keywords = {"num_classes": num_classes, **args}
+    try:
+        if kind == "torchvision":
+            _known(name, names("torchvision"), source)
+            model = import_torchvision().models.get_model(name, weights=None, **keywords)
+        elif kind == "timm":
+            timm = _timm()
+            _known(name, timm.list_models(), source)
+            model = timm.create_model(name, pretrained=False, **keywords)
+        elif kind == "edgekd":
+            from edgekd import nets
+
+            _known(name, nets.BUILDERS, source)
+            model = nets.BUILDERS[name](**keywords)
+        else:
+            model = _own(Path(kind), name)(**keywords)
+    except TypeError as error:
+        raise ModelError(f"{source} cannot be built with {keywords}: {error}", "correct its args") from error
+    except (ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
+        raise ModelError(f"{source} cannot be built: {error}", "correct its args or the file") from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"{source} returned {type(model).__name__}, not a torch.nn.Module", "return the network")
+    for module in model.modules():
+        if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
+            module.inplace = False
+    _check_output(model, source, num_classes, data)
+    return model
+
+
+def example(data: Data, batch: int = 1) -> Tensor:
+    """A deterministic input, N×C×S×S, for tracing and export."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, data.channels, data.image_size, data.image_size, generator=generator)
+
+
+def source_key(source: str) -> str:
+    """What identifies a model source in a cache key: the name, or the hash of the user's file and the callable."""
+    kind, _, name = source.rpartition(":")
+    if kind in {"torchvision", "timm", "edgekd"}:
+        return source
+    return f"{file_sha256(_existing_file(Path(kind)))}:{name}"
+
+
+def weights_path(weights: str) -> Path:
+    """Path of a recipe's ``weights``: a file, or ``edgekd:NAME`` for one that ships with edgekd.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    if weights.startswith("edgekd:"):
+        try:
+            return find("assets", weights.removeprefix("edgekd:") + ".safetensors")
+        except UsageError as error:
+            raise CheckpointError(f"no weights {weights!r} ship with edgekd", error.hint) from error
+    return _existing_file(Path(weights), CheckpointError)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict from .safetensors, or from a torch file that holds nothing but tensors.
+
+    Raises:
+        CheckpointError: It cannot be read, or it would have to be unpickled with code.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds Python objects, not only tensors; loading it could run code, so edgekd does not",
+            "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
+        ) from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}", "save it again") from error
+    for key in ("state_dict", "model", "model_state_dict"):  # the usual wrappers of training scripts
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is not a state_dict", "save model.state_dict()")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> list[str]:
+    """Load weights into a model, exactly; types are converted to the model's.
+
+    Args:
+        model: The network to fill.
+        path: Checkpoint.
+        other_head: Leave out tensors of another shape (a head for other classes) instead of failing.
+
+    Returns:
+        Names left out.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit.
+    """
+    state = read_weights(path)
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unknown:
+        parts = [f"{len(names)} {what} (first: {names[0]})" for what, names in
+                 (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(parts)}", "correct model, args or weights")
+    other = [name for name, value in state.items() if value.shape != own[name].shape]
+    if other and not other_head:
+        name = other[0]
+        raise CheckpointError(
+            f"{path} does not fit the model: {name} is {tuple(state[name].shape)} in the file and "
+            f"{tuple(own[name].shape)} in the model",
+            "is it for the same number of classes? correct model, args or weights",
+        )
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
+    model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
+    return other
+
+
+def rewrite(model: nn.Module, rules: Rewrite) -> dict[str, int]:
+    """Replace activation modules in place; returns how many of each kind were replaced.
+
+    Raises:
+        ModelError: A rule that replaces nothing: the recipe does not mean this model.
+    """
+    from torch import nn
+
+    kinds: dict[str, type[nn.Module]] = {"hardswish": nn.Hardswish, "silu": nn.SiLU, "gelu": nn.GELU}
+    builders = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+    counts: dict[str, int] = {}
+    for rule, kind in kinds.items():
+        activation = getattr(rules, rule)
+        if activation is None:
+            continue
+        found = [
+            (parent, name) for parent in model.modules() for name, child in parent.named_children()
+            if isinstance(child, kind)
+        ]  # fmt: skip
+        for parent, name in found:
+            setattr(parent, name, builders[activation]())
+        if not found:
+            raise ModelError(
+                f"student.rewrite.{rule}: the model has no {kind.__name__} module", f"remove rewrite.{rule}"
+            )
+        counts[rule] = len(found)
+    return counts
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, data: Data) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example(data))
+    return int(counter.get_total_flops()) // 2
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing_file(path: Path, error: type[CheckpointError | ModelError] = ModelError) -> Path:
+    if not path.is_file():
+        raise error(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
+    return path
+
+
+def _known(name: str, allowed: Any, source: str) -> None:
+    if name not in allowed:
+        raise ModelError(f"there is no model {source}", did_you_mean(name, allowed))
+
+
+def _timm() -> Any:
+    import_torchvision()  # timm imports torchvision itself
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError("timm is not installed", "pip install 'edgekd[timm]'") from error
+    return timm
+
+
+def _own(path: Path, name: str) -> Any:
+    """Import the user's file under a name of its own and return its callable."""
+    _existing_file(path)
+    import_torchvision()  # the file may import torchvision
+    spec = importlib.util.spec_from_file_location(f"edgekd_user_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))  # so that it can import its neighbours, as a script can
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises is theirs to read
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the file") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    if not callable(getattr(module, name, None)):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ModelError(f"{path} has no callable {name!r}", did_you_mean(name, public))
+    return getattr(module, name)
+
+
+def _check_output(model: nn.Module, source: str, num_classes: int, data: Data) -> None:
+    import torch
+
+    training = model.training
+    try:
+        with torch.no_grad():
+            output: torch.Tensor = model.eval()(example(data))
+    except Exception as error:  # any failure of the user's forward
+        raise ModelError(
+            f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
+            "correct data.image_size, data.channels or the model",
+        ) from error
+    model.train(training)
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != (1, num_classes):
+        raise ModelError(
+            f"{source} gives {shape} for one image; the data has {num_classes} classes, so (1, {num_classes}) is needed",
+            "set num_classes in args, or correct the data",
+        )

@@ -1,0 +1,102 @@
+"""Is int8 faster than float? One plain sentence a runtime, and never a claim that the measurement does not carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from edgekd.profile.device import Isa
+from edgekd.rundir import Latency, ModelRecord, ProfileRecord
+
+CALL_MS = 0.2
+"""Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
+RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
+FLOAT_SUFFIX = "_float"
+
+
+def findings(
+    profiles: Sequence[ProfileRecord], models: Sequence[ModelRecord], cpu: Isa, device: str = "host"
+) -> tuple[str, ...]:
+    """Compare every int8 artifact with the float one of the same runtime, measured in the same session.
+
+    Args:
+        profiles: Records of the session, ``onnx`` beside ``onnx_float`` and so on; others are ignored.
+        models: Model records, for the operations that were left in float.
+        cpu: What the device's CPU can do.
+        device: The device.
+    """
+    by_name = {profile.model: profile for profile in profiles if profile.device == device}
+    float_ops = {model.name: model.float_ops for model in models}
+    return tuple(
+        compare(profile, by_name[name + FLOAT_SUFFIX], cpu, float_ops.get(name, ()))
+        for name, profile in by_name.items()
+        if name + FLOAT_SUFFIX in by_name
+    )
+
+
+def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Sequence[str] = ()) -> str:
+    """Say in one sentence whether int8 is faster; a reason is what is known, not proved to be the cause.
+
+    Args:
+        int8: The int8 artifact's record.
+        float32: The float artifact's, of the same runtime and session.
+        cpu: What the device's CPU can do.
+        float_ops: Operations of the int8 artifact that were left in float.
+    """
+    where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
+    doubts = "; ".join(_doubts(int8, float32))
+    if doubts:
+        return (
+            f"{where} nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
+        )
+    ours, theirs = int8.latency_ms, float32.latency_ms
+    figures = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}"
+    if ours.ci[1] < theirs.ci[0]:
+        return f"{where} int8 is {_times(theirs.p50 / ours.p50)} faster than float32 ({figures})."
+    known = list(_reasons(int8, float32, cpu, float_ops))
+    why = f" Known: {'; '.join(known)}." if known else ""
+    if ours.ci[0] > theirs.ci[1]:
+        slower = f"it is {_times(ours.p50 / theirs.p50)} slower"
+        return f"{where} int8 is NOT faster than float32: {slower} ({figures}).{why}"
+    overlap = f"the 95 % intervals {_interval(ours)} and {_interval(theirs)} overlap"
+    return f"{where} int8 is NOT shown to be faster than float32: no difference shown ({figures}; {overlap}).{why}"
+
+
+def _doubts(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
+    ours, theirs = int8.trust.reasons, float32.trust.reasons
+    yield from (reason for reason in ours if reason in theirs)
+    yield from (f"int8: {reason}" for reason in ours if reason not in theirs)
+    yield from (f"float32: {reason}" for reason in theirs if reason not in ours)
+
+
+def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Sequence[str]) -> Iterator[str]:
+    if not cpu.features:
+        yield "the CPU's instruction sets could not be read"
+    elif not cpu.has_int8_dot:
+        needs = "VNNI" if cpu.arch == "x86_64" else "dot product (asimddp)"
+        yield f"the CPU has no {needs}, so that an int8 multiply-add takes several instructions"
+    if float_ops:
+        yield f"{len(float_ops)} {'operation was' if len(float_ops) == 1 else 'operations were'} left in float"
+    if "float" in int8.effective.precision:
+        yield f"the runtime computed {int8.effective.precision}"
+    part = re.match(r"XNNPACK (\d+) of (\d+) operations in (\d+) part", int8.effective.delegate)
+    if part and (part[1] != part[2] or part[3] != "1"):
+        yield f"the graph is cut up: {part[0]}{'s' if part[3] != '1' else ''}"
+    if int8.effective.delegate == "none":
+        yield "no delegate took any operation"
+    if float32.latency_ms.p50 < CALL_MS:
+        yield f"the model is so small (float32 {_ms(float32.latency_ms.p50)}) that the cost of a call weighs in"
+
+
+def _ms(value: float) -> str:
+    """Three significant digits, with unit."""
+    digits = next((places for limit, places in ((1, 3), (10, 2), (100, 1)) if value < limit), 0)
+    return f"{value:.{digits}f} ms"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}×"
+
+
+def _interval(latency: Latency) -> str:
+    return f"[{_ms(latency.ci[0])}, {_ms(latency.ci[1])}]"

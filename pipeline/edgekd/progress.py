@@ -1,0 +1,131 @@
+"""Progress of long work: a bar with the time left on a terminal, a quiet line now and then anywhere else.
+
+Everything goes to standard error, so that ``--json`` on standard output stays clean.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TextIO
+
+
+class Task(Protocol):
+    """One piece of work that is under way."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Say that ``steps`` more are done; ``note`` replaces the text at the end of the line."""
+
+
+class Progress(Protocol):
+    """Where stages report to."""
+
+    def task(self, name: str, total: int) -> AbstractContextManager[Task]:
+        """Open a task of ``total`` steps as a context manager."""
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+
+
+class Silent:
+    """Says nothing; for ``--json`` and tests."""
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        """Open a task that nobody sees."""
+        yield _NoTask()
+
+    def say(self, text: str) -> None:
+        """Drop the line."""
+
+
+class _NoTask:
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
+
+
+class Lines:
+    """For logs: a line when a task starts, at most one every ``every`` seconds while it runs, one when it ends."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = 20.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        """Open a task."""
+        task = _LineTask(self, name, total, self._every)
+        yield task
+        self.say(f"  {name}: done in {_duration(time.monotonic() - task.started)}{task.note and f', {task.note}'}")
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        print(text, file=self._stream, flush=True)
+
+
+class _LineTask:
+    def __init__(self, lines: Lines, name: str, total: int, every: float) -> None:
+        self._lines, self._name, self._total, self._every = lines, name, total, every
+        self._done = 0
+        self.note = ""
+        self.started = self._spoken = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        self.note = note or self.note
+        now = time.monotonic()
+        if now - self._spoken >= self._every and self._done < self._total:
+            self._spoken = now
+            left = (now - self.started) / self._done * (self._total - self._done)
+            share = f"{100 * self._done // self._total} %"
+            self._lines.say(f"  {self._name}: {share}, {_duration(left)} left{self.note and f', {self.note}'}")
+
+
+class Bars:
+    """For terminals: a rich bar for each task under way."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = Console(stderr=True)
+        self._columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("spent"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._rich = RichProgress
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        """Open a bar; it stays on the screen when it is full."""
+        with self._rich(*self._columns, console=self._console) as bars:
+            number = bars.add_task(name, total=total, note="")
+
+            class Bar:
+                def advance(self, steps: int = 1, note: str = "") -> None:
+                    bars.update(number, advance=steps, **({"note": note} if note else {}))
+
+            yield Bar()
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False, highlight=False)
+
+
+def for_stream(stream: TextIO = sys.stderr) -> Progress:
+    """Bars on a terminal, lines elsewhere."""
+    return Bars() if stream.isatty() else Lines(stream)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,1 @@
+"""Int8: the rules of the format, and training a graph to live with them."""

@@ -1,0 +1,48 @@
+"""Biases on the grid that integer kernels put them on.
+
+Every runtime adds the bias to an int32 sum, in steps of (input scale × weight scale). Left to the runtimes, the rounding
+to those steps would be the one difference between them and torch, and it grows from layer to layer: a MobileNetV2 was
+off by 1.4 steps of its logits in the mean. With biases that already lie on the grid the rounding changes nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.quantize.backend import FakeQuantizeBase
+
+_LAYERS = {torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
+_INT32 = torch.iinfo(torch.int32)
+
+
+def round_biases(module: fx.GraphModule) -> None:
+    """Round the bias of every quantized layer to a multiple of input scale × weight scale.
+
+    Args:
+        module: A prepared graph whose ranges are known; its bias parameters are changed in place. A bias that serves
+            several layers stays as it is.
+    """
+    for node in module.graph.nodes:
+        if node.target not in _LAYERS or len(node.args) < 3 or not isinstance(node.args[2], fx.Node):
+            continue
+        bias_node = node.args[2]
+        x_scale, weight_scale = _scale(module, node.args[0]), _scale(module, node.args[1])
+        if bias_node.op != "get_attr" or len(bias_node.users) > 1 or x_scale is None or weight_scale is None:
+            continue
+        owner, _, name = str(bias_node.target).rpartition(".")
+        bias = getattr(module.get_submodule(owner), name)
+        step = x_scale.double() * weight_scale.double()
+        steps = torch.round(bias.detach().double() / step).clamp(_INT32.min, _INT32.max)
+        with torch.no_grad():
+            bias.copy_((steps * step).to(bias.dtype))
+
+
+def _scale(module: fx.GraphModule, node: object) -> Tensor | None:
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    child = module.get_submodule(str(node.target))
+    if not isinstance(child, FakeQuantizeBase):
+        return None
+    scale: Tensor = child.calculate_qparams()[0]
+    return scale

@@ -1,0 +1,302 @@
+"""The int8 rules: which tensor of a graph gets which scale, by the TensorFlow Lite specification.
+
+Weights are symmetric, one scale an output channel. Activations are affine, one scale a tensor. Operators that only move
+or select values share the scale of their input; sigmoid, softmax and tanh have the scale that the specification
+fixes. An activation function right behind a layer is one with it, so the scale sits behind the activation.
+ONNX Runtime and OpenVINO take any graph that follows these rules.
+
+Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import fx
+
+from edgekd.quantize.backend import (
+    FakeQuantize,
+    FixedQParamsQuantizationSpec,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+from edgekd.quantize.observers import HoldingMinMaxObserver
+
+aten = torch.ops.aten
+WeightBits = Literal[7, 8]
+
+# Smallest scales. They keep an int32 bias, in steps of (input scale × weight scale), within range for channels and
+# tensors that are all but dead, which folded networks have.
+_SMALLEST_ACTIVATION_SCALE = 2.0**-16
+_SMALLEST_WEIGHT_SCALE = 2.0**-20
+
+_WEIGHTED = {aten.conv2d.default, aten.linear.default}
+_BINARY = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor}
+_AVERAGES = {aten.mean.dim}
+_ACTIVATIONS = {aten.relu.default, aten.clamp.default}
+# What TensorFlow Lite can fuse: (lowest, highest) value; other clamps have no int8 operator.
+_CLAMP_RANGES = {(0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (0.0, None)}
+_FUSE_INTO = _WEIGHTED | _BINARY
+_MOVES = {
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+}
+_SELECTS = {
+    aten.max_pool2d.default,
+    aten.avg_pool2d.default,
+    aten.slice.Tensor,
+    aten.constant_pad_nd.default,
+    aten.cat.default,
+}
+_FIXED: dict[Any, tuple[float, int]] = {
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.softmax.int: (1 / 256, -128),
+    aten._softmax.default: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
+
+
+def activation_spec() -> QuantizationSpec:
+    """Affine int8, one scale a tensor."""
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=FakeQuantize.with_args(
+            observer=MovingAverageMinMaxObserver, eps=_SMALLEST_ACTIVATION_SCALE
+        ),
+    )
+
+
+def weight_spec(bits: WeightBits) -> QuantizationSpec:
+    """Symmetric int8, one scale an output channel, values in ±127 for 8 bits and ±63 for 7."""
+    limit = 2 ** (bits - 1) - 1
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-limit,
+        quant_max=limit,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=FakeQuantize.with_args(
+            observer=MovingAveragePerChannelMinMaxObserver,
+            averaging_constant=1.0,  # weights are known exactly: no averaging over steps
+            eps=_SMALLEST_WEIGHT_SCALE,
+        ),
+    )
+
+
+def fixed_spec(scale: float, zero_point: int) -> FixedQParamsQuantizationSpec:
+    """Int8 with the scale that the specification fixes for an operator."""
+    return FixedQParamsQuantizationSpec(
+        dtype=torch.int8,
+        scale=scale,
+        zero_point=zero_point,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+    )
+
+
+class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
+    """Annotate a normalised graph (see ``rewrite.export``) with the int8 rules.
+
+    Only what the logits depend on is annotated: feature outputs are cut off before export. An operator without
+    a rule stays float and is listed.
+
+    Args:
+        weight_bits: 8, or 7 for processors with AVX2 but without VNNI, whose int8 kernels saturate with 8.
+
+    Attributes:
+        float_ops: After ``annotate``, each operator left in float as ``"name: reason"``.
+    """
+
+    def __init__(self, weight_bits: WeightBits = 8) -> None:
+        super().__init__()
+        self.float_ops: tuple[str, ...] = ()
+        self._activation = activation_spec()
+        self._weight = weight_spec(weight_bits)
+        self._selecting: list[fx.Node] = []
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Write the annotations into the nodes of ``model`` and return it."""
+        live = _ancestors(logits_node(model.graph))
+        float_ops = []
+        for node in model.graph.nodes:
+            if node.op != "call_function" or node not in live or not _is_float_tensor(node):
+                continue
+            reason = self._annotate_node(node, live)
+            if reason:
+                float_ops.append(f"{node.name}: {reason}")
+        self.float_ops = tuple(float_ops)
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing to check: ``annotate`` lists what it cannot quantize."""
+
+    def prepare_obs_or_fq_callback(self, model: fx.GraphModule, edge_or_node_to_obs_or_fq: dict[Any, Any]) -> None:
+        """Let scales that several tensors share cover all of them.
+
+        A plain moving average would settle between a wide tensor and a narrow one, and clip the wide one.
+        """
+        for node in self._selecting:
+            fake_quantize = edge_or_node_to_obs_or_fq.get(node)
+            if isinstance(fake_quantize, FakeQuantize):
+                observer = fake_quantize.activation_post_process
+                if type(observer) is MovingAverageMinMaxObserver:
+                    fake_quantize.activation_post_process = HoldingMinMaxObserver.like(observer)
+
+    def _annotate_node(self, node: fx.Node, live: set[fx.Node]) -> str:
+        """Annotate one node; return why not, or nothing."""
+        rule = _RULES.get(node.target)
+        if rule is None:
+            return f"no int8 rule for {node.target}"
+        return rule(self, node, live)
+
+    def _weighted(self, node: fx.Node, live: set[fx.Node]) -> str:
+        x, weight = node.args[0], node.args[1]
+        assert isinstance(x, fx.Node)
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            return f"the weight of {node.target} is computed in the graph"
+        self._set(node, live, {x: self._input(x), weight: self._weight})
+        return ""
+
+    def _elementwise(self, node: fx.Node, live: set[fx.Node]) -> str:
+        operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
+        if len(operands) != 2 or node.kwargs:
+            return f"{node.target} with a factor or a scalar"
+        self._set(node, live, {operand: self._input(operand) for operand in operands})
+        return ""
+
+    def _average(self, node: fx.Node, live: set[fx.Node]) -> str:
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        self._set(node, live, {x: self._input(x)})
+        return ""
+
+    def _activation_function(self, node: fx.Node, live: set[fx.Node]) -> str:
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        reason = _unsupported_clamp(node)
+        if reason:
+            return reason
+        if _fused_activation(x, live) is node:
+            self._write(node, {}, self._activation)
+        else:
+            self._write(node, {x: self._input(x)}, self._activation)
+        return ""
+
+    def _fixed(self, node: fx.Node, live: set[fx.Node]) -> str:
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        self._write(node, {x: self._input(x)}, fixed_spec(*_FIXED[node.target]))
+        return ""
+
+    def _shared(self, node: fx.Node, live: set[fx.Node]) -> str:
+        reason = _unsupported_selection(node)
+        if reason:
+            return reason
+        first, *others = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
+        shared = SharedQuantizationSpec((first, node))
+        self._write(node, {first: self._input(first), **dict.fromkeys(others, shared)}, shared)
+        if node.target in _SELECTS:
+            self._selecting.append(node)
+        return ""
+
+    def _input(self, producer: fx.Node) -> Any:
+        """Return the spec of an operand: the one its producer has, where that is quantized."""
+        annotation = producer.meta.get("quantization_annotation")
+        if annotation is not None and annotation.output_qspec is not None:
+            return SharedQuantizationSpec(producer)
+        return self._activation
+
+    def _set(self, node: fx.Node, live: set[fx.Node], inputs: dict[fx.Node, Any]) -> None:
+        fused = _fused_activation(node, live)
+        self._write(node, inputs, None if fused is not None else self._activation)
+
+    @staticmethod
+    def _write(node: fx.Node, inputs: dict[fx.Node, Any], output: Any) -> None:
+        node.meta["quantization_annotation"] = QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=output, _annotated=True
+        )
+
+
+_RULES: dict[Any, Callable[[Int8Quantizer, fx.Node, set[fx.Node]], str]] = {
+    **dict.fromkeys(_WEIGHTED, Int8Quantizer._weighted),
+    **dict.fromkeys(_BINARY, Int8Quantizer._elementwise),
+    **dict.fromkeys(_AVERAGES, Int8Quantizer._average),
+    **dict.fromkeys(_ACTIVATIONS, Int8Quantizer._activation_function),
+    **dict.fromkeys(_FIXED, Int8Quantizer._fixed),
+    **dict.fromkeys(_MOVES | _SELECTS, Int8Quantizer._shared),
+}
+
+
+def warn_of_float_ops(float_ops: tuple[str, ...]) -> None:
+    """Issue one ``UserWarning`` that names every operator left in float, if there are any."""
+    if float_ops:
+        warnings.warn(f"{len(float_ops)} operators stay in float: {'; '.join(float_ops)}", stacklevel=2)
+
+
+def logits_node(graph: fx.Graph) -> fx.Node:
+    """Return the node behind the logits: the first output, or the one called ``logits`` where outputs have names."""
+    leaves: list[fx.Node] = []
+    fx.node.map_arg(graph.output_node().args, leaves.append)
+    codegen = graph._codegen
+    if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        names = codegen.pytree_info.out_spec.context
+        if isinstance(names, list) and "logits" in names:
+            return leaves[names.index("logits")]
+    return leaves[0]
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    found, waiting = set(), [node]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting.extend(current.all_input_nodes)
+    return found
+
+
+def _is_float_tensor(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _fused_activation(node: fx.Node, live: set[fx.Node]) -> fx.Node | None:
+    """Return the activation that the operator ``node`` is fused with, if any."""
+    if node.target not in _FUSE_INTO:
+        return None
+    readers = [user for user in node.users if user in live]
+    if len(readers) == 1 and readers[0].target in _ACTIVATIONS and not _unsupported_clamp(readers[0]):
+        return readers[0]
+    return None
+
+
+def _unsupported_clamp(node: fx.Node) -> str:
+    if node.target is not aten.clamp.default:
+        return ""
+    low, high = (list(node.args[1:]) + [None, None])[:2]
+    if (low, high) in _CLAMP_RANGES:
+        return ""
+    return f"clamp to [{low}, {high}] has no int8 operator"
+
+
+def _unsupported_selection(node: fx.Node) -> str:
+    if node.target is aten.constant_pad_nd.default and len(node.args) > 2 and node.args[2] != 0:
+        return f"padding with {node.args[2]}"
+    return ""

@@ -1,0 +1,184 @@
+"""MODEL_CARD.md: what the run knows about the artifacts it leaves, and nothing it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from edgekd.report import evidence, facts
+from edgekd.report.markdown import block_code, escape, table
+from edgekd.report.page import Cell, Column, Table, figure
+from edgekd.report.view import story
+from edgekd.report.words import count, mib, one_line, percent, plain, plural, sig
+from edgekd.rundir import ModelRecord, RunResult
+
+
+def render(result: RunResult) -> str:
+    """Return the model card of a run; what was not measured is left out or listed, never invented.
+
+    Example:
+        >>> from edgekd import rundir
+        >>> text = render(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
+    """
+    parts = [_front(result), f"# {escape(one_line(result.name))}", escape(story(result))]
+    for title, blocks in (
+        ("Files", _files(result)),
+        ("Use", _use(result)),
+        ("Data", [_pairs(evidence.data_facts(result))]),
+        ("Training", _training(result)),
+        ("Evaluation", _evaluation(result)),
+        ("Speed and memory", _speed(result)),
+        ("Limits", _limits(result)),
+        ("Reproduce", [block_code(plain(result.command), "sh"), f"Made by edgekd {escape(result.edgekd)}."]),
+    ):
+        if blocks:
+            parts += [f"## {title}", *blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(result: RunResult) -> str:
+    """The header that model hubs read. No licence: a run does not know under which one its model is given away."""
+    head: dict[str, Any] = {"pipeline_tag": "image-classification", "tags": ["edgekd"]}
+    model = facts.headline(result)
+    if model and facts.is_int8(model):
+        head["tags"] += ["int8", "quantization-aware-training"]
+    if facts.section_of(result, "teacher") and facts.section_of(result, "student"):
+        head["tags"].append("knowledge-distillation")
+    found = next((metrics for metrics in model.metrics if metrics.split == "test"), None) if model else None
+    if model and found:
+        source = one_line(result.data.source)
+        entry = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": source, "type": source, "split": "test"},
+            "metrics": [{"type": "accuracy", "name": f"top-1, {facts.label(model)}", "value": found.top1}],
+        }
+        head["model-index"] = [{"name": one_line(result.name), "results": [entry]}]
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
+
+
+def _written(result: RunResult) -> list[ModelRecord]:
+    return [model for model in facts.artifacts(result) if model.path is not None]
+
+
+def _files(result: RunResult) -> list[str]:
+    columns = (
+        Column("File", "", "code"),
+        Column("Precision"),
+        Column("Size", "MiB", "number"),
+        Column("sha256", "", "code"),
+    )
+    rows = tuple(
+        (
+            Cell(one_line(model.path or "")),
+            Cell(f"{facts.FORMATS.get(model.format, model.format)} {model.precision}"),
+            figure(mib(model.bytes) if model.bytes is not None else None),
+            Cell(model.sha256 or "not recorded"),
+        )
+        for model in _written(result)
+    )
+    return [table(Table("Files", columns, rows))] if rows else []
+
+
+def _use(result: RunResult) -> list[str]:
+    parts = []
+    for model in _written(result):
+        tensors = [("Input", spec) for spec in model.inputs] + [("Output", spec) for spec in model.outputs]
+        lines = []
+        for direction, spec in tensors:
+            shape = " × ".join(str(side) for side in spec.shape)
+            scale = "" if spec.scale is None else f", scale {spec.scale:.9g}, zero point {spec.zero_point or 0}"
+            layout = f", {spec.layout}" if spec.layout else ""
+            lines.append(f"- {direction} {escape(f'{one_line(spec.name)}: {spec.dtype}, {shape}{layout}{scale}')}")
+        snippet = result.snippets.get(model.name)
+        if lines or snippet:
+            parts.append(f"### {escape(facts.label(model))}")
+        if lines:
+            parts.append("\n".join(lines))
+        if snippet:
+            parts.append(block_code(plain(snippet).rstrip("\n"), "python"))
+    return parts
+
+
+def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"- {escape(label)}: {escape(value)}" for label, value in pairs)
+
+
+def _training(result: RunResult) -> list[str]:
+    lines = []
+    distill, quantize = facts.section_of(result, "distill"), facts.section_of(result, "quantize")
+    terms = [
+        f"{term.get('kind')} (weight {term.get('weight', 1)})"
+        for term in distill.get("losses") or ()
+        if isinstance(term, Mapping)
+    ]
+    if terms:
+        lines.append(f"Loss of the student: {', '.join(terms)}")
+    for curve in result.curves:
+        epochs = plural(len(curve.val_top1), "epoch")
+        if curve.val_top1:
+            label = facts.label_of(result, curve.model)
+            lines.append(f"{label}: {epochs}, epoch {curve.best_epoch + 1} kept, the best by validation")
+    if quantize:
+        lines.append("int8: quantization-aware training with the same losses, from the distilled student")
+    if result.recipe.get("seed") is not None:
+        lines.append(f"Seed: {result.recipe['seed']}")
+    return ["\n".join(f"- {escape(one_line(line))}" for line in lines)] if lines else []
+
+
+def _evaluation(result: RunResult) -> list[str]:
+    rows = []
+    for model in result.models:
+        found = next((metrics for metrics in model.metrics if metrics.split == "test"), None)
+        if found is None:
+            continue
+        agreement = percent(model.parity.top1_agreement) if model.parity else "—"
+        top5 = percent(found.top5) if found.top5 is not None else "—"
+        texts = percent(found.top1), top5, count(found.n), agreement
+        rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
+    heads = ("Top-1", "%"), ("Top-5", "%"), ("Test images", ""), ("Same top-1 as in torch", "%")
+    columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
+    return [table(Table("Evaluation", columns, tuple(rows)))] if rows else []
+
+
+def _speed(result: RunResult) -> list[str]:
+    rows = []
+    for record in result.profiles:
+        device = (
+            f"{one_line(record.device)} (emulated: not to be quoted)" if record.emulated else one_line(record.device)
+        )
+        latency = record.latency_ms
+        doubt = record.trust.verdict == "untrusted"
+        figures = (sig(value) for value in (latency.p50, latency.p90, record.memory.peak))
+        rows.append(
+            (
+                Cell(facts.label_of(result, record.model)),
+                Cell(device),
+                Cell(f"{one_line(record.effective.runtime)}, {plural(record.effective.threads, 'thread')}"),
+                *(Cell(text) for text in figures),
+                Cell("untrusted: " + one_line("; ".join(record.trust.reasons)) if doubt else "trusted"),
+            )
+        )
+    heads = ("p50", "ms"), ("p90", "ms"), ("Peak memory", "MiB")
+    numbers = (Column(head, unit, "number") for head, unit in heads)
+    columns = Column("Artifact"), Column("Device"), Column("Runtime"), *numbers, Column("Trust")
+    note = "One image at a time. Peak memory is that of the whole measuring process (VmHWM)."
+    return [table(Table("Speed", columns, tuple(rows))), note] if rows else []
+
+
+def _limits(result: RunResult) -> list[str]:
+    lines = [one_line(text) for text in result.findings]
+    lines += [
+        f"{facts.label(model)} leaves in float: {one_line('; '.join(model.float_ops))}"
+        for model in _written(result)
+        if facts.is_int8(model) and model.float_ops
+    ]
+    for gate in result.gates:
+        if gate.verdict == "fail":
+            unit = facts.gate_words(gate).unit
+            figures = f"{facts.gate_measured(gate)} {unit}".strip(), f"{facts.gate_limit(gate)} {unit}".strip()
+            name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
+            lines.append(f"{name} is {figures[0]}, outside its limit of {figures[1]}")
+    lines += [f"Not measured: {one_line(text)}" for text in result.not_measured]
+    return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []

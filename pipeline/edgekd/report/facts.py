@@ -1,0 +1,192 @@
+"""What the layouts ask of a run: labels, order, the headline artifact, what it is compared with, gates in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgekd.report.words import apart, exact, one_line, sig
+from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
+
+FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
+NETWORKS = {
+    "teacher": "Teacher",
+    "student_alone": "Student alone",
+    "distilled": "Distilled student",
+    "qat": "QAT int8 (torch)",
+}
+
+
+@dataclass(frozen=True)
+class GateWords:
+    """How a gate is told: ``factor`` brings run.json's unit to ``unit``; ``note`` says against what it is measured."""
+
+    label: str
+    unit: str = ""
+    factor: float = 1.0
+    note: str = ""
+
+
+GATES = {
+    "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the distilled student"),
+    "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
+    "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
+    "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
+    "size_ratio": GateWords("Size ratio", "×", 1.0, "to the float32 ONNX file"),
+    "latency_p50_ms": GateWords("Latency p50", "ms"),
+    "latency_p90_ms": GateWords("Latency p90", "ms"),
+    "peak_memory_mib": GateWords("Peak memory", "MiB", 1.0, "of the whole process"),
+}
+
+Worst = Literal["pass", "fail", "untrusted", "not_measured"]
+SEVERITY: tuple[Worst, ...] = ("fail", "untrusted", "not_measured", "pass")
+
+_LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
+_SIGNS = {"<=": "≤", ">=": "≥"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A gate's limit, read from its text: ``sign`` (≤, ≥, <, >) and ``value`` in run.json's unit."""
+
+    sign: str
+    value: float
+
+
+def limit_of(gate: GateRecord) -> Limit | None:
+    """Read a gate's limit, or ``None`` when it is not of the form ``<= 0.01``."""
+    match = _LIMIT.fullmatch(gate.limit)
+    return Limit(_SIGNS.get(match[1], match[1]), float(match[2])) if match else None
+
+
+def gate_words(gate: GateRecord) -> GateWords:
+    """How a gate is told; one this report does not know keeps its own name."""
+    return GATES.get(gate.name) or GateWords(one_line(gate.name))
+
+
+def gate_label(gate: GateRecord) -> str:
+    """Name a gate for a reader, with its device where it has one."""
+    label = gate_words(gate).label
+    return f"{label} on {one_line(gate.device)}" if gate.device else label
+
+
+def gate_limit(gate: GateRecord) -> str:
+    """Write a gate's limit in its unit."""
+    limit = limit_of(gate)
+    return f"{limit.sign} {exact(limit.value * gate_words(gate).factor)}" if limit else one_line(gate.limit)
+
+
+def gate_measured(gate: GateRecord) -> str | None:
+    """Write a gate's figure in its unit, never rounded onto the limit it missed."""
+    if gate.measured is None:
+        return None
+    limit = limit_of(gate)
+    value = gate.measured * gate_words(gate).factor
+    return apart(value, limit.value * gate_words(gate).factor) if limit else sig(value)
+
+
+def worst(result: RunResult, model: str) -> Worst | None:
+    """Worst verdict among a model's gates, or ``None`` if it has none."""
+    verdicts = {gate.verdict for gate in result.gates if gate.model == model}
+    return next((verdict for verdict in SEVERITY if verdict in verdicts), None)
+
+
+def is_int8(model: ModelRecord) -> bool:
+    """Whether a model's weights are int8."""
+    return model.precision.startswith("int8")
+
+
+def label(model: ModelRecord) -> str:
+    """Name a model for a reader, such as ``TFLite int8``."""
+    if model.name in NETWORKS:
+        return NETWORKS[model.name]
+    if model.role != "artifact":
+        return one_line(model.name)
+    usual = model.name in {model.format, f"{model.format}_float"}
+    kind = f"{FORMATS.get(model.format, model.format)} {model.precision.partition(' ')[0]}"
+    return one_line(kind if usual else f"{kind} ({model.name})")
+
+
+def label_of(result: RunResult, name: str) -> str:
+    """Name the model called ``name``, which a gate, curve or profile refers to."""
+    model = result.model(name)
+    return label(model) if model else NETWORKS.get(name, one_line(name))
+
+
+def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
+    """The exported files, in the run's order."""
+    return tuple(model for model in result.models if model.role == "artifact")
+
+
+def devices(result: RunResult) -> tuple[str, ...]:
+    """Devices that were profiled, in order."""
+    return tuple(dict.fromkeys(profile.device for profile in result.profiles))
+
+
+def main_device(result: RunResult) -> str | None:
+    """The first real device; an emulated one's times say nothing about a device, so it never makes the headline."""
+    return next((profile.device for profile in result.profiles if not profile.emulated), None)
+
+
+def profile_of(result: RunResult, model: str, device: str | None) -> ProfileRecord | None:
+    """The profile of a model on a device."""
+    return next((p for p in result.profiles if p.model == model and p.device == device), None)
+
+
+def baseline(result: RunResult) -> ModelRecord | None:
+    """What an int8 artifact is compared with: the float32 ONNX file."""
+    floats = [model for model in artifacts(result) if model.format == "onnx" and not is_int8(model)]
+    return next((model for model in floats if model.name == "onnx_float"), floats[0] if floats else None)
+
+
+def headline(result: RunResult) -> ModelRecord | None:
+    """The artifact the four numbers are of.
+
+    The int8 artifact with the lowest trusted p50, one that passes its gates before one that does not; without figures
+    the first one written; without an int8 artifact the float one; without artifacts the last network.
+    """
+    device = main_device(result)
+    written = [model for model in artifacts(result) if model.path is not None]
+    candidates = [model for model in written if is_int8(model)] or written
+    if not candidates:
+        return result.models[-1] if result.models else None
+
+    def rank(model: ModelRecord) -> tuple[bool, bool, bool, float]:
+        profile = profile_of(result, model.name, device)
+        trusted = profile is not None and profile.trust.verdict == "trusted"
+        return (
+            profile is None,
+            worst(result, model.name) == "fail",
+            not trusted,
+            profile.latency_ms.p50 if profile else 0.0,
+        )
+
+    return min(candidates, key=rank)
+
+
+def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
+    """Artifacts the recipe asks for that do not exist: (label, reason). Their rows stay in the tables."""
+    exports = result.recipe.get("export") or ()
+    formats = [item.get("format", "") if isinstance(item, Mapping) else str(item) for item in exports]
+    present = {model.format for model in artifacts(result) if is_int8(model) or not result.recipe.get("quantize")}
+    precision = "int8" if result.recipe.get("quantize") else "float32"
+    return tuple(
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form))
+        for form in formats
+        if form not in present
+    )
+
+
+def lost_because(result: RunResult, form: str) -> str:
+    """Say why there is no file of a format: the stage that failed, where one did."""
+    failed = [stage.name for stage in result.stages if stage.status == "failed"]
+    named = [name for name in failed if form in name] or failed
+    return f"not written: stage {one_line(named[0])} failed" if named else "not written"
+
+
+def section_of(result: RunResult, name: str) -> Mapping[str, Any]:
+    """A part of the resolved recipe, empty where the recipe leaves it out."""
+    part = result.recipe.get(name)
+    return part if isinstance(part, Mapping) else {}

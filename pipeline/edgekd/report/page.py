@@ -1,0 +1,184 @@
+"""The page model: a report as blocks of finished text, which any layout (HTML, Markdown, terminal) can set.
+
+Nothing here is a number any more, and nothing here is escaped yet, save for the charts: they are SVG.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from markupsafe import Markup
+
+from edgekd.report.words import NONE, NOT_MEASURED
+
+Tone = Literal["", "good", "bad", "warn", "muted"]
+
+MARKS: dict[Tone, str] = {"good": "✓", "bad": "✕", "warn": "△", "muted": "", "": ""}
+"""The sign that goes with a tone, so that colour is never alone."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure or word. ``mark`` says whether the tone's sign is shown; ``note`` stands below in small."""
+
+    text: str
+    tone: Tone = ""
+    note: str = ""
+    mark: bool = False
+
+    @property
+    def sign(self) -> str:
+        """The tone's sign, where it is shown."""
+        return MARKS[self.tone] if self.mark else ""
+
+
+def figure(text: str | None, note: str = "", tone: Tone = "") -> Cell:
+    """A measured figure, or the words that say it was not measured."""
+    return Cell(NOT_MEASURED, "muted") if text is None else Cell(text, tone, note)
+
+
+NOT_APPLICABLE = Cell(NONE, "muted")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A header with its unit."""
+
+    label: str
+    unit: str = ""
+    kind: Literal["text", "number", "code"] = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headers; the first cell of a row names it."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing in two widths (a screen and a phone); ``told`` is what it shows in words, for those who do not see it."""
+
+    kind: ClassVar[str] = "chart"
+    title: str
+    wide: Markup
+    narrow: Markup
+    told: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Sentences."""
+
+    kind: ClassVar[str] = "bullets"
+    items: tuple[str, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Labels and values; with a tone, a notice."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: tuple[tuple[str, str], ...]
+    title: str = ""
+    tone: Tone = ""
+
+    @property
+    def sign(self) -> str:
+        """The tone's sign."""
+        return MARKS[self.tone]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy as it is."""
+
+    kind: ClassVar[str] = "code"
+    label: str
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks behind a line that opens."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    blocks: tuple[Block, ...]
+    note: str = ""
+
+
+Block = Table | Chart | Bullets | Facts | Code | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter. One without data says so in ``missing``, which is then listed under what was not measured."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...] = ()
+    lead: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One of the four figures at the top; ``flag`` is a warning that belongs to it."""
+
+    label: str
+    unit: str
+    value: str
+    delta: str
+    tone: Tone
+    detail: str
+    flag: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a figure; its unit is left out otherwise."""
+        return bool(self.unit)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer: ``word`` in one word, ``sentence`` in one, ``failures`` what went wrong, ``gates`` all of it."""
+
+    tone: Literal["good", "bad"]
+    word: str
+    sentence: str
+    failures: tuple[str, ...]
+    gates: Table | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Attributes:
+        name: Name of the recipe.
+        story: What was made from what, in a sentence.
+        meta: Run, date, version: label and value.
+        subject: Which artifact the four numbers are of, and against which.
+    """
+
+    name: str
+    story: str
+    meta: tuple[tuple[str, str], ...]
+    verdict: Verdict
+    subject: str
+    numbers: tuple[Number, ...]
+    sections: tuple[Section, ...]
+
+    def section(self, name: str) -> Section:
+        """Return the section with the id ``name``."""
+        return next(section for section in self.sections if section.id == name)

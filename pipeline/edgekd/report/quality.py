@@ -1,0 +1,230 @@
+"""Sections about quality: the models side by side, Pareto, where accuracy went, parity."""
+
+from __future__ import annotations
+
+from edgekd.report import facts
+from edgekd.report.charts import SHAPES, Budget, Point, Step, accuracy_steps, pareto
+from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
+from edgekd.report.words import count, exact, listing, mib, one_line, percent, points, sig
+from edgekd.rundir import ModelRecord, Parity, RunResult
+
+VERDICTS = {
+    "pass": Cell("pass", "good", mark=True),
+    "fail": Cell("fail", "bad", mark=True),
+    "untrusted": Cell("untrusted", "warn", mark=True),
+    "not_measured": Cell("not measured", "warn", mark=True),
+}
+
+
+def models(result: RunResult) -> Section:
+    """Every network and file of the run in one table, the ones that were not written included."""
+    device = facts.main_device(result)
+    where = f" on {one_line(device)}" if device else ""
+    columns = (
+        Column("Model"),
+        Column("Top-1, test", "%", "number"),
+        Column("Against distilled", "points", "number"),
+        Column(f"p50{where}", "ms", "number"),
+        Column(f"p90{where}", "ms", "number"),
+        Column("Peak memory", "MiB", "number"),
+        Column("Size", "MiB", "number"),
+        Column("Parameters", "M", "number"),
+        Column("MACs", "M", "number"),
+        Column("Gates"),
+    )
+    rows = [_model_row(result, model, device) for model in result.models]
+    for name, reason in facts.not_written(result):
+        rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * 8, Cell("failed", "bad", mark=True)))
+    note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
+    table = Table("From teacher to artifact", columns, tuple(rows), note)
+    return Section(
+        "models", "From teacher to artifact", (table,) if rows else (), missing="" if rows else "No model was made."
+    )
+
+
+def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tuple[Cell, ...]:
+    is_file = model.role == "artifact"
+    top1, reference = model.top1(), result.model("distilled")
+    base = reference.top1() if reference else None
+    delta = points(top1 - base) if top1 is not None and base is not None else None
+    profile = facts.profile_of(result, model.name, device)
+    lost = is_file and model.path is None
+    unknown = NOT_APPLICABLE if lost or not is_file else figure(None)
+    timing = [unknown] * 3
+    if profile:
+        doubted = profile.trust.verdict == "untrusted"
+        tone: Tone = "warn" if doubted else ""
+        times = profile.latency_ms.p50, profile.latency_ms.p90
+        timing = [figure(sig(time), "△ untrusted" if doubted else "", tone) for time in times]
+        timing.append(figure(sig(profile.memory.peak)))
+    verdict = facts.worst(result, model.name)
+    gates = VERDICTS[verdict] if verdict else NOT_APPLICABLE
+    if lost:
+        gates = Cell("failed", "bad", mark=True)
+    why = facts.lost_because(result, model.format) if lost else ""
+    kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
+    return (
+        Cell(facts.label(model), note=kind),
+        NOT_APPLICABLE if lost and top1 is None else figure(percent(top1) if top1 is not None else None),
+        NOT_APPLICABLE if delta is None or model is reference else figure(delta),
+        *timing,
+        figure(mib(model.bytes)) if model.bytes is not None else unknown,
+        *(figure(sig(n / 1e6)) if n is not None else NOT_APPLICABLE for n in (model.params, model.macs)),
+        gates,
+    )
+
+
+def tradeoff(result: RunResult) -> Section:
+    """Accuracy against latency on the first real device, with the gates as budget lines."""
+    title, device = "Accuracy against latency", facts.main_device(result)
+    found = []
+    for model in facts.artifacts(result):
+        profile, top1 = facts.profile_of(result, model.name, device), model.top1()
+        if profile is None or top1 is None:
+            continue
+        latency = profile.latency_ms
+        shape = SHAPES.get(model.format, "triangle")
+        doubt = profile.trust.verdict == "untrusted"
+        found.append(
+            Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, top1 * 100, doubt)
+        )
+    if not found:
+        reason = "only emulated devices were profiled" if result.profiles else "no artifact was profiled"
+        return Section("pareto", title, missing=f"No chart: {reason}.")
+    caption = (
+        f"Measured on {one_line(str(device))}. Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
+        "Thin line: what no other artifact beats in both. Shaded: outside a budget. The accuracy axis is cut off."
+    )
+    if any(point.doubt for point in found):
+        caption += " △: the latency is not trusted; see the device's trust block."
+    return Section("pareto", title, (pareto(found, _budgets(result, device), caption),))
+
+
+def _budgets(result: RunResult, device: str | None) -> list[Budget]:
+    distilled = result.model("distilled")
+    base = distilled.top1() if distilled else None
+    lines: dict[tuple[str, float], Budget] = {}
+    for gate in result.gates:
+        limit = facts.limit_of(gate)
+        if limit is None:
+            continue
+        if gate.name == "latency_p50_ms" and limit.sign in "≤<" and gate.device in (None, device):
+            line = Budget("x", limit.value, f"p50 {limit.sign} {exact(limit.value)} ms")
+        elif gate.name == "top1" and limit.sign in "≥>":
+            line = Budget("y", limit.value * 100, f"top-1 {limit.sign} {exact(limit.value * 100)} %")
+        elif gate.name == "accuracy_drop" and limit.sign in "≤<" and base is not None:
+            line = Budget("y", (base - limit.value) * 100, f"drop {limit.sign} {exact(limit.value * 100)} points")
+        else:
+            continue
+        lines.setdefault((line.axis, line.value), line)
+    return list(lines.values())
+
+
+_BEFORE = {"student_alone": ("teacher",), "distilled": ("student_alone", "teacher"), "qat": ("distilled",)}
+
+
+def accuracy(result: RunResult) -> Section:
+    """What each step gained or lost on the test split."""
+    title, steps = "Where accuracy went", []
+    for model in result.models:
+        top1 = model.top1()
+        if top1 is None:
+            continue
+        before = _BEFORE.get(model.name, ())
+        if model.role == "artifact":
+            before = ("qat", "distilled", "student_alone") if facts.is_int8(model) else ("distilled", "student_alone")
+        known = [(name, value) for name in before if (value := _top1(result, name)) is not None]
+        name, reference = known[0] if known else ("", None)
+        steps.append(
+            Step(
+                facts.label(model),
+                top1 * 100,
+                None if reference is None else reference * 100,
+                percent(top1),
+                "" if reference is None else points(top1 - reference),
+                facts.label_of(result, name) if name else "",
+            )
+        )
+    if not steps:
+        return Section("accuracy", title, missing="No model was evaluated on the test split.")
+    caption = (
+        "Top-1 on the test split. Each bar goes from what a model is compared with (tick) to its own accuracy (dot). "
+        "The axis does not start at 0."
+    )
+    return Section("accuracy", title, (accuracy_steps(steps, caption),), _story(result))
+
+
+def _top1(result: RunResult, name: str) -> float | None:
+    model = result.model(name)
+    return model.top1() if model else None
+
+
+def _story(result: RunResult) -> str:
+    alone, distilled, qat = (_top1(result, name) for name in ("student_alone", "distilled", "qat"))
+    told = []
+    if alone is not None and distilled is not None:
+        verb = "changed" if distilled == alone else "gained" if distilled > alone else "lost"
+        told.append(f"distillation {verb} {points(abs(distilled - alone)).lstrip('+')} points")
+    if distilled is not None and qat is not None:
+        verb = "changed" if qat == distilled else "gained" if qat > distilled else "cost"
+        told.append(f"int8 training {verb} {points(abs(qat - distilled)).lstrip('+')}")
+    files = [top1 for model in facts.artifacts(result) if facts.is_int8(model) and (top1 := model.top1()) is not None]
+    if files and qat is not None:
+        told.append(
+            f"the int8 files differ from it by {points(max(abs(top1 - qat) for top1 in files)).lstrip('+')} at most"
+        )
+    text = listing(told)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def parity(result: RunResult) -> Section:
+    """How far each file is from the network in torch, and what is left in float."""
+    title = "Parity: is the file still the model?"
+    rows = [_parity_row(model, model.parity) for model in facts.artifacts(result) if model.path is not None]
+    if not any(model.parity for model in facts.artifacts(result)):
+        return Section("parity", title, missing="No artifact was compared with the network in torch.")
+    columns = (
+        Column("Artifact"),
+        Column("Reference"),
+        Column("Images", "", "number"),
+        Column("Top-1 agreement", "%", "number"),
+        Column("Largest error", "output units", "number"),
+        Column("Mean error", "LSB", "number"),
+        Column("p99 error", "LSB", "number"),
+        Column("Largest error", "LSB", "number"),
+        Column("Float tensors", "", "number"),
+        Column("Float operations", "", "number"),
+    )
+    note = "Each file is run by its own runtime on the same test images. LSB: one step of the output's int8 scale."
+    left = [
+        f"{facts.label(model)}: {one_line(text)}"
+        for model in facts.artifacts(result)
+        for text in (*model.float_ops, *(f"float tensor {name}" for name in model.float_tensors or ()))
+        if facts.is_int8(model)
+    ]
+    table = Table("Each file against torch", columns, tuple(rows), note)
+    return Section("parity", title, (table, *([Bullets(tuple(left), "Left in float, and why")] if left else [])))
+
+
+def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
+    int8 = facts.is_int8(model)
+    tensors: Cell = NOT_APPLICABLE
+    if int8 and model.format == "tflite":
+        tensors = figure(None if model.float_tensors is None else count(len(model.float_tensors)))
+    ops = figure(count(len(model.float_ops)), tone="warn" if model.float_ops else "") if int8 else NOT_APPLICABLE
+    if found is None:
+        return (Cell(facts.label(model)), *[figure(None)] * 7, tensors, ops)
+    steps = [
+        NOT_APPLICABLE if value is None and not int8 else figure(None if value is None else sig(value))
+        for value in (found.mean_lsb, found.p99_lsb, found.max_lsb)
+    ]
+    return (
+        Cell(facts.label(model)),
+        Cell(one_line(found.reference)),
+        Cell(count(found.n)),
+        Cell(percent(found.top1_agreement)),
+        Cell(sig(found.max_abs_error)),
+        *steps,
+        tensors,
+        ops,
+    )

@@ -1,0 +1,107 @@
+"""What ``edgekd run`` leaves on the screen: the verdict, the gates, four numbers and the models, in one screenful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from edgekd.report.page import Cell, Column, Page, Table, Tone
+from edgekd.report.view import build
+from edgekd.rundir import RunResult
+
+_STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "warn": "yellow", "muted": "dim", "": ""}
+_MODEL_COLUMNS = ("Model", "Top-1", "p50", "Peak memory", "Size", "Gates")
+
+
+def show(result: RunResult, console: Console) -> None:
+    """Print the summary of a run: in colour on a terminal, as aligned plain lines into a file or a pipe.
+
+    Example:
+        >>> from edgekd import rundir
+        >>> show(rundir.read(Path("reports/mobilenet/latest")), Console())  # doctest: +SKIP
+    """
+    page = build(result)
+    _print(console, _verdict(page))
+    for failure in page.verdict.failures:
+        _print(console, Text(f"  ✕ {failure}"))
+    if page.verdict.gates:
+        _print(console, Text())
+        _table(console, page.verdict.gates)
+    _print(console, Text())
+    _print(console, Text(page.subject))
+    _table(console, _numbers(page))
+    for block in page.section("models").blocks:
+        if isinstance(block, Table):
+            _print(console, Text())
+            _table(console, _narrowed(block))
+    missing = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
+    if missing:
+        _print(console, Text())
+        _print(console, Text("Not measured:"))
+        for item in missing:
+            _print(console, Text(f"  - {item}"))
+
+
+def _print(console: Console, text: Text) -> None:
+    # Soft wrap: a pipe or a log gets whole lines, whatever width rich believes it has.
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def _verdict(page: Page) -> Text:
+    sign, style = ("✓", "bold green") if page.verdict.tone == "good" else ("✕", "bold red")
+    return Text.assemble((f"{sign} {page.verdict.word.upper()}", style), f"  {page.name}  {page.verdict.sentence}")
+
+
+def _numbers(page: Page) -> Table:
+    rows = tuple(
+        (
+            Cell(number.label),
+            Cell(number.value, "" if number.measured else "muted"),
+            Cell(number.unit),
+            Cell(f"{number.delta} (△ {number.flag})".strip() if number.flag else number.delta, number.tone),
+        )
+        for number in page.numbers
+    )
+    return Table("Numbers", (Column("Figure"), Column("Value", "", "number"), Column("Unit"), Column("Change")), rows)
+
+
+def _narrowed(table: Table) -> Table:
+    keep = [i for i, column in enumerate(table.columns) if column.label.startswith(_MODEL_COLUMNS)]
+    columns = tuple(table.columns[i] for i in keep)
+    return Table(table.caption, columns, tuple(tuple(row[i] for i in keep) for row in table.rows))
+
+
+def _heads(columns: Sequence[Column]) -> list[str]:
+    return [f"{column.label}, {column.unit}" if column.unit else column.label for column in columns]
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell.sign} {cell.text}" if cell.sign else cell.text
+
+
+def _table(console: Console, table: Table) -> None:
+    if not console.is_terminal:
+        _plain(console, table)
+        return
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for head, column in zip(_heads(table.columns), table.columns, strict=True):
+        drawn.add_column(Text(head), justify="right" if column.kind == "number" else "left")
+    for row in table.rows:
+        drawn.add_row(*(Text(_text(cell), _STYLES[cell.tone]) for cell in row))
+    console.print(drawn)
+
+
+def _plain(console: Console, table: Table) -> None:
+    lines = [_heads(table.columns), *([_text(cell) for cell in row] for row in table.rows)]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(table.columns))]
+    for line in lines:
+        padded = []
+        for text, width, column in zip(line, widths, table.columns, strict=True):
+            gap = " " * (width - cell_len(text))
+            padded.append(gap + text if column.kind == "number" else text + gap)
+        _print(console, Text("  ".join(padded).rstrip()))

@@ -1,0 +1,226 @@
+"""RunResult → page model: the verdict, the four numbers, and the sections in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgekd.report import device, evidence, facts, quality
+from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
+from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
+from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
+
+
+def build(result: RunResult) -> Page:
+    """Make the page of a run.
+
+    Example:
+        >>> from edgekd import rundir
+        >>> page = build(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
+    """
+    numbers = _numbers(result)
+    found = bool(result.findings)
+    findings = Section(
+        "findings",
+        "Findings",
+        (Bullets(tuple(one_line(text) for text in result.findings)),) if found else (),
+        "" if found else "Nothing stood out that needs explaining.",
+    )
+    sections = (
+        quality.models(result),
+        quality.tradeoff(result),
+        quality.accuracy(result),
+        device.profile(result),
+        findings,
+        quality.parity(result),
+        evidence.training(result),
+        evidence.files(result),
+        evidence.provenance(result),
+    )
+    return Page(
+        name=one_line(result.name),
+        story=story(result),
+        meta=_meta(result),
+        verdict=_verdict(result),
+        subject=_subject(result),
+        numbers=numbers,
+        sections=(*sections, evidence.omissions(result, sections)),
+    )
+
+
+def story(result: RunResult) -> str:
+    """What was made from what, in a sentence."""
+    teacher, student, data = (facts.section_of(result, name) for name in ("teacher", "student", "data"))
+    source = one_line(str(data.get("source", result.data.source)))
+    if not student:
+        return f"{_network(teacher)} trained on {source}."
+    how = f"distilled from {_network(teacher)}" if teacher else "trained with hard labels alone"
+    bits = ", int8 by quantization-aware training" if result.recipe.get("quantize") else ""
+    return f"{_network(student)} {how} on {source}{bits}."
+
+
+def _network(part: Mapping[str, object]) -> str:
+    name = one_line(str(part.get("model", "a model")))
+    args = part.get("args")
+    inside = ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, Mapping) else ""
+    return f"{name} ({one_line(inside)})" if inside else name
+
+
+def _meta(result: RunResult) -> tuple[tuple[str, str], ...]:
+    work = sum(stage.seconds for stage in result.stages if stage.status == "ran")
+    seed = result.recipe.get("seed")
+    return (
+        ("Run", one_line(result.run)),
+        ("Made", one_line(result.created)),
+        ("Work", duration(work)),
+        *((("Seed", str(seed)),) if seed is not None else ()),
+        ("edgekd", one_line(result.edgekd)),
+    )
+
+
+def _verdict(result: RunResult) -> Verdict:
+    parts = {verdict: [g for g in result.gates if g.verdict == verdict] for verdict in facts.SEVERITY}
+    words: dict[facts.Worst, str] = {
+        "fail": "failed",
+        "untrusted": "could not be trusted",
+        "not_measured": "not measured",
+    }
+    total = len(result.gates)
+    told = [f"{count(len(parts[verdict]))} {word}" for verdict, word in words.items() if parts[verdict]]
+    if not total:
+        sentence = "No gate was set, so nothing was decided."
+    elif told:
+        sentence = f"Of {plural(total, 'gate')}, {listing(told)}."
+    else:
+        sentence = "The gate passed." if total == 1 else f"All {count(total)} gates passed."
+    failed = result.verdict == "fail"
+    failures = tuple(_failure(result, gate) for verdict in words for gate in parts[verdict])
+    lost = [f"{name} was {reason}" for name, reason in facts.not_written(result)]
+    gates = _gate_table(result) if total else None
+    return Verdict("bad" if failed else "good", "Fail" if failed else "Pass", sentence, (*failures, *lost), gates)
+
+
+def _failure(result: RunResult, gate: GateRecord) -> str:
+    measured, unit = facts.gate_measured(gate), facts.gate_words(gate).unit
+    figures = f"{measured} {unit}".strip() if measured else "not measured"
+    doubt = ", untrusted" if gate.verdict == "untrusted" else ""
+    limit = f"{facts.gate_limit(gate)} {unit}".strip()
+    return f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)} is {figures}{doubt} (limit {limit})"
+
+
+def _gate_table(result: RunResult) -> Table:
+    """One row a gate, one column an artifact: fifteen verdicts in five lines."""
+    models = tuple(dict.fromkeys(gate.model for gate in result.gates))
+    kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
+    for gate in result.gates:
+        kinds.setdefault((facts.gate_label(gate), facts.gate_limit(gate)), {})[gate.model] = gate
+    rows = []
+    for (name, limit), found in kinds.items():
+        words = facts.gate_words(next(iter(found.values())))
+        cells = [_gate_cell(found.get(model)) for model in models]
+        rows.append((Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *cells))
+    columns = (
+        Column("Gate"),
+        Column("Unit"),
+        Column("Limit", "", "number"),
+        *(Column(facts.label_of(result, model), "", "number") for model in models),
+    )
+    note = "✓ pass · ✕ fail · △ untrusted or not measured, which fails the run too"
+    return Table("Gates", columns, tuple(rows), note)
+
+
+def _gate_cell(gate: GateRecord | None) -> Cell:
+    if gate is None:
+        return NOT_APPLICABLE
+    tones: dict[str, Tone] = {"pass": "good", "fail": "bad", "untrusted": "warn", "not_measured": "warn"}
+    text = facts.gate_measured(gate) or "not measured"
+    return Cell(text, tones[gate.verdict], "untrusted" if gate.verdict == "untrusted" else "", mark=True)
+
+
+def _subject(result: RunResult) -> str:
+    model, base = facts.headline(result), facts.baseline(result)
+    if model is None:
+        return "No model was made."
+    where = facts.main_device(result)
+    name = facts.label(model)
+    if facts.profile_of(result, model.name, where):
+        kind = "int8 artifact" if facts.is_int8(model) else "artifact"
+        rivals = [p for p in result.profiles if p.device == where and _beats(result, p, model, where)]
+        passing = " that fails no gate" if rivals and facts.worst(result, model.name) != "fail" else ""
+        name = f"{name}, the fastest {kind} on {one_line(str(where))}{passing}"
+    against = f"; changes are against {facts.label(base)}" if base and base.name != model.name else ""
+    return f"{name}{against}."
+
+
+def _beats(result: RunResult, other: ProfileRecord, model: ModelRecord, where: str | None) -> bool:
+    rival, own = result.model(other.model), facts.profile_of(result, model.name, where)
+    faster = own is not None and other.latency_ms.p50 < own.latency_ms.p50
+    return faster and rival is not None and facts.is_int8(rival)
+
+
+def _numbers(result: RunResult) -> tuple[Number, ...]:
+    model, base, where = facts.headline(result), facts.baseline(result), facts.main_device(result)
+    base = None if base and model and base.name == model.name else base
+    own = facts.profile_of(result, model.name, where) if model else None
+    other = facts.profile_of(result, base.name, where) if base else None
+    return _accuracy(model, base), _latency(own, other), _memory(own, other), _size(model, base)
+
+
+def _missing(label: str, why: str) -> Number:
+    return Number(label, "", "not measured", "", "muted", why)
+
+
+def _accuracy(model: ModelRecord | None, base: ModelRecord | None) -> Number:
+    found = next((m for m in model.metrics if m.split == "test"), None) if model else None
+    if found is None:
+        return _missing("Top-1 accuracy", "not evaluated on the test split")
+    low, high = wilson(found.top1, found.n)
+    detail = f"{count(found.n)} test images; 95 % interval {percent(low)} to {percent(high)}"
+    other = base.top1() if base else None
+    change = found.top1 - other if other is not None else None
+    delta = "" if change is None else "same" if change == 0 else f"{points(abs(change)).lstrip('+')} points "
+    delta += "" if not change else "higher" if change > 0 else "lower"
+    tone: Tone = "good" if change and change > 0 else ""
+    return Number("Top-1 accuracy", "%", percent(found.top1), delta, tone, detail)
+
+
+def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
+    if own is None:
+        return _missing("Latency p50", "not profiled on a real device")
+    found, threads = own.latency_ms, plural(own.effective.threads, "thread")
+    detail = f"{one_line(own.device)}, {threads}; 95 % interval {sig(found.ci[0])} to {sig(found.ci[1])}"
+    delta: str = ""
+    tone: Tone = ""
+    if other is not None:
+        delta, tone = _times(other.latency_ms.p50, found.p50, "faster", "slower")
+        if found.ci[0] <= other.latency_ms.ci[1] and other.latency_ms.ci[0] <= found.ci[1]:
+            delta, tone = "no difference shown", ""
+    doubt = [p for p in (own, other) if p and p.trust.verdict == "untrusted"]
+    flag = "untrusted" if own in doubt else "compared with an untrusted figure" if doubt else ""
+    return Number("Latency p50", "ms", sig(found.p50), delta, tone, detail, flag)
+
+
+def _memory(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
+    if own is None:
+        return _missing("Peak memory", "not profiled on a real device")
+    detail = f"whole process (VmHWM); the model added {sig(own.memory.model)}"
+    delta: str = ""
+    tone: Tone = ""
+    if other is not None:
+        change = own.memory.peak / other.memory.peak - 1
+        delta = "same" if change == 0 else f"{sig(abs(change) * 100)} % {'less' if change < 0 else 'more'}"
+        tone = "good" if change < 0 else ""
+    return Number("Peak memory", "MiB", sig(own.memory.peak), delta, tone, detail)
+
+
+def _size(model: ModelRecord | None, base: ModelRecord | None) -> Number:
+    if model is None or model.bytes is None:
+        return _missing("Size", "no file was written")
+    delta, tone = _times(base.bytes, model.bytes, "smaller", "larger") if base and base.bytes else ("", "")
+    return Number("Size", "MiB", mib(model.bytes), delta, tone, f"{count(model.bytes)} bytes on disk")
+
+
+def _times(before: float, after: float, less: str, more: str) -> tuple[str, Tone]:
+    # Only a gained number is coloured: red is kept for gates, which decide whether a loss matters.
+    if after == before or min(before, after) <= 0:
+        return "same", ""
+    return (f"{sig(before / after)}× {less}", "good") if after < before else (f"{sig(after / before)}× {more}", "")

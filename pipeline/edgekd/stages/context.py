@@ -1,0 +1,46 @@
+"""What a stage is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.progress import Progress
+from edgekd.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may look at.
+
+    Attributes:
+        recipe: The resolved recipe.
+        name: The stage's name, such as ``distill`` or ``export.onnx``.
+        out: An empty folder for the outputs; it becomes the cache entry when the stage ends well.
+        inputs: Folders of finished stages, by name.
+        log: File for what libraries print.
+        progress: Where to report.
+        devices: Accelerators (or CPU processes) to train on.
+        threads: Threads torch may use.
+    """
+
+    recipe: Recipe
+    name: str
+    out: Path
+    inputs: Mapping[str, Path]
+    log: Path
+    progress: Progress
+    devices: int = 1
+    threads: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file into the outputs."""
+        (self.out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read(self, stage: str, name: str) -> Any:
+        """Read a JSON file of a finished stage."""
+        return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))

@@ -1,0 +1,114 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.recipe import Recipe, Train
+from edgekd.rundir import to_json
+from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekd.distill.loop import Fitted
+
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
+
+
+def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
+    """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained."""
+    from edgekd.models import file_sha256, source_key, weights_path
+
+    part = getattr(recipe, role)
+    value: dict[str, Any] = {"model": source_key(part.model), "args": part.args}
+    if part.weights:
+        value["weights"] = file_sha256(weights_path(part.weights))
+    if role == "student":
+        value["rewrite"] = part.rewrite.model_dump(mode="json")
+    return value
+
+
+def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]) -> None:
+    """Call ``work(fabric, context)`` in each training process; process 0 writes the outputs.
+
+    One process on a CPU or a GPU; ``--devices N`` starts N of them, and ``torchrun`` brings its own.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must be set before CUDA starts to have any effect
+    gpu = torch.cuda.is_available()
+    precision = budget.precision
+    if precision == "auto":
+        precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if gpu else "32-true"
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    several = context.devices > 1 or under_torchrun
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun else context.devices,
+        strategy=("ddp" if under_torchrun else "ddp_spawn") if several else "auto",
+        precision=precision,  # type: ignore[arg-type]  # Fabric lists the literals, ours are three of them
+    )
+    if under_torchrun:
+        fabric.launch()
+        work(fabric, context)
+        fabric.barrier()
+    else:
+        fabric.launch(_in_process, context, work)
+
+
+def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
+    seed(context.recipe.seed, context.threads)
+    work(fabric, context)
+
+
+def seed(value: int, threads: int) -> None:
+    """Make torch deterministic in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(value)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
+    """The trained teacher of a finished teacher stage."""
+    from edgekd.models import build, load_weights
+
+    assert recipe.teacher is not None
+    model = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
+    load_weights(model, folder / "weights.safetensors")
+    return model.eval()
+
+
+def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from."""
+    from edgekd.models import build, load_weights, rewrite, weights_path
+
+    assert recipe.student is not None
+    model = build(recipe.student.model, recipe.student.args, num_classes, recipe.data)
+    if weights is None and recipe.student.weights:
+        load_weights(model, weights_path(recipe.student.weights), other_head=True)
+    rewrite(model, recipe.student.rewrite)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def save(state: dict[str, Tensor], path: Path) -> None:
+    """Write a state_dict as safetensors (the same bytes for the same tensors)."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+
+
+def save_fitted(context: Context, fitted: Fitted) -> None:
+    """Write the best and the last weights, the adapters and the curve."""
+    save(fitted.best, context.out / "weights.safetensors")
+    save(fitted.last, context.out / "last.safetensors")
+    save(fitted.adapters, context.out / "adapters.safetensors")
+    context.write("curve.json", to_json(fitted.curve))

@@ -1,0 +1,86 @@
+import pytest
+
+from edgekd import resources
+from edgekd.errors import UsageError
+from edgekd.profile import device
+from edgekd.profile.device import Device
+
+
+def cpuinfo(tmp_path, *lines):
+    path = tmp_path / "cpuinfo"
+    path.write_text("\n".join(("model name : a CPU", *lines)))
+    return path
+
+
+def target(arch, *isa):
+    return Device(edgekd=1, name="board", transport="host", description="a board", arch=arch, isa=isa)
+
+
+def test_host_ships_and_is_this_machine():
+    host = device.load("host")
+    assert (host.name, host.transport, host.emulated) == ("host", "host", False)
+    assert host.cpu() == device.detect_isa()
+
+
+def test_unknown_device_lists_what_there_is():
+    with pytest.raises(UsageError, match="host"):
+        device.load("hots")
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            "edgekd: 1\nname: pi\ntransport: pigeon\n",
+            ["transport: Input should be 'host'", "description: Field required"],
+        ),
+        ("edgekd: 2\nname: pi\ntransport: host\ndescription: a\n", ["edgekd: Input should be 1"]),
+        ("edgekd: 1\nname: pi\ntransport: host\ndescription: a\narch: x86_64\n", ["give arch and isa together"]),
+        ("edgekd: 1\nname: po\ntransport: host\ndescription: a\n", ["'po' is not the file's name", "name: pi"]),
+        ("- a\n", ["Input should be a valid dictionary"]),
+        ("a: [\n", ["is not YAML"]),
+    ],
+)
+def test_mistakes_in_a_file_are_told_all_at_once(tmp_path, monkeypatch, text, messages):
+    path = tmp_path / "pi.yaml"
+    path.write_text(text)
+    monkeypatch.setattr(resources, "find", lambda kind, name: path)
+    with pytest.raises(UsageError) as error:
+        device.load("pi")
+    for message in (*messages, "pi.yaml"):
+        assert message in str(error.value)
+
+
+def test_x86_flags_are_read(tmp_path):
+    found = device.detect_isa(cpuinfo(tmp_path, "flags : fpu avx avx2 avx512_vnni"), "amd64")
+    assert (found.arch, found.features, found.has_int8_dot) == ("x86_64", {"avx2", "avx512_vnni"}, True)
+
+
+def test_only_what_every_core_has_counts(tmp_path):
+    found = device.detect_isa(cpuinfo(tmp_path, "Features : asimd asimddp", "Features : asimd"), "aarch64")
+    assert (found.features, found.has_int8_dot) == ({"asimd"}, False)
+
+
+def test_unreadable_cpuinfo_gives_no_features(tmp_path):
+    assert device.detect_isa(tmp_path / "none", "x86_64").features == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("targets", "bits"),
+    [
+        ([target("x86_64", "avx2")], 7),
+        ([target("x86_64", "avx2", "avx_vnni")], 8),
+        ([target("x86_64", "avx2", "avx512_vnni")], 8),
+        ([target("aarch64", "asimd")], 8),
+        ([target("aarch64", "asimd"), target("x86_64", "avx2")], 7),
+        ([target("x86_64")], 7),  # its instruction sets are not known
+        ([], 7),
+    ],
+)
+def test_weight_bits_are_safe_on_every_target(targets, bits):
+    assert device.weight_bits_for(targets) == bits
+
+
+def test_weight_bits_of_an_unreadable_host_are_7(monkeypatch):
+    monkeypatch.setattr(device, "detect_isa", lambda: device.Isa(""))
+    assert device.weight_bits_for([device.load("host")]) == 7

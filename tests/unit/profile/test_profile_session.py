@@ -1,0 +1,232 @@
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekd.errors import DeviceError
+from edgekd.profile import device, records
+from edgekd.profile.host import Host
+from edgekd.profile.records import Run, Variant
+from edgekd.profile.session import measure
+from edgekd.recipe import Profile
+from edgekd.rundir import ProfileRecord, from_json, to_json
+
+SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
+
+
+@pytest.fixture(scope="module")
+def host():
+    return device.load("host")
+
+
+@pytest.fixture(scope="module")
+def everything(nets, host, tmp_path_factory):
+    """One session over all runtimes, with a file among them that no runtime can read."""
+    folder = tmp_path_factory.mktemp("samples")
+    (folder / "broken.tflite").write_bytes(b"not a model")
+    np.save(folder / "x.npy", np.zeros((2, 3, 16, 16), "float32"))
+    variants = [
+        Variant("onnx_float", "onnx", nets / "float.onnx", folder / "x.npy"),
+        Variant("onnx", "onnx", nets / "int8.onnx"),
+        Variant("broken", "tflite", folder / "broken.tflite"),
+        Variant("tflite", "tflite", nets / "float.tflite"),
+        Variant("openvino", "openvino", nets / "float.xml"),
+    ]
+    told = []
+    session = measure(variants, SHORT, host, folder, lambda *step: told.append(step))
+    return session, folder, told
+
+
+def test_every_variant_that_runs_has_a_record(everything):
+    session, _, _ = everything
+    assert [record.model for record in session.profiles] == ["onnx_float", "onnx", "tflite", "openvino"]
+    for record in session.profiles:
+        assert record.latency_ms.min <= record.latency_ms.p50 <= record.latency_ms.p90 <= record.latency_ms.p99
+        assert record.latency_ms.ci[0] <= record.latency_ms.p50 <= record.latency_ms.ci[1]
+        assert record.latency_ms.n >= 12
+        assert len(record.blocks) == 3
+        assert record.memory.model == pytest.approx(record.memory.peak - record.memory.runtime)
+        assert record.memory.model > 0
+        assert from_json(ProfileRecord, json.loads(json.dumps(to_json(record)))) == record
+
+
+def test_what_the_runtime_did_is_read_back(everything):
+    effective = {record.model: record.effective for record in everything[0].profiles}
+    assert effective["onnx_float"].precision == "float32"
+    assert effective["onnx"].precision == "int8"
+    assert effective["onnx"].delegate.startswith("CPUExecutionProvider ")
+    assert effective["tflite"].delegate.startswith("XNNPACK ")
+    assert effective["openvino"].delegate == "CPU plugin, precision hint f32"
+    for name, package in (("onnx", "onnxruntime"), ("tflite", "ai-edge-litert"), ("openvino", "openvino")):
+        assert effective[name].runtime.startswith(f"{package} ")
+        assert effective[name].threads == 1
+
+
+def test_a_graph_that_the_delegate_cuts_is_told(nets, host, tmp_path):
+    session = measure([Variant("tflite", "tflite", nets / "cut.tflite")], SHORT, host, tmp_path)
+    whole = re.fullmatch(r"XNNPACK (\d+) of (\d+) operations in 2 parts", session.profiles[0].effective.delegate)
+    assert int(whole[1]) == int(whole[2]) - 1
+
+
+def test_a_broken_file_loses_itself_alone_and_says_why(everything):
+    (failure,) = everything[0].failures
+    assert (failure.model, failure.device) == ("broken", "host")
+    assert failure.reason.startswith("tflite on host: the runtime refused while loading the model")
+
+
+def test_raw_samples_give_the_figures_again_and_the_order_moves(everything):
+    session, folder, _ = everything
+    lines = [json.loads(line) for line in (folder / session.profiles[0].samples).read_text().splitlines()]
+    for record in session.profiles:
+        mine = [line for line in lines if line["model"] == record.model]
+        assert [line["round"] for line in mine] == [0, 1, 2]
+        assert len({line["order"] for line in mine}) == 3
+        assert statistics.median([ms for line in mine for ms in line["samples_ms"]]) == pytest.approx(
+            record.latency_ms.p50
+        )
+    assert [line["at_s"] for line in lines] == sorted(line["at_s"] for line in lines)
+
+
+def test_progress_tells_the_work_and_its_size(everything):
+    told = everything[2]
+    assert told[0] == ("load onnx_float", 0, 30)
+    assert ("block 2/3 onnx", 13, 30) in told
+
+
+def test_an_input_that_does_not_fit_is_a_failure(nets, host, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 8, 8), "float32"))
+    session = measure([Variant("onnx", "onnx", nets / "float.onnx", tmp_path / "x.npy")], SHORT, host, tmp_path)
+    assert not session.profiles
+    assert "the model takes float32 [1, 3, 16, 16], the input is float32 [1, 3, 8, 8]" in session.failures[0].reason
+
+
+class Saboteur(Host):
+    """Kills the first agent it starts with a signal when the second round begins."""
+
+    def __init__(self, number):
+        self.number, self.agents = number, []
+
+    def spawn(self, label):
+        self.agents.append(super().spawn(label))
+        return self.agents[-1]
+
+    def progress(self, what, done, total):
+        if what.startswith("block 2/") and what.endswith("first"):
+            os.kill(self.agents[0].pid, self.number)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGILL, "SIGILL"), (signal.SIGSEGV, "SIGSEGV")])
+def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, number, name):
+    way = Saboteur(number)
+    variants = [Variant(model, "onnx", nets / "float.onnx") for model in ("first", "second")]
+    session = measure(variants, SHORT, host, tmp_path, way.progress, way)
+    assert [record.model for record in session.profiles] == ["second"]
+    assert session.failures[0].reason.startswith(f"onnx on host: the runtime died with {name} while measuring")
+
+
+def test_a_silent_agent_is_killed_not_waited_for():
+    agent = Host().spawn("onnx on host")
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(
+            DeviceError, match=r"onnx on host: no answer within 0 s while warming up; the agent was killed"
+        ):
+            agent.ask("warmup", 0.2, runs=1, ms=1)
+    finally:
+        agent.close()
+
+
+def test_no_agent_outlives_ctrl_c(nets, tmp_path):
+    """Interrupted in the middle of an endless block, with two agents alive."""
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from edgekd.profile import device
+        from edgekd.profile.host import Host
+        from edgekd.profile.session import Variant, measure
+        from edgekd.recipe import Profile
+
+        class Loud(Host):
+            def spawn(self, label):
+                agent = super().spawn(label)
+                print(agent.pid, flush=True)
+                return agent
+
+        def progress(what, done, total):
+            print(what, flush=True)
+
+        variants = [Variant(name, "onnx", Path(sys.argv[1])) for name in ("a", "b")]
+        protocol = Profile(warmup_runs=1, warmup_ms=1, blocks=3, block_ms=60000)
+        measure(variants, protocol, device.load("host"), Path(sys.argv[2]), progress, Loud())
+        """
+    )
+    command = [sys.executable, "-c", script, str(nets / "float.onnx"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as session:
+        pids = [int(session.stdout.readline()) for _ in range(2)]
+        while not session.stdout.readline().startswith("block 1/3"):
+            pass
+        session.send_signal(signal.SIGINT)
+        assert session.wait(30) != 0
+        assert "KeyboardInterrupt" in session.stderr.read()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def state(**change):
+    return {"at": 0.0, "busy": 0.0, "steal": 0.0, "load": 0.5, "cores": 4, "throttled": 0, **change}
+
+
+def test_own_work_is_not_another_processs_load():
+    run = Run(None, None, warmup={"spent_s": 1.0}, blocks=[{"spent_s": 3.0}, {"spent_s": 9.0}])
+    found = records.conditions(state(), state(at=10.0, busy=11.0, steal=1.0), [run], emulated=False)
+    assert found.others == pytest.approx(0.3)
+    assert found.steal == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "throttled"),
+    [
+        ({}, {"throttled": 1}, True),
+        ({"firmware": "50000"}, {"firmware": "50000"}, False),  # since boot, not in this session
+        ({"firmware": "0"}, {"firmware": "40000"}, True),
+        ({"firmware": "50000"}, {"firmware": "50005"}, True),
+    ],
+)
+def test_only_throttling_during_the_session_counts(before, after, throttled):
+    assert records.conditions(state(**before), state(at=1.0, **after), [], False).throttled is throttled
+
+
+def test_powersave_is_slow_unless_a_pstate_driver_means_something_else_by_it():
+    for driver, expected in (("acpi-cpufreq", "powersave"), ("intel_pstate", None)):
+        after = state(at=1.0, governor="powersave", driver=driver)
+        assert records.conditions(state(), after, [], False).governor == expected
+
+
+def test_an_unreadable_state_is_not_trusted():
+    assert records.conditions({}, {}, [], False).others is None
+
+
+@pytest.mark.parametrize(
+    ("ops", "told"),
+    [({"int8": 5}, "int8"), ({"float32": 2, "int8": 12}, "int8 12, float32 2 of 14 operations"), ({}, "unknown")],
+)
+def test_precision_in_words(ops, told):
+    assert records.precision(ops) == told
+
+
+def test_profiling_needs_neither_torch_nor_a_runtime_in_this_process():
+    modules = "edgekd.profile.session, edgekd.profile.device, edgekd.profile.verdicts"
+    heavy = "{'torch', 'onnxruntime', 'openvino', 'ai_edge_litert'}"
+    subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert not {heavy} & set(sys.modules)"], check=True)

@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import pytest
+
+from edgekd.profile.device import Isa
+from edgekd.profile.verdicts import compare, findings
+from edgekd.rundir import Effective, Latency, LoadTime, Memory, ModelRecord, ProfileRecord, Trust
+
+VNNI = Isa("x86_64", frozenset({"avx2", "avx512_vnni"}))
+AVX2 = Isa("x86_64", frozenset({"avx2"}))
+A72 = Isa("aarch64", frozenset({"asimd"}))
+CALM = Trust("trusted", (), 0.0, 0.0, 0.1, 0.2)
+
+
+def profile(model, p50, ci, precision="int8", delegate="CPUExecutionProvider 9 of 9 operations"):
+    return ProfileRecord(
+        model=model,
+        device="host",
+        emulated=False,
+        effective=Effective("onnxruntime 1.31.1", 1, precision, delegate),
+        load_ms=LoadTime(2.0, 1.0),
+        first_ms=1.0,
+        warmup_ms=300.0,
+        latency_ms=Latency(p50, p50, p50, p50, p50, 100, ci),
+        memory=Memory(60.0, 50.0, 10.0),
+        trust=CALM,
+        blocks=(p50,) * 3,
+    )
+
+
+FLOAT = profile("onnx_float", 3.0, (2.9, 3.1), "float32")
+
+
+def test_faster():
+    told = compare(profile("onnx", 2.14, (2.1, 2.2)), FLOAT, VNNI)
+    assert told == "In ONNX Runtime on host int8 is 1.40× faster than float32 (p50 2.14 ms against 3.00 ms)."
+
+
+def test_slower_with_all_that_is_known():
+    told = compare(
+        profile("tflite", 6.3, (6.2, 6.4), delegate="XNNPACK 50 of 70 operations in 20 parts"), FLOAT, A72, ("a", "b")
+    )
+    assert told == (
+        "In TensorFlow Lite on host int8 is NOT faster than float32: it is 2.10× slower (p50 6.30 ms against 3.00 ms). "
+        "Known: the CPU has no dot product (asimddp), so that an int8 multiply-add takes several instructions; "
+        "2 operations were left in float; the graph is cut up: XNNPACK 50 of 70 operations in 20 parts."
+    )
+
+
+def test_overlap_is_no_difference():
+    told = compare(profile("openvino", 2.8, (2.7, 2.95)), FLOAT, AVX2)
+    assert told == (
+        "In OpenVINO on host int8 is NOT shown to be faster than float32: no difference shown (p50 2.80 ms against "
+        "3.00 ms; the 95 % intervals [2.70 ms, 2.95 ms] and [2.90 ms, 3.10 ms] overlap). "
+        "Known: the CPU has no VNNI, so that an int8 multiply-add takes several instructions."
+    )
+
+
+def test_nothing_is_invented_where_nothing_is_known():
+    assert compare(profile("onnx", 3.5, (3.4, 3.6)), FLOAT, VNNI).endswith("(p50 3.50 ms against 3.00 ms).")
+
+
+def test_tiny_model_and_float_operations_are_named():
+    tiny = profile("onnx_float", 0.0412, (0.041, 0.042), "float32")
+    told = compare(profile("onnx", 0.05, (0.049, 0.051), "int8 3, float32 1 of 4 operations"), tiny, VNNI)
+    assert "the runtime computed int8 3, float32 1 of 4 operations" in told
+    assert "the model is so small (float32 0.041 ms) that the cost of a call weighs in" in told
+
+
+def test_untrusted_figures_carry_no_claim():
+    def doubt(record, *reasons):
+        return replace(record, trust=replace(CALM, verdict="untrusted", reasons=reasons))
+
+    told = compare(doubt(profile("onnx", 1.0, (0.9, 1.1)), "busy", "drift"), doubt(FLOAT, "busy"), VNNI)
+    assert told == (
+        "In ONNX Runtime on host nothing can be said about the speed of int8 against float32, "
+        "the figures are untrusted: busy; int8: drift."
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_findings_pair_int8_with_float_of_the_same_runtime(reverse):
+    profiles = [FLOAT, profile("onnx", 2.0, (1.9, 2.1)), profile("tflite", 1.0, (0.9, 1.1))]
+    models = [ModelRecord("onnx", "artifact", "onnx", "int8", float_ops=("Softmax: not quantized",))]
+    told = findings(profiles[::-1] if reverse else profiles, models, VNNI)
+    assert len(told) == 1
+    assert told[0].startswith("In ONNX Runtime on host int8 is 1.50× faster")
