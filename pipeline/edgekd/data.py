@@ -152,9 +152,7 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
     )  # fmt: skip
 
 
-def preprocess(
-    images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int
-) -> NDArray[np.float32]:
+def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:
     """Turn uint8 N×C×S×S into the models' float32 input, N×channels×S×S: ``(x / 255 - mean) / std``.
 
     In exactly this order and in float32, so that the load snippets, which do the same with numpy alone, get the same bits.

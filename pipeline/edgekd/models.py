@@ -227,9 +227,7 @@ def rewrite(model: nn.Module, rules: Rewrite) -> dict[str, int]:
         for parent, name in found:
             setattr(parent, name, builders[activation]())
         if not found:
-            raise ModelError(
-                f"student.rewrite.{rule}: the model has no {kind.__name__} module", f"remove rewrite.{rule}"
-            )
+            raise ModelError(f"student.rewrite.{rule}: the model has no {kind.__name__} module", f"remove rewrite.{rule}")
         counts[rule] = len(found)
     return counts
 

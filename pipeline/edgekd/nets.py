@@ -38,9 +38,7 @@ class ResNet(nn.Module):
 
     def __init__(self, depths: tuple[int, int, int, int], num_classes: int, width: int, stem_stride: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, stem_stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stem_stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         width_in = width
         for index, depth in enumerate(depths):
             width_out = width * 2**index

@@ -41,9 +41,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def mistake(message: str, hint: str) -> PydanticCustomError:
-    """Return an error for a validator to raise: what is wrong, and what to write instead."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "hint": hint})
+def mistake(message: str, hint: str, key: str = "") -> PydanticCustomError:
+    """Return an error for a validator to raise: what is wrong, what to write instead, and at which key of a mapping."""
+    return PydanticCustomError("mistake", "{message}", {"message": message, "hint": hint, "key": key})
 
 
 def _data_source(value: str) -> str:
@@ -188,7 +188,7 @@ def _loss(value: Any, info: ValidationInfo) -> Any:
     try:
         schema = losses.get(value["kind"])
     except UsageError as error:
-        raise mistake(error.message, error.hint) from None
+        raise mistake(error.message, error.hint, "kind") from None
     assert issubclass(schema, Loss)
     if info.mode == "json":
         # As strict as the rest of a recipe file; the mode is not handed down by itself.
@@ -235,7 +235,8 @@ def _export(value: Any) -> Any:
     if isinstance(value, str):
         value = {"format": value}
     if isinstance(value, dict) and isinstance(value.get("format"), str) and value["format"] not in exporters.names():
-        raise mistake(f"unknown format {value['format']!r}", did_you_mean(value["format"], exporters.names()))
+        hint = did_you_mean(value["format"], exporters.names())
+        raise mistake(f"unknown format {value['format']!r}", hint, "format")
     return value
 
 
@@ -345,10 +346,12 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
             what,
             "give weights: FILE for a trained teacher, or train: {epochs: N} to train it here",
         )
+    if teacher and teacher.train and teacher.train.warmup_epochs >= teacher.train.epochs:
+        yield _warmup("teacher.train", teacher.train)
     if student is None:
         for key in ("distill", "quantize", "export", "profile"):
             if getattr(recipe, key):
-                yield key, f"{key} needs a student", "add student: {model: ...} or remove this section"
+                yield key, "needs a student", "add student: {model: torchvision:mobilenet_v2}, or remove this section"
         return
     if distill is None:
         yield (
@@ -362,22 +365,18 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
                 yield (
                     f"distill.losses[{index}].kind",
                     f"{loss.kind} needs a teacher",
-                    "add teacher: or use {kind: task}",
+                    "add teacher: {model: torchvision:resnet18, train: {epochs: 6}}, or use {kind: task}",
                 )
         if all(loss.weight == 0 for loss in distill.losses):
             yield "distill.losses", "all weights are 0", "give at least one loss a weight above 0"
-        if distill.warmup_epochs >= distill.epochs:
-            yield (
-                "distill.warmup_epochs",
-                "the warm-up is as long as the training",
-                "make it shorter than distill.epochs",
-            )
-        if teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
+        elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
             yield (
                 "distill.losses",
                 "there is a teacher but no loss uses it",
-                "add {kind: kd} or remove teacher",
+                "add {kind: kd} to the losses, or remove teacher",
             )
+        if distill.warmup_epochs >= distill.epochs:
+            yield _warmup("distill", distill)
     seen: set[str] = set()
     for index, export in enumerate(recipe.export):
         if export.format in seen:
@@ -386,17 +385,33 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         if export.io == "int8" and export.format != "tflite":
             yield (
                 f"export[{index}].io",
-                f"{export.format} has float32 input and output",
-                "int8 io is for tflite",
+                f"{export.format} has float32 input and output, always",
+                "only tflite can have int8; remove io here",
             )
         if export.io == "int8" and recipe.quantize is None:
             yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
     if recipe.profile and not recipe.export:
-        yield "profile", "there is nothing to profile", "add export: [onnx]"
+        yield "profile", "there is nothing to profile: nothing is exported", "add export: [onnx]"
     for name, gate in recipe.gates.limits():
-        if name.startswith(("latency", "peak_memory")) and gate.device not in (
-            recipe.profile.devices if recipe.profile else ()
-        ):
-            yield f"gates.{name}", f"device {gate.device!r} is not profiled", "add it to profile.devices"
+        profiled = recipe.profile.devices if recipe.profile else ()
+        if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
+            devices = ", ".join((*profiled, gate.device))
+            yield (
+                f"gates.{name}.device",
+                f"nothing is profiled on {gate.device}, so this gate would have no figure",
+                f"write profile: {{devices: [{devices}]}}",
+            )
         if name in {"accuracy_drop", "size_ratio"} and recipe.quantize is None:
-            yield f"gates.{name}", "this gate compares int8 with float", "add quantize: {method: qat}"
+            yield (
+                f"gates.{name}",
+                "this gate compares int8 with float, and nothing is quantized",
+                "add quantize: {method: qat}",
+            )
+
+
+def _warmup(section: str, train: Train) -> tuple[str, str, str]:
+    return (
+        f"{section}.warmup_epochs",
+        f"{train.warmup_epochs:g} epochs of warm-up do not fit into {train.epochs} epochs of training",
+        "make the warm-up shorter, such as 0.5",
+    )

@@ -46,7 +46,8 @@ class Metrics:
 @dataclass(frozen=True)
 class Parity:
     """How far an artifact, run by its own runtime, is from ``reference`` (the torch int8 model; for a float file the torch float
-    model) over ``n`` labelled test images. Errors are of the output; ``*_lsb`` in steps of the output's scale."""
+    model) over ``n`` labelled test images. Errors are of the output; ``*_lsb`` in steps of the output's scale.
+    """
 
     reference: str
     n: int
@@ -226,8 +227,8 @@ class GateRecord:
     name: str
     model: str
     limit: str
-    measured: float | None
-    verdict: Literal["pass", "fail", "untrusted", "not_measured"]
+    measured: float | None = None
+    verdict: Literal["pass", "fail", "untrusted", "not_measured"] = "not_measured"
     device: str | None = None
 
 

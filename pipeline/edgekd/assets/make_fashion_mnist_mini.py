@@ -24,6 +24,7 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def main(source: Path) -> None:
+    """Write the archive beside this script."""
     arrays = {}
     for split, stem, count in (("train", "train", 1000), ("test", "t10k", 200)):
         images = read_idx(source / f"{stem}-images-idx3-ubyte.gz")

@@ -66,9 +66,7 @@ def draw_seed(seed: int, epoch: int, index: int) -> int:
 def loader(split: Split, data: Data, batch_size: int, seed: int) -> tuple[DataLoader[Any], Augmented, Shuffled]:
     """The training batches: (uint8 N×C×S×S, int64 N). A last batch of another size is dropped."""
     dataset, sampler = Augmented(split, data, seed), Shuffled(len(split), seed)
-    batches: DataLoader[Any] = DataLoader(
-        dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True
-    )
+    batches: DataLoader[Any] = DataLoader(dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True)
     return batches, dataset, sampler
 
 

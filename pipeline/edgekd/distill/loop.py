@@ -107,9 +107,7 @@ def fit(
     normalize = fabric.to_device(Normalize(data))
     if teacher is not None:
         teacher = fabric.to_device(teacher.eval().requires_grad_(False))
-    average = (
-        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(budget.ema), use_buffers=True) if budget.ema else None
-    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
     steps = budget.epochs * len(feed)
     schedule = _schedule(budget, len(feed))
@@ -155,8 +153,10 @@ def fit(
             rows["train_top1"].append(right / seen)
             rows["val_top1"].append(top1)
             rows["lr"].append(budget.lr * schedule(step - 1))
-            if best_epoch < 0 or (step > freeze_step and top1 > rows["val_top1"][best_epoch]) or (
-                freeze and step > freeze_step and (best_epoch + 1) * len(feed) <= freeze_step
+            if (
+                best_epoch < 0
+                or (step > freeze_step and top1 > rows["val_top1"][best_epoch])
+                or (freeze and step > freeze_step and (best_epoch + 1) * len(feed) <= freeze_step)
             ):
                 best, best_epoch = _copy(snapshot(kept)), epoch
             task.advance(0, f"epoch {epoch + 1}/{budget.epochs} val {100 * top1:.1f} %")

@@ -67,9 +67,7 @@ def pair(
     if same:
         return tuple(same)
     count = min(len(student_stages), len(teacher_stages))
-    return tuple(
-        Pair(_at(student_stages, index, count), _at(teacher_stages, index, count)) for index in range(1, count + 1)
-    )
+    return tuple(Pair(_at(student_stages, index, count), _at(teacher_stages, index, count)) for index in range(1, count + 1))
 
 
 def _at(found: Sequence[Layer], index: int, count: int) -> Layer:

@@ -38,9 +38,7 @@ class Terms(nn.Module):
         teacher_paths: Taps the teacher needs.
     """
 
-    def __init__(
-        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor
-    ) -> None:
+    def __init__(self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor) -> None:
         super().__init__()
         self.terms: tuple[Term, ...] = ()
         self.adapters = nn.ModuleDict()

@@ -102,7 +102,7 @@ class Exported:
 
 
 class Exporter(Protocol):
-    """One format. Register an instance: ``exporters.register("name")(MyExporter())``.
+    """One format. Register the class: ``@exporters.register("name")``.
 
     The module must import neither torch nor the runtime at its top level: listing formats has to be instant.
 

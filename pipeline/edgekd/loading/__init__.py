@@ -80,13 +80,11 @@ def _mapping(parsed: Source) -> dict[str, Any]:
         raise RecipeError([Problem(parsed.where, "", "the file is empty", _LEAST)])
     if not isinstance(parsed.value, dict):
         what = words.given(parsed.value)
-        raise RecipeError(
-            [parsed.problem(parsed.values[()], f"a recipe is a mapping (key: value), not {what}", _LEAST)]
-        )
+        raise RecipeError([parsed.problem(parsed.values[()], f"a recipe is a mapping (key: value), not {what}", _LEAST)])
     return parsed.value
 
 
-_LEAST = f"a recipe has at least edgekd: {recipe.SCHEMA_VERSION}, data:, and a student: or a teacher:"
+_LEAST = f"a recipe needs edgekd: {recipe.SCHEMA_VERSION}, data:, and student: or teacher:"
 
 
 def _check_version(value: dict[str, Any], places: Places) -> None:

@@ -16,9 +16,13 @@ from edgekd.errors import Problem, did_you_mean
 from edgekd.loading import shape
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path, parse
+from edgekd.loading.words import listed
 from edgekd.recipe import Export, Recipe
 
 _PART = re.compile(r'\.?(?:(?P<name>[^.\[\]"=\s]+)|"(?P<quoted>[^"]*)")|\[(?P<index>[0-9]{1,6})\]')
+
+
+_NO_LINE = re.compile(r"; the [^;]* in line 1$| in line 1\b")
 
 
 class KeySyntaxError(ValueError):
@@ -27,10 +31,11 @@ class KeySyntaxError(ValueError):
 
 @dataclass(frozen=True)
 class _RefusedError(Exception):
-    """A setting that cannot be applied; ``hint`` may be empty."""
+    """A setting that cannot be applied; ``depth`` is how much of its key the message is about."""
 
+    depth: int
     message: str
-    hint: str = ""
+    hint: str
 
 
 def parse_key(text: str) -> Path:
@@ -76,13 +81,16 @@ def apply(overrides: typing.Sequence[str], value: dict[str, Any], places: Places
             continue
         parsed = parse(given, where)
         if parsed.problems:
-            # A line and a column say nothing in one word of a command line.
-            problems.extend(Problem(where, shape.show(path), p.message, p.hint) for p in parsed.problems)
+            # A line says nothing in one word of a command line.
+            problems.extend(
+                Problem(where, shape.show(path), _NO_LINE.sub("", problem.message), problem.hint)
+                for problem in parsed.problems
+            )
             continue
         try:
             made = _put(value, path, parsed.value)
         except _RefusedError as refused:
-            problems.append(Problem(where, shape.show(path), refused.message, refused.hint))
+            problems.append(Problem(where, shape.show(path[: refused.depth]), refused.message, refused.hint))
             continue
         if made is not None:
             places.set(path, text, made)
@@ -119,18 +127,18 @@ def _check(value: dict[str, Any], path: Path) -> None:
         if inside is None:
             model = shape.model_of(annotation, raw)
             if isinstance(part, int):
-                raise _RefusedError(f"{outer} is not a list", "leave the [N] out")
+                raise _RefusedError(depth, "is not a list", f"leave [{part}] out")
             if model:
-                elsewhere = [home for home in shape.homes(part) if " " not in home]
                 hint = did_you_mean(part, model.model_fields)
+                elsewhere = shape.homes(part)
                 if not hint.startswith("did you mean") and elsewhere:
-                    hint = f"did you mean {elsewhere[0]}.{part}?"
-                raise _RefusedError(f"unknown key {part!r}" + (f" in {outer}" if outer else ""), hint)
+                    hint = f"{part} is a key of {listed(elsewhere, 'and')}"
+                raise _RefusedError(depth + 1, "unknown key", hint)
             if shape.inner(annotation, 0, raw) is not None:
-                raise _RefusedError(f"{outer} is a list", f"say which item: {outer}[0].{part}")
-            raise _RefusedError(f"{outer} has no keys inside", f"write {outer}=VALUE")
+                raise _RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
+            raise _RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")
         if isinstance(part, int) and part >= len(raw if isinstance(raw, list) else ()):
             count = len(raw) if isinstance(raw, list) else 0
-            there = f"it has {count} item{'s' * (count != 1)}" + (f", [0] to [{count - 1}]" if count > 1 else "")
-            raise _RefusedError(f"{outer} has no item [{part}]: {there}", f"set the whole list: {outer}=[...]")
+            there = f"has no item [{part}]: " + (f"the last is [{count - 1}]" if count else "it is empty")
+            raise _RefusedError(depth, there, f"set the whole list: {outer}=[...]")
         annotation = inside

@@ -59,7 +59,8 @@ class Places:
 
     def problems(self, drafts: Iterable[Draft]) -> list[Problem]:
         """Place the drafts, in the order of the file and then of the command line; each place and message once."""
-        placed: dict[tuple[str, str], tuple[tuple[bool, int, int], Problem]] = {}
+        placed: dict[tuple[str, str], tuple[tuple[int, int, int], Problem]] = {}
+        typed = list(dict.fromkeys(self.settings.values()))
         for draft in drafts:
             setting, span = self.setting(draft.path), self.source.span(draft.path, draft.at_key)
             # What is missing at the top level has no line to show.
@@ -67,6 +68,7 @@ class Places:
             where = f"--set {setting}" if setting else f"{self.source.where}:{span.line}:{span.column}"
             shown = "" if setting or at_root else snippet(self.source.text, span)
             problem = Problem(where, show(draft.path), draft.message, draft.hint, shown)
+            order = (typed.index(setting) + 1, 0, 0) if setting else (0, span.line, span.column)
             # An anchor (&) that is wrong is wrong wherever it is repeated (*): told once.
-            placed.setdefault((where, draft.message), ((bool(setting), span.line, span.column), problem))
+            placed.setdefault((where, draft.message), (order, problem))
         return [problem for _, problem in sorted(placed.values(), key=lambda pair: pair[0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ def homes(key: str) -> list[str]:
                     visit(child, f"{place}[]" if is_list else place)
 
     visit(Recipe, "")
-    return found
+    return found if len(found) < 5 else [*found[:3], "others"]
 
 
 def _has(kind: str, key: str) -> bool:
@@ -126,6 +127,6 @@ def show(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if part and not set(part) & set('.[]"= ') else f'"{part}"'
+            name = part if part and not re.search(r'[.\[\]"=\s]', part) else f'"{part}"'
             text += f".{name}" if text else name
     return text

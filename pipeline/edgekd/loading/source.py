@@ -96,9 +96,7 @@ def parse(text: str, where: str) -> Source:
             for mark in loader.tags:
                 span = Span(mark.line + 1, mark.column + 1, None)
                 source.problems.append(
-                    source.problem(
-                        span, "a tag (!) is not allowed", "a recipe is plain data; quote text that starts with !"
-                    )
+                    source.problem(span, "a tag (!) is not allowed", "a recipe is plain data; quote text that starts with !")
                 )
     if node is None:
         source.empty = True
@@ -151,9 +149,8 @@ class _Builder:
         if node in self.open:
             self.give_up(node, "an alias (*) stands inside its own anchor (&)", "write the value out")
         if self.count > MAX_VALUES:
-            self.give_up(
-                node, f"more than {MAX_VALUES} values", "aliases (*) repeat their anchor (&) each time; write less"
-            )
+            message = f"the file has more than {MAX_VALUES} values, each alias (*) counted as what it stands for"
+            self.give_up(node, message, "a recipe is a page of text; write the values out")
         if len(path) > MAX_DEPTH:
             self.give_up(node, f"nested more than {MAX_DEPTH} deep", "a recipe is at most a few levels deep")
         self.source.values[path] = _span(node)
@@ -172,6 +169,9 @@ class _Builder:
         """Build a mapping; keys are their text, whatever it looks like."""
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if isinstance(key_node, yaml.MappingNode) and key_node.flow_style and node.flow_style:
+                self.report(node, "{{ }} is a placeholder of a template", "write the value here, or set it with --set")
+                continue
             if not isinstance(key_node, yaml.ScalarNode):
                 self.report(key_node, "a key must be plain text", "quote text that starts with { or [")
                 continue
@@ -208,7 +208,7 @@ class _Builder:
         if _FLOAT.match(text) or _INFINITE.match(text):
             value = math.inf if _INFINITE.match(text) else float(text)
             if not math.isfinite(value):
-                self.report(node, f"{text[:40]} is not a finite number", "quote it if it is meant as text")
+                self.report(node, f"{text[:40]} is not a finite number", "write a number, or null where it may be left out")
             return value
         return text
 

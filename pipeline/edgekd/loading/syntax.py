@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
-_WIDTH = 100
+_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,12 @@ def snippet(text: str, span: Span) -> str:
     start = min(span.column - 1, len(line))
     end = min(span.end - 1, len(line)) if span.end else start + 1
     before, inside, after = line[:start], line[start:end], line[end:]
-    # A long line (a flow mapping) is shown around the place only.
-    if len(before) > _WIDTH // 2:
-        before = "…" + before[-_WIDTH // 2 :]
-    if len(inside) > _WIDTH:
-        inside, after = inside[:_WIDTH], "…"
-    if len(after) > _WIDTH // 2:
-        after = after[: _WIDTH // 2] + "…"
+    if len(line) > _WIDTH:
+        # A long line (a flow mapping) is shown around the place only.
+        half = _WIDTH // 2
+        before = "…" + before[-half:] if len(before) > half else before
+        inside, after = (inside[:half], "…") if len(inside) > half else (inside, after)
+        after = after[:half] + "…" if len(after) > half else after
     gutter = str(span.line)
     blank = "".join("\t" if char == "\t" else " " * _columns(char) for char in before)
     carets = "^" * max(1, sum(map(_columns, inside)))
@@ -63,14 +62,27 @@ def explain(error: yaml.YAMLError, text: str) -> tuple[Span, str, str]:
     assert isinstance(error, yaml.MarkedYAMLError)
     mark = error.problem_mark or error.context_mark
     assert mark is not None  # PyYAML gives every error of a text a place
-    span = Span(mark.line + 1, mark.column + 1, None)
     lines = LINE_BREAK.split(text)
     line = lines[mark.line] if mark.line < len(lines) else ""
-    message, hint = _words(error, line, mark.column)
-    return span, message, hint
+    opening = error.context_mark
+    if opening and opening.line < mark.line and _is_open(error):
+        # What was opened and not closed is found far below; the opening is what has to be looked at.
+        what = lines[opening.line][opening.column : opening.column + 1]
+        closing = {"{": "}", "[": "]"}.get(what, what)
+        message, hint = f"this {what} is not closed", f"add the closing {closing} before line {mark.line + 1}"
+        mark = opening
+    else:
+        above = next((other for other in reversed(lines[: mark.line]) if other.strip()), "")
+        message, hint = _words(error, line, above, mark.column)
+    return Span(mark.line + 1, mark.column + 1, None), message, hint
 
 
-def _words(error: yaml.MarkedYAMLError, line: str, column: int) -> tuple[str, str]:
+def _is_open(error: yaml.MarkedYAMLError) -> bool:
+    problem = error.problem or ""
+    return problem.startswith(("expected ',' or", "found unexpected end of stream"))
+
+
+def _words(error: yaml.MarkedYAMLError, line: str, above: str, column: int) -> tuple[str, str]:
     problem, context = error.problem or "", error.context or ""
     opened = f"line {error.context_mark.line + 1}" if error.context_mark else "an earlier line"
     char = line[column : column + 1]
@@ -85,31 +97,39 @@ def _words(error: yaml.MarkedYAMLError, line: str, column: int) -> tuple[str, st
     if problem.startswith("found duplicate anchor") or context.startswith("found duplicate anchor"):
         return "this anchor (&) is defined twice", "give one of them another name"
     if problem == "mapping values are not allowed here":
-        return "a ':' is not expected here", "quote text that contains ': ', or correct the indentation of this line"
+        if ": " in line[:column] or above.rstrip().endswith((",", "{", "[")):
+            return "a second ':' in one value", "quote text that contains ': '"
+        if _indentation(line) > _indentation(above):
+            return "this line is indented deeper than the one above, which has a value already", "indent both alike"
+        return "a ':' is not expected here", "look at the line above: a key is written with a ':' after it"
     if "could not find expected ':'" in problem:
-        return f"{opened} looks like a key but has no ':'", "write key: value; check the quotes and brackets above"
+        return f"a ':' is missing in {opened}", "write key: value; check the quotes and brackets above"
     if "expected ',' or '}'" in problem:
         return (
-            f"a ',' or '}}' is missing here; the '{{' is in {opened}",
+            "a ',' or '}' is missing here",
             "close the bracket, or separate the keys by commas",
         )
     if "expected ',' or ']'" in problem:
         return (
-            f"a ',' or ']' is missing here; the '[' is in {opened}",
+            "a ',' or ']' is missing here",
             "close the bracket, or separate the items by commas",
         )
     if "expected <block end>" in problem:
         return f"this line does not fit the block that starts in {opened}", "indent it like the lines it belongs to"
     if context == "while scanning a quoted scalar":
-        if "unexpected end of stream" in problem:
-            return f"the quote opened in {opened} is never closed", "add the closing quote"
-        return "this is not valid inside double quotes", r"write \\ for a backslash, or use single quotes"
+        return "this quote is not closed", "add the closing quote"
+    if context == "while scanning a double-quoted scalar":
+        return f"\\{char} means nothing in double quotes", r"write \\ for a backslash, or use single quotes"
     if "cannot start any token" in problem:
         return f"text cannot start with {char!r}", "put the text in quotes"
     if "expected the node content" in problem or "did not find expected node content" in problem:
         return f"a value is expected here, not {char!r}" if char else "a value is missing here", "put text in quotes"
     reason = ": ".join(part for part in (context, problem) if part)
     return f"this is not valid YAML ({reason})", "compare with a recipe that works"
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 _QUOTE_STAR = "define it with &NAME first, or quote text that starts with *"

@@ -29,6 +29,8 @@ def drafts(error: ValidationError, value: Any) -> list[Draft]:
     unions: dict[Path, list[tuple[Path, ErrorDetails]]] = {}
     for details in error.errors(include_url=False):
         path, union = _locate(details, value)
+        if details["type"] == "too_short" and at(value, path):
+            continue  # pydantic counts the good items; the bad ones are told of already
         if union is not None:
             unions.setdefault(union, []).append((path, details))
             continue
@@ -63,12 +65,17 @@ def _locate(details: ErrorDetails, value: Any) -> tuple[Path, Path | None]:
 
 def _draft(path: Path, details: ErrorDetails, value: Any) -> Draft:
     kind, context = details["type"], details.get("ctx", {})
+    if path == ("edgekd",) and kind == "missing":
+        version = _example(None, path, value)
+        return Draft(path, "the version of the recipe is missing", f"make edgekd: {version} its first line")
     if kind == "missing":
         return Draft(path, "is missing", f"add {path[-1]}: {_example(annotation_at(value, path), path, value)}")
     if kind == "extra_forbidden":
         return _unknown(path, value)
     if kind == "mistake":
-        return Draft(path, context["message"], context["hint"])
+        inside = at(value, path)
+        key = (context["key"],) if isinstance(inside, dict) and context["key"] in inside else ()
+        return Draft((*path, *key), context["message"], context["hint"])
     if kind in {"value_error", "assertion_error"}:
         return Draft(path, str(context["error"]) or "is not valid")
     if kind == "too_short":
@@ -83,14 +90,15 @@ def _unknown(path: Path, value: Any) -> Draft:
     elsewhere = homes(key)
     if not hint.startswith("did you mean") and elsewhere:
         # The key of another section is most often a line with the wrong indentation.
-        hint = f"{key} is a key of {', '.join(elsewhere)}; check the indentation"
+        hint = f"{key} is a key of {listed(elsewhere, 'and')}; check the indentation"
     return Draft(path, "unknown key", hint, at_key=True)
 
 
 def _wrong(path: Path, value: Any) -> Draft:
     """Say what must be there and what is there, from the schema alone."""
     annotation, raw = annotation_at(value, path), at(value, path)
-    return Draft(path, f"must be {expected(annotation)}, not {given(raw)}", _advice(annotation, raw, path))
+    chosen = repr(raw) if isinstance(raw, str) and _choices(annotation) and len(raw) <= 40 else given(raw)
+    return Draft(path, f"must be {expected(annotation)}, not {chosen}", _advice(annotation, path, value))
 
 
 def expected(annotation: Any) -> str:
@@ -112,7 +120,16 @@ def expected(annotation: Any) -> str:
             words.append("a list")
         elif isinstance(arm, type) and issubclass(arm, BaseModel):
             words.append("a mapping (key: value)")
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or "something else"
+    return listed(words, "or") or "something else"
+
+
+def listed(words: Sequence[str], joint: str) -> str:
+    """Join words as a sentence does: ``onnx, tflite or openvino``."""
+    return f" {joint} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    return [choice for arm in arms(annotation) if typing.get_origin(arm) is Literal for choice in typing.get_args(arm)]
 
 
 def _bounds(annotation: Any) -> str:
@@ -157,22 +174,25 @@ def given(raw: Any) -> str:
     return "a mapping" if isinstance(raw, dict) else str(raw)
 
 
-def _advice(annotation: Any, raw: Any, path: Path) -> str:
+def _advice(annotation: Any, path: Path, value: Any) -> str:
     """Say what to write instead, where the mistake is a common one."""
-    kinds = list(arms(annotation))
-    choices = [str(choice) for arm in kinds if typing.get_origin(arm) is Literal for choice in typing.get_args(arm)]
+    raw, kinds, choices = at(value, path), list(arms(annotation)), _choices(annotation)
     model = model_of(annotation, raw)
     numbers = {int, float} & {arm for arm in kinds if isinstance(arm, type)}
     a_list = any(typing.get_origin(arm) is tuple for arm in kinds)
     if raw is None:
-        return "give it a value, or remove the key"
+        info = _field(path, value)
+        if info is None or info.is_required():
+            return f"give it a value, such as {_example(annotation, path, value)}"
+        return "give it a value, or remove the key to have the default"
     if isinstance(raw, str):
-        if numbers and (CORE_SCHEMA["int"].match(raw) or CORE_SCHEMA["float"].match(raw)):
+        number = CORE_SCHEMA["int"].match(raw) or CORE_SCHEMA["float"].match(raw)
+        if number and (numbers or raw in map(str, choices)):
             return f"remove the quotes: {raw}"
         if bool in kinds and (raw.lower() in _SPOKEN or raw.lower() in {"true", "false"}):
             return f"write {_SPOKEN.get(raw.lower(), raw.lower())}"
         if choices:
-            hint = did_you_mean(raw, choices)
+            hint = did_you_mean(raw, map(str, choices))
             return hint if hint.startswith("did you mean") else ""
     elif isinstance(raw, int | float):
         if str in kinds:
@@ -180,9 +200,7 @@ def _advice(annotation: Any, raw: Any, path: Path) -> str:
         if isinstance(raw, float) and raw.is_integer() and int in numbers:
             return f"write {int(raw)}"
     if a_list:
-        return (
-            f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
-        )
+        return f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
     if model:
         if isinstance(raw, str | int | float) and not isinstance(raw, bool):
             first, info = next(iter(model.model_fields.items()))
@@ -192,13 +210,17 @@ def _advice(annotation: Any, raw: Any, path: Path) -> str:
     return ""
 
 
+def _field(path: Path, value: Any) -> FieldInfo | None:
+    parent = model_of(annotation_at(value, path[:-1]), at(value, path[:-1]))
+    return parent.model_fields.get(str(path[-1])) if parent else None
+
+
 def _flow(raw: Any) -> str:
     return raw if isinstance(raw, str) else given(raw)
 
 
 def _example(annotation: Any, path: Path, value: Any) -> str:
-    parent = model_of(annotation_at(value, path[:-1]), at(value, path[:-1]))
-    info = parent.model_fields.get(str(path[-1])) if parent else None
+    info = _field(path, value)
     if not info or not info.examples:
         return expected(annotation)
     text = yaml.safe_dump(info.examples[0], default_flow_style=True, width=1000)

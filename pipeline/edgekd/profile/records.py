@@ -43,9 +43,7 @@ class Run:
     end: Mapping[str, Any] = field(default_factory=dict)
 
 
-def conditions(
-    before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterable[Run], emulated: bool
-) -> stats.Conditions:
+def conditions(before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterable[Run], emulated: bool) -> stats.Conditions:
     """What happened on the machine between two answers to ``state``.
 
     Args:

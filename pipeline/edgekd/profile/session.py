@@ -141,9 +141,7 @@ def _start(run: Run, way: Transport, protocol: Profile) -> None:
     variant = run.variant
     inputs = way.put(variant.input) if variant.input else None
     path = way.put(variant.path)
-    run.start = run.agent.ask(
-        "start", START_S, runtime=variant.runtime, path=path, threads=protocol.threads, inputs=inputs
-    )
+    run.start = run.agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=protocol.threads, inputs=inputs)
 
 
 def _warm_up(run: Run, protocol: Profile) -> None:

@@ -143,9 +143,7 @@ def _machine(now: Conditions) -> list[str]:
     others, steal = now.others, now.steal
     return [
         *_when(now.emulated, "the device is emulated: its times are not the hardware's"),
-        *_when(
-            others > OTHERS_LIMIT * now.cores, f"other processes kept {others:.1f} of {now.cores} cores busy meanwhile"
-        ),
+        *_when(others > OTHERS_LIMIT * now.cores, f"other processes kept {others:.1f} of {now.cores} cores busy meanwhile"),
         *_when(steal > STEAL_LIMIT, f"the hypervisor took {steal:.0%} of the CPU time for other machines"),
         *_when(now.throttled, "the CPU was throttled (heat or supply voltage) during the session"),
         *_when(now.governor is not None, f"the frequency governor {now.governor} holds the clock down"),

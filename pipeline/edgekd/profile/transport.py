@@ -154,9 +154,7 @@ class Agent:
         number = -code if code < 0 else code - 128  # ssh and shells tell a signal as 128 + its number
         name = next((item.name for item in signal.Signals if item == number), None)
         if name:
-            return DeviceError(
-                f"{self.label}: the runtime died with {name} while {_doing(command)}", _HINTS.get(name, "")
-            )
+            return DeviceError(f"{self.label}: the runtime died with {name} while {_doing(command)}", _HINTS.get(name, ""))
         self._noise.seek(0)
         last = self._noise.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
         return DeviceError(f"{self.label}: the agent ended with code {code} while {_doing(command)}: {last}")

@@ -46,9 +46,7 @@ def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Se
     where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
     doubts = "; ".join(_doubts(int8, float32))
     if doubts:
-        return (
-            f"{where} nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
-        )
+        return f"{where} nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
     ours, theirs = int8.latency_ms, float32.latency_ms
     figures = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}"
     if ours.ci[1] < theirs.ci[0]:

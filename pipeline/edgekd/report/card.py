@@ -145,9 +145,7 @@ def _evaluation(result: RunResult) -> list[str]:
 def _speed(result: RunResult) -> list[str]:
     rows = []
     for record in result.profiles:
-        device = (
-            f"{one_line(record.device)} (emulated: not to be quoted)" if record.emulated else one_line(record.device)
-        )
+        device = f"{one_line(record.device)} (emulated: not to be quoted)" if record.emulated else one_line(record.device)
         latency = record.latency_ms
         doubt = record.trust.verdict == "untrusted"
         figures = (sig(value) for value in (latency.p50, latency.p90, record.memory.peak))

@@ -174,9 +174,7 @@ def _grid(canvas: Canvas, x: Scale, y: Scale, about: int) -> None:
 def accuracy_steps(steps: Sequence[Step], caption: str) -> Chart:
     """Draw the top-1 of each state of the model as a row, with a bar from the state it is compared with."""
     title = "Where accuracy went"
-    told = "; ".join(
-        f"{s.label} {s.text} %{f' ({s.delta} points against {s.against})' if s.delta else ''}" for s in steps
-    )
+    told = "; ".join(f"{s.label} {s.text} %{f' ({s.delta} points against {s.against})' if s.delta else ''}" for s in steps)
     drawn = (_steps(steps, WIDE), _steps(steps, NARROW))
     return chart("steps", title, f"{told}.", caption, *drawn)
 

@@ -113,9 +113,7 @@ def _times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
         steady = [figure(sig(value)) for value in (latency.p90, latency.p99, latency.min, latency.mean)]
         once = [figure(sig(value)) for value in (row.first_ms, row.load_ms.cold, row.load_ms.warm, row.warmup_ms)]
         body.append((name, figure(sig(latency.p50), interval), *steady, *once, Cell(count(latency.n))))
-    note = (
-        "Below p50: 95 % interval of the median (bootstrap over blocks). Cold load: the file was out of the page cache."
-    )
+    note = "Below p50: 95 % interval of the median (bootstrap over blocks). Cold load: the file was out of the page cache."
     heads = *(Column(head, "ms", "number") for head in columns), Column("Inferences", "", "number")
     return Table(f"Times on {where}", (Column("Artifact"), *heads), tuple(body), note)
 

@@ -13,6 +13,9 @@ from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, 
 from edgekd.report.words import NONE, count, duration, mib, one_line, percent, plain, plural, sig
 from edgekd.rundir import ModelRecord, RunResult, TensorSpec, to_json
 
+CLASSES = 25
+"""How many class names are written out; run.json has all."""
+
 
 def training(result: RunResult) -> Section:
     """Accuracy and loss terms by epoch, and the layers that were paired."""
@@ -35,9 +38,7 @@ def training(result: RunResult) -> Section:
     }
     panels = {label: terms for label, terms in panels.items() if terms}
     if panels:
-        caption = (
-            "Mean of each weighted term over an epoch; the terms of a panel add up to its loss. Each has its own axis."
-        )
+        caption = "Mean of each weighted term over an epoch; the terms of a panel add up to its loss. Each has its own axis."
         blocks.append(losses(panels, caption))
     rows = []
     for label, curve in zip(labels, curves, strict=True):
@@ -143,11 +144,12 @@ def provenance(result: RunResult) -> Section:
 def data_facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     """The data in words: source, sizes, classes, normalization, licence, fingerprint."""
     data = result.data
+    more = f" and {count(len(data.classes) - CLASSES)} more" if len(data.classes) > CLASSES else ""
     pairs = [
         ("Source", one_line(data.source)),
         ("Images", f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"),
         ("Size", f"{data.image_size} × {data.image_size} pixels, {plural(data.channels, 'channel')}"),
-        ("Classes", f"{len(data.classes)}: {one_line(', '.join(data.classes))}"),
+        ("Classes", f"{count(len(data.classes))}: {one_line(', '.join(data.classes[:CLASSES]))}{more}"),
         ("Normalization", f"mean {_numbers(data.mean)}; standard deviation {_numbers(data.std)}"),
         ("Licence", one_line(data.license)),
         ("Fingerprint (sha256)", one_line(data.fingerprint)),

@@ -173,17 +173,16 @@ def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     present = {model.format for model in artifacts(result) if is_int8(model) or not result.recipe.get("quantize")}
     precision = "int8" if result.recipe.get("quantize") else "float32"
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form))
-        for form in formats
-        if form not in present
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form)) for form in formats if form not in present
     )
 
 
 def lost_because(result: RunResult, form: str) -> str:
     """Say why there is no file of a format: the stage that failed, where one did."""
     failed = [stage.name for stage in result.stages if stage.status == "failed"]
-    named = [name for name in failed if form in name] or failed
-    return f"not written: stage {one_line(named[0])} failed" if named else "not written"
+    # A stage that names another format is not to blame.
+    blamed = [name for name in failed if form in name or not any(other in name for other in FORMATS)]
+    return f"not written: stage {one_line(blamed[0])} failed" if blamed else "not written"
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape as html_escape
 
-from edgekd.report.page import Block, Cell, Page, Section, Table
+from edgekd.report.page import Block, Bullets, Cell, Chart, Code, Facts, Page, Section, Table
 from edgekd.report.view import build
 from edgekd.report.words import plain
 from edgekd.rundir import RunResult
@@ -53,8 +53,7 @@ def table(block: Table) -> str:
     heads = [escape(f"{column.label}, {column.unit}" if column.unit else column.label) for column in block.columns]
     rules = ["---:" if column.kind == "number" else "---" for column in block.columns]
     rows = [
-        [_cell(cell, column.kind == "code") for cell, column in zip(row, block.columns, strict=True)]
-        for row in block.rows
+        [_cell(cell, column.kind == "code") for cell, column in zip(row, block.columns, strict=True)] for row in block.rows
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
 
@@ -99,20 +98,20 @@ def _section(section: Section) -> list[str]:
 
 
 def _block(block: Block, title: str) -> list[str]:
-    if block.kind == "table":
+    if isinstance(block, Table):
         head = [f"**{escape(block.caption)}**"] if block.caption != title else []
         return [*head, table(block), *([escape(block.note)] if block.note else [])]
-    if block.kind == "chart":
+    if isinstance(block, Chart):
         head = [f"**{escape(block.title)}**"] if block.title != title else []
         return [*head, escape(block.told)]
-    if block.kind == "bullets":
+    if isinstance(block, Bullets):
         head = [f"**{escape(block.title)}**"] if block.title else []
         return [*head, "\n".join(f"- {escape(item)}" for item in block.items)]
-    if block.kind == "facts":
+    if isinstance(block, Facts):
         sign = f"{block.sign} " if block.sign else ""
         head = [f"**{sign}{escape(block.title)}**"] if block.title else []
         return [*head, "\n".join(f"- {escape(label)}: {escape(value)}" for label, value in block.pairs)]
-    if block.kind == "code":
+    if isinstance(block, Code):
         return [escape(block.label) + ":", block_code(block.text, block.language)]
     inside = [text for part in block.blocks for text in _block(part, title)]
     return [f"<details>\n<summary>{html_escape(plain(block.summary))}</summary>", *inside, "</details>"]

@@ -63,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing in two widths (a screen and a phone); ``told`` is what it shows in words, for those who do not see it."""
+    """A drawing in two widths, for a screen and a phone; ``told`` says what it shows to those who do not see it."""
 
     kind: ClassVar[str] = "chart"
     title: str

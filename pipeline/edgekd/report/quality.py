@@ -85,9 +85,7 @@ def tradeoff(result: RunResult) -> Section:
         latency = profile.latency_ms
         shape = SHAPES.get(model.format, "triangle")
         doubt = profile.trust.verdict == "untrusted"
-        found.append(
-            Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, top1 * 100, doubt)
-        )
+        found.append(Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, top1 * 100, doubt))
     if not found:
         reason = "only emulated devices were profiled" if result.profiles else "no artifact was profiled"
         return Section("pareto", title, missing=f"No chart: {reason}.")
@@ -170,9 +168,7 @@ def _story(result: RunResult) -> str:
         told.append(f"int8 training {verb} {points(abs(qat - distilled)).lstrip('+')}")
     files = [top1 for model in facts.artifacts(result) if facts.is_int8(model) and (top1 := model.top1()) is not None]
     if files and qat is not None:
-        told.append(
-            f"the int8 files differ from it by {points(max(abs(top1 - qat) for top1 in files)).lstrip('+')} at most"
-        )
+        told.append(f"the int8 files differ from it by {points(max(abs(top1 - qat) for top1 in files)).lstrip('+')} at most")
     text = listing(told)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

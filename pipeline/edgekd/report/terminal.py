@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgekd.report.page import Cell, Column, Page, Table, Tone
+from edgekd.report.page import Bullets, Cell, Column, Page, Table, Tone
 from edgekd.report.view import build
 from edgekd.rundir import RunResult
 
@@ -39,12 +39,11 @@ def show(result: RunResult, console: Console) -> None:
         if isinstance(block, Table):
             _print(console, Text())
             _table(console, _narrowed(block))
-    missing = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
-    if missing:
-        _print(console, Text())
-        _print(console, Text("Not measured:"))
-        for item in missing:
-            _print(console, Text(f"  - {item}"))
+    for block in page.section("not-measured").blocks:
+        if isinstance(block, Bullets):
+            _print(console, Text("\nNot measured:"))
+            for item in block.items:
+                _print(console, Text(f"  - {item}"))
 
 
 def _print(console: Console, text: Text) -> None:

@@ -138,4 +138,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     z = 1.959964
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The ends are exact where the formula is only nearly so.
+    return (centre - half if share > 0 else 0.0), (centre + half if share < 1 else 1.0)

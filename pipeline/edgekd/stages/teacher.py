@@ -12,18 +12,13 @@ VERSION = 1
 PACKAGES = training.PACKAGES
 
 
-def config(recipe: Recipe) -> dict[str, Any]:
+def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Model, weights or budget, seed."""
     assert recipe.teacher is not None
     value = training.model_config(recipe, "teacher")
     if recipe.teacher.train:
         value |= {"train": recipe.teacher.train.model_dump(mode="json"), "seed": recipe.seed}
     return value
-
-
-def inputs(recipe: Recipe) -> tuple[str, ...]:
-    """Nothing but the data."""
-    return ()
 
 
 def run(context: Context) -> None:

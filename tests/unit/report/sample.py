@@ -166,7 +166,9 @@ def good() -> RunResult:
         network("teacher", "teacher", "torchvision:resnet18", "float32", 11_181_642, 37_120_000, 0.9361, 0.9327),
         network("student_alone", "baseline", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9048, 0.9011),
         network("distilled", "student", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9187, 0.9144),
-        network("qat", "student", "torchvision:mobilenet_v2", "int8 (7-bit weights)", 408_970, 1_310_000, 0.9172, 0.9121),
+        network(
+            "qat", "student", "torchvision:mobilenet_v2", "int8 (7-bit weights)", 408_970, 1_310_000, 0.9172, 0.9121
+        ),
         artifact(
             "onnx_float",
             "onnx",
@@ -304,14 +306,17 @@ def curves() -> tuple[Curve, ...]:
 
 
 def bad() -> RunResult:
-    """A run with a failed gate, an export that failed, untrusted and emulated figures, float operations, hostile names."""
+    """A run with failed gates and exports, untrusted and emulated figures, float operations, hostile names."""
     base = good()
     onnx = next(model for model in base.models if model.name == "onnx")
     worse = replace(
         onnx,
         metrics=(Metrics("test", 10000, 0.8874),),
         parity=Parity("qat, torch int8", 10000, 0.9612, 1.31, 1.2, 7.0, 18.0),
-        float_ops=("HardSwish at features.1.conv: no int8 kernel in XNNPACK", f"Softmax at {HOSTILE}: left for its range"),
+        float_ops=(
+            "HardSwish at features.1.conv: no int8 kernel in XNNPACK",
+            f"Softmax at {HOSTILE}: left for its range",
+        ),
     )
     odd = replace(onnx, name=f"odd {HOSTILE}", path=f"artifacts/{HOSTILE}.onnx", parity=None, metrics=(), sha256=None)
     unwritten = ModelRecord("openvino", "artifact", "openvino", "int8")

@@ -24,14 +24,19 @@ class OpenVinoExporter:
         with captured(options.log, f"writing {path.name}"):
             import openvino
 
+            from edgekd.export import ir, qdq
+
             model, scale = onnx_format.build(source, options)
+            qdq.repeat_rounding(model)
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
                 intermediate = Path(folder) / "model.onnx"
                 intermediate.write_bytes(model.SerializeToString(deterministic=True))
                 converted = openvino.convert_model(intermediate)
+            ir.share_ranges(converted)
             path.parent.mkdir(parents=True, exist_ok=True)
             # 16-bit storage would round the scales, and with them every value.
             openvino.save_model(converted, path, compress_to_fp16=False)
+            ir.shorten(path)
             paths = (path, path.with_suffix(".bin"))
             return onnx_format.describe(model, "openvino", paths, source, options, scale)

@@ -1,0 +1,2 @@
+from edgekd.cli import main
+main()

@@ -1,0 +1,158 @@
+"""The content-addressed store of finished stages.
+
+An entry is a folder that appears by one rename, so that a stage is either finished or absent. ``key.json`` in it says what
+the key was made of and the hash of each file; an entry whose files do not match is a miss, said aloud.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import StorageError
+
+KEY_FILE = "key.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage: its folder, and how long the work took when it was done."""
+
+    path: Path
+    seconds: float
+
+
+def root() -> Path:
+    """``$EDGEKD_CACHE``, else ``edgekd`` in the user's cache folder."""
+    chosen = os.environ.get("EDGEKD_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
+
+
+def key_of(material: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a stage's result."""
+    text = json.dumps(material, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lookup(key: str) -> tuple[Entry | None, str]:
+    """Find a finished stage.
+
+    Returns:
+        The entry, or None with the reason: empty if there is none, else what is damaged.
+    """
+    path = _entry(key)
+    try:
+        info = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
+        for name, digest in info["files"].items():
+            with (path / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return None, f"{path / name} is damaged"
+        return Entry(path, float(info["seconds"])), ""
+    except FileNotFoundError as error:
+        return None, f"{error.filename} is missing" if path.exists() else ""
+    except (ValueError, KeyError, TypeError):
+        return None, f"{path / KEY_FILE} is damaged"
+
+
+@contextmanager
+def locked(key: str) -> Iterator[None]:
+    """Hold a stage against a second run; the lock ends with the process, however it ends."""
+    with _storage():
+        folder = root() / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / key).open("w")
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder on the cache's own disk, gone afterwards unless it was committed."""
+    with _storage():
+        parent = root() / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float) -> Entry:
+    """Move a finished stage's outputs into the store.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    with _storage():
+        files = {}
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        info = {"material": material, "seconds": round(seconds, 3), "files": files}
+        (folder / KEY_FILE).write_text(json.dumps(info, indent=1, default=str) + "\n", encoding="utf-8")
+        target = _entry(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # damaged, or it would have been used
+            shutil.rmtree(target)
+        folder.rename(target)
+    return Entry(target, seconds)
+
+
+def remember(recipe: str, stage: str, material: Mapping[str, Any]) -> None:
+    """Note what a stage of a recipe was last made of, so that the next plan can say what changed."""
+    with _storage():
+        path = root() / "last" / recipe / f"{stage}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(material, default=str), encoding="utf-8")
+
+
+def last(recipe: str, stage: str) -> dict[str, Any] | None:
+    """What a stage of a recipe was last made of, or None."""
+    try:
+        value: dict[str, Any] = json.loads((root() / "last" / recipe / f"{stage}.json").read_text(encoding="utf-8"))
+        return value
+    except (OSError, ValueError):
+        return None
+
+
+def _entry(key: str) -> Path:
+    return root() / "stages" / key[:2] / key
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, root()) from error
+
+
+def storage_error(error: OSError, place: Path) -> StorageError:
+    """Say in words why a file could not be written, and what to do."""
+    where = error.filename or place
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"the disk is full while writing {where}",
+            "free some space and run the same command: finished stages are kept",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return StorageError(
+            f"{where} cannot be written: {error.strerror}",
+            "correct its permissions, or choose another place with --out (reports) or EDGEKD_CACHE (finished stages)",
+        )
+    return StorageError(f"{where}: {error.strerror or error}", "run the same command again: finished stages are kept")

@@ -1,0 +1,284 @@
+"""The command line: arguments and printing. Imports neither torch nor a runtime; the stages do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekd import __version__
+from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
+
+RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
+
+RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used; after an interruption or a
+failure the same command goes on where it stopped.
+
+\b
+  edgekd run recipes/mobilenet.yaml
+  edgekd run mobilenet --set student.model=torchvision:resnet18 --set student.args={}
+  edgekd run reports/mobilenet/latest/recipe.lock.yaml
+
+Exit codes: 0 ok, 1 a gate failed, 2 recipe or usage error, 3 a stage failed, 4 a device failed, 130 interrupted.
+"""
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as distill.epochs=1. Repeatable."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="edgekd %(version)s")
+def cli() -> None:
+    """Turn a big trained vision model into a small int8 one for an edge device, and prove it.
+
+    One recipe, one command: distill → quantize → export → profile → report.
+
+    \b
+      edgekd run recipes/mobilenet.yaml      the whole chain
+      edgekd check my.yaml                   is this recipe right?
+      edgekd plan my.yaml                    what would run, what is cached, and why
+      edgekd list losses                     what a recipe can name
+    """
+
+
+@cli.command(help=RUN_HELP)
+@recipe_argument
+@set_option
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
+              help="Folder for run folders.")  # fmt: skip
+@click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
+              help="GPUs (or CPU processes) to train on.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), default=None, help="Threads for torch.  [default: one a core, at most 4]")
+@json_option
+@debug_option
+def run(
+    recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
+) -> int:
+    from edgekd import runner
+    from edgekd.loading import load
+    from edgekd.progress import for_stream
+
+    loaded = load(recipe, overrides)
+    threads = threads or max(1, min(4, len(os.sched_getaffinity(0))) // devices)
+    # OpenMP's threads spin while they wait; on a busy machine that is several times slower than to sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads))
+    if as_json:
+        click.echo(json.dumps(runner.result_of(outcome), ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from edgekd.report import terminal
+
+        terminal.show(outcome.result, Console())
+        click.echo(f"\nReport: {outcome.folder / 'report.html'}\nArtifacts: {outcome.folder / 'artifacts'}")
+    return int(outcome.exit_code)
+
+
+@cli.command()
+@recipe_argument
+@set_option
+@json_option
+@debug_option
+def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -> int:
+    """Check a recipe without running anything: every mistake at once, at its line.
+
+    \b
+      edgekd check recipes/mobilenet.yaml
+      edgekd check my.yaml --set distill.epochs=1
+    """
+    from edgekd.loading import load
+
+    loaded = load(recipe, overrides)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "recipe": loaded.recipe.model_dump(mode="json")}))
+    else:
+        click.echo(f"{recipe}: ok")
+    return 0
+
+
+@cli.command()
+@recipe_argument
+@set_option
+@json_option
+@debug_option
+def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -> int:
+    """Show what a run would do: each stage with run, cached or blocked, and why.
+
+    \b
+      edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
+    """
+    from edgekd import plan as planning
+    from edgekd.loading import load
+
+    steps = planning.make(load(recipe, overrides))
+    if as_json:
+        rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key} for s in steps]
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        width = max(len(step.name) for step in steps)
+        for step in steps:
+            text = step.reason
+            if step.entry is not None:
+                text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
+            click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
+    return int(ExitCode.STAGE_FAILED if any(step.status == "blocked" for step in steps) else ExitCode.OK)
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["recipes", "models", "losses", "devices", "data"]))
+@click.option("--match", default="*", help="Only names that match, such as '*mobilenet*'.")
+@json_option
+@debug_option
+def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
+    """List what a recipe can name.
+
+    \b
+      edgekd list losses
+      edgekd list models --match '*mobilenet*'
+    """
+    from fnmatch import fnmatch
+
+    rows = [(name, text) for name, text in _rows(what) if fnmatch(name, match)]
+    if as_json:
+        click.echo(json.dumps(dict(rows), ensure_ascii=False))
+    else:
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, text in rows:
+            click.echo(f"{name:<{width}}  {text}".rstrip())
+    return 0
+
+
+def _rows(what: str) -> list[tuple[str, str]]:
+    from edgekd import recipe, registry, resources
+
+    if what == "losses":
+        return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
+    if what == "data":
+        return [(source, text) for source, text in zip(recipe.DATA_SOURCES, (
+            "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, from the Debian package dataset-fashion-mnist",
+            "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
+            "train/CLASS/*.png and test/CLASS/*.png", "x_train, y_train, x_test, y_test",
+        ), strict=True)]  # fmt: skip
+    if what == "devices":
+        from edgekd.profile import device
+
+        return [(name, device.load(name).description) for name in resources.available("devices")]
+    if what == "recipes":
+        return [(name, _first_comment(resources.find("recipes", name))) for name in resources.available("recipes")]
+    from edgekd import models
+
+    found = [(f"{source}:{name}", "") for source in ("edgekd", "torchvision") for name in models.names(source)]
+    try:
+        found += [(f"timm:{name}", "") for name in models.names("timm")]
+    except EdgekdError:
+        found.append(("timm:NAME", "pip install 'edgekd[timm]'"))
+    return [*found, ("FILE.py:CALLABLE", "your own, beside the recipe")]
+
+
+def _loss_line(loss: type) -> str:
+    text = (loss.__doc__ or "").strip().splitlines()[0]
+    fields: dict[str, Any] = getattr(loss, "model_fields", {})
+    options = ", ".join(f"{name}={field.default}" for name, field in fields.items() if name != "kind")
+    return f"{text} [{options}]"
+
+
+def _first_comment(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = (line[2:] for line in lines if line.startswith("# ") and "yaml-language-server" not in line)
+    return next(comments, "")
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--markdown", is_flag=True, help="Print the Markdown report instead.")
+@json_option
+@debug_option
+def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
+    """Write a run's report again from its run.json, and print the summary.
+
+    \b
+      edgekd report reports/mobilenet/latest
+    """
+    from rich.console import Console
+
+    from edgekd import rundir, runner
+    from edgekd.report import markdown as md
+    from edgekd.report import terminal
+
+    result = rundir.read(run_folder)
+    folder = run_folder if run_folder.is_dir() else run_folder.parent
+    runner.write_reports(result, folder)
+    if as_json:
+        click.echo(json.dumps(rundir.to_json(result), ensure_ascii=False))
+    elif markdown:
+        click.echo(md.render(result))
+    else:
+        terminal.show(result, Console())
+        click.echo(f"\nReport: {folder / 'report.html'}")
+    return 0
+
+
+@cli.command()
+@debug_option
+def schema(debug: bool) -> int:
+    """Print the JSON Schema of a recipe, for editors.
+
+    \b
+      edgekd schema > recipes/schema.json
+    """
+    from edgekd.loading import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; every error becomes words and its exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail(EdgekdError("interrupted", "finished stages are kept; the same command goes on"), as_json, 130)
+    except KeyboardInterrupt:
+        _fail(EdgekdError("interrupted", "finished stages are kept; the same command goes on"), as_json, 130)
+    except click.ClickException as error:
+        command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"
+        _fail(UsageError(error.format_message(), f"{command} --help"), as_json, ExitCode.USAGE)
+    except EdgekdError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _fail(error, as_json, error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `edgekd list models | head`
+        sys.exit(0)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        failure = EdgekdError(
+            f"edgekd met something it did not expect: {type(error).__name__}: {error}",
+            "run again with --debug and report what it prints",
+        )
+        _fail(failure, as_json, ExitCode.STAGE_FAILED)
+
+
+def _fail(error: EdgekdError, as_json: bool, code: int) -> None:
+    if as_json:
+        problems = [vars(problem) for problem in error.problems] if isinstance(error, RecipeError) else []
+        value = {"ok": False, "exit_code": int(code), "error": error.message, "hint": error.hint, "problems": problems}
+        click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(str(error) if isinstance(error, RecipeError) else f"error: {error}", err=True)
+    sys.exit(int(code))

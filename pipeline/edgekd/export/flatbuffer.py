@@ -1,0 +1,159 @@
+"""TFLite files read and rewritten: edges in float or int8, short names, nothing stored twice."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+_FLOATS = {schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.FLOAT64}
+_IDENTIFIER = b"TFL3"
+
+
+def read(content: bytes) -> Any:
+    """Return the object form (``ModelT``) of a TFLite file."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for graph in model.subgraphs:
+        # The library hands out views of ``content``, which cannot be written to.
+        graph.inputs, graph.outputs = np.array(graph.inputs), np.array(graph.outputs)
+    return model
+
+
+def write(model: Any) -> bytes:
+    """Return the bytes of a TFLite file; equal vectors, such as rows of zero points, are stored once."""
+    builder = _SharingBuilder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers ships no types
+    """A builder that writes a vector it has already written as a reference to the first one."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802  # overrides the library's name
+        key = (x.dtype.str, x.tobytes())
+        if key not in self._written:
+            # Tensor data has to start at a multiple of 16, which the library's own method cannot do.
+            alignment = 16 if x.dtype.itemsize == 1 else x.dtype.itemsize
+            self.StartVector(x.itemsize, x.size, alignment)
+            data = x.astype(x.dtype.newbyteorder("<"), copy=False).tobytes()
+            self.head -= len(data)
+            self.Bytes[self.head : self.head + len(data)] = data
+            self._written[key] = self.EndVector()
+        return self._written[key]
+
+
+def float_tensors(model: Any) -> tuple[str, ...]:
+    """Name the float tensors of a model, apart from its inputs and outputs."""
+    found = []
+    for graph in model.subgraphs:
+        edges = {*graph.inputs, *graph.outputs}
+        found += [
+            _name(tensor) for index, tensor in enumerate(graph.tensors) if tensor.type in _FLOATS and index not in edges
+        ]
+    return tuple(found)
+
+
+def quantization(tensor: Any) -> tuple[float, int] | None:
+    """Return scale and zero point of an int8 tensor with one scale; None for any other."""
+    parameters = tensor.quantization
+    if tensor.type != schema.TensorType.INT8 or parameters is None or parameters.scale is None:
+        return None
+    return float(parameters.scale[0]), int(parameters.zeroPoint[0])
+
+
+def set_float_edges(model: Any) -> None:
+    """Give int8 inputs and outputs a quantize or dequantize operator, so that the file takes and gives float32."""
+    graph = model.subgraphs[0]
+    for position, index in enumerate(graph.inputs):
+        if graph.tensors[index].type == schema.TensorType.INT8:
+            outside = _add_float_copy(graph, index)
+            operator = _operator(model, schema.BuiltinOperator.QUANTIZE, 1, outside, index)
+            graph.operators.insert(0, operator)
+            graph.inputs[position] = outside
+            _redirect(model, "inputs", index, outside)
+    for position, index in enumerate(graph.outputs):
+        if graph.tensors[index].type == schema.TensorType.INT8:
+            outside = _add_float_copy(graph, index)
+            graph.operators.append(_operator(model, schema.BuiltinOperator.DEQUANTIZE, 2, index, outside))
+            graph.outputs[position] = outside
+            _redirect(model, "outputs", index, outside)
+
+
+def set_int8_edges(model: Any) -> None:
+    """Remove the quantize and dequantize operators at the edges, so that the file takes and gives int8."""
+    graph = model.subgraphs[0]
+    codes = [code.builtinCode for code in model.operatorCodes]
+    for operator in list(graph.operators):
+        code = codes[operator.opcodeIndex]
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        if code == schema.BuiltinOperator.QUANTIZE and source in graph.inputs:
+            graph.inputs[list(graph.inputs).index(source)] = target
+            _redirect(model, "inputs", source, target)
+        elif code == schema.BuiltinOperator.DEQUANTIZE and target in graph.outputs:
+            graph.outputs[list(graph.outputs).index(target)] = source
+            _redirect(model, "outputs", target, source)
+        else:
+            continue
+        graph.operators.remove(operator)
+
+
+def compact(model: Any, input_name: str, output_name: str) -> None:
+    """Replace long generated names by short ones and drop tensors that nothing uses."""
+    model.description = b"edgekd"
+    for graph in model.subgraphs:
+        graph.name = b"main"
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = b"t%d" % index
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = input_name.encode()
+    graph.tensors[graph.outputs[0]].name = output_name.encode()
+    for signature in model.signatureDefs or []:
+        signature.inputs[0].name = input_name.encode()
+        signature.outputs[0].name = output_name.encode()
+
+
+def _add_float_copy(graph: Any, index: int) -> int:
+    tensor = copy.copy(graph.tensors[index])
+    tensor.type = schema.TensorType.FLOAT32
+    tensor.quantization = None
+    tensor.buffer = 0  # the empty buffer: the value is computed
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _operator(model: Any, code: int, version: int, source: int, target: int) -> Any:
+    for index, known in enumerate(model.operatorCodes):
+        if known.builtinCode == code:
+            opcode_index = index
+            break
+    else:
+        operator_code = schema.OperatorCodeT()
+        operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
+        operator_code.version = version
+        model.operatorCodes.append(operator_code)
+        opcode_index = len(model.operatorCodes) - 1
+    operator = schema.OperatorT()
+    operator.opcodeIndex = opcode_index
+    operator.inputs = np.array([source], np.int32)
+    operator.outputs = np.array([target], np.int32)
+    return operator
+
+
+def _redirect(model: Any, side: str, old: int, new: int) -> None:
+    for signature in model.signatureDefs or []:
+        for entry in getattr(signature, side):
+            if entry.tensorIndex == old:
+                entry.tensorIndex = new
+
+
+def _name(tensor: Any) -> str:
+    name = tensor.name
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

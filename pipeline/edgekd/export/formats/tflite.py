@@ -1,0 +1,77 @@
+"""TensorFlow Lite, by LiteRT: int8 throughout, NHWC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekd.export.capture import captured
+from edgekd.export.exporter import Exported, Options, Source, TensorInfo, output_step, total_bytes
+from edgekd.registry import exporters
+
+
+@exporters.register("tflite")
+class TfliteExporter:
+    """Write TFLite with static batch 1, input ``input`` (NHWC) and output ``logits``; float32 or int8 at both ends."""
+
+    suffix = ".tflite"
+    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+
+    def export(self, source: Source, path: Path, options: Options) -> Exported:
+        """Write ``path``; see ``Exporter``."""
+        with captured(options.log, f"writing {path.name}"):
+            from edgekd.export import flatbuffer
+
+            int8 = options.precision == "int8"
+            # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
+            module: Any = source.int8(fold_weights=False) if int8 else source.model
+            scale = output_step(module) if int8 else None
+            model = flatbuffer.read(_convert(module.eval(), source.example, int8=int8))
+            if int8 and options.io == "int8":
+                flatbuffer.set_int8_edges(model)
+            else:
+                flatbuffer.set_float_edges(model)
+            left = flatbuffer.float_tensors(model) if int8 else ()
+            flatbuffer.compact(model, "input", "logits")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(flatbuffer.write(model))
+            graph = model.subgraphs[0]
+            return Exported(
+                format="tflite",
+                paths=(path,),
+                bytes=total_bytes((path,)),
+                inputs=tuple(_info(graph.tensors[index]) for index in graph.inputs),
+                outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
+                output_scale=scale,
+                float_ops=source.float_ops if int8 else (),
+                float_tensors=left,
+            )
+
+
+def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    # Only the mode is read from it: static. The graph brings its own scales.
+    static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
+    nhwc = litert_torch.to_channel_last_io(module, args=[0])
+    sample = example.permute(0, 2, 3, 1).contiguous()
+    converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
+    content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
+    return content
+
+
+def _info(tensor: Any) -> TensorInfo:
+    from edgekd.export import flatbuffer
+
+    shape = tuple(int(size) for size in tensor.shape)
+    step = flatbuffer.quantization(tensor)
+    return TensorInfo(
+        name=tensor.name.decode(),
+        shape=shape,
+        dtype="int8" if step else "float32",
+        layout="NHWC" if len(shape) == 4 else "NC",
+        scale=step[0] if step else None,
+        zero_point=step[1] if step else None,
+    )

@@ -1,0 +1,192 @@
+"""A recipe → its stages in order, each with its key and whether it will run, is cached, or is blocked, and why.
+
+Needs no torch: what decides a stage is the recipe, the keys of its inputs, the data's fingerprint and package versions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from edgekd import cache, data
+from edgekd.errors import EdgekdError
+from edgekd.loading import Loaded
+from edgekd.recipe import Recipe
+from edgekd.stages import distill
+
+ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a recipe: its name, module, inputs, and the recipe it sees."""
+
+    name: str
+    module: str
+    inputs: tuple[str, ...]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a plan. ``reason`` says why it runs or is blocked; ``material`` is what the key is made of."""
+
+    node: Node
+    key: str
+    status: Literal["run", "cached", "blocked"]
+    reason: str
+    material: Mapping[str, Any] = field(default_factory=dict)
+    entry: cache.Entry | None = None
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.node.name
+
+
+def nodes(recipe: Recipe) -> Iterator[Node]:
+    """The stages of a recipe, each after what it reads."""
+    done: list[str] = []
+    if recipe.teacher:
+        yield Node("teacher", "teacher", (), recipe)
+        done.append("teacher")
+    if recipe.student:
+        teacher = tuple(done)
+        if recipe.teacher and "student_alone" in recipe.baselines:
+            yield Node("student_alone", "distill", (), distill.alone(recipe))
+            done.append("student_alone")
+        yield Node("distill", "distill", teacher, recipe)
+        done.append("distill")
+        if recipe.quantize:
+            yield Node("quantize", "quantize", ("distill", *teacher), recipe)
+            done.append("quantize")
+        for name in export_names(recipe):
+            student = ("distill",) if name.endswith("_float") else ("distill", "quantize")
+            yield Node(name, "export", student, recipe)
+            done.append(name)
+    yield Node("evaluate", "evaluate", tuple(done), recipe)
+    exports = tuple(name for name in done if name.startswith("export."))
+    for device in recipe.profile.devices if recipe.profile else ():
+        yield Node(f"profile.{device}", "profile", exports, recipe)
+        done.append(f"profile.{device}")
+    yield Node("package", "package", (*done, "evaluate"), recipe)
+
+
+def export_names(recipe: Recipe) -> list[str]:
+    """Export stages: float ONNX, then of each format the int8 file and its float twin to compare with."""
+    if not recipe.export:
+        return []
+    names = ["export.onnx_float"]
+    for export in recipe.export:
+        if recipe.quantize:
+            names.append(f"export.{export.format}")
+        if export.format != "onnx":
+            names.append(f"export.{export.format}_float")
+    return names
+
+
+def make(loaded: Loaded) -> list[Planned]:
+    """Plan a recipe's run. Looks at files, never at torch.
+
+    A stage that cannot be planned (a missing file, say) is blocked, with the reason; so is all that reads it.
+    """
+    keys: dict[str, str] = {}
+    running: set[str] = set()
+    planned: list[Planned] = []
+    blocked: dict[str, str] = {}
+    fingerprint, data_problem = "", ""
+    try:
+        fingerprint = data.fingerprint(loaded.recipe.data)
+    except EdgekdError as error:
+        data_problem = str(error)
+    for node in nodes(loaded.recipe):
+        waits = next((name for name in node.inputs if name in blocked), None)
+        reason = data_problem or (f"{waits} is blocked" if waits else "")
+        material: dict[str, Any] = {}
+        if not reason:
+            try:
+                material = _material(node, keys, fingerprint)
+            except EdgekdError as error:
+                reason = str(error)
+        if reason:
+            blocked[node.name] = reason
+            planned.append(Planned(node, "", "blocked", reason))
+            continue
+        key = keys[node.name] = cache.key_of(material)
+        step = _look_up(loaded.name, node, key, material, running)
+        if step.status == "run":
+            running.add(node.name)
+        planned.append(step)
+    return planned
+
+
+def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], running: set[str]) -> Planned:
+    if node.module in ALWAYS:
+        reason = "measured anew in every run" if node.module == "profile" else "makes the run folder"
+        return Planned(node, key, "run", reason, material)
+    entry, damage = cache.lookup(key)
+    if entry is not None:
+        return Planned(node, key, "cached", "", material, entry)
+    reason = damage or changed(cache.last(recipe, node.name), material)
+    upstream = next((name for name in node.inputs if name in running), None)
+    if not damage and upstream and reason.startswith("inputs"):
+        reason = f"{upstream} runs"
+    return Planned(node, key, "run", reason, material)
+
+
+def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """What differs between the last time and now, as ``train.epochs 8 → 6``; the first two differences."""
+    if before is None:
+        return "never ran"
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    if not names:
+        return "its result is no longer in the cache"
+    names.sort(key=lambda name: name.startswith("inputs."))  # a change of its own says more than one upstream
+    shown = [
+        f"{name.removeprefix('config.')} {_short(old.get(name))} → {_short(new.get(name))}"
+        if not name.startswith(("inputs.", "data"))
+        else f"{name} changed"
+        for name in names[:2]
+    ]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(shown) + more
+
+
+def _material(node: Node, keys: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
+    module = importlib.import_module(f"edgekd.stages.{node.module}")
+    names = module.packages(node.name) if hasattr(module, "packages") else module.PACKAGES
+    return {
+        "stage": node.module,
+        "version": module.VERSION,
+        "config": module.config(node.recipe, node.name),
+        "inputs": {name: keys[name] for name in node.inputs},
+        "data": fingerprint,
+        "packages": {name: _version(name) for name in sorted({*names})},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        for index, part in enumerate(value):
+            yield from _flat(part, f"{prefix}[{index}]")
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

@@ -1,0 +1,264 @@
+"""Executes a plan: stages in order, each committed in one rename, then the run folder with its report.
+
+Whatever happens, finished stages stay in the cache, so the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import logging
+import os
+import re
+import shlex
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgekd import __version__, cache, data, environment, gates, plan, rundir
+from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
+from edgekd.loading import Loaded, lock_text
+from edgekd.plan import Planned
+from edgekd.progress import Progress
+from edgekd.report import card, html, markdown
+from edgekd.rundir import RunResult, StageRecord, to_json
+from edgekd.stages import package
+from edgekd.stages.context import Context
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is run: where the run folder goes, processes to train on, threads, where to report."""
+
+    out: Path
+    progress: Progress
+    devices: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder, what it found, and what the shell should see."""
+
+    folder: Path
+    result: RunResult
+    exit_code: ExitCode
+
+
+def run(loaded: Loaded, options: Options) -> Outcome:
+    """Run a recipe.
+
+    Raises:
+        StageError: A stage failed; all stages before it are kept.
+        StorageError: A disk is full or a folder cannot be written.
+    """
+    steps = plan.make(loaded)
+    for step in steps:
+        if step.status == "blocked":
+            raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
+    folder = _run_folder(options.out / loaded.name, steps[-1].key)
+    with _storage(folder):
+        (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    done: dict[str, Path] = {}
+    records: list[StageRecord] = []
+    lost: list[str] = []
+    for number, step in enumerate(steps[:-1], start=1):
+        title = f"[{number}/{len(steps)}] {step.name}"
+        try:
+            entry, status = _stage(loaded, step, options, done, folder, title)
+        except DeviceError as error:  # the other figures are still worth having
+            lost.append(f"{step.name}: {error.message}")
+            options.progress.say(f"{title}: FAILED, {error.message}")
+            records.append(StageRecord(step.name, "failed", step.key, 0.0))
+            continue
+        done[step.name] = entry.path
+        records.append(StageRecord(step.name, status, step.key, round(entry.seconds, 1)))
+    result = _finish(loaded, steps[-1], options, done, folder, records, lost)
+    for line in gates.failures(result.gates):
+        options.progress.say(line)
+    code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if result.verdict == "pass" else ExitCode.GATE_FAILED
+    return Outcome(folder, result, code)
+
+
+def _stage(
+    loaded: Loaded, step: Planned, options: Options, done: dict[str, Path], folder: Path, title: str
+) -> tuple[cache.Entry, Literal["ran", "cached"]]:
+    if step.entry is not None:
+        options.progress.say(f"{title}: cached")
+        return step.entry, "cached"
+    options.progress.say(f"{title}: {step.reason}")
+    with cache.locked(step.key):
+        entry, _ = cache.lookup(step.key)
+        if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
+            return entry, "cached"
+        with cache.scratch() as scratch:
+            started = time.monotonic()
+            context = Context(
+                recipe=step.node.recipe, name=step.name, out=scratch,
+                inputs={name: done[name] for name in step.node.inputs},
+                log=folder / "logs" / f"{step.name}.log",
+                progress=options.progress, devices=options.devices, threads=options.threads,
+            )  # fmt: skip
+            with _guarded(step, context):
+                importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
+            entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started)
+    cache.remember(loaded.name, step.name, step.material)
+    return entry, "ran"
+
+
+@contextmanager
+def _guarded(step: Planned, context: Context) -> Iterator[None]:
+    """Turn whatever a stage raises into an edgekd error with its log; what libraries warn of goes into the log."""
+    try:
+        with _quiet(context.log):
+            yield
+    except EdgekdError as error:
+        _append(context.log, traceback.format_exc())
+        raise error from error.__cause__
+    except OSError as error:
+        _append(context.log, traceback.format_exc())
+        raise cache.storage_error(error, context.out) from error
+    except MemoryError as error:
+        raise StageError(
+            f"{step.name} ran out of memory", "lower distill.batch_size or data.image_size, and run the same command"
+        ) from error
+    except Exception as error:
+        _append(context.log, traceback.format_exc())
+        if "os error 28" in str(error) or "No space left" in str(error):
+            raise cache.storage_error(OSError(28, "No space left on device"), context.out) from error
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise StageError(
+            f"{step.name} failed: {type(error).__name__}: {first}",
+            f"the whole story is in {context.log}; finished stages are kept, the same command goes on from here",
+        ) from error
+
+
+@contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send warnings and log records of the libraries into the stage's log."""
+    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
+    root = logging.getLogger()
+    kept = root.handlers[:]
+    root.handlers = [handler]
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            logging.captureWarnings(True)
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers = kept
+        handler.close()
+
+
+def _finish(
+    loaded: Loaded, step: Planned, options: Options, done: dict[str, Path], folder: Path,
+    records: Sequence[StageRecord], lost: Sequence[str],
+) -> RunResult:  # fmt: skip
+    """Bundle, judge, and write run.json and the reports."""
+    started = time.monotonic()
+    context = Context(
+        recipe=loaded.recipe, name="package", out=folder / "artifacts", inputs=done,
+        log=folder / "logs" / "package.log", progress=options.progress,
+    )  # fmt: skip
+    with _guarded(step, context), _storage(folder):
+        context.out.mkdir()
+        bundle = package.bundle(context, data.fingerprint(loaded.recipe.data))
+        verdicts = gates.judge(loaded.recipe, bundle.models, bundle.profiles)
+        record = StageRecord("package", "ran", step.key, round(time.monotonic() - started, 1))
+        result = RunResult(
+            schema=rundir.SCHEMA,
+            edgekd=__version__,
+            name=loaded.name,
+            run=folder.name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=f"edgekd run {shlex.quote(str(Path(options.out.name) / loaded.name / folder.name / 'recipe.lock.yaml'))}",
+            verdict="pass" if gates.passed(verdicts) and not lost else "fail",
+            recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
+            data=bundle.data,
+            stages=(*records, record),
+            models=bundle.models,
+            curves=bundle.curves,
+            profiles=bundle.profiles,
+            gates=verdicts,
+            environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
+            findings=bundle.findings,
+            snippets=bundle.snippets,
+            not_measured=(*lost, *bundle.not_measured, *_limits(loaded)),
+        )
+        (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
+        write_reports(result, folder)
+        rundir.write(result, folder)
+        _point_latest(folder)
+    return result
+
+
+def write_reports(result: RunResult, folder: Path) -> None:
+    """Write report.html and report.md from a result."""
+    (folder / "report.html").write_text(html.render(result), encoding="utf-8")
+    (folder / "report.md").write_text(markdown.render(result), encoding="utf-8")
+
+
+def _limits(loaded: Loaded) -> Iterator[str]:
+    """What this run cannot say, whatever it found."""
+    recipe = loaded.recipe
+    if not recipe.profile:
+        yield "latency and memory: the recipe has no profile section"
+    elif recipe.profile.devices == ("host",):
+        yield "any other device: only the host was profiled"
+    yield "energy: no power meter is read"
+    yield f"spread over seeds: one seed ({recipe.seed})"
+    if recipe.data.source == "fashion-mnist-mini":
+        yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
+
+
+def _run_folder(parent: Path, key: str) -> Path:
+    """Make the next ``NNNN-key8`` folder."""
+    with _storage(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            taken = [int(m[1]) for path in parent.iterdir() if (m := re.match(r"(\d{4,})-", path.name))]
+            folder = parent / f"{max(taken, default=0) + 1:04d}-{key[:8]}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another run took the number
+                continue
+            (folder / "logs").mkdir()
+            return folder
+
+
+def _point_latest(folder: Path) -> None:
+    link = folder.parent / f".latest-{os.getpid()}"
+    link.symlink_to(folder.name)
+    link.replace(folder.parent / "latest")
+
+
+@contextmanager
+def _storage(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cache.storage_error(error, place) from error
+
+
+def _append(log: Path, text: str) -> None:
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        pass  # the disk that failed may be the log's
+
+
+def _hint(reason: str) -> str:
+    return reason.partition("→")[2].strip()
+
+
+def result_of(outcome: Outcome) -> dict[str, object]:
+    """What ``--json`` prints."""
+    return {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "run": to_json(outcome.result)}

@@ -1,0 +1,70 @@
+"""distill: the student trained with the recipe's losses. student_alone: the same budget with hard labels only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekd.recipe import Distill, Loss, Recipe
+from edgekd.registry import losses
+from edgekd.stages import training
+from edgekd.stages.context import Context
+
+VERSION = 1
+PACKAGES = training.PACKAGES
+
+
+def config(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Student, budget with its losses, seed."""
+    assert recipe.distill is not None
+    return {
+        **training.model_config(recipe, "student"),
+        "train": recipe.distill.model_dump(mode="json"),
+        "seed": recipe.seed,
+    }
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """The recipe of the baseline: no teacher, the task loss alone, everything else the same."""
+    assert recipe.distill is not None
+    task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
+    distill = recipe.distill.model_copy(update={"losses": (task.model_copy(update={"weight": 1.0}),)})
+    return recipe.model_copy(update={"teacher": None, "distill": distill})
+
+
+def run(context: Context) -> None:
+    """Write the student's best and last weights, the adapters and the curve."""
+    assert context.recipe.distill is not None
+    training.launch(context, context.recipe.distill, _train)
+
+
+def _train(fabric: Any, context: Context) -> None:
+    import torch
+
+    from edgekd import data, models
+    from edgekd.distill.loop import fit
+    from edgekd.distill.taps import Tapped
+    from edgekd.distill.terms import Terms
+
+    recipe = context.recipe
+    budget = recipe.distill
+    assert isinstance(budget, Distill)
+    images = data.load(recipe.data, context.progress)
+    classes = len(images.classes)
+    example = models.example(recipe.data)
+    torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
+    student = training.student(recipe, classes)
+    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
+    terms = Terms(budget.losses, student, teacher, example)
+    if fabric.global_rank == 0:
+        for term in terms.terms:
+            for pair in term.pairs:
+                context.progress.say(f"  {term.name}: {pair}")
+    fitted = fit(
+        fabric, Tapped(student, terms.student_paths), terms,
+        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        budget, images, recipe.data,
+        name="distilled" if recipe.teacher else "student_alone", seed=recipe.seed, progress=context.progress,
+        snapshot=lambda _: dict(student.state_dict()),
+    )  # fmt: skip
+    if fabric.global_rank == 0:
+        training.save_fitted(context, fitted)

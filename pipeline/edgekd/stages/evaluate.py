@@ -1,0 +1,123 @@
+"""evaluate: the test split, touched once. Every network in torch and every file in its own runtime, on the same arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekd.recipe import Recipe
+from edgekd.rundir import Metrics, to_json
+from edgekd.rundir import Parity as ParityRecord
+from edgekd.stages import export, training
+from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Array = NDArray[np.float32]
+
+VERSION = 1
+PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+
+
+def config(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Nothing of its own: the networks and the files decide it."""
+    return {"baselines": recipe.baselines}
+
+
+def run(context: Context) -> None:
+    """Write ``metrics.json`` (by model name) and each artifact's logits for the whole test split."""
+    import numpy as np
+
+    from edgekd import data, models
+    from edgekd.export import runtimes
+
+    images = data.load(context.recipe.data)
+    x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
+                        images.channels)  # fmt: skip
+    labels = images.test.labels
+    found: dict[str, dict[str, Any]] = {}
+    logits: dict[str, Array] = {}
+    training.seed(context.recipe.seed, context.threads)
+    networks = _networks(context, len(images.classes))
+    artifacts = [name for name in context.inputs if name.startswith("export.")]
+    with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
+        for name, network in networks.items():
+            logits[name] = _torch_logits(network, x)
+            found[name] = {"metrics": [to_json(measure(logits[name], labels))]}
+            if name != "qat":  # the distilled student's, in integers
+                size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
+                found[name] |= size
+            task.advance(len(x), name)
+        for stage in artifacts:
+            name = stage.removeprefix("export.")
+            exported = context.read(stage, "exported.json")
+            format, is_float = export.split(stage)
+            session = runtimes.load(context.inputs[stage] / exported["paths"][0], format)
+            rows = []
+            for image in x:
+                rows.append(session.run(image[None]))
+                task.advance(1, name)
+            logits[name] = np.concatenate(rows)
+            reference = "distilled" if is_float else "qat"
+            parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
+            found[name] = {"metrics": [to_json(measure(logits[name], labels))], "parity": to_json(parity)}
+            np.save(context.out / f"{name}.npy", logits[name])
+    context.write("metrics.json", found)
+
+
+def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
+    """Top-1, top-5 (with more than five classes) and cross-entropy on the test split."""
+    import numpy as np
+
+    order = np.argsort(-logits, axis=1, kind="stable")
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return Metrics(
+        split="test",
+        n=len(labels),
+        top1=float((logits.argmax(axis=1) == labels).mean()),
+        top5=float((order[:, :5] == labels[:, None]).any(axis=1).mean()) if logits.shape[1] > 5 else None,
+        loss=float(-log_p[np.arange(len(labels)), labels].mean()),
+    )
+
+
+def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:
+    """Parity of a file with its torch reference; without a scale (a float file) there are no LSB."""
+    from edgekd.export import parity
+
+    found = parity.compare(reference, output, scale or 1.0)
+    return ParityRecord(
+        reference=name,
+        n=found.n,
+        top1_agreement=found.top1_agreement,
+        max_abs_error=found.max_abs_error,
+        mean_lsb=found.mean_lsb if scale else None,
+        p99_lsb=found.p99_lsb if scale else None,
+        max_lsb=found.max_lsb if scale else None,
+    )
+
+
+def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
+    """Every torch network of the run, by model name."""
+    recipe = context.recipe
+    networks: dict[str, nn.Module] = {}
+    if "teacher" in context.inputs:
+        networks["teacher"] = training.teacher(recipe, classes, context.inputs["teacher"])
+    for stage, name in (("student_alone", "student_alone"), ("distill", "distilled")):
+        if stage in context.inputs:
+            weights = context.inputs[stage] / "weights.safetensors"
+            networks[name] = training.student(recipe, classes, weights).eval()
+    if "quantize" in context.inputs:
+        networks["qat"] = export.source(context, classes, float_only=False).int8(fold_weights=True)
+    return networks
+
+
+def _torch_logits(network: nn.Module, x: Array, size: int = 250) -> Array:
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        parts = [network(torch.from_numpy(x[start : start + size])).numpy() for start in range(0, len(x), size)]
+    return np.concatenate(parts)

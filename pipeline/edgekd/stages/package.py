@@ -1,0 +1,217 @@
+"""package: the bundle. Model files, manifest, samples with expected outputs, load snippets; and the records for run.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.recipe import Recipe
+from edgekd.rundir import Curve, DataRecord, Metrics, ModelRecord, Parity, ProfileRecord, TensorSpec, from_json
+from edgekd.stages import export, quantize
+from edgekd.stages.context import Context
+from edgekd.stages.snippets import snippet
+
+if TYPE_CHECKING:
+    from edgekd.data import DataSet
+
+VERSION = 1
+PACKAGES: tuple[str, ...] = ()
+
+SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
+SAMPLES_OF_LARGE = 256
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the package stage found and wrote, for run.json."""
+
+    data: DataRecord
+    models: tuple[ModelRecord, ...]
+    curves: tuple[Curve, ...]
+    profiles: tuple[ProfileRecord, ...]
+    findings: tuple[str, ...]
+    snippets: dict[str, str]
+    not_measured: tuple[str, ...]
+
+
+def config(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Nothing: it is made anew in every run."""
+    return {}
+
+
+def bundle(context: Context, fingerprint: str) -> Bundle:
+    """Write the bundle into ``context.out`` (the run folder's ``artifacts/``) and return the records."""
+    from edgekd import data
+
+    images = data.load(context.recipe.data)
+    found = context.read("evaluate", "metrics.json")
+    record = DataRecord(
+        source=_public(context.recipe.data.source), fingerprint=fingerprint, classes=images.classes,
+        train=len(images.train), val=len(images.val), test=len(images.test),
+        image_size=context.recipe.data.image_size, channels=images.channels,
+        mean=images.mean, std=images.std, license=images.license,
+    )  # fmt: skip
+    curves = tuple(
+        from_json(Curve, context.read(stage, "curve.json"))
+        for stage in ("teacher", "student_alone", "distill", "quantize")
+        if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
+    )
+    models = [*_networks(context, found, curves), *_artifacts(context, found)]
+    profiles, findings, missing = _profiles(context)
+    snippets = {}
+    if any(model.role == "artifact" for model in models):
+        whole = _samples(context, images)
+        for model in models:
+            if model.role == "artifact" and model.path is not None:
+                text = snippet(model, record, whole)
+                snippets[model.name] = text
+                (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
+    _manifest(context, record, models)
+    return Bundle(record, tuple(models), curves, profiles, findings, snippets, missing)
+
+
+def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:
+    """The networks in torch, and their weights as safetensors."""
+    recipe = context.recipe
+    rows = (
+        ("teacher", "teacher", "teacher", "teacher"),
+        ("student_alone", "baseline", "student_alone", "student"),
+        ("distilled", "student", "distill", "student"),
+        ("qat", "student", "quantize", "student"),
+    )
+    validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
+    models = []
+    for name, role, stage, part in rows:
+        if name not in found:
+            continue
+        value = found[name]
+        path, sha256, size = None, None, None
+        given = name == "teacher" and recipe.teacher is not None and recipe.teacher.train is None
+        if name != "qat" and not given:
+            path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
+        metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
+        if name in validation:
+            metrics.append(Metrics("val", _val_count(context), validation[name]))
+        precision = "float32"
+        if name == "qat":
+            precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
+        elif name == "teacher" and recipe.teacher and recipe.teacher.train:
+            precision = recipe.teacher.train.save_dtype
+        size_of = found["distilled"] if name == "qat" else value
+        models.append(
+            ModelRecord(
+                name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
+                source=_public(getattr(recipe, part).model), path=path, sha256=sha256, bytes=size,
+                params=size_of["params"], macs=size_of["macs"], metrics=tuple(metrics),
+                float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == "qat" else (),
+            )
+        )  # fmt: skip
+    return models
+
+
+def _val_count(context: Context) -> int:
+    from edgekd import data
+
+    return len(data.load(context.recipe.data).val)
+
+
+def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
+    models = []
+    for stage in (name for name in context.inputs if name.startswith("export.")):
+        name = stage.removeprefix("export.")
+        exported = context.read(stage, "exported.json")
+        is_float = export.split(stage)[1]
+        copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
+        precision = "float32" if is_float else f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)"
+        models.append(
+            ModelRecord(
+                name=name, role="artifact", format=exported["format"], precision=precision,
+                source="distilled" if is_float else "qat", path=copies[0][0], sha256=copies[0][1],
+                bytes=exported["bytes"], params=found["distilled"]["params"], macs=found["distilled"]["macs"],
+                metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
+                parity=from_json(Parity, found[name]["parity"]),
+                float_ops=tuple(exported.get("float_ops", ())),
+                float_tensors=None if is_float else tuple(exported.get("float_tensors", ())),
+                inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),
+                outputs=tuple(from_json(TensorSpec, value) for value in exported["outputs"]),
+            )
+        )  # fmt: skip
+    return models
+
+
+def _profiles(context: Context) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
+    records: list[ProfileRecord] = []
+    findings: list[str] = []
+    missing: list[str] = []
+    for stage in (name for name in context.inputs if name.startswith("profile.")):
+        value = context.read(stage, "profile.json")
+        records += [from_json(ProfileRecord, record) for record in value["profiles"]]
+        findings += value["findings"]
+        missing += [f"{failure['model']} on {failure['device']}: {failure['reason']}" for failure in value["failures"]]
+        missing += value["notes"]
+    return tuple(records), tuple(findings), tuple(missing)
+
+
+def _samples(context: Context, images: DataSet) -> bool:
+    """Write samples.npz: uint8 images, labels, and each artifact's logits. Returns whether it is the whole test split."""
+    import numpy as np
+
+    test = images.test
+    whole = len(test) * test.images[0].nbytes <= SAMPLE_BYTES
+    count = len(test) if whole else min(SAMPLES_OF_LARGE, len(test))
+    logits = {
+        f"logits_{name}": np.load(context.inputs["evaluate"] / f"{name}.npy")[:count]
+        for name in (stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export."))
+    }
+    np.savez_compressed(
+        context.out / "samples.npz",
+        allow_pickle=False,
+        images=np.stack([test.images[i] for i in range(count)]),
+        labels=test.labels[:count],
+        **logits,
+    )
+    return whole
+
+
+def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -> None:
+    from edgekd.models import file_sha256
+    from edgekd.rundir import to_json
+
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(context.out.iterdir())
+        if path.is_file()
+    }
+    preprocessing = {
+        "order": "float32(image) / 255, minus mean, divided by std, per channel; grey images repeated to all channels",
+        "mean": record.mean, "std": record.std, "channels": record.channels, "image_size": record.image_size,
+    }  # fmt: skip
+    artifacts = [to_json(model) for model in models if model.role == "artifact"]
+    value = {
+        "schema": 1,
+        "classes": record.classes,
+        "preprocessing": preprocessing,
+        "artifacts": artifacts,
+        "files": files,
+    }
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    (context.out / "manifest.json").write_text(text, encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> tuple[str, str, int]:
+    """Copy a file into the bundle; returns (path relative to the run folder, sha256, bytes)."""
+    from edgekd.models import file_sha256
+
+    shutil.copyfile(source, target)
+    return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
+
+
+def _public(source: str) -> str:
+    """A source without the folders of this machine: ``/home/me/net.py:Net`` → ``net.py:Net``."""
+    kind, colon, rest = source.partition(":")
+    if "/" in kind:
+        return f"{Path(kind).name}{colon}{rest}"
+    return f"{kind}{colon}{Path(rest).name}" if "/" in rest else source

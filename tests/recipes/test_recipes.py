@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekd import loading
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES, f"no recipe under {FOLDER}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_recipe_loads(path: Path) -> None:
+    loaded = loading.load(path)
+    assert loaded.name == path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_its_lock_replays(path: Path, tmp_path: Path) -> None:
+    loaded = loading.load(path)
+    lock = tmp_path / "recipe.lock.yaml"
+    lock.write_text(loading.lock_text(loaded), encoding="utf-8")
+    again = loading.load(lock)
+    assert again.recipe == loaded.recipe
+    assert again.name == loaded.name
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_it_names_the_schema_for_editors(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=./schema.json\n")
+
+
+def test_the_schema_for_editors_is_up_to_date() -> None:
+    written = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
+    assert written == loading.json_schema(), "run: edgekd schema"

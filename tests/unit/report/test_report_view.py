@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sample
+
+from edgekd.report import facts, view
+from edgekd.report.page import Cell, Page, Table
+from edgekd.rundir import GateRecord, Metrics, ModelRecord, RunResult
+
+ORDER = (
+    "models",
+    "pareto",
+    "accuracy",
+    "device",
+    "findings",
+    "parity",
+    "training",
+    "artifacts",
+    "provenance",
+    "not-measured",
+)
+
+
+def table(page: Page, section: str, caption: str = "") -> Table:
+    tables = [block for block in page.section(section).blocks if isinstance(block, Table)]
+    return next(one for one in tables if caption in one.caption)
+
+
+def column(found: Table, label: str) -> dict[str, Cell]:
+    index = next(i for i, head in enumerate(found.columns) if head.label.startswith(label))
+    return {row[0].text: row[index] for row in found.rows}
+
+
+def without_profiles(result: RunResult) -> RunResult:
+    return replace(result, profiles=())
+
+
+def test_sections_come_in_the_promised_order() -> None:
+    for result in (sample.good(), sample.bad(), sample.empty()):
+        assert tuple(section.id for section in view.build(result).sections) == ORDER
+
+
+def test_the_headline_is_the_fastest_int8_file_against_float_onnx() -> None:
+    page = view.build(sample.good())
+    assert page.subject == "OpenVINO int8, the fastest int8 artifact on host; changes are against ONNX float32."
+    assert [(n.value, n.unit, n.delta) for n in page.numbers] == [
+        ("91.2", "%", "0.24 points lower"),
+        ("0.373", "ms", "2.34× faster"),
+        ("118", "MiB", "77.2 % more"),
+        ("0.561", "MiB", "2.90× smaller"),
+    ]
+
+
+def test_a_file_that_fails_its_gates_is_not_the_headline_while_another_passes() -> None:
+    result = sample.good()
+    gates = (*result.gates, GateRecord("top1", "openvino", ">= 0.95", 0.912, "fail"))
+    page = view.build(replace(result, gates=gates, verdict="fail"))
+    assert page.subject.startswith("ONNX int8, the fastest int8 artifact on host that fails no gate")
+
+
+def test_overlapping_intervals_show_no_difference() -> None:
+    result = sample.good()
+    base = next(p for p in result.profiles if p.model == "onnx_float")
+    latency = replace(base.latency_ms, p50=0.371, ci=(0.368, 0.375))
+    close = tuple(replace(p, latency_ms=latency) if p is base else p for p in result.profiles)
+    assert view.build(replace(result, profiles=close)).numbers[1].delta == "no difference shown"
+
+
+def test_untrusted_figures_say_so_wherever_they_stand() -> None:
+    page = view.build(sample.bad())
+    assert page.numbers[1].flag == "untrusted"
+    assert column(table(page, "models"), "p50")["ONNX int8"].note == "△ untrusted"
+    assert column(table(page, "device", "Why to believe"), "Verdict")["ONNX int8"].text == "untrusted"
+    assert any(
+        "spread 9.1 % over 5 %" in value for b in page.section("device").blocks for _, value in getattr(b, "pairs", ())
+    )
+
+
+def test_emulated_times_never_reach_the_headline_or_the_pareto() -> None:
+    result = sample.bad()
+    page = view.build(replace(result, profiles=tuple(p for p in result.profiles if p.emulated)))
+    assert page.numbers[1].value == "not measured"
+    assert "only emulated devices" in page.section("pareto").missing
+    assert "pi4 (emulated): not to be quoted" in [
+        getattr(block, "title", "") for block in page.section("device").blocks
+    ]
+
+
+def test_what_was_not_measured_is_never_zero() -> None:
+    page = view.build(without_profiles(sample.good()))
+    assert [n.value for n in page.numbers[1:3]] == ["not measured", "not measured"]
+    assert column(table(page, "models"), "p50")["ONNX int8"].text == "not measured"
+    assert column(table(page, "models"), "p50")["Teacher"].text == "—"
+    listed = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
+    assert "On the device: No artifact was profiled on a device." in listed
+
+
+def test_every_section_without_data_is_listed() -> None:
+    page = view.build(sample.empty())
+    silent = [section.title for section in page.sections if section.missing]
+    listed = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
+    assert len(silent) == 7
+    assert all(any(item.startswith(title) for item in listed) for title in silent)
+
+
+def test_artifacts_that_were_not_written_keep_their_rows() -> None:
+    page = view.build(sample.bad())
+    models = table(page, "models")
+    assert column(models, "Gates")["TFLite int8"].text == "failed"
+    assert column(models, "Model")["TFLite int8"].note == "not written: stage export-tflite failed"
+    assert column(models, "Gates")["OpenVINO int8"].text == "failed"
+    assert "TFLite int8 was not written: stage export-tflite failed" in page.verdict.failures
+    assert "OpenVINO int8 was not written" in page.verdict.failures
+
+
+def test_the_verdict_counts_gates_and_tells_each_failure() -> None:
+    verdict = view.build(sample.bad()).verdict
+    assert (verdict.word, verdict.tone) == ("Fail", "bad")
+    assert verdict.sentence == "Of 5 gates, 2 failed, 1 could not be trusted and 1 not measured."
+    assert verdict.failures[0] == "ONNX int8: Accuracy drop is 2.70 points (limit ≤ 1 points)"
+    assert verdict.failures[1] == "ONNX int8: Top-1 agreement is 96.12000 % (limit ≥ 96.12004 %)"
+    assert view.build(sample.good()).verdict.sentence == "All 15 gates passed."
+    assert view.build(sample.empty()).verdict.gates is None
+
+
+def test_gates_with_the_same_name_and_other_limits_are_other_rows() -> None:
+    gates = tuple(GateRecord("latency_p50_ms", "onnx", f"<= {n}", 1.0, "pass", f"pi{n}") for n in (4, 5))
+    found = view.build(replace(sample.good(), gates=gates)).verdict.gates
+    assert found is not None
+    assert [row[0].text for row in found.rows] == ["Latency p50 on pi4", "Latency p50 on pi5"]
+
+
+def test_where_accuracy_went_names_what_each_step_is_compared_with() -> None:
+    section = view.build(sample.good()).section("accuracy")
+    told = getattr(section.blocks[0], "told", "")
+    assert "Student alone 90.1 % (−3.16 points against Teacher)" in told
+    assert "TFLite int8 91.2 % (−0.02 points against QAT int8 (torch))" in told
+    assert section.lead.startswith("Distillation gained 1.33 points, int8 training cost 0.23 and the int8 files differ")
+
+
+def test_float_operations_are_listed_with_their_reasons() -> None:
+    section = view.build(sample.bad()).section("parity")
+    items = [item for block in section.blocks for item in getattr(block, "items", ())]
+    assert items[0] == "ONNX int8: HardSwish at features.1.conv: no int8 kernel in XNNPACK"
+
+
+def test_a_float_only_recipe_has_a_headline_too() -> None:
+    model = ModelRecord("onnx", "artifact", "onnx", "float32", path="artifacts/a.onnx", bytes=2**20,
+                        metrics=(Metrics("test", 100, 0.9),))  # fmt: skip
+    recipe = {**sample.RECIPE, "quantize": None, "export": [{"format": "onnx"}]}
+    result = replace(sample.good(), recipe=recipe, models=(model,), profiles=(), gates=())
+    assert facts.not_written(result) == ()
+    page = view.build(result)
+    assert page.subject == "ONNX float32."
+    assert [n.delta for n in page.numbers] == ["", "", "", ""]
+    assert page.numbers[3].value == "1.00"
