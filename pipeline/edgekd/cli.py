@@ -58,7 +58,7 @@ def cli() -> None:
               help="Folder for run folders.")  # fmt: skip
 @click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
               help="GPUs (or CPU processes) to train on.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), default=None, help="Threads for torch.  [default: one a core, at most 4]")
+@click.option("--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]")
 @json_option
 @debug_option
 def run(

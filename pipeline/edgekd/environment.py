@@ -25,12 +25,12 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
     }
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
-    return found | ({"governor": governor} if governor else {}) | ({"gpu": gpu} if gpu else {})
+    return {**found, **({"governor": governor} if governor else {}), **({"gpu": gpu} if gpu else {})}
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,6 @@
 """Models: built by name or from the user's own file, weights read without unpickling, activations rewritten.
 
-With data.py the only module that knows torchvision and timm.
+With sources.py the only module that knows torchvision and timm.
 """
 
 from __future__ import annotations
@@ -17,40 +17,11 @@ from typing import TYPE_CHECKING, Any
 from edgekd.errors import CheckpointError, ModelError, UsageError, did_you_mean
 from edgekd.recipe import Data, Rewrite
 from edgekd.resources import find
+from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-
-def import_torchvision() -> Any:
-    """Import torchvision, also where its compiled operators cannot be loaded.
-
-    torchvision's wheel is built against the CUDA torch; beside a CPU-only torch it dies at import because ``nms`` has no
-    schema. edgekd needs no detection operators, so two schemas without an implementation are enough.
-    """
-    if "torchvision" not in sys.modules:
-        import torch
-
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in (
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        ):
-            try:
-                library.define(schema)
-            except RuntimeError:  # the compiled operators are there after all
-                break
-        _LIBRARIES.append(library)  # a Library that is collected takes its schemas with it
-    import torchvision
-    import torchvision.datasets
-    import torchvision.models.feature_extraction
-    import torchvision.transforms.v2
-
-    return torchvision
-
-
-_LIBRARIES: list[Any] = []
 
 
 def names(source: str) -> list[str]:
@@ -104,7 +75,7 @@ def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) ->
         raise ModelError(f"{source} returned {type(model).__name__}, not a torch.nn.Module", "return the network")
     for module in model.modules():
         if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
     _check_output(model, source, num_classes, data)
     return model
 

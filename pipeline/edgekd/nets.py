@@ -21,6 +21,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map N×width_in×H×W to N×width×H/stride×W/stride."""
         out: Tensor = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         result: Tensor = self.relu2(out + self.shortcut(x))
         return result
@@ -56,7 +57,10 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+        """Map N×3×S×S to N×num_classes."""
+        x = self.stem(x)
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            x = self.get_submodule(name)(x)
         logits: Tensor = self.head(self.flatten(self.pool(x)))
         return logits
 

@@ -112,7 +112,9 @@ class Bars:
 
             class Bar:
                 def advance(self, steps: int = 1, note: str = "") -> None:
-                    bars.update(number, advance=steps, **({"note": note} if note else {}))
+                    bars.advance(number, steps)
+                    if note:
+                        bars.update(number, note=note)
 
             yield Bar()
 

@@ -45,8 +45,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an artifact, run by its own runtime, is from ``reference`` (the torch int8 model; for a float file the torch float
-    model) over ``n`` labelled test images. Errors are of the output; ``*_lsb`` in steps of the output's scale.
+    """How far an artifact, run by its own runtime, is from its reference over ``n`` labelled test images.
+
+    ``reference`` is the torch int8 model, for a float file the torch float model. Errors are of the output; ``*_lsb`` in
+    steps of the output's scale.
     """
 
     reference: str
@@ -75,7 +77,7 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat``, ``onnx_float``, ``onnx``, ``tflite``, ``openvino``.
+        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat``, ``onnx_float``, ``onnx``, and so on.
         role: ``teacher``, ``baseline``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.

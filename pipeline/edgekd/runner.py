@@ -178,7 +178,7 @@ def _finish(
             name=loaded.name,
             run=folder.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=f"edgekd run {shlex.quote(str(Path(options.out.name) / loaded.name / folder.name / 'recipe.lock.yaml'))}",
+            command=f"edgekd run {shlex.quote(f'{options.out.name}/{loaded.name}/{folder.name}/recipe.lock.yaml')}",
             verdict="pass" if gates.passed(verdicts) and not lost else "fail",
             recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
             data=bundle.data,

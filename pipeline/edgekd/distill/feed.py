@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgekd.data import DataSet, Split
-from edgekd.models import import_torchvision
 from edgekd.recipe import Data
+from edgekd.vision import import_torchvision
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -100,4 +100,5 @@ class Normalize(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalize N×C×S×S; grey images are repeated to the recipe's channels."""
         x = (images.to(torch.float32) / 255 - self.mean) / self.std
-        return x.expand(-1, self.channels, -1, -1).contiguous()
+        # channels last: a training step of MobileNetV2 on a CPU takes half the time (benchmarks/memory_format.py)
+        return x.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)

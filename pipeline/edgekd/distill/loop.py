@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -93,6 +93,7 @@ def fit(
         seed: Decides order and augmentation.
         progress: Where to report.
         snapshot: How the weights are taken; the state_dict by default.
+        train_mode: False keeps the network in evaluation mode.
         freeze: What to do once in the middle.
 
     Raises:
@@ -100,13 +101,13 @@ def fit(
     """
     snapshot = snapshot or _state_dict
     started = time.monotonic()
-    pupil = Pupil(network, terms)
+    pupil = _channels_last(Pupil(network, terms))
     module, optimizer = fabric.setup(pupil, _optimizer(pupil, budget))
     batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed)
     feed: Any = fabric.setup_dataloaders(batches)
     normalize = fabric.to_device(Normalize(data))
     if teacher is not None:
-        teacher = fabric.to_device(teacher.eval().requires_grad_(False))
+        teacher = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
     steps = budget.epochs * len(feed)
@@ -185,6 +186,11 @@ def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: tor
         right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
     _set_mode(network, training)
     return right / len(split)
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    cast(Any, network).to(memory_format=torch.channels_last)  # torch's stubs lack this form
+    return network
 
 
 def _set_mode(network: nn.Module, training: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.errors import ModelError, did_you_mean
-from edgekd.models import import_torchvision
+from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -61,6 +61,7 @@ class Tapped(nn.Module):
             self.network = _extractor(network, {**wanted, logits: "logits"})
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return logits and the tapped features, in the order of the paths."""
         out: Any = self.network(x)
         return (out["logits"], *(out[name] for name in self.names)) if self.names else (out,)
 

@@ -45,7 +45,7 @@ class Terms(nn.Module):
         for loss in losses:
             if not loss.weight:
                 continue
-            same = sum(term.loss.kind == loss.kind for term in self.terms)
+            same = sum(before.loss.kind == loss.kind for before in self.terms)
             name = f"{loss.kind}_{same + 1}" if same else loss.kind
             pairs: tuple[Pair, ...] = ()
             if loss.needs_features:
@@ -58,9 +58,9 @@ class Terms(nn.Module):
                     if adapter is not None:
                         self.adapters[f"{name}_{index}"] = adapter
             self.terms += (Term(name, loss, pairs),)
-        pairs = tuple(p for term in self.terms for p in term.pairs)
-        self.student_paths = tuple(dict.fromkeys(p.student.path for p in pairs))
-        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in pairs))
+        taps = [p for term in self.terms for p in term.pairs]
+        self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
+        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
 
     @property
     def names(self) -> tuple[str, ...]:

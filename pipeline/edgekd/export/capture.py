@@ -35,11 +35,15 @@ def captured(log: Path | None, doing: str) -> Iterator[None]:
     target = Path(os.devnull) if log is None else log
     with target.open("a", encoding="utf-8", buffering=1) as stream:
         try:
-            with _redirected(stream.fileno()), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-                with warnings.catch_warnings():
-                    # Whatever the process makes of warnings: those of the converters belong into their log.
-                    warnings.simplefilter("default")
-                    yield
+            with (
+                _redirected(stream.fileno()),
+                contextlib.redirect_stdout(stream),
+                contextlib.redirect_stderr(stream),
+                warnings.catch_warnings(),
+            ):
+                # Whatever the process makes of warnings: those of the converters belong into their log.
+                warnings.simplefilter("default")
+                yield
         except EdgekdError:
             raise
         except Exception as error:  # converters raise anything

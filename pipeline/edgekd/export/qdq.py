@@ -5,7 +5,6 @@ Every pass keeps the numbers exactly as they were.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,55 +80,6 @@ def drop_zero_weight_offsets(model: onnx.ModelProto) -> None:
             item = constants.get(node.input[2])
             if item is not None and item.data_type == onnx.TensorProto.INT8 and not numpy_helper.to_array(item).any():
                 del node.input[2]
-
-
-def repeat_rounding(model: onnx.ModelProto) -> None:
-    """Write the rounding of a layer's output twice where an addition reads it, for OpenVINO.
-
-    OpenVINO runs convolution, rounding, addition and rounding as one primitive and leaves the first rounding out: one
-    value in six is then off by one step, and a MobileNetV2 by 1.4 steps of its logits in the mean. Of two equal
-    roundings in a row it leaves out the second, which changes nothing, and it still runs one primitive.
-
-    Args:
-        model: Changed in place.
-    """
-    graph = model.graph
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        if node.op_type == "Add":
-            for position, name in enumerate(node.input):
-                # A value that something else reads too is stored, and so rounded, in any case.
-                pair = _rounding_of_layer(producers, name) if readers[name] == 1 else None
-                if pair is not None:
-                    source, copies = name, []
-                    for original in pair:
-                        twin = onnx.NodeProto()
-                        twin.CopyFrom(original)
-                        twin.input[0] = source
-                        source = twin.output[0] = f"{original.output[0]}_again_{len(nodes)}"
-                        copies.append(twin)
-                    nodes += copies
-                    node.input[position] = source
-        nodes.append(node)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _rounding_of_layer(
-    producers: dict[str, onnx.NodeProto], name: str
-) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """Return the quantize and dequantize nodes between a layer and the value ``name``, if that is what makes it."""
-    dequantize = producers.get(name)
-    if dequantize is None or dequantize.op_type != _DEQUANTIZE:
-        return None
-    quantize = producers.get(dequantize.input[0])
-    if quantize is None or quantize.op_type != _QUANTIZE:
-        return None
-    layer = producers.get(quantize.input[0])
-    return (quantize, dequantize) if layer is not None and layer.op_type in _LAYERS else None
 
 
 def compact(model: onnx.ModelProto) -> None:

@@ -74,12 +74,11 @@ class _Onnx:
 
 class _Tflite:
     def __init__(self, path: Path, threads: int) -> None:
-        interpreter_class: Any
         try:
-            from ai_edge_litert.interpreter import Interpreter as interpreter_class
+            from ai_edge_litert import interpreter as runtime
         except ImportError:  # the only one that old devices have
-            from tflite_runtime.interpreter import Interpreter as interpreter_class
-        self._interpreter = interpreter_class(model_path=str(path), num_threads=threads)
+            from tflite_runtime import interpreter as runtime
+        self._interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]

@@ -13,13 +13,13 @@ from collections import Counter
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgekd.errors import QuantizeError
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _REMOVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity)
 _REMOVED_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
 
@@ -91,7 +91,7 @@ def _fold_norms(graph_module: fx.GraphModule) -> None:
     calls = Counter(node.target for node in graph_module.graph.nodes if node.op == "call_module")
     for node in list(graph_module.graph.nodes):
         norm = _module_of(graph_module, node)
-        if not isinstance(norm, _NORMS) or norm.running_mean is None or norm.running_var is None:
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
             continue  # without running statistics it normalises with the batch, which cannot be folded
         layer_node = node.args[0]
         layer = _module_of(graph_module, layer_node)
@@ -114,17 +114,17 @@ def _fold_norms(graph_module: fx.GraphModule) -> None:
             graph_module.graph.erase_node(node)
 
 
-def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
+def _fuse(layer: nn.Module, norm: _BatchNorm) -> nn.Module | None:
     if isinstance(layer, _CONVS):
-        return fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var]
+        return fuse_conv_bn_eval(layer, norm)
     if isinstance(layer, _TRANSPOSED):
-        return fuse_conv_bn_eval(layer, norm, transpose=True)  # type: ignore[type-var]
+        return fuse_conv_bn_eval(layer, norm, transpose=True)
     if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
         return fuse_linear_bn_eval(layer, norm)
     return None
 
 
-def _as_depthwise(norm: nn.Module) -> nn.Conv2d | None:
+def _as_depthwise(norm: _BatchNorm) -> nn.Conv2d | None:
     """Return the 1×1 depthwise convolution that scales and shifts each channel as ``norm`` does."""
     if not isinstance(norm, nn.BatchNorm2d):
         return None

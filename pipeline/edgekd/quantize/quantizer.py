@@ -209,7 +209,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         reason = _unsupported_selection(node)
         if reason:
             return reason
-        first, *others = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
+        first, *others = node.all_input_nodes  # one, or the operands of a concatenation
         shared = SharedQuantizationSpec((first, node))
         self._write(node, {first: self._input(first), **dict.fromkeys(others, shared)}, shared)
         if node.target in _SELECTS:
@@ -256,7 +256,8 @@ def logits_node(graph: fx.Graph) -> fx.Node:
     fx.node.map_arg(graph.output_node().args, leaves.append)
     codegen = graph._codegen
     if isinstance(codegen, fx.graph._PyTreeCodeGen):
-        names = codegen.pytree_info.out_spec.context
+        spec = codegen.pytree_info.out_spec
+        names = spec.context if spec is not None else None
         if isinstance(names, list) and "logits" in names:
             return leaves[names.index("logits")]
     return leaves[0]
@@ -290,7 +291,7 @@ def _fused_activation(node: fx.Node, live: set[fx.Node]) -> fx.Node | None:
 def _unsupported_clamp(node: fx.Node) -> str:
     if node.target is not aten.clamp.default:
         return ""
-    low, high = (list(node.args[1:]) + [None, None])[:2]
+    low, high = [*node.args[1:], None, None][:2]
     if (low, high) in _CLAMP_RANGES:
         return ""
     return f"clamp to [{low}, {high}] has no int8 operator"

@@ -57,7 +57,8 @@ def export(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
     # Both passes functionalise, so in-place activations are gone afterwards, aliases included.
-    return program.run_decompositions(dict(_DECOMPOSITIONS))
+    functional: ExportedProgram = program.run_decompositions(dict(_DECOMPOSITIONS))
+    return functional
 
 
 def _hardsigmoid(x: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def _hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
     return torch.clamp(x, low, high)
 
 
-def _adaptive_avg_pool2d(x: Tensor, size: list[int]) -> Tensor:
+def _adaptive_avg_pool2d(x: Tensor, size: list[int]) -> Any:
     height, width = int(x.shape[-2]), int(x.shape[-1])
     rows, columns = int(size[0]), int(size[1])
     if (rows, columns) == (height, width):

@@ -58,7 +58,7 @@ def _train(fabric: Any, context: Context) -> None:
         fabric, Tapped(model), Terms([task], model, None, models.example(recipe.data)), None,
         teacher.train, images, recipe.data,
         name="teacher", seed=recipe.seed, progress=context.progress,
-        snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[operator, union-attr]  # Tapped
+        snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[union-attr]  # Tapped
     )  # fmt: skip
     if fabric.global_rank == 0:
         dtype = getattr(torch, teacher.train.save_dtype)

@@ -51,7 +51,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         accelerator="cuda" if gpu else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun else context.devices,
         strategy=("ddp" if under_torchrun else "ddp_spawn") if several else "auto",
-        precision=precision,  # type: ignore[arg-type]  # Fabric lists the literals, ours are three of them
+        precision=precision,
     )
     if under_torchrun:
         fabric.launch()

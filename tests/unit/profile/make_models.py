@@ -23,8 +23,7 @@ class _Random(ortq.CalibrationDataReader):
 def _onnx(path):
     rng = np.random.default_rng(0)
     weights = [
-        numpy_helper.from_array(rng.normal(size=(o, i, 3, 3)).astype("float32"), n)
-        for n, i, o in (("w", 3, 8), ("v", 8, 4))
+        numpy_helper.from_array(rng.normal(size=(o, i, 3, 3)).astype("float32"), n) for n, i, o in (("w", 3, 8), ("v", 8, 4))
     ]
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], pads=[1] * 4),

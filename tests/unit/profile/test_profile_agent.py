@@ -46,9 +46,7 @@ def test_a_copy_answers_every_command_with_one_json_line(nets, tmp_path, runtime
 
 
 def test_a_refusal_is_an_answer(tmp_path):
-    lines = (
-        json.dumps({"command": "start", "runtime": "onnx", "path": str(tmp_path / "none.onnx"), "threads": 1}) + "\n"
-    )
+    lines = json.dumps({"command": "start", "runtime": "onnx", "path": str(tmp_path / "none.onnx"), "threads": 1}) + "\n"
     done = subprocess.run([sys.executable, "-P", SOURCE], input=lines, capture_output=True, text=True, check=True)
     assert "none.onnx" in json.loads(done.stdout)["error"]
 

@@ -90,9 +90,7 @@ def test_raw_samples_give_the_figures_again_and_the_order_moves(everything):
         mine = [line for line in lines if line["model"] == record.model]
         assert [line["round"] for line in mine] == [0, 1, 2]
         assert len({line["order"] for line in mine}) == 3
-        assert statistics.median([ms for line in mine for ms in line["samples_ms"]]) == pytest.approx(
-            record.latency_ms.p50
-        )
+        assert statistics.median([ms for line in mine for ms in line["samples_ms"]]) == pytest.approx(record.latency_ms.p50)
     assert [line["at_s"] for line in lines] == sorted(line["at_s"] for line in lines)
 
 
@@ -137,9 +135,7 @@ def test_a_silent_agent_is_killed_not_waited_for():
     agent = Host().spawn("onnx on host")
     os.kill(agent.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(
-            DeviceError, match=r"onnx on host: no answer within 0 s while warming up; the agent was killed"
-        ):
+        with pytest.raises(DeviceError, match=r"onnx on host: no answer within 0 s while warming up; the agent was killed"):
             agent.ask("warmup", 0.2, runs=1, ms=1)
     finally:
         agent.close()

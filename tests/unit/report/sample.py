@@ -166,9 +166,7 @@ def good() -> RunResult:
         network("teacher", "teacher", "torchvision:resnet18", "float32", 11_181_642, 37_120_000, 0.9361, 0.9327),
         network("student_alone", "baseline", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9048, 0.9011),
         network("distilled", "student", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9187, 0.9144),
-        network(
-            "qat", "student", "torchvision:mobilenet_v2", "int8 (7-bit weights)", 408_970, 1_310_000, 0.9172, 0.9121
-        ),
+        network("qat", "student", "torchvision:mobilenet_v2", "int8 (7-bit weights)", 408_970, 1_310_000, 0.9172, 0.9121),
         artifact(
             "onnx_float",
             "onnx",

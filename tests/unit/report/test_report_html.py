@@ -173,9 +173,7 @@ def test_text_has_contrast_in_light_and_dark() -> None:
     ]
     assert len(palettes) == 2
     for palette in palettes:
-        pairs = [
-            (name, ground) for name in ("ink", "soft", "good", "bad", "warn", "accent") for ground in ("bg", "panel")
-        ]
+        pairs = [(name, ground) for name in ("ink", "soft", "good", "bad", "warn", "accent") for ground in ("bg", "panel")]
         pairs += [(f"s{i}", "bg") for i in range(6)]
         pairs += [(name, f"{name}-bg") for name in ("good", "bad", "warn")]
         pairs += [("ink", f"{name}-bg") for name in ("good", "bad", "warn")]

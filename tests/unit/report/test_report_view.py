@@ -82,9 +82,7 @@ def test_emulated_times_never_reach_the_headline_or_the_pareto() -> None:
     page = view.build(replace(result, profiles=tuple(p for p in result.profiles if p.emulated)))
     assert page.numbers[1].value == "not measured"
     assert "only emulated devices" in page.section("pareto").missing
-    assert "pi4 (emulated): not to be quoted" in [
-        getattr(block, "title", "") for block in page.section("device").blocks
-    ]
+    assert "pi4 (emulated): not to be quoted" in [getattr(block, "title", "") for block in page.section("device").blocks]
 
 
 def test_what_was_not_measured_is_never_zero() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgekd.export.capture import captured
@@ -24,15 +27,17 @@ class OpenVinoExporter:
         with captured(options.log, f"writing {path.name}"):
             import openvino
 
-            from edgekd.export import ir, qdq
+            from edgekd.export import ir
 
             model, scale = onnx_format.build(source, options)
-            qdq.repeat_rounding(model)
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
                 intermediate = Path(folder) / "model.onnx"
                 intermediate.write_bytes(model.SerializeToString(deterministic=True))
-                converted = openvino.convert_model(intermediate)
+                with _telemetry_off():
+                    converted = openvino.convert_model(intermediate)
+            if options.precision == "int8":
+                ir.keep_roundings(converted)
             ir.share_ranges(converted)
             path.parent.mkdir(parents=True, exist_ok=True)
             # 16-bit storage would round the scales, and with them every value.
@@ -40,3 +45,17 @@ class OpenVinoExporter:
             ir.shorten(path)
             paths = (path, path.with_suffix(".bin"))
             return onnx_format.describe(model, "openvino", paths, source, options, scale)
+
+
+@contextmanager
+def _telemetry_off() -> Iterator[None]:
+    """Keep the converter from reporting home: its telemetry is on unless a file or this variable says otherwise."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before

@@ -1,0 +1,94 @@
+"""Each operator pattern, through each runtime, against the int8 graph run by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Residual, images, make_source
+from torch import Tensor, nn
+
+from edgekd.export import parity, runtimes
+from edgekd.export.exporter import Options
+from edgekd.registry import exporters
+
+
+class Fn(nn.Module):
+    """A convolution, a function of its output, and a head."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 8, size: int = 6) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.function = function
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.function(self.conv(x)))
+        return out
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid()
+        )
+        self.head = nn.Sequential(nn.Conv2d(8, 10, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        out: Tensor = self.head(self.gate(x) * x)
+        return out
+
+
+class Branches(nn.Module):
+    """Concatenates a narrow and a wide tensor, which have to share a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.wide = nn.Conv2d(3, 8, 1, 2)
+        nn.init.normal_(self.wide.weight, std=2.0)
+        self.head = nn.Sequential(nn.Conv2d(16, 10, 3), nn.Flatten(), nn.Linear(160, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.cat([self.narrow(x), self.wide(x)], 1))
+        return out
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "residual_relu": Residual,
+    "residual_relu6": lambda: Residual(nn.ReLU6),
+    "residual_silu": lambda: Residual(nn.SiLU),
+    "squeeze_excite": SqueezeExcite,
+    "concatenation": Branches,
+    "pools": lambda: Fn(lambda x: nn.functional.avg_pool2d(nn.functional.max_pool2d(x, 3, 1, 1), 2), size=3),
+    "moves": lambda: Fn(
+        lambda x: nn.functional.pad(x.permute(0, 1, 3, 2)[:, :, 1:5, :].reshape(-1, 8, 6, 4), (1, 1)), size=6
+    ),
+    "sigmoid_gate": lambda: Fn(lambda x: torch.sigmoid(x) * x.tanh()),
+    "softmax": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(200, 10), nn.Softmax(1)),
+}
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("net", NETS)
+def test_runtime_computes_what_torch_computes(net: str, format: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = make_source(NETS[net]())
+    assert source.float_ops == ()
+    exporter = exporters.get(format)()
+    exported = exporter.export(source, tmp_path / f"model{exporter.suffix}", Options(log=tmp_path / "log"))
+    inputs = images(64, seed=9)
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(inputs).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], format), inputs.numpy())
+    assert exported.output_scale
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.mean_lsb <= 0.05
+    assert found.max_lsb <= 2.01
+    if format == "tflite":
+        assert exported.float_tensors == ()
