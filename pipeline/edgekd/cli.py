@@ -167,7 +167,7 @@ def _rows(what: str) -> list[tuple[str, str]]:
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
     if what == "data":
         return [(source, text) for source, text in zip(recipe.DATA_SOURCES, (
-            "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, from the Debian package dataset-fashion-mnist",
+            "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
             "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
             "train/CLASS/*.png and test/CLASS/*.png", "x_train, y_train, x_test, y_test",
         ), strict=True)]  # fmt: skip

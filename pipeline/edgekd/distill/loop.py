@@ -108,7 +108,7 @@ def fit(
     normalize = fabric.to_device(Normalize(data))
     if teacher is not None:
         teacher = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(budget.ema), use_buffers=True) if budget.ema else None
+    average = AveragedModel(network, multi_avg_fn=_decay(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
     steps = budget.epochs * len(feed)
     schedule = _schedule(budget, len(feed))
@@ -186,6 +186,11 @@ def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: tor
         right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
     _set_mode(network, training)
     return right / len(split)
+
+
+def _decay(share: float) -> Any:
+    function: Any = get_ema_multi_avg_fn  # torch has no types for it
+    return function(share)
 
 
 def _channels_last(network: nn.Module) -> nn.Module:

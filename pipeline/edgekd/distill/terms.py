@@ -40,12 +40,12 @@ class Terms(nn.Module):
 
     def __init__(self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor) -> None:
         super().__init__()
-        self.terms: tuple[Term, ...] = ()
+        found: list[Term] = []
         self.adapters = nn.ModuleDict()
         for loss in losses:
             if not loss.weight:
                 continue
-            same = sum(before.loss.kind == loss.kind for before in self.terms)
+            same = sum(before.loss.kind == loss.kind for before in found)
             name = f"{loss.kind}_{same + 1}" if same else loss.kind
             pairs: tuple[Pair, ...] = ()
             if loss.needs_features:
@@ -57,7 +57,8 @@ class Terms(nn.Module):
                     adapter = cast(FeatureLoss, loss).adapter(ours.shape[0], theirs.shape[0])
                     if adapter is not None:
                         self.adapters[f"{name}_{index}"] = adapter
-            self.terms += (Term(name, loss, pairs),)
+            found.append(Term(name, loss, pairs))
+        self.terms = tuple(found)
         taps = [p for term in self.terms for p in term.pairs]
         self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
         self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
