@@ -76,14 +76,13 @@ def fit(
     seed: int,
     progress: Progress,
     snapshot: Callable[[nn.Module], State] | None = None,
-    train_mode: bool = True,
     freeze: Freeze | None = None,
 ) -> Fitted:
     """Train ``network``.
 
     Args:
         fabric: Device, precision and processes.
-        network: Returns ``(logits, *features)``; trained in place, in train mode unless ``train_mode`` is False.
+        network: Returns ``(logits, *features)``; trained in place.
         terms: The loss.
         teacher: Returns ``(logits, *features)`` for the terms, or None.
         budget: Epochs, optimizer, schedule.
@@ -93,7 +92,6 @@ def fit(
         seed: Decides order and augmentation.
         progress: Where to report.
         snapshot: How the weights are taken; the state_dict by default.
-        train_mode: False keeps the network in evaluation mode.
         freeze: What to do once in the middle.
 
     Raises:
@@ -118,7 +116,7 @@ def fit(
     with progress.task(name, steps) as task:
         for epoch in range(budget.epochs):
             augmented.epoch = sampler.epoch = epoch
-            module.train(train_mode)
+            module.train()
             sums, right, seen = torch.zeros(len(terms.names)), 0, 0
             for images, labels in feed:
                 if step == freeze_step and freeze:
@@ -178,13 +176,13 @@ def fit(
 def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
     """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
     training = network.training
-    _set_mode(network, False)
+    network.eval()
     right = 0
     for images, labels in split.batches():
         outputs = network(normalize(torch.from_numpy(images).to(device)))
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
-    _set_mode(network, training)
+    network.train(training)
     return right / len(split)
 
 
@@ -196,11 +194,6 @@ def _decay(share: float) -> Any:
 def _channels_last(network: nn.Module) -> nn.Module:
     cast(Any, network).to(memory_format=torch.channels_last)  # torch's stubs lack this form
     return network
-
-
-def _set_mode(network: nn.Module, training: bool) -> None:
-    for module in network.modules():  # a graph from torch.export refuses .train() and .eval() on itself
-        module.training = training
 
 
 def _state_dict(network: nn.Module) -> State:

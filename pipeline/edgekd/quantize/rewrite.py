@@ -125,10 +125,14 @@ def _drop_no_ops(graph_module: fx.GraphModule) -> None:
 
 
 def _make_shapes_static(graph_module: fx.GraphModule) -> None:
-    """Write -1 for the one symbolic size of a reshape, so that no shape arithmetic reaches a runtime."""
+    """Write reshapes with -1 for a symbolic size, so that no shape arithmetic reaches a runtime.
+
+    A view needs values in memory order, which a graph turned to NHWC does not have; a reshape copies where it must.
+    """
     for node in _calls(graph_module):
         if node.target not in (aten.view.default, aten.reshape.default):
             continue
+        node.target = aten.reshape.default
         shape = node.args[1]
         assert isinstance(shape, (list, tuple))
         symbolic = [size for size in shape if isinstance(size, fx.Node)]
