@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import loading
+from edgekd import loading, plan
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
@@ -39,3 +39,14 @@ def test_it_names_the_schema_for_editors(path: Path) -> None:
 def test_the_schema_for_editors_is_up_to_date() -> None:
     written = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
     assert written == loading.json_schema(), "run: edgekd schema"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_it_plans(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))
+    steps = plan.make(loading.load(path))
+    blocked = {step.name: step.reason for step in steps if step.status == "blocked"}
+    if "dataset-fashion-mnist" in str(blocked):
+        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    assert not blocked
+    assert steps[-1].name == "package"

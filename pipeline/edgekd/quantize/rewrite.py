@@ -49,6 +49,7 @@ def export(model: nn.Module, example: Tensor) -> fx.GraphModule:
     _drop_no_ops(graph_module)
     _make_shapes_static(graph_module)
     _turn_scalars_into_constants(graph_module)
+    _turn_pools_into_convolutions(graph_module)
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
     graph_module.recompile()
@@ -130,7 +131,7 @@ def _make_shapes_static(graph_module: fx.GraphModule) -> None:
     A view needs values in memory order, which a graph turned to NHWC does not have; a reshape copies where it must.
     """
     for node in _calls(graph_module):
-        if node.target not in (aten.view.default, aten.reshape.default):
+        if node.target not in (aten.view.default, aten._unsafe_view.default, aten.reshape.default):
             continue
         node.target = aten.reshape.default
         shape = node.args[1]
@@ -163,3 +164,39 @@ def _turn_scalars_into_constants(graph_module: fx.GraphModule) -> None:
             constant = graph_module.graph.get_attr(name)
         constant.meta["val"] = node.meta["val"].new_empty(())
         node.args = (node.args[0], constant)
+
+
+def _turn_pools_into_convolutions(graph_module: fx.GraphModule) -> None:
+    """Write average pooling as a depthwise convolution with equal weights.
+
+    The mean of four integers lies half-way between two of them one time in four, int8 pooling must keep the scale of its
+    input, and every runtime breaks such ties its own way. A convolution has a scale of its own, and ties are rare.
+    Windows that are not all of one size stay as they are.
+    """
+    count = 0
+    for node in _calls(graph_module):
+        if node.target is not aten.avg_pool2d.default:
+            continue
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        kernel, stride, padding, ceil, include_padding, divisor = _pool_arguments(node)
+        if ceil or divisor is not None or (any(padding) and not include_padding):
+            continue
+        channels = int(x.meta["val"].shape[1])
+        name = f"pool_{count}"
+        count += 1
+        graph_module.register_buffer(name, torch.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1])))
+        with graph_module.graph.inserting_before(node):
+            weight = graph_module.graph.get_attr(name)
+        weight.meta["val"] = x.meta["val"].new_empty((channels, 1, *kernel))
+        node.target = aten.conv2d.default
+        node.args = (x, weight, None, stride, padding, [1, 1], channels)
+
+
+def _pool_arguments(node: fx.Node) -> tuple[list[int], list[int], list[int], bool, bool, int | None]:
+    given: list[Any] = list(node.args[1:])
+    defaults: list[Any] = [None, [], [0, 0], False, True, None]
+    kernel, stride, padding, ceil, include_padding, divisor = given + defaults[len(given) :]
+    kernel = list(kernel) * 2 if len(kernel) == 1 else list(kernel)
+    stride = list(stride) or kernel
+    return kernel, stride * 2 if len(stride) == 1 else stride, list(padding), ceil, include_padding, divisor

@@ -18,7 +18,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.distill is not None
     return {
         **training.model_config(recipe, "student"),
-        "train": recipe.distill.model_dump(mode="json"),
+        "distill": recipe.distill.model_dump(mode="json"),
         "seed": recipe.seed,
     }
 

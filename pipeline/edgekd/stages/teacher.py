@@ -17,7 +17,8 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.teacher is not None
     value = training.model_config(recipe, "teacher")
     if recipe.teacher.train:
-        value |= {"train": recipe.teacher.train.model_dump(mode="json"), "seed": recipe.seed}
+        value["teacher"]["train"] = recipe.teacher.train.model_dump(mode="json")
+        value["seed"] = recipe.seed
     return value
 
 

@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
 def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
-    """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained."""
+    """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained, named as in the recipe."""
     from edgekd.models import file_sha256, source_key, weights_path
 
     part = getattr(recipe, role)
@@ -29,7 +29,7 @@ def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
         value["weights"] = file_sha256(weights_path(part.weights))
     if role == "student":
         value["rewrite"] = part.rewrite.model_dump(mode="json")
-    return value
+    return {role: value}
 
 
 def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]) -> None:

@@ -1,0 +1,164 @@
+"""The whole chain for real: recipe in, proven int8 files and a report out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.e2e.conftest import Run
+
+from edgekd import rundir
+
+pytestmark = pytest.mark.e2e
+
+INT8 = ("onnx", "tflite", "openvino")
+FLOAT = ("onnx_float", "tflite_float", "openvino_float")
+
+
+def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
+    result = rundir.read(chain.folder)
+    assert result.verdict == "pass"
+    assert {model.name for model in result.models} == {"teacher", "student_alone", "distilled", "qat", *INT8, *FLOAT}
+    assert all(model.top1() is not None for model in result.models)
+    assert {profile.model for profile in result.profiles} == {*INT8, *FLOAT}
+    assert [stage.name for stage in result.stages][-2:] == ["profile.host", "package"]
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_an_int8_file_is_the_torch_int8_model(chain: Run, name: str) -> None:
+    model = rundir.read(chain.folder).model(name)
+    assert model is not None
+    assert model.parity is not None
+    assert model.parity.reference == "qat"
+    assert model.parity.n == 500
+    assert model.parity.top1_agreement >= 0.995
+    assert model.parity.p99_lsb is not None
+    assert model.parity.p99_lsb <= 2
+    assert model.float_ops == ()
+
+
+def test_tflite_holds_no_float_tensor(chain: Run) -> None:
+    model = rundir.read(chain.folder).model("tflite")
+    assert model is not None
+    assert model.float_tensors == ()
+    assert model.inputs[0].dtype == model.outputs[0].dtype == "int8"
+
+
+def test_int8_files_are_small(chain: Run) -> None:
+    result = rundir.read(chain.folder)
+    float32 = result.model("onnx_float")
+    assert float32 is not None
+    assert float32.bytes is not None
+    for name in INT8:
+        model = result.model(name)
+        assert model is not None
+        assert model.bytes is not None
+        assert model.bytes <= 0.30 * float32.bytes
+
+
+@pytest.mark.parametrize("name", [*INT8, *FLOAT])
+def test_a_load_snippet_reproduces_the_accuracy(chain: Run, name: str) -> None:
+    """In a Python that has the one runtime and numpy, and not edgekd."""
+    model = rundir.read(chain.folder).model(name)
+    assert model is not None
+    done = subprocess.run(
+        [sys.executable, f"load_{name}.py"], cwd=chain.folder / "artifacts", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"top-1 {model.top1():.4f}"
+
+
+def test_the_manifest_hashes_every_file(chain: Run) -> None:
+    artifacts = chain.folder / "artifacts"
+    files = json.loads((artifacts / "manifest.json").read_text())["files"]
+    assert {*files, "manifest.json", "MODEL_CARD.md"} == {path.name for path in artifacts.iterdir()}
+    for name, facts in files.items():
+        assert hashlib.sha256((artifacts / name).read_bytes()).hexdigest() == facts["sha256"]
+
+
+def test_expected_outputs_travel_with_the_samples(chain: Run) -> None:
+    with np.load(chain.folder / "artifacts" / "samples.npz", allow_pickle=False) as samples:
+        assert samples["images"].shape == (500, 1, 32, 32)
+        for name in INT8:
+            top1 = float((samples[f"logits_{name}"].argmax(1) == samples["labels"]).mean())
+            model = rundir.read(chain.folder).model(name)
+            assert model is not None
+            assert top1 == model.top1()
+
+
+def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:
+    """The student comes out clean: no wrapper, no prefix."""
+    import torch
+    from safetensors.torch import load_file
+
+    from edgekd.vision import import_torchvision
+
+    model = import_torchvision().models.mobilenet_v2(num_classes=10, width_mult=0.35)
+    model.load_state_dict(load_file(chain.folder / "artifacts" / "distilled.safetensors"))
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_second_run_only_profiles_and_gives_the_same_files(chain: Run) -> None:
+    done = chain.cli("run", "small.yaml", "--json")
+    again = json.loads(done.stdout)
+    status = {stage["name"]: stage["status"] for stage in again["run"]["stages"]}
+    assert {name for name, value in status.items() if value == "ran"} == {"profile.host", "package"}
+    first = {model.name: model.sha256 for model in rundir.read(chain.folder).models}
+    assert {model["name"]: model.get("sha256") for model in again["run"]["models"]} == first
+
+
+def test_the_lock_replays_the_run(chain: Run) -> None:
+    steps = json.loads(chain.cli("plan", str(chain.folder / "recipe.lock.yaml"), "--json").stdout)
+    keys = {stage.name: stage.key for stage in rundir.read(chain.folder).stages}
+    assert {step["stage"]: step["key"] for step in steps} == keys
+    assert {step["status"] for step in steps if step["stage"] not in ("profile.host", "package")} == {"cached"}
+
+
+def test_a_change_runs_only_what_it_touches(chain: Run) -> None:
+    steps = json.loads(chain.cli("plan", "small.yaml", "--set", "quantize.epochs=1", "--json").stdout)
+    status = {step["stage"]: step["status"] for step in steps}
+    assert status["distill"] == status["teacher"] == status["student_alone"] == status["export.onnx_float"] == "cached"
+    assert status["quantize"] == status["export.onnx"] == status["evaluate"] == "run"
+    reasons = {step["stage"]: step["reason"] for step in steps}
+    assert reasons["quantize"] == "quantize.epochs 2 → 1"
+    assert reasons["export.tflite"] == "quantize runs"
+
+
+def test_nothing_but_lines_when_not_a_terminal(chain: Run) -> None:
+    assert "\x1b" not in chain.stderr
+    assert "\r" not in chain.stderr
+    assert "fitnet: features.1 (8 ch) ← layer1 (8 ch) at 16×16" in chain.stderr
+    assert "[1/13] teacher: never ran" in chain.stderr
+
+
+def test_the_same_seed_gives_the_same_bytes(chain: Run, tmp_path: Path) -> None:
+    """Another cache, so that everything is trained and exported again."""
+    from tests.e2e.conftest import Cli
+
+    fresh = Cli(chain.cli.folder, tmp_path / "cache")
+    short = ("--set", "distill.epochs=1", "--set", "distill.warmup_epochs=0", "--set", "quantize.epochs=1",
+             "--set", "teacher.train.epochs=1", "--set", "profile=null", "--set", "baselines=[]")  # fmt: skip
+    results = []
+    for cli, out in ((chain.cli, "a"), (fresh, "b")):
+        done = cli("run", "small.yaml", "--json", "--out", str(tmp_path / out), *short, code=None)
+        results.append(json.loads(done.stdout)["run"]["models"])
+    assert [model.get("sha256") for model in results[0]] == [model.get("sha256") for model in results[1]]
+    assert sum("sha256" in model for model in results[0]) >= 7
+
+
+def test_the_gate_decides_the_exit_code(chain: Run) -> None:
+    done = chain.cli("run", "small.yaml", "--set", "gates.top1.min=0.999", "--set", "profile=null", code=1)
+    assert "gate top1 of onnx failed" in done.stderr
+    assert "FAIL" in done.stdout
+
+
+def test_report_is_written_again_from_run_json(chain: Run) -> None:
+    page = chain.folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    chain.cli("report", str(chain.folder))
+    assert page.read_bytes() == before
