@@ -14,7 +14,7 @@ from edgekd import rundir
 
 pytestmark = pytest.mark.e2e
 
-NET = '''\
+NET = """\
 from blocks import block
 from torch import nn
 
@@ -27,15 +27,15 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.head(self.features(x).mean((2, 3)))
-'''
+"""
 
-BLOCKS = '''\
+BLOCKS = """\
 from torch import nn
 
 
 def block(a, b):
     return nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
-'''
+"""
 
 RECIPE = """\
 edgekd: 1
@@ -70,9 +70,7 @@ def test_own_net_and_an_image_folder(tmp_path: Path, mini: dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("student", ["resnet18", "mobilenet_v3_small"])
-def test_another_torchvision_student(
-    tmp_path: Path, student: str, small_data: Callable[[Path, int, int], None]
-) -> None:
+def test_another_torchvision_student(tmp_path: Path, student: str, small_data: Callable[[Path, int, int], None]) -> None:
     """The shipped recipe with another student and less data; 3 epochs on 1,000 images are enough for logits that differ."""
     small_data(tmp_path / "data.npz", 1000, 300)
     cli = Cli(tmp_path, tmp_path / "cache")

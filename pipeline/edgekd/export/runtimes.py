@@ -5,7 +5,6 @@ Layout and integer inputs are the session's business, so that the same arrays go
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ExportError, did_you_mean
+from edgekd.export import telemetry
 
 Array = NDArray[np.float32]
 
@@ -56,9 +56,7 @@ def run_all(session: Session, inputs: Array) -> Array:
 
 class _Onnx:
     def __init__(self, path: Path, threads: int) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import
-        import onnxruntime
-
+        onnxruntime = telemetry.import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -92,8 +90,7 @@ class _Tflite:
 
 class _OpenVino:
     def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
+        self._openvino = telemetry.import_openvino()
         # Without the hint some processors compute in 16 bits, silently.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -101,19 +98,13 @@ class _OpenVino:
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        model = openvino.Core().compile_model(str(path), "CPU", settings)
+        model = self._openvino.Core().compile_model(str(path), "CPU", settings)
         self._request = model.create_infer_request()
 
     def run(self, x: Array) -> Array:
-        self._request.set_input_tensor(_openvino_tensor(x))
+        self._request.set_input_tensor(self._openvino.Tensor(np.ascontiguousarray(x)))
         self._request.infer()
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
-
-
-def _openvino_tensor(x: Array) -> Any:
-    import openvino
-
-    return openvino.Tensor(np.ascontiguousarray(x))
 
 
 def _to_integers(x: Array, details: Any) -> NDArray[Any]:

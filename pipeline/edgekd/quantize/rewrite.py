@@ -94,10 +94,15 @@ def _adaptive_avg_pool2d(x: Tensor, size: list[int]) -> Any:
     return NotImplemented  # windows of unequal sizes: no runtime has it in int8
 
 
+def _pad(x: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Any:
+    return aten.constant_pad_nd(x, pad, value or 0.0) if mode == "constant" else NotImplemented
+
+
 _DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.hardsigmoid.default: _hardsigmoid,
     aten.hardswish.default: _hardswish,
     aten.silu.default: _silu,
+    aten.pad.default: _pad,
     aten.relu6.default: _relu6,
     aten.hardtanh.default: _hardtanh,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
@@ -120,9 +125,17 @@ def _calls(graph_module: fx.GraphModule) -> list[fx.Node]:
 
 def _drop_no_ops(graph_module: fx.GraphModule) -> None:
     for node in _calls(graph_module):
-        if node.target in _NO_OPS:
+        if node.target in _NO_OPS or _is_whole_slice(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             graph_module.graph.erase_node(node)
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    if node.target is not aten.slice.Tensor:
+        return False
+    value, source = node.meta["val"], node.args[0]
+    assert isinstance(source, fx.Node)
+    return bool(tuple(value.shape) == tuple(source.meta["val"].shape) and (len(node.args) < 5 or node.args[4] == 1))
 
 
 def _make_shapes_static(graph_module: fx.GraphModule) -> None:

@@ -1,43 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
 
 from edgekd.export.exporter import Source
-from edgekd.quantize import qat
-
-torch.set_num_threads(1)
-
-
-def images(count: int, size: int = 12, seed: int = 1) -> Tensor:
-    """Smooth random images, (count, 3, size, size): neighbours are alike, as in photographs."""
-    noise = torch.randn(count, 3, size // 2, size // 2, generator=torch.Generator().manual_seed(seed))
-    return nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
-
-
-def make_source(net: nn.Module, size: int = 12, weight_bits: qat.WeightBits = 8) -> Source:
-    """An int8 source from ranges of a few batches."""
-    torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.normal_(module.running_mean)
-    net.eval()
-    prepared = qat.prepare(net, images(1, size), weight_bits=weight_bits)
-    with torch.no_grad():
-        for seed in range(2, 5):
-            prepared.module(images(16, size, seed))
-    qat.freeze_observers(prepared.module)
-    return Source(
-        net,
-        images(1, size),
-        lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights),
-        prepared.float_ops,
-    )
+from tests.unit.export.nets import Residual, make_source
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +12,3 @@ def small_source() -> Source:
     """A net with the operators of a residual network."""
     torch.manual_seed(0)
     return make_source(Residual())
-
-
-class Residual(nn.Module):
-    def __init__(self, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), activation())
-        self.branch = nn.Sequential(
-            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False),
-            nn.BatchNorm2d(16),
-            activation(),
-            nn.Conv2d(16, 16, 1, bias=False),
-            nn.BatchNorm2d(16),
-        )
-        self.activation = activation()
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(16, 10))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        out: Tensor = self.head(self.activation(x + self.branch(x)))
-        return out

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sample
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from tests.unit.report import sample
 
 from edgekd.report import html
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sample
 import yaml
 from rich.console import Console
+from tests.unit.report import sample
 
 from edgekd.report import card, markdown, terminal
 from edgekd.rundir import RunResult

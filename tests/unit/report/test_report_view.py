@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import sample
+from tests.unit.report import sample
 
 from edgekd.report import facts, view
 from edgekd.report.page import Cell, Page, Table

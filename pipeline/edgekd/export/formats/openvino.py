@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from edgekd.export import telemetry
 from edgekd.export.capture import captured
 from edgekd.export.exporter import Exported, Options, Source, require_float_io
 from edgekd.export.formats import onnx as onnx_format
@@ -25,16 +23,15 @@ class OpenVinoExporter:
         """Write ``path`` and the ``.bin`` of the same name; see ``Exporter``."""
         require_float_io(options, "openvino")
         with captured(options.log, f"writing {path.name}"):
-            import openvino
-
             from edgekd.export import ir
 
+            openvino = telemetry.import_openvino()
             model, scale = onnx_format.build(source, options)
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
                 intermediate = Path(folder) / "model.onnx"
                 intermediate.write_bytes(model.SerializeToString(deterministic=True))
-                with _telemetry_off():
+                with telemetry.off():
                     converted = openvino.convert_model(intermediate)
             if options.precision == "int8":
                 ir.keep_roundings(converted)
@@ -45,17 +42,3 @@ class OpenVinoExporter:
             ir.shorten(path)
             paths = (path, path.with_suffix(".bin"))
             return onnx_format.describe(model, "openvino", paths, source, options, scale)
-
-
-@contextmanager
-def _telemetry_off() -> Iterator[None]:
-    """Keep the converter from reporting home: its telemetry is on unless a file or this variable says otherwise."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
