@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,6 @@ from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Data
 from edgekd.sources import Images
-
-if TYPE_CHECKING:
-    pass
 
 SPLIT_SEED = 0  # the validation split is the same for every seed of a recipe, so that seeds can be compared
 
@@ -80,6 +78,13 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
     raw = sources.read(data, progress or Silent())
     y_train, y_test = (_labels(y, len(x), raw.classes, name, data.source) for name, x, y in (
         ("train", raw.train, raw.y_train), ("test", raw.test, raw.y_test)))  # fmt: skip
+    channels = len(raw.train[0]), len(raw.test[0])
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"{data.source}: the train images have {channels[0]} channel{'s' * (channels[0] > 1)} and the test images "
+            f"{channels[1]}",
+            "give both the same channels",
+        )
     kept, held_out = stratified(y_train, data.val_fraction)
     if not len(held_out):
         raise DataError(
@@ -130,7 +135,7 @@ def fingerprint(data: Data) -> str:
         digest.update(f"{rest} {version('torchvision')}".encode())
     else:
         for name, path in sources.files(kind, rest):
-            digest.update(name.encode() + b"\0")
+            digest.update(os.fsencode(name) + b"\0")
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -148,7 +153,7 @@ def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, sou
     if len(wrong):
         raise DataError(
             f"{source}: the label of {split} image {wrong[0]} is {y[wrong[0]]}; there are {len(classes)} classes "
-            f"(0 to {len(classes) - 1}), {len(wrong)} labels are outside",
+            f"(0 to {len(classes) - 1}); labels outside of them: {len(wrong)}",
             "correct the labels",
         )
     if split == "train":

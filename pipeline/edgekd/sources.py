@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         DataError: The file is missing, truncated or of another format.
     """
     try:
-        with gzip.open(existing(path), "rb") as file:
+        with gzip.open(path, "rb") as file:
             raw = file.read()
         magic, *_ = struct.unpack(">HBB", raw[:4])
         kind, rank = raw[2], raw[3]
@@ -117,7 +117,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         if magic or kind != 8:
             raise ValueError("not an IDX file of uint8")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (EOFError, OSError, ValueError, struct.error, IndexError) as error:
+    except (EOFError, OSError, ValueError, struct.error, zlib.error, IndexError) as error:
         raise DataError(f"{path} cannot be read: {error}", "install dataset-fashion-mnist again") from error
 
 
@@ -145,15 +145,27 @@ def _npz(path: Path, data: Data, hint: str, license: str = "") -> Raw:
     try:
         with np.load(existing(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise DataError(f"{path} cannot be read: {error}", hint) from error
     missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
-    highest = max((int(arrays[y].max()) for y in ("y_train", "y_test") if arrays[y].size), default=0)
-    names = arrays.get("classes", np.arange(highest + 1))
+    names = arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
     return _from_arrays(arrays, data, tuple(str(name) for name in names), license, str(path))
+
+
+def _class_count(path: Path, y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
+    """Classes of an archive that does not name them: as many as the highest label says."""
+    highest = max((int(y.max()) for y in (y_train, y_test) if y.size and y.dtype.kind in "iu"), default=0)
+    if y_train.size and highest >= y_train.size:  # before a name is made for each of what may be billions
+        raise DataError(
+            f"{path}: the highest label is {highest}, and there are {y_train.size} training images",
+            "number the labels from 0 without gaps",
+        )
+    return highest + 1 if y_train.size else 1
 
 
 def _from_arrays(

@@ -55,7 +55,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
     )
     if under_torchrun:
         fabric.launch()
-        work(fabric, context)
+        _in_process(fabric, context, work)
         fabric.barrier()
     else:
         fabric.launch(_in_process, context, work)

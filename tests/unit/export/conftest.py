@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.unit.export.nets import Residual, make_source
 
 from edgekd.export.exporter import Source
-from tests.unit.export.nets import Residual, make_source
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.export.conftest import Residual, images, make_source
+from tests.unit.export.nets import Residual, images, make_source
 from torch import Tensor, nn
 
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Options
 from edgekd.registry import exporters
-from tests.unit.export.nets import Residual, images, make_source
 
 
 class Fn(nn.Module):

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.unit.export.nets import Residual, images
 from torch import Tensor, fx, nn
 
 from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize import qat
 from edgekd.quantize.quantizer import warn_of_float_ops
-from tests.unit.export.nets import Residual, images
 
 
 class Tapped(nn.Module):
@@ -193,5 +193,6 @@ def test_shared_scale_covers_the_widest_tensor() -> None:
         for seed in range(10):
             module(images(8, seed=seed))
         x = images(8, seed=3)
-        scale, _ = qat.output_scale(module)
-        assert (module(x) - net(x)).abs().max() <= 2 * scale, "the wide tensor was clipped"
+        expected = net(x)
+        # A plain moving average ends between the two ranges, a third below the wide one.
+        assert (module(x) - expected).abs().max() <= 0.1 * expected.abs().max(), "the wide tensor was clipped"

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or fills the user's cache."""
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def make_arrays(train: int = 80, test: int = 16, classes: int = 4, size: int = 16, channels: int = 0) -> dict[str, Any]:
+    """uint8 noise with a bright bar where the class says: small, and it can be learnt. channels 0: N×H×W."""
+    random = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", train), ("test", test)):
+        y = np.arange(count) % classes
+        x = random.integers(0, 60, (count, size, size) + ((channels,) if channels else ()), np.uint8)
+        step = size // classes
+        for image, label in zip(x, y, strict=True):
+            image[label * step : (label + 1) * step] += 150
+        arrays |= {f"x_{split}": x, f"y_{split}": y}
+    return arrays
+
+
+@pytest.fixture
+def arrays() -> Callable[..., dict[str, Any]]:
+    return make_arrays
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., str]:
+    """Write an archive and return its recipe source; ``changes`` replace arrays, None leaves one out."""
+
+    def write(name: str = "data.npz", changes: dict[str, Any] | None = None, **sizes: int) -> str:
+        content = make_arrays(**sizes) | (changes or {})
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{key: value for key, value in content.items() if value is not None})
+        return f"npz:{path}"
+
+    return write

@@ -1,0 +1,139 @@
+"""What the written files promise: names, types, sizes, and the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.unit.export.nets import images
+
+from edgekd.errors import ExportError
+from edgekd.export import parity, runtimes
+from edgekd.export.exporter import Exported, Options, Source, TensorInfo
+from edgekd.registry import exporters
+
+FORMATS = ["onnx", "tflite", "openvino"]
+
+
+def export(source: Source, format: str, folder: Path, **options: str) -> Exported:
+    exporter = exporters.get(format)()  # type: ignore[operator]
+    return exporter.export(source, folder / f"model{exporter.suffix}", Options(log=folder / "log", **options))
+
+
+def digests(exported: Exported) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in exported.paths]
+
+
+def test_listing_formats_imports_no_runtime() -> None:
+    script = (
+        "import sys; from edgekd.registry import exporters; print(*exporters.names())\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'litert_torch', 'ai_edge_litert'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    root = Path(__file__).parents[3] / "pipeline"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == sorted(FORMATS)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_ends_are_float_and_named(small_source: Source, format: str, tmp_path: Path) -> None:
+    exported = export(small_source, format, tmp_path)
+    shape, layout = ((1, 12, 12, 3), "NHWC") if format == "tflite" else ((1, 3, 12, 12), "NCHW")
+    assert exported.inputs == (TensorInfo("input", shape, "float32", layout),)
+    assert exported.outputs == (TensorInfo("logits", (1, 10), "float32", "NC"),)
+    assert exported.bytes == sum(path.stat().st_size for path in exported.paths)
+    assert exported.float_tensors == ()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_bytes_are_the_same_in_every_process(small_source: Source, format: str, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; import torch\n"
+        "from tests.unit.export.nets import Residual, make_source\n"
+        "from tests.unit.export.test_files import digests, export\n"
+        "torch.manual_seed(0)\n"
+        "print(*digests(export(make_source(Residual()), sys.argv[1], Path(sys.argv[2]))))"
+    )
+    root = Path(__file__).parents[3]
+    environment = {"PYTHONPATH": f"{root / 'pipeline'}:{root}", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, format, str(tmp_path / "a folder of another name")],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == digests(export(small_source, format, tmp_path))
+
+
+def test_no_path_of_this_machine_is_in_a_file(small_source: Source, tmp_path: Path) -> None:
+    for format in FORMATS:
+        for path in export(small_source, format, tmp_path).paths:
+            content = path.read_bytes()
+            assert str(tmp_path).encode() not in content
+            assert b"site-packages" not in content
+            assert b"pkg.torch" not in content
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_float_file_is_the_float_model(small_source: Source, format: str, tmp_path: Path) -> None:
+    exported = export(small_source, format, tmp_path, precision="float32")
+    assert exported.output_scale is None
+    inputs = images(4)
+    with torch.no_grad():
+        expected = small_source.model(inputs).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], format), inputs.numpy())
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+def test_integer_ends_of_tflite(small_source: Source, tmp_path: Path) -> None:
+    exported = export(small_source, "tflite", tmp_path, io="int8")
+    graph = small_source.int8(fold_weights=True)
+    (given,), (taken,) = exported.inputs, exported.outputs
+    assert (given.name, given.dtype, taken.name, taken.dtype) == ("input", "int8", "logits", "int8")
+    assert taken.scale == pytest.approx(exported.output_scale)
+    inputs = images(32)
+    with torch.no_grad():
+        reference = graph(inputs).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), inputs.numpy())
+    assert exported.output_scale
+    assert parity.compare(reference, output, exported.output_scale).max_lsb <= 1.01
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_integer_ends_elsewhere_are_refused(small_source: Source, format: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"{format} files take and give float32"):
+        export(small_source, format, tmp_path, io="int8")
+
+
+def test_int8_without_a_quantized_graph_is_refused(small_source: Source, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the model was not quantized"):
+        export(Source(small_source.model, small_source.example), "onnx", tmp_path)
+
+
+def test_failure_is_one_sentence_and_the_log_has_the_rest(tmp_path: Path) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no kernel for this\nand more text")
+
+    with pytest.raises(ExportError) as caught:
+        export(Source(Broken().eval(), images(1)), "onnx", tmp_path, precision="float32")
+    assert caught.value.message.startswith("writing model.onnx failed: ")
+    assert "\n" not in caught.value.message
+    assert str(tmp_path / "log") in caught.value.hint
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_loading_what_is_not_a_model(tmp_path: Path) -> None:
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(b"not a model")
+    with pytest.raises(ExportError, match=r"model\.onnx cannot be loaded"):
+        runtimes.load(damaged, "onnx")
+    with pytest.raises(ExportError, match="there is no model at"):
+        runtimes.load(tmp_path / "absent.tflite", "tflite")
+    with pytest.raises(ExportError, match="did you mean tflite"):
+        runtimes.load(damaged, "tflit")
