@@ -51,6 +51,9 @@ def lookup(key: str) -> tuple[Entry | None, str]:
 
     Returns:
         The entry, or None with the reason: empty if there is none, else what is damaged.
+
+    Raises:
+        StorageError: The cache cannot be read.
     """
     path = _entry(key)
     try:
@@ -62,7 +65,9 @@ def lookup(key: str) -> tuple[Entry | None, str]:
         return Entry(path, float(info["seconds"])), ""
     except FileNotFoundError as error:
         return None, f"{error.filename} is missing" if path.exists() else ""
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None, f"{path / KEY_FILE} is damaged"
 
 

@@ -64,7 +64,7 @@ def cli() -> None:
 def run(
     recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
 ) -> int:
-    from edgekd import runner
+    from edgekd import runner, torchrun
     from edgekd.loading import load
     from edgekd.progress import for_stream
 
@@ -73,6 +73,9 @@ def run(
     # OpenMP's threads spin while they wait; on a busy machine that is several times slower than to sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    if torchrun.rank():
+        torchrun.follow(loaded, threads)
+        return int(ExitCode.OK)
     outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads))
     if as_json:
         click.echo(json.dumps(runner.result_of(outcome), ensure_ascii=False))

@@ -136,8 +136,11 @@ def fingerprint(data: Data) -> str:
     else:
         for name, path in sources.files(kind, rest):
             digest.update(os.fsencode(name) + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}", "correct data.source") from error
     return digest.hexdigest()
 
 

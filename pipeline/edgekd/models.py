@@ -10,13 +10,14 @@ import hashlib
 import importlib.util
 import pickle
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.errors import CheckpointError, ModelError, UsageError, did_you_mean
+from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
 from edgekd.recipe import Data, Rewrite
-from edgekd.resources import find
+from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) ->
             model = _own(Path(kind), name)(**keywords)
     except TypeError as error:
         raise ModelError(f"{source} cannot be built with {keywords}: {error}", "correct its args") from error
-    except (ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
+    except EdgekdError:
+        raise
+    except Exception as error:  # whatever the builder raises, the user's own among them
         raise ModelError(f"{source} cannot be built: {error}", "correct its args or the file") from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{source} returned {type(model).__name__}, not a torch.nn.Module", "return the network")
@@ -106,7 +109,9 @@ def weights_path(weights: str) -> Path:
         try:
             return find("assets", weights.removeprefix("edgekd:") + ".safetensors")
         except UsageError as error:
-            raise CheckpointError(f"no weights {weights!r} ship with edgekd", error.hint) from error
+            shipped = [name.removesuffix(".safetensors") for name in available("assets") if name.endswith(".safetensors")]
+            hint = f"allowed: {', '.join(f'edgekd:{name}' for name in shipped) or 'none'}, or a file"
+            raise CheckpointError(f"no weights {weights!r} ship with edgekd", hint) from error
     return _existing_file(Path(weights), CheckpointError)
 
 
@@ -123,7 +128,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read then fails below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds Python objects, not only tensors; loading it could run code, so edgekd does not",
@@ -145,7 +152,7 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
     Args:
         model: The network to fill.
         path: Checkpoint.
-        other_head: Leave out tensors of another shape (a head for other classes) instead of failing.
+        other_head: Leave out the one module whose tensors have another shape (a head for other classes).
 
     Returns:
         Names left out.
@@ -162,7 +169,8 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
                  (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
         raise CheckpointError(f"{path} does not fit the model: {'; '.join(parts)}", "correct model, args or weights")
     other = [name for name, value in state.items() if value.shape != own[name].shape]
-    if other and not other_head:
+    heads = {name.rpartition(".")[0] for name in other}
+    if other and not (other_head and len(heads) == 1):  # more than one module is another network, not another head
         name = other[0]
         raise CheckpointError(
             f"{path} does not fit the model: {name} is {tuple(state[name].shape)} in the file and "
@@ -257,7 +265,7 @@ def _own(path: Path, name: str) -> Any:
     sys.path.insert(0, str(path.parent))  # so that it can import its neighbours, as a script can
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises is theirs to read
+    except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
         raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the file") from error
     finally:
         sys.path.remove(str(path.parent))

@@ -6,6 +6,7 @@ Needs no torch: what decides a stage is the recipe, the keys of its inputs, the 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -138,18 +139,18 @@ def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], run
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    """What differs between the last time and now, as ``train.epochs 8 → 6``; the first two differences."""
+    """What differs between the last time and now, as ``distill.epochs 8 → 6``; the first two differences."""
     if before is None:
         return "never ran"
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     if not names:
         return "its result is no longer in the cache"
-    names.sort(key=lambda name: name.startswith("inputs."))  # a change of its own says more than one upstream
+    names = [name for name in names if not name.startswith("inputs.")] or names  # its own change says more than one upstream
     shown = [
-        f"{name.removeprefix('config.')} {_short(old.get(name))} → {_short(new.get(name))}"
-        if not name.startswith(("inputs.", "data"))
-        else f"{name} changed"
+        f"{name.removeprefix('config.')} changed"
+        if name.startswith(("inputs.", "data")) or _is_hash(new.get(name))
+        else f"{name.removeprefix('config.')} {_short(old.get(name))} → {_short(new.get(name))}"
         for name in names[:2]
     ]
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -185,6 +186,10 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(part, f"{prefix}[{index}]")
     else:
         yield prefix, list(value) if isinstance(value, tuple) else value
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"[0-9a-f]{64}", value) is not None
 
 
 def _short(value: Any) -> str:

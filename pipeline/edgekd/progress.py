@@ -53,10 +53,14 @@ class Lines:
         self._stream = stream or sys.stderr
         self._every = every
 
+    def __reduce__(self) -> tuple[type[Lines], tuple[None, float]]:
+        return Lines, (None, self._every)  # a stream stays in its process; a training process has its own stderr
+
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:
         """Open a task."""
         task = _LineTask(self, name, total, self._every)
+        self.say(f"  {name}: started")
         yield task
         self.say(f"  {name}: done in {_duration(time.monotonic() - task.started)}{task.note and f', {task.note}'}")
 
@@ -76,7 +80,7 @@ class _LineTask:
         self._done += steps
         self.note = note or self.note
         now = time.monotonic()
-        if now - self._spoken >= self._every and self._done < self._total:
+        if now - self._spoken >= self._every and 0 < self._done < self._total:
             self._spoken = now
             left = (now - self.started) / self._done * (self._total - self._done)
             share = f"{100 * self._done // self._total} %"
@@ -103,6 +107,9 @@ class Bars:
             TextColumn("{task.fields[note]}"),
         )
         self._rich = RichProgress
+
+    def __reduce__(self) -> tuple[type[Bars], tuple[()]]:
+        return Bars, ()  # a training process has its own terminal
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:

@@ -350,5 +350,5 @@ def read(folder: Path) -> RunResult:
         return from_json(RunResult, value)
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", "give a run folder, such as reports/mobilenet/latest") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not a run.json: {error!r}", "run the recipe again") from error

@@ -143,7 +143,8 @@ def _fashion_mnist(data: Data) -> Raw:
 
 def _npz(path: Path, data: Data, hint: str, license: str = "") -> Raw:
     try:
-        with np.load(existing(path), allow_pickle=False) as file:
+        # opened here: np.load leaves a file open that it cannot read
+        with existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except DataError:
         raise
@@ -196,12 +197,20 @@ def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _decoder(data: Data, open_image: Callable[[int], Image.Image]) -> Callable[[int], NDArray[np.uint8]]:
     def decode(index: int) -> NDArray[np.uint8]:
-        image = open_image(index).convert("L" if data.channels == 1 else "RGB")
-        pixels = np.asarray(image)
+        pixels = np.asarray(_eight_bit(open_image(index)).convert("L" if data.channels == 1 else "RGB"))
         resized: NDArray[np.uint8] = _resized(np.atleast_3d(pixels).transpose(2, 0, 1)[None], data.image_size)[0]
         return resized
 
     return decode
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Prepare an image for ``convert``, which clips 16-bit pixels to white and warns of a palette with transparency."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
 
 
 def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data: Data, name: str,
@@ -218,7 +227,7 @@ def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     existing(root)
     splits: dict[str, tuple[Images, NDArray[np.int64]]] = {}
@@ -248,7 +257,7 @@ def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
                 with Image.open(path) as image:
                     image.load()
                     return image
-            except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            except Exception as error:  # PIL raises many kinds for a damaged file
                 raise DataError(f"{path} is not a readable image: {error}", "replace it or remove it") from error
 
         images = _kept_in_memory(len(files), _decoder(data, open_image), data, split, progress)

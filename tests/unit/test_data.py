@@ -137,10 +137,10 @@ WRONG = {
                 "the train split has 80 images and labels of shape (79,) and type int64",
                 "give one integer label for each image"),
     "negative": ({"y_train": np.arange(80) % 4 - 1},
-                 "the label of train image 0 is -1; there are 4 classes (0 to 3), 20 labels are outside",
+                 "the label of train image 0 is -1; there are 4 classes (0 to 3); labels outside of them: 20",
                  "correct the labels"),
     "more than classes": ({"classes": np.array(["a", "b", "c"])},
-                          "the label of train image 3 is 3; there are 3 classes (0 to 2), 20 labels are outside",
+                          "the label of train image 3 is 3; there are 3 classes (0 to 2); labels outside of them: 20",
                           "correct the labels"),
     "only in test": ({"y_test": np.arange(16) % 4 + 1},
                      "no training image of class 4 (4)",
@@ -262,3 +262,9 @@ def test_fingerprint_of_any_file_name(tmp_path: Path) -> None:
     path = root / "train" / "ant" / "0.png"
     path.rename(path.with_name(os.fsdecode(b"caf\xe9.png")))
     assert told(root) != before
+
+
+def test_fingerprint_of_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        data.fingerprint(Data(source=f"npz:{tmp_path}"))
+    assert str(caught.value) == f"{tmp_path} cannot be read: Is a directory\n  → correct data.source"

@@ -21,7 +21,7 @@ from edgekd.data import DataSet, Split
 from edgekd.distill.feed import Normalize, loader
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
-from edgekd.progress import Progress
+from edgekd.progress import Progress, Silent
 from edgekd.recipe import Data, Train
 from edgekd.rundir import Curve
 
@@ -103,6 +103,12 @@ def fit(
     module, optimizer = fabric.setup(pupil, _optimizer(pupil, budget))
     batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed)
     feed: Any = fabric.setup_dataloaders(batches)
+    if not len(feed):
+        raise TrainingError(
+            f"{name}: {len(data.train)} training images are less than one batch of {budget.batch_size} for each of "
+            f"{fabric.world_size} processes",
+            "lower batch_size or --devices",
+        )
     normalize = fabric.to_device(Normalize(data))
     if teacher is not None:
         teacher = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
@@ -113,7 +119,7 @@ def fit(
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
     rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
     best, best_epoch, step = _copy(snapshot(kept)), -1, 0
-    with progress.task(name, steps) as task:
+    with (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task:
         for epoch in range(budget.epochs):
             augmented.epoch = sampler.epoch = epoch
             module.train()

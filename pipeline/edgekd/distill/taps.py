@@ -43,31 +43,37 @@ class Tapped(nn.Module):
     def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
         super().__init__()
         self.network: nn.Module = network
-        self.names: tuple[str, ...] = ()
+        self._nodes: dict[bool, tuple[str, ...]] = {}  # by mode: what is returned, logits first
         if paths:
-            nodes = node_names(network)
-            unknown = [path for path in paths if not any(n == path or n.startswith(f"{path}.") for n in nodes)]
-            if unknown:
-                modules = {name for name, _ in network.named_modules() if name}
-                raise ModelError(
-                    f"there is no layer {unknown[0]!r} in {type(network).__name__}",
-                    did_you_mean(unknown[0], modules if len(modules) < 40 else sorted(modules)[:40]),
-                )
-            self.names = tuple(f"tap{index}" for index in range(len(paths)))
-            wanted = dict(zip(paths, self.names, strict=True))
-            logits = nodes[-1]
-            if logits in wanted:
-                raise ModelError(f"layer {logits!r} is the output itself", "choose an earlier layer")
-            self.network = _extractor(network, {**wanted, logits: "logits"})
+            train, evaluation = node_names(network)
+            self._nodes = {True: _resolved(network, paths, train), False: _resolved(network, paths, evaluation)}
+            self.network = _extractor(network, self._nodes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return logits and the tapped features, in the order of the paths."""
         out: Any = self.network(x)
-        return (out["logits"], *(out[name] for name in self.names)) if self.names else (out,)
+        return tuple(out[node] for node in self._nodes[self.training]) if self._nodes else (out,)
 
 
-def node_names(network: nn.Module) -> list[str]:
-    """Names of all nodes of the traced network, in order; the last one is the output.
+def _resolved(network: nn.Module, paths: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
+    """The node that gives the logits, and for each path the last node inside it: two paths may end in one node."""
+    found = [nodes[-1]]
+    for path in paths:
+        inside = [node for node in nodes if node == path or node.startswith(f"{path}.")]
+        if not inside:
+            modules = {name for name, _ in network.named_modules() if name}
+            raise ModelError(
+                f"there is no layer {path!r} in {type(network).__name__}",
+                did_you_mean(path, modules if len(modules) < 40 else sorted(modules)[:40]),
+            )
+        if inside[-1] == nodes[-1]:
+            raise ModelError(f"layer {path!r} is the output itself", "choose an earlier layer")
+        found.append(inside[-1])
+    return tuple(found)
+
+
+def node_names(network: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of all nodes of the network traced in train mode and in eval mode, in order; the last one is the output.
 
     Raises:
         ModelError: The network cannot be traced.
@@ -76,13 +82,13 @@ def node_names(network: nn.Module) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the two modes differ wherever there is dropout: expected
         try:
-            train, _ = extraction.get_graph_node_names(network)
+            train, evaluation = extraction.get_graph_node_names(network)
         except Exception as error:  # whatever the user's forward meets in a tracer
             raise ModelError(
                 f"{type(network).__name__} cannot be traced, so no feature can be taken from it: {error}",
                 "feature losses need a forward without data-dependent control flow; kd needs no features",
             ) from error
-    return list(train)
+    return list(train), list(evaluation)
 
 
 def layers(network: nn.Module, example: Tensor) -> list[Layer]:
@@ -98,9 +104,10 @@ def layers(network: nn.Module, example: Tensor) -> list[Layer]:
     class Shapes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            if n.op != "placeholder" and isinstance(value, Tensor) and value.ndim == 4:
-                for path in _enclosing(tracer.node_to_qualname.get(n, ""), modules):
-                    found.pop(path, None)  # the last node inside a module is its output
+            name = "" if n.op in {"placeholder", "output"} else tracer.node_to_qualname.get(n, "")
+            for path in _enclosing(name, modules):
+                found.pop(path, None)  # the last node inside a module is its output
+                if isinstance(value, Tensor) and value.ndim == 4:
                     found[path] = Layer(path, (value.shape[1], value.shape[2], value.shape[3]))
             return value
 
@@ -117,10 +124,10 @@ def _enclosing(path: str, modules: set[str]) -> list[str]:
     return [prefix for prefix in prefixes if prefix in modules]
 
 
-def _extractor(network: nn.Module, wanted: dict[str, str]) -> GraphModule:
+def _extractor(network: nn.Module, nodes: dict[bool, tuple[str, ...]]) -> GraphModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         extractor: GraphModule = import_torchvision().models.feature_extraction.create_feature_extractor(
-            network, return_nodes=wanted
+            network, train_return_nodes=list(nodes[True]), eval_return_nodes=list(nodes[False])
         )
     return extractor

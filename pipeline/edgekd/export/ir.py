@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 _INDENT = re.compile(r">\s+<")
+_LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)(\w+)"')
+_TENSOR_NAMES = re.compile(r' names="(?!input"|logits")[^"]*"')
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
 # What may stand between a layer and the rounding of its result, and is one with them.
 _FUSED = {"Add", "Clamp", "Relu", "ReLU"}
@@ -61,8 +63,14 @@ def share_ranges(model: Any) -> None:
 
 
 def shorten(path: Path) -> None:
-    """Rewrite an ``.xml`` without its indentation, which is a quarter of it."""
-    path.write_text(_INDENT.sub("><", path.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite an ``.xml`` without indentation and generated names; both ends keep theirs.
+
+    Indentation is a quarter of the file, and the names count all nodes that the process ever made, so they would differ
+    from one export to the next.
+    """
+    text = _INDENT.sub("><", path.read_text(encoding="utf-8"))
+    text = _LAYER.sub(r'<layer id="\1" name="\2_\1" type="\2"', text)
+    path.write_text(_TENSOR_NAMES.sub("", text), encoding="utf-8")
 
 
 def _rounds_a_layer(node: Any) -> bool:

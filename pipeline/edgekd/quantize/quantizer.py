@@ -138,7 +138,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         for node in model.graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
                 continue
-            reason = self._annotate_node(node, live)
+            rule = _RULES.get(node.target)
+            reason = rule(self, node, live) if rule else f"no int8 rule for {node.target}"
             if reason:
                 float_ops.append(f"{node.name}: {reason}")
         self.float_ops = tuple(float_ops)
@@ -159,12 +160,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
                 if type(observer) is MovingAverageMinMaxObserver:
                     fake_quantize.activation_post_process = HoldingMinMaxObserver.like(observer)
 
-    def _annotate_node(self, node: fx.Node, live: set[fx.Node]) -> str:
-        """Annotate one node; return why not, or nothing."""
-        rule = _RULES.get(node.target)
-        if rule is None:
-            return f"no int8 rule for {node.target}"
-        return rule(self, node, live)
+    # Each rule annotates one node, or returns why it cannot.
 
     def _weighted(self, node: fx.Node, live: set[fx.Node]) -> str:
         x, weight = node.args[0], node.args[1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.errors import EdgekdError, TrainingError
 from edgekd.recipe import Recipe, Train
 from edgekd.rundir import to_json
 from edgekd.stages.context import Context
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgekd.distill.loop import Fitted
 
+_FAILURE = "failure.json"
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -53,17 +57,29 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         strategy=("ddp" if under_torchrun else "ddp_spawn") if several else "auto",
         precision=precision,
     )
+    part = partial(_in_process, context=context, work=work)
     if under_torchrun:
         fabric.launch()
-        _in_process(fabric, context, work)
+        part(fabric)
         fabric.barrier()
-    else:
-        fabric.launch(_in_process, context, work)
+        return
+    try:
+        fabric.launch(part)
+    except Exception as error:
+        told = context.out / _FAILURE
+        if not told.exists():
+            raise
+        raise TrainingError(**json.loads(told.read_text(encoding="utf-8"))) from error
 
 
 def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
     seed(context.recipe.seed, context.threads)
-    work(fabric, context)
+    try:
+        work(fabric, context)
+    except EdgekdError as error:
+        if context.devices > 1:  # its words would drown in the traceback that comes back from a process
+            (context.out / _FAILURE).write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
+        raise
 
 
 def seed(value: int, threads: int) -> None:

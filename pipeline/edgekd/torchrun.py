@@ -1,0 +1,61 @@
+"""``torchrun --nproc-per-node N -m edgekd run RECIPE``: process 0 runs the recipe, the others train along with it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from pathlib import Path
+
+from edgekd import cache, plan
+from edgekd.loading import Loaded
+from edgekd.plan import Planned
+from edgekd.progress import Silent
+from edgekd.stages.context import Context
+
+
+def rank() -> int:
+    """Number of this process among those of ``torchrun``; 0 without it."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def follow(loaded: Loaded, threads: int) -> None:
+    """Take part in every stage that trains; what process 0 commits is the result.
+
+    Planned before process 0 can finish any training stage, since those need this process: both see the same plan. When
+    process 0 fails, torchrun ends this one.
+    """
+    steps = plan.make(loaded)
+    last = max((index for index, step in enumerate(steps) if _trains(step)), default=-1)
+    done: dict[str, Path] = {}
+    for step in steps[: last + 1]:
+        if _trains(step):
+            with cache.scratch() as scratch:
+                context = Context(
+                    recipe=step.node.recipe,
+                    name=step.name,
+                    out=scratch,
+                    inputs={name: done[name] for name in step.node.inputs},
+                    log=Path(os.devnull),
+                    progress=Silent(),
+                    threads=threads,
+                )
+                importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
+        done[step.name] = _committed(step)
+
+
+def _trains(step: Planned) -> bool:
+    recipe = step.node.recipe
+    trained_here = step.node.module in ("distill", "quantize") or (
+        step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.train is not None
+    )
+    return step.status == "run" and trained_here
+
+
+def _committed(step: Planned) -> Path:
+    """Wait until process 0 has committed the stage."""
+    while True:
+        entry, _ = cache.lookup(step.key)
+        if entry is not None:
+            return entry.path
+        time.sleep(0.2)

@@ -1,0 +1,137 @@
+"""Each loss against its published formula, worked out with numpy in float64: another path than the one under test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgekd.distill.outputs import Outputs
+from edgekd.registry import losses
+
+Array = NDArray[np.float64]
+
+S = np.array([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0]])
+T = np.array([[1.0, 1.5, -0.5], [4.0, -3.0, 0.0]])
+LABELS = np.array([0, 2])
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x)
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def value(kind: str, student: Array | None = None, teacher: Array | None = None, ours: Sequence[Array] = (),
+          theirs: Sequence[Array] = (), **options: float) -> float:  # fmt: skip
+    def outputs(logits: Array | None, features: Sequence[Array]) -> Outputs:
+        return Outputs(torch.tensor(S if logits is None else logits), tuple(torch.tensor(f) for f in features))
+
+    loss = losses.get(kind).model_validate(options)
+    return float(loss(outputs(student, ours), outputs(teacher, theirs), torch.tensor(LABELS)))
+
+
+@pytest.mark.parametrize("t", [1.0, 4.0, 20.0])
+def test_kd_is_hinton_2015(t: float) -> None:
+    p, q = softmax(T / t), softmax(S / t)
+    expected = t**2 * (p * (np.log(p) - np.log(q))).sum(axis=1).mean()
+    assert value("kd", S, T, temperature=t) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kd_at_high_temperature_matches_logits() -> None:
+    """Hinton et al. 2015, §2.1: for T → ∞ and logits of zero mean, KD is half the squared distance of logits over N."""
+    s, t = S - S.mean(axis=1, keepdims=True), T - T.mean(axis=1, keepdims=True)
+    expected = ((s - t) ** 2).sum(axis=1).mean() / (2 * 3)
+    assert value("kd", S, T, temperature=1e5) == pytest.approx(expected, rel=1e-4)
+
+
+def test_kd_of_equals_is_zero_and_ignores_a_shift() -> None:
+    assert value("kd", T, T) == pytest.approx(0.0, abs=1e-12)
+    assert value("kd", S + 7, T - 3) == pytest.approx(value("kd", S, T), rel=1e-12)
+
+
+def test_kd_survives_large_logits() -> None:
+    """exp(1000) overflows: the value is the difference of logits, times T² / T, for a sure teacher."""
+    sure, wrong = np.array([[1000.0, 0.0, 0.0]] * 2), np.array([[0.0, 1000.0, 0.0]] * 2)
+    assert value("kd", wrong, sure, temperature=2.0) == pytest.approx(4 * 500.0)
+
+
+def test_kd_gradient_is_softmax_difference() -> None:
+    """Hinton et al. 2015, eq. 2: ∂C/∂s = T (q − p) for one image after the factor T²."""
+    s = torch.tensor(S, requires_grad=True)
+    losses.get("kd")(temperature=3.0)(Outputs(s), Outputs(torch.tensor(T)), torch.tensor(LABELS)).backward()
+    expected = 3 * (softmax(S / 3) - softmax(T / 3)) / 2
+    assert s.grad is not None
+    assert s.grad.numpy() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_task_is_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
+    target = (1 - smoothing) * np.eye(3)[LABELS] + smoothing / 3
+    expected = -(target * np.log(softmax(S))).sum(axis=1).mean()
+    assert value("task", S, label_smoothing=smoothing) == pytest.approx(expected, rel=1e-12)
+
+
+def test_task_needs_no_teacher() -> None:
+    assert losses.get("task").needs_teacher is False
+    assert torch.isfinite(losses.get("task")()(Outputs(torch.tensor(S)), None, torch.tensor(LABELS)))
+
+
+def features(*shape: int, seed: int) -> Array:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_fitnet_is_mean_squared_error_over_pairs() -> None:
+    ours = [features(2, 3, 4, 4, seed=1), features(2, 5, 2, 2, seed=2)]
+    theirs = [features(2, 3, 4, 4, seed=3), features(2, 5, 2, 2, seed=4)]
+    # each pair weighs the same, whatever its size
+    expected = np.mean([np.mean((a - b) ** 2) for a, b in zip(ours, theirs, strict=True)])
+    assert value("fitnet", ours=ours, theirs=theirs) == pytest.approx(expected, rel=1e-12)
+
+
+def test_fitnet_regressor_only_where_widths_differ() -> None:
+    loss = losses.get("fitnet")()
+    assert loss.adapter(8, 8) is None
+    adapter = loss.adapter(8, 12)
+    assert adapter(torch.zeros(2, 8, 5, 3)).shape == (2, 12, 5, 3)
+    assert sum(p.numel() for p in adapter.parameters()) == 8 * 12 + 12  # 1×1
+
+
+def attention(feature: Array) -> Array:
+    flat = (feature**2).sum(axis=1).reshape(len(feature), -1)
+    return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True))
+
+
+def test_attention_transfer_is_zagoruyko_2017() -> None:
+    """The authors' code: ``(at(x) - at(y)).pow(2).mean()``, at = normalized mean of squares, summed over the groups."""
+    ours = [features(2, 3, 4, 4, seed=1), features(2, 5, 2, 2, seed=2)]
+    theirs = [features(2, 7, 4, 4, seed=3), features(2, 6, 2, 2, seed=4)]
+    expected = sum(np.mean((attention(a) - attention(b)) ** 2) for a, b in zip(ours, theirs, strict=True))
+    assert value("attention_transfer", ours=ours, theirs=theirs) == pytest.approx(expected, rel=1e-12)
+
+
+def test_attention_transfer_ignores_scale_and_channels() -> None:
+    feature = features(2, 3, 4, 4, seed=1)
+    wide = np.concatenate([feature, feature], axis=1) * 9
+    assert value("attention_transfer", ours=[feature], theirs=[wide]) == pytest.approx(0.0, abs=1e-15)
+    assert losses.get("attention_transfer")().adapter(8, 12) is None
+
+
+def test_attention_transfer_of_a_dead_map_is_finite() -> None:
+    """All activations zero after ReLU: no division by zero, forward or backward."""
+    dead = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    theirs: Tensor = torch.tensor(features(2, 3, 4, 4, seed=1), dtype=torch.float32)
+    loss = losses.get("attention_transfer")()(
+        Outputs(torch.tensor(S), (dead,)), Outputs(torch.tensor(T), (theirs,)), torch.tensor(LABELS)
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert dead.grad is not None
+    assert torch.isfinite(dead.grad).all()
+
+
+def test_built_in_losses() -> None:
+    assert losses.names() == ["attention_transfer", "fitnet", "kd", "task"]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.distill.outputs import Outputs
+from edgekd.distill.taps import Tapped
+from edgekd.distill.terms import Terms
+from edgekd.errors import ModelError
+from edgekd.recipe import Distill
+
+X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+def losses(*values: dict[str, Any]) -> Any:
+    return Distill(epochs=1, losses=values).losses
+
+
+def make(student: nn.Module, teacher: nn.Module | None, *values: dict[str, Any]) -> Terms:
+    torch.manual_seed(0)
+    return Terms(losses(*values), student, teacher, X[:1])
+
+
+def evaluate(terms: Terms, student: nn.Module, teacher: nn.Module) -> tuple[Tensor, ...]:
+    theirs = Tapped(teacher, terms.teacher_paths).eval()(X)
+    return terms(Tapped(student, terms.student_paths).eval()(X), theirs, LABELS)
+
+
+def test_terms_are_weighted_in_their_order(small: Any) -> None:
+    student, teacher = small(0).eval(), small(1).eval()
+    values = evaluate(make(student, teacher, {"kind": "task", "weight": 0.25}, {"kind": "kd", "weight": 3}), student, teacher)
+    plain = losses({"kind": "task"}, {"kind": "kd"})
+    ours, theirs = Outputs(student(X)), Outputs(teacher(X))
+    torch.testing.assert_close(values[0], 0.25 * plain[0](ours, theirs, LABELS))
+    torch.testing.assert_close(values[1], 3 * plain[1](ours, theirs, LABELS))
+
+
+def test_a_weight_of_zero_costs_nothing(small: Any) -> None:
+    terms = make(small(), small(1, width=8), {"kind": "task"}, {"kind": "fitnet", "weight": 0}, {"kind": "kd", "weight": 0})
+    assert terms.names == ("task",)
+    assert terms.student_paths == ()
+    assert not list(terms.parameters())
+    assert not terms.needs_teacher
+
+
+def test_needs_teacher(small: Any) -> None:
+    assert make(small(), small(), {"kind": "task"}, {"kind": "kd"}).needs_teacher
+    with pytest.raises(ModelError) as caught:
+        make(small(), None, {"kind": "fitnet"})
+    assert str(caught.value) == "fitnet needs a teacher\n  → add teacher:"
+
+
+def test_one_kind_twice(small: Any) -> None:
+    """Each has its own name, layers and regressors."""
+    student, teacher = small(0).eval(), small(1, width=8).eval()
+    terms = make(
+        student, teacher,
+        {"kind": "fitnet", "layers": {"stem": "stem"}},
+        {"kind": "fitnet", "layers": {"stem": "stem", "down2": "down2"}, "weight": 2},
+        {"kind": "kd"}, {"kind": "kd", "temperature": 1},
+    )  # fmt: skip
+    assert terms.names == ("fitnet", "fitnet_2", "kd", "kd_2")
+    assert list(terms.adapters) == ["fitnet_0", "fitnet_2_0", "fitnet_2_1"]
+    assert terms.student_paths == ("stem", "down2")
+    values = evaluate(terms, student, teacher)
+    seen, taught = Tapped(student, ("stem", "down2")).eval()(X), Tapped(teacher, ("stem", "down2")).eval()(X)
+    errors = [
+        (terms.adapters[name](seen[at]) - taught[at]).pow(2).mean()
+        for name, at in (("fitnet_0", 1), ("fitnet_2_0", 1), ("fitnet_2_1", 2))
+    ]
+    torch.testing.assert_close(values[0], errors[0])
+    torch.testing.assert_close(values[1], errors[1] + errors[2])  # weight 2, mean of two
+
+
+def test_the_larger_map_is_pooled(small: Any) -> None:
+    student, teacher = small(0).eval(), small(1).eval()
+    terms = make(student, teacher, {"kind": "attention_transfer", "weight": 1, "layers": {"stem": "down2"}})
+    (value,) = evaluate(terms, student, teacher)
+    ours, theirs = student.stem(X), teacher.down2(teacher.down1(teacher.stem(X)))
+    pooled = nn.functional.avg_pool2d(ours, 4)
+
+    def attention(feature: Tensor) -> Tensor:
+        flat = feature.pow(2).sum(1).flatten(1)
+        return flat / flat.norm(dim=1, keepdim=True)
+
+    torch.testing.assert_close(value, (attention(pooled) - attention(theirs)).pow(2).mean())
+
+
+def test_gradients_reach_the_student_and_its_regressors(small: Any) -> None:
+    student, teacher = small(0).train(), small(1, width=8).eval().requires_grad_(False)
+    terms = make(student, teacher, {"kind": "fitnet"}, {"kind": "kd"}, {"kind": "task"})
+    theirs = Tapped(teacher, terms.teacher_paths).eval()(X)
+    sum(terms(Tapped(student, terms.student_paths).train()(X), theirs, LABELS), torch.zeros(())).backward()
+    for module in (student, terms):
+        assert list(module.parameters())
+        for parameter in module.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_automatic_pairs_are_told(small: Any) -> None:
+    terms = make(small(), small(1, width=8), {"kind": "fitnet"})
+    assert [str(p) for p in terms.terms[0].pairs] == [
+        "stem (4 ch) ← stem (8 ch) at 16×16, 1×1 adapter 4 → 8",
+        "down1 (8 ch) ← down1 (16 ch) at 8×8, 1×1 adapter 8 → 16",
+        "down2 (16 ch) ← down2 (32 ch) at 4×4, 1×1 adapter 16 → 32",
+    ]

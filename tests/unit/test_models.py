@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgekd import models
+from edgekd.errors import CheckpointError, EdgekdError, ModelError
+from edgekd.recipe import Data, Rewrite
+
+DATA = Data(source="fashion-mnist-mini", image_size=32)
+
+
+def text_of(kind: type[EdgekdError], call: Callable[[], Any]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert caught.value.hint
+    return str(caught.value)
+
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "args"),
+    [
+        ("torchvision:mobilenet_v2", {"width_mult": 0.35}),
+        ("edgekd:resnet10", {"width": 8, "stem_stride": 2}),
+        ("edgekd:resnet18", {"width": 8}),
+    ],
+)
+def test_build_fits_the_data(source: str, args: dict[str, Any]) -> None:
+    model = models.build(source, args, 7, DATA)
+    assert model(models.example(DATA, 2)).shape == (2, 7)
+    assert model.training
+
+
+def test_build_timm() -> None:
+    pytest.importorskip("timm")
+    assert models.build("timm:mobilenetv3_small_050", {}, 5, DATA)(models.example(DATA, 2)).shape == (2, 5)
+
+
+def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)  # Python's own way to say: cannot be imported
+    assert text_of(ModelError, lambda: models.build("timm:x", {}, 5, DATA)) == (
+        "timm is not installed\n  → pip install 'edgekd[timm]'"
+    )
+
+
+def test_build_is_random_as_seeded() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return models.build("edgekd:resnet10", {"width": 8}, 5, DATA).get_parameter("stem.0.weight")
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_no_activation_works_in_place() -> None:
+    """A tapped feature would be overwritten by the activation after it."""
+    model = models.build("torchvision:mobilenet_v2", {"width_mult": 0.35}, 5, DATA)
+    assert any(isinstance(module, nn.ReLU6) for module in model.modules())
+    assert not any(getattr(module, "inplace", False) for module in model.modules())
+
+
+def test_unknown_models() -> None:
+    assert text_of(ModelError, lambda: models.build("torchvision:mobilnet_v2", {}, 5, DATA)) == (
+        "there is no model torchvision:mobilnet_v2\n  → did you mean mobilenet_v2?"
+    )
+    assert text_of(ModelError, lambda: models.build("edgekd:resnet50", {}, 5, DATA)) == (
+        "there is no model edgekd:resnet50\n  → did you mean resnet10?"
+    )
+
+
+def test_detection_models_are_not_offered() -> None:
+    names = models.names("torchvision")
+    assert "mobilenet_v2" in names
+    assert not any("rcnn" in name or "raft" in name for name in names)
+
+
+def test_wrong_args() -> None:
+    text = text_of(ModelError, lambda: models.build("edgekd:resnet10", {"widht": 8}, 5, DATA))
+    assert text.startswith("edgekd:resnet10 cannot be built with {'num_classes': 5, 'widht': 8}: ")
+    assert "unexpected keyword argument 'widht'" in text
+
+
+def test_class_count_that_does_not_fit() -> None:
+    assert text_of(ModelError, lambda: models.build("edgekd:resnet10", {"num_classes": 3, "width": 8}, 5, DATA)) == (
+        "edgekd:resnet10 gives (1, 3) for one image; the data has 5 classes, so (1, 5) is needed\n"
+        "  → set num_classes in args, or correct the data"
+    )
+
+
+def test_images_that_do_not_fit() -> None:
+    grey = Data(source="fashion-mnist-mini", image_size=32, channels=1)
+    text = text_of(ModelError, lambda: models.build("torchvision:resnet18", {}, 5, grey))
+    assert text.startswith("torchvision:resnet18 cannot run on 1×32×32 images: ")
+    assert text.endswith("\n  → correct data.image_size, data.channels or the model")
+
+
+# --- the user's own file ----------------------------------------------------------------------------------------------
+
+OWN = """
+from torch import nn
+from my_blocks import block
+
+def net(num_classes, width=4):
+    return nn.Sequential(block(3, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = net(num_classes)
+    def forward(self, x):
+        return self.body(x)
+
+def number(num_classes): return num_classes
+def pair(num_classes):
+    class Pair(Net):
+        def forward(self, x): return super().forward(x), x
+    return Pair(num_classes)
+def broken(num_classes): return [][num_classes]
+def zero(num_classes): return 1 / 0
+answer = 42
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (tmp_path / "my_blocks.py").write_text(
+        "from torch import nn\ndef block(a, b): return nn.Sequential(nn.Conv2d(a, b, 3), nn.ReLU(inplace=True))\n"
+    )
+    path = tmp_path / "my_net.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _forget_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "my_blocks", raising=False)
+
+
+def test_own_file_with_a_neighbour(own: Path) -> None:
+    assert models.build(f"{own}:net", {"width": 6}, 5, DATA)(models.example(DATA)).shape == (1, 5)
+    assert type(models.build(f"{own}:Net", {}, 5, DATA)).__name__ == "Net"
+    assert str(own.parent) not in __import__("sys").path
+
+
+def test_own_file_that_does_not_do(own: Path) -> None:
+    def text(name: str) -> str:
+        return text_of(ModelError, lambda: models.build(f"{own}:{name}", {}, 5, DATA))
+
+    assert text("nte") == f"{own} has no callable 'nte'\n  → did you mean net?"
+    assert text("answer").startswith(f"{own} has no callable 'answer'\n")
+    assert text("number") == f"{own}:number returned int, not a torch.nn.Module\n  → return the network"
+    assert text("pair").startswith(f"{own}:pair gives tuple for one image; the data has 5 classes")
+    assert text("broken") == (
+        f"{own}:broken cannot be built: list index out of range\n  → correct its args or the file"
+    )
+    assert text("zero") == f"{own}:zero cannot be built: division by zero\n  → correct its args or the file"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("def net(:", "SyntaxError: invalid syntax"),
+        ("raise ValueError('mine')", "ValueError: mine"),
+        ("import sys\nsys.exit('give a config')", "SystemExit: give a config"),
+    ],
+)
+def test_own_file_that_raises(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "bad_net.py"
+    path.write_text(content)
+    text = text_of(ModelError, lambda: models.build(f"{path}:net", {}, 5, DATA))
+    assert text.startswith(f"{path} cannot be imported: {told}")
+
+
+def test_own_file_missing(tmp_path: Path) -> None:
+    expected = f"{tmp_path}/no.py does not exist\n  → correct the path; a relative one starts at the recipe's folder"
+    assert text_of(ModelError, lambda: models.build(f"{tmp_path}/no.py:net", {}, 5, DATA)) == expected
+    assert text_of(ModelError, lambda: models.source_key(f"{tmp_path}/no.py:net")) == expected
+
+
+def test_source_key_is_of_the_content(own: Path, tmp_path: Path) -> None:
+    key = models.source_key(f"{own}:net")
+    (tmp_path / "else").mkdir()
+    moved = own.rename(tmp_path / "else" / "other.py")
+    assert models.source_key(f"{moved}:net") == key
+    assert models.source_key(f"{moved}:Net") != key
+    moved.write_text(OWN + "#")
+    assert models.source_key(f"{moved}:net") != key
+    assert models.source_key("torchvision:resnet18") == "torchvision:resnet18"
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def small(classes: int = 5, width: int = 4) -> nn.Module:
+    torch.manual_seed(classes)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width, classes))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in ours)
+
+
+WRAPPED: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "model_state_dict": lambda state: {"model_state_dict": state},
+    "data parallel": lambda state: {f"module.{name}": value for name, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_weights_from_torch_files(tmp_path: Path, form: str) -> None:
+    source, target = small(), small(5)
+    with torch.no_grad():
+        source[0].weight.add_(1)
+    torch.save(WRAPPED[form](source.state_dict()), tmp_path / "w.pt")
+    assert models.load_weights(target, tmp_path / "w.pt") == []
+    assert same(source, target)
+
+
+def test_weights_from_safetensors_in_half(tmp_path: Path) -> None:
+    source, target = small(), small()
+    with torch.no_grad():
+        source[3].weight.add_(1)
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in source.state_dict().items()}
+    save_file(halves, tmp_path / "w.safetensors")
+    models.load_weights(target, tmp_path / "w.safetensors")
+    assert target[3].weight.dtype == torch.float32
+    assert torch.equal(target[3].weight, source[3].weight.half().float())
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"state_dict": small().state_dict(), "config": Trap()}, tmp_path / "w.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    for name in ("w.pt", "plain.pt"):
+        assert text_of(CheckpointError, lambda name=name: models.read_weights(tmp_path / name)) == (
+            f"{tmp_path}/{name} holds Python objects, not only tensors; loading it could run code, so edgekd does not\n"
+            "  → save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+        )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "w.pt")
+    assert "holds Python objects" in text_of(CheckpointError, lambda: models.read_weights(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "text"])
+def test_damaged_checkpoint(tmp_path: Path, suffix: str, how: str) -> None:
+    path = tmp_path / f"w.{suffix}"
+    state = small().state_dict()
+    if suffix == "pt":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"<html>not found</html>"}[how])
+    assert text_of(CheckpointError, lambda: models.read_weights(path)).startswith(f"{path} ")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3, "w": torch.zeros(1)}, torch.zeros(2)])
+def test_what_is_no_state_dict(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    assert text_of(CheckpointError, lambda: models.read_weights(tmp_path / "w.pt")) == (
+        f"{tmp_path}/w.pt is not a state_dict\n  → save model.state_dict()"
+    )
+
+
+def stored(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
+    torch.save(state, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    state = small().state_dict()
+    del state["0.bias"], state["3.bias"]
+    path = stored(tmp_path, state | {"4.weight": torch.zeros(1)})
+    assert text_of(CheckpointError, lambda: models.load_weights(small(), path)) == (
+        f"{path} does not fit the model: 2 weights of the model are not in it (first: 0.bias); "
+        "1 are not in the model (first: 4.weight)\n  → correct model, args or weights"
+    )
+
+
+def test_weights_of_before_num_batches_tracked(tmp_path: Path) -> None:
+    """Checkpoints of torch 0.4 lack the counter; nothing depends on it."""
+    source, target = small(), small()
+    state = source.state_dict()
+    del state["1.num_batches_tracked"]
+    assert models.load_weights(target, stored(tmp_path, state)) == []
+
+
+def test_weights_of_another_shape(tmp_path: Path) -> None:
+    path = stored(tmp_path, small(7).state_dict())
+    target = small(5)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    assert text_of(CheckpointError, lambda: models.load_weights(target, path)) == (
+        f"{path} does not fit the model: 3.weight is (7, 4) in the file and (5, 4) in the model\n"
+        "  → is it for the same number of classes? correct model, args or weights"
+    )
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_a_student_may_have_another_head(tmp_path: Path) -> None:
+    source, target = small(7), small(5)
+    head = target[3].weight.clone()
+    path = stored(tmp_path, source.state_dict())
+    assert models.load_weights(target, path, other_head=True) == ["3.weight", "3.bias"]
+    assert torch.equal(target[0].weight, source[0].weight)
+    assert torch.equal(target[3].weight, head)
+
+
+def test_another_head_is_not_another_network(tmp_path: Path) -> None:
+    """Weights of another width must not be dropped one and all: the student would start from nothing, unsaid."""
+    path = stored(tmp_path, small(5, width=8).state_dict())
+    text = text_of(CheckpointError, lambda: models.load_weights(small(5, width=4), path, other_head=True))
+    assert text.startswith(f"{path} does not fit the model: 0.weight is (8, 3, 3, 3) in the file and (4, 3, 3, 3) in")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    state = small().state_dict()
+    state["3.bias"][2] = value
+    path = stored(tmp_path, state)
+    target = small()
+    with torch.no_grad():
+        target[0].weight.zero_()
+    assert text_of(CheckpointError, lambda: models.load_weights(target, path)) == (
+        f"{path}: 3.bias holds NaN or infinity\n  → use another checkpoint"
+    )
+    assert not target[0].weight.any()
+
+
+def test_weights_path(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"")
+    assert models.weights_path(str(tmp_path / "w.pt")) == tmp_path / "w.pt"
+    assert text_of(CheckpointError, lambda: models.weights_path(f"{tmp_path}/no.pt")) == (
+        f"{tmp_path}/no.pt does not exist\n  → correct the path; a relative one starts at the recipe's folder"
+    )
+    assert text_of(CheckpointError, lambda: models.weights_path("edgekd:no-such-weights")) == (
+        "no weights 'edgekd:no-such-weights' ship with edgekd\n  → allowed: edgekd:fashion-mnist-resnet10, or a file"
+    )
+    assert models.weights_path("edgekd:fashion-mnist-resnet10").is_file()
+
+
+# --- rewrite, parameters, MACs ----------------------------------------------------------------------------------------
+
+
+def test_rewrite_replaces_and_counts() -> None:
+    model = models.build("torchvision:mobilenet_v3_small", {}, 5, DATA)
+    expected = sum(isinstance(module, nn.Hardswish) for module in model.modules())
+    assert models.rewrite(model, Rewrite(hardswish="relu6")) == {"hardswish": expected}
+    assert expected > 10
+    kinds = {type(module) for module in model.modules()}
+    assert nn.ReLU6 in kinds
+    assert nn.Hardswish not in kinds
+    assert nn.Hardsigmoid in kinds  # another kind, untouched
+
+
+def test_rewrite_each_rule_its_own() -> None:
+    model = nn.Sequential(nn.SiLU(), nn.Sequential(nn.GELU(), nn.Hardswish()), nn.SiLU())
+    assert models.rewrite(model, Rewrite(silu="relu", gelu="relu6")) == {"silu": 2, "gelu": 1}
+    assert [type(m) for m in model.modules() if not isinstance(m, nn.Sequential)] == [
+        nn.ReLU, nn.ReLU6, nn.Hardswish, nn.ReLU,
+    ]  # fmt: skip
+
+
+def test_rewrite_that_replaces_nothing() -> None:
+    assert text_of(ModelError, lambda: models.rewrite(nn.Sequential(nn.ReLU()), Rewrite(silu="relu"))) == (
+        "student.rewrite.silu: the model has no SiLU module\n  → remove rewrite.silu"
+    )
+    assert models.rewrite(nn.Sequential(nn.ReLU()), Rewrite()) == {}
+
+
+def test_macs_and_parameters_by_hand() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),  # 32·32·8·3·9
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),  # 16·16·8·9
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),  # 40
+    )
+    net.train()
+    assert models.macs(net, DATA) == 32 * 32 * 8 * 27 + 16 * 16 * 8 * 9 + 40
+    assert models.parameters(net) == 216 + 80 + 45
+    assert net.training
+
+
+def test_example_is_always_the_same() -> None:
+    assert torch.equal(models.example(DATA, 2), models.example(DATA, 2))
+    assert models.example(Data(source="fashion-mnist-mini", image_size=20, channels=1)).shape == (1, 1, 20, 20)

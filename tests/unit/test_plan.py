@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekd import cache, plan
+from edgekd.loading import load
+from edgekd.plan import Planned
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
+
+RECIPE = """\
+edgekd: 1
+data: {source: npz:data.npz, image_size: 16, augment: [flip]}
+teacher: {model: edgekd:resnet10, args: {width: 8}, train: {epochs: 2}}
+student: {model: net.py:net, args: {width: 4}}
+distill:
+  epochs: 8
+  losses:
+    - {kind: task}
+    - {kind: kd, temperature: 4}
+quantize: {epochs: 2}
+export: [onnx, tflite]
+profile: {devices: [host]}
+"""
+
+NET = "def net(num_classes, width): raise RuntimeError('a plan builds no model')\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, arrays: Callable[..., dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    np.savez(folder / "data.npz", **arrays())
+    (folder / "net.py").write_text(NET)
+    (folder / "small.yaml").write_text(RECIPE)
+    return folder / "small.yaml"
+
+
+def make(recipe: Path, *overrides: str) -> list[Planned]:
+    return plan.make(load(recipe, overrides))
+
+
+def keys(recipe: Path, *overrides: str) -> dict[str, str]:
+    return {step.name: step.key for step in make(recipe, *overrides)}
+
+
+def changed(before: dict[str, str], now: dict[str, str]) -> set[str]:
+    assert before.keys() == now.keys()
+    return {name for name in before if before[name] != now[name]}
+
+
+def finish(steps: list[Planned], recipe: str = "small") -> None:
+    """What a run leaves in the cache."""
+    for step in steps:
+        if step.status == "run" and step.node.module not in plan.ALWAYS:
+            with cache.scratch() as folder:
+                (folder / "weights.bin").write_text(step.name)
+                cache.commit(folder, step.key, step.material, 1.0)
+            cache.remember(recipe, step.name, step.material)
+
+
+def lines(steps: list[Planned]) -> Iterator[str]:
+    for step in steps:
+        yield f"{step.name:<19} {step.status:<7} {step.reason}".rstrip() + "\n"
+
+
+def agrees(name: str, steps: list[Planned], folder: Path) -> None:
+    """Compare with a golden text; EDGEKD_UPDATE_GOLDEN=1 rewrites it."""
+    text = "".join(lines(steps)).replace(str(folder), "FOLDER").replace(str(cache.root()), "CACHE")
+    for step in steps:
+        if step.key:
+            text = text.replace(step.key, "KEY").replace(f"/{step.key[:2]}/KEY", "/KEY")
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("EDGEKD_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_cache(recipe: Path) -> None:
+    agrees("fresh", make(recipe), recipe.parent)
+
+
+def test_all_finished(recipe: Path) -> None:
+    finish(make(recipe))
+    agrees("finished", make(recipe), recipe.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("epochs", ["distill.epochs=6"]),
+        ("temperature", ["distill.losses[1].temperature=2"]),
+        ("another_loss", ["distill.losses=[{kind: kd}]"]),
+        ("quantize_only", ["quantize.epochs=3", "quantize.lr=0.001"]),
+        ("many", ["distill.epochs=6", "distill.lr=0.1", "distill.batch_size=8", "seed=5"]),
+        ("io", ["export=[onnx, {format: tflite, io: int8}]"]),
+        ("threads", ["profile.threads=2"]),
+    ],
+)
+def test_what_changed(recipe: Path, name: str, overrides: list[str]) -> None:
+    finish(make(recipe))
+    agrees(f"changed_{name}", make(recipe, *overrides), recipe.parent)
+
+
+def test_changed_data(recipe: Path, arrays: Callable[..., dict[str, np.ndarray]]) -> None:
+    finish(make(recipe))
+    np.savez(recipe.parent / "data.npz", **arrays(train=84))
+    agrees("changed_data", make(recipe), recipe.parent)
+
+
+def test_changed_model_file(recipe: Path) -> None:
+    finish(make(recipe))
+    (recipe.parent / "net.py").write_text(NET + "# changed\n")
+    agrees("changed_model_file", make(recipe), recipe.parent)
+
+
+def test_half_finished(recipe: Path) -> None:
+    """After an interruption in distill."""
+    finish(make(recipe)[:2])
+    agrees("half_finished", make(recipe), recipe.parent)
+
+
+def test_damaged_entry(recipe: Path) -> None:
+    finish(make(recipe))
+    step = next(step for step in make(recipe) if step.name == "distill")
+    assert step.entry is not None
+    (step.entry.path / "weights.bin").write_text("damaged")
+    agrees("damaged", make(recipe), recipe.parent)
+
+
+def test_emptied_cache(recipe: Path) -> None:
+    finish(make(recipe))
+    shutil.rmtree(cache.root() / "stages")
+    agrees("emptied", make(recipe), recipe.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("teacher_weights", ["teacher.train=null", "teacher.weights=no.safetensors"]),
+        ("student_file", ["student.model=no.py:net"]),
+        ("data", ["data.source=npz:no.npz"]),
+    ],
+)
+def test_blocked(recipe: Path, name: str, overrides: list[str]) -> None:
+    agrees(f"blocked_{name}", make(recipe, *overrides), recipe.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("teacher_only", ["student=null", "distill=null", "quantize=null", "export=[]", "profile=null"]),
+        ("no_teacher", ["teacher=null", "distill.losses=[{kind: task}]"]),
+        ("float_only", ["quantize=null"]),
+        ("no_baseline", ["baselines=[]"]),
+        ("no_export", ["export=[]", "profile=null"]),
+    ],
+)
+def test_other_chains(recipe: Path, name: str, overrides: list[str]) -> None:
+    agrees(f"chain_{name}", make(recipe, *overrides), recipe.parent)
+
+
+def test_every_golden_text_is_used() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    for path in GOLDEN.glob("*.txt"):
+        assert path.stem.removeprefix("changed_").removeprefix("blocked_").removeprefix("chain_") in source
+
+
+# --- what a key depends on --------------------------------------------------------------------------------------------
+
+
+def test_keys_do_not_know_where_anything_is(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(recipe)
+    moved = tmp_path / "elsewhere" / "deep"
+    shutil.copytree(recipe.parent, moved)
+    (moved / "small.yaml").rename(moved / "renamed.yaml")
+    (moved / "models").mkdir()
+    (moved / "net.py").rename(moved / "models" / "other.py")
+    (moved / "data.npz").rename(moved / "images.npz")
+    monkeypatch.chdir(moved)
+    now = keys(moved / "renamed.yaml", "student.model=models/other.py:net", "data.source=npz:images.npz")
+    assert now == before
+
+
+def test_finished_stages_serve_another_recipe(recipe: Path) -> None:
+    finish(make(recipe))
+    copy = shutil.copy(recipe, recipe.with_name("copy.yaml"))
+    assert [step.status for step in make(Path(copy))] == [step.status for step in make(recipe)]
+
+
+def test_keys_depend_on_the_seed(recipe: Path) -> None:
+    assert changed(keys(recipe), keys(recipe, "seed=1")) == set(keys(recipe))
+
+
+def test_a_given_teacher_does_not_depend_on_the_seed(recipe: Path) -> None:
+    (recipe.parent / "t.safetensors").write_bytes(b"weights")
+    given = ["teacher.train=null", "teacher.weights=t.safetensors"]
+    before = keys(recipe, *given)
+    assert "teacher" not in changed(before, keys(recipe, *given, "seed=1"))
+    (recipe.parent / "t.safetensors").write_bytes(b"other weights")
+    assert changed(before, keys(recipe, *given)) >= {"teacher", "distill", "evaluate"}
+
+
+def test_student_alone_knows_nothing_of_the_teacher(recipe: Path) -> None:
+    before = keys(recipe)
+    for override in ("distill.losses[1].temperature=2", "distill.losses[1].weight=0.5", "distill.losses[0].weight=0.3",
+                     "distill.losses=[{kind: kd}, {kind: fitnet}]", "teacher.args={width: 16}",
+                     "teacher.train.epochs=9"):  # fmt: skip
+        assert "student_alone" not in changed(before, keys(recipe, override)), override
+        assert "distill" in changed(before, keys(recipe, override)), override
+    for override in ("distill.epochs=6", "distill.losses[0].label_smoothing=0.1", "student.args={width: 5}"):
+        assert "student_alone" in changed(before, keys(recipe, override)), override
+
+
+def test_a_change_reaches_what_comes_after_and_nothing_else(recipe: Path) -> None:
+    before = keys(recipe)
+    assert changed(before, keys(recipe, "quantize.epochs=3")) == {
+        "quantize", "export.onnx", "export.tflite", "evaluate", "profile.host", "package",
+    }  # fmt: skip
+    assert changed(before, keys(recipe, "profile.threads=2")) == {"profile.host", "package"}
+    assert changed(before, keys(recipe, "gates.top1={min: 0.5}")) == set()
+    assert changed(before, keys(recipe, "data.download=false")) == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "first", "untouched"),
+    [
+        ("torch", {"teacher", "student_alone", "distill", "quantize", "export.onnx", "evaluate"}, set()),
+        ("torchao", {"quantize", "export.onnx", "evaluate"}, {"teacher", "distill", "export.onnx_float"}),
+        ("onnxruntime", {"evaluate"}, {"teacher", "distill", "quantize"}),
+        ("rich", set(), {"teacher", "distill", "quantize", "export.onnx", "evaluate", "package"}),
+    ],
+)
+def test_keys_depend_on_the_packages_of_the_stage(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, first: set[str], untouched: set[str]
+) -> None:
+    """As if another version of the package was installed: its metadata come first on the path."""
+    before = keys(recipe)
+    info = tmp_path / "site" / f"{package}-99.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    found = changed(before, keys(recipe))
+    assert found >= first
+    assert not found & untouched
+
+
+def test_keys_depend_on_the_version_of_the_stage(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekd.stages import quantize
+
+    before = keys(recipe)
+    monkeypatch.setattr(quantize, "VERSION", quantize.VERSION + 1)
+    assert {"quantize", "export.onnx"} <= changed(before, keys(recipe)) <= set(before) - {"teacher", "distill"}
+
+
+def test_planning_imports_no_torch(recipe: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from edgekd import plan
+from edgekd.loading import load
+steps = plan.make(load(Path({str(recipe)!r})))
+assert len(steps) == 11, [step.name for step in steps]
+heavy = {{"torch", "torchvision", "torchao", "lightning_fabric", "onnx", "onnxruntime", "openvino", "PIL"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
