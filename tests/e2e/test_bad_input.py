@@ -27,7 +27,7 @@ distill: {epochs: 1, warmup_epochs: 0, losses: [{kind: task}]}
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 
 
-@pytest.fixture()
+@pytest.fixture
 def cli(tmp_path: Path, small_data: Callable[[Path, int, int], None]) -> Cli:
     small_data(tmp_path / "data.npz", 200, 50)
     (tmp_path / "r.yaml").write_text(RECIPE)
@@ -132,7 +132,7 @@ def test_the_message(case: str, cli: Cli) -> None:
     assert not (cli.folder / "exploded").exists(), "code from a file was run"
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 1 MiB."""
     disk = tmp_path / "disk"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from selenium import webdriver
+from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
 from tests.e2e.conftest import Run
 
 from edgekd import rundir
@@ -162,3 +164,9 @@ def test_report_is_written_again_from_run_json(chain: Run) -> None:
     page.unlink()
     chain.cli("report", str(chain.folder))
     assert page.read_bytes() == before
+
+
+def test_the_report_in_a_browser(chain: Run, browser: webdriver.Chrome) -> None:  # noqa: F811  # the fixture
+    page = chain.folder / "report.html"
+    assert page.stat().st_size < 500_000
+    assert_clean(browser, page)

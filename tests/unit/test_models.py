@@ -160,9 +160,7 @@ def test_own_file_that_does_not_do(own: Path) -> None:
     assert text("answer").startswith(f"{own} has no callable 'answer'\n")
     assert text("number") == f"{own}:number returned int, not a torch.nn.Module\n  → return the network"
     assert text("pair").startswith(f"{own}:pair gives tuple for one image; the data has 5 classes")
-    assert text("broken") == (
-        f"{own}:broken cannot be built: list index out of range\n  → correct its args or the file"
-    )
+    assert text("broken") == (f"{own}:broken cannot be built: list index out of range\n  → correct its args or the file")
     assert text("zero") == f"{own}:zero cannot be built: division by zero\n  → correct its args or the file"
 
 

@@ -181,9 +181,7 @@ def test_every_golden_text_is_used() -> None:
 # --- what a key depends on --------------------------------------------------------------------------------------------
 
 
-def test_keys_do_not_know_where_anything_is(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_do_not_know_where_anything_is(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(recipe)
     moved = tmp_path / "elsewhere" / "deep"
     shutil.copytree(recipe.parent, moved)

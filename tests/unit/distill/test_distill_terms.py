@@ -32,7 +32,9 @@ def evaluate(terms: Terms, student: nn.Module, teacher: nn.Module) -> tuple[Tens
 
 def test_terms_are_weighted_in_their_order(small: Any) -> None:
     student, teacher = small(0).eval(), small(1).eval()
-    values = evaluate(make(student, teacher, {"kind": "task", "weight": 0.25}, {"kind": "kd", "weight": 3}), student, teacher)
+    values = evaluate(
+        make(student, teacher, {"kind": "task", "weight": 0.25}, {"kind": "kd", "weight": 3}), student, teacher
+    )
     plain = losses({"kind": "task"}, {"kind": "kd"})
     ours, theirs = Outputs(student(X)), Outputs(teacher(X))
     torch.testing.assert_close(values[0], 0.25 * plain[0](ours, theirs, LABELS))

@@ -1,0 +1,221 @@
+"""The training stages for real, on few images: what they write, and on several processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekd.errors import TrainingError
+from edgekd.progress import Lines, Silent
+from edgekd.recipe import Recipe
+from edgekd.stages import distill, teacher, training
+from edgekd.stages.context import Context
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    """Stages make the whole process deterministic; other tests need not be."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def recipe(npz: Callable[..., str]) -> Recipe:
+    return make(npz())
+
+
+def make(source: str, **changes: Any) -> Recipe:
+    value: dict[str, Any] = {
+        "edgekd": 1,
+        "data": {"source": source, "image_size": 16, "augment": ["flip"]},
+        "teacher": {"model": "edgekd:resnet10", "args": {"width": 4}, "train": {"epochs": 1, "batch_size": 16}},
+        "student": {"model": "edgekd:resnet10", "args": {"width": 2}},
+        "distill": {"epochs": 2, "batch_size": 16, "losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]},
+    }
+    for key, change in changes.items():
+        value[key] = value[key] | change if isinstance(change, dict) else change
+    return Recipe.model_validate(value)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Run a stage into a folder of its own."""
+
+    def call(stage: Any, recipe: Recipe, name: str = "out", devices: int = 1, progress: Any = None, **inputs: Path) -> Path:
+        out = tmp_path / name
+        out.mkdir()
+        context = Context(
+            recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=progress or Silent(),
+            devices=devices, threads=1,
+        )  # fmt: skip
+        stage.run(context)
+        return out
+
+    return call
+
+
+def weights(folder: Path, name: str = "weights") -> dict[str, torch.Tensor]:
+    return load_file(folder / f"{name}.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
+    taught = run(teacher, recipe, "teacher")
+    assert {path.name for path in taught.iterdir()} == {
+        "weights.safetensors", "last.safetensors", "adapters.safetensors", "curve.json",
+    }  # fmt: skip
+    out = run(distill, recipe, "distill", teacher=taught)
+    curve = json.loads((out / "curve.json").read_text())
+    assert curve["model"] == "distilled"
+    assert list(curve["terms"]) == ["task", "kd", "fitnet"]
+    assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16, 1×1 adapter 2 → 4"
+    student = training.student(recipe, 4, out / "weights.safetensors")
+    assert equal(dict(student.state_dict()), weights(out))
+    assert set(weights(out, "adapters")) == {f"fitnet_{i}.{part}" for i in range(4) for part in ("weight", "bias")}
+
+
+def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe) -> None:
+    taught = run(teacher, recipe, "teacher")
+    first, second = (run(distill, recipe, name, teacher=taught) for name in ("first", "second"))
+    for name in ("weights", "last", "adapters"):
+        assert (first / f"{name}.safetensors").read_bytes() == (second / f"{name}.safetensors").read_bytes()
+
+
+def test_student_alone_starts_from_the_same_weights(run: Callable[..., Path], recipe: Recipe) -> None:
+    """With a learning rate next to zero both stay where they start."""
+    still = make(recipe.data.source, distill={"lr": 1e-30, "weight_decay": 0.0})
+    taught = run(teacher, still, "teacher")
+    together, alone = run(distill, still, "distill", teacher=taught), run(distill, distill.alone(still), "student_alone")
+    ours, theirs = weights(together, "last"), weights(alone, "last")
+    learnt = [name for name in ours if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(ours[name], theirs[name]) for name in learnt)
+    curve = json.loads((alone / "curve.json").read_text())
+    assert curve["model"] == "student_alone"
+    assert list(curve["terms"]) == ["task"]
+
+
+def test_alone_has_the_same_budget_without_a_teacher(recipe: Recipe) -> None:
+    alone = distill.alone(recipe)
+    assert alone.teacher is None
+    assert alone.distill is not None
+    assert recipe.distill is not None
+    assert [(loss.kind, loss.weight) for loss in alone.distill.losses] == [("task", 1.0)]
+    assert alone.distill.model_dump(exclude={"losses"}) == recipe.distill.model_dump(exclude={"losses"})
+    only_kd = make(recipe.data.source, distill={"losses": [{"kind": "kd"}]})
+    assert distill.alone(only_kd) == alone
+
+
+def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recipe: Recipe) -> None:
+    train = {"epochs": 1, "batch_size": 16, "save_dtype": "float16"}
+    half = make(recipe.data.source, teacher={"train": train})
+    out = run(teacher, half, "teacher")
+    assert weights(out)["head.weight"].dtype == torch.float16
+    loaded = training.teacher(half, 4, out)
+    assert torch.equal(loaded.state_dict()["head.weight"], weights(out)["head.weight"].float())
+    assert not loaded.training
+
+
+def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
+    taught = run(teacher, recipe, "trained")
+    given = make(recipe.data.source, teacher={"train": None, "weights": str(taught / "weights.safetensors")})
+    out = run(teacher, given, "given")
+    assert [path.name for path in out.iterdir()] == ["weights.safetensors"]
+    assert equal(weights(out), weights(taught))
+
+
+def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe) -> None:
+    """The curve validates the average; the weights that ship must be the same ones."""
+    from edgekd import data
+    from edgekd.distill.feed import Normalize
+    from edgekd.distill.loop import accuracy
+
+    smooth = make(recipe.data.source, distill={"ema": 0.9, "lr": 0.05, "losses": [{"kind": "task"}]}, teacher=None)
+    plain = make(recipe.data.source, distill={"lr": 0.05, "losses": [{"kind": "task"}]}, teacher=None)
+    out = run(distill, smooth, "smooth")
+    assert not equal(weights(out, "last"), weights(run(distill, plain, "plain"), "last"))
+    images = data.load(smooth.data)
+    student = training.student(smooth, 4, out / "last.safetensors")
+    curve = json.loads((out / "curve.json").read_text())
+    assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve["val_top1"][-1]
+
+
+def test_several_processes(run: Callable[..., Path], recipe: Recipe) -> None:
+    """Two CPU processes; process 0 writes. Each step sees 2 × 16 images."""
+    taught = run(teacher, recipe, "teacher", devices=2, progress=Lines())
+    out = run(distill, recipe, "distill", devices=2, progress=Lines(), teacher=taught)
+    again = run(distill, recipe, "again", devices=2, progress=Lines(), teacher=taught)
+    assert equal(weights(out, "last"), weights(again, "last"))
+    assert equal(weights(out, "adapters"), weights(again, "adapters"))
+    alone = run(distill, recipe, "one", teacher=taught)
+    assert not equal(weights(out, "last"), weights(alone, "last"))
+    training.student(recipe, 4, out / "weights.safetensors")
+
+
+def _report_weights(fabric: Any, context: Context) -> None:
+    """Train as distill does, and write what each process ends with."""
+    from edgekd import data
+    from edgekd.distill.loop import fit
+    from edgekd.distill.taps import Tapped
+    from edgekd.distill.terms import Terms
+
+    recipe = context.recipe
+    assert recipe.distill is not None
+    torch.manual_seed(fabric.global_rank)  # each starts elsewhere: only what is shared makes them equal
+    student = training.student(recipe, 4)
+    terms = Terms(recipe.distill.losses, student, None, torch.zeros(1, 3, 16, 16))
+    seen: list[int] = []
+
+    class Counting(Tapped):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if self.training:
+                seen.append(len(x))
+            return super().forward(x)
+
+    fit(fabric, Counting(student), terms, None, recipe.distill, data.load(recipe.data), recipe.data,
+        name="two", seed=0, progress=context.progress)  # fmt: skip
+    learnt = {name: p.detach().clone().contiguous() for name, p in student.named_parameters()}
+    training.save(learnt, context.out / f"{fabric.global_rank}.safetensors")
+    (context.out / f"{fabric.global_rank}.json").write_text(json.dumps(seen))
+
+
+def test_processes_end_with_the_same_weights(tmp_path: Path, recipe: Recipe) -> None:
+    plain = make(recipe.data.source, distill={"losses": [{"kind": "task"}]}, teacher=None)
+    context = Context(recipe=plain, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    assert plain.distill is not None
+    training.launch(context, plain.distill, _report_weights)
+    assert equal(weights(tmp_path, "0"), weights(tmp_path, "1"))
+    # 72 images in two shares of 36: two batches of 16 an epoch on each
+    assert json.loads((tmp_path / "0.json").read_text()) == json.loads((tmp_path / "1.json").read_text()) == [16] * 4
+
+
+def test_too_few_images_for_the_processes(run: Callable[..., Path], recipe: Recipe) -> None:
+    wide = make(recipe.data.source, distill={"batch_size": 64, "losses": [{"kind": "task"}]}, teacher=None)
+    with pytest.raises(TrainingError) as caught:
+        run(distill, wide, devices=2)
+    assert str(caught.value) == (
+        "student_alone: 72 training images are less than one batch of 64 for each of 2 processes\n"
+        "  → lower batch_size or --devices"
+    )
+
+
+def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """What recipe.Student.weights promises."""
+    from edgekd import models
+
+    other = models.build("edgekd:resnet10", {"width": 2}, 7, recipe.data)
+    file = recipe.data.source.removeprefix("npz:") + ".safetensors"
+    training.save(dict(other.state_dict()), Path(file))
+    warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
+    run(distill, warm, progress=Lines())
+    assert "head" in capsys.readouterr().err
