@@ -41,7 +41,8 @@ def table(recipe: str, runs: dict[int, dict[str, dict[str, float]]]) -> str:
         "",
         f"Made by `python benchmarks/distill_gain.py --seeds {len(runs)} --recipe {recipe}`: same student, budget, seed,"
         " initial weights and order of images; top-1 in %.",
-        f"Conditions: {environment['cpu']}, {environment['torch_threads']} threads, torch {environment['packages']['torch']}.",
+        f"Conditions: {environment['cpu']}, {environment['torch_threads']} threads,"
+        f" torch {environment['packages']['torch']}.",
         "The validation split (1,000 images) chose the best epoch; the test split (2,000 images) was only looked at.",
         "",
         "| seed | alone, val best | distilled, val best | gain, val | alone, val last | distilled, val last"
