@@ -55,7 +55,8 @@ def recipe_row(name: str, result: RunResult) -> str:
     int8 = [model for model in result.models if model.role == "artifact" and not model.name.endswith("_float")]
     sizes = " / ".join(f"{model.bytes / 2**20:.2f}" for model in int8 if model.bytes is not None)
     return (
-        f"| [`{name}`]({name}.yaml) | {result.data.source} | {top1('teacher')} | {top1('student_alone')} | {top1('distilled')} "
+        f"| [`{name}`]({name}.yaml) | {result.data.source} "
+        f"| {top1('teacher')} | {top1('student_alone')} | {top1('distilled')} "
         f"| {' / '.join(top1(model.name) for model in int8)} | {sizes} | {' / '.join(_p50(result, m) for m in int8)} "
         f"| {conditions(result)} |"
     )

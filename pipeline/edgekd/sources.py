@@ -154,7 +154,9 @@ def _npz(path: Path, data: Data, hint: str, license: str = "") -> Raw:
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
-    names = arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
+    names = (
+        arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
+    )
     return _from_arrays(arrays, data, tuple(str(name) for name in names), license, str(path))
 
 

@@ -50,7 +50,9 @@ RESULT = RunResult(
         ),
         ModelRecord(name="teacher", role="teacher", format="torch", precision="float32"),
     ),
-    curves=(Curve("distilled", {"kd": (1.0, 0.5), "fitnet": (2.0, 1.0)}, (0.5, 0.6), (0.4, 0.7), (0.1, 0.0), 1, 3.5, ("a ← b",)),),
+    curves=(
+        Curve("distilled", {"kd": (1.0, 0.5), "fitnet": (2.0, 1.0)}, (0.5, 0.6), (0.4, 0.7), (0.1, 0.0), 1, 3.5, ("a ← b",)),
+    ),
     profiles=(
         ProfileRecord(
             "onnx", "host", False, Effective("onnxruntime", 1, "int8", "CPU"), LoadTime(9.0, 5.0), 4.0, 300.0,

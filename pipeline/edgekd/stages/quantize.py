@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
-from edgekd.recipe import Distill, Recipe, Train
+from edgekd.recipe import Recipe, Train
 from edgekd.stages import distill, training
 from edgekd.stages.context import Context
 
@@ -42,10 +42,19 @@ def run(context: Context) -> None:
 
 
 def budget(recipe: Recipe) -> Train:
-    """Distillation's budget with quantization's epochs and learning rate; no warm-up, for the student is trained; float32, for int8 steps are finer than bf16."""
+    """Distillation's budget with quantization's epochs and learning rate.
+
+    No warm-up, for the student is trained; float32, for the steps of int8 are finer than those of bf16.
+    """
     assert recipe.quantize is not None
-    assert isinstance(recipe.distill, Distill)
-    changes = {"epochs": recipe.quantize.epochs, "lr": recipe.quantize.lr, "warmup_epochs": 0.0, "ema": None, "precision": "32-true"}
+    assert recipe.distill is not None
+    changes = {
+        "epochs": recipe.quantize.epochs,
+        "lr": recipe.quantize.lr,
+        "warmup_epochs": 0.0,
+        "ema": None,
+        "precision": "32-true",
+    }
     return recipe.distill.model_copy(update=changes)
 
 

@@ -140,7 +140,7 @@ def test_the_teacher_sees_what_the_student_sees(run: Callable[..., Fitted], smal
             return super().forward(x)
 
     run(Looking(), Looking(), ({"kind": "kd"},), epochs=1)
-    steps = [pair for pair in zip(seen[::2], seen[1::2], strict=False)][:4]
+    steps = list(zip(seen[::2], seen[1::2], strict=False))[:4]
     assert [(a[0], b[0]) for a, b in steps] == [(False, True)] * 4
     assert all(a[1] == b[1] for a, b in steps)
 
