@@ -401,7 +401,9 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
                 f"nothing is profiled on {gate.device}, so this gate would have no figure",
                 f"write profile: {{devices: [{devices}]}}",
             )
-        if name in {"accuracy_drop", "size_ratio"} and recipe.quantize is None:
+        elif not recipe.export and not name.startswith("parity"):
+            yield f"gates.{name}", "nothing is exported, so this gate would have no figure", "add export: [onnx]"
+        elif name in {"accuracy_drop", "size_ratio"} and recipe.quantize is None:
             yield (
                 f"gates.{name}",
                 "this gate compares int8 with float, and nothing is quantized",

@@ -48,14 +48,15 @@ def _train(fabric: Any, context: Context) -> None:
     recipe = context.recipe
     budget = recipe.distill
     assert isinstance(budget, Distill)
-    images = data.load(recipe.data, context.progress)
+    first = fabric.global_rank == 0
+    images = data.load(recipe.data, context.progress if first else None)
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
-    student = training.student(recipe, classes)
+    student = training.student(recipe, classes, say=context.progress.say if first else None)
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
     terms = Terms(budget.losses, student, teacher, example)
-    if fabric.global_rank == 0:
+    if first:
         for term in terms.terms:
             for pair in term.pairs:
                 context.progress.say(f"  {term.name}: {pair}")
@@ -64,7 +65,8 @@ def _train(fabric: Any, context: Context) -> None:
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
         name="distilled" if recipe.teacher else "student_alone", seed=recipe.seed, progress=context.progress,
-        snapshot=lambda _: dict(student.state_dict()),
+        # the average's weights where there is one; a traced network lacks what its logits do not need
+        snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip
-    if fabric.global_rank == 0:
+    if first:
         training.save_fitted(context, fitted)

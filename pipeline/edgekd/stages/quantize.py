@@ -80,7 +80,7 @@ def _train(fabric: Any, context: Context) -> None:
     recipe = context.recipe
     assert recipe.quantize is not None
     assert recipe.distill is not None
-    images = data.load(recipe.data, context.progress)
+    images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
     weights = context.inputs["distill"] / "weights.safetensors"
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None

@@ -52,7 +52,7 @@ def _train(fabric: Any, context: Context) -> None:
     teacher = recipe.teacher
     assert teacher is not None
     assert teacher.train is not None
-    images = data.load(recipe.data, context.progress)
+    images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     model = models.build(teacher.model, teacher.args, len(images.classes), recipe.data)
     task = losses.get("task")(label_smoothing=teacher.train.label_smoothing)
     fitted = fit(

@@ -101,14 +101,21 @@ def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
     return model.eval()
 
 
-def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
-    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from."""
+def student(
+    recipe: Recipe, num_classes: int, weights: Path | None = None, say: Callable[[str], None] | None = None
+) -> nn.Module:
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from.
+
+    What is left out of the weights it starts from (a head for other classes) is told to ``say``.
+    """
     from edgekd.models import build, load_weights, rewrite, weights_path
 
     assert recipe.student is not None
     model = build(recipe.student.model, recipe.student.args, num_classes, recipe.data)
     if weights is None and recipe.student.weights:
-        load_weights(model, weights_path(recipe.student.weights), other_head=True)
+        left_out = load_weights(model, weights_path(recipe.student.weights), other_head=True)
+        if left_out and say:
+            say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     rewrite(model, recipe.student.rewrite)
     if weights is not None:
         load_weights(model, weights)

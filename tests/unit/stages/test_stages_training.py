@@ -134,7 +134,6 @@ def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Pat
     assert equal(weights(out), weights(taught))
 
 
-@pytest.mark.xfail(reason="stages/distill.py takes the student's weights, not the average's: patch proposed")
 @pytest.mark.parametrize("losses", [[{"kind": "task"}], [{"kind": "task"}, {"kind": "fitnet"}]], ids=["plain", "tapped"])
 def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe, losses: Any) -> None:
     """The curve validates the average; the weights that ship must be the same ones."""
@@ -214,7 +213,6 @@ def test_too_few_images_for_the_processes(run: Callable[..., Path], recipe: Reci
     )
 
 
-@pytest.mark.xfail(reason="stages/training.py drops what load_weights left out: patch proposed")
 def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     """What recipe.Student.weights promises."""
     from edgekd import models
