@@ -222,7 +222,7 @@ def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:
     ]
     if budget.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=budget.lr)
+    return torch.optim.AdamW(groups, lr=budget.lr, fused=True)
 
 
 def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:
