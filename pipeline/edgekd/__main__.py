@@ -2,4 +2,5 @@
 
 from edgekd.cli import main
 
-main()
+if __name__ == "__main__":  # a spawned training process imports this file under another name
+    main()

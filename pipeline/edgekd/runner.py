@@ -15,16 +15,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from edgekd import __version__, cache, data, environment, gates, plan, rundir
+from edgekd.background import Background
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
-from edgekd.progress import Progress
+from edgekd.progress import Progress, Silent
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
 from edgekd.stages import package
@@ -67,22 +68,60 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     done: dict[str, Path] = {}
     records: list[StageRecord] = []
     lost: list[str] = []
-    for number, step in enumerate(steps[:-1], start=1):
-        title = f"[{number}/{len(steps)}] {step.name}"
-        try:
-            entry, status = _stage(loaded, step, options, done, folder, title)
-        except DeviceError as error:  # the other figures are still worth having
-            lost.append(f"{step.name}: {error.message}")
-            options.progress.say(f"{title}: FAILED, {error.message}")
-            records.append(StageRecord(step.name, "failed", step.key, 0.0))
-            continue
-        done[step.name] = entry.path
-        records.append(StageRecord(step.name, status, step.key, round(entry.seconds, 1)))
+    with ExitStack() as stack:
+        aside = _start_aside(loaded, steps, options, folder, stack)
+        for number, step in enumerate(steps[:-1], start=1):
+            title = f"[{number}/{len(steps)}] {step.name}"
+            if step.name in aside:
+                options.progress.say(f"{title}: {step.reason}; trains beside the others")
+                continue
+            if step.name == "evaluate":  # the first to read what was trained aside
+                for name, work in aside.items():
+                    entry, status = work.result()
+                    options.progress.say(f"  {name}: done in {entry.seconds:.0f} s, beside the others")
+                    done[name] = entry.path
+                    records.append(
+                        StageRecord(name, status, next(s.key for s in steps if s.name == name), round(entry.seconds, 1))
+                    )
+            try:
+                entry, status = _stage(loaded, step, options, done, folder, title)
+            except DeviceError as error:  # the other figures are still worth having
+                lost.append(f"{step.name}: {error.message}")
+                options.progress.say(f"{title}: FAILED, {error.message}")
+                records.append(StageRecord(step.name, "failed", step.key, 0.0))
+                continue
+            done[step.name] = entry.path
+            records.append(StageRecord(step.name, status, step.key, round(entry.seconds, 1)))
+    order = {step.name: number for number, step in enumerate(steps)}
+    records.sort(key=lambda record: order[record.name])
     result = _finish(loaded, steps[-1], options, done, folder, records, lost)
     for line in gates.failures(result.gates):
         options.progress.say(line)
     code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if result.verdict == "pass" else ExitCode.GATE_FAILED
     return Outcome(folder, result, code)
+
+
+def _start_aside(
+    loaded: Loaded, steps: Sequence[Planned], options: Options, folder: Path, stack: ExitStack
+) -> dict[str, Background[tuple[cache.Entry, Literal["ran", "cached"]]]]:
+    """Start the baseline beside the distillation, where both have to be trained and there is a core for each."""
+    waiting = {step.name: step for step in steps if step.status == "run"}
+    if not {"student_alone", "distill"} <= waiting.keys() or not _two_lanes(options):
+        return {}
+    step = waiting["student_alone"]
+    quiet = replace(options, progress=Silent())
+    return {step.name: stack.enter_context(Background(_stage, loaded, step, quiet, {}, folder, step.name))}
+
+
+def _two_lanes(options: Options) -> bool:
+    """Whether two students may train at a time: on a CPU with two threads to give; a GPU is filled by one."""
+    alone = options.devices == 1 and "TORCHELASTIC_RUN_ID" not in os.environ
+    return alone and options.threads > 1 and not Path("/dev/nvidiactl").exists()
+
+
+def _threads(step: Planned, options: Options) -> int:
+    """Threads of a stage; the two students get half each, also when only one of them runs: threads change the bits."""
+    return options.threads // 2 if step.node.module == "distill" and _two_lanes(options) else options.threads
 
 
 def _stage(
@@ -102,7 +141,7 @@ def _stage(
                 recipe=step.node.recipe, name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
-                progress=options.progress, devices=options.devices, threads=options.threads,
+                progress=options.progress, devices=options.devices, threads=_threads(step, options),
             )  # fmt: skip
             with _guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)

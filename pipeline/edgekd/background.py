@@ -1,0 +1,68 @@
+"""One piece of work in a process of its own, beside the main one.
+
+Small networks do not fill two cores from one process: two trainings side by side finish sooner than one after the other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from edgekd.errors import EdgekdError, StageError
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """A call that runs in a fresh process; both the function and its arguments must be picklable.
+
+    Use as a context manager: leaving it ends the process, finished or not, so that Ctrl-C leaves nothing behind.
+    """
+
+    def __init__(self, function: Callable[..., T], *args: Any) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of what is loaded
+        self._answer, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_work, args=(sender, function, args), daemon=False)
+        self._process.start()
+        sender.close()
+
+    def __enter__(self) -> Background[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join()
+
+    def result(self) -> T:
+        """Wait for the end and return what the function returned.
+
+        Raises:
+            EdgekdError: What the function raised, or a StageError if the process died.
+        """
+        try:
+            error, value = self._answer.recv()
+        except EOFError:
+            self._process.join()
+            raise StageError(
+                f"a background process died with exit code {self._process.exitcode}",
+                "was the memory full? Run the same command again: finished stages are kept",
+            ) from None
+        if error is not None:
+            raise error
+        result: T = value
+        return result
+
+
+def _work(sender: Any, function: Callable[..., T], args: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-made files are removed on the way out
+    with suppress(BrokenPipeError):
+        try:
+            sender.send((None, function(*args)))
+        except EdgekdError as error:
+            sender.send((StageError(error.message, error.hint), None))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from edgekd.background import Background
+from edgekd.errors import StageError, TrainingError
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def fail() -> None:
+    raise TrainingError("the loss is nan", "lower the learning rate")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def linger(folder: Path) -> None:
+    (folder / "half").write_text("")
+    try:
+        time.sleep(600)
+    finally:
+        (folder / "half").unlink()
+
+
+def test_it_gives_the_result() -> None:
+    with Background(double, 21) as work:
+        assert work.result() == 42
+
+
+def test_an_error_keeps_its_words() -> None:
+    with Background(fail) as work, pytest.raises(StageError, match="the loss is nan") as caught:
+        work.result()
+    assert caught.value.hint == "lower the learning rate"
+
+
+def test_a_process_that_dies_is_an_error() -> None:
+    with Background(die) as work, pytest.raises(StageError, match="exit code -9"):
+        work.result()
+
+
+def test_leaving_ends_it_and_it_cleans_up(tmp_path: Path) -> None:
+    with Background(linger, tmp_path):
+        while not (tmp_path / "half").exists():
+            time.sleep(0.05)
+    assert not (tmp_path / "half").exists()
