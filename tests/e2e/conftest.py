@@ -24,7 +24,7 @@ teacher:
   model: edgekd:resnet10
   args: {width: 8, stem_stride: 2}
   train: {epochs: 3, lr: 0.01}
-student: {model: torchvision:mobilenet_v2, args: {width_mult: 0.35}}
+student: {model: torchvision:mobilenet_v2}
 distill:
   epochs: 3
   lr: 0.01
@@ -96,7 +96,7 @@ class Run:
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, int, int], None]) -> Run:
     folder = tmp_path_factory.mktemp("chain")
-    small_data(folder / "data.npz", 1500, 500)
+    small_data(folder / "data.npz", 1200, 500)
     (folder / "small.yaml").write_text(RECIPE)
     cli = Cli(folder, folder / "cache")
     done = cli("run", "small.yaml")

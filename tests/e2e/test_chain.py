@@ -99,7 +99,7 @@ def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:
 
     from edgekd.vision import import_torchvision
 
-    model = import_torchvision().models.mobilenet_v2(num_classes=10, width_mult=0.35)
+    model = import_torchvision().models.mobilenet_v2(num_classes=10)
     model.load_state_dict(load_file(chain.folder / "artifacts" / "distilled.safetensors"))
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
@@ -133,7 +133,7 @@ def test_a_change_runs_only_what_it_touches(chain: Run) -> None:
 def test_nothing_but_lines_when_not_a_terminal(chain: Run) -> None:
     assert "\x1b" not in chain.stderr
     assert "\r" not in chain.stderr
-    assert "fitnet: features.1 (8 ch) ← layer1 (8 ch) at 16×16" in chain.stderr
+    assert "fitnet: features.1 (16 ch) ← layer1 (8 ch) at 16×16, 1×1 adapter 16 → 8" in chain.stderr
     assert "[1/13] teacher: never ran" in chain.stderr
 
 
@@ -143,7 +143,8 @@ def test_the_same_seed_gives_the_same_bytes(chain: Run, tmp_path: Path) -> None:
 
     fresh = Cli(chain.cli.folder, tmp_path / "cache")
     short = ("--set", "distill.epochs=1", "--set", "distill.warmup_epochs=0", "--set", "quantize.epochs=1",
-             "--set", "teacher.train.epochs=1", "--set", "profile=null", "--set", "baselines=[]")  # fmt: skip
+             "--set", "teacher.train.epochs=1", "--set", "student.args={width_mult: 0.35}",
+             "--set", "gates.size_ratio=null", "--set", "profile=null", "--set", "baselines=[]")  # fmt: skip
     results = []
     for cli, out in ((chain.cli, "a"), (fresh, "b")):
         done = cli("run", "small.yaml", "--json", "--out", str(tmp_path / out), *short, code=None)
