@@ -74,8 +74,8 @@ def test_another_torchvision_student(tmp_path: Path, student: str, small_data: C
     """The shipped recipe with another student, little data and few epochs.
 
     A student that is barely trained has images whose two best logits are one step apart, and a runtime's rounding decides
-    between them: of 300 images two flipped. So it is the error that is held to the shipped limit here; agreement is held to it
-    where a student is trained, in test_chain.py and in every run of the recipe itself.
+    between them: of 300 images two flipped. So it is the error that is held to the shipped limit here; agreement is held to
+    it where a student is trained, in test_chain.py and in every run of the recipe itself.
     """
     small_data(tmp_path / "data.npz", 1000, 300)
     cli = Cli(tmp_path, tmp_path / "cache")
