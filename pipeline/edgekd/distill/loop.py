@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data import DataSet, Split
@@ -115,6 +116,9 @@ def fit(
     average = AveragedModel(network, multi_avg_fn=_decay(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
     steps = budget.epochs * len(feed)
+    hastened = hasten_norms(network, len(feed))
+    if hastened and fabric.global_rank == 0:
+        progress.say(f"  {name}: {hastened}")
     schedule = _schedule(budget, len(feed))
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
     rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
@@ -176,6 +180,26 @@ def fit(
         pairs=tuple(f"{term.name}: {pair}" for term in terms.terms for pair in term.pairs),
     )
     return Fitted(best, _copy(snapshot(kept)), _copy(terms.adapters.state_dict()), curve)
+
+
+def hasten_norms(network: nn.Module, steps: int) -> str:
+    """Raise the momentum of batch norms whose running statistics cannot follow an epoch of ``steps`` steps.
+
+    Some networks come with 0.01 or less, for epochs of thousands of steps: with a hundred, the averages are still made
+    of the first, random weights, and the network fails on validation images while it does well on training images.
+    The average gets a memory of at most a tenth of an epoch, but never a shorter one than torch's default, 0.1.
+
+    Returns:
+        What was changed, in words; empty if nothing was.
+    """
+    least = min(0.1, 10 / steps)
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.momentum is not None and m.momentum < least]
+    if not norms:
+        return ""
+    before = min(cast(float, norm.momentum) for norm in norms)
+    for norm in norms:
+        norm.momentum = least
+    return f"batch norm momentum {before:g} → {least:.2g}, for its averages must follow epochs of {steps} steps"
 
 
 @torch.no_grad()

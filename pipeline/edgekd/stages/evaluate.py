@@ -32,6 +32,7 @@ def run(context: Context) -> None:
 
     from edgekd import data, models
     from edgekd.export import runtimes
+    from edgekd.export.capture import captured
 
     images = data.load(context.recipe.data)
     x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
@@ -54,7 +55,9 @@ def run(context: Context) -> None:
             name = stage.removeprefix("export.")
             exported = context.read(stage, "exported.json")
             format, is_float = export.split(stage)
-            session = runtimes.load(context.inputs[stage] / exported["paths"][0], format)
+            path = context.inputs[stage] / exported["paths"][0]
+            with captured(context.log, f"loading {path.name}"):  # TensorFlow Lite greets
+                session = runtimes.load(path, format)
             rows = []
             for image in x:
                 rows.append(session.run(image[None]))

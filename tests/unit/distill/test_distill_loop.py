@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgekd import data
 from edgekd.distill.feed import Normalize
-from edgekd.distill.loop import Fitted, Freeze, accuracy, fit
+from edgekd.distill.loop import Fitted, Freeze, accuracy, fit, hasten_norms
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
@@ -320,3 +320,28 @@ def test_accuracy_keeps_the_mode(small: Any, section: Data) -> None:
     network = small().train()
     accuracy(network, images.val, Normalize(images), torch.device("cpu"))
     assert network.training
+
+
+def test_norms_that_could_not_follow_a_short_epoch_are_hastened(run: Callable[..., Fitted], small: Any) -> None:
+    """With a momentum of 0.001 the averages of 8 steps would still be the initial ones: mean 0, variance 1."""
+    said: list[str] = []
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    slow, usual = small(), small()
+    slow.stem[1].momentum = 0.001
+    run(slow, augment=False, progress=Saying())
+    run(usual, augment=False)
+    assert torch.equal(slow.stem[1].running_mean, usual.stem[1].running_mean)
+    assert said == ["  net: batch norm momentum 0.001 → 0.1, for its averages must follow epochs of 4 steps"]
+
+
+@pytest.mark.parametrize(
+    ("momentum", "steps", "after"), [(0.01, 141, 10 / 141), (0.01, 5000, 0.01), (0.3, 4, 0.3), (None, 4, None)]
+)
+def test_hasten_norms(momentum: float | None, steps: int, after: float | None) -> None:
+    norm = nn.BatchNorm2d(3, momentum=momentum)
+    assert bool(hasten_norms(norm, steps)) == (momentum != after)
+    assert norm.momentum == after
