@@ -6,6 +6,7 @@ All passes keep the values that the graph defines.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,31 @@ import numpy as np
 
 _INDENT = re.compile(r">\s+<")
 _LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)(\w+)"')
+_INNER_LAYER = re.compile(r'<layer [^>]* type="(?!Parameter|Result).*?</layer>', re.DOTALL)
+_DIMENSIONS = re.compile(r'(<port id="\d+"[^>]*)>(?:<dim>-?\d+</dim>)+</port>')
+_INPUTS = re.compile(r"<input>.*?</input>", re.DOTALL)
 _TENSOR_NAMES = re.compile(r' names="(?!input"|logits")[^"]*"')
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
 # What may stand between a layer and the rounding of its result, and is one with them.
 _FUSED = {"Add", "Clamp", "Relu", "ReLU"}
+# How the ONNX importer writes a dequantized value.
+_FOLDED: dict[str, Callable[..., np.float32]] = {"Convert": np.float32, "Subtract": np.subtract, "Multiply": np.multiply}
+
+
+def fold_scalars(model: Any) -> None:
+    """Turn a dequantized scalar, such as the 3 of a hard-sigmoid, into one float32 constant instead of four nodes.
+
+    Args:
+        model: An ``openvino.Model``, changed in place.
+    """
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        operands = [value.get_node() for value in node.input_values()]
+        if node.get_type_name() not in _FOLDED or not all(_is_scalar(operand) for operand in operands):
+            continue
+        value = _FOLDED[node.get_type_name()](*(np.float32(operand.data) for operand in operands))
+        node.output(0).replace(opset13.constant(np.float32(value)).output(0))
 
 
 def keep_roundings(model: Any) -> None:
@@ -38,39 +60,72 @@ def keep_roundings(model: Any) -> None:
         for port in node.inputs():
             rounding = port.get_source_output().get_node()
             # A value that something else reads too is stored, and so rounded, in any case.
-            if not _rounds_a_layer(rounding) or len(rounding.output(0).get_target_inputs()) > 1:
+            if not _rounds_a_layer(rounding) or _readers(rounding) > 1:
                 continue
             low, high = (_scalar(rounding, index) for index in (3, 4))
             clamp = opset13.clamp(rounding.output(0), low, high, name=f"{rounding.get_friendly_name()}_kept")
             port.replace_source_output(clamp.output(0))
 
 
+def merge_rescalings(model: Any) -> None:
+    """Write ``FakeQuantize → × constant → FakeQuantize`` as one node, where the second only renames the steps of the first.
+
+    Hard-sigmoid has it: the 256 steps of [0, 6], divided by 6, are those of [0, 1]. OpenVINO's CPU plugin runs all three
+    behind a convolution as one primitive without the first rounding, and three values in four were then off by one step
+    (openvino 2026.4).
+
+    Args:
+        model: An ``openvino.Model``, changed in place.
+    """
+    from openvino import opset13
+
+    for second in model.get_ordered_ops():
+        product = second.input_value(0).get_node() if second.get_type_name() == "FakeQuantize" else None
+        if product is None or product.get_type_name() != "Multiply":
+            continue
+        first, factor = (product.input_value(index).get_node() for index in (0, 1))
+        if first.get_type_name() != "FakeQuantize" or any(_readers(node) > 1 for node in (first, product)):
+            continue
+        levels = first.get_attributes()["levels"]
+        if not _is_scalar(factor) or second.get_attributes()["levels"] != levels:
+            continue
+        before, after = ([_scalar(node, index) for index in (3, 4)] for node in (first, second))
+        if not np.allclose([float(factor.data) * limit for limit in before], after, rtol=1e-6, atol=0):
+            continue
+        limits = [first.input_value(index) for index in (1, 2)] + [second.input_value(index) for index in (3, 4)]
+        merged = opset13.fake_quantize(first.input_value(0), *limits, levels)
+        second.output(0).replace(merged.output(0))
+
+
 def share_ranges(model: Any) -> None:
-    """Let the FakeQuantize nodes of an ``openvino.Model`` read equal limits from the same constant."""
-    known: dict[tuple[tuple[int, ...], bytes], Any] = {}
+    """Let the FakeQuantize nodes of an ``openvino.Model`` read equal limits from the same constant, a scalar."""
+    from openvino import opset13
+
+    known: dict[float, Any] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
             continue
         for port in range(1, 5):
-            source = node.input(port).get_source_output()
-            constant = source.get_node()
-            if constant.get_type_name() != "Constant":
-                continue
-            values = np.asarray(constant.data)
-            shared = known.setdefault((values.shape, values.tobytes()), source)
-            if shared is not source:
-                node.input(port).replace_source_output(shared)
+            constant = node.input_value(port).get_node()
+            if constant.get_type_name() == "Constant" and constant.data.size == 1:
+                value = _scalar(node, port)
+                shared = known.setdefault(value, opset13.constant(np.float32(value)))
+                node.input(port).replace_source_output(shared.output(0))
 
 
 def shorten(path: Path) -> None:
-    """Rewrite an ``.xml`` without indentation and generated names; both ends keep theirs.
+    """Rewrite an ``.xml`` without indentation, generated names, and what the reader infers or assumes by itself.
 
-    Indentation is a quarter of the file, and the names count all nodes that the process ever made, so they would differ
-    from one export to the next.
+    Indentation is a quarter of the file and inferred shapes another; of a small network in int8 the whole is as large as
+    a fifth of the weights. The names count all nodes that the process ever made, so they would differ from one export to
+    the next. Both ends of the network keep names and shapes.
     """
     text = _INDENT.sub("><", path.read_text(encoding="utf-8"))
     text = _LAYER.sub(r'<layer id="\1" name="\2_\1" type="\2"', text)
-    path.write_text(_TENSOR_NAMES.sub("", text), encoding="utf-8")
+    text = _INNER_LAYER.sub(lambda layer: _DIMENSIONS.sub(r"\1 />", layer[0]), _TENSOR_NAMES.sub("", text))
+    text = _INPUTS.sub(lambda inputs: inputs[0].replace(' precision="FP32"', ""), text)
+    text = text.replace(' auto_broadcast="numpy"', "").replace("<data />", "").replace('" />', '"/>')
+    path.write_text(text, encoding="utf-8")
 
 
 def _rounds_a_layer(node: Any) -> bool:
@@ -80,6 +135,14 @@ def _rounds_a_layer(node: Any) -> bool:
     while before.get_type_name() in _FUSED:
         before = before.input_value(0).get_node()
     return before.get_type_name() in _LAYERS
+
+
+def _readers(node: Any) -> int:
+    return len(node.output(0).get_target_inputs())
+
+
+def _is_scalar(node: Any) -> bool:
+    return bool(node.get_type_name() == "Constant" and node.data.ndim == 0)
 
 
 def _scalar(node: Any, index: int) -> float:

@@ -21,6 +21,7 @@ try:
         from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer import (
+            DerivedQuantizationSpec,
             FixedQParamsQuantizationSpec,
             QuantizationAnnotation,
             QuantizationSpec,
@@ -31,6 +32,7 @@ finally:
     logging.disable(_level)
 
 __all__ = [
+    "DerivedQuantizationSpec",
     "FakeQuantize",
     "FakeQuantizeBase",
     "FixedQParamsObserver",

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from edgekd.quantize.backend import (
+    DerivedQuantizationSpec,
     FakeQuantize,
     FixedQParamsQuantizationSpec,
     MovingAverageMinMaxObserver,
@@ -111,6 +113,23 @@ def fixed_spec(scale: float, zero_point: int) -> FixedQParamsQuantizationSpec:
     )
 
 
+def scaled_spec(x: fx.Node, node: fx.Node, factor: float) -> DerivedQuantizationSpec:
+    """Int8 with the scale of the operand ``x`` of ``node`` times ``factor``: the same integers, renamed."""
+    return DerivedQuantizationSpec(
+        derived_from=[(x, node)],
+        derive_qparams_fn=partial(_scaled, factor=factor),
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+    )
+
+
+def _scaled(quantizers: list[FakeQuantize], *, factor: float) -> tuple[Tensor, Tensor]:
+    scale, zero_point = quantizers[0].calculate_qparams()
+    return scale * factor, zero_point
+
+
 class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
     """Annotate a normalised graph (see ``rewrite.export``) with the int8 rules.
 
@@ -130,10 +149,12 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._activation = activation_spec()
         self._weight = weight_spec(weight_bits)
         self._selecting: list[fx.Node] = []
+        self._constants: dict[str, float] = {}
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write the annotations into the nodes of ``model`` and return it."""
         live = _ancestors(logits_node(model.graph))
+        self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         float_ops = []
         for node in model.graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
@@ -174,7 +195,13 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if len(operands) != 2 or node.kwargs:
             return f"{node.target} with a factor or a scalar"
-        self._set(node, live, {operand: self._input(operand) for operand in operands})
+        inputs = {operand: self._input(operand) for operand in operands}
+        factor = self._constants.get(str(operands[1].target), 0.0) if node.target is aten.mul.Tensor else 0.0
+        if factor > 0 and _fused_activation(node, live) is None:
+            # An observed range would be all but this one, and rounding to steps that are all but equal loses a bit.
+            self._write(node, inputs, scaled_spec(operands[0], node, factor))
+        else:
+            self._set(node, live, inputs)
         return ""
 
     def _average(self, node: fx.Node, live: set[fx.Node]) -> str:

@@ -9,7 +9,7 @@ from edgekd.registry import losses
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 PACKAGES = training.PACKAGES
 
 

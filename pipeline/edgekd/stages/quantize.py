@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgekd.quantize.qat import Prepared
 
-VERSION = 1
+VERSION = 2
 PACKAGES = (*training.PACKAGES, "torchao")
 
 

@@ -8,7 +8,7 @@ from edgekd.recipe import Recipe
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 PACKAGES = training.PACKAGES
 
 
