@@ -69,27 +69,23 @@ def test_own_net_and_an_image_folder(tmp_path: Path, mini: dict[str, np.ndarray]
     assert model.float_tensors == ()
 
 
-@pytest.mark.parametrize("student", ["resnet18", "mobilenet_v3_small"])
-def test_another_torchvision_student(tmp_path: Path, student: str, small_data: Callable[[Path, int, int], None]) -> None:
-    """The shipped recipe with another student, little data and few epochs.
-
-    A student that is barely trained has images whose two best logits are one step apart, and a runtime's rounding decides
-    between them: of 300 images two flipped. So it is the error that is held to the shipped limit here; agreement is held to
-    it where a student is trained, in test_chain.py and in every run of the recipe itself.
-    """
-    small_data(tmp_path / "data.npz", 1000, 300)
+@pytest.mark.parametrize(("student", "overrides"), [("resnet18", ()), ("mobilenet_v3_small", ("distill.batch_size=32",))])
+def test_another_torchvision_student(
+    tmp_path: Path, student: str, overrides: tuple[str, ...], small_data: Callable[[Path, int, int], None]
+) -> None:
+    """The shipped recipe with another student passes all the shipped gates on the shipped test images; less is trained."""
+    small_data(tmp_path / "data.npz", 2500, 2000)
     cli = Cli(tmp_path, tmp_path / "cache")
-    cli(
-        "run", "mobilenet", "--set", "data.source=npz:data.npz", "--set", f"student.model=torchvision:{student}",
-        "--set", "student.args={}", "--set", "distill.epochs=3", "--set", "quantize.epochs=1", "--set", "baselines=[]",
-        "--set", "profile=null", "--set", "gates.accuracy_drop=null", "--set", "gates.size_ratio=null",
-        "--set", "gates.parity_top1.min=0.98",
+    settings = (
+        "data.source=npz:data.npz", f"student.model=torchvision:{student}", "student.args={}", "distill.epochs=2",
+        "baselines=[]", "profile=null", *overrides,
     )  # fmt: skip
+    cli("run", "mobilenet", *(part for value in settings for part in ("--set", value)))
     result = rundir.read(tmp_path / "reports" / "mobilenet" / "latest")
+    assert result.verdict == "pass"
     for name in ("onnx", "tflite", "openvino"):
         model = result.model(name)
         assert model is not None
-        assert model.parity is not None
-        assert model.parity.p99_lsb is not None
-        assert model.parity.p99_lsb <= 2
         assert model.float_ops == ()
+        assert model.metrics[0].top1 > 0.6, "a network that has not learnt agrees with anything"
+        assert model.metrics[0].n == 2000
