@@ -9,7 +9,7 @@ from edgekd.registry import losses
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 PACKAGES = training.PACKAGES
 
 
@@ -32,7 +32,7 @@ def alone(recipe: Recipe) -> Recipe:
 
 
 def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters and the curve."""
+    """Write the student's best and last weights, the adapters, the curve and what was rewritten."""
     assert context.recipe.distill is not None
     training.launch(context, context.recipe.distill, _train)
 
@@ -53,7 +53,8 @@ def _train(fabric: Any, context: Context) -> None:
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
-    student = training.student(recipe, classes, say=context.progress.say if first else None)
+    rewritten = training.rewritten(recipe, classes, say=context.progress.say if first else None)
+    student = rewritten.model
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
     terms = Terms(budget.losses, student, teacher, example)
     if first:
@@ -70,3 +71,4 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)
+        context.write("rewrite.json", {"changes": [str(change) for change in rewritten.changes], "left": rewritten.left})

@@ -70,7 +70,19 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    return Bundle(record, tuple(models), curves, profiles, findings, snippets, missing)
+    return Bundle(record, tuple(models), curves, profiles, (*rewrites(context), *findings), snippets, missing)
+
+
+def rewrites(context: Context) -> tuple[str, ...]:
+    """What was changed in the student before distillation, in one sentence."""
+    if "distill" not in context.inputs:
+        return ()
+    value = context.read("distill", "rewrite.json")
+    sentences = []
+    if value["changes"]:
+        sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(value['changes'])}.")
+    sentences += [f"The rewrite left {reason}." for reason in value["left"]]
+    return tuple(sentences)
 
 
 def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:
