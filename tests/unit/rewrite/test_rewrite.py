@@ -61,7 +61,6 @@ def test_library_networks(source: str, rules: dict[str, Any], told: list[str]) -
     assert not {change.what for change in found.changes} & activations.census(found.model, X).keys()
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch warns of its own class
 def test_no_slow_operator_reaches_the_float_file(tmp_path: Path) -> None:
     rules = {"hardswish": "relu6", "gate": "sigmoid"}
     net = rewrite(models.build("torchvision:mobilenet_v3_small", {}, 10, DATA), Rewrite(**rules), X).model.eval()
