@@ -22,13 +22,20 @@ def drop(model: nn.Module, example: Tensor) -> tuple[str, ...]:
         model: Changed in place.
         example: One input, N×C×H×W.
     """
+    paths = find(model, example)
+    for path in paths:
+        model.set_submodule(path, nn.Identity())
+    return paths
+
+
+def find(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """Paths of the blocks; arguments as for ``drop``, and nothing is changed."""
     channels = _map_to_map(model, example)
     found: list[str] = []
-    for path, module in list(model.named_modules()):
+    for path, module in model.named_modules():
         if any(path.startswith(f"{outer}.") for outer in found):
-            continue  # part of one that is gone
+            continue  # part of one
         if path in channels and _has_only_pointwise_layers(module) and _scales_channels(module, channels[path]):
-            model.set_submodule(path, nn.Identity())
             found.append(path)
     return tuple(found)
 

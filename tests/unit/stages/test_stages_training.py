@@ -42,7 +42,7 @@ def make(source: str, **changes: Any) -> Recipe:
         "distill": {"epochs": 2, "batch_size": 16, "losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]},
     }
     for key, change in changes.items():
-        value[key] = value[key] | change if isinstance(change, dict) else change
+        value[key] = value.get(key, {}) | change if isinstance(change, dict) else change
     return Recipe.model_validate(value)
 
 
@@ -241,3 +241,19 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     again = training.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
     assert equal(dict(again.state_dict()), weights(out))
     assert not any(type(module).__name__ in {"Hardswish", "SqueezeExcitation"} for module in again.modules())
+
+
+def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
+    run: Callable[..., Path], npz: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"teacher": None, "distill": {"epochs": 1, "losses": [{"kind": "task"}]}}
+    changes |= {"quantize": {"epochs": 1}, "export": ["tflite"]}
+    slow = make(npz(), student={"model": "torchvision:mobilenet_v3_small", "args": {}}, **changes)
+    out = run(distill, slow, "distill", progress=Lines(sys.stdout))
+    said = capsys.readouterr().out
+    advice = "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}"
+    assert f"  advice: {advice}\n" in said
+    context = Context(recipe=slow, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
+    assert package.rewrites(context)[0] == f"Advice: {advice}."
+    structure = json.loads((out / "rewrite.json").read_text())
+    assert distill.advice(slow.model_copy(update={"quantize": None}), structure) == ()
