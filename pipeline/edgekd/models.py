@@ -1,4 +1,4 @@
-"""Models: built by name or from the user's own file, weights read without unpickling, activations rewritten.
+"""Models: built by name or from the user's own file, weights read without unpickling.
 
 With sources.py the only module that knows torchvision and timm.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
-from edgekd.recipe import Data, Rewrite
+from edgekd.recipe import Data
 from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 
@@ -182,33 +182,6 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
     return other
-
-
-def rewrite(model: nn.Module, rules: Rewrite) -> dict[str, int]:
-    """Replace activation modules in place; returns how many of each kind were replaced.
-
-    Raises:
-        ModelError: A rule that replaces nothing: the recipe does not mean this model.
-    """
-    from torch import nn
-
-    kinds: dict[str, type[nn.Module]] = {"hardswish": nn.Hardswish, "silu": nn.SiLU, "gelu": nn.GELU}
-    builders = {"relu": nn.ReLU, "relu6": nn.ReLU6}
-    counts: dict[str, int] = {}
-    for rule, kind in kinds.items():
-        activation = getattr(rules, rule)
-        if activation is None:
-            continue
-        found = [
-            (parent, name) for parent in model.modules() for name, child in parent.named_children()
-            if isinstance(child, kind)
-        ]  # fmt: skip
-        for parent, name in found:
-            setattr(parent, name, builders[activation]())
-        if not found:
-            raise ModelError(f"student.rewrite.{rule}: the model has no {kind.__name__} module", f"remove rewrite.{rule}")
-        counts[rule] = len(found)
-    return counts
 
 
 def parameters(model: nn.Module) -> int:

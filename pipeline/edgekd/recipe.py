@@ -151,6 +151,18 @@ class Rewrite(Strict):
     """Replaces every SiLU (swish)."""
     gelu: Activation | None = None
     """Replaces every GELU."""
+    gate: Literal["keep", "sigmoid", "hardsigmoid"] = "keep"
+    """sigmoid: replaces every hard-sigmoid, which int8 takes apart, by sigmoid, which is one operator. hardsigmoid: the
+    reverse."""
+    se: Literal["keep", "drop"] = "keep"
+    """drop: takes every squeeze-excite block out, with its weights."""
+
+    def activations(self) -> dict[str, str]:
+        """Return what becomes of each kind of activation that is replaced, such as ``{"hardswish": "relu6"}``."""
+        targets: dict[str, str | None] = {"hardswish": self.hardswish, "silu": self.silu, "gelu": self.gelu}
+        if self.gate != "keep":
+            targets["sigmoid" if self.gate == "hardsigmoid" else "hardsigmoid"] = self.gate
+        return {kind: target for kind, target in targets.items() if target is not None}
 
 
 class Student(Strict):
@@ -163,7 +175,7 @@ class Student(Strict):
     weights: str | None = None
     """Checkpoint to start from; a head of another size is left out and said aloud."""
     rewrite: Rewrite = Rewrite()
-    """Activations to replace before distillation."""
+    """Activations and blocks to replace before distillation, for int8's sake."""
 
 
 class Loss(Strict):

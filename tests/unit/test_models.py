@@ -12,7 +12,7 @@ from torch import nn
 
 from edgekd import models
 from edgekd.errors import CheckpointError, EdgekdError, ModelError
-from edgekd.recipe import Data, Rewrite
+from edgekd.recipe import Data
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 
@@ -358,33 +358,7 @@ def test_weights_path(tmp_path: Path) -> None:
     assert models.weights_path("edgekd:fashion-mnist-resnet10").is_file()
 
 
-# --- rewrite, parameters, MACs ----------------------------------------------------------------------------------------
-
-
-def test_rewrite_replaces_and_counts() -> None:
-    model = models.build("torchvision:mobilenet_v3_small", {}, 5, DATA)
-    expected = sum(isinstance(module, nn.Hardswish) for module in model.modules())
-    assert models.rewrite(model, Rewrite(hardswish="relu6")) == {"hardswish": expected}
-    assert expected > 10
-    kinds = {type(module) for module in model.modules()}
-    assert nn.ReLU6 in kinds
-    assert nn.Hardswish not in kinds
-    assert nn.Hardsigmoid in kinds  # another kind, untouched
-
-
-def test_rewrite_each_rule_its_own() -> None:
-    model = nn.Sequential(nn.SiLU(), nn.Sequential(nn.GELU(), nn.Hardswish()), nn.SiLU())
-    assert models.rewrite(model, Rewrite(silu="relu", gelu="relu6")) == {"silu": 2, "gelu": 1}
-    assert [type(m) for m in model.modules() if not isinstance(m, nn.Sequential)] == [
-        nn.ReLU, nn.ReLU6, nn.Hardswish, nn.ReLU,
-    ]  # fmt: skip
-
-
-def test_rewrite_that_replaces_nothing() -> None:
-    assert text_of(ModelError, lambda: models.rewrite(nn.Sequential(nn.ReLU()), Rewrite(silu="relu"))) == (
-        "student.rewrite.silu: the model has no SiLU module\n  → remove rewrite.silu"
-    )
-    assert models.rewrite(nn.Sequential(nn.ReLU()), Rewrite()) == {}
+# --- parameters, MACs ------------------------------------------------------------------------------------------------
 
 
 def test_macs_and_parameters_by_hand() -> None:

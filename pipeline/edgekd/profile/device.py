@@ -1,4 +1,4 @@
-"""Targets: the schema of ``devices/*.yaml``, what a CPU can do, and how many bits an int8 weight may use on it."""
+"""Targets: the schema of ``devices/*.yaml``, their integer arithmetic, and how many bits an int8 weight may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd import resources
 from edgekd.errors import UsageError
@@ -23,6 +23,9 @@ Feature = Literal[
 
 _FEATURES: tuple[str, ...] = Feature.__args__  # type: ignore[attr-defined]  # the values of a Literal
 _VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
+_DOT = {"asimddp", "i8mm"}
+Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
+Runtime = Literal["onnx", "tflite", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,26 @@ class Isa:
     features: frozenset[str] = frozenset()
 
     @property
+    def int8_dot(self) -> Literal["vnni", "dot product", "none"]:
+        """The instruction that multiplies int8 and adds in 32 bits: what makes int8 fast."""
+        if self.features & _VNNI:
+            return "vnni"
+        return "dot product" if self.features & _DOT else "none"
+
+    @property
     def has_int8_dot(self) -> bool:
-        """Whether one instruction multiplies int8 and adds in 32 bits: what makes int8 fast."""
-        return bool(self.features & (_VNNI | {"asimddp", "i8mm"}))
+        """Whether there is such an instruction."""
+        return self.int8_dot != "none"
+
+    @property
+    def pair_sums(self) -> Literal[16, 32] | None:
+        """Bits in which kernels add two int8 products; ``None`` where it is not known.
+
+        x86 without VNNI has ``pmaddubsw``, which adds them in 16 bits with saturation; Arm has no such instruction.
+        """
+        if self.arch in {"aarch64", "armv7l"} or self.int8_dot == "vnni":
+            return 32
+        return 16 if self.arch == "x86_64" and self.features else None
 
 
 class Device(BaseModel):
@@ -58,6 +78,13 @@ class Device(BaseModel):
     isa: tuple[Feature, ...] | None = None
     """Instruction sets as /proc/cpuinfo names them; left out: those of this machine (host only)."""
 
+    pair_sums: Literal[16, 32] | None = None
+    """Bits in which its int8 kernels add two products; 16 saturates with 8-bit weights. Left out: by isa."""
+    lacks: dict[Runtime, tuple[Activation, ...]] = Field(default_factory=dict)
+    """Activations that a runtime has no int8 kernel for on it, by format. Left out: what edgekd knows of the runtime."""
+    io: Literal["float32", "int8"] = "float32"
+    """Type of the input and output it takes: int8 where there is no float unit."""
+
     @model_validator(mode="after")
     def _both(self) -> Device:
         if (self.arch is None) != (self.isa is None):
@@ -69,6 +96,10 @@ class Device(BaseModel):
         if self.arch is not None and self.isa is not None:
             return Isa(self.arch, frozenset(self.isa))
         return detect_isa()
+
+    def sums(self) -> Literal[16, 32] | None:
+        """Bits in which its kernels add two int8 products: as the file says, else by its instruction sets."""
+        return self.pair_sums or self.cpu().pair_sums
 
 
 def load(name: str) -> Device:
@@ -122,9 +153,5 @@ def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:
     Args:
         devices: All targets of the recipe.
     """
-    cpus = [device.cpu() for device in devices]
-    return 8 if cpus and all(_adds_in_32_bits(cpu) for cpu in cpus) else 7
-
-
-def _adds_in_32_bits(cpu: Isa) -> bool:
-    return cpu.arch in {"aarch64", "armv7l"} or (cpu.arch == "x86_64" and bool(cpu.features & _VNNI))
+    sums = [device.sums() for device in devices]
+    return 8 if sums and all(bits == 32 for bits in sums) else 7

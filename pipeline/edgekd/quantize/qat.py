@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Prepared:
     float_ops: tuple[str, ...]
 
 
-def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8) -> Prepared:
+def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> Prepared:
     """Fold, trace, normalise and put a fake quantizer at every tensor that will be int8.
 
     Args:
@@ -46,9 +46,10 @@ def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8) -
             distillation behind them. It is not changed.
         example: One input, (N, C, H, W); height and width become fixed, N does not.
         weight_bits: 8, or 7 for processors with AVX2 but without VNNI.
+        keep_float: What to leave in float: paths of modules, with all that is inside, or ``%`` and the name of a node.
 
     Raises:
-        QuantizeError: The model cannot be traced.
+        QuantizeError: The model cannot be traced, or has no layer of a name in ``keep_float``.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
@@ -57,7 +58,7 @@ def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8) -
         >>> prepared.module(torch.zeros(4, 3, 8, 8)).shape, prepared.float_ops
         (torch.Size([4, 10]), ())
     """
-    quantizer = Int8Quantizer(weight_bits)
+    quantizer = Int8Quantizer(weight_bits, keep_float)
     graph_module = export(fold(model), example)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)

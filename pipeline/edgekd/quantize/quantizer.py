@@ -11,13 +11,14 @@ Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/qua
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
+from edgekd.errors import QuantizeError, did_you_mean
 from edgekd.quantize.backend import (
     DerivedQuantizationSpec,
     FakeQuantize,
@@ -138,13 +139,15 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
 
     Args:
         weight_bits: 8, or 7 for processors with AVX2 but without VNNI, whose int8 kernels saturate with 8.
+        keep_float: What to leave in float: paths of modules, with all that is inside, or ``%`` and the name of a node.
 
     Attributes:
         float_ops: After ``annotate``, each operator left in float as ``"name: reason"``.
     """
 
-    def __init__(self, weight_bits: WeightBits = 8) -> None:
+    def __init__(self, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> None:
         super().__init__()
+        self._keep_float = frozenset(keep_float)
         self.float_ops: tuple[str, ...] = ()
         self._activation = activation_spec()
         self._weight = weight_spec(weight_bits)
@@ -156,8 +159,12 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         live = _ancestors(logits_node(model.graph))
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         float_ops = []
+        _check_names(self._keep_float, model.graph)
         for node in model.graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
+                continue
+            if any(_is_named(node, name) for name in self._keep_float):
+                float_ops.append(f"{node.name}: kept in float")
                 continue
             rule = _RULES.get(node.target)
             reason = rule(self, node, live) if rule else f"no int8 rule for {node.target}"
@@ -271,6 +278,25 @@ def warn_of_float_ops(float_ops: tuple[str, ...]) -> None:
     """Issue one ``UserWarning`` that names every operator left in float, if there are any."""
     if float_ops:
         warnings.warn(f"{len(float_ops)} operators stay in float: {'; '.join(float_ops)}", stacklevel=2)
+
+
+def layer_path(node: fx.Node) -> str:
+    """Path of the module whose ``forward`` made a node of an exported graph, as the student's own modules are named."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    path: str = list(stack.values())[-1][0]
+    return path.removeprefix("network.")  # Tapped puts the student there
+
+
+def _is_named(node: fx.Node, name: str) -> bool:
+    """Whether ``name`` means a node: ``%add_2`` by its own name, ``features.3`` by the module it is inside of."""
+    return f"%{node.name}" == name or f"{layer_path(node)}.".startswith(f"{name}.")
+
+
+def _check_names(names: Collection[str], graph: fx.Graph) -> None:
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    for name in sorted(names):
+        if not any(_is_named(node, name) for node in nodes):
+            raise QuantizeError(f"keep_float: the graph has no layer {name!r}", did_you_mean(name, map(layer_path, nodes)))
 
 
 def logits_node(graph: fx.Graph) -> fx.Node:

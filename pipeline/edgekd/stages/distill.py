@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from edgekd.profile import device
+from edgekd.profile.advice import advise
 from edgekd.recipe import Distill, Loss, Recipe
 from edgekd.registry import losses
 from edgekd.stages import training
@@ -31,8 +34,18 @@ def alone(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"teacher": None, "distill": distill})
 
 
+def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is slow in int8 on the recipe's devices: ``structure`` is what the student has, as in ``rewrite.json``."""
+    if recipe.quantize is None:
+        return ()
+    targets = [device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
+    io = next((export.io for export in recipe.export if export.format == "tflite"), "float32")
+    formats = [export.format for export in recipe.export]
+    return advise(structure["activations"], structure["squeezes"], formats, targets, io)
+
+
 def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters and the curve."""
+    """Write the student's best and last weights, the adapters, the curve and what was rewritten."""
     assert context.recipe.distill is not None
     training.launch(context, context.recipe.distill, _train)
 
@@ -44,6 +57,8 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.loop import fit
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
+    from edgekd.rewrite import squeeze
+    from edgekd.rewrite.activations import census
 
     recipe = context.recipe
     budget = recipe.distill
@@ -53,7 +68,12 @@ def _train(fabric: Any, context: Context) -> None:
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
-    student = training.student(recipe, classes, say=context.progress.say if first else None)
+    rewritten = training.rewritten(recipe, classes, say=context.progress.say if first else None)
+    student = rewritten.model
+    structure = {"activations": census(student, example), "squeezes": len(squeeze.find(student, example))}
+    if first and context.name == "distill":
+        for line in advice(recipe, structure):
+            context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
     terms = Terms(budget.losses, student, teacher, example)
     if first:
@@ -70,3 +90,5 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)
+        changes = [str(change) for change in rewritten.changes]
+        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.recipe import Recipe
 from edgekd.rundir import Curve, DataRecord, Metrics, ModelRecord, Parity, ProfileRecord, TensorSpec, from_json
-from edgekd.stages import export, quantize
+from edgekd.stages import distill, export, quantize
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -70,7 +70,20 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    return Bundle(record, tuple(models), curves, profiles, findings, snippets, missing)
+    return Bundle(record, tuple(models), curves, profiles, (*rewrites(context), *findings), snippets, missing)
+
+
+def rewrites(context: Context) -> tuple[str, ...]:
+    """What was changed in the student before distillation, and what int8 is still slow at."""
+    if "distill" not in context.inputs:
+        return ()
+    value = context.read("distill", "rewrite.json")
+    sentences = []
+    if value["changes"]:
+        sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(value['changes'])}.")
+    sentences += [f"The rewrite left {reason}." for reason in value["left"]]
+    sentences += [f"Advice: {line}." for line in distill.advice(context.recipe, value)]
+    return tuple(sentences)
 
 
 def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekd.distill.loop import Fitted
+    from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
@@ -101,14 +102,20 @@ def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
     return model.eval()
 
 
-def student(
-    recipe: Recipe, num_classes: int, weights: Path | None = None, say: Callable[[str], None] | None = None
-) -> nn.Module:
-    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from.
+def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from."""
+    return rewritten(recipe, num_classes, weights).model
 
-    What is left out of the weights it starts from (a head for other classes) is told to ``say``.
+
+def rewritten(
+    recipe: Recipe, num_classes: int, weights: Path | None = None, say: Callable[[str], None] | None = None
+) -> Rewritten:
+    """The student and what was rewritten in it.
+
+    What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models import build, load_weights, rewrite, weights_path
+    from edgekd.models import build, example, load_weights, weights_path
+    from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
     model = build(recipe.student.model, recipe.student.args, num_classes, recipe.data)
@@ -116,10 +123,13 @@ def student(
         left_out = load_weights(model, weights_path(recipe.student.weights), other_head=True)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
-    rewrite(model, recipe.student.rewrite)
+    result = rewrite(model, recipe.student.rewrite, example(recipe.data))
+    for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
+        if say:
+            say(f"  student.rewrite: {line}")
     if weights is not None:
-        load_weights(model, weights)
-    return model
+        load_weights(result.model, weights)
+    return result
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:

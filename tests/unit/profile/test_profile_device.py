@@ -12,8 +12,8 @@ def cpuinfo(tmp_path, *lines):
     return path
 
 
-def target(arch, *isa):
-    return Device(edgekd=1, name="board", transport="host", description="a board", arch=arch, isa=isa)
+def target(arch, *isa, **keys):
+    return Device(edgekd=1, name="board", transport="host", description="a board", arch=arch, isa=isa, **keys)
 
 
 def test_host_ships_and_is_this_machine():
@@ -74,6 +74,8 @@ def test_unreadable_cpuinfo_gives_no_features(tmp_path):
         ([target("aarch64", "asimd")], 8),
         ([target("aarch64", "asimd"), target("x86_64", "avx2")], 7),
         ([target("x86_64")], 7),  # its instruction sets are not known
+        ([target("x86_64", "avx2", pair_sums=32)], 8),  # its file says so
+        ([target("aarch64", "asimd", pair_sums=16)], 7),
         ([], 7),
     ],
 )
@@ -84,3 +86,31 @@ def test_weight_bits_are_safe_on_every_target(targets, bits):
 def test_weight_bits_of_an_unreadable_host_are_7(monkeypatch):
     monkeypatch.setattr(device, "detect_isa", lambda: device.Isa(""))
     assert device.weight_bits_for([device.load("host")]) == 7
+
+
+@pytest.mark.parametrize(
+    ("cpu", "dot", "sums"),
+    [
+        (target("x86_64", "avx2"), "none", 16),
+        (target("x86_64", "avx2", "avx512f", "avx512_vnni"), "vnni", 32),
+        (target("x86_64"), "none", None),
+        (target("aarch64", "asimd"), "none", 32),
+        (target("aarch64", "asimd", "asimddp"), "dot product", 32),
+    ],
+)
+def test_integer_arithmetic_follows_the_instruction_sets(cpu, dot, sums):
+    assert (cpu.cpu().int8_dot, cpu.sums()) == (dot, sums)
+
+
+def test_what_a_runtime_lacks_on_a_device_is_read_from_its_file(tmp_path, monkeypatch):
+    path = tmp_path / "npu.yaml"
+    path.write_text(
+        "edgekd: 1\nname: npu\ntransport: host\ndescription: a\nemulated: true\npair_sums: 32\n"
+        "lacks: {tflite: [gelu, silu]}\nio: int8\n"
+    )
+    monkeypatch.setattr(resources, "find", lambda kind, name: path)
+    found = device.load("npu")
+    assert (found.lacks, found.io, found.sums()) == ({"tflite": ("gelu", "silu")}, "int8", 32)
+    path.write_text(path.read_text().replace("gelu", "swish"))
+    with pytest.raises(UsageError, match=r"npu.yaml: lacks.tflite.0: Input should be 'hardswish'"):
+        device.load("npu")

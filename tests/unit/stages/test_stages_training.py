@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from edgekd.errors import TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, teacher, training
+from edgekd.stages import distill, package, teacher, training
 from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
@@ -41,7 +42,7 @@ def make(source: str, **changes: Any) -> Recipe:
         "distill": {"epochs": 2, "batch_size": 16, "losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]},
     }
     for key, change in changes.items():
-        value[key] = value[key] | change if isinstance(change, dict) else change
+        value[key] = value.get(key, {}) | change if isinstance(change, dict) else change
     return Recipe.model_validate(value)
 
 
@@ -223,3 +224,36 @@ def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, ca
     warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
     run(distill, warm, progress=Lines())
     assert "head" in capsys.readouterr().err
+
+
+def test_a_rewrite_is_told_and_every_stage_makes_it_again(
+    run: Callable[..., Path], npz: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = {"hardswish": "relu6", "se": "drop"}
+    student = {"model": "torchvision:mobilenet_v3_small", "args": {}, "rewrite": rules}
+    changed = make(npz(), student=student, teacher=None, distill={"epochs": 1, "losses": [{"kind": "task"}]})
+    out = run(distill, changed, "distill", progress=Lines(sys.stdout))
+    told = ["squeeze-excite → nothing: 9 places", "hardswish → relu6: 19 places"]
+    said = capsys.readouterr().out
+    assert all(f"student.rewrite: {line}\n" in said for line in told)
+    context = Context(recipe=changed, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
+    assert package.rewrites(context) == (f"The student was rewritten for int8 before distillation: {'; '.join(told)}.",)
+    again = training.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
+    assert equal(dict(again.state_dict()), weights(out))
+    assert not any(type(module).__name__ in {"Hardswish", "SqueezeExcitation"} for module in again.modules())
+
+
+def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
+    run: Callable[..., Path], npz: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"teacher": None, "distill": {"epochs": 1, "losses": [{"kind": "task"}]}}
+    changes |= {"quantize": {"epochs": 1}, "export": ["tflite"]}
+    slow = make(npz(), student={"model": "torchvision:mobilenet_v3_small", "args": {}}, **changes)
+    out = run(distill, slow, "distill", progress=Lines(sys.stdout))
+    said = capsys.readouterr().out
+    advice = "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}"
+    assert f"  advice: {advice}\n" in said
+    context = Context(recipe=slow, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
+    assert package.rewrites(context)[0] == f"Advice: {advice}."
+    structure = json.loads((out / "rewrite.json").read_text())
+    assert distill.advice(slow.model_copy(update={"quantize": None}), structure) == ()

@@ -1,0 +1,61 @@
+"""What in a student int8 is slow at on the targets of a recipe, and the rewrite that cures it. Advice, never an error.
+
+The figures are those of MobileNetV3-small (224×224, batch 1, one thread, x86 with VNNI): each hard-swish becomes an
+addition, a clamp and two products in int8, and int8 is then slower than float32; with ReLU6 it is 1.3× (ONNX Runtime,
+TensorFlow Lite) to 1.8× (OpenVINO) faster than with hard-swish. Dropping squeeze-excite gives 1.1× to 1.4× more. GELU has
+no int8 operator, so that the graph goes to float32 and back at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from edgekd.profile.device import Device
+from edgekd.profile.verdicts import RUNTIMES
+
+_LACKING: dict[str, tuple[str, ...]] = {
+    "onnx": ("hardswish", "silu", "gelu"),
+    "tflite": ("hardswish", "silu", "gelu"),
+    "openvino": ("hardswish", "silu", "gelu"),
+}
+"""Activations without an int8 kernel, by runtime; XNNPACK's, for TensorFlow Lite."""
+
+
+def advise(
+    activations: Mapping[str, int], squeezes: int, formats: Collection[str], devices: Iterable[Device], io: str = "float32"
+) -> tuple[str, ...]:
+    """Return sentences, each with what to write into the recipe; none where all is well.
+
+    Args:
+        activations: How many of each kind the student has, as it is distilled.
+        squeezes: How many squeeze-excite blocks it has.
+        formats: What is exported in int8.
+        devices: The targets.
+        io: Type of the TFLite file's input and output.
+    """
+    devices = tuple(devices)
+    found = []
+    for kind, count in activations.items():
+        lacking = [name for name in formats if any(kind in lacks(device, name) for device in devices)]
+        if lacking:
+            runtimes = _and([RUNTIMES.get(name, name) for name in lacking])
+            found.append(f"{kind} ({count}×) has no int8 kernel in {runtimes}: student.rewrite: {{{kind}: relu6}}")
+    if squeezes and formats:
+        found.append(
+            f"squeeze-excite ({squeezes}×) is slow in int8 next to the convolutions: "
+            "student.rewrite: {se: drop}, if the accuracy allows"
+        )
+    if "tflite" in formats and io == "float32":
+        wanting = [device.name for device in devices if device.io == "int8"]
+        if wanting:
+            found.append(f"{_and(wanting)} takes int8 input and output: export: [{{format: tflite, io: int8}}]")
+    return tuple(found)
+
+
+def lacks(device: Device, format: str) -> tuple[str, ...]:
+    """Activations that have no int8 kernel in a runtime on a device: as its file says, else as edgekd knows."""
+    return next((kinds for runtime, kinds in device.lacks.items() if runtime == format), _LACKING.get(format, ()))
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,94 @@
+"""The fewest layers in float that meet a limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.unit.export.nets import images
+from tests.unit.quantize.test_sensitivity import Chain, calibrated
+
+from edgekd.errors import QuantizeError
+from edgekd.export import runtimes
+from edgekd.export.exporter import Options, Source
+from edgekd.export.formats.onnx import OnnxExporter
+from edgekd.quantize import qat, sensitivity
+from edgekd.quantize.repair import repair
+from edgekd.quantize.sensitivity import Sensitivity
+
+
+def row(name: str, db: float, size: int = 10, keep: tuple[str, ...] = ()) -> Sensitivity:
+    return Sensitivity(name, name, "conv2d", db, db, db, "weight", keep or (f"%{name}",), size)
+
+
+RANKED = [row(name, db) for db, name in enumerate("abcdefgh")]
+
+
+@pytest.mark.parametrize("needed", range(9))
+def test_repair_finds_the_fewest_layers(needed: int) -> None:
+    asked: list[frozenset[str]] = []
+
+    def top1(keep: frozenset[str]) -> float:
+        asked.append(keep)
+        return 0.9 if len(keep) >= needed else 0.5 + 0.01 * len(keep)
+
+    found = repair(RANKED, top1, at_least=0.9)
+    assert found.keep_float == tuple(f"%{name}" for name in "abcdefgh"[:needed])
+    assert (found.top1, found.float_bytes) == (0.9, 10 * needed)
+    assert len(asked) == len(set(asked)) <= 8, "each try costs a calibration and an evaluation"
+    assert [tried.layers for tried in found.tried] == [len(keep) for keep in asked]
+
+
+def test_repair_counts_a_shared_node_once() -> None:
+    ranked = [row("a", 1, 30, ("%a", "%b")), row("b", 2, 20, ("%b", "%c")), row("c", 3, 5), row("d", 4, 1)]
+    found = repair(ranked, lambda keep: len(keep) / 10, at_least=0.3)
+    assert found.keep_float == ("%a", "%b", "%c")
+    assert found.float_bytes == 55
+
+
+def test_repair_that_cannot_be() -> None:
+    with pytest.raises(QuantizeError) as error:
+        repair(RANKED, lambda keep: 0.7, at_least=0.9, most=4)
+    assert str(error.value) == (
+        "with the 4 most sensitive layers in float, top-1 on the validation split is 0.7000 and not 0.9000\n"
+        "  → raise the limit, allow more layers in float, or use quantize: {method: qat}"
+    )
+
+
+def test_repair_of_a_real_network() -> None:
+    net = Chain("channels").eval()
+    x = images(64, seed=6)
+    with torch.no_grad():
+        labels = net(x).argmax(1)
+
+    def top1(keep: frozenset[str]) -> float:
+        with torch.no_grad():
+            graph = qat.convert(calibrated(net, keep_float=keep).module, fold_weights=True)
+            return float((graph(x).argmax(1) == labels).float().mean())
+
+    assert top1(frozenset()) < 0.9
+    ranked = sensitivity.measure(calibrated(net).module, [images(16, seed=8)])
+    found = repair(ranked, top1, at_least=0.9)
+    assert found.keep_float == ranked[0].keep_float
+    assert found.top1 >= 0.9
+    assert found.tried[0].layers == 0
+
+
+def test_what_is_in_float_is_in_float_in_the_file(tmp_path: Path) -> None:
+    net = Chain("channels").eval()
+    prepared = calibrated(net, keep_float=["depthwise", "pointwise"])
+    source = Source(net, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    path = tmp_path / "net.onnx"
+    exported = OnnxExporter().export(source, path, Options("int8", "float32", tmp_path / "log"))
+    assert exported.float_ops == prepared.float_ops
+    weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+    assert weights == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}
+    x = images(8, seed=5)
+    with torch.no_grad():
+        expected = qat.convert(prepared.module, fold_weights=True)(x).numpy()
+    session = runtimes.load(path, "onnx")
+    found = np.concatenate([session.run(image[None]) for image in x.numpy()])
+    assert np.abs(found - expected).max() <= 1.01 * qat.output_scale(prepared.module)[0]
