@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
-from edgekd.recipe import Recipe, Train
+from edgekd.recipe import Qat, Recipe, Train
 from edgekd.stages import distill, training
 from edgekd.stages.context import Context
 
@@ -46,7 +46,7 @@ def budget(recipe: Recipe) -> Train:
 
     No warm-up, for the student is trained; float32, for the steps of int8 are finer than those of bf16.
     """
-    assert recipe.quantize is not None
+    assert isinstance(recipe.quantize, Qat)
     assert recipe.distill is not None
     changes = {
         "epochs": recipe.quantize.epochs,
@@ -78,7 +78,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.quantize import qat
 
     recipe = context.recipe
-    assert recipe.quantize is not None
+    assert isinstance(recipe.quantize, Qat)
     assert recipe.distill is not None
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
