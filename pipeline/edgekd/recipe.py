@@ -223,6 +223,11 @@ class Qat(Strict):
     AVX2 and without VNNI), which saturate with 8; else 8."""
     freeze_last: Fraction = 0.34
     """Share of the steps, at the end, that train with frozen ranges."""
+    learn_scales: bool = False
+    """Move the scales by gradient (LSQ) from calibrated ranges, in the place of following the values seen."""
+    self_distill: bool = False
+    """The float student is the teacher of the int8 one, by the kd loss on logits, in the place of distill.losses; needs no
+    labels and no teacher."""
 
 
 class AdaRound(Strict):
