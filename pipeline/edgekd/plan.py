@@ -62,7 +62,8 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         yield Node("distill", "distill", teacher, recipe)
         done.append("distill")
         if recipe.quantize:
-            yield Node("quantize", "quantize", ("distill", *teacher), recipe)
+            taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
+            yield Node("quantize", "quantize", ("distill", *(teacher if taught else ())), recipe)
             done.append("quantize")
         for name in export_names(recipe):
             student = ("distill",) if name.endswith("_float") else ("distill", "quantize")
@@ -144,6 +145,9 @@ def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
         return "never ran"
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    # Another method has other keys, which are no changes of their own.
+    methods = tuple(name.removesuffix("method") for name in names if name.endswith(".method"))
+    names = [f"{name}method" for name in methods] + [name for name in names if not name.startswith(methods)]
     if not names:
         return "its result is no longer in the cache"
     names = [name for name in names if not name.startswith("inputs.")] or names  # its own change says more than one upstream

@@ -77,7 +77,7 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat``, ``onnx_float``, ``onnx``, and so on.
+        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat`` or ``ptq``, ``onnx``, and so on.
         role: ``teacher``, ``baseline``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.

@@ -46,8 +46,10 @@ def follow(loaded: Loaded, threads: int) -> None:
 
 def _trains(step: Planned) -> bool:
     recipe = step.node.recipe
-    trained_here = step.node.module in ("distill", "quantize") or (
-        step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.train is not None
+    trained_here = (
+        step.node.module == "distill"
+        or (step.node.module == "quantize" and recipe.quantize is not None and recipe.quantize.method == "qat")
+        or (step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.train is not None)
     )
     return step.status == "run" and trained_here
 

@@ -283,6 +283,9 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.Mo
         ("export=[onnx,tflite]", lambda r: [e.format for e in r.export] == ["onnx", "tflite"]),
         ("export[0].format=openvino", lambda r: r.export[0].format == "openvino"),
         ("quantize.epochs=5", lambda r: r.quantize.epochs == 5),
+        ("quantize={method: ptq}", lambda r: r.quantize.method == "ptq" and r.quantize.adaround is False),
+        ("quantize={method: ptq, adaround: true}", lambda r: r.quantize.adaround == recipe.AdaRound()),
+        ("quantize={method: ptq, adaround: {steps: 7}}", lambda r: r.quantize.adaround.steps == 7),
         ("teacher.train.lr=1e-2", lambda r: r.teacher.train.lr == 0.01),
         ("student.args.dropout=0.2", lambda r: r.student.args == {"width_mult": 0.35, "dropout": 0.2}),
         ("data.root=null", lambda r: r.data.root is None),
@@ -298,7 +301,15 @@ def test_set_makes_and_removes_sections(good: Path) -> None:
     without = ["quantize=null", "export=[onnx]", "gates={}", "profile=null"]
     assert loading.load(good, without).recipe.quantize is None
     again = loading.load(good, [*without, "quantize.epochs=3"]).recipe.quantize
-    assert again == recipe.Quantize(epochs=3)
+    assert again == recipe.Qat(epochs=3)
+
+
+def test_the_method_decides_the_keys_of_quantize(good: Path) -> None:
+    assert loading.load(good, ["quantize={}"]).recipe.quantize == recipe.Qat()
+    ptq = ["quantize={method: ptq, adaround: false}"]
+    changed = loading.load(good, [*ptq, "quantize.observer=entropy", "quantize.adaround.steps=9"])
+    assert changed.recipe.quantize == recipe.Ptq(method="ptq", observer="entropy", adaround=recipe.AdaRound(steps=9))
+    assert "epochs is a key of method: qat" in _message(good, *ptq, "quantize.epochs=3")
 
 
 def test_a_later_set_wins(good: Path) -> None:

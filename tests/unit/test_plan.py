@@ -105,6 +105,7 @@ def test_all_finished(recipe: Path) -> None:
         ("another_loss", ["distill.losses=[{kind: kd}]"]),
         ("quantize_only", ["quantize.epochs=3", "quantize.lr=0.001"]),
         ("many", ["distill.epochs=6", "distill.lr=0.1", "distill.batch_size=8", "seed=5"]),
+        ("method", ["quantize={method: ptq}"]),
         ("io", ["export=[onnx, {format: tflite, io: int8}]"]),
         ("threads", ["profile.threads=2"]),
     ],
@@ -232,6 +233,17 @@ def test_a_change_reaches_what_comes_after_and_nothing_else(recipe: Path) -> Non
     assert changed(before, keys(recipe, "profile.threads=2")) == {"profile.host", "package"}
     assert changed(before, keys(recipe, "gates.top1={min: 0.5}")) == set()
     assert changed(before, keys(recipe, "data.download=false")) == set()
+
+
+def test_calibration_needs_the_student_alone(recipe: Path) -> None:
+    ptq = "quantize={method: ptq}"
+    (step,) = [step for step in make(recipe, ptq) if step.name == "quantize"]
+    assert step.node.inputs == ("distill",)
+    before = keys(recipe, ptq)
+    for override in ("quantize.observer=entropy", "quantize.calibration_images=64", "quantize.adaround=true",
+                     "quantize.bias_correction=false", "quantize.equalize=true", "distill.epochs=6"):  # fmt: skip
+        assert {"quantize", "export.onnx", "evaluate"} <= changed(before, keys(recipe, ptq, override)), override
+    assert "quantize" not in changed(before, keys(recipe, ptq, "quantize.adaround=false"))
 
 
 @pytest.mark.parametrize(

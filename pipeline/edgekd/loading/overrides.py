@@ -12,11 +12,11 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.errors import Problem, did_you_mean
+from edgekd.errors import Problem
 from edgekd.loading import shape
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path, parse
-from edgekd.loading.words import listed
+from edgekd.loading.words import other_key
 from edgekd.recipe import Export, Recipe
 
 _PART = re.compile(r'\.?(?:(?P<name>[^.\[\]"=\s]+)|"(?P<quoted>[^"]*)")|\[(?P<index>[0-9]{1,6})\]')
@@ -105,7 +105,8 @@ def _put(value: dict[str, Any], path: Path, new: Any) -> list[Path] | None:
     for depth, part in enumerate(path[:-1], start=1):
         inside = shape.at(value, path[:depth])
         model = shape.model_of(shape.annotation_at(value, path[:depth]), inside)
-        if inside is None and isinstance(path[depth], str):
+        absent = inside is None or (inside is False and model is not None)  # adaround: false
+        if absent and isinstance(path[depth], str):
             inside = {}
             made.append(path[:depth])
         elif isinstance(inside, str) and model is Export:
@@ -129,11 +130,7 @@ def _check(value: dict[str, Any], path: Path) -> None:
             if isinstance(part, int):
                 raise _RefusedError(depth, "is not a list", f"leave [{part}] out")
             if model:
-                hint = did_you_mean(part, model.model_fields)
-                elsewhere = shape.homes(part)
-                if not hint.startswith("did you mean") and elsewhere:
-                    hint = f"{part} is a key of {listed(elsewhere, 'and')}"
-                raise _RefusedError(depth + 1, "unknown key", hint)
+                raise _RefusedError(depth + 1, "unknown key", other_key(part, annotation, raw)[0])
             if shape.inner(annotation, 0, raw) is not None:
                 raise _RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
             raise _RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")

@@ -30,11 +30,32 @@ def arms(annotation: Any) -> Iterator[Any]:
 
 
 def model_of(annotation: Any, raw: Any) -> type[BaseModel] | None:
-    """Return the model an annotation allows; for a loss the one of the kind that ``raw`` names."""
-    for arm in arms(annotation):
-        if isinstance(arm, type) and issubclass(arm, BaseModel):
-            return _loss(raw) if arm is Loss else arm
-    return None
+    """Return the model an annotation allows.
+
+    For a loss the one of the kind that ``raw`` names; of several models the one that ``raw`` names by ``method``, or the
+    first.
+    """
+    models = models_of(annotation)
+    if not models:
+        return None
+    if models[0] is Loss:
+        return _loss(raw)
+    return next((model for model in models if method_of(model) == _method(raw)), models[0])
+
+
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """List all models an annotation allows, such as one for each method of quantization."""
+    return [arm for arm in arms(annotation) if isinstance(arm, type) and issubclass(arm, BaseModel)]
+
+
+def method_of(model: type[BaseModel]) -> str:
+    """Return the one ``method`` that a model is for, or nothing."""
+    info = model.model_fields.get("method")
+    return str(typing.get_args(info.annotation)[0]) if info else ""
+
+
+def _method(raw: Any) -> Any:
+    return raw.get("method") if isinstance(raw, dict) else None
 
 
 def _loss(raw: Any) -> type[BaseModel]:
@@ -97,7 +118,7 @@ def homes(key: str) -> list[str]:
     found: list[str] = []
 
     def visit(model: type[BaseModel], path: str) -> None:
-        if key in model.model_fields:
+        if key in model.model_fields and path not in found:
             found.append(path or "the top level")
         for name, info in model.model_fields.items():
             place = f"{path}.{name}" if path else name

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from edgekd.errors import did_you_mean
 from edgekd.loading.places import Draft
-from edgekd.loading.shape import annotation_at, arms, at, homes, model_of
+from edgekd.loading.shape import annotation_at, arms, at, homes, method_of, model_of, models_of
 from edgekd.loading.source import CORE_SCHEMA, Path
 
 _SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -85,13 +85,23 @@ def _draft(path: Path, details: ErrorDetails, value: Any) -> Draft:
 
 def _unknown(path: Path, value: Any) -> Draft:
     key, parent = str(path[-1]), path[:-1]
-    model = model_of(annotation_at(value, parent), at(value, parent))
+    hint, elsewhere = other_key(key, annotation_at(value, parent), at(value, parent))
+    # The key of another section is most often a line with the wrong indentation.
+    return Draft(path, "unknown key", f"{hint}; check the indentation" if elsewhere else hint, at_key=True)
+
+
+def other_key(key: str, annotation: Any, raw: Any) -> tuple[str, bool]:
+    """Say what an unknown key may have been meant to be, and whether that is a key of another section."""
+    model = model_of(annotation, raw)
+    having = [method_of(other) for other in models_of(annotation) if key in other.model_fields]
+    if having and model:
+        own = f"method: {method_of(model)} has {', '.join(sorted(model.model_fields))}"
+        return f"{key} is a key of method: {listed(having, 'and')}; {own}", False
     hint = did_you_mean(key, model.model_fields if model else ())
     elsewhere = homes(key)
     if not hint.startswith("did you mean") and elsewhere:
-        # The key of another section is most often a line with the wrong indentation.
-        hint = f"{key} is a key of {listed(elsewhere, 'and')}; check the indentation"
-    return Draft(path, "unknown key", hint, at_key=True)
+        return f"{key} is a key of {listed(elsewhere, 'and')}", True
+    return hint, False
 
 
 def _wrong(path: Path, value: Any) -> Draft:
@@ -120,7 +130,7 @@ def expected(annotation: Any) -> str:
             words.append("a list")
         elif isinstance(arm, type) and issubclass(arm, BaseModel):
             words.append("a mapping (key: value)")
-    return listed(words, "or") or "something else"
+    return listed(list(dict.fromkeys(words)), "or") or "something else"
 
 
 def listed(words: Sequence[str], joint: str) -> str:
@@ -202,6 +212,8 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
     if a_list:
         return f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
     if model:
+        if bool in kinds:
+            return f"write true or false, or give it keys: {', '.join(model.model_fields)}"
         if isinstance(raw, str | int | float) and not isinstance(raw, bool):
             first, info = next(iter(model.model_fields.items()))
             wrap = any(typing.get_origin(arm) is tuple for arm in arms(info.annotation))

@@ -43,7 +43,7 @@ def _front(result: RunResult) -> str:
     head: dict[str, Any] = {"pipeline_tag": "image-classification", "tags": ["edgekd"]}
     model = facts.headline(result)
     if model and facts.is_int8(model):
-        head["tags"] += ["int8", "quantization-aware-training"]
+        head["tags"] += ["int8", facts.quantization(result).replace(" ", "-")]
     if facts.section_of(result, "teacher") and facts.section_of(result, "student"):
         head["tags"].append("knowledge-distillation")
     found = next((metrics for metrics in model.metrics if metrics.split == "test"), None) if model else None
@@ -120,8 +120,13 @@ def _training(result: RunResult) -> list[str]:
         if curve.val_top1:
             label = facts.label_of(result, curve.model)
             lines.append(f"{label}: {epochs}, epoch {curve.best_epoch + 1} kept, the best by validation")
-    if quantize:
-        lines.append("int8: quantization-aware training with the same losses, from the distilled student")
+    if quantize.get("method") == "ptq":
+        count, observer = quantize.get("calibration_images"), quantize.get("observer")
+        images = f"{count} training images at most" if isinstance(count, int) else "training images"
+        lines.append(f"int8: {facts.quantization(result)} of the distilled student, calibrated on {images} ({observer})")
+    elif quantize:
+        losses = "the float student as its teacher" if quantize.get("self_distill") else "the same losses"
+        lines.append(f"int8: {facts.quantization(result)} with {losses}, from the distilled student")
     if result.recipe.get("seed") is not None:
         lines.append(f"Seed: {result.recipe['seed']}")
     return ["\n".join(f"- {escape(one_line(line))}" for line in lines)] if lines else []

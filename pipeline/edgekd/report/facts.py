@@ -16,6 +16,7 @@ NETWORKS = {
     "student_alone": "Student alone",
     "distilled": "Distilled student",
     "qat": "QAT int8 (torch)",
+    "ptq": "PTQ int8 (torch)",
 }
 
 
@@ -183,6 +184,14 @@ def lost_because(result: RunResult, form: str) -> str:
     # A stage that names another format is not to blame.
     blamed = [name for name in failed if form in name or not any(other in name for other in FORMATS)]
     return f"not written: stage {one_line(blamed[0])} failed" if blamed else "not written"
+
+
+def quantization(result: RunResult) -> str:
+    """The method that made the student int8, in words; empty for a float run."""
+    if not result.recipe.get("quantize"):
+        return ""
+    is_ptq = section_of(result, "quantize").get("method") == "ptq"
+    return "post-training quantization" if is_ptq else "quantization-aware training"
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

@@ -118,7 +118,12 @@ def _budgets(result: RunResult, device: str | None) -> list[Budget]:
     return list(lines.values())
 
 
-_BEFORE = {"student_alone": ("teacher",), "distilled": ("student_alone", "teacher"), "qat": ("distilled",)}
+_BEFORE = {
+    "student_alone": ("teacher",),
+    "distilled": ("student_alone", "teacher"),
+    "qat": ("distilled",),
+    "ptq": ("distilled",),
+}
 
 
 def accuracy(result: RunResult) -> Section:
@@ -130,7 +135,7 @@ def accuracy(result: RunResult) -> Section:
             continue
         before = _BEFORE.get(model.name, ())
         if model.role == "artifact":
-            before = ("qat", "distilled", "student_alone") if facts.is_int8(model) else ("distilled", "student_alone")
+            before = ("qat", "ptq", "distilled", "student_alone") if facts.is_int8(model) else ("distilled", "student_alone")
         known = [(name, value) for name in before if (value := _top1(result, name)) is not None]
         name, reference = known[0] if known else ("", None)
         steps.append(
@@ -158,17 +163,20 @@ def _top1(result: RunResult, name: str) -> float | None:
 
 
 def _story(result: RunResult) -> str:
-    alone, distilled, qat = (_top1(result, name) for name in ("student_alone", "distilled", "qat"))
+    alone, distilled, qat, ptq = (_top1(result, name) for name in ("student_alone", "distilled", "qat", "ptq"))
+    int8, how = (ptq, "int8 without training") if qat is None else (qat, "int8 training")
     told = []
     if alone is not None and distilled is not None:
         verb = "changed" if distilled == alone else "gained" if distilled > alone else "lost"
         told.append(f"distillation {verb} {points(abs(distilled - alone)).lstrip('+')} points")
-    if distilled is not None and qat is not None:
-        verb = "changed" if qat == distilled else "gained" if qat > distilled else "cost"
-        told.append(f"int8 training {verb} {points(abs(qat - distilled)).lstrip('+')}")
+    if distilled is not None and int8 is not None:
+        verb = "changed" if int8 == distilled else "gained" if int8 > distilled else "cost"
+        told.append(f"{how} {verb} {points(abs(int8 - distilled)).lstrip('+')}")
     files = [top1 for model in facts.artifacts(result) if facts.is_int8(model) and (top1 := model.top1()) is not None]
-    if files and qat is not None:
-        told.append(f"the int8 files differ from it by {points(max(abs(top1 - qat) for top1 in files)).lstrip('+')} at most")
+    if files and int8 is not None:
+        told.append(
+            f"the int8 files differ from it by {points(max(abs(top1 - int8) for top1 in files)).lstrip('+')} at most"
+        )
     text = listing(told)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

@@ -54,7 +54,8 @@ def story(result: RunResult) -> str:
     if not student:
         return f"{_network(teacher)} trained on {source}."
     how = f"distilled from {_network(teacher)}" if teacher else "trained with hard labels alone"
-    bits = ", int8 by quantization-aware training" if result.recipe.get("quantize") else ""
+    method = facts.quantization(result)
+    bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."
 
 

@@ -41,13 +41,14 @@ def run(context: Context) -> None:
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
+    int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, len(images.classes))
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
             logits[name] = _torch_logits(network, x)
             found[name] = {"metrics": [to_json(measure(logits[name], labels))]}
-            if name != "qat":  # the distilled student's, in integers
+            if name != int8:  # the distilled student's, in integers
                 size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
                 found[name] |= size
             task.advance(len(x), name)
@@ -63,7 +64,7 @@ def run(context: Context) -> None:
                 rows.append(session.run(image[None]))
                 task.advance(1, name)
             logits[name] = np.concatenate(rows)
-            reference = "distilled" if is_float else "qat"
+            reference = "distilled" if is_float else int8
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"metrics": [to_json(measure(logits[name], labels))], "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
@@ -112,8 +113,8 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"
             networks[name] = training.student(recipe, classes, weights).eval()
-    if "quantize" in context.inputs:
-        networks["qat"] = export.source(context, classes, float_only=False).int8(fold_weights=True)
+    if recipe.quantize:
+        networks[recipe.quantize.method] = export.source(context, classes, float_only=False).int8(fold_weights=True)
     return networks
 
 

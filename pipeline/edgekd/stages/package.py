@@ -89,13 +89,16 @@ def rewrites(context: Context) -> tuple[str, ...]:
 def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:
     """The networks in torch, and their weights as safetensors."""
     recipe = context.recipe
+    int8 = recipe.quantize.method if recipe.quantize else ""
     rows = (
         ("teacher", "teacher", "teacher", "teacher"),
         ("student_alone", "baseline", "student_alone", "student"),
         ("distilled", "student", "distill", "student"),
-        ("qat", "student", "quantize", "student"),
+        (int8, "student", "quantize", "student"),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
+    if int8 == "ptq":  # not trained, so it has no curve
+        validation[int8] = context.read("quantize", "graph.json")["val_top1"]
     models = []
     for name, role, stage, part in rows:
         if name not in found:
@@ -103,23 +106,23 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         value = found[name]
         path, sha256, size = None, None, None
         given = name == "teacher" and recipe.teacher is not None and recipe.teacher.train is None
-        if name != "qat" and not given:
+        if name != int8 and not given:
             path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
             metrics.append(Metrics("val", _val_count(context), validation[name]))
         precision = "float32"
-        if name == "qat":
+        if name == int8:
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
         elif name == "teacher" and recipe.teacher and recipe.teacher.train:
             precision = recipe.teacher.train.save_dtype
-        size_of = found["distilled"] if name == "qat" else value
+        size_of = found["distilled"] if name == int8 else value
         models.append(
             ModelRecord(
                 name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
                 source=_public(getattr(recipe, part).model), path=path, sha256=sha256, bytes=size,
                 params=size_of["params"], macs=size_of["macs"], metrics=tuple(metrics),
-                float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == "qat" else (),
+                float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
             )
         )  # fmt: skip
     return models
@@ -133,6 +136,7 @@ def _val_count(context: Context) -> int:
 
 def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
     models = []
+    int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
         exported = context.read(stage, "exported.json")
@@ -142,7 +146,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
         models.append(
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=precision,
-                source="distilled" if is_float else "qat", path=copies[0][0], sha256=copies[0][1],
+                source="distilled" if is_float else int8, path=copies[0][0], sha256=copies[0][1],
                 bytes=exported["bytes"], params=found["distilled"]["params"], macs=found["distilled"]["macs"],
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),

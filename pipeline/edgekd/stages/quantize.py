@@ -1,22 +1,26 @@
-"""quantize: int8 quantization-aware training from the distilled student, with the distillation losses kept on."""
+"""quantize: the distilled student in int8. qat: by training, with the distillation losses kept on; ptq: by calibration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
-from edgekd.recipe import Recipe, Train
+from edgekd.recipe import Ptq, Qat, Recipe, Train
 from edgekd.stages import distill, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from edgekd.data import DataSet
+    from edgekd.quantize.ptq import Calibrated
     from edgekd.quantize.qat import Prepared
 
 VERSION = 2
 PACKAGES = (*training.PACKAGES, "torchao")
+CALIBRATION = 512  # images that learned scales start from
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -36,8 +40,11 @@ def weight_bits(recipe: Recipe) -> Literal[7, 8]:
 
 
 def run(context: Context) -> None:
-    """Write the state of the trained graph, the taps it was made with and the curve."""
+    """Write the state of the int8 graph and the taps it was made with; of training, the curve as well."""
     assert context.recipe.distill is not None
+    if isinstance(context.recipe.quantize, Ptq):
+        _calibrate(context, context.recipe.quantize)
+        return
     training.launch(context, context.recipe.distill, _train)
 
 
@@ -46,7 +53,7 @@ def budget(recipe: Recipe) -> Train:
 
     No warm-up, for the student is trained; float32, for the steps of int8 are finer than those of bf16.
     """
-    assert recipe.quantize is not None
+    assert isinstance(recipe.quantize, Qat)
     assert recipe.distill is not None
     changes = {
         "epochs": recipe.quantize.epochs,
@@ -59,7 +66,7 @@ def budget(recipe: Recipe) -> Train:
 
 
 def prepare(recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = ()) -> tuple[Prepared, nn.Module]:
-    """The graph that trains in int8, and the float student it is made from."""
+    """The graph that becomes int8, and the float student it is made from."""
     from edgekd import models
     from edgekd.distill.taps import Tapped
     from edgekd.quantize import qat
@@ -75,28 +82,95 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import read_weights
-    from edgekd.quantize import qat
+    from edgekd.quantize import calibrate, histogram, qat, scales
+    from edgekd.registry import losses
 
-    recipe = context.recipe
-    assert recipe.quantize is not None
+    recipe, settings = context.recipe, context.recipe.quantize
+    assert isinstance(settings, Qat)
     assert recipe.distill is not None
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
     weights = context.inputs["distill"] / "weights.safetensors"
-    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
-    terms = Terms(recipe.distill.losses, training.student(recipe, classes), teacher, models.example(recipe.data))
-    terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
+    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if "teacher" in context.inputs else None
+    if settings.self_distill:
+        teacher = training.student(recipe, classes, weights).eval()
+    chosen = (losses.get("kd")(),) if settings.self_distill else recipe.distill.losses
+    terms = Terms(chosen, training.student(recipe, classes), teacher, models.example(recipe.data))
+    if not settings.self_distill:
+        terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
     prepared, _ = prepare(recipe, classes, weights, terms.student_paths)
     if fabric.global_rank == 0:
         for op in prepared.float_ops:
             context.progress.say(f"  stays float: {op}")
+    if settings.learn_scales:
+        examples = calibration_images(images, CALIBRATION)
+        calibrate.check(examples)
+        with context.progress.task("ranges", 2 * len(examples)) as task:
+            calibrate.calibrate(prepared.module, examples, histogram.mse, task)
+        scales.learn(prepared.module)
     fitted = fit(
         fabric, prepared.module, terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget(recipe), images, recipe.data,
-        name="qat", seed=recipe.seed + 1, progress=context.progress, snapshot=qat.state,
-        freeze=Freeze(1 - recipe.quantize.freeze_last, qat.freeze_observers),
+        name="qat", seed=recipe.seed + 1, progress=context.progress, snapshot=scales.state,
+        freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
     )  # fmt: skip
     if fabric.global_rank == 0:
         training.save_fitted(context, fitted)
         context.write("graph.json", {"taps": terms.student_paths, "float_ops": prepared.float_ops})
+
+
+def calibration_images(images: DataSet, count: int) -> Tensor:
+    """``count`` training images as the network takes them, float32 (N, C, S, S): the same for every seed of a recipe."""
+    import numpy as np
+    import torch
+
+    from edgekd import data
+
+    chosen = np.random.default_rng(data.SPLIT_SEED).permutation(len(images.train))[:count]
+    stacked = np.stack([images.train.images[int(index)] for index in chosen])
+    return torch.from_numpy(data.preprocess(stacked, images.mean, images.std, images.channels))
+
+
+def _calibrate(context: Context, settings: Ptq) -> None:
+    import torch
+
+    from edgekd import data
+    from edgekd.distill.feed import Normalize
+    from edgekd.distill.loop import accuracy
+    from edgekd.quantize import ptq, qat
+
+    recipe, say = context.recipe, context.progress.say
+    training.seed(recipe.seed, context.threads)
+    images = data.load(recipe.data, context.progress)
+    weights = context.inputs["distill"] / "weights.safetensors"
+    prepared, student = prepare(recipe, len(images.classes), weights)
+    for op in prepared.float_ops:
+        say(f"  stays float: {op}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = prepared.module.to(device)
+    chosen = calibration_images(images, settings.calibration_images).to(device)
+    done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
+    normalize = Normalize(images).to(device)
+    top1 = [accuracy(network, images.val, normalize, device) for network in (student.to(device), module)]
+    for line in _told(done, settings):
+        say(f"  {line}")
+    say(f"  validation: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
+    training.save({name: value.cpu() for name, value in qat.state(module).items()}, context.out / "weights.safetensors")
+    context.write("graph.json", {"taps": (), "float_ops": prepared.float_ops, "val_top1": top1[1]})
+
+
+def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
+    fewer = " (all there are)" if done.images < settings.calibration_images else ""
+    yield f"ranges by {settings.observer} from {done.images} training images{fewer}"
+    if settings.equalize:
+        yield f"{done.equalized_pairs} pairs of layers equalized"
+    if 0 < done.reconstruction_images < done.images:
+        yield f"rounding and biases from {done.reconstruction_images} of them, for lack of memory"
+    errors = [(layer.nearest_error, layer.learned_error) for layer in done.layers]
+    better = [now / before for before, now in errors if before and now is not None]
+    if better:
+        yield f"AdaRound: the error of a layer is {100 * sum(better) / len(better):.0f} % of that of rounding to nearest"
+    corrected = sum(layer.shift is not None for layer in done.layers)
+    if corrected:
+        yield f"biases of {corrected} layers corrected"

@@ -1,0 +1,240 @@
+"""What int8 costs, by method: one trained student of each seed, quantized in every way, on validation and test images.
+
+    python benchmarks/int8_accuracy.py [--seeds 3] [--recipe mobilenet] [--weight-bits 8] [--only PATTERN] [--peers]
+
+The students come from the cache, or are trained. Each method is given the same float student and the same calibration
+images, and gives a function from images to logits. Rows that are done are kept in benchmarks/results/int8_accuracy.json;
+from them benchmarks/results/int8_accuracy.md is written. ``--peers`` adds other tools from benchmarks/peers.py. Accuracy
+only: nothing here is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd import data, environment, loading, models, plan
+from edgekd.data import DataSet, Split
+from edgekd.quantize import ptq, qat
+from edgekd.recipe import AdaRound, Ptq, Recipe
+from edgekd.registry import losses
+from edgekd.stages import quantize, training
+
+RESULTS = Path(__file__).parent / "results"
+SHORT = ("baselines=[]", "export=[]", "profile=null", "gates={}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every method is given.
+
+    Attributes:
+        recipe: The recipe, with its seed and the bits of a weight.
+        images: The splits.
+        student: The trained float network.
+        calibration: Training images as the network takes them, (N, C, S, S).
+        weights: File that the student is from.
+        trained: File with the state of edgekd's quantization-aware training with distillation.
+    """
+
+    recipe: Recipe
+    images: DataSet
+    student: nn.Module
+    calibration: Tensor
+    weights: Path
+    trained: Path
+
+
+Logits = Callable[[Tensor], Tensor]
+Method = Callable[[Subject], Logits]
+
+
+def unquantized(subject: Subject) -> Logits:
+    return subject.student
+
+
+def post_training(**options: Any) -> Method:
+    def method(subject: Subject) -> Logits:
+        module = prepared(subject)
+        ptq.quantize(module, subject.calibration, Ptq(method="ptq", **options), seed=subject.recipe.seed)
+        return qat.convert(module, fold_weights=True)
+
+    return method
+
+
+def trained_with_labels(subject: Subject) -> Logits:
+    """Quantization-aware training as edgekd's, but with hard labels in the place of the recipe's losses."""
+    from lightning_fabric import Fabric
+
+    from edgekd.distill.loop import Freeze, fit
+    from edgekd.distill.terms import Terms
+    from edgekd.progress import Silent
+
+    recipe = subject.recipe
+    assert recipe.quantize is not None
+    assert recipe.quantize.method == "qat"
+    training.seed(recipe.seed, torch.get_num_threads())
+    module, _ = quantize.prepare(recipe, len(subject.images.classes), subject.weights)
+    terms = Terms((losses.get("task")(),), subject.student, None, models.example(recipe.data))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fitted = fit(
+        fabric, module.module, terms, None, quantize.budget(recipe), subject.images, recipe.data,
+        name="qat", seed=recipe.seed + 1, progress=Silent(), snapshot=qat.state,
+        freeze=Freeze(1 - recipe.quantize.freeze_last, qat.freeze_observers),
+    )  # fmt: skip
+    qat.load_state(module.module, fitted.best)
+    return qat.convert(module.module, fold_weights=True)
+
+
+def trained_with_teacher(subject: Subject) -> Logits:
+    graph = json.loads((subject.trained.parent / "graph.json").read_text(encoding="utf-8"))
+    module, _ = quantize.prepare(subject.recipe, len(subject.images.classes), subject.weights, tuple(graph["taps"]))
+    qat.load_state(module.module, models.read_weights(subject.trained))
+    return qat.convert(module.module, fold_weights=True)
+
+
+def prepared(subject: Subject) -> torch.fx.GraphModule:
+    bits = quantize.weight_bits(subject.recipe)
+    return qat.prepare(subject.student, models.example(subject.recipe.data), weight_bits=bits).module
+
+
+OBSERVERS = ("minmax", "percentile", "mse", "entropy")
+METHODS: dict[str, Method] = {
+    "float32": unquantized,
+    **{f"PTQ, {name}": post_training(observer=name, bias_correction=False) for name in OBSERVERS},
+    **{f"PTQ, {name}, bias correction": post_training(observer=name) for name in OBSERVERS},
+    "PTQ, mse, equalization": post_training(observer="mse", bias_correction=False, equalize=True),
+    "PTQ, mse, equalization, bias correction": post_training(observer="mse", equalize=True),
+    "PTQ, mse, AdaRound": post_training(observer="mse", bias_correction=False, adaround=AdaRound()),
+    "PTQ, mse, AdaRound, bias correction": post_training(observer="mse", adaround=AdaRound()),
+    "QAT, labels only": trained_with_labels,
+    "QAT with distillation": trained_with_teacher,
+}
+
+
+def subject_of(recipe: str, seed: int, bits: int) -> Subject:
+    overrides = [f"seed={seed}", f"quantize.weight_bits={bits}", *SHORT]
+    loaded = loading.load(Path(recipe), overrides)
+    steps = {step.name: step for step in plan.make(loaded)}
+    if any(steps[name].entry is None for name in ("distill", "quantize")):
+        flags = [part for value in overrides for part in ("--set", value)]
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, "-m", "edgekd", "run", recipe, "--out", folder, *flags], check=True)
+        steps = {step.name: step for step in plan.make(loaded)}
+    distilled, trained = (steps[name].entry for name in ("distill", "quantize"))
+    assert distilled is not None
+    assert trained is not None
+    images = data.load(loaded.recipe.data)
+    weights = distilled.path / "weights.safetensors"
+    return Subject(
+        recipe=loaded.recipe,
+        images=images,
+        student=training.student(loaded.recipe, len(images.classes), weights).eval(),
+        calibration=quantize.calibration_images(images, Ptq(method="ptq").calibration_images),
+        weights=weights,
+        trained=trained.path / "weights.safetensors",
+    )
+
+
+@torch.no_grad()
+def outputs(network: Logits, images: DataSet, split: Split) -> Tensor:
+    parts = []
+    for stored, _ in split.batches(250):
+        x = data.preprocess(stored, images.mean, images.std, images.channels)
+        parts.append(torch.as_tensor(np.asarray(network(torch.from_numpy(x)))))
+    return torch.cat(parts)
+
+
+def measure(network: Logits, subject: Subject, expected: dict[str, Tensor]) -> dict[str, float]:
+    """Accuracy on both splits, and how near the logits are to the float student's (``expected``)."""
+    found = {}
+    for name, split in (("val", subject.images.val), ("test", subject.images.test)):
+        ours, exact = outputs(network, subject.images, split), expected[name]
+        labels = torch.from_numpy(split.labels)
+        found[name] = float((ours.argmax(1) == labels).double().mean())
+        found[f"{name}_agreement"] = float((ours.argmax(1) == exact.argmax(1)).double().mean())
+        found[f"{name}_noise"] = float((ours - exact).square().mean() / exact.var())
+    return found
+
+
+def table(recipe: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    known = environment.describe()
+    lines = [
+        f"# int8 accuracy by method: `{recipe}`",
+        "",
+        f"Made by `python benchmarks/int8_accuracy.py --recipe {recipe}`: of each seed one trained student, quantized in"
+        " every way. The int8 graph is run by torch, with biases on the integer grid, as it is exported.",
+        f"Conditions: {known['cpu']}, torch {known['packages']['torch']}. Mean ± standard deviation over n seeds.",
+        "512 calibration images. Validation: 1,000 images, on which the defaults were chosen. Test: 2,000 images, only"
+        " looked at. Agreement: the same top-1 as the float student. Noise: mean squared difference of the logits from the"
+        " float student's, as a share of their variance.",
+        "",
+        "| weight bits | method | n | val, % | test, % | change, test, points | agreement, val, % | agreement, test, %"
+        " | noise, test, % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, seeds in rows.items():
+        bits, method = key.split(" bits: ")
+        exact = rows[f"{bits} bits: float32"]
+        figures = [
+            _spread([100 * value[name] for value in seeds.values()], digits)
+            for name, digits in (("val", 2), ("test", 2))
+        ]  # fmt: skip
+        figures.append(_spread([100 * (value["test"] - exact[seed]["test"]) for seed, value in seeds.items()], 2))
+        for name, digits in (("val_agreement", 2), ("test_agreement", 2), ("test_noise", 3)):
+            figures.append(_spread([100 * value[name] for value in seeds.values()], digits))
+        lines.append(f"| {bits} | {method} | {len(seeds)} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = statistics.mean(values)
+    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe", default="mobilenet")
+    parser.add_argument("--weight-bits", type=int, choices=(7, 8), default=8)
+    parser.add_argument("--only", default="", help="methods whose name matches this regular expression")
+    parser.add_argument("--peers", action="store_true", help="other tools as well, from benchmarks/peers.py")
+    options = parser.parse_args()
+    methods = dict(METHODS)
+    if options.peers:
+        from peers import METHODS as PEERS
+
+        methods |= PEERS
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "int8_accuracy.json"
+    rows: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
+    for seed in range(options.seeds):
+        subject = subject_of(options.recipe, seed, options.weight_bits)
+        splits = {"val": subject.images.val, "test": subject.images.test}
+        expected = {name: outputs(subject.student, subject.images, split) for name, split in splits.items()}
+        for name, method in methods.items():
+            key = f"{options.weight_bits} bits: {name}"
+            if not re.search(options.only, name) or str(seed) in rows.get(key, {}):
+                continue
+            rows.setdefault(key, {})[str(seed)] = measure(method(subject), subject, expected)
+            print(f"seed {seed}, {key}: {rows[key][str(seed)]}", flush=True)
+            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "int8_accuracy.md").write_text(table(options.recipe, rows), encoding="utf-8")
+    print((RESULTS / "int8_accuracy.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

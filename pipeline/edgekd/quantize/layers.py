@@ -1,0 +1,94 @@
+"""The layers of a prepared graph: where a weight, its fake quantizer, its bias and its activation function are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase
+
+aten = torch.ops.aten
+_LAYERS = {aten.conv2d.default, aten.linear.default}
+_ACTIVATIONS = {aten.relu.default, aten.clamp.default}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer whose weight is its own and is quantized.
+
+    Attributes:
+        node: The operator.
+        weight: (out, in / groups, kH, kW) or (out, in); no other layer reads it.
+        fake_quantize: Rounds the weight, one scale an output channel.
+        rounded: The node that calls it.
+        bias: (out,), or None where there is none or another layer reads it too.
+        activation: The ReLU or clamp that is fused with the layer, if any.
+    """
+
+    node: fx.Node
+    weight: nn.Parameter
+    fake_quantize: FakeQuantize
+    rounded: fx.Node
+    bias: nn.Parameter | None
+    activation: fx.Node | None
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the output that counts channels."""
+        return 1 if self.node.target is aten.conv2d.default else -1
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution; 1 for a linear layer."""
+        args = self.node.args
+        return int(args[6]) if self.node.target is aten.conv2d.default and len(args) > 6 else 1  # type: ignore[arg-type]
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute the layer on ``x``, without its activation function."""
+        out: Tensor = self.node.target(x, weight, bias, *self.node.args[3:])  # type: ignore[operator]
+        return out
+
+    def activate(self, y: Tensor) -> Tensor:
+        """Apply the activation function of the layer."""
+        if self.activation is None:
+            return y
+        out: Tensor = self.activation.target(y, *self.activation.args[1:])  # type: ignore[operator]
+        return out
+
+
+def layers(module: fx.GraphModule) -> Iterator[Layer]:
+    """The layers of a prepared graph, in order."""
+    for node in module.graph.nodes:
+        if node.target not in _LAYERS:
+            continue
+        rounded = node.args[1]
+        fake_quantize = fake_quantizer(module, rounded)
+        if not isinstance(fake_quantize, FakeQuantize) or len(rounded.users) > 1:
+            continue
+        weight = _parameter(module, rounded.args[0])
+        if weight is None:
+            continue
+        bias = _parameter(module, node.args[2]) if len(node.args) > 2 else None
+        reader = next(iter(node.users)) if len(node.users) == 1 else None
+        activation = reader if reader is not None and reader.target in _ACTIVATIONS else None
+        yield Layer(node, weight, fake_quantize, rounded, bias, activation)
+
+
+def fake_quantizer(module: fx.GraphModule, node: object) -> FakeQuantizeBase | None:
+    """The fake quantizer that ``node`` calls, if it calls one."""
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    child = module.get_submodule(str(node.target))
+    return child if isinstance(child, FakeQuantizeBase) else None
+
+
+def _parameter(module: fx.GraphModule, node: object) -> nn.Parameter | None:
+    """The parameter that ``node`` reads, where it is the only reader."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or len(node.users) > 1:
+        return None
+    owner, _, name = str(node.target).rpartition(".")
+    value = getattr(module.get_submodule(owner), name)
+    return value if isinstance(value, nn.Parameter) else None

@@ -1,0 +1,103 @@
+"""A run without int8 training: calibrated, corrected, rounded, exported and proven as a trained one is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import Cli
+
+from edgekd import rundir
+
+pytestmark = pytest.mark.e2e
+
+NET = """\
+from torch import nn
+
+
+def block(a, b, groups, stride):
+    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, groups=groups, bias=False), nn.BatchNorm2d(b), nn.ReLU6())
+
+
+def Net(num_classes):
+    return nn.Sequential(
+        block(3, 16, 1, 2), block(16, 16, 16, 2), nn.Conv2d(16, 32, 1), nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
+    )
+"""
+
+RECIPE = """\
+edgekd: 1
+data: {source: npz:data.npz, image_size: 16, val_fraction: 0.2}
+student: {model: net.py:Net}
+distill: {epochs: 2, lr: 0.02, losses: [{kind: task}]}
+quantize: {method: ptq, calibration_images: 1000, equalize: true, adaround: {steps: 20}}
+export: [onnx, tflite, openvino]
+"""
+
+
+def test_a_run_with_calibration_alone(tmp_path: Path, small_data: Callable[[Path, int, int], None]) -> None:
+    small_data(tmp_path / "data.npz", 800, 300)
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "ptq.yaml").write_text(RECIPE)
+    cli = Cli(tmp_path, tmp_path / "cache")
+    done = cli("run", "ptq.yaml", "--set", "gates.accuracy_drop.max=0.05")
+    assert "ranges by mse from 640 training images (all there are)" in done.stderr
+    assert "2 pairs of layers equalized" in done.stderr
+    assert "biases of 4 layers corrected" in done.stderr
+
+    result = rundir.read(tmp_path / "reports" / "ptq" / "latest")
+    assert result.verdict == "pass"
+    int8, student = result.model("ptq"), result.model("distilled")
+    assert int8 is not None
+    assert student is not None
+    assert {metrics.split for metrics in int8.metrics} == {"val", "test"}
+    assert int8.precision.startswith("int8")
+    assert (int8.params, int8.macs) == (student.params, student.macs)
+    for name in ("onnx", "tflite", "openvino"):
+        model = result.model(name)
+        assert model is not None
+        assert model.source == "ptq"
+        assert model.parity is not None
+        assert model.parity.reference == "ptq"
+        assert model.parity.top1_agreement >= 0.995
+        assert model.float_tensors == ()
+    assert "qat" not in {curve.model for curve in result.curves}
+
+    folder = tmp_path / "reports" / "ptq" / "latest"
+    for page in ("report.md", "report.html", "artifacts/MODEL_CARD.md"):
+        text = (folder / page).read_text(encoding="utf-8")
+        assert "PTQ int8 (torch)" in text, page
+        assert "post-training quantization" in text, page
+        assert "quantization-aware" not in text, page
+        assert "QAT int8" not in text, page
+
+    steps = json.loads(cli("plan", "ptq.yaml", "--set", "quantize.observer=minmax", "--json").stdout)
+    planned = {step["stage"]: (step["status"], step["reason"]) for step in steps}
+    assert planned["distill"][0] == "cached"
+    assert planned["quantize"] == ("run", "quantize.observer mse → minmax")
+    replayed = json.loads(cli("plan", str(folder / "recipe.lock.yaml"), "--json").stdout)
+    assert {step["status"] for step in replayed if step["stage"] != "package"} == {"cached"}
+
+
+def test_learned_scales_and_the_float_student_as_teacher(
+    tmp_path: Path, small_data: Callable[[Path, int, int], None]
+) -> None:
+    small_data(tmp_path / "data.npz", 800, 300)
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "qat.yaml").write_text(RECIPE)
+    cli = Cli(tmp_path, tmp_path / "cache")
+    quantize = "quantize={epochs: 1, learn_scales: true, self_distill: true}"
+    cli("run", "qat.yaml", "--set", quantize, "--set", "export=[onnx]", "--set", "gates.accuracy_drop.max=0.05")
+    result = rundir.read(tmp_path / "reports" / "qat" / "latest")
+    assert result.verdict == "pass"
+    model = result.model("onnx")
+    assert model is not None
+    assert model.parity is not None
+    assert model.parity.reference == "qat"
+    (curve,) = [curve for curve in result.curves if curve.model == "qat"]
+    assert set(curve.terms) == {"kd"}
+    card = (tmp_path / "reports" / "qat" / "latest" / "artifacts" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "with the float student as its teacher" in card
