@@ -73,13 +73,32 @@ def _weights(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> 
 
 
 def drop_zero_weight_offsets(model: onnx.ModelProto) -> None:
-    """Leave out the zero points of weights where all are 0, which is the default: one byte a channel."""
+    """Leave out the zero points of weights where all are 0, which is the default: one byte a channel.
+
+    A Gemm keeps its own: without them ONNX Runtime 1.31 runs it in float and dequantizes its weights at each inference.
+    """
     constants = {item.name: item for item in model.graph.initializer}
+    of_gemm = {name for node in model.graph.node if node.op_type == "Gemm" for name in node.input}
     for node in model.graph.node:
         if node.op_type == _DEQUANTIZE and len(node.input) > 2 and node.input[0] in constants:
             item = constants.get(node.input[2])
-            if item is not None and item.data_type == onnx.TensorProto.INT8 and not numpy_helper.to_array(item).any():
+            if item is None or item.data_type != onnx.TensorProto.INT8 or node.output[0] in of_gemm:
+                continue
+            if not numpy_helper.to_array(item).any():
                 del node.input[2]
+
+
+def pool_globally(model: onnx.ModelProto) -> None:
+    """Write means over height and width as GlobalAveragePool, which ONNX Runtime has in int8; ReduceMean it has not."""
+    constants = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        axes = {int(axis) for axis in numpy_helper.to_array(constants[node.input[1]])}
+        if axes in ({2, 3}, {-2, -1}) and attributes.get("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
 
 
 def compact(model: onnx.ModelProto) -> None:

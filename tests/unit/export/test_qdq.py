@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export import qdq
+from edgekd.export.exporter import Options, Source
+from edgekd.export.formats import onnx as onnx_format
 from edgekd.export.telemetry import import_onnxruntime
 
 
@@ -79,3 +82,17 @@ def test_compact_keeps_the_numbers() -> None:
 def test_float_tensors_are_found() -> None:
     assert qdq.float_tensors(model()) == ()
     assert qdq.float_tensors(model(with_float_op=True)) == ("sum",)
+
+
+def test_linear_layers_and_means_run_in_int8(small_source: Source, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx_format.OnnxExporter().export(small_source, path, Options())
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+    kinds = {node.op_type for node in nodes}
+    assert {"QGemm", "QLinearGlobalAveragePool", "QLinearConv", "QLinearAdd"} <= kinds
+    assert not kinds & {"Gemm", "ReduceMean", "Conv", "Add"}

@@ -1,0 +1,141 @@
+"""The model files that int8_latency.py times: one float model, quantized by edgekd and by other tools.
+
+Weights are random by seed; normalisation layers and int8 ranges are fitted to random images, the same for every tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import peers
+
+from edgekd.export import telemetry
+from edgekd.profile import device
+from edgekd.recipe import Rewrite
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekd.export.exporter import Precision, Source
+
+SETTLING, CALIBRATION = 16, 8
+
+
+@dataclass(frozen=True)
+class Model:
+    """A torchvision network; ``rewrite`` is the activation that a second version of it has as ReLU6."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 224
+    rewrite: str | None = None
+
+
+MODELS = {
+    "mobilenet_v2": Model("mobilenet_v2"),
+    "mobilenet_v3_small": Model("mobilenet_v3_small", rewrite="hardswish"),
+    "efficientnet_b0": Model("efficientnet_b0"),
+    "resnet18": Model("resnet18"),
+    "mobilenet_recipe": Model("mobilenet_v2", {"num_classes": 10}, 32),  # the student of recipes/mobilenet.yaml
+}
+PEERS: Mapping[tuple[str, str], Callable[..., None]] = {
+    ("onnx", "onnxruntime"): peers.onnxruntime_static,
+    ("onnx", "nncf_performance"): partial(peers.nncf_onnx, preset="performance"),
+    ("onnx", "nncf_mixed"): partial(peers.nncf_onnx, preset="mixed"),
+    ("tflite", "ai-edge-quantizer"): peers.ai_edge_quantizer,
+    ("openvino", "nncf_performance"): partial(peers.nncf_openvino, preset="performance"),
+    ("openvino", "nncf_mixed"): partial(peers.nncf_openvino, preset="mixed"),
+}
+
+
+def make(label: str, folder: Path, runtimes: Sequence[str]) -> None:
+    """Write the files of a model of ``MODELS``: float and int8 by edgekd, int8 by the others; existing ones are kept."""
+    model = MODELS[label]
+    _make(model, None, folder / label, runtimes)
+    if model.rewrite:
+        _make(model, model.rewrite, folder / f"{label}+rewrite", runtimes)
+
+
+def _make(model: Model, rewrite: str | None, folder: Path, runtimes: Sequence[str]) -> None:
+    from edgekd.export.exporter import Exporter, Options
+    from edgekd.registry import exporters
+
+    bits = device.weight_bits_for([device.load("host")])
+    calibration = images(CALIBRATION, model.size, seed=2)
+    source = quantized(network(model, rewrite), calibration, bits)
+    folder.mkdir(parents=True, exist_ok=True)
+    for runtime in runtimes:
+        exporter = cast("type[Exporter]", exporters.get(runtime))()
+        files = {tool: folder / f"{runtime}.{tool}{exporter.suffix}" for tool in ("float", "edgekd")}
+        for tool, path in files.items():
+            if not path.exists():
+                precision: Precision = "float32" if tool == "float" else "int8"
+                exporter.export(source, path, Options(precision=precision, log=folder / "log"))
+                print(f"wrote {path}", flush=True)
+        for (where, tool), maker in PEERS.items():
+            path = folder / f"{runtime}.{tool}{exporter.suffix}"
+            if where != runtime or rewrite or path.exists():
+                continue
+            extra = {"reduce_range": bits == 7} if tool == "onnxruntime" else {}
+            with telemetry.off():
+                maker(files["float"], calibration.numpy(), path, **extra)
+            print(f"wrote {path}", flush=True)
+
+
+def network(model: Model, rewrite: str | None) -> nn.Module:
+    """A network whose norms fit the images and, as in trained ones, shift and scale each channel."""
+    import torch
+    from torch import nn
+
+    from edgekd import models
+    from edgekd.vision import import_torchvision
+
+    torch.manual_seed(0)
+    built: nn.Module = import_torchvision().models.get_model(model.name, weights=None, **model.args)
+    if rewrite:
+        models.rewrite(built, Rewrite.model_validate({rewrite: "relu6"}))
+    for module in built.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over all batches
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.bias, std=0.1)
+    built.train()
+    with torch.no_grad():
+        built(images(SETTLING, model.size, seed=1))
+    return built.eval()
+
+
+def quantized(model: nn.Module, calibration: Tensor, bits: Literal[7, 8]) -> Source:
+    """The model with int8 ranges from the calibration images."""
+    import torch
+
+    from edgekd.export.exporter import Source
+    from edgekd.quantize import qat
+    from edgekd.quantize.fold import fold
+
+    prepared = qat.prepare(model, calibration[:1], weight_bits=bits)
+    qat.set_fake_quant(prepared.module, False)
+    with torch.no_grad():
+        prepared.module(calibration)
+    qat.set_fake_quant(prepared.module, True)
+    qat.freeze_observers(prepared.module)
+    return Source(
+        fold(model), calibration[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights),
+        prepared.float_ops,
+    )  # fmt: skip
+
+
+def images(count: int, size: int, seed: int) -> Tensor:
+    """Smooth random images (count, 3, size, size): neighbours are alike, as in photographs."""
+    import torch
+
+    noise = torch.randn(count, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
