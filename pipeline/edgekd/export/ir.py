@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 _INDENT = re.compile(r">\s+<")
-_LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)(\w+)"')
+_LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)')
 _INNER_LAYER = re.compile(r'<layer [^>]* type="(?!Parameter|Result).*?</layer>', re.DOTALL)
 _DIMENSIONS = re.compile(r'(<port id="\d+"[^>]*)>(?:<dim>-?\d+</dim>)+</port>')
+_LIST = re.compile(r'(?<==")\d+(?:, \d+)+(?=")')
 _INPUTS = re.compile(r"<input>.*?</input>", re.DOTALL)
 _TENSOR_NAMES = re.compile(r' names="(?!input"|logits")[^"]*"')
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
@@ -117,13 +118,14 @@ def shorten(path: Path) -> None:
 
     Indentation is a quarter of the file and inferred shapes another; of a small network in int8 the whole is as large as
     a fifth of the weights. The names count all nodes that the process ever made, so they would differ from one export to
-    the next. Both ends of the network keep names and shapes.
+    the next; a layer is called by its number instead. Both ends of the network keep names and shapes.
     """
     text = _INDENT.sub("><", path.read_text(encoding="utf-8"))
-    text = _LAYER.sub(r'<layer id="\1" name="\2_\1" type="\2"', text)
+    text = _LAYER.sub(r'<layer id="\1" name="\1" type="', text)
     text = _INNER_LAYER.sub(lambda layer: _DIMENSIONS.sub(r"\1 />", layer[0]), _TENSOR_NAMES.sub("", text))
     text = _INPUTS.sub(lambda inputs: inputs[0].replace(' precision="FP32"', ""), text)
     text = text.replace(' auto_broadcast="numpy"', "").replace("<data />", "").replace('" />', '"/>')
+    text = _LIST.sub(lambda values: values[0].replace(" ", ""), text)
     path.write_text(text, encoding="utf-8")
 
 
