@@ -156,6 +156,8 @@ class Rewrite(Strict):
     reverse."""
     se: Literal["keep", "drop"] = "keep"
     """drop: takes every squeeze-excite block out, with its weights."""
+    round_channels: Literal[8, 16, 32] | None = None
+    """Rounds widths up to a multiple; the new channels start without any effect, so that loaded weights stay good."""
 
     def activations(self) -> dict[str, str]:
         """Return what becomes of each kind of activation that is replaced, such as ``{"hardswish": "relu6"}``."""

@@ -1,9 +1,7 @@
 """What in a student int8 is slow at on the targets of a recipe, and the rewrite that cures it. Advice, never an error.
 
-The figures are those of MobileNetV3-small (224×224, batch 1, one thread, x86 with VNNI): each hard-swish becomes an
-addition, a clamp and two products in int8, and int8 is then slower than float32; with ReLU6 it is 1.3× (ONNX Runtime,
-TensorFlow Lite) to 1.8× (OpenVINO) faster than with hard-swish. Dropping squeeze-excite gives 1.1× to 1.4× more. GELU has
-no int8 operator, so that the graph goes to float32 and back at each.
+Hard-swish becomes an addition, a clamp and two products in int8, SiLU a sigmoid and a product; each reads and writes a whole
+map again. GELU has no int8 operator, so that the graph goes to float32 and back at each.
 """
 
 from __future__ import annotations

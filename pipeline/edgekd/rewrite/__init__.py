@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ModelError
 from edgekd.recipe import Rewrite
-from edgekd.rewrite import activations, squeeze
+from edgekd.rewrite import activations, squeeze, widths
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,13 @@ def rewrite(model: nn.Module, rules: Rewrite, example: Tensor) -> Rewritten:
         if not places:
             raise ModelError(f"student.rewrite.se: {name} has no squeeze-excite block", "remove rewrite.se")
         changes.append(Change("squeeze-excite", "nothing", places))
+    left: tuple[str, ...] = ()
+    if rules.round_channels is not None:
+        places, left = widths.round_up(model, rules.round_channels, example)
+        changes.append(Change("channels", f"multiples of {rules.round_channels}", places))
     targets = rules.activations()
     if not targets:
-        return Rewritten(model, tuple(changes))
+        return Rewritten(model, tuple(changes), left)
     replaced = activations.replace(model, targets, example)
     for kind, target in targets.items():
         places = tuple(path for path, found in replaced.places if found == kind)
@@ -88,7 +92,7 @@ def rewrite(model: nn.Module, rules: Rewrite, example: Tensor) -> Rewritten:
                 f"student.rewrite.{rule}: {name} has no {kind}; {_listed(activations.census(replaced.model, example))}",
                 f"remove rewrite.{rule}",
             )
-    return Rewritten(replaced.model, tuple(changes), replaced.left)
+    return Rewritten(replaced.model, tuple(changes), (*left, *replaced.left))
 
 
 def _listed(census: Mapping[str, int]) -> str:
