@@ -88,6 +88,50 @@ def drop_zero_weight_offsets(model: onnx.ModelProto) -> None:
                 del node.input[2]
 
 
+def drop_identities(model: onnx.ModelProto) -> None:
+    """Take out products with a constant that leave each integer as it is and change its scale alone.
+
+    Such is the sixth in a hard-swish: its operand and its result have the same integers. The operand's integers are read
+    with the result's scale instead.
+    """
+    graph = model.graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for product in [node for node in graph.node if node.op_type == "Mul"]:
+        before, after = [makers.get(name) for name in product.input], readers.get(product.output[0], [])
+        if len(after) != 1 or after[0].op_type != _QUANTIZE or any(node is None for node in before):
+            continue
+        value, factor = sorted((node for node in before if node), key=lambda node: node.input[0] in constants)
+        if value.input[0] not in constants and _keeps_integers(value, factor, after[0], constants):
+            for reader in readers[after[0].output[0]]:
+                reader.input[0] = value.input[0]
+            graph.node.remove(product)
+            graph.node.remove(after[0])
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for node in [node for node in graph.node if node.op_type == _DEQUANTIZE and node.output[0] not in used]:
+        graph.node.remove(node)
+
+
+def _keeps_integers(
+    value: onnx.NodeProto, factor: onnx.NodeProto, result: onnx.NodeProto, constants: dict[str, Any]
+) -> bool:
+    """Tell whether (value × factor), quantized, has the integers of ``value``."""
+    parts = [constants.get(name) for node in (value, factor, result) for name in node.input[1:3]]
+    known = [part for part in (*parts, constants.get(factor.input[0])) if part is not None and part.size == 1]
+    if value.op_type != _DEQUANTIZE or factor.op_type != _DEQUANTIZE or len(known) < 7:
+        return False
+    scale, offset, factor_scale, factor_offset, step, result_offset, integer = (part.astype(np.float64) for part in known)
+    limits = np.iinfo(known[1].dtype)
+    integers = np.arange(limits.min, limits.max + 1)
+    products = (integers - offset) * scale * (integer - factor_offset) * factor_scale
+    # Far from a tie, so that no runtime's arithmetic rounds to another one.
+    return bool(np.abs(products / step + result_offset - integers).max() < 0.01)
+
+
 def pool_globally(model: onnx.ModelProto) -> None:
     """Write means over height and width as GlobalAveragePool, which ONNX Runtime has in int8; ReduceMean it has not."""
     constants = {item.name: item for item in model.graph.initializer}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export import qdq
@@ -96,3 +97,30 @@ def test_linear_layers_and_means_run_in_int8(small_source: Source, tmp_path: Pat
     kinds = {node.op_type for node in nodes}
     assert {"QGemm", "QLinearGlobalAveragePool", "QLinearConv", "QLinearAdd"} <= kinds
     assert not kinds & {"Gemm", "ReduceMean", "Conv", "Add"}
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0.25 / 6, 0), (0.04, 1)])
+def test_products_that_change_the_scale_alone_are_dropped(step: float, kept: int) -> None:
+    constants = {
+        "scale": np.float32(0.25), "zero": np.uint8(3), "sixth": np.uint8(255), "sixth_scale": np.float32(1 / 6 / 255),
+        "sixth_zero": np.uint8(0), "step": np.float32(step),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["sixth", "sixth_scale", "sixth_zero"], ["factor"]),
+        helper.make_node("Mul", ["factor", "x"], ["product"]),
+        helper.make_node("QuantizeLinear", ["product", "step", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "step", "zero"], ["y"]),
+        helper.make_node("Mul", ["x", "y"], ["logits"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64]) for name in ("input", "logits")]
+    items = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "test", ends[:1], ends[1:], items)
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    x = np.linspace(-2, 70, 64, dtype=np.float32)
+    expected = run(built, x)
+    qdq.drop_identities(built)
+    onnx.checker.check_model(built, full_check=True)
+    assert sum(node.op_type == "Mul" for node in built.graph.node) == 1 + kept
+    np.testing.assert_allclose(run(built, x), expected, rtol=1e-6)

@@ -68,6 +68,7 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
         qdq.shift_to_uint8(model)
         qdq.drop_zero_weight_offsets(model)
         qdq.pool_globally(model)
+        qdq.drop_identities(model)
     qdq.compact(model)
     onnx.checker.check_model(model, full_check=True)
     return model, scale
