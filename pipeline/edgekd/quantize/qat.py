@@ -19,9 +19,8 @@ from torch.utils import _pytree as pytree
 from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase, convert_pt2e, prepare_qat_pt2e
 from edgekd.quantize.bias import round_biases
-from edgekd.quantize.fold import fold
+from edgekd.quantize.normalise import normalise
 from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
-from edgekd.quantize.rewrite import export
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, k
         (torch.Size([4, 10]), ())
     """
     quantizer = Int8Quantizer(weight_bits, keep_float)
-    graph_module = export(fold(model), example)
+    graph_module = normalise(model, example)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
     # Neither dropout nor batch normalisation is left, so both modes are the same; torchao forbids the calls, which

@@ -42,7 +42,13 @@ _SMALLEST_WEIGHT_SCALE = 2.0**-20
 
 _WEIGHTED = {aten.conv2d.default, aten.linear.default}
 _BINARY = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor}
-_AVERAGES = {aten.mean.dim}
+# One operand, a result with a scale of its own; functions of one value are a table of 256 in every runtime.
+_UNARY = {aten.mean.dim, aten.gelu.default, aten.leaky_relu.default, aten.elu.default}
+_PRODUCTS = {aten.matmul.default, aten.bmm.default}
+_FLOAT = {
+    aten.layer_norm.default: "no runtime has layer normalisation in int8",
+    aten.native_layer_norm.default: "no runtime has layer normalisation in int8",
+}
 _ACTIVATIONS = {aten.relu.default, aten.clamp.default}
 # What TensorFlow Lite can fuse: (lowest, highest) value; other clamps have no int8 operator.
 _CLAMP_RANGES = {(0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (0.0, None)}
@@ -56,6 +62,7 @@ _MOVES = {
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
+    aten.expand.default,
 }
 _SELECTS = {
     aten.max_pool2d.default,
@@ -132,7 +139,7 @@ def _scaled(quantizers: list[FakeQuantize], *, factor: float) -> tuple[Tensor, T
 
 
 class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
-    """Annotate a normalised graph (see ``rewrite.export``) with the int8 rules.
+    """Annotate a normalised graph (see ``normalise``) with the int8 rules.
 
     Only what the logits depend on is annotated: feature outputs are cut off before export. An operator without
     a rule stays float and is listed.
@@ -167,7 +174,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
                 float_ops.append(f"{node.name}: kept in float")
                 continue
             rule = _RULES.get(node.target)
-            reason = rule(self, node, live) if rule else f"no int8 rule for {node.target}"
+            reason = rule(self, node, live) if rule else _FLOAT.get(node.target, f"no int8 rule for {node.target}")
             if reason:
                 float_ops.append(f"{node.name}: {reason}")
         self.float_ops = tuple(float_ops)
@@ -198,7 +205,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._set(node, live, {x: self._input(x), weight: self._weight})
         return ""
 
-    def _elementwise(self, node: fx.Node, live: set[fx.Node]) -> str:
+    def _two_operands(self, node: fx.Node, live: set[fx.Node]) -> str:
         operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if len(operands) != 2 or node.kwargs:
             return f"{node.target} with a factor or a scalar"
@@ -211,7 +218,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             self._set(node, live, inputs)
         return ""
 
-    def _average(self, node: fx.Node, live: set[fx.Node]) -> str:
+    def _unary(self, node: fx.Node, live: set[fx.Node]) -> str:
         x = node.args[0]
         assert isinstance(x, fx.Node)
         self._set(node, live, {x: self._input(x)})
@@ -266,8 +273,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
 
 _RULES: dict[Any, Callable[[Int8Quantizer, fx.Node, set[fx.Node]], str]] = {
     **dict.fromkeys(_WEIGHTED, Int8Quantizer._weighted),
-    **dict.fromkeys(_BINARY, Int8Quantizer._elementwise),
-    **dict.fromkeys(_AVERAGES, Int8Quantizer._average),
+    **dict.fromkeys(_BINARY | _PRODUCTS, Int8Quantizer._two_operands),
+    **dict.fromkeys(_UNARY, Int8Quantizer._unary),
     **dict.fromkeys(_ACTIVATIONS, Int8Quantizer._activation_function),
     **dict.fromkeys(_FIXED, Int8Quantizer._fixed),
     **dict.fromkeys(_MOVES | _SELECTS, Int8Quantizer._shared),

@@ -75,7 +75,7 @@ def source(context: Context, classes: int, *, float_only: bool) -> Source:
     weights = context.inputs["distill"] / "weights.safetensors"
     example = models.example(recipe.data)
     if float_only:
-        return Source(fold(training.student(recipe, classes, weights).eval()), example)
+        return Source(fold(training.student(recipe, classes, weights), example), example)
     graph = context.read("quantize", "graph.json")
     prepared, student = quantize.prepare(recipe, classes, weights, tuple(graph["taps"]))
     qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / "weights.safetensors"))

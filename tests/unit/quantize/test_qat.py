@@ -136,17 +136,17 @@ def test_weights_keep_to_their_bits(bits: qat.WeightBits, limit: int) -> None:
 
 
 def test_unknown_operator_stays_float_and_is_named() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3)).eval()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3)).eval()
     prepared = qat.prepare(net, images(1))
     assert len(prepared.float_ops) == 1
-    assert prepared.float_ops[0].startswith("gelu: no int8 rule for aten.gelu")
-    with pytest.warns(UserWarning, match="1 operators stay in float: gelu"):
+    assert prepared.float_ops[0].startswith("softplus: no int8 rule for aten.softplus")
+    with pytest.warns(UserWarning, match="1 operators stay in float: softplus"):
         warn_of_float_ops(prepared.float_ops)
     prepared.module(images(8))
     targets = [str(node.target) for node in qat.convert(prepared.module, fold_weights=True).graph.nodes]
-    gelu = targets.index("aten.gelu.default")
-    assert "dequantize" in targets[gelu - 1]
-    assert "quantize" in targets[gelu + 1]
+    softplus = targets.index("aten.softplus.default")
+    assert "dequantize" in targets[softplus - 1]
+    assert "quantize" in targets[softplus + 1]
 
 
 def test_named_outputs_put_the_logits_first() -> None:

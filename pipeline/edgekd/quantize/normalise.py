@@ -1,0 +1,50 @@
+"""The traced graph brought to the few operators that the int8 rules know.
+
+Compound operators are taken apart, what is one convolution is merged into one, shapes take their static form, and scalars
+become constants, so that each operand can be given a scale. The passes are in ``passes/``; all keep the float values.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, fx, nn
+
+from edgekd.quantize.fold import fold
+from edgekd.quantize.graph import finish
+from edgekd.quantize.passes.constants import make_operands_constant
+from edgekd.quantize.passes.decompositions import DECOMPOSITIONS, write_bounded_activations_as_clamps
+from edgekd.quantize.passes.pools import write_average_pools_as_convolutions
+from edgekd.quantize.passes.shapes import make_shapes_static
+
+_PASSES = (
+    make_shapes_static,
+    write_bounded_activations_as_clamps,
+    make_operands_constant,
+    write_average_pools_as_convolutions,
+)
+
+
+def normalise(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Trace, fold and normalise ``model``.
+
+    Args:
+        model: Any module that takes one tensor; it is not changed.
+        example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
+
+    Returns:
+        A graph module, with parameters of its own, that takes one tensor and returns what ``model`` returns.
+
+    Raises:
+        QuantizeError: The model cannot be traced.
+
+    Example:
+        >>> import torch
+        >>> layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Hardswish())
+        >>> graph = normalise(layers, torch.zeros(1, 3, 4, 4)).graph
+        >>> [node.target.__name__ for node in graph.nodes if node.op == "call_function"]
+        ['conv2d.default', 'add.Tensor', 'clamp.default', 'mul.Tensor', 'mul.Tensor']
+    """
+    graph_module = fold(model, example, DECOMPOSITIONS)
+    for apply in _PASSES:
+        apply(graph_module)
+    finish(graph_module)
+    return graph_module

@@ -1,0 +1,121 @@
+"""Compound operators written with those that every runtime has in int8."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.quantize.graph import calls
+
+aten = torch.ops.aten
+
+
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return torch.clamp(x + 3.0, 0.0, 6.0) * (1 / 6)
+
+
+def _hardswish(x: Tensor) -> Tensor:
+    return x * _hardsigmoid(x)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _rsub(value: Tensor, other: Any, alpha: float = 1) -> Any:
+    return NotImplemented if alpha != 1 else value * -1.0 + other
+
+
+def _adaptive_avg_pool2d(x: Tensor, size: list[int]) -> Any:
+    height, width = int(x.shape[-2]), int(x.shape[-1])
+    rows, columns = int(size[0]), int(size[1])
+    if (rows, columns) == (height, width):
+        return aten.alias(x)  # a 1×1 map too: averaging it would only add a rounding step
+    if (rows, columns) == (1, 1):
+        return torch.mean(x, [-2, -1], keepdim=True)
+    if height % rows == 0 and width % columns == 0:
+        return torch.nn.functional.avg_pool2d(x, (height // rows, width // columns))
+    return NotImplemented  # windows of unequal sizes: no runtime has it in int8
+
+
+def _split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    length = int(x.shape[dim])
+    return [aten.slice.Tensor(x, dim, start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return [aten.slice.Tensor(x, dim, start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
+    return [_select(x, dim, index) for index in range(int(x.shape[dim]))]
+
+
+def _select(x: Tensor, dim: int, index: int) -> Tensor:
+    start = index % int(x.shape[dim])
+    return aten.squeeze.dim(aten.slice.Tensor(x, dim, start, start + 1), dim)
+
+
+def _roll(x: Tensor, shifts: list[int], dims: list[int] = ()) -> Any:  # type: ignore[assignment]
+    if not dims:
+        return NotImplemented
+    for shift, dim in zip(shifts, dims, strict=True):
+        length = int(x.shape[dim])
+        start = -shift % length
+        if start:
+            x = torch.cat([aten.slice.Tensor(x, dim, start, length), aten.slice.Tensor(x, dim, 0, start)], dim)
+    return x
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1)."""
+    if causal or enable_gqa or (mask is not None and mask.dtype == torch.bool):
+        return NotImplemented
+    factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
+    scores = torch.matmul(query * factor, key.transpose(-2, -1))
+    return torch.matmul(torch.softmax(scores if mask is None else scores + mask, -1), value)
+
+
+def _pad(x: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Any:
+    return aten.constant_pad_nd(x, pad, value or 0.0) if mode == "constant" else NotImplemented
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.split.Tensor: _split,
+    aten.split_with_sizes.default: _split_with_sizes,
+    aten.unbind.int: _unbind,
+    aten.select.int: _select,
+    aten.roll.default: _roll,
+    aten.rsub.Scalar: _rsub,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.hardsigmoid.default: _hardsigmoid,
+    aten.hardswish.default: _hardswish,
+    aten.silu.default: _silu,
+    aten.pad.default: _pad,
+    aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
+}
+
+_SAME_ARGUMENTS = {aten.hardtanh.default: (-1.0, 1.0), aten.relu6.default: (0.0, 6.0)}
+
+
+def write_bounded_activations_as_clamps(graph_module: fx.GraphModule) -> None:
+    """Give ReLU6 and hardtanh one name."""
+    for node in calls(graph_module):
+        if node.target in _SAME_ARGUMENTS:
+            node.args = (node.args[0], *(node.args[1:] + _SAME_ARGUMENTS[node.target][len(node.args) - 1 :]))
+            node.target = aten.clamp.default
