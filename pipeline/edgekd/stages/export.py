@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgekd.export.exporter import Exporter, Source
 
-VERSION = 1
+VERSION = 2
 PACKAGES = ("torch", "torchvision")
 
 
