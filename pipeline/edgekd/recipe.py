@@ -337,7 +337,7 @@ class Profile(Strict):
     """Milliseconds of warm-up at the least."""
     blocks: Annotated[int, Field(ge=3)] = 7
     """Blocks per variant; the variants take turns, so that heat and load favour none."""
-    block_ms: PositiveInt = 250
+    block_ms: PositiveInt = 150
     """Milliseconds a block takes at the least."""
     block_runs: PositiveInt = 30
     """Inferences in a block at the least."""
