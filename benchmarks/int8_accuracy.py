@@ -118,8 +118,9 @@ METHODS: dict[str, Method] = {
     **{f"PTQ, {name}, bias correction": post_training(observer=name) for name in OBSERVERS},
     "PTQ, mse, equalization": post_training(observer="mse", bias_correction=False, equalize=True),
     "PTQ, mse, equalization, bias correction": post_training(observer="mse", equalize=True),
-    "PTQ, mse, AdaRound": post_training(observer="mse", bias_correction=False, adaround=AdaRound()),
-    "PTQ, mse, AdaRound, bias correction": post_training(observer="mse", adaround=AdaRound()),
+    "PTQ, mse, AdaRound of 200 steps": post_training(observer="mse", bias_correction=False, adaround=AdaRound(steps=200)),
+    "PTQ, mse, AdaRound of 200 steps, bias correction": post_training(observer="mse", adaround=AdaRound(steps=200)),
+    "PTQ, mse, AdaRound of 1,000 steps, bias correction": post_training(observer="mse", adaround=AdaRound()),
     "QAT, labels only": trained_with_labels,
     "QAT with distillation": trained_with_teacher,
 }

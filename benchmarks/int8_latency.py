@@ -58,6 +58,7 @@ class Row:
     delegate: str
     version: str
     doubts: tuple[str, ...]
+    uninterrupted: bool
 
 
 def measure(name: str, runtime: str, folder: Path) -> list[Row]:
@@ -65,6 +66,7 @@ def measure(name: str, runtime: str, folder: Path) -> list[Row]:
     paths = dict(_files(name, runtime, folder))
     samples = folder / "samples" / f"{name}.{runtime}"
     variants = [Variant(tool, cast(Any, runtime), path) for tool, path in paths.items()]
+    uninterrupted = os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO)  # agents inherit it
     found = session.measure(variants, PROTOCOL, device.load("host"), samples)
     for failure in found.failures:
         print(f"{name}, {runtime}: {failure.model} failed: {failure.reason}")
@@ -76,7 +78,7 @@ def measure(name: str, runtime: str, folder: Path) -> list[Row]:
         Row(
             name, runtime, record.model, record.latency_ms.p50, ratio(blocks["edgekd"], blocks[record.model]),
             _bytes(paths[record.model]), float_ops(paths[record.model], runtime), record.effective.delegate,
-            record.effective.runtime, record.trust.reasons,
+            record.effective.runtime, record.trust.reasons, uninterrupted,
         )
         for record in found.profiles
     ]  # fmt: skip
@@ -140,6 +142,8 @@ def table(rows: Sequence[Row]) -> str:
         f"Conditions: {cpu} ({isa}), {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, Python"
         f" {platform.python_version()}; {'; '.join(versions)}.",
     ]
+    if all(row.uninterrupted for row in rows):
+        lines[-1] += " Measured with real-time priority (`chrt -r 1`)."
     if doubts:
         lines += [
             "",
@@ -181,7 +185,7 @@ def _verdict(found: tuple[float, float, float]) -> str:
 def _details(rows: Sequence[Row]) -> Iterator[str]:
     yield "| model | file | p50, ms | edgekd / this | bytes | ran in float | placement |"
     yield "|---|---|---|---|---|---|---|"
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (list(MODELS).index(row.model), row.file != "edgekd")):
         floats = ", ".join(f"{name} {count}" for name, count in row.float_ops.items()) or "none"
         floats = "all" if row.file.startswith("float") else floats
         yield (

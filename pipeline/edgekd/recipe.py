@@ -266,7 +266,7 @@ class Ptq(Strict):
 
     method: Literal["ptq"]
     """ptq: post-training quantization of the distilled student, without training. qat: quantization-aware training."""
-    observer: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
+    observer: Literal["minmax", "percentile", "mse", "entropy"] = "minmax"
     """How an activation's range follows from the values seen: minmax (all of them), percentile (nearly all), mse (least
     squared error of rounding and clipping), entropy (least KL divergence, as TensorRT)."""
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
@@ -337,7 +337,7 @@ class Profile(Strict):
     """Milliseconds of warm-up at the least."""
     blocks: Annotated[int, Field(ge=3)] = 7
     """Blocks per variant; the variants take turns, so that heat and load favour none."""
-    block_ms: PositiveInt = 250
+    block_ms: PositiveInt = 150
     """Milliseconds a block takes at the least."""
     block_runs: PositiveInt = 30
     """Inferences in a block at the least."""

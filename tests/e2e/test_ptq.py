@@ -44,7 +44,7 @@ def test_a_run_with_calibration_alone(tmp_path: Path, small_data: Callable[[Path
     (tmp_path / "ptq.yaml").write_text(RECIPE)
     cli = Cli(tmp_path, tmp_path / "cache")
     done = cli("run", "ptq.yaml", "--set", "gates.accuracy_drop.max=0.05")
-    assert "ranges by mse from 640 training images (all there are)" in done.stderr
+    assert "ranges by minmax from 640 training images (all there are)" in done.stderr
     assert "2 pairs of layers equalized" in done.stderr
     assert "biases of 4 layers corrected" in done.stderr
 
@@ -74,10 +74,10 @@ def test_a_run_with_calibration_alone(tmp_path: Path, small_data: Callable[[Path
         assert "quantization-aware" not in text, page
         assert "QAT int8" not in text, page
 
-    steps = json.loads(cli("plan", "ptq.yaml", "--set", "quantize.observer=minmax", "--json").stdout)
+    steps = json.loads(cli("plan", "ptq.yaml", "--set", "quantize.observer=mse", "--json").stdout)
     planned = {step["stage"]: (step["status"], step["reason"]) for step in steps}
     assert planned["distill"][0] == "cached"
-    assert planned["quantize"] == ("run", "quantize.observer mse → minmax")
+    assert planned["quantize"] == ("run", "quantize.observer minmax → mse")
     replayed = json.loads(cli("plan", str(folder / "recipe.lock.yaml"), "--json").stdout)
     assert {step["status"] for step in replayed if step["stage"] != "package"} == {"cached"}
 

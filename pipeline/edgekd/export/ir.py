@@ -67,36 +67,6 @@ def keep_roundings(model: Any) -> None:
             port.replace_source_output(opset13.multiply(doubled, np.float32(0.5)).output(0))
 
 
-def merge_rescalings(model: Any) -> None:
-    """Write ``FakeQuantize → × constant → FakeQuantize`` as one node, where the second only renames the steps of the first.
-
-    Hard-sigmoid has it: the 256 steps of [0, 6], divided by 6, are those of [0, 1]. OpenVINO's CPU plugin runs all three
-    behind a convolution as one primitive without the first rounding, and three values in four were then off by one step
-    (openvino 2026.4).
-
-    Args:
-        model: An ``openvino.Model``, changed in place.
-    """
-    from openvino import opset13
-
-    for second in model.get_ordered_ops():
-        product = second.input_value(0).get_node() if second.get_type_name() == "FakeQuantize" else None
-        if product is None or product.get_type_name() != "Multiply":
-            continue
-        first, factor = (product.input_value(index).get_node() for index in (0, 1))
-        if first.get_type_name() != "FakeQuantize" or any(_readers(node) > 1 for node in (first, product)):
-            continue
-        levels = first.get_attributes()["levels"]
-        if not _is_scalar(factor) or second.get_attributes()["levels"] != levels:
-            continue
-        before, after = ([_scalar(node, index) for index in (3, 4)] for node in (first, second))
-        if not np.allclose([float(factor.data) * limit for limit in before], after, rtol=1e-6, atol=0):
-            continue
-        limits = [first.input_value(index) for index in (1, 2)] + [second.input_value(index) for index in (3, 4)]
-        merged = opset13.fake_quantize(first.input_value(0), *limits, levels)
-        second.output(0).replace(merged.output(0))
-
-
 def share_ranges(model: Any) -> None:
     """Let the FakeQuantize nodes of an ``openvino.Model`` read equal limits from the same constant, a scalar."""
     from openvino import opset13

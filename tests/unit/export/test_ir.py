@@ -74,12 +74,19 @@ def test_the_product_of_a_hard_sigmoid_is_one_with_its_rounding(gated: tuple[np.
     import openvino
 
     model = openvino.Core().read_model(gated[2].paths[0])
-    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "Multiply"]
-    of_values = [
-        node for node in products if all(value.get_node().get_type_name() == "FakeQuantize" for value in node.input_values())
+    operands = [
+        (value.get_node(), node)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Multiply"
+        for value in node.input_values()
+        if value.get_node().get_type_name() == "FakeQuantize"
     ]
-    assert len(of_values) == 1, "gate times features"
-    assert len(products) == 1 + 4, "and one for the scales of each of four layers' weights"
+    assert len({product.get_name() for _, product in operands}) == 1, "gate times features: no product with 1/6"
+    (gate,) = (
+        value for value, _ in operands
+        if float(value.input_value(2).get_node().data) == pytest.approx(6 * float(value.input_value(4).get_node().data))
+    )  # fmt: skip
+    assert gate.get_attributes()["levels"] == 256
 
 
 def test_the_reader_infers_what_is_left_out(gated: tuple[np.ndarray, float, Exported]) -> None:

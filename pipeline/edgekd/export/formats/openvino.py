@@ -35,7 +35,6 @@ class OpenVinoExporter:
                     converted = openvino.convert_model(intermediate)
             if options.precision == "int8":
                 ir.fold_scalars(converted)
-                ir.merge_rescalings(converted)
                 ir.keep_roundings(converted)
             ir.share_ranges(converted)
             path.parent.mkdir(parents=True, exist_ok=True)
