@@ -136,7 +136,8 @@ class Layer:
         if not isinstance(node, fx.Node) or node.target not in (aten.conv2d.default, aten.linear.default):
             return None
         defaults: list[Any] = [None, None, None, [1, 1], [0, 0], [1, 1], 1]
-        x, weight_node, bias_node, *settings = [*node.args, *defaults[len(node.args) :]]
+        arguments: list[Any] = [*node.args, *defaults[len(node.args) :]]
+        x, weight_node, bias_node, *settings = arguments
         weight, bias = constant(graph_module, weight_node), constant(graph_module, bias_node)
         if weight is None or (bias_node is not None and bias is None):
             return None

@@ -246,7 +246,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         reason = _unsupported_selection(node)
         if reason:
             return reason
-        first, *others = node.all_input_nodes  # one, or the operands of a concatenation
+        # One, or the operands of a concatenation; a symbolic size is no tensor.
+        first, *others = (x for x in node.all_input_nodes if not isinstance(x.meta.get("val"), torch.SymInt))
         shared = SharedQuantizationSpec((first, node))
         self._write(node, {first: self._input(first), **dict.fromkeys(others, shared)}, shared)
         if node.target in _SELECTS:

@@ -58,7 +58,8 @@ def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
 
 def _select(x: Tensor, dim: int, index: int) -> Tensor:
     start = index % int(x.shape[dim])
-    return aten.squeeze.dim(aten.slice.Tensor(x, dim, start, start + 1), dim)
+    selected: Tensor = aten.squeeze.dim(aten.slice.Tensor(x, dim, start, start + 1), dim)
+    return selected
 
 
 def _roll(x: Tensor, shifts: list[int], dims: list[int] = ()) -> Any:  # type: ignore[assignment]
