@@ -100,6 +100,17 @@ def finish(graph_module: fx.GraphModule) -> None:
             delattr(graph_module.get_submodule(owner), leaf)
     graph_module.graph.lint()
     graph_module.recompile()
+    allow_mode_switch(graph_module)
+
+
+def allow_mode_switch(graph_module: fx.GraphModule) -> None:
+    """Let ``train()`` and ``eval()`` be called, which torch forbids on an exported graph.
+
+    Neither dropout nor batch normalisation is left, so both modes are the same; training loops and exporters make the
+    calls by habit.
+    """
+    for name in ("train", "eval"):
+        graph_module.__dict__.pop(name, None)
 
 
 def shape_of(node: fx.Node) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase, convert_pt2e, prepare_qat_pt2e
 from edgekd.quantize.bias import round_biases
+from edgekd.quantize.graph import allow_mode_switch
 from edgekd.quantize.normalise import normalise
 from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
 
@@ -61,9 +62,7 @@ def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, k
     graph_module = normalise(model, example)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
-    # Neither dropout nor batch normalisation is left, so both modes are the same; torchao forbids the calls, which
-    # training loops make by habit.
-    _allow_mode_switch(module)
+    allow_mode_switch(module)
     return Prepared(module, quantizer.float_ops)
 
 
@@ -146,7 +145,7 @@ def convert(module: fx.GraphModule, *, fold_weights: bool) -> fx.GraphModule:
     converted.graph.eliminate_dead_code()
     converted.delete_all_unused_submodules()
     converted.recompile()
-    _allow_mode_switch(converted)
+    allow_mode_switch(converted)
     return converted.eval()
 
 
@@ -183,11 +182,6 @@ def _keep_logits(module: fx.GraphModule) -> None:
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
-
-
-def _allow_mode_switch(module: fx.GraphModule) -> None:
-    for name in ("train", "eval"):
-        module.__dict__.pop(name, None)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tests.unit.export.nets import images
 from edgekd.errors import ExportError
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Exported, Options, Source, TensorInfo
+from edgekd.quantize.fold import fold
 from edgekd.registry import exporters
 
 FORMATS = ["onnx", "tflite", "openvino"]
@@ -81,7 +82,8 @@ def test_no_path_of_this_machine_is_in_a_file(small_source: Source, tmp_path: Pa
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_float_file_is_the_float_model(small_source: Source, format: str, tmp_path: Path) -> None:
-    exported = export(small_source, format, tmp_path, precision="float32")
+    folded = fold(small_source.model, small_source.example)  # as the export stage hands it over
+    exported = export(Source(folded, small_source.example), format, tmp_path, precision="float32")
     assert exported.output_scale is None
     inputs = images(4)
     with torch.no_grad():
