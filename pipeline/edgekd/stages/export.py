@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgekd.export.exporter import Exporter, Source
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("torch", "torchvision")
 
 

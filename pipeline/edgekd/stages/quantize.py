@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekd.quantize.ptq import Calibrated
     from edgekd.quantize.qat import Prepared
 
-VERSION = 2
+VERSION = 3
 PACKAGES = (*training.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 
