@@ -129,6 +129,6 @@ def test_runtimes_compute_what_torch_computes(net: str, tmp_path: Path) -> None:
         assert exported.output_scale
         found[format] = parity.compare(reference, output, exported.output_scale)
         left[format] = exported.float_tensors
-    assert all(run.mean_lsb <= 0.1 and run.max_lsb <= 2.01 for run in found.values()), found
+    assert all(run.mean_lsb <= 0.1 and run.p99_lsb <= 2.01 and run.max_lsb <= 4.01 for run in found.values()), found
     if net not in STAYS_FLOAT:
         assert left["tflite"] == ()

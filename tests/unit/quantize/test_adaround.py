@@ -38,14 +38,14 @@ def small(kind: str) -> nn.Module:
         "depthwise": nn.Conv2d(8, 8, 3, groups=8),
         "linear": nn.Linear(8, 12),
     }[kind]
-    return nn.Sequential(layer, nn.ReLU()).eval()
+    return nn.Sequential(*[nn.Flatten()] * (kind == "linear"), layer, nn.ReLU()).eval()
 
 
 def inputs(kind: str) -> Tensor:
     """Channels that go together: where errors of several weights can cancel out."""
     mix = torch.randn(8, 3, generator=torch.Generator().manual_seed(3))
     x = torch.einsum("oc,nchw->nohw", mix, images(96)).relu()
-    return x.mean((2, 3)) if kind == "linear" else x
+    return x.mean((2, 3), keepdim=True) if kind == "linear" else x
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -54,6 +54,7 @@ def test_the_error_of_the_layer_falls_and_the_weights_are_on_the_grid(kind: str,
     x = inputs(kind)
     module = calibrated(small(kind), x, bits)
     (layer,) = layers(module)
+    x = x.flatten(1) if kind == "linear" else x
     float_weight = layer.weight.detach().clone()
     scale = layer.fake_quantize.scale.reshape(-1, *[1] * (float_weight.ndim - 1))
     with torch.no_grad():

@@ -67,7 +67,7 @@ def test_a_layer_with_two_readers_is_left_alone() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.first(x).relu()
-            return (y + self.second(y)).flatten(1)
+            return (y * self.second(y)).flatten(1)
 
     module = prepared(Branched().eval())
     before = qat.state(module)

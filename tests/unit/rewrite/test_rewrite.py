@@ -65,7 +65,7 @@ def test_no_slow_operator_reaches_the_float_file(tmp_path: Path) -> None:
     rules = {"hardswish": "relu6", "gate": "sigmoid"}
     net = rewrite(models.build("torchvision:mobilenet_v3_small", {}, 10, DATA), Rewrite(**rules), X).model.eval()
     path = tmp_path / "net.onnx"
-    OnnxExporter().export(Source(fold(net), X[:1]), path, Options("float32", "float32", tmp_path / "log"))
+    OnnxExporter().export(Source(fold(net, X[:1]), X[:1]), path, Options("float32", "float32", tmp_path / "log"))
     ops = {node.op_type for node in onnx.load(path).graph.node}
     assert "HardSwish" not in ops
     assert "HardSigmoid" not in ops
