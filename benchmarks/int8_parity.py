@@ -149,7 +149,8 @@ def table(size: int, count: int) -> str:
         "# Int8 parity: many architectures, three runtimes",
         "",
         f"Made by `python benchmarks/int8_parity.py --size {size} --images {count}`: random weights by seed, norm"
-        f" biases of 1 (docs/int8.md says why), batch-norm statistics and ranges from random images, {count} other random images compared one by one, one thread.",
+        f" biases of 1 (docs/int8.md says why), batch-norm statistics and ranges from random images,"
+        f" {count} other random images compared one by one, one thread.",
         "The reference is the int8 graph run by torch. 1 LSB is one step of the logits' int8 scale.",
         f"Conditions: x86 with {', '.join(known)}; 8-bit weights;"
         f" {', '.join(f'{name} {version(name)}' for name in PACKAGES)}.",
