@@ -103,5 +103,5 @@ class Normalize(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalize N×C×S×S; grey images are repeated to the recipe's channels."""
         x = (images.to(torch.float32) / 255 - self.mean) / self.std
-        # channels last: a training step of MobileNetV2 on a CPU takes half the time (benchmarks/memory_format.py)
+        # channels last trains faster on a CPU: benchmarks/results/memory_format.md
         return x.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)

@@ -47,8 +47,8 @@ def keep_roundings(model: Any) -> None:
 
     Its CPU plugin runs convolution, rounding, addition and rounding as one primitive and leaves the first rounding out:
     one value in six is then off by one step, which made a MobileNetV2 differ by 1.4 steps of its logits in the mean
-    (openvino 2026.4). Doubling and halving the rounded values, which is exact, keeps the two apart, and the difference
-    is gone. A clamp would too, but then the plugin stores them as float; so it stores bytes.
+    (openvino 2026.4). Doubling and halving the rounded values, which is exact, keeps the two apart, and the
+    first rounding is done. A clamp would too, but then the plugin stores them as float; so it stores bytes.
 
     Args:
         model: An ``openvino.Model``, changed in place.

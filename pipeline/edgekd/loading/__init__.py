@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from edgekd import __version__, recipe
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files, words
+from edgekd.loading.conflicts import conflicts
 from edgekd.loading.lock import lock_name, lock_text
 from edgekd.loading.overrides import apply, parse_key
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.schema import json_schema
 from edgekd.loading.source import Source, parse
-from edgekd.recipe import Recipe, conflicts
+from edgekd.recipe import Recipe
 
 __all__ = ["Loaded", "json_schema", "load", "lock_text"]
 

@@ -13,6 +13,7 @@ try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchao.quantization.pt2e import (
+            DerivedObserverOrFakeQuantize,
             FakeQuantize,
             FixedQParamsObserver,
             MovingAverageMinMaxObserver,
@@ -32,6 +33,7 @@ finally:
     logging.disable(_level)
 
 __all__ = [
+    "DerivedObserverOrFakeQuantize",
     "DerivedQuantizationSpec",
     "FakeQuantize",
     "FakeQuantizeBase",

@@ -8,9 +8,10 @@ off by 1.4 steps of its logits in the mean. With biases that already lie on the 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from edgekd.quantize.backend import FakeQuantizeBase
+from edgekd.quantize.graph import constant
+from edgekd.quantize.layers import scale_of
 
 _LAYERS = {torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
 _INT32 = torch.iinfo(torch.int32)
@@ -27,22 +28,13 @@ def round_biases(module: fx.GraphModule) -> None:
         if node.target not in _LAYERS or len(node.args) < 3 or not isinstance(node.args[2], fx.Node):
             continue
         bias_node = node.args[2]
-        x_scale, weight_scale = _scale(module, node.args[0]), _scale(module, node.args[1])
-        if bias_node.op != "get_attr" or len(bias_node.users) > 1 or x_scale is None or weight_scale is None:
+        x, weight = scale_of(module, node.args[0]), scale_of(module, node.args[1])
+        if len(bias_node.users) > 1 or x is None or weight is None:
             continue
-        owner, _, name = str(bias_node.target).rpartition(".")
-        bias = getattr(module.get_submodule(owner), name)
-        step = x_scale.double() * weight_scale.double()
+        bias = constant(module, bias_node)
+        if bias is None:
+            continue
+        step = x[0].double() * weight[0].double()
         steps = torch.round(bias.detach().double() / step).clamp(_INT32.min, _INT32.max)
         with torch.no_grad():
             bias.copy_((steps * step).to(bias.dtype))
-
-
-def _scale(module: fx.GraphModule, node: object) -> Tensor | None:
-    if not isinstance(node, fx.Node) or node.op != "call_module":
-        return None
-    child = module.get_submodule(str(node.target))
-    if not isinstance(child, FakeQuantizeBase):
-        return None
-    scale: Tensor = child.calculate_qparams()[0]
-    return scale

@@ -18,6 +18,7 @@ from edgekd.progress import Task
 from edgekd.quantize import qat
 from edgekd.quantize.backend import FakeQuantize, FixedQParamsObserver
 from edgekd.quantize.histogram import BINS, Histogram
+from edgekd.quantize.layers import fake_quantizer
 
 Choose = Callable[[Histogram], tuple[float, float]]
 BATCH = 64
@@ -106,7 +107,7 @@ def activations(module: fx.GraphModule) -> dict[FakeQuantize, str]:
     """The fake quantizers whose range depends on the images, each with the name of the first tensor that it rounds."""
     found: dict[FakeQuantize, str] = {}
     for node in module.graph.nodes:
-        child = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        child = fake_quantizer(module, node)
         if not isinstance(child, FakeQuantize) or isinstance(child.activation_post_process, FixedQParamsObserver):
             continue
         source = node.args[0]

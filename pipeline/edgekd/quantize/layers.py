@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase
+from edgekd.quantize.backend import DerivedObserverOrFakeQuantize, FakeQuantize, FakeQuantizeBase
+from edgekd.quantize.graph import constant
 
 aten = torch.ops.aten
 _LAYERS = {aten.conv2d.default, aten.linear.default}
@@ -85,10 +86,24 @@ def fake_quantizer(module: fx.GraphModule, node: object) -> FakeQuantizeBase | N
     return child if isinstance(child, FakeQuantizeBase) else None
 
 
+def scale_of(module: fx.GraphModule, node: object) -> tuple[Tensor, Tensor] | None:
+    """Scale and zero point of the value of ``node``; None where it is float.
+
+    A product with a constant is never rounded, it has the integers of its operand with another scale: no fake quantizer,
+    but a scale it has.
+    """
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    child = module.get_submodule(str(node.target))
+    if not isinstance(child, FakeQuantizeBase | DerivedObserverOrFakeQuantize):
+        return None
+    scale, zero_point = child.calculate_qparams()
+    return scale, zero_point
+
+
 def _parameter(module: fx.GraphModule, node: object) -> nn.Parameter | None:
     """The parameter that ``node`` reads, where it is the only reader."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr" or len(node.users) > 1:
+    if not isinstance(node, fx.Node) or len(node.users) > 1:
         return None
-    owner, _, name = str(node.target).rpartition(".")
-    value = getattr(module.get_submodule(owner), name)
+    value = constant(module, node)
     return value if isinstance(value, nn.Parameter) else None

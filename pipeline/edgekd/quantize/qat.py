@@ -20,6 +20,7 @@ from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase, convert_pt2e, prepare_qat_pt2e
 from edgekd.quantize.bias import round_biases
 from edgekd.quantize.graph import allow_mode_switch
+from edgekd.quantize.layers import scale_of
 from edgekd.quantize.normalise import normalise
 from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
 
@@ -155,11 +156,10 @@ def output_scale(module: fx.GraphModule) -> tuple[float, int]:
     Raises:
         QuantizeError: The logits are float.
     """
-    node = logits_node(module.graph)
-    child = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(child, FakeQuantizeBase):
+    found = scale_of(module, logits_node(module.graph))
+    if found is None:
         raise QuantizeError("the logits are not quantized", "see float_ops for the operator that stays in float")
-    scale, zero_point = child.calculate_qparams()
+    scale, zero_point = found
     return float(scale), int(zero_point)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from edgekd.progress import Task
 from edgekd.quantize import adaround
 from edgekd.quantize.calibrate import batches
+from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import Layer, fake_quantizer, layers
 from edgekd.recipe import AdaRound
 
@@ -87,9 +88,7 @@ _Value = list[Tensor] | Tensor | object  # a tensor of each batch; a parameter o
 
 def _run(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, _Value]) -> _Value:
     if node.op == "get_attr":
-        owner, _, name = str(node.target).rpartition(".")
-        value: object = getattr(module.get_submodule(owner), name)
-        return value
+        return constant(module, node)
     function = module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
     assert callable(function)
     count = max((len(values[n]) for n in node.all_input_nodes if isinstance(values[n], list)), default=0)  # type: ignore[arg-type]

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.quantize.backend import FakeQuantizeBase
+from edgekd.quantize.graph import constant
+from edgekd.quantize.layers import fake_quantizer
 from edgekd.quantize.quantizer import layer_path, logits_node
 
 EXACT_DB = 120.0
@@ -69,7 +71,7 @@ def measure(module: fx.GraphModule, batches: Iterable[Tensor]) -> tuple[Sensitiv
     with torch.no_grad(), _as_they_are(module):
         for batch in batches:
             exact = _run(module, batch, frozenset())
-            rounded = _run(module, batch, frozenset(node for node in module.graph.nodes if _is_quantizer(module, node)))
+            rounded = _run(module, batch, frozenset(node for node in module.graph.nodes if fake_quantizer(module, node)))
             for layer in layers:
                 found = signals[layer.node]
                 reference = exact[layer.end]
@@ -126,7 +128,7 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
     for node in module.graph.nodes:
         if node.op not in {"call_function", "placeholder"} or node in ends:
             continue
-        weights = tuple(arg for arg in node.all_input_nodes if _is_quantizer(module, arg) and arg.args[0].op == "get_attr")
+        weights = tuple(arg for arg in node.all_input_nodes if fake_quantizer(module, arg) and arg.args[0].op == "get_attr")
         end = node
         outputs = _quantizers_of(module, end)
         readers = [user for user in node.users if user.op != "output"]
@@ -136,7 +138,7 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
             end = end if outputs else node
         own = {module.get_submodule(str(quantizer.target)) for quantizer in outputs}
         moved = any(
-            _is_quantizer(module, arg) and module.get_submodule(str(arg.target)) in own for arg in node.all_input_nodes
+            fake_quantizer(module, arg) and module.get_submodule(str(arg.target)) in own for arg in node.all_input_nodes
         )
         if (weights or outputs) and not moved:  # what only moves values has the scale of its input and adds no noise
             found.append(_Layer(node, end, weights, outputs))
@@ -145,11 +147,7 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
 
 
 def _quantizers_of(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, ...]:
-    return tuple(user for user in node.users if _is_quantizer(module, user))
-
-
-def _is_quantizer(module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), FakeQuantizeBase)
+    return tuple(user for user in node.users if fake_quantizer(module, user))
 
 
 @contextmanager
@@ -177,7 +175,7 @@ class _Interpreter(fx.Interpreter):
         self._active = active
 
     def run_node(self, n: fx.Node) -> Any:
-        if n not in self._active and _is_quantizer(self._own, n):
+        if n not in self._active and fake_quantizer(self._own, n):
             return self.env[n.args[0]]  # type: ignore[index]  # a quantizer reads a node
         return super().run_node(n)
 
@@ -255,6 +253,7 @@ def _float_readers(module: fx.GraphModule, quantizers: Sequence[fx.Node]) -> Ite
 def _weight_values(module: fx.GraphModule, layer: _Layer) -> int:
     count = 0
     for quantizer in layer.weights:
-        owner, _, name = str(quantizer.all_input_nodes[0].target).rpartition(".")
-        count += getattr(module.get_submodule(owner), name).numel()
+        weight = constant(module, quantizer.args[0])
+        assert weight is not None
+        count += weight.numel()
     return count

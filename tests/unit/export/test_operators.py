@@ -59,6 +59,17 @@ class Branches(nn.Module):
         return out
 
 
+class Factors(nn.Module):
+    """Products with constants: in front of a layer with a bias, and as the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu() * 0.3).mean((2, 3)) * 0.7
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "residual_relu": Residual,
     "residual_relu6": lambda: Residual(nn.ReLU6),
@@ -69,6 +80,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "moves": lambda: Fn(
         lambda x: nn.functional.pad(x.permute(0, 1, 3, 2)[:, :, 1:5, :].reshape(-1, 8, 6, 4), (1, 1)), size=6
     ),
+    "constant_factors": Factors,
     "sigmoid_gate": lambda: Fn(lambda x: torch.sigmoid(x) * x.tanh()),
     "softmax": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(200, 10), nn.Softmax(1)),
 }

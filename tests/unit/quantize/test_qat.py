@@ -13,6 +13,8 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize import qat
+from edgekd.quantize.bias import round_biases
+from edgekd.quantize.layers import scale_of
 from edgekd.quantize.quantizer import warn_of_float_ops
 
 
@@ -196,3 +198,34 @@ def test_shared_scale_covers_the_widest_tensor() -> None:
         expected = net(x)
         # A plain moving average ends between the two ranges, a third below the wide one.
         assert (module(x) - expected).abs().max() <= 0.1 * expected.abs().max(), "the wide tensor was clipped"
+
+
+def test_a_product_with_a_constant_has_a_scale() -> None:
+    """It has the integers of its operand: the bias behind it lies on the grid, and logits can be one."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 10, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).relu() * 0.3).mean((2, 3)) * 0.7
+
+    torch.manual_seed(0)
+    module = qat.prepare(Net().eval(), images(1)).module
+    module(images(16))
+    qat.freeze_observers(module)
+    graph = qat.convert(module, fold_weights=True)
+    scale, zero_point = qat.output_scale(module)
+    steps = graph(images(4, seed=3)).detach() / scale
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+    assert float((steps + zero_point).abs().max()) <= 128
+    before = module.get_parameter("second.bias").detach().clone()
+    round_biases(module)
+    after = module.get_parameter("second.bias").detach()
+    assert not torch.equal(before, after)
+    _, second = (node for node in module.graph.nodes if node.target is torch.ops.aten.conv2d.default)
+    x, weight = scale_of(module, second.args[0]), scale_of(module, second.args[1])
+    assert x is not None
+    assert weight is not None
+    torch.testing.assert_close(after / (x[0] * weight[0]), (before / (x[0] * weight[0])).round(), atol=1e-2, rtol=0)
