@@ -223,7 +223,26 @@ class Distill(Train):
 WeightBits = Literal["auto", 7, 8]
 
 
-class Qat(Strict):
+def _keep_float(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise mistake(f"{value!r} is not a list of layers", f"write auto, or a list such as [{value}]")
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Int8(Strict):
+    """What both methods of int8 quantization share."""
+
+    method: Literal["qat", "ptq"]
+    """qat: quantization-aware training. ptq: post-training quantization."""
+    weight_bits: WeightBits = "auto"
+    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with
+    AVX2 and without VNNI), which saturate with 8; else 8."""
+    keep_float: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_keep_float)] = ()
+    """Layers that stay in float: paths of modules of the student, with all that is inside, such as [features.0]. auto: the
+    fewest that meet gates.accuracy_drop on the validation split, and what they cost."""
+
+
+class Qat(Int8):
     """int8 quantization-aware training; the distillation losses stay on."""
 
     method: Literal["qat"] = "qat"
@@ -232,9 +251,6 @@ class Qat(Strict):
     """Passes over the training images with fake quantization on."""
     lr: PositiveFloat = 0.0002
     """Peak learning rate; about a tenth of the float one."""
-    weight_bits: WeightBits = "auto"
-    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with
-    AVX2 and without VNNI), which saturate with 8; else 8."""
     freeze_last: Fraction = 0.34
     """Share of the steps, at the end, that train with frozen ranges."""
     learn_scales: bool = False
@@ -261,7 +277,7 @@ def _adaround(value: Any) -> Any:
     return {} if value is True else value
 
 
-class Ptq(Strict):
+class Ptq(Int8):
     """int8 post-training quantization: ranges from calibration images, no training."""
 
     method: Literal["ptq"]
@@ -279,9 +295,6 @@ class Ptq(Strict):
     """Correct each layer's bias by the mean shift of its output (Nagel et al. 2019)."""
     adaround: Annotated[AdaRound | bool, BeforeValidator(_adaround)] = False
     """Learn the rounding of each weight: true, or a mapping with its options."""
-    weight_bits: WeightBits = "auto"
-    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with
-    AVX2 and without VNNI), which saturate with 8; else 8."""
 
 
 METHODS: dict[str, type[Qat] | type[Ptq]] = {"qat": Qat, "ptq": Ptq}

@@ -223,6 +223,74 @@ class ProfileRecord:
 
 
 @dataclass(frozen=True)
+class LayerRecord:
+    """What int8 does to one layer: signal to quantization noise (SQNR) in dB, more is better.
+
+    Attributes:
+        name: Node of the graph.
+        path: Module of the student; ``input`` for the image.
+        op: Operator.
+        alone_db: At its output, with this layer alone in int8.
+        logits_db: At the logits, with this layer alone in int8.
+        total_db: At its output, with the whole graph in int8, as torch computes it.
+        cause: What makes most of its noise at the logits.
+        runtimes: ``total_db`` as each int8 artifact's own runtime computes it, by the artifact's name.
+    """
+
+    name: str
+    path: str
+    op: str
+    alone_db: float
+    logits_db: float
+    total_db: float
+    cause: Literal["weight", "output"]
+    runtimes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepairCost:
+    """An artifact with some layers in float beside the same all in int8: bytes, and the median milliseconds on a device.
+
+    ``*_ci`` are 95 % intervals.
+    """
+
+    model: str
+    bytes: int
+    bytes_int8: int
+    device: str | None = None
+    p50: float | None = None
+    p50_ci: tuple[float, float] | None = None
+    p50_int8: float | None = None
+    p50_int8_ci: tuple[float, float] | None = None
+    trusted: bool = True
+
+
+@dataclass(frozen=True)
+class RepairRecord:
+    """The layers that were given back to float to meet the accuracy gate, on the validation split, and what they cost.
+
+    Attributes:
+        limit: Top-1 that was needed.
+        float_top1: Of the float student.
+        before: Of the graph all in int8.
+        after: With ``layers`` in float.
+        keep_float: What a recipe names to have the same without searching.
+        layers: The layers as they were in int8, the most sensitive first.
+        candidates: Number of layers in all.
+        costs: Of each int8 artifact, on each device.
+    """
+
+    limit: float
+    float_top1: float
+    before: float
+    after: float
+    keep_float: tuple[str, ...]
+    layers: tuple[LayerRecord, ...]
+    candidates: int
+    costs: tuple[RepairCost, ...] = ()
+
+
+@dataclass(frozen=True)
 class GateRecord:
     """A gate and its verdict; ``limit`` as text, such as ``<= 0.01``."""
 
@@ -266,6 +334,8 @@ class RunResult:
         findings: Plain sentences the report shows near the top, such as why int8 is not faster.
         snippets: Load snippet (Python text) for each artifact, by model name.
         not_measured: What a reader may look for and will not find, each with the reason.
+        layers: What int8 does to each layer, the worst at the logits first.
+        repair: Layers given back to float; None where none was.
     """
 
     schema: int
@@ -286,6 +356,8 @@ class RunResult:
     findings: tuple[str, ...] = ()
     snippets: Mapping[str, str] = field(default_factory=dict)
     not_measured: tuple[str, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
+    repair: RepairRecord | None = None
 
     def model(self, name: str) -> ModelRecord | None:
         """Return the model called ``name``, or ``None``."""

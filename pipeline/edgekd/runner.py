@@ -230,6 +230,8 @@ def _finish(
             findings=bundle.findings,
             snippets=bundle.snippets,
             not_measured=(*lost, *bundle.not_measured, *_limits(loaded)),
+            layers=bundle.layers,
+            repair=bundle.repair,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)

@@ -101,3 +101,68 @@ def test_learned_scales_and_the_float_student_as_teacher(
     assert set(curve.terms) == {"kd"}
     card = (tmp_path / "reports" / "qat" / "latest" / "artifacts" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "with the float student as its teacher" in card
+
+
+LOUD = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.BatchNorm2d(16), nn.ReLU())
+        self.mix = nn.Sequential(nn.Conv2d(19, 32, 1), nn.BatchNorm2d(32), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
+        self.mix[0].weight.data[:, 16:] *= 0.0003
+
+    def forward(self, x):
+        y = self.body(self.stem(x))
+        return self.head(self.mix(torch.cat([y, 3000 * x[:, :, ::4, ::4]], 1)))
+"""
+
+REPAIR = """\
+edgekd: 1
+data: {source: npz:data.npz, image_size: 16, val_fraction: 0.2}
+student: {model: net.py:Net}
+distill: {epochs: 6, lr: 0.01, losses: [{kind: task}]}
+baselines: []
+quantize: {method: METHOD, keep_float: auto}
+export: [onnx, tflite, openvino]
+profile: {blocks: 3, block_ms: 5, block_runs: 5, warmup_ms: 5}
+gates: {accuracy_drop: {max: 0.05}}
+"""
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_a_run_that_gives_layers_back_to_float(
+    method: str, tmp_path: Path, small_data: Callable[[Path, int, int], None]
+) -> None:
+    """Three channels of a concatenation are a thousand times as large as the rest, which int8 rounds to nothing."""
+    small_data(tmp_path / "data.npz", 1600, 300)
+    (tmp_path / "net.py").write_text(LOUD)
+    (tmp_path / "r.yaml").write_text(REPAIR.replace("METHOD", method))
+    cli = Cli(tmp_path, tmp_path / "cache")
+    done = cli("run", "r.yaml")
+    result = rundir.read(tmp_path / "reports" / "r" / "latest")
+    repair = result.repair
+    assert repair is not None, done.stderr
+    assert repair.before < repair.limit <= repair.after
+    assert repair.limit == pytest.approx(repair.float_top1 - 0.05)
+    assert 0 < len(repair.layers) < repair.candidates
+    assert {(cost.model, cost.device) for cost in repair.costs} == {
+        (name, "host") for name in ("onnx", "tflite", "openvino")
+    }
+    for cost in repair.costs:
+        model = result.model(cost.model)
+        assert model is not None
+        assert model.parity is not None
+        assert model.bytes == cost.bytes
+        assert model.float_ops
+        assert model.parity.top1_agreement == 1.0
+        assert cost.p50
+        assert cost.p50_int8
+        assert model.metrics[0].top1 >= repair.limit - 0.08, "what was decided on validation holds on the test split"
+    assert not list((tmp_path / "reports" / "r" / "latest" / "artifacts").glob("*all_int8*")), "measured, not shipped"
+    assert result.verdict == "pass"

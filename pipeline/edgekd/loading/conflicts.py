@@ -54,6 +54,13 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
             )
         if distill.warmup_epochs >= distill.epochs:
             yield _warmup("distill", distill)
+    drop = recipe.gates.accuracy_drop
+    if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
+        yield (
+            "quantize.keep_float",
+            "auto needs to know what accuracy is enough, and there is no such gate",
+            "add gates: {accuracy_drop: {max: 0.01}}, or name the layers: keep_float: [features.0]",
+        )
     seen: set[str] = set()
     for index, export in enumerate(recipe.export):
         if export.format in seen:

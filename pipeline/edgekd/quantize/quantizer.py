@@ -11,7 +11,7 @@ Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/qua
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -167,11 +167,12 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         float_ops = []
         _check_names(self._keep_float, model.graph)
+        kept = _kept(model.graph, self._keep_float)
         for node in model.graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
                 continue
-            if any(_is_named(node, name) for name in self._keep_float):
-                float_ops.append(f"{node.name}: kept in float")
+            if node in kept:
+                float_ops.append(f"{node.name}: {kept[node]}")
                 continue
             rule = _RULES.get(node.target)
             reason = rule(self, node, live) if rule else _FLOAT.get(node.target, f"no int8 rule for {node.target}")
@@ -292,12 +293,42 @@ def layer_path(node: fx.Node) -> str:
     """Path of the module whose ``forward`` made a node of an exported graph, as the student's own modules are named."""
     stack = node.meta.get("nn_module_stack") or {"": ("", None)}
     path: str = list(stack.values())[-1][0]
-    return path.removeprefix("network.")  # Tapped puts the student there
+    return path.removeprefix("network").removeprefix(".")  # Tapped puts the student there
 
 
 def _is_named(node: fx.Node, name: str) -> bool:
     """Whether ``name`` means a node: ``%add_2`` by its own name, ``features.3`` by the module it is inside of."""
     return f"%{node.name}" == name or f"{layer_path(node)}.".startswith(f"{name}.")
+
+
+def _kept(graph: fx.Graph, names: Collection[str]) -> dict[fx.Node, str]:
+    """What stays in float because of ``names``, each with the reason.
+
+    All operands of a concatenation share a scale, so that of one in int8 would round the others too: what feeds a
+    concatenation that is kept in float is kept as well.
+    """
+    kept = {node: "kept in float" for node in graph.nodes if any(_is_named(node, name) for name in names)}
+    waiting = list(kept)
+    while waiting:
+        node = waiting.pop()
+        if node.target is not aten.cat.default:
+            continue
+        for feeding in _producers(node):
+            if feeding not in kept:
+                kept[feeding] = f"feeds {node.name}, which is kept in float"
+                waiting.append(feeding)
+    return kept
+
+
+def _producers(node: fx.Node) -> Iterator[fx.Node]:
+    """What computes the operands of a node: through what only moves values, and a layer with its activation function."""
+    for operand in node.all_input_nodes:
+        while operand.target in _MOVES | _SELECTS and len(operand.all_input_nodes) == 1:
+            yield operand
+            operand = operand.all_input_nodes[0]
+        yield operand
+        if operand.target in _ACTIVATIONS:
+            yield operand.all_input_nodes[0]
 
 
 def _check_names(names: Collection[str], graph: fx.Graph) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import fx
+
 from edgekd.errors import QuantizeError
+from edgekd.quantize.backend import FakeQuantizeBase
+from edgekd.quantize.layers import fake_quantizer
 from edgekd.quantize.sensitivity import Sensitivity
 
 
@@ -89,3 +93,24 @@ def repair(
         float_bytes=sum(row.float_bytes for row in rows),
         tried=tuple(Tried(count, top1) for count, top1 in tried.items()),
     )
+
+
+def adopt(module: fx.GraphModule, quantized: fx.GraphModule) -> None:
+    """Take over the weights and ranges of a quantized graph, without training or calibrating again.
+
+    Args:
+        module: ``prepare(..., keep_float=...).module`` of the same model; changed in place.
+        quantized: ``prepare(...).module`` with ranges, in which all of that is int8.
+    """
+    ranges = _by_tensor(quantized)
+    rounding = {name for name, child in quantized.named_children() if isinstance(child, FakeQuantizeBase)}
+    weights = {name: value for name, value in quantized.state_dict().items() if name.partition(".")[0] not in rounding}
+    module.load_state_dict(weights, strict=False)  # the fake quantizers are next
+    for tensor, fake_quantize in _by_tensor(module).items():
+        fake_quantize.load_state_dict(ranges[tensor].state_dict())
+
+
+def _by_tensor(module: fx.GraphModule) -> dict[str, FakeQuantizeBase]:
+    """The fake quantizers by the node that each rounds the value of."""
+    found = ((node, fake_quantizer(module, node)) for node in module.graph.nodes)
+    return {str(node.args[0]): child for node, child in found if child is not None}

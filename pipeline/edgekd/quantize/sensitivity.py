@@ -11,7 +11,7 @@ The measure is the one of Sheng et al. 2018 (arXiv:1803.08607, §3): SQNR = 10·
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from edgekd.progress import Progress, Silent
 from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import fake_quantizer
@@ -56,7 +57,7 @@ class Sensitivity:
     float_bytes: int
 
 
-def measure(module: fx.GraphModule, batches: Iterable[Tensor]) -> tuple[Sensitivity, ...]:
+def measure(module: fx.GraphModule, batches: Sequence[Tensor], progress: Progress | None = None) -> tuple[Sensitivity, ...]:
     """Measure every layer of a quantized graph, the worst at the logits first.
 
     Takes one pass for the layers' own outputs, and for each layer one from that layer on.
@@ -64,11 +65,13 @@ def measure(module: fx.GraphModule, batches: Iterable[Tensor]) -> tuple[Sensitiv
     Args:
         module: ``prepare(...).module`` with ranges; it is not changed.
         batches: Images, (N, C, H, W) each. A few dozen in all are enough, for ratios, not accuracies, are measured.
+        progress: Where to report.
     """
     layers = _layers(module)
     logits = logits_node(module.graph)
     signals = {layer.node: _Signals() for layer in layers}
-    with torch.no_grad(), _as_they_are(module):
+    task = (progress or Silent()).task("what int8 does to each layer", len(layers) * len(batches))
+    with torch.no_grad(), _as_they_are(module), task as told:
         for batch in batches:
             exact = _run(module, batch, frozenset())
             rounded = _run(module, batch, frozenset(node for node in module.graph.nodes if fake_quantizer(module, node)))
@@ -81,6 +84,7 @@ def measure(module: fx.GraphModule, batches: Iterable[Tensor]) -> tuple[Sensitiv
                 found.logits.add(exact[logits], _run(module, batch, both, exact)[logits])
                 if layer.weights and layer.outputs:
                     found.output.add(exact[logits], _run(module, batch, frozenset(layer.outputs), exact)[logits])
+                told.advance(1, layer.node.name)
     rows = [_row(module, layer, signals[layer.node]) for layer in layers]
     return tuple(sorted(rows, key=lambda row: (row.logits_db, row.alone_db)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgekd.report import device, evidence, facts, quality
+from edgekd.report import device, evidence, facts, layers, quality
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
 from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
@@ -32,6 +32,7 @@ def build(result: RunResult) -> Page:
         device.profile(result),
         findings,
         quality.parity(result),
+        layers.section(result),
         evidence.training(result),
         evidence.files(result),
         evidence.provenance(result),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edgekd.recipe import Export, Recipe
 from edgekd.registry import exporters
 from edgekd.rundir import to_json
-from edgekd.stages import quantize, training
+from edgekd.stages import quantize, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from edgekd.export.exporter import Exporter, Source
 
-VERSION = 3
+ALL_INT8 = "_all_int8"
+"""Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
+VERSION = 4
 PACKAGES = ("torch", "torchvision")
 
 
@@ -51,21 +53,34 @@ def run(context: Context) -> None:
     exporter = cast("type[Exporter]", exporters.get(format))()
     classes = len(data.load(recipe.data).classes)
     training.seed(recipe.seed, context.threads)
-    exported = exporter.export(
-        source(context, classes, float_only=is_float),
-        context.out / f"{context.name.removeprefix('export.')}{exporter.suffix}",
-        Options(
-            precision="float32" if is_float else "int8",
-            io="float32" if is_float else _options(recipe, format).io,
-            log=context.log,
-        ),
+    artifact = context.name.removeprefix("export.")
+    options = Options(
+        precision="float32" if is_float else "int8",
+        io="float32" if is_float else _options(recipe, format).io,
+        log=context.log,
     )
-    value = to_json(exported)
-    context.write("exported.json", value | {"paths": [path.name for path in exported.paths]})
+
+    def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
+        model = source(context, classes, float_only=is_float, all_int8=all_int8)
+        exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
+        value: dict[str, Any] = to_json(exported)
+        return value | {"paths": [path.name for path in exported.paths]}
+
+    value = write(artifact)
+    if not is_float and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
+        value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
+    context.write("exported.json", value)
 
 
-def source(context: Context, classes: int, *, float_only: bool) -> Source:
-    """The trained student as an exporter's input; the int8 graph is rebuilt from the quantize stage's state."""
+def source(context: Context, classes: int, *, float_only: bool, all_int8: bool = False) -> Source:
+    """The trained student as an exporter's input; the int8 graph is rebuilt from the quantize stage's state.
+
+    Args:
+        context: A stage's, with the distill and quantize stages among its inputs.
+        classes: Of the data.
+        float_only: Without an int8 graph.
+        all_int8: As it was before layers were given back to float.
+    """
     from edgekd import models
     from edgekd.export.exporter import Source
     from edgekd.quantize import qat
@@ -77,8 +92,10 @@ def source(context: Context, classes: int, *, float_only: bool) -> Source:
     if float_only:
         return Source(fold(training.student(recipe, classes, weights), example), example)
     graph = context.read("quantize", "graph.json")
-    prepared, student = quantize.prepare(recipe, classes, weights, tuple(graph["taps"]))
-    qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / "weights.safetensors"))
+    taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
+    prepared, student = quantize.prepare(recipe, classes, weights, taps, keep_float)
+    state = sensitivity.ALL_INT8 if all_int8 else "weights.safetensors"
+    qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / state))
 
     def quantized(fold_weights: bool) -> fx.GraphModule:
         return qat.convert(prepared.module, fold_weights=fold_weights)

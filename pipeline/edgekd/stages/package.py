@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.recipe import Recipe
-from edgekd.rundir import Curve, DataRecord, Metrics, ModelRecord, Parity, ProfileRecord, TensorSpec, from_json
+from edgekd.rundir import (
+    Curve,
+    DataRecord,
+    LayerRecord,
+    Metrics,
+    ModelRecord,
+    Parity,
+    ProfileRecord,
+    RepairCost,
+    RepairRecord,
+    TensorSpec,
+    from_json,
+)
 from edgekd.stages import distill, export, quantize
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
@@ -35,6 +48,8 @@ class Bundle:
     findings: tuple[str, ...]
     snippets: dict[str, str]
     not_measured: tuple[str, ...]
+    layers: tuple[LayerRecord, ...]
+    repair: RepairRecord | None
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -61,6 +76,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
+    layers, repair = _layers(context)
     snippets = {}
     if any(model.role == "artifact" for model in models):
         whole = _samples(context, images)
@@ -70,7 +86,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    return Bundle(record, tuple(models), curves, profiles, (*rewrites(context), *findings), snippets, missing)
+    return Bundle(record, tuple(models), curves, profiles, (*rewrites(context), *findings), snippets, missing,
+                  layers, repair)  # fmt: skip
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -97,7 +114,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         (int8, "student", "quantize", "student"),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
-    if int8 == "ptq":  # not trained, so it has no curve
+    if int8:  # a repair comes after the curve
         validation[int8] = context.read("quantize", "graph.json")["val_top1"]
     models = []
     for name, role, stage, part in rows:
@@ -126,6 +143,44 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             )
         )  # fmt: skip
     return models
+
+
+def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
+    """What int8 does to the layers, in torch and in each runtime, and what a repair cost."""
+    if "quantize" not in context.inputs:
+        return (), None
+    graph = context.read("quantize", "graph.json")
+    layers = tuple(from_json(LayerRecord, layer) for layer in graph["layers"])
+    if "repair" not in graph:
+        return layers, None
+    costs = [cost for stage in context.inputs if stage.startswith("export.") for cost in _costs(context, stage)]
+    return layers, replace(from_json(RepairRecord, graph["repair"]), costs=tuple(costs))
+
+
+def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
+    """An artifact beside its like all in int8, on each device, or by its size alone."""
+    exported, name = context.read(stage, "exported.json"), stage.removeprefix("export.")
+    if "all_int8" not in exported:
+        return
+    size = RepairCost(name, exported["bytes"], exported["all_int8"]["bytes"])
+    found = False
+    for device in (stage for stage in context.inputs if stage.startswith("profile.")):
+        value = context.read(device, "profile.json")
+        pair = [*value["profiles"], *value["all_int8"]]
+        now, then = (
+            next((from_json(ProfileRecord, record) for record in pair if record["model"] == model), None)
+            for model in (name, f"{name}{export.ALL_INT8}")
+        )
+        if now is not None and then is not None:
+            found = True
+            yield replace(
+                size, device=now.device,
+                p50=now.latency_ms.p50, p50_ci=now.latency_ms.ci,
+                p50_int8=then.latency_ms.p50, p50_int8_ci=then.latency_ms.ci,
+                trusted=now.trust.verdict == then.trust.verdict == "trusted",
+            )  # fmt: skip
+    if not found:
+        yield size
 
 
 def _val_count(context: Context) -> int:

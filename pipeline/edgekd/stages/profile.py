@@ -34,6 +34,11 @@ def run(context: Context) -> None:
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
     variants = [Variant(name, exported[name]["format"], artifacts[name] / exported[name]["paths"][0]) for name in artifacts]
+    variants += [
+        Variant(f"{name}{export.ALL_INT8}", value["format"], artifacts[name] / value["all_int8"]["paths"][0])
+        for name, value in exported.items()
+        if "all_int8" in value
+    ]
     bars: dict[str, Any] = {}
     with context.progress.task(f"profile on {target.name}", 100) as task:
 
@@ -60,9 +65,11 @@ def _record(session: Session, exported: dict[str, Any], target: device.Device) -
         )
         for name, value in exported.items()
     ]
+    profiles = [record for record in session.profiles if not record.model.endswith(export.ALL_INT8)]
     return {
-        "profiles": [to_json(record) for record in session.profiles],
+        "profiles": [to_json(record) for record in profiles],
+        "all_int8": [to_json(record) for record in session.profiles if record not in profiles],
         "failures": [to_json(failure) for failure in session.failures],
-        "findings": list(verdicts.findings(session.profiles, records, target.cpu(), target.name)),
+        "findings": list(verdicts.findings(profiles, records, target.cpu(), target.name)),
         "notes": list(session.notes),
     }

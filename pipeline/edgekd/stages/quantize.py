@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
 from edgekd.recipe import Ptq, Qat, Recipe, Train
-from edgekd.stages import distill, training
+from edgekd.stages import distill, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from edgekd.quantize.ptq import Calibrated
     from edgekd.quantize.qat import Prepared
 
-VERSION = 3
+VERSION = 4
 PACKAGES = (*training.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 
@@ -65,15 +66,24 @@ def budget(recipe: Recipe) -> Train:
     return recipe.distill.model_copy(update=changes)
 
 
-def prepare(recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = ()) -> tuple[Prepared, nn.Module]:
-    """The graph that becomes int8, and the float student it is made from."""
+def prepare(
+    recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
+) -> tuple[Prepared, nn.Module]:
+    """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
     from edgekd import models
     from edgekd.distill.taps import Tapped
     from edgekd.quantize import qat
 
     student = training.student(recipe, classes, weights).eval()
     tapped = Tapped(student, taps).eval()
-    return qat.prepare(tapped, models.example(recipe.data), weight_bits=weight_bits(recipe)), student
+    example = models.example(recipe.data)
+    return qat.prepare(tapped, example, weight_bits=weight_bits(recipe), keep_float=keep_float), student
+
+
+def named(recipe: Recipe) -> tuple[str, ...]:
+    """The layers that the recipe itself names to stay in float."""
+    assert recipe.quantize is not None
+    return () if recipe.quantize.keep_float == "auto" else recipe.quantize.keep_float
 
 
 def _train(fabric: Any, context: Context) -> None:
@@ -82,7 +92,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import read_weights
-    from edgekd.quantize import calibrate, histogram, qat, scales
+    from edgekd.quantize import calibrate, histogram, qat, repair, scales
     from edgekd.registry import losses
 
     recipe, settings = context.recipe, context.recipe.quantize
@@ -98,10 +108,8 @@ def _train(fabric: Any, context: Context) -> None:
     terms = Terms(chosen, training.student(recipe, classes), teacher, models.example(recipe.data))
     if not settings.self_distill:
         terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
-    prepared, _ = prepare(recipe, classes, weights, terms.student_paths)
-    if fabric.global_rank == 0:
-        for op in prepared.float_ops:
-            context.progress.say(f"  stays float: {op}")
+    again = partial(prepare, recipe, classes, weights, terms.student_paths)
+    prepared, _ = again(named(recipe))
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
         calibrate.check(examples)
@@ -117,7 +125,16 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if fabric.global_rank == 0:
         training.save_fitted(context, fitted)
-        context.write("graph.json", {"taps": terms.student_paths, "float_ops": prepared.float_ops})
+        val_top1 = fitted.curve.val_top1[fitted.curve.best_epoch]
+        trained, student = again(named(recipe))  # without what training has put into it
+        qat.load_state(trained.module, fitted.best)
+
+        def requantize(names: Collection[str]) -> Prepared:
+            made, _ = again(names)
+            repair.adopt(made.module, trained.module)
+            return made
+
+        sensitivity.conclude(context, images, student, trained, requantize, terms.student_paths, val_top1)
 
 
 def calibration_images(images: DataSet, count: int) -> Tensor:
@@ -138,15 +155,14 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     from edgekd import data
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import accuracy
-    from edgekd.quantize import ptq, qat
+    from edgekd.quantize import ptq
 
     recipe, say = context.recipe, context.progress.say
     training.seed(recipe.seed, context.threads)
     images = data.load(recipe.data, context.progress)
     weights = context.inputs["distill"] / "weights.safetensors"
-    prepared, student = prepare(recipe, len(images.classes), weights)
-    for op in prepared.float_ops:
-        say(f"  stays float: {op}")
+    again = partial(prepare, recipe, len(images.classes), weights, ())
+    prepared, student = again(named(recipe))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = prepared.module.to(device)
     chosen = calibration_images(images, settings.calibration_images).to(device)
@@ -156,8 +172,15 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     for line in _told(done, settings):
         say(f"  {line}")
     say(f"  validation: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
-    training.save({name: value.cpu() for name, value in qat.state(module).items()}, context.out / "weights.safetensors")
-    context.write("graph.json", {"taps": (), "float_ops": prepared.float_ops, "val_top1": top1[1]})
+
+    def requantize(names: Collection[str]) -> Prepared:
+        made, _ = again(names)
+        ptq.quantize(made.module.to(device), chosen, settings, seed=recipe.seed)
+        made.module.cpu()
+        return made
+
+    module.cpu()
+    sensitivity.conclude(context, images, student.cpu(), prepared, requantize, (), top1[1])
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from tests.unit.export.nets import images
 from tests.unit.quantize.test_sensitivity import Chain, calibrated
+from torch import Tensor, nn
 
 from edgekd.errors import QuantizeError
 from edgekd.export import runtimes
 from edgekd.export.exporter import Options, Source
-from edgekd.export.formats.onnx import OnnxExporter
 from edgekd.quantize import qat, sensitivity
-from edgekd.quantize.repair import repair
+from edgekd.quantize.repair import adopt, repair
 from edgekd.quantize.sensitivity import Sensitivity
+from edgekd.registry import exporters
 
 
 def row(name: str, db: float, size: int = 10, keep: tuple[str, ...] = ()) -> Sensitivity:
@@ -77,18 +78,71 @@ def test_repair_of_a_real_network() -> None:
     assert found.tried[0].layers == 0
 
 
-def test_what_is_in_float_is_in_float_in_the_file(tmp_path: Path) -> None:
-    net = Chain("channels").eval()
-    prepared = calibrated(net, keep_float=["depthwise", "pointwise"])
-    source = Source(net, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
-    path = tmp_path / "net.onnx"
-    exported = OnnxExporter().export(source, path, Options("int8", "float32", tmp_path / "log"))
+class Loud(nn.Module):
+    """A concatenation of a quiet convolution and of an image a hundred times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quiet = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.mix = nn.Conv2d(11, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(torch.cat([self.quiet(x), 100 * x], 1)).mean((2, 3))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+@pytest.mark.parametrize(("net", "keep"), [("chain", ["depthwise", "pointwise"]), ("loud", ["%cat"]), ("loud", ["mix"])])
+def test_what_is_in_float_is_in_float_in_the_file(net: str, keep: list[str], format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = (Chain("channels") if net == "chain" else Loud()).eval()
+    prepared = calibrated(model, keep_float=keep)
+    source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    exporter = exporters.get(format)()
+    path = tmp_path / f"net{exporter.suffix}"
+    exported = exporter.export(source, path, Options("int8", "float32", tmp_path / "log"))
     assert exported.float_ops == prepared.float_ops
-    weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
-    assert weights == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}
+    if format == "onnx":
+        weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+        assert onnx.TensorProto.FLOAT in weights or keep == ["%cat"]
+    if format == "tflite":
+        assert exported.float_tensors
     x = images(8, seed=5)
     with torch.no_grad():
         expected = qat.convert(prepared.module, fold_weights=True)(x).numpy()
-    session = runtimes.load(path, "onnx")
+    session = runtimes.load(path, format)
     found = np.concatenate([session.run(image[None]) for image in x.numpy()])
     assert np.abs(found - expected).max() <= 1.01 * qat.output_scale(prepared.module)[0]
+
+
+def test_what_feeds_a_concatenation_in_float_is_in_float() -> None:
+    float_ops = qat.prepare(Loud().eval(), images(1), keep_float=["%cat"]).float_ops
+    assert [op.partition(": ")[2] for op in float_ops if op.startswith("cat:")] == ["kept in float"]
+    reason = "feeds cat, which is kept in float"
+    assert sorted(op.partition("_")[0].partition(":")[0] for op in float_ops if op.endswith(reason)) == [
+        "conv2d",
+        "mul",
+        "relu",
+    ]
+
+
+def test_a_repaired_graph_adopts_weights_and_ranges() -> None:
+    """In what stays int8 nothing moves: the float layer is all that is different."""
+    net = Chain("channels").eval()
+    quantized = calibrated(net).module
+    with torch.no_grad():
+        for parameter in quantized.parameters():
+            parameter.mul_(1.25)  # trained on
+    again = qat.prepare(net, images(1), keep_float=["depthwise"]).module
+    adopt(again, quantized)
+    theirs, ours = dict(quantized.named_parameters()), dict(again.named_parameters())
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    assert qat.output_scale(again) == qat.output_scale(quantized)
+    x = images(4, seed=5)
+    qat.set_fake_quant(quantized, False)
+    qat.set_observers(quantized, False)
+    qat.set_fake_quant(again, False)
+    qat.set_observers(again, False)
+    torch.testing.assert_close(again(x), quantized(x))
+    qat.set_fake_quant(again, True)
+    qat.convert(again, fold_weights=True)  # every range is known

@@ -12,12 +12,15 @@ from edgekd.rundir import (
     Effective,
     GateRecord,
     Latency,
+    LayerRecord,
     LoadTime,
     Memory,
     Metrics,
     ModelRecord,
     Parity,
     ProfileRecord,
+    RepairCost,
+    RepairRecord,
     RunResult,
     StageRecord,
     TensorSpec,
@@ -279,6 +282,34 @@ def good() -> RunResult:
         ),
         snippets=SNIPPETS,
         not_measured=("Latency on a Raspberry Pi: no such device is in the recipe.", "Energy: no meter is supported."),
+        layers=layers(),
+        repair=repair(),
+    )
+
+
+def layers() -> tuple[LayerRecord, ...]:
+    files = {"onnx": 31.92, "tflite": 31.8, "openvino": 31.91}
+    return (
+        LayerRecord("conv2d_4", "features.3.conv.0.0", "conv2d", 30.1, 33.4, 31.9, "output", files),
+        *(LayerRecord(f"conv2d_{n}", f"features.{n}", "conv2d", 38.0 + n, 40.0 + n, 35.0, "weight") for n in range(5, 14)),
+    )
+
+
+def repair() -> RepairRecord:
+    before = LayerRecord("conv2d_2", "features.1.conv.0.0", "conv2d", 8.2, 9.6, 7.1, "weight")
+    return RepairRecord(
+        limit=0.9087,
+        float_top1=0.9187,
+        before=0.8613,
+        after=0.9172,
+        keep_float=("%conv2d_2", "%clamp_2"),
+        layers=(before,),
+        candidates=62,
+        costs=(
+            RepairCost("onnx", 563_204, 540_113, "host", 0.420, (0.4166, 0.4238), 0.401, (0.398, 0.404)),
+            RepairCost("tflite", 541_920, 520_001, "host", 0.505, (0.501, 0.51), 0.504, (0.5, 0.507), trusted=False),
+            RepairCost("openvino", 588_431, 566_912),
+        ),
     )
 
 

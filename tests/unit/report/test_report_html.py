@@ -15,8 +15,8 @@ from edgekd.rundir import RunResult, from_json, to_json
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG_LEAF = {"line", "path", "polyline", "rect", "circle", "polygon"}
 RESULTS = [sample.good, sample.bad, sample.empty]
-ORDER = ("verdict", "numbers", "models", "pareto", "accuracy", "device", "findings", "parity", "training", "artifacts",
-         "provenance", "not-measured")  # fmt: skip
+ORDER = ("verdict", "numbers", "models", "pareto", "accuracy", "device", "findings", "parity", "layers",
+         "training", "artifacts", "provenance", "not-measured")  # fmt: skip
 
 
 class Outline(HTMLParser):

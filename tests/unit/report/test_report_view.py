@@ -15,6 +15,7 @@ ORDER = (
     "device",
     "findings",
     "parity",
+    "layers",
     "training",
     "artifacts",
     "provenance",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,33 @@ def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
     static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
     nhwc = litert_torch.to_channel_last_io(module, args=[0])
     sample = example.permute(0, 2, 3, 1).contiguous()
-    converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
+    with _strict():
+        converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
     content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
     return content
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Let the converter make int8 what the graph says and nothing else.
+
+    By itself it hands scales on to neighbours without one: a layer kept in float was int8 in the file. The library has no
+    argument for the option.
+    """
+    from litert_torch._convert.litert_converter import converter_api_ext as extension
+
+    configuration = extension.ConvertToTFLConfig
+
+    def strict() -> Any:
+        made = configuration()
+        made.strict_qdq_mode = True
+        return made
+
+    extension.ConvertToTFLConfig = strict
+    try:
+        yield
+    finally:
+        extension.ConvertToTFLConfig = configuration
 
 
 def _info(tensor: Any) -> TensorInfo:
