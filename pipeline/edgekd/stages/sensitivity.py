@@ -112,6 +112,10 @@ def _repair(
         found = repair(rows, evaluate, before - gate.max)
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
         say(f"  keep_float: nothing is given back to float: {error.message}")
+        if context.recipe.quantize is not None and context.recipe.quantize.method == "qat":
+            say(
+                "  keep_float: training went astray in int8; quantize: {method: ptq, keep_float: auto} starts from the float student"
+            )
         return None
     if not found.keep_float:
         say("  keep_float: not needed")
