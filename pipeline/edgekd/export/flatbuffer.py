@@ -105,8 +105,28 @@ def set_int8_edges(model: Any) -> None:
         graph.operators.remove(operator)
 
 
+def drop_unused(model: Any) -> None:
+    """Take out the tensors that no operator reads or writes, as the edges that another took the place of."""
+    for graph in model.subgraphs:
+        lists = [graph.inputs, graph.outputs, *(part for op in graph.operators for part in (op.inputs, op.outputs))]
+        used = sorted({int(index) for part in lists for index in part if index >= 0})
+        new = {old: position for position, old in enumerate(used)} | {-1: -1}  # -1: an optional operand that is not there
+
+        def moved(indices: Any, new: dict[int, int] = new) -> Any:
+            return np.array([new[int(index)] for index in indices], np.int32)
+
+        graph.tensors = [graph.tensors[index] for index in used]
+        graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+        for operator in graph.operators:
+            operator.inputs, operator.outputs = moved(operator.inputs), moved(operator.outputs)
+        for signature in model.signatureDefs or []:
+            if signature.subgraphIndex == model.subgraphs.index(graph):
+                for entry in (*signature.inputs, *signature.outputs):
+                    entry.tensorIndex = new[entry.tensorIndex]
+
+
 def compact(model: Any, input_name: str, output_name: str) -> None:
-    """Replace long generated names by short ones and drop tensors that nothing uses."""
+    """Replace long generated names by short ones."""
     model.description = b"edgekd"
     for graph in model.subgraphs:
         graph.name = b"main"

@@ -113,9 +113,7 @@ def _repair(
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
         say(f"  keep_float: nothing is given back to float: {error.message}")
         if context.recipe.quantize is not None and context.recipe.quantize.method == "qat":
-            say(
-                "  keep_float: training went astray in int8; quantize: {method: ptq, keep_float: auto} starts from the float student"
-            )
+            say("  keep_float: int8 training went astray; quantize: {method: ptq, keep_float: auto} keeps the float weights")
         return None
     if not found.keep_float:
         say("  keep_float: not needed")
