@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from edgekd.progress import Progress, Silent
 from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.graph import constant
-from edgekd.quantize.layers import fake_quantizer
+from edgekd.quantize.layers import fake_quantizer, scale_of
 from edgekd.quantize.quantizer import layer_path, logits_node
 
 EXACT_DB = 120.0
@@ -87,6 +87,23 @@ def measure(module: fx.GraphModule, batches: Sequence[Tensor], progress: Progres
                 told.advance(1, layer.node.name)
     rows = [_row(module, layer, signals[layer.node]) for layer in layers]
     return tuple(sorted(rows, key=lambda row: (row.logits_db, row.alone_db)))
+
+
+def exact_outputs(module: fx.GraphModule, batch: Tensor) -> dict[str, tuple[float, Tensor]]:
+    """Return, by layer, the scale of its quantized output and that output in the float network.
+
+    Args:
+        module: ``prepare(...).module`` with ranges.
+        batch: Images, (N, C, H, W).
+    """
+    with torch.no_grad(), _as_they_are(module):
+        exact = _run(module, batch, frozenset())
+    found = {}
+    for layer in _layers(module):
+        scale = scale_of(module, layer.outputs[0]) if layer.outputs else None
+        if scale is not None:
+            found[layer.node.name] = (float(scale[0]), exact[layer.end])
+    return found
 
 
 @dataclass

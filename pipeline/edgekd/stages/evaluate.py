@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekd.recipe import Recipe
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import export, training
+from edgekd.stages import export, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from edgekd.data import DataSet
+
     Array = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 
 
@@ -69,6 +72,8 @@ def run(context: Context) -> None:
             found[name] = {"metrics": [to_json(measure(logits[name], labels))], "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     context.write("metrics.json", found)
+    if int8:
+        context.write("inside.json", _inside(context, images, [name for name in artifacts if not export.split(name)[1]]))
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -116,6 +121,26 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
     if recipe.quantize:
         networks[recipe.quantize.method] = export.source(context, classes, float_only=False).int8(fold_weights=True)
     return networks
+
+
+def _inside(context: Context, images: DataSet, stages: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Signal to quantization noise of every layer in dB, by artifact and layer, as each runtime computes it."""
+    from edgekd.export import inside
+    from edgekd.export.capture import captured
+    from edgekd.quantize.sensitivity import exact_outputs
+
+    prepared, _ = export.quantized(context, len(images.classes))
+    x = sensitivity.examples(context.recipe, images)
+    exact = {
+        name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in exact_outputs(prepared.module, x).items()
+    }
+    found = {}
+    for stage in stages:
+        exported = context.read(stage, "exported.json")
+        path = context.inputs[stage] / exported["paths"][0]
+        with captured(context.log, f"looking into {path.name}"):
+            found[stage.removeprefix("export.")] = inside.sqnr(exact, path, exported["format"], x.numpy())
+    return found
 
 
 def _torch_logits(network: nn.Module, x: Array, size: int = 250) -> Array:

@@ -11,9 +11,10 @@ from edgekd.stages import quantize, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
     from edgekd.export.exporter import Exporter, Source
+    from edgekd.quantize.qat import Prepared
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
@@ -86,21 +87,30 @@ def source(context: Context, classes: int, *, float_only: bool, all_int8: bool =
     from edgekd.quantize import qat
     from edgekd.quantize.fold import fold
 
-    recipe = context.recipe
-    weights = context.inputs["distill"] / "weights.safetensors"
-    example = models.example(recipe.data)
+    example = models.example(context.recipe.data)
     if float_only:
-        return Source(fold(training.student(recipe, classes, weights), example), example)
-    graph = context.read("quantize", "graph.json")
-    taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
-    prepared, student = quantize.prepare(recipe, classes, weights, taps, keep_float)
-    state = sensitivity.ALL_INT8 if all_int8 else "weights.safetensors"
-    qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / state))
+        weights = context.inputs["distill"] / "weights.safetensors"
+        return Source(fold(training.student(context.recipe, classes, weights), example), example)
+    prepared, student = quantized(context, classes, all_int8=all_int8)
 
-    def quantized(fold_weights: bool) -> fx.GraphModule:
+    def int8(fold_weights: bool) -> fx.GraphModule:
         return qat.convert(prepared.module, fold_weights=fold_weights)
 
-    return Source(student, example, quantized, prepared.float_ops)
+    return Source(student, example, int8, prepared.float_ops)
+
+
+def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
+    """The graph of the quantize stage with its ranges, and the float student that it was made from."""
+    from edgekd import models
+    from edgekd.quantize import qat
+
+    weights = context.inputs["distill"] / "weights.safetensors"
+    graph = context.read("quantize", "graph.json")
+    taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
+    prepared, student = quantize.prepare(context.recipe, classes, weights, taps, keep_float)
+    state = sensitivity.ALL_INT8 if all_int8 else "weights.safetensors"
+    qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / state))
+    return prepared, student
 
 
 def _options(recipe: Recipe, format: str) -> Export:

@@ -150,7 +150,14 @@ def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | N
     if "quantize" not in context.inputs:
         return (), None
     graph = context.read("quantize", "graph.json")
-    layers = tuple(from_json(LayerRecord, layer) for layer in graph["layers"])
+    inside = context.read("evaluate", "inside.json")
+    layers = tuple(
+        replace(
+            from_json(LayerRecord, layer),
+            runtimes={name: found[layer["name"]] for name, found in inside.items() if layer["name"] in found},
+        )
+        for layer in graph["layers"]
+    )
     if "repair" not in graph:
         return layers, None
     costs = [cost for stage in context.inputs if stage.startswith("export.") for cost in _costs(context, stage)]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import QuantizeError
+from edgekd.recipe import Recipe
 from edgekd.rundir import LayerRecord, RepairRecord, to_json
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgekd.data import DataSet
     from edgekd.quantize.qat import Prepared
@@ -68,11 +69,15 @@ def conclude(
 
 def _measure(context: Context, images: DataSet, prepared: Prepared) -> tuple[Sensitivity, ...]:
     from edgekd.quantize import sensitivity
+
+    return sensitivity.measure(prepared.module, [examples(context.recipe, images)], context.progress)
+
+
+def examples(recipe: Recipe, images: DataSet) -> Tensor:
+    """The training images that the layers are looked at with, float32 (N, C, S, S)."""
     from edgekd.stages.quantize import calibration_images
 
-    size = context.recipe.data.image_size
-    examples = calibration_images(images, max(4, min(32, PIXELS // size**2)))
-    return sensitivity.measure(prepared.module, [examples], context.progress)
+    return calibration_images(images, max(4, min(32, PIXELS // recipe.data.image_size**2)))
 
 
 def _repair(
