@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from edgekd.profile.device import Isa
 from edgekd.rundir import Latency, ModelRecord, ProfileRecord
@@ -12,6 +13,8 @@ CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
 FLOAT_SUFFIX = "_float"
+ROUNDS = 6
+"""Rounds with the same winner that a claim needs where the times are untrusted."""
 
 
 def findings(
@@ -45,19 +48,38 @@ def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Se
     """
     where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
     doubts = "; ".join(_doubts(int8, float32))
+    known = list(_reasons(int8, float32, cpu, float_ops))
+    why = f" Known: {'; '.join(known)}." if known else ""
     if doubts:
-        return f"{where} nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
+        return f"{where} {_by_rounds(int8, float32, doubts, why)}"
     ours, theirs = int8.latency_ms, float32.latency_ms
     figures = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}"
     if ours.ci[1] < theirs.ci[0]:
         return f"{where} int8 is {_times(theirs.p50 / ours.p50)} faster than float32 ({figures})."
-    known = list(_reasons(int8, float32, cpu, float_ops))
-    why = f" Known: {'; '.join(known)}." if known else ""
     if ours.ci[0] > theirs.ci[1]:
         slower = f"it is {_times(ours.p50 / theirs.p50)} slower"
         return f"{where} int8 is NOT faster than float32: {slower} ({figures}).{why}"
     overlap = f"the 95 % intervals {_interval(ours)} and {_interval(theirs)} overlap"
     return f"{where} int8 is NOT shown to be faster than float32: no difference shown ({figures}; {overlap}).{why}"
+
+
+def _by_rounds(int8: ProfileRecord, float32: ProfileRecord, doubts: str, why: str) -> str:
+    """What the order within the rounds says, where the times themselves are untrusted.
+
+    Blocks of one round are neighbours in time, so that a machine that slows down slows both; ``ROUNDS`` in a row with the
+    same winner are less than 5 % likely by chance (two-sided sign test).
+    """
+    ratios = sorted(theirs / ours for ours, theirs in zip(int8.blocks, float32.blocks, strict=False))
+    agree = len(ratios) >= ROUNDS and (ratios[0] > 1 or ratios[-1] < 1)
+    if not agree or int8.emulated:
+        return f"nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
+    untrusted = f"The times themselves are untrusted: {doubts}."
+    rounds = f"in each of {len(ratios)} rounds"
+    if ratios[0] > 1:
+        span = f"{_times(median(ratios))} in the median, {_times(ratios[0])} to {_times(ratios[-1])}"
+        return f"int8 is faster than float32 {rounds}: {span}. {untrusted}"
+    span = f"{_times(1 / median(ratios))} in the median, {_times(1 / ratios[-1])} to {_times(1 / ratios[0])}"
+    return f"int8 is NOT faster than float32: it is slower {rounds}, {span}. {untrusted}{why}"
 
 
 def _doubts(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:

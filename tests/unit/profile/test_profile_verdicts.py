@@ -67,6 +67,44 @@ def test_tiny_model_and_float_operations_are_named():
     assert "the model is so small (float32 0.041 ms) that the cost of a call weighs in" in told
 
 
+DRIFTED = Trust("untrusted", ("the last block was 40% slower than the first",), 0.4, 0.2, 0.1, 0.2)
+
+
+def in_rounds(model, blocks, **more):
+    return replace(profile(model, blocks[0], (blocks[0], blocks[-1])), trust=DRIFTED, blocks=tuple(blocks), **more)
+
+
+PACES = (1.0, 1.1, 1.2, 1.2, 1.3, 1.4)
+
+
+def test_a_winner_in_every_round_is_told_though_the_times_drift():
+    slow = in_rounds("onnx_float", [3.0 * pace for pace in PACES])
+    told = compare(in_rounds("onnx", [2.0 * pace for pace in PACES]), slow, VNNI)
+    assert told == (
+        "In ONNX Runtime on host int8 is faster than float32 in each of 6 rounds: 1.50× in the median, 1.50× to 1.50×. "
+        "The times themselves are untrusted: the last block was 40% slower than the first."
+    )
+    told = compare(in_rounds("onnx", [6.0 * pace for pace in PACES[:-1]] + [9.0]), slow, AVX2)
+    assert told == (
+        "In ONNX Runtime on host int8 is NOT faster than float32: it is slower in each of 6 rounds, 2.00× in the median, "
+        "2.00× to 2.14×. The times themselves are untrusted: the last block was 40% slower than the first. "
+        "Known: the CPU has no VNNI, so that an int8 multiply-add takes several instructions."
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "more"),
+    [
+        ([2.0] * 5 + [4.3], {}),  # one round the other way
+        ([2.0] * 5, {}),  # too few
+        ([2.0] * 6, {"emulated": True}),
+    ],
+)
+def test_no_claim_without_a_winner_in_every_round(blocks, more):
+    told = compare(in_rounds("onnx", blocks, **more), in_rounds("onnx_float", [3.0 * pace for pace in PACES]), VNNI)
+    assert "nothing can be said" in told
+
+
 def test_untrusted_figures_carry_no_claim():
     def doubt(record, *reasons):
         return replace(record, trust=replace(CALM, verdict="untrusted", reasons=reasons))
