@@ -53,7 +53,7 @@ def _within(gate: Gate, measured: float) -> bool:
 
 def _figure(name: str, model: ModelRecord, models: dict[str, ModelRecord]) -> float | None:
     top1 = model.top1()
-    reference = models.get("distilled")
+    reference = models.get("distilled") or models.get("student")
     float32 = models.get("onnx_float")
     match name:
         case "top1":

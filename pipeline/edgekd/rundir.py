@@ -287,6 +287,10 @@ class RunResult:
     snippets: Mapping[str, str] = field(default_factory=dict)
     not_measured: tuple[str, ...] = ()
 
+    def student(self) -> ModelRecord | None:
+        """Return the float student: the distilled one, or the one that was given."""
+        return self.model("distilled") or self.model("student")
+
     def model(self, name: str) -> ModelRecord | None:
         """Return the model called ``name``, or ``None``."""
         return next((model for model in self.models if model.name == name), None)

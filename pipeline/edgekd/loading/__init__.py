@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from edgekd import __version__, recipe
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files, words
+from edgekd.loading.combinations import combinations
 from edgekd.loading.lock import lock_name, lock_text
 from edgekd.loading.overrides import apply, parse_key
 from edgekd.loading.places import Draft, Places
@@ -23,7 +24,7 @@ from edgekd.loading.schema import json_schema
 from edgekd.loading.source import Source, parse
 from edgekd.recipe import Recipe, conflicts
 
-__all__ = ["Loaded", "json_schema", "load", "lock_text"]
+__all__ = ["Loaded", "json_schema", "load", "load_text", "lock_text"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,21 @@ def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
         ('mobilenet', 1)
     """
     path, text = files.read(source)
-    where = str(source) if path == source else str(path)
+    return load_text(text, path, str(source) if path == source else str(path), overrides)
+
+
+def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Check the text of a recipe as :func:`load` does.
+
+    Args:
+        text: YAML.
+        path: The file it is from, or would be in: paths in it start at its folder, and its stem is the recipe's name.
+        where: What problems call it.
+        overrides: ``KEY=VALUE`` of each ``--set``.
+
+    Raises:
+        RecipeError: It cannot be run as it is; with all its mistakes.
+    """
     parsed = parse(text, where)
     value = _mapping(parsed)
     places = Places(parsed)
@@ -104,5 +119,6 @@ def _validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
         checked = Recipe.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         return None, words.drafts(error, value)
-    found = (Draft(parse_key(key), message, hint) for key, message, hint in conflicts(checked))
+    impossible = (*conflicts(checked), *combinations(checked))
+    found = (Draft(parse_key(key), message, hint) for key, message, hint in impossible)
     return checked, list(found)

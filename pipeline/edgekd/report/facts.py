@@ -15,6 +15,7 @@ NETWORKS = {
     "teacher": "Teacher",
     "student_alone": "Student alone",
     "distilled": "Distilled student",
+    "student": "Student",
     "qat": "QAT int8 (torch)",
     "ptq": "PTQ int8 (torch)",
 }
@@ -31,7 +32,7 @@ class GateWords:
 
 
 GATES = {
-    "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the distilled student"),
+    "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
     "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
@@ -192,6 +193,22 @@ def quantization(result: RunResult) -> str:
         return ""
     is_ptq = section_of(result, "quantize").get("method") == "ptq"
     return "post-training quantization" if is_ptq else "quantization-aware training"
+
+
+def profiled(result: RunResult) -> bool:
+    """Whether the recipe asks for figures of a device."""
+    return bool(result.profiles) or bool(section_of(result, "profile"))
+
+
+def labelled(result: RunResult) -> bool:
+    """Whether the images have labels, so that accuracy means something."""
+    return section_of(result, "data").get("classes") is None
+
+
+def trained(result: RunResult) -> bool:
+    """Whether the recipe trains anything."""
+    int8 = section_of(result, "quantize").get("method") == "qat"
+    return int8 or bool(section_of(result, "distill")) or bool(section_of(result, "teacher").get("train"))
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

@@ -37,7 +37,10 @@ def run(context: Context) -> None:
     images = data.load(context.recipe.data)
     x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
                         images.channels)  # fmt: skip
-    labels = images.test.labels
+
+    def measured(of: Array) -> list[Any]:
+        return [to_json(measure(of, images.test.labels))] if images.labelled else []
+
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
@@ -47,8 +50,8 @@ def run(context: Context) -> None:
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
             logits[name] = _torch_logits(network, x)
-            found[name] = {"metrics": [to_json(measure(logits[name], labels))]}
-            if name != int8:  # the distilled student's, in integers
+            found[name] = {"metrics": measured(logits[name])}
+            if name != int8:  # the float student's, in integers
                 size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
                 found[name] |= size
             task.advance(len(x), name)
@@ -64,9 +67,9 @@ def run(context: Context) -> None:
                 rows.append(session.run(image[None]))
                 task.advance(1, name)
             logits[name] = np.concatenate(rows)
-            reference = "distilled" if is_float else int8
+            reference = training.float_name(context.recipe) if is_float else int8
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-            found[name] = {"metrics": [to_json(measure(logits[name], labels))], "parity": to_json(parity)}
+            found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     context.write("metrics.json", found)
 
@@ -109,7 +112,7 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
     networks: dict[str, nn.Module] = {}
     if "teacher" in context.inputs:
         networks["teacher"] = training.teacher(recipe, classes, context.inputs["teacher"])
-    for stage, name in (("student_alone", "student_alone"), ("distill", "distilled")):
+    for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"
             networks[name] = training.student(recipe, classes, weights).eval()

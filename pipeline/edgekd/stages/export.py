@@ -72,7 +72,7 @@ def source(context: Context, classes: int, *, float_only: bool) -> Source:
     from edgekd.quantize.fold import fold
 
     recipe = context.recipe
-    weights = context.inputs["distill"] / "weights.safetensors"
+    weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     example = models.example(recipe.data)
     if float_only:
         return Source(fold(training.student(recipe, classes, weights), example), example)
