@@ -314,11 +314,18 @@ def _quantize(value: Any, info: ValidationInfo) -> Any:
 Quantize = Annotated[Qat | Ptq, BeforeValidator(_quantize)]
 
 
+Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]
+
+
 class Export(Strict):
     """One artifact."""
 
     format: Annotated[str, Field(examples=["onnx"])]
     """onnx, tflite or openvino."""
+    precision: Precision | None = None
+    """int8 (default with quantize), float32 (default without), or of the float student, without a quantize section: float16,
+    int8-weights, int4-weights (weights stored in fewer bits, computed in float), dynamic (int8 weights, activations
+    quantized as they come), int16x8 (16-bit activations, 8-bit weights). docs/formats.md says which format has which."""
     io: Literal["float32", "int8"] = "float32"
     """Type of the input and the output; int8 only in tflite."""
 
@@ -464,11 +471,11 @@ def conflicts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
             )
         if distill.warmup_epochs >= distill.epochs:
             yield _warmup("distill", distill)
-    seen: set[str] = set()
+    seen: set[tuple[str, str | None]] = set()
     for index, export in enumerate(recipe.export):
-        if export.format in seen:
+        if (export.format, export.precision) in seen:
             yield f"export[{index}]", f"{export.format} is exported twice", "remove one of them"
-        seen.add(export.format)
+        seen.add((export.format, export.precision))
         if export.io == "int8" and export.format != "tflite":
             yield (
                 f"export[{index}].io",

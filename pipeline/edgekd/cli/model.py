@@ -80,17 +80,23 @@ def quantize(
 @click.option("--data", metavar="IMAGES",
               help="Images to compare the files on: as in `edgekd quantize`.  [default: random ones]")  # fmt: skip
 @click.option("--format", "formats", multiple=True, help="File to write; repeatable.  [default: onnx]")
+@click.option("--precision", "precisions", multiple=True,
+              help="float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, where the format has it; "
+                   "repeatable.  [default: float32]")  # fmt: skip
 @run_options
-def export(model: str, data: str | None, formats: Sequence[str], **rest: Any) -> int:
-    """Write a trained model to float files, and compare them with torch.
+def export(model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], **rest: Any) -> int:
+    """Write a trained model to files without int8 activations, and compare them with torch.
 
     MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Needs no images.
 
     \b
       edgekd export torchvision:resnet18 --weights best.pt --format onnx --format tflite
-      edgekd export net.py:Net --weights best.pt --size 96 --format openvino
+      edgekd export net.py:Net --weights best.pt --size 96 --format openvino --precision fp16
     """
-    return _run("edgekd export", model, data, {"export": _listed(formats or ["onnx"])}, **rest)
+    names = _listed(formats or ["onnx"])
+    wanted = [{"fp32": "float32", "fp16": "float16"}.get(name, name) for name in _listed(precisions)]
+    files = [{"format": name, "precision": precision} for name in names for precision in wanted]
+    return _run("edgekd export", model, data, {"export": files or names}, **rest)
 
 
 def _listed(formats: Sequence[str]) -> list[str]:

@@ -50,6 +50,18 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers
         return self._written[key]
 
 
+def has_operator(content: bytes, name: str) -> bool:
+    """Tell whether a TFLite file has an operator, named as in the schema, such as ``PADV2``."""
+    wanted = getattr(schema.BuiltinOperator, name)
+    return any(code.builtinCode == wanted for code in read(content).operatorCodes)
+
+
+def signature_input(content: bytes) -> str:
+    """Return the name of the one input in the signature of a TFLite file."""
+    name: bytes = read(content).signatureDefs[0].inputs[0].name
+    return name.decode()
+
+
 def float_tensors(model: Any) -> tuple[str, ...]:
     """Name the float tensors of a model, apart from its inputs and outputs."""
     found = []

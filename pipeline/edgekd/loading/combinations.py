@@ -1,10 +1,11 @@
-"""Impossible combinations of a recipe's sections that are about what is given: trained weights, images without labels."""
+"""Impossible combinations of a recipe's sections: about trained weights, images without labels, what a format can hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from edgekd.recipe import UNLABELLED, Ptq, Recipe
+from edgekd.registry import exporters
 
 Found = Iterator[tuple[str, str, str]]
 
@@ -13,6 +14,7 @@ def combinations(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each, as ``recipe.conflicts`` does."""
     yield from _trained_student(recipe)
     yield from _images(recipe)
+    yield from _precisions(recipe)
 
 
 def _trained_student(recipe: Recipe) -> Found:
@@ -77,3 +79,22 @@ def _images(recipe: Recipe) -> Found:
     for name in ("accuracy_drop", "top1"):
         if getattr(recipe.gates, name) is not None:
             yield f"gates.{name}", "accuracy needs labels, and these images have none", labelled
+
+
+def _precisions(recipe: Recipe) -> Found:
+    """What a format or this recipe cannot have; each exporter says so of itself."""
+    for index, export in enumerate(recipe.export):
+        key = f"export[{index}].precision"
+        refused = getattr(exporters.get(export.format), "precisions", {}).get(export.precision)
+        if refused is not None and hasattr(refused, "why"):
+            yield key, f"{export.format} has no {export.precision}: {refused.why}", refused.instead
+        if export.precision == "int8" and recipe.quantize is None:
+            yield key, "int8 needs a quantized model", "add quantize: {method: ptq}, or use int8-weights"
+        if export.precision == "int16x8" and recipe.data.source == "random":
+            yield (
+                key,
+                "the ranges of 16-bit activations cannot come from random images",
+                "give real ones: source: images:DIR",
+            )
+        if export.io == "int8" and export.precision not in (None, "int8"):
+            yield f"export[{index}].io", f"{export.precision} has float32 input and output", "remove io here"

@@ -97,7 +97,7 @@ def worst(result: RunResult, model: str) -> Worst | None:
 
 def is_int8(model: ModelRecord) -> bool:
     """Whether a model's weights are int8."""
-    return model.precision.startswith("int8")
+    return model.precision.partition(" ")[0] == "int8"
 
 
 def label(model: ModelRecord) -> str:
@@ -106,8 +106,9 @@ def label(model: ModelRecord) -> str:
         return NETWORKS[model.name]
     if model.role != "artifact":
         return one_line(model.name)
-    usual = model.name in {model.format, f"{model.format}_float"}
-    kind = f"{FORMATS.get(model.format, model.format)} {model.precision.partition(' ')[0]}"
+    precision = model.precision.partition(" ")[0]
+    usual = model.name in {f"{model.format}{suffix}" for suffix in ("", "_float", f"_{precision.replace('-', '_')}")}
+    kind = f"{FORMATS.get(model.format, model.format)} {precision}"
     return one_line(kind if usual else f"{kind} ({model.name})")
 
 
@@ -171,11 +172,14 @@ def headline(result: RunResult) -> ModelRecord | None:
 def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that do not exist: (label, reason). Their rows stay in the tables."""
     exports = result.recipe.get("export") or ()
-    formats = [item.get("format", "") if isinstance(item, Mapping) else str(item) for item in exports]
-    present = {model.format for model in artifacts(result) if is_int8(model) or not result.recipe.get("quantize")}
-    precision = "int8" if result.recipe.get("quantize") else "float32"
+    usual = "int8" if result.recipe.get("quantize") else "float32"
+    items = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
+    wanted = [(item.get("format", ""), item.get("precision") or usual) for item in items]
+    present = {(model.format, model.precision.partition(" ")[0]) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form)) for form in formats if form not in present
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form))
+        for form, precision in wanted
+        if (form, precision) not in present
     )
 
 

@@ -33,6 +33,7 @@ def run(context: Context) -> None:
     from edgekd import data, models
     from edgekd.export import runtimes
     from edgekd.export.capture import captured
+    from edgekd.export.weights import BITS
 
     images = data.load(context.recipe.data)
     x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
@@ -58,7 +59,7 @@ def run(context: Context) -> None:
         for stage in artifacts:
             name = stage.removeprefix("export.")
             exported = context.read(stage, "exported.json")
-            format, is_float = export.split(stage)
+            format, precision = export.split(stage)
             path = context.inputs[stage] / exported["paths"][0]
             with captured(context.log, f"loading {path.name}"):  # TensorFlow Lite greets
                 session = runtimes.load(path, format)
@@ -67,7 +68,12 @@ def run(context: Context) -> None:
                 rows.append(session.run(image[None]))
                 task.advance(1, name)
             logits[name] = np.concatenate(rows)
-            reference = training.float_name(context.recipe) if is_float else int8
+            reference = int8 if precision == "int8" else training.float_name(context.recipe)
+            if precision in BITS:  # its weights are rounded, and so are the reference's
+                reference = f"{reference}, {BITS[precision]}-bit weights"
+                if reference not in logits:
+                    network = export.source(context, len(images.classes), precision).model
+                    logits[reference] = _torch_logits(network, x)
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
@@ -117,7 +123,7 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
             weights = context.inputs[stage] / "weights.safetensors"
             networks[name] = training.student(recipe, classes, weights).eval()
     if recipe.quantize:
-        networks[recipe.quantize.method] = export.source(context, classes, float_only=False).int8(fold_weights=True)
+        networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks
 
 

@@ -143,18 +143,19 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
         exported = context.read(stage, "exported.json")
-        is_float = export.split(stage)[1]
+        precision = export.split(stage)[1]
+        is_int8 = precision == "int8"
         copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
-        precision = "float32" if is_float else f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)"
+        told = f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if is_int8 else precision
         models.append(
             ModelRecord(
-                name=name, role="artifact", format=exported["format"], precision=precision,
-                source=student if is_float else int8, path=copies[0][0], sha256=copies[0][1],
+                name=name, role="artifact", format=exported["format"], precision=told,
+                source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
                 bytes=exported["bytes"], params=found[student]["params"], macs=found[student]["macs"],
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
                 float_ops=tuple(exported.get("float_ops", ())),
-                float_tensors=None if is_float else tuple(exported.get("float_tensors", ())),
+                float_tensors=tuple(exported.get("float_tensors", ())) if is_int8 else None,
                 inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),
                 outputs=tuple(from_json(TensorSpec, value) for value in exported["outputs"]),
             )
