@@ -36,8 +36,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both commands end with."""
+    device = click.option("--device", metavar="NAME", help="Measure the files on it: host, or a file of devices/.")
     only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")
-    for decorate in reversed((out_option("build"), set_option, only, threads_option, json_option, debug_option)):
+    for decorate in reversed((device, out_option("build"), set_option, only, threads_option, json_option, debug_option)):
         command = decorate(command)
     return command
 
@@ -50,11 +51,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
 @click.option("--formats", default=FORMATS, show_default=True, help="Files to write.")
-@click.option("--device", metavar="NAME", help="Measure the files on it: host, or a file of devices/.")
 @run_options
-def quantize(
-    model: str, data: str, method: str | None, epochs: int | None, formats: str, device: str | None, **rest: Any
-) -> int:
+def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: str, **rest: Any) -> int:
     """Make int8 files of a trained model, and prove them.
 
     MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own runtime and
@@ -69,9 +67,7 @@ def quantize(
     """
     method = method or ("qat" if epochs else "ptq")
     section: dict[str, Any] = {"method": method} | ({"epochs": epochs} if epochs else {})
-    sections: dict[str, Any] = {"quantize": section, "export": _listed([formats])}
-    if device:
-        sections["profile"] = {"devices": [device]}
+    sections = {"quantize": section, "export": _listed([formats])}
     return _run("edgekd quantize", model, data, sections, **rest)
 
 
@@ -106,10 +102,12 @@ def _listed(formats: Sequence[str]) -> list[str]:
 def _run(
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
-    threads: int | None, as_json: bool, debug: bool,
+    threads: int | None, as_json: bool, debug: bool, device: str | None,
 ) -> int:  # fmt: skip
     from edgekd import compose
 
+    if device:
+        sections = sections | {"profile": {"devices": [device]}}
     given = compose.Given(
         command, model, weights, data, size, int(channels), normalize, classes, sections, overrides
     )  # fmt: skip

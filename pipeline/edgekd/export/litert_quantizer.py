@@ -35,7 +35,7 @@ def quantize(content: bytes, precision: Precision, images: Tensor | None) -> byt
         images: For int16x8, what the ranges of the activations are from, (N, C, H, W).
 
     Raises:
-        ExportError: int16x8 without images, or for a network with a padded max-pool.
+        ExportError: int16x8 without images.
     """
     from ai_edge_quantizer import quantizer, recipe
 
@@ -46,18 +46,30 @@ def quantize(content: bytes, precision: Precision, images: Tensor | None) -> byt
         "int4-weights": recipe.weight_only_wi4_afp32,
         "int16x8": recipe.static_wi8_ai16,
     }
-    made = quantizer.Quantizer(content, recipes[precision]())
-    ranges = made.calibrate(_calibration(content, images)) if made.need_calibration else None
+    chosen = recipes[precision]()
+    made = quantizer.Quantizer(content, chosen)
+    ranges = _ranges(content, chosen, images) if made.need_calibration else None
     return bytes(made.quantize(ranges).quantized_model)
 
 
-def _calibration(content: bytes, images: Tensor | None) -> dict[str, list[dict[str, Any]]]:
+def _ranges(content: bytes, chosen: Any, images: Tensor | None) -> dict[str, Any]:
+    """The range of every activation, doubled: of 16 bits one can be spared for images that go beyond.
+
+    Its own calibration follows the ranges by a moving average, which cuts off what is rare.
+    """
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
     if images is None or not len(images):
         raise ExportError("int16x8 needs images to take the ranges of the activations from", "give images: data.source")
-    if flatbuffer.has_operator(content, "PADV2"):
-        # Its constant, the lowest float, would become the range of the tensor.
-        raise ExportError(
-            "int16x8 cannot be had for a network with a padded max-pool", "use int8 with quantize: {method: ptq}, or dynamic"
-        )
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(chosen)
+    calibrated = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     name = flatbuffer.signature_input(content)
-    return {"serving_default": [{name: image[None].permute(0, 2, 3, 1).contiguous().numpy()} for image in images]}
+    inputs = [{name: image[None].permute(0, 2, 3, 1).contiguous().numpy()} for image in images]
+    calibrated.calibrate({"serving_default": inputs}, manager)
+    constants = flatbuffer.constants(content)
+    ranges: dict[str, Any] = calibrated.get_model_qsvs()
+    for tensor in ranges.keys() - constants:
+        ranges[tensor] = {key: 2 * value if key in ("min", "max") else value for key, value in ranges[tensor].items()}
+    return ranges

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from edgekd.recipe import UNLABELLED, Ptq, Recipe
 from edgekd.registry import exporters
@@ -85,16 +86,12 @@ def _precisions(recipe: Recipe) -> Found:
     """What a format or this recipe cannot have; each exporter says so of itself."""
     for index, export in enumerate(recipe.export):
         key = f"export[{index}].precision"
-        refused = getattr(exporters.get(export.format), "precisions", {}).get(export.precision)
-        if refused is not None and hasattr(refused, "why"):
+        refused: Any = getattr(exporters.get(export.format), "precisions", {}).get(export.precision)
+        if hasattr(refused, "why"):
             yield key, f"{export.format} has no {export.precision}: {refused.why}", refused.instead
-        if export.precision == "int8" and recipe.quantize is None:
+        elif export.precision == "int8" and recipe.quantize is None:
             yield key, "int8 needs a quantized model", "add quantize: {method: ptq}, or use int8-weights"
-        if export.precision == "int16x8" and recipe.data.source == "random":
-            yield (
-                key,
-                "the ranges of 16-bit activations cannot come from random images",
-                "give real ones: source: images:DIR",
-            )
+        elif export.precision == "int16x8" and recipe.data.source == "random":
+            yield key, "the ranges of int16 cannot come from random images", "give real ones: source: images:DIR"
         if export.io == "int8" and export.precision not in (None, "int8"):
             yield f"export[{index}].io", f"{export.precision} has float32 input and output", "remove io here"
