@@ -168,6 +168,7 @@ def test_blocked(recipe: Path, name: str, overrides: list[str]) -> None:
         ("no_baseline", ["baselines=[]"]),
         ("no_export", ["export=[]", "profile=null"]),
         ("trained_student", ["teacher=null", "distill=null", "student.weights=best.pt"]),
+        ("precisions", ["export=[onnx, {format: onnx, precision: int4-weights}, {format: tflite, precision: dynamic}]"]),
         ("trained_student_float", ["teacher=null", "distill=null", "quantize=null", "student.weights=best.pt"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor, fx
@@ -29,7 +30,10 @@ def rounded(model: fx.GraphModule, precision: Precision) -> fx.GraphModule:
         >>> next(rounded(graph, "int4-weights").parameters()).flatten()
         tensor([0.7000, 0.3000])
     """
-    result = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        # Raised by torch inside its own copy code.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+        result = copy.deepcopy(model)
     if precision == "float16":
         for value in (*result.parameters(), *result.buffers()):
             if value.is_floating_point():
