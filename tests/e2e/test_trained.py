@@ -129,6 +129,21 @@ def test_export_needs_no_images(project: Cli) -> None:
     assert snippet == "top-1 1.0000\n"
 
 
+def test_export_in_other_precisions(project: Cli) -> None:
+    project(
+        "export", "net.py:Net", "--weights", "best.pt", "--data", "images", "--size", "28", "--normalize", f"{MEAN}/{STD}",
+        "--format", "tflite", "--precision", "fp16,dynamic,int16x8", "--threads", "1",
+    )  # fmt: skip
+    result = result_of(project)
+    assert result.verdict == "pass"
+    names = ["tflite_float16", "tflite_dynamic", "tflite_int16x8"]
+    assert [model.name for model in result.models] == ["student", *names]
+    assert [result.model(name).precision for name in names] == ["float16", "dynamic", "int16x8"]
+    assert [result.model(name).parity.reference for name in names] == [f"student, {n}-bit weights" for n in (16, 8, 8)]
+    assert all(result.model(name).top1() > 0.95 for name in names)
+    assert "tflite_int16x8 (int16x8) in TensorFlow Lite" in result.snippets["tflite_int16x8"]
+
+
 def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli) -> None:
     """The number of classes is that of the checkpoint's head."""
     torch.manual_seed(0)

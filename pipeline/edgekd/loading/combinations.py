@@ -93,5 +93,5 @@ def _precisions(recipe: Recipe) -> Found:
             yield key, "int8 needs a quantized model", "add quantize: {method: ptq}, or use int8-weights"
         elif export.precision == "int16x8" and recipe.data.source == "random":
             yield key, "the ranges of int16 cannot come from random images", "give real ones: source: images:DIR"
-        if export.io == "int8" and export.precision not in (None, "int8"):
+        if export.io == "int8" and recipe.quantize and export.precision not in (None, "int8"):
             yield f"export[{index}].io", f"{export.precision} has float32 input and output", "remove io here"
