@@ -45,7 +45,11 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The three splits and what a model has to know of them. ``mean`` and ``std`` are of the training images, in [0, 1]."""
+    """The three splits and what a model has to know of them.
+
+    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. Where the images are not ``labelled``, all
+    labels are -1.
+    """
 
     train: Split
     val: Split
@@ -55,6 +59,7 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,10 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
     """
     raw = sources.read(data, progress or Silent())
-    y_train, y_test = (_labels(y, len(x), raw.classes, name, data.source) for name, x, y in (
-        ("train", raw.train, raw.y_train), ("test", raw.test, raw.y_test)))  # fmt: skip
+    y_train, y_test = raw.y_train, raw.y_test
+    if raw.labelled:
+        y_train, y_test = (_labels(y, len(x), raw.classes, name, data.source) for name, x, y in (
+            ("train", raw.train, raw.y_train), ("test", raw.test, raw.y_test)))  # fmt: skip
     channels = len(raw.train[0]), len(raw.test[0])
     if channels[0] != channels[1]:
         raise DataError(
@@ -86,16 +93,16 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
             "give both the same channels",
         )
     kept, held_out = stratified(y_train, data.val_fraction)
-    if not len(held_out):
+    if raw.labelled and not len(held_out):
         raise DataError(
             f"{data.source}: val_fraction {data.val_fraction} of {len(y_train)} training images is none of any class",
             "raise data.val_fraction or give more images",
         )
     train = Split(_Subset(raw.train, kept), y_train[kept])
-    mean, std = _statistics(train, data.channels)
+    mean, std = _normalization(data, train)
     return DataSet(
         train, Split(_Subset(raw.train, held_out), y_train[held_out]), Split(raw.test, y_test),
-        raw.classes, data.channels, mean, std, raw.license,
+        raw.classes, data.channels, mean, std, raw.license, raw.labelled,
     )  # fmt: skip
 
 
@@ -167,8 +174,18 @@ def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, sou
                 "add images of it, or number the labels from 0 without gaps",
             )
         if len(classes) < 2:
-            raise DataError(f"{source}: there is only one class", "a classifier needs two at least")
+            raise DataError(
+                f"{source}: there is only one class",
+                "a classifier needs two at least; images:DIR takes images without labels",
+            )
     return y.astype(np.int64)
+
+
+def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if data.mean is not None and data.std is not None:
+        return data.mean, data.std
+    # Random images have statistics that mean nothing.
+    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train, data.channels)
 
 
 def _statistics(train: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,8 +20,12 @@ def judge(recipe: Recipe, models: Sequence[ModelRecord], profiles: Sequence[Prof
     shipped = [
         model for model in models if model.role == "artifact" and (not recipe.quantize or not model.name.endswith("_float"))
     ]
-    return tuple(_judge(name, gate, model, by_name, profiles) for name, gate in recipe.gates.limits()
-                 for model in shipped if not (name == "parity_lsb_p99" and not recipe.quantize))  # fmt: skip
+    return tuple(
+        _judge(name, gate, model, by_name, profiles)
+        for name, gate in recipe.gates.limits()
+        for model in shipped
+        if name != "parity_lsb_p99" or (recipe.quantize and model.precision.partition(" ")[0] == "int8")
+    )
 
 
 def passed(gates: Sequence[GateRecord]) -> bool:
@@ -53,7 +57,7 @@ def _within(gate: Gate, measured: float) -> bool:
 
 def _figure(name: str, model: ModelRecord, models: dict[str, ModelRecord]) -> float | None:
     top1 = model.top1()
-    reference = models.get("distilled")
+    reference = models.get("distilled") or models.get("student")
     float32 = models.get("onnx_float")
     match name:
         case "top1":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import inspect
 import pickle
 import sys
 import warnings
@@ -37,13 +38,14 @@ def names(source: str) -> list[str]:
     return sorted(nets.BUILDERS)
 
 
-def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) -> nn.Module:
+def build(source: str, args: Mapping[str, Any], num_classes: int | None, data: Data) -> nn.Module:
     """Build a network with random weights that maps N×C×S×S to N×num_classes.
 
     Args:
         source: ``torchvision:NAME``, ``timm:NAME``, ``edgekd:NAME`` or ``FILE.py:CALLABLE``.
         args: Keyword arguments of the builder.
-        num_classes: Number of classes of the data; passed to the builder unless ``args`` has it.
+        num_classes: Number of classes of the data; passed to the builder unless ``args`` has it, or the builder is the
+            user's own and does not take it. None leaves the choice to the builder.
         data: The recipe's data section (channels and image size).
 
     Raises:
@@ -52,7 +54,7 @@ def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) ->
     import torch
 
     kind, _, name = source.rpartition(":")
-    keywords = {"num_classes": num_classes, **args}
+    keywords = {**({} if num_classes is None else {"num_classes": num_classes}), **args}
     try:
         if kind == "torchvision":
             _known(name, names("torchvision"), source)
@@ -67,7 +69,10 @@ def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) ->
             _known(name, nets.BUILDERS, source)
             model = nets.BUILDERS[name](**keywords)
         else:
-            model = _own(Path(kind), name)(**keywords)
+            builder = _own(Path(kind), name)
+            if "num_classes" not in args and not _takes(builder, "num_classes"):
+                keywords = dict(args)
+            model = builder(**keywords)
     except TypeError as error:
         raise ModelError(f"{source} cannot be built with {keywords}: {error}", "correct its args") from error
     except EdgekdError:
@@ -81,6 +86,28 @@ def build(source: str, args: Mapping[str, Any], num_classes: int, data: Data) ->
             setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
     _check_output(model, source, num_classes, data)
     return model
+
+
+def classes_of(source: str, args: Mapping[str, Any], weights: Path, data: Data) -> int:
+    """Number of classes of a trained network: the size of the head in its checkpoint.
+
+    Raises:
+        ModelError: It cannot be built, or its output is not (1, classes) with two classes at least.
+        CheckpointError: The weights cannot be read.
+    """
+    import torch
+
+    model = build(source, args, None, data).eval()
+    own = model.state_dict()
+    state = _without_prefix(read_weights(weights), own)
+    # What the builder would make of another number of classes, it makes in its head alone.
+    heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
+    sizes = {value.shape[0] for value in heads}
+    with torch.no_grad():
+        count = sizes.pop() if len(sizes) == 1 else model(example(data)).shape[1]
+    if count < 2:
+        raise ModelError(f"{source} has one output; edgekd compares models by the greatest of several", "give it two")
+    return int(count)
 
 
 def example(data: Data, batch: int = 1) -> Tensor:
@@ -160,14 +187,19 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
     Raises:
         CheckpointError: Keys or shapes do not fit.
     """
-    state = read_weights(path)
     own = model.state_dict()
+    state = _without_prefix(read_weights(path), own)
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unknown:
         parts = [f"{len(names)} {what} (first: {names[0]})" for what, names in
                  (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
-        raise CheckpointError(f"{path} does not fit the model: {'; '.join(parts)}", "correct model, args or weights")
+        near = did_you_mean(missing[0], unknown) if missing and unknown else ""
+        near = f"{missing[0]}: {near} " if near.startswith("did you mean") else ""
+        raise CheckpointError(
+            f"{path} does not fit the model: {'; '.join(parts)}",
+            f"{near}is it of another architecture, or with other args? correct model, args or weights",
+        )
     other = [name for name, value in state.items() if value.shape != own[name].shape]
     heads = {name.rpartition(".")[0] for name in other}
     if other and not (other_head and len(heads) == 1):  # more than one module is another network, not another head
@@ -182,6 +214,14 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
     return other
+
+
+def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what a training script puts before every name, such as ``model.`` (Lightning) or ``_orig_mod.`` (compile)."""
+    for prefix in {name[: -len(first)] for first in list(own)[:1] for name in state if name.endswith(f".{first}")}:
+        if all(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def parameters(model: nn.Module) -> int:
@@ -210,6 +250,15 @@ def _existing_file(path: Path, error: type[CheckpointError | ModelError] = Model
     if not path.is_file():
         raise error(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
     return path
+
+
+def _takes(builder: Any, keyword: str) -> bool:
+    """Whether a callable takes a keyword argument; one that does not say is taken to."""
+    try:
+        parameters = inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        return True
+    return keyword in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _known(name: str, allowed: Any, source: str) -> None:
@@ -248,7 +297,7 @@ def _own(path: Path, name: str) -> Any:
     return getattr(module, name)
 
 
-def _check_output(model: nn.Module, source: str, num_classes: int, data: Data) -> None:
+def _check_output(model: nn.Module, source: str, num_classes: int | None, data: Data) -> None:
     import torch
 
     training = model.training
@@ -262,8 +311,10 @@ def _check_output(model: nn.Module, source: str, num_classes: int, data: Data) -
         ) from error
     model.train(training)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (1, num_classes):
+    if num_classes is None and (not isinstance(shape, tuple) or len(shape) != 2):
+        raise ModelError(f"{source} gives {shape} for one image; edgekd needs (1, classes)", "return the logits alone")
+    if shape != (1, num_classes) and num_classes is not None:
         raise ModelError(
             f"{source} gives {shape} for one image; the data has {num_classes} classes, so (1, {num_classes}) is needed",
-            "set num_classes in args, or correct the data",
+            "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
         )

@@ -16,7 +16,7 @@ from edgekd import cache, data
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
-from edgekd.stages import distill
+from edgekd.stages import distill, export, training
 
 ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
 
@@ -59,14 +59,15 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         if recipe.teacher and "student_alone" in recipe.baselines:
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")
-        yield Node("distill", "distill", teacher, recipe)
-        done.append("distill")
+        trained = training.trained(recipe)
+        yield Node(trained, trained, teacher if recipe.distill else (), recipe)
+        done.append(trained)
         if recipe.quantize:
             taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
-            yield Node("quantize", "quantize", ("distill", *(teacher if taught else ())), recipe)
+            yield Node("quantize", "quantize", (trained, *(teacher if taught else ())), recipe)
             done.append("quantize")
         for name in export_names(recipe):
-            student = ("distill",) if name.endswith("_float") else ("distill", "quantize")
+            student = (trained, "quantize") if export.split(name)[1] == "int8" else (trained,)
             yield Node(name, "export", student, recipe)
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
@@ -78,16 +79,14 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
 
 
 def export_names(recipe: Recipe) -> list[str]:
-    """Export stages: float ONNX, then of each format the int8 file and its float twin to compare with."""
-    if not recipe.export:
-        return []
-    names = ["export.onnx_float"]
-    for export in recipe.export:
-        if recipe.quantize:
-            names.append(f"export.{export.format}")
-        if export.format != "onnx":
-            names.append(f"export.{export.format}_float")
-    return names
+    """Export stages: each file that is asked for, an int8 one with its float twin; with int8, float ONNX first."""
+    names = ["export.onnx_float"] if recipe.export and recipe.quantize else []
+    for item in recipe.export:
+        precision = export.precision_of(item, recipe)
+        names.append(export.stage_name(item.format, precision))
+        if precision == "int8":
+            names.append(export.stage_name(item.format, "float32"))
+    return list(dict.fromkeys(names))
 
 
 def make(loaded: Loaded) -> list[Planned]:

@@ -31,7 +31,10 @@ from edgekd.registry import exporters, losses
 
 SCHEMA_VERSION = 1
 
-DATA_SOURCES = ("fashion-mnist-mini", "fashion-mnist", "torchvision:NAME", "imagefolder:DIR", "npz:FILE")
+DATA_SOURCES = (
+    "fashion-mnist-mini", "fashion-mnist", "random", "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
+)  # fmt: skip
+UNLABELLED = ("random", "images")
 MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
 
 
@@ -48,9 +51,9 @@ def mistake(message: str, hint: str, key: str = "") -> PydanticCustomError:
 
 def _data_source(value: str) -> str:
     prefix, _, rest = value.partition(":")
-    if value in DATA_SOURCES[:2] or (prefix in {"torchvision", "imagefolder", "npz"} and rest):
+    if value in DATA_SOURCES[:3] or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
         return value
-    hint = did_you_mean(value, DATA_SOURCES[:2])
+    hint = did_you_mean(value, DATA_SOURCES[:3])
     if not hint.startswith("did you mean"):
         hint = f"allowed: {', '.join(DATA_SOURCES)}"
     raise mistake(f"{value!r} is not a data source", hint)
@@ -77,12 +80,19 @@ class Data(Strict):
 
     source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
     """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
-    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png) or npz:FILE (x_train,
-    y_train, x_test, y_test)."""
+    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
+    (x_train, y_train, x_test, y_test); without labels images:DIR (any images), random (noise, to compare files with)."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Height and width in pixels that every image is resized to."""
     channels: Literal[1, 3] = 3
     """Channels the models see; grey images are repeated to 3."""
+    classes: Annotated[int, Field(ge=2)] | None = None
+    """Number of classes, where the images have no labels that tell it."""
+    mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
+    """Subtracted from pixels between 0 and 1, a number a channel or one for all; with `std`, what the given weights were
+    trained with. Left out: the mean of the training images (0 for random ones)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Then divided by. Left out: the standard deviation of the training images (1 for random ones)."""
     augment: tuple[Augmentation, ...] = ()
     """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color
     (jitter), erase (random erasing), trivial (TrivialAugmentWide)."""
@@ -175,7 +185,8 @@ class Student(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
-    """Checkpoint to start from; a head of another size is left out and said aloud."""
+    """Checkpoint to start from; a head of another size is left out and said aloud. Without a distill section it is the
+    trained student, as it is."""
     rewrite: Rewrite = Rewrite()
     """Activations and blocks to replace before distillation, for int8's sake."""
 
@@ -316,11 +327,18 @@ def _quantize(value: Any, info: ValidationInfo) -> Any:
 Quantize = Annotated[Qat | Ptq, BeforeValidator(_quantize)]
 
 
+Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]
+
+
 class Export(Strict):
     """One artifact."""
 
     format: Annotated[str, Field(examples=["onnx"])]
     """onnx, tflite or openvino."""
+    precision: Precision | None = None
+    """int8 (default with quantize), float32 (default without), or of the float student, without a quantize section: float16,
+    int8-weights, int4-weights (weights stored in fewer bits, computed in float), dynamic (int8 weights, activations
+    quantized as they come), int16x8 (16-bit activations, 8-bit weights). docs/formats.md says which format has which."""
     io: Literal["float32", "int8"] = "float32"
     """Type of the input and the output; int8 only in tflite."""
 
@@ -415,6 +433,7 @@ class Recipe(Strict):
     student: Student | None = None
     """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
     distill: Distill | None = None
+    """Left out: the student is trained already, and `student.weights` are its weights."""
     baselines: tuple[Literal["student_alone"], ...] = ("student_alone",)
     """Trained beside the distilled student for comparison: student_alone, the same budget without a teacher."""
     quantize: Quantize | None = None

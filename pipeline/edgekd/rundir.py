@@ -47,8 +47,8 @@ class Metrics:
 class Parity:
     """How far an artifact, run by its own runtime, is from its reference over ``n`` labelled test images.
 
-    ``reference`` is the torch int8 model, for a float file the torch float model. Errors are of the output; ``*_lsb`` in
-    steps of the output's scale.
+    ``reference`` is the torch int8 model; for other files the torch float model, with the weights that the file has. Errors
+    are of the output; ``*_lsb`` in steps of the output's scale.
     """
 
     reference: str
@@ -85,7 +85,7 @@ class ModelRecord:
         bytes: Size of all files of the artifact.
         params: Number of parameters.
         macs: Multiply-accumulates for one image.
-        precision: ``float32``, ``float16`` or ``int8`` (with ``weight_bits`` 7 as ``int8 (7-bit weights)``).
+        precision: ``float32``, ``int8 (8-bit weights)``, or another that a recipe's export can have, such as ``float16``.
         float_ops: Operations left in float, each with the reason.
         float_tensors: Float tensors inside a TFLite file other than input and output.
     """
@@ -220,6 +220,10 @@ class ProfileRecord:
     trust: Trust
     blocks: tuple[float, ...]
     samples: str = ""
+
+
+EXACT_DB = 120.0
+"""Where float32 ends: a ratio of signal to noise that is not told from exactness any more is given as this."""
 
 
 @dataclass(frozen=True)
@@ -358,6 +362,10 @@ class RunResult:
     not_measured: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
+
+    def student(self) -> ModelRecord | None:
+        """Return the float student: the distilled one, or the one that was given."""
+        return self.model("distilled") or self.model("student")
 
     def model(self, name: str) -> ModelRecord | None:
         """Return the model called ``name``, or ``None``."""

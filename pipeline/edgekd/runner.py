@@ -26,6 +26,7 @@ from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
+from edgekd.recipe import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
 from edgekd.stages import package
@@ -254,7 +255,12 @@ def _limits(loaded: Loaded) -> Iterator[str]:
     elif recipe.profile.devices == ("host",):
         yield "any other device: only the host was profiled"
     yield "energy: no power meter is read"
-    yield f"spread over seeds: one seed ({recipe.seed})"
+    if recipe.distill or (recipe.teacher and recipe.teacher.train) or isinstance(recipe.quantize, Qat):
+        yield f"spread over seeds: one seed ({recipe.seed})"
+    if recipe.data.classes is not None:
+        yield "accuracy: the images have no labels, so files were only compared with the network in torch"
+    if recipe.data.source == "random":
+        yield "the preprocessing that the weights were trained with: the images are random, between mean and std as written"
     if recipe.data.source == "fashion-mnist-mini":
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
 

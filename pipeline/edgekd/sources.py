@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_LICENSE = "MIT, © 2017 Zalando SE"
 
 IN_MEMORY_BYTES = 2**30
+UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
+RANDOM_IMAGES = (16, 32)  # train, test
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
@@ -68,6 +70,7 @@ class Raw:
     y_test: NDArray[Any]
     classes: tuple[str, ...]
     license: str = ""
+    labelled: bool = True
 
 
 def read(data: Data, progress: Progress) -> Raw:
@@ -87,6 +90,10 @@ def read(data: Data, progress: Progress) -> Raw:
             return _npz(Path(rest), data, "it needs x_train, y_train, x_test and y_test; see docs/data.md")
         case "imagefolder":
             return _imagefolder(Path(rest), data, progress)
+        case "images":
+            return _images(Path(rest), data, progress)
+        case "random":
+            return _random(data)
         case _:
             return _torchvision(rest, data, progress)
 
@@ -229,16 +236,17 @@ def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
-    from PIL import Image
-
-    existing(root)
+    if not existing(root).is_dir():
+        raise DataError(f"{root} is not a folder", "unpack it, or correct data.source")
+    if not ((root / "train").is_dir() or (root / "test").is_dir()):
+        return _unsplit(root, data, progress)
     splits: dict[str, tuple[Images, NDArray[np.int64]]] = {}
     classes: tuple[str, ...] = ()
     for split in ("train", "test"):
         folder = root / split
         if not folder.is_dir():
             raise DataError(f"{folder} does not exist", f"an image folder has {root}/train/CLASS and {root}/test/CLASS")
-        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        names = _folders(folder)
         if split == "train":
             classes = names
         elif names != classes:
@@ -246,25 +254,86 @@ def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
             raise DataError(
                 f"{root}: class {odd!r} is in only one of train and test", "give both splits the same class folders"
             )
-        files = [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        ]
-
-        def open_image(index: int, files: list[tuple[Path, int]] = files) -> Image.Image:
-            path = files[index][0]
-            try:
-                with Image.open(path) as image:
-                    image.load()
-                    return image
-            except Exception as error:  # PIL raises many kinds for a damaged file
-                raise DataError(f"{path} is not a readable image: {error}", "replace it or remove it") from error
-
-        images = _kept_in_memory(len(files), _decoder(data, open_image), data, split, progress)
-        splits[split] = images, np.array([label for _, label in files], np.int64)
+        files = [(path, label) for label, name in enumerate(names) for path in _image_files(folder / name)]
+        splits[split] = _opened([path for path, _ in files], data, split, progress), _numbers(label for _, label in files)
     return Raw(*splits["train"], *splits["test"], classes)
+
+
+def _unsplit(root: Path, data: Data, progress: Progress) -> Raw:
+    """Class folders without train and test: a fixed fifth of each class is the test split."""
+    classes = _folders(root)
+    if not classes:
+        what = f"images:{root} takes images without labels" if _image_files(root) else "it is empty"
+        raise DataError(f"{root} has no folder of a class", f"an image folder has {root}/CLASS/*.png; {what}")
+    split: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
+    for label, name in enumerate(classes):
+        test, train = _held_out(_image_files(root / name))
+        split["test"] += [(path, label) for path in test]
+        split["train"] += [(path, label) for path in train]
+    parts = (
+        (_opened([path for path, _ in files], data, name, progress), _numbers(label for _, label in files))
+        for name, files in split.items()
+    )
+    (train_images, train_labels), (test_images, test_labels) = parts
+    return Raw(train_images, train_labels, test_images, test_labels, classes)
+
+
+def _images(root: Path, data: Data, progress: Progress) -> Raw:
+    """A folder of images without labels; a fixed fifth of them, UNLABELLED_TEST at most, is the test split."""
+    paths = _image_files(existing(root))
+    if len(paths) < 3:
+        raise DataError(f"{root} has {len(paths)} images", f"give 3 at least; {', '.join(sorted(IMAGE_SUFFIXES))} are read")
+    test, train = _held_out(paths, UNLABELLED_TEST)
+    return _unlabelled(_opened(train, data, "train", progress), _opened(test, data, "test", progress), data)
+
+
+def _random(data: Data) -> Raw:
+    """Noise: enough to trace a network and to compare files with it, and nothing more."""
+    random = np.random.default_rng(0)
+    shape = (data.channels, data.image_size, data.image_size)
+    train, test = (random.integers(0, 256, (count, *shape), np.uint8) for count in RANDOM_IMAGES)
+    return _unlabelled(train, test, data)
+
+
+def _unlabelled(train: Images, test: Images, data: Data) -> Raw:
+    assert data.classes is not None
+    none = [np.full(len(images), -1, np.int64) for images in (train, test)]
+    names = tuple(str(number) for number in range(data.classes))
+    return Raw(train, none[0], test, none[1], names, labelled=False)
+
+
+def _folders(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
+
+
+def _image_files(root: Path) -> list[Path]:
+    return [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _numbers(labels: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(list(labels), np.int64)
+
+
+def _held_out(paths: list[Path], most: int | None = None) -> tuple[list[Path], list[Path]]:
+    """Split into (a fifth, the rest), by chance and always alike; the rest is never empty."""
+    order = np.random.default_rng(0).permutation(len(paths))
+    count = min(-(-len(paths) // 5), max(len(paths) - 1, 0), most or len(paths))
+    return [paths[i] for i in sorted(order[:count])], [paths[i] for i in sorted(order[count:])]
+
+
+def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Images:
+    from PIL import Image
+
+    def open_image(index: int) -> Image.Image:
+        path = paths[index]
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return image
+        except Exception as error:  # PIL raises many kinds for a damaged file
+            raise DataError(f"{path} is not a readable image: {error}", "replace it or remove it") from error
+
+    return _kept_in_memory(len(paths), _decoder(data, open_image), data, split, progress)
 
 
 def _torchvision(name: str, data: Data, progress: Progress) -> Raw:
@@ -331,6 +400,8 @@ def files(kind: str, rest: str) -> list[tuple[str, Path]]:
             return [(path.name, path) for path in sorted(folder.glob("*.gz"))]
         case "npz":
             return [("npz", existing(Path(rest)))]
+        case "random":
+            return []
         case _:
             root = existing(Path(rest))
             files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

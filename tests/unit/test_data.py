@@ -150,7 +150,7 @@ WRONG = {
                "add images of it, or number the labels from 0 without gaps"),
     "one class": ({"y_train": np.zeros(80, int), "y_test": np.zeros(16, int)},
                   "there is only one class",
-                  "a classifier needs two at least"),
+                  "a classifier needs two at least; images:DIR takes images without labels"),
     "no train": ({"x_train": np.zeros((0, 16, 16), np.uint8), "y_train": np.zeros(0, int)},
                  "the train split has no images",
                  "give images, or correct data.source"),
@@ -268,3 +268,10 @@ def test_fingerprint_of_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         data.fingerprint(Data(source=f"npz:{tmp_path}"))
     assert str(caught.value) == f"{tmp_path} cannot be read: Is a directory\n  → correct data.source"
+
+
+def test_the_normalization_of_given_weights(npz: Callable[..., str]) -> None:
+    given = Data(source=npz(), image_size=16, mean=(0.5,), std=(0.25,))
+    images = data.load(given)
+    assert (images.mean, images.std) == ((0.5,), (0.25,))
+    assert data.fingerprint(given) != data.fingerprint(Data(source=given.source, image_size=16))

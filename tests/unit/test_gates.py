@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def one(name: str, gate: dict[str, Any], models: Any = MODELS, profiles: Any = (
     found = [g for g in gates.judge(recipe({name: gate}, **options), models, profiles) if g.name == name]
     assert len(found) == 1
     return found[0]
+
+
+def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
+    """A file of float16 weights in the same run has no steps; its top-1 agreement is gated all the same."""
+    half = replace(model("tflite_float16", p99=None), precision="float16")
+    found = gates.judge(recipe({}), (*MODELS, half), ())
+    assert [gate.name for gate in found if gate.model == "tflite_float16"] == ["parity_top1"]
+    assert gates.passed(found)
 
 
 @pytest.mark.parametrize(

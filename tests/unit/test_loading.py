@@ -71,7 +71,8 @@ class Features(recipe.Loss):
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed losses and formats: a new one must not change a golden text."""
     kinds = {"task": Task, "kd": KD, "fitnet": Features, "attention_transfer": Features}
-    for registry, entries in ((losses, kinds), (exporters, dict.fromkeys(("onnx", "openvino", "tflite")))):
+    formats = {name: exporters.get(name) for name in ("onnx", "openvino", "tflite")}
+    for registry, entries in ((losses, kinds), (exporters, formats)):
         monkeypatch.setattr(registry, "_entries", entries)
         monkeypatch.setattr(registry, "_loaded", True)
 

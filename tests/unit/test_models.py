@@ -93,7 +93,7 @@ def test_wrong_args() -> None:
 def test_class_count_that_does_not_fit() -> None:
     assert text_of(ModelError, lambda: models.build("edgekd:resnet10", {"num_classes": 3, "width": 8}, 5, DATA)) == (
         "edgekd:resnet10 gives (1, 3) for one image; the data has 5 classes, so (1, 5) is needed\n"
-        "  → set num_classes in args, or correct the data"
+        "  → set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels"
     )
 
 
@@ -293,7 +293,8 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     path = stored(tmp_path, state | {"4.weight": torch.zeros(1)})
     assert text_of(CheckpointError, lambda: models.load_weights(small(), path)) == (
         f"{path} does not fit the model: 2 weights of the model are not in it (first: 0.bias); "
-        "1 are not in the model (first: 4.weight)\n  → correct model, args or weights"
+        "1 are not in the model (first: 4.weight)\n"
+        "  → is it of another architecture, or with other args? correct model, args or weights"
     )
 
 
@@ -378,3 +379,43 @@ def test_macs_and_parameters_by_hand() -> None:
 def test_example_is_always_the_same() -> None:
     assert torch.equal(models.example(DATA, 2), models.example(DATA, 2))
     assert models.example(Data(source="fashion-mnist-mini", image_size=20, channels=1)).shape == (1, 1, 20, 20)
+
+
+# --- trained models of the user's ---------------------------------------------------------------------------------------
+
+
+def test_a_builder_that_does_not_take_the_number_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def fixed():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))\n"
+        "def free(**more):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, more['num_classes']))\n"
+    )
+    assert models.build(f"{tmp_path}/net.py:fixed", {}, 4, DATA)(models.example(DATA)).shape == (1, 4)
+    assert models.build(f"{tmp_path}/net.py:free", {}, 6, DATA)(models.example(DATA)).shape == (1, 6)
+    text = text_of(ModelError, lambda: models.build(f"{tmp_path}/net.py:fixed", {}, 5, DATA))
+    assert "gives (1, 4) for one image; the data has 5 classes" in text
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "net.backbone."])
+def test_weights_with_a_prefix(tmp_path: Path, prefix: str) -> None:
+    """Lightning, torch.compile and DataParallel put something before every name."""
+    state = small().state_dict()
+    path = stored(tmp_path, {f"{prefix}{name}": value for name, value in state.items()})
+    model = small()
+    assert models.load_weights(model, path) == []
+    assert torch.equal(model.state_dict()["0.weight"], state["0.weight"])
+
+
+def test_the_number_of_classes_is_read_from_the_head(tmp_path: Path) -> None:
+    seven = models.build("torchvision:resnet18", {}, 7, DATA)
+    path = stored(tmp_path, seven.state_dict())
+    assert models.classes_of("torchvision:resnet18", {}, path, DATA) == 7
+    assert models.classes_of("torchvision:resnet18", {"num_classes": 7}, path, DATA) == 7
+
+
+def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef one():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))\n"
+    )
+    path = stored(tmp_path, {"1.weight": torch.zeros(1, 3072), "1.bias": torch.zeros(1)})
+    assert "has one output" in text_of(ModelError, lambda: models.classes_of(f"{tmp_path}/net.py:one", {}, path, DATA))

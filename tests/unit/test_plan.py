@@ -167,9 +167,13 @@ def test_blocked(recipe: Path, name: str, overrides: list[str]) -> None:
         ("float_only", ["quantize=null"]),
         ("no_baseline", ["baselines=[]"]),
         ("no_export", ["export=[]", "profile=null"]),
+        ("trained_student", ["teacher=null", "distill=null", "student.weights=best.pt"]),
+        ("precisions", ["export=[onnx, {format: onnx, precision: int4-weights}, {format: tflite, precision: dynamic}]"]),
+        ("trained_student_float", ["teacher=null", "distill=null", "quantize=null", "student.weights=best.pt"]),
     ],
 )
 def test_other_chains(recipe: Path, name: str, overrides: list[str]) -> None:
+    (recipe.parent / "best.pt").write_bytes(b"weights")
     agrees(f"chain_{name}", make(recipe, *overrides), recipe.parent)
 
 

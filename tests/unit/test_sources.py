@@ -236,7 +236,53 @@ def test_imagefolder_empty(tree: Path, tmp_path: Path) -> None:
 
 def test_imagefolder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"PK")
-    assert error_of(f"imagefolder:{tmp_path}/images.zip").startswith(f"{tmp_path}/images.zip/train does not exist\n")
+    assert error_of(f"imagefolder:{tmp_path}/images.zip").startswith(f"{tmp_path}/images.zip is not a folder\n")
+
+
+def test_imagefolder_without_splits_keeps_a_fifth_of_each_class_for_the_test(tree: Path) -> None:
+    root = tree / "train"
+    images = load(f"imagefolder:{root}", val_fraction=0.3)
+    assert images.classes == ("ant", "bee")
+    assert np.bincount(images.test.labels).tolist() == [2, 2]
+    seen = [split.images[i].tobytes() for split in (images.train, images.val, images.test) for i in range(len(split))]
+    assert len(set(seen)) == 12, "no image is in two splits"
+    again = load(f"imagefolder:{root}", val_fraction=0.3)
+    assert [again.test.images[i].tobytes() for i in range(4)] == [images.test.images[i].tobytes() for i in range(4)]
+
+
+def test_imagefolder_that_is_empty_or_flat(tmp_path: Path) -> None:
+    assert error_of(f"imagefolder:{tmp_path}").endswith(f"an image folder has {tmp_path}/CLASS/*.png; it is empty")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    assert error_of(f"imagefolder:{tmp_path}").endswith(f"images:{tmp_path} takes images without labels")
+
+
+def test_imagefolder_of_one_class(tmp_path: Path) -> None:
+    (tmp_path / "ant").mkdir()
+    for index in range(6):
+        Image.new("RGB", (9, 9)).save(tmp_path / "ant" / f"{index}.png")
+    assert "there is only one class\n" in error_of(f"imagefolder:{tmp_path}")
+
+
+# --- without labels ---------------------------------------------------------------------------------------------------
+
+
+def test_images_without_labels(tree: Path) -> None:
+    images = load(f"images:{tree}", classes=5)
+    assert (len(images.train) + len(images.val), len(images.test)) == (12, 4)
+    assert len(images.classes) == 5
+    assert not images.labelled
+    assert set(images.test.labels.tolist()) == {-1}
+
+
+def test_too_few_images_without_labels(tmp_path: Path) -> None:
+    assert error_of(f"images:{tmp_path}", classes=5).startswith(f"{tmp_path} has 0 images\n")
+
+
+def test_random_images_are_always_the_same_and_say_nothing_of_normalization() -> None:
+    one, two = (load("random", classes=3, channels=1) for _ in range(2))
+    assert one.test.images[0].shape == (1, 16, 16)
+    assert one.test.images[5].tobytes() == two.test.images[5].tobytes()
+    assert (one.mean, one.std) == ((0.0,), (1.0,))
 
 
 # --- IDX --------------------------------------------------------------------------------------------------------------

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from edgekd.errors import ExportError
+from edgekd.recipe import Precision
 
 if TYPE_CHECKING:  # names and types must be readable without the second that importing torch takes
     from torch import Tensor, fx, nn
 
-Precision = Literal["int8", "float32"]
+
+@dataclass(frozen=True)
+class Supported:
+    """A precision that a format has: ``computes`` says what its runtime computes in, on a CPU."""
+
+    computes: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A precision that a format has not, or that would be no gain: why, and what to write instead."""
+
+    why: str
+    instead: str
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,14 @@ class Source:
         quantized: Gives the int8 graph with its weights folded to int8 (True) or left in float in front of their
             quantize nodes (False); the result must be the caller's to give away. None where there is only a float model.
         float_ops: Operators that the int8 rules left in float, as ``"name: reason"``.
+        images: Calibration images, (N, C, H, W) float32, for a precision whose ranges come from them.
     """
 
     model: nn.Module
     example: Tensor
     quantized: Callable[[bool], fx.GraphModule] | None = None
     float_ops: tuple[str, ...] = ()
+    images: Tensor | None = None
 
     def int8(self, *, fold_weights: bool) -> fx.GraphModule:
         """Return the int8 graph.
@@ -48,13 +64,14 @@ class Options:
     """How it is exported.
 
     Attributes:
-        precision: ``int8``, or ``float32`` for the comparison.
+        precision: ``int8`` writes the int8 graph; the others write the float model, whose weights are rounded already
+            (``weights.rounded``) where the file holds them in fewer bits.
         io: Type of input and output of an int8 file; only TFLite has ``int8``.
         log: File that takes what the converters print; None discards it.
     """
 
     precision: Precision = "int8"
-    io: Precision = "float32"
+    io: Literal["float32", "int8"] = "float32"
     log: Path | None = None
 
 
@@ -109,10 +126,12 @@ class Exporter(Protocol):
     Attributes:
         suffix: Of the file to load, such as ``.onnx``.
         packages: Distributions whose versions decide the bytes; they go into the stage's cache key.
+        precisions: What it can write, and why not the rest.
     """
 
     suffix: str
     packages: tuple[str, ...]
+    precisions: ClassVar[Mapping[Precision, Supported | Refused]]
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``source`` to ``path`` and read it back enough to describe it.
@@ -128,6 +147,17 @@ class Exporter(Protocol):
 def total_bytes(paths: Iterable[Path]) -> int:
     """Return the size of all files together."""
     return sum(path.stat().st_size for path in paths)
+
+
+def require_precision(options: Options, format_name: str, precisions: Mapping[Precision, Supported | Refused]) -> None:
+    """Reject a precision that the format has not.
+
+    Raises:
+        ExportError: It is refused, with the reason.
+    """
+    found = precisions[options.precision]
+    if isinstance(found, Refused):
+        raise ExportError(f"{format_name} has no {options.precision}: {found.why}", found.instead)
 
 
 def require_float_io(options: Options, format_name: str) -> None:

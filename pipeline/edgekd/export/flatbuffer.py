@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 _FLOATS = {schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.FLOAT64}
+_INTEGERS = {schema.TensorType.INT8, schema.TensorType.INT16}
 _IDENTIFIER = b"TFL3"
 
 
@@ -50,6 +51,19 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers
         return self._written[key]
 
 
+def constants(content: bytes) -> set[str]:
+    """Return the names of the tensors whose values are in a TFLite file."""
+    model = read(content)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    return {_name(tensor) for tensor in tensors if model.buffers[tensor.buffer].data is not None}
+
+
+def signature_input(content: bytes) -> str:
+    """Return the name of the one input in the signature of a TFLite file."""
+    name: bytes = read(content).signatureDefs[0].inputs[0].name
+    return name.decode()
+
+
 def float_tensors(model: Any) -> tuple[str, ...]:
     """Name the float tensors of a model, apart from its inputs and outputs."""
     found = []
@@ -70,17 +84,17 @@ def quantization(tensor: Any) -> tuple[float, int] | None:
 
 
 def set_float_edges(model: Any) -> None:
-    """Give int8 inputs and outputs a quantize or dequantize operator, so that the file takes and gives float32."""
+    """Give int8 and int16 inputs and outputs a quantize or dequantize operator: the file takes and gives float32."""
     graph = model.subgraphs[0]
     for position, index in enumerate(graph.inputs):
-        if graph.tensors[index].type == schema.TensorType.INT8:
+        if graph.tensors[index].type in _INTEGERS:
             outside = _add_float_copy(graph, index)
             operator = _operator(model, schema.BuiltinOperator.QUANTIZE, 1, outside, index)
             graph.operators.insert(0, operator)
             graph.inputs[position] = outside
             _redirect(model, "inputs", index, outside)
     for position, index in enumerate(graph.outputs):
-        if graph.tensors[index].type == schema.TensorType.INT8:
+        if graph.tensors[index].type in _INTEGERS:
             outside = _add_float_copy(graph, index)
             graph.operators.append(_operator(model, schema.BuiltinOperator.DEQUANTIZE, 2, index, outside))
             graph.outputs[position] = outside

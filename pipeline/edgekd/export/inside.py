@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.export import telemetry
+from edgekd.rundir import EXACT_DB
 
 Array = NDArray[np.float32]
 
@@ -63,8 +64,6 @@ def _layouts(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
 
 
 def _db(exact: Array, values: Array) -> float:
-    from edgekd.quantize.sensitivity import EXACT_DB
-
     signal = float(np.square(exact, dtype=np.float64).sum())
     noise = float(np.square(exact.astype(np.float64) - values).sum())
     if noise == 0:

@@ -24,7 +24,7 @@ from edgekd.loading.schema import json_schema
 from edgekd.loading.source import Source, parse
 from edgekd.recipe import Recipe
 
-__all__ = ["Loaded", "json_schema", "load", "lock_text"]
+__all__ = ["Loaded", "json_schema", "load", "load_text", "lock_text"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,21 @@ def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
         ('mobilenet', 1)
     """
     path, text = files.read(source)
-    where = str(source) if path == source else str(path)
+    return load_text(text, path, str(source) if path == source else str(path), overrides)
+
+
+def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Check the text of a recipe as :func:`load` does.
+
+    Args:
+        text: YAML.
+        path: The file it is from, or would be in: paths in it start at its folder, and its stem is the recipe's name.
+        where: What problems call it.
+        overrides: ``KEY=VALUE`` of each ``--set``.
+
+    Raises:
+        RecipeError: It cannot be run as it is; with all its mistakes.
+    """
     parsed = parse(text, where)
     value = _mapping(parsed)
     places = Places(parsed)

@@ -87,7 +87,7 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
 
     data: dict[str, str] = {}
     prefix, _, rest = recipe.data.source.partition(":")
-    if prefix in {"imagefolder", "npz"}:
+    if prefix in {"imagefolder", "images", "npz"}:
         data["source"] = f"{prefix}:{join(rest, 'data', 'source')}"
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")

@@ -24,9 +24,7 @@ from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import fake_quantizer, scale_of
 from edgekd.quantize.quantizer import layer_path, logits_node
-
-EXACT_DB = 120.0
-"""Where float32 ends: what is not told apart any more is given as this."""
+from edgekd.rundir import EXACT_DB
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
+import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._pytree import tree_leaves
 
 from edgekd.errors import QuantizeError
 
@@ -26,8 +33,8 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
         A graph module with parameters of its own, that takes one tensor and returns what ``model`` returns.
 
     Raises:
-        QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, or its graph only holds
-            for one batch size.
+        QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, its graph only holds for
+            one batch size, or the model gives other values for one image than for several.
     """
     if example.ndim != 4:
         raise QuantizeError(
@@ -37,7 +44,7 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
     # With N = 1 torch.export takes the batch for a constant.
     batch = torch.cat([example, example]) if example.shape[0] == 1 else example
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_dumps():
             # Raised by torch inside its own export and copy code.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
             own = copy.deepcopy(model).eval()
@@ -45,11 +52,70 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
             # This also makes the graph functional: in-place activations are gone afterwards, aliases included.
             graph_module: fx.GraphModule = program.run_decompositions(dict(decompositions)).module(check_guards=False)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise QuantizeError(
-            f"{type(model).__name__} cannot be traced with a free batch size: {_first_line(error)}",
-            "remove control flow that depends on values or on the batch size from its forward()",
-        ) from error
+        raise _in_words(error) from error
+    _check_one_image(own, graph_module, batch[:1])
     return graph_module
+
+
+def _in_words(error: Exception) -> QuantizeError:
+    """Say why ``torch.export`` gave up, and at which line of the model's own code."""
+    text, where = str(error), _place(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return QuantizeError(
+            f"the network cannot be traced: its forward() decides by the values of a tensor{where}",
+            "a file has one path for all images: compute both and choose with torch.where, or decide outside of forward()",
+        )
+    if "Constraints violated" in text:
+        return QuantizeError(
+            f"the network cannot be traced: its graph holds for one batch size alone{where}",
+            "write x.flatten(1) or x.reshape(x.shape[0], ...); not len(x), int(x.shape[0]) or a number for the batch",
+        )
+    return QuantizeError(
+        f"the network cannot be traced: {_first_line(error)}{where}",
+        "write its forward() with operations of torch alone, on tensors, without a fixed batch size",
+    )
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code it was raised: the last frame that is neither a library's nor edgekd's."""
+    own = Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_absolute() and "site-packages" not in path.parts and not path.is_relative_to(own):
+            return f" in {path.name}, line {frame.lineno}: {frame.line}"
+    return ""
+
+
+def _check_one_image(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """A file takes one image; the graph was traced with several, and has kept the path that these took.
+
+    Raises:
+        QuantizeError: The model has another path for one.
+    """
+    with torch.no_grad():
+        try:
+            pairs = zip(tree_leaves(model(image)), tree_leaves(graph_module(image)), strict=True)
+            same = all(torch.allclose(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()), equal_nan=True) for a, b in pairs)
+        except Exception:  # shapes that one image does not go through
+            same = False
+    if not same:
+        raise QuantizeError(
+            "the network gives other values for one image than for several",
+            "a file takes one image: remove what forward() does for one alone, such as if x.shape[0] == 1",
+        )
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep torch from printing the graph when it gives up; the error says what matters."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

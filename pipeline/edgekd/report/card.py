@@ -120,13 +120,15 @@ def _training(result: RunResult) -> list[str]:
         if curve.val_top1:
             label = facts.label_of(result, curve.model)
             lines.append(f"{label}: {epochs}, epoch {curve.best_epoch + 1} kept, the best by validation")
+    student = "distilled student" if distill else "trained student that was given"
     if quantize.get("method") == "ptq":
         count, observer = quantize.get("calibration_images"), quantize.get("observer")
         images = f"{count} training images at most" if isinstance(count, int) else "training images"
-        lines.append(f"int8: {facts.quantization(result)} of the distilled student, calibrated on {images} ({observer})")
+        lines.append(f"int8: {facts.quantization(result)} of the {student}, calibrated on {images} ({observer})")
     elif quantize:
-        losses = "the float student as its teacher" if quantize.get("self_distill") else "the same losses"
-        lines.append(f"int8: {facts.quantization(result)} with {losses}, from the distilled student")
+        losses = "the same losses" if distill else "hard labels"
+        losses = "the float student as its teacher" if quantize.get("self_distill") else losses
+        lines.append(f"int8: {facts.quantization(result)} with {losses}, from the {student}")
     if result.recipe.get("seed") is not None:
         lines.append(f"Seed: {result.recipe['seed']}")
     return ["\n".join(f"- {escape(one_line(line))}" for line in lines)] if lines else []

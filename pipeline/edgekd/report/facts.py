@@ -15,6 +15,7 @@ NETWORKS = {
     "teacher": "Teacher",
     "student_alone": "Student alone",
     "distilled": "Distilled student",
+    "student": "Student",
     "qat": "QAT int8 (torch)",
     "ptq": "PTQ int8 (torch)",
 }
@@ -31,7 +32,7 @@ class GateWords:
 
 
 GATES = {
-    "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the distilled student"),
+    "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
     "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
@@ -96,7 +97,7 @@ def worst(result: RunResult, model: str) -> Worst | None:
 
 def is_int8(model: ModelRecord) -> bool:
     """Whether a model's weights are int8."""
-    return model.precision.startswith("int8")
+    return model.precision.partition(" ")[0] == "int8"
 
 
 def label(model: ModelRecord) -> str:
@@ -105,8 +106,9 @@ def label(model: ModelRecord) -> str:
         return NETWORKS[model.name]
     if model.role != "artifact":
         return one_line(model.name)
-    usual = model.name in {model.format, f"{model.format}_float"}
-    kind = f"{FORMATS.get(model.format, model.format)} {model.precision.partition(' ')[0]}"
+    precision = model.precision.partition(" ")[0]
+    usual = model.name in {f"{model.format}{suffix}" for suffix in ("", "_float", f"_{precision.replace('-', '_')}")}
+    kind = f"{FORMATS.get(model.format, model.format)} {precision}"
     return one_line(kind if usual else f"{kind} ({model.name})")
 
 
@@ -170,11 +172,14 @@ def headline(result: RunResult) -> ModelRecord | None:
 def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that do not exist: (label, reason). Their rows stay in the tables."""
     exports = result.recipe.get("export") or ()
-    formats = [item.get("format", "") if isinstance(item, Mapping) else str(item) for item in exports]
-    present = {model.format for model in artifacts(result) if is_int8(model) or not result.recipe.get("quantize")}
-    precision = "int8" if result.recipe.get("quantize") else "float32"
+    usual = "int8" if result.recipe.get("quantize") else "float32"
+    items = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
+    wanted = [(item.get("format", ""), item.get("precision") or usual) for item in items]
+    present = {(model.format, model.precision.partition(" ")[0]) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form)) for form in formats if form not in present
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form))
+        for form, precision in wanted
+        if (form, precision) not in present
     )
 
 
@@ -192,6 +197,22 @@ def quantization(result: RunResult) -> str:
         return ""
     is_ptq = section_of(result, "quantize").get("method") == "ptq"
     return "post-training quantization" if is_ptq else "quantization-aware training"
+
+
+def profiled(result: RunResult) -> bool:
+    """Whether the recipe asks for figures of a device."""
+    return bool(result.profiles) or bool(section_of(result, "profile"))
+
+
+def labelled(result: RunResult) -> bool:
+    """Whether the images have labels, so that accuracy means something."""
+    return section_of(result, "data").get("classes") is None
+
+
+def trained(result: RunResult) -> bool:
+    """Whether the recipe trains anything."""
+    int8 = section_of(result, "quantize").get("method") == "qat"
+    return int8 or bool(section_of(result, "distill")) or bool(section_of(result, "teacher").get("train"))
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

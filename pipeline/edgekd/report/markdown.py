@@ -88,7 +88,8 @@ def _head(page: Page) -> list[str]:
         flag = f" (△ {number.flag})" if number.flag else ""
         value = f"{number.value} {number.unit}".strip()
         rows.append(f"| {number.label} | {value} | {escape(number.delta) or '—'}{flag} | {escape(number.detail)} |")
-    return [*parts, "## Four numbers", escape(page.subject), "\n".join(rows)]
+    title = "Four numbers" if len(page.numbers) == 4 else "In numbers"
+    return [*parts, f"## {title}", escape(page.subject), "\n".join(rows)]
 
 
 def _section(section: Section) -> list[str]:

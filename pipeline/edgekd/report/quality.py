@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 from edgekd.report import facts
 from edgekd.report.charts import SHAPES, Budget, Point, Step, accuracy_steps, pareto
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
@@ -23,7 +25,7 @@ def models(result: RunResult) -> Section:
     columns = (
         Column("Model"),
         Column("Top-1, test", "%", "number"),
-        Column("Against distilled", "points", "number"),
+        Column("Against distilled" if result.model("distilled") else "Against float", "points", "number"),
         Column(f"p50{where}", "ms", "number"),
         Column(f"p90{where}", "ms", "number"),
         Column("Peak memory", "MiB", "number"),
@@ -35,16 +37,16 @@ def models(result: RunResult) -> Section:
     rows = [_model_row(result, model, device) for model in result.models]
     for name, reason in facts.not_written(result):
         rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * 8, Cell("failed", "bad", mark=True)))
+    asked = [True, *[facts.labelled(result)] * 2, *[facts.profiled(result)] * 3, *[True] * 4]
     note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
-    table = Table("From teacher to artifact", columns, tuple(rows), note)
-    return Section(
-        "models", "From teacher to artifact", (table,) if rows else (), missing="" if rows else "No model was made."
-    )
+    title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
+    table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
+    return Section("models", title, (table,) if rows else (), missing="" if rows else "No model was made.")
 
 
 def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tuple[Cell, ...]:
     is_file = model.role == "artifact"
-    top1, reference = model.top1(), result.model("distilled")
+    top1, reference = model.top1(), result.student()
     base = reference.top1() if reference else None
     delta = points(top1 - base) if top1 is not None and base is not None else None
     profile = facts.profile_of(result, model.name, device)
@@ -99,8 +101,8 @@ def tradeoff(result: RunResult) -> Section:
 
 
 def _budgets(result: RunResult, device: str | None) -> list[Budget]:
-    distilled = result.model("distilled")
-    base = distilled.top1() if distilled else None
+    student = result.student()
+    base = student.top1() if student else None
     lines: dict[tuple[str, float], Budget] = {}
     for gate in result.gates:
         limit = facts.limit_of(gate)
@@ -121,8 +123,8 @@ def _budgets(result: RunResult, device: str | None) -> list[Budget]:
 _BEFORE = {
     "student_alone": ("teacher",),
     "distilled": ("student_alone", "teacher"),
-    "qat": ("distilled",),
-    "ptq": ("distilled",),
+    "qat": ("distilled", "student"),
+    "ptq": ("distilled", "student"),
 }
 
 
@@ -135,7 +137,8 @@ def accuracy(result: RunResult) -> Section:
             continue
         before = _BEFORE.get(model.name, ())
         if model.role == "artifact":
-            before = ("qat", "ptq", "distilled", "student_alone") if facts.is_int8(model) else ("distilled", "student_alone")
+            floats = ("distilled", "student", "student_alone")
+            before = ("qat", "ptq", *floats) if facts.is_int8(model) else floats
         known = [(name, value) for name in before if (value := _top1(result, name)) is not None]
         name, reference = known[0] if known else ("", None)
         steps.append(
@@ -169,9 +172,11 @@ def _story(result: RunResult) -> str:
     if alone is not None and distilled is not None:
         verb = "changed" if distilled == alone else "gained" if distilled > alone else "lost"
         told.append(f"distillation {verb} {points(abs(distilled - alone)).lstrip('+')} points")
-    if distilled is not None and int8 is not None:
-        verb = "changed" if int8 == distilled else "gained" if int8 > distilled else "cost"
-        told.append(f"{how} {verb} {points(abs(int8 - distilled)).lstrip('+')}")
+    student = result.student()
+    base = student.top1() if student else None
+    if base is not None and int8 is not None:
+        verb = "changed" if int8 == base else "gained" if int8 > base else "cost"
+        told.append(f"{how} {verb} {points(abs(int8 - base)).lstrip('+')}")
     files = [top1 for model in facts.artifacts(result) if facts.is_int8(model) and (top1 := model.top1()) is not None]
     if files and int8 is not None:
         told.append(

@@ -25,7 +25,7 @@ def build(result: RunResult) -> Page:
         (Bullets(tuple(one_line(text) for text in result.findings)),) if found else (),
         "" if found else "Nothing stood out that needs explaining.",
     )
-    sections = (
+    possible = (
         quality.models(result),
         quality.tradeoff(result),
         quality.accuracy(result),
@@ -37,6 +37,7 @@ def build(result: RunResult) -> Page:
         evidence.files(result),
         evidence.provenance(result),
     )
+    sections = tuple(section for section in possible if _asked_for(result, section))
     return Page(
         name=one_line(result.name),
         story=story(result),
@@ -48,13 +49,25 @@ def build(result: RunResult) -> Page:
     )
 
 
+def _asked_for(result: RunResult, section: Section) -> bool:
+    """Whether a section without data is worth a line: what the recipe does not ask for is not missing."""
+    wanted = {
+        "pareto": facts.profiled(result) and facts.labelled(result),
+        "device": facts.profiled(result),
+        "accuracy": facts.labelled(result),
+        "training": facts.trained(result),
+    }
+    return not section.missing or wanted.get(section.id, True)
+
+
 def story(result: RunResult) -> str:
     """What was made from what, in a sentence."""
     teacher, student, data = (facts.section_of(result, name) for name in ("teacher", "student", "data"))
     source = one_line(str(data.get("source", result.data.source)))
     if not student:
         return f"{_network(teacher)} trained on {source}."
-    how = f"distilled from {_network(teacher)}" if teacher else "trained with hard labels alone"
+    trained = "trained with hard labels alone" if facts.section_of(result, "distill") else "as given, measured"
+    how = f"distilled from {_network(teacher)}" if teacher else trained
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."
@@ -166,7 +179,9 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     base = None if base and model and base.name == model.name else base
     own = facts.profile_of(result, model.name, where) if model else None
     other = facts.profile_of(result, base.name, where) if base else None
-    return _accuracy(model, base), _latency(own, other), _memory(own, other), _size(model, base)
+    accuracy = (_accuracy(model, base),) if facts.labelled(result) else ()
+    on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
+    return *accuracy, *on_device, _size(model, base)
 
 
 def _missing(label: str, why: str) -> Number:

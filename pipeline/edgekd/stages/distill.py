@@ -17,11 +17,10 @@ PACKAGES = training.PACKAGES
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Student, budget with its losses, seed."""
-    assert recipe.distill is not None
+    """Student, budget with its losses where there is one, seed."""
     return {
         **training.model_config(recipe, "student"),
-        "distill": recipe.distill.model_dump(mode="json"),
+        "distill": recipe.distill.model_dump(mode="json") if recipe.distill else None,
         "seed": recipe.seed,
     }
 

@@ -36,11 +36,15 @@ def run(context: Context) -> None:
     from edgekd import data, models
     from edgekd.export import runtimes
     from edgekd.export.capture import captured
+    from edgekd.export.weights import BITS
 
     images = data.load(context.recipe.data)
     x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
                         images.channels)  # fmt: skip
-    labels = images.test.labels
+
+    def measured(of: Array) -> list[Any]:
+        return [to_json(measure(of, images.test.labels))] if images.labelled else []
+
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
@@ -50,15 +54,15 @@ def run(context: Context) -> None:
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
             logits[name] = _torch_logits(network, x)
-            found[name] = {"metrics": [to_json(measure(logits[name], labels))]}
-            if name != int8:  # the distilled student's, in integers
+            found[name] = {"metrics": measured(logits[name])}
+            if name != int8:  # the float student's, in integers
                 size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
                 found[name] |= size
             task.advance(len(x), name)
         for stage in artifacts:
             name = stage.removeprefix("export.")
             exported = context.read(stage, "exported.json")
-            format, is_float = export.split(stage)
+            format, precision = export.split(stage)
             path = context.inputs[stage] / exported["paths"][0]
             with captured(context.log, f"loading {path.name}"):  # TensorFlow Lite greets
                 session = runtimes.load(path, format)
@@ -67,13 +71,20 @@ def run(context: Context) -> None:
                 rows.append(session.run(image[None]))
                 task.advance(1, name)
             logits[name] = np.concatenate(rows)
-            reference = "distilled" if is_float else int8
+            reference = int8 if precision == "int8" else training.float_name(context.recipe)
+            if precision in BITS:  # its weights are rounded, and so are the reference's
+                reference = f"{reference}, {BITS[precision]}-bit weights"
+                if reference not in logits:
+                    network = export.source(context, len(images.classes), precision).model
+                    logits[reference] = _torch_logits(network, x)
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-            found[name] = {"metrics": [to_json(measure(logits[name], labels))], "parity": to_json(parity)}
+            found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     context.write("metrics.json", found)
     if int8:
-        context.write("inside.json", _inside(context, images, [name for name in artifacts if not export.split(name)[1]]))
+        context.write(
+            "inside.json", _inside(context, images, [name for name in artifacts if export.split(name)[1] == "int8"])
+        )
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -114,12 +125,12 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
     networks: dict[str, nn.Module] = {}
     if "teacher" in context.inputs:
         networks["teacher"] = training.teacher(recipe, classes, context.inputs["teacher"])
-    for stage, name in (("student_alone", "student_alone"), ("distill", "distilled")):
+    for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"
             networks[name] = training.student(recipe, classes, weights).eval()
     if recipe.quantize:
-        networks[recipe.quantize.method] = export.source(context, classes, float_only=False).int8(fold_weights=True)
+        networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks
 
 

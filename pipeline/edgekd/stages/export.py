@@ -1,10 +1,11 @@
-"""export.FORMAT and export.FORMAT_float: one file for one runtime, from the one trained graph."""
+"""export.FORMAT, export.FORMAT_float and export.FORMAT_PRECISION: one file for one runtime, from the one trained student."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from edgekd.recipe import Export, Recipe
+from edgekd.recipe import Export, Precision, Recipe
 from edgekd.registry import exporters
 from edgekd.rundir import to_json
 from edgekd.stages import quantize, sensitivity, training
@@ -20,26 +21,47 @@ ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
 VERSION = 4
 PACKAGES = ("torch", "torchvision")
+CALIBRATION = 128  # images that the ranges of int16 activations are from
 
 
-def split(name: str) -> tuple[str, bool]:
-    """``export.onnx_float`` → (``onnx``, True)."""
+def stage_name(format: str, precision: Precision) -> str:
+    """``onnx``, ``int8-weights`` → ``export.onnx_int8_weights``; int8 is ``export.onnx``, float32 ``export.onnx_float``."""
+    return f"export.{format}{_suffix(precision)}"
+
+
+def split(name: str) -> tuple[str, Precision]:
+    """``export.onnx_float`` → (``onnx``, ``float32``)."""
     artifact = name.removeprefix("export.")
-    return artifact.removesuffix("_float"), artifact.endswith("_float")
+    for precision in get_args(Precision):
+        suffix = _suffix(precision)
+        if suffix and artifact.endswith(suffix):
+            return artifact.removesuffix(suffix), precision
+    return artifact, "int8"
+
+
+def _suffix(precision: Precision) -> str:
+    return {"int8": "", "float32": "_float"}.get(precision, f"_{precision.replace('-', '_')}")
+
+
+def precision_of(export: Export, recipe: Recipe) -> Precision:
+    """The precision of an artifact: what it says, or int8 where the recipe quantizes, else float32."""
+    return export.precision or ("int8" if recipe.quantize else "float32")
 
 
 def packages(name: str) -> tuple[str, ...]:
     """The exporter's packages, and torchao where the file is int8."""
-    format, is_float = split(name)
+    format, precision = split(name)
     exporter = cast("type[Exporter]", exporters.get(format))()
-    return (*PACKAGES, *exporter.packages, *(() if is_float else ("torchao",)))
+    return (*PACKAGES, *exporter.packages, *(("torchao",) if precision == "int8" else ()))
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """The student's architecture (its weights come by the inputs), the format and its input and output type."""
-    format, is_float = split(name)
+    format, precision = split(name)
     value: dict[str, Any] = training.model_config(recipe, "student") | {"format": format}
-    if not is_float:
+    if precision not in ("int8", "float32"):
+        value["precision"] = precision
+    if precision == "int8":
         value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
     return value
 
@@ -49,48 +71,50 @@ def run(context: Context) -> None:
     from edgekd import data
     from edgekd.export.exporter import Options
 
-    format, is_float = split(context.name)
+    format, precision = split(context.name)
     recipe = context.recipe
     exporter = cast("type[Exporter]", exporters.get(format))()
-    classes = len(data.load(recipe.data).classes)
+    images = data.load(recipe.data)
     training.seed(recipe.seed, context.threads)
     artifact = context.name.removeprefix("export.")
     options = Options(
-        precision="float32" if is_float else "int8",
-        io="float32" if is_float else _options(recipe, format).io,
-        log=context.log,
+        precision=precision, io=_options(recipe, format).io if precision == "int8" else "float32", log=context.log
     )
 
     def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
-        model = source(context, classes, float_only=is_float, all_int8=all_int8)
+        model = source(context, len(images.classes), precision, all_int8=all_int8)
+        if precision == "int16x8":
+            model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
         exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
         value: dict[str, Any] = to_json(exported)
         return value | {"paths": [path.name for path in exported.paths]}
 
     value = write(artifact)
-    if not is_float and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
+    if precision == "int8" and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
         value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
     context.write("exported.json", value)
 
 
-def source(context: Context, classes: int, *, float_only: bool, all_int8: bool = False) -> Source:
-    """The trained student as an exporter's input; the int8 graph is rebuilt from the quantize stage's state.
+def source(context: Context, classes: int, precision: Precision, *, all_int8: bool = False) -> Source:
+    """The trained student as an exporter's input, with the weights that a file of ``precision`` holds.
 
     Args:
-        context: A stage's, with the distill and quantize stages among its inputs.
+        context: A stage's, with those that trained and quantized the student among its inputs.
         classes: Of the data.
-        float_only: Without an int8 graph.
+        precision: Of the file; the int8 graph is rebuilt from the quantize stage's state.
         all_int8: As it was before layers were given back to float.
     """
     from edgekd import models
     from edgekd.export.exporter import Source
+    from edgekd.export.weights import rounded
     from edgekd.quantize import qat
     from edgekd.quantize.fold import fold
 
     example = models.example(context.recipe.data)
-    if float_only:
-        weights = context.inputs["distill"] / "weights.safetensors"
-        return Source(fold(training.student(context.recipe, classes, weights), example), example)
+    if precision != "int8":
+        weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
+        student = training.student(context.recipe, classes, weights)
+        return Source(rounded(fold(student, example), precision), example)
     prepared, student = quantized(context, classes, all_int8=all_int8)
 
     def int8(fold_weights: bool) -> fx.GraphModule:
@@ -104,7 +128,7 @@ def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tupl
     from edgekd import models
     from edgekd.quantize import qat
 
-    weights = context.inputs["distill"] / "weights.safetensors"
+    weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
     graph = context.read("quantize", "graph.json")
     taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
     prepared, student = quantize.prepare(context.recipe, classes, weights, taps, keep_float)
@@ -114,4 +138,4 @@ def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tupl
 
 
 def _options(recipe: Recipe, format: str) -> Export:
-    return next(export for export in recipe.export if export.format == format)
+    return next(export for export in recipe.export if export.format == format and precision_of(export, recipe) == "int8")

@@ -23,7 +23,7 @@ from edgekd.rundir import (
     TensorSpec,
     from_json,
 )
-from edgekd.stages import distill, export, quantize
+from edgekd.stages import distill, export, quantize, training
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -82,7 +82,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
         whole = _samples(context, images)
         for model in models:
             if model.role == "artifact" and model.path is not None:
-                text = snippet(model, record, whole)
+                text = snippet(model, record, whole=whole, labelled=images.labelled)
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
@@ -92,9 +92,10 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
 
 def rewrites(context: Context) -> tuple[str, ...]:
     """What was changed in the student before distillation, and what int8 is still slow at."""
-    if "distill" not in context.inputs:
+    trained = training.trained(context.recipe)
+    if trained not in context.inputs:
         return ()
-    value = context.read("distill", "rewrite.json")
+    value = context.read(trained, "rewrite.json")
     sentences = []
     if value["changes"]:
         sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(value['changes'])}.")
@@ -110,19 +111,20 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     rows = (
         ("teacher", "teacher", "teacher", "teacher"),
         ("student_alone", "baseline", "student_alone", "student"),
-        ("distilled", "student", "distill", "student"),
+        (training.float_name(recipe), "student", training.trained(recipe), "student"),
         (int8, "student", "quantize", "student"),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
     if int8:  # a repair comes after the curve
-        validation[int8] = context.read("quantize", "graph.json")["val_top1"]
+        top1 = context.read("quantize", "graph.json")["val_top1"]
+        validation |= {} if top1 is None else {int8: top1}
     models = []
     for name, role, stage, part in rows:
         if name not in found:
             continue
         value = found[name]
         path, sha256, size = None, None, None
-        given = name == "teacher" and recipe.teacher is not None and recipe.teacher.train is None
+        given = stage == "student" or (name == "teacher" and recipe.teacher is not None and recipe.teacher.train is None)
         if name != int8 and not given:
             path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
@@ -133,7 +135,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
         elif name == "teacher" and recipe.teacher and recipe.teacher.train:
             precision = recipe.teacher.train.save_dtype
-        size_of = found["distilled"] if name == int8 else value
+        size_of = found[training.float_name(recipe)] if name == int8 else value
         models.append(
             ModelRecord(
                 name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
@@ -199,21 +201,23 @@ def _val_count(context: Context) -> int:
 def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
     models = []
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
+    student = training.float_name(context.recipe)
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
         exported = context.read(stage, "exported.json")
-        is_float = export.split(stage)[1]
+        precision = export.split(stage)[1]
+        is_int8 = precision == "int8"
         copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
-        precision = "float32" if is_float else f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)"
+        told = f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if is_int8 else precision
         models.append(
             ModelRecord(
-                name=name, role="artifact", format=exported["format"], precision=precision,
-                source="distilled" if is_float else int8, path=copies[0][0], sha256=copies[0][1],
-                bytes=exported["bytes"], params=found["distilled"]["params"], macs=found["distilled"]["macs"],
+                name=name, role="artifact", format=exported["format"], precision=told,
+                source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
+                bytes=exported["bytes"], params=found[student]["params"], macs=found[student]["macs"],
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
                 float_ops=tuple(exported.get("float_ops", ())),
-                float_tensors=None if is_float else tuple(exported.get("float_tensors", ())),
+                float_tensors=tuple(exported.get("float_tensors", ())) if is_int8 else None,
                 inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),
                 outputs=tuple(from_json(TensorSpec, value) for value in exported["outputs"]),
             )
@@ -249,7 +253,7 @@ def _samples(context: Context, images: DataSet) -> bool:
         context.out / "samples.npz",
         allow_pickle=False,
         images=np.stack([test.images[i] for i in range(count)]),
-        labels=test.labels[:count],
+        **({"labels": test.labels[:count]} if images.labelled else {}),
         **logits,
     )
     return whole

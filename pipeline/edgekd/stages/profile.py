@@ -60,7 +60,7 @@ def _record(session: Session, exported: dict[str, Any], target: device.Device) -
             name=name,
             role="artifact",
             format=value["format"],
-            precision="float32" if export.split(name)[1] else "int8",
+            precision=export.split(name)[1],
             float_ops=tuple(value.get("float_ops", ())),
         )
         for name, value in exported.items()

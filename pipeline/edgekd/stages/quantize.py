@@ -42,20 +42,19 @@ def weight_bits(recipe: Recipe) -> Literal[7, 8]:
 
 def run(context: Context) -> None:
     """Write the state of the int8 graph and the taps it was made with; of training, the curve as well."""
-    assert context.recipe.distill is not None
     if isinstance(context.recipe.quantize, Ptq):
         _calibrate(context, context.recipe.quantize)
         return
-    training.launch(context, context.recipe.distill, _train)
+    training.launch(context, context.recipe.distill or budget(context.recipe), _train)
 
 
 def budget(recipe: Recipe) -> Train:
-    """Distillation's budget with quantization's epochs and learning rate.
+    """Distillation's budget (the default one where the student is given) with quantization's epochs and learning rate.
 
     No warm-up, for the student is trained; float32, for the steps of int8 are finer than those of bf16.
     """
     assert isinstance(recipe.quantize, Qat)
-    assert recipe.distill is not None
+    base = recipe.distill or Train(epochs=recipe.quantize.epochs)
     changes = {
         "epochs": recipe.quantize.epochs,
         "lr": recipe.quantize.lr,
@@ -63,7 +62,7 @@ def budget(recipe: Recipe) -> Train:
         "ema": None,
         "precision": "32-true",
     }
-    return recipe.distill.model_copy(update=changes)
+    return base.model_copy(update=changes)
 
 
 def prepare(
@@ -97,16 +96,16 @@ def _train(fabric: Any, context: Context) -> None:
 
     recipe, settings = context.recipe, context.recipe.quantize
     assert isinstance(settings, Qat)
-    assert recipe.distill is not None
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
-    weights = context.inputs["distill"] / "weights.safetensors"
+    weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if "teacher" in context.inputs else None
     if settings.self_distill:
         teacher = training.student(recipe, classes, weights).eval()
-    chosen = (losses.get("kd")(),) if settings.self_distill else recipe.distill.losses
+    own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
+    chosen = (losses.get("kd")(),) if settings.self_distill else own
     terms = Terms(chosen, training.student(recipe, classes), teacher, models.example(recipe.data))
-    if not settings.self_distill:
+    if recipe.distill and not settings.self_distill:
         terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
     again = partial(prepare, recipe, classes, weights, terms.student_paths)
     prepared, _ = again(named(recipe))
@@ -160,7 +159,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     recipe, say = context.recipe, context.progress.say
     training.seed(recipe.seed, context.threads)
     images = data.load(recipe.data, context.progress)
-    weights = context.inputs["distill"] / "weights.safetensors"
+    weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     again = partial(prepare, recipe, len(images.classes), weights, ())
     prepared, student = again(named(recipe))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -168,10 +167,13 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     chosen = calibration_images(images, settings.calibration_images).to(device)
     done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
     normalize = Normalize(images).to(device)
-    top1 = [accuracy(network, images.val, normalize, device) for network in (student.to(device), module)]
+    top1: list[float | None] = [None, None]
+    if images.labelled:
+        top1 = [accuracy(network, images.val, normalize, device) for network in (student.to(device), module)]
     for line in _told(done, settings):
         say(f"  {line}")
-    say(f"  validation: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
+    if top1[0] is not None and top1[1] is not None:
+        say(f"  validation: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
 
     def requantize(names: Collection[str]) -> Prepared:
         made, _ = again(names)

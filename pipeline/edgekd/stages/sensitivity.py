@@ -31,7 +31,7 @@ ALL_INT8 = "all_int8.safetensors"
 
 def conclude(
     context: Context, images: DataSet, student: nn.Module, quantized: Prepared, requantize: Quantize,
-    taps: tuple[str, ...], val_top1: float,
+    taps: tuple[str, ...], val_top1: float | None,
 ) -> None:  # fmt: skip
     """Write ``weights.safetensors`` and ``graph.json``: the state, repaired where the recipe asks, and what it is made of.
 
@@ -42,7 +42,7 @@ def conclude(
         quantized: Its quantized graph.
         requantize: Makes the same graph with some layers in float.
         taps: The graph's features.
-        val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1.
+        val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
     """
     from edgekd.quantize import qat
 

@@ -10,7 +10,7 @@ _HEAD = """\
 # {title}. Run it beside the bundle's files:
 #   pip install {package} numpy
 #   python load_{name}.py
-# It prints the top-1 accuracy on {what}: {expected}.
+# It prints {figure} on {what}: {expected}.
 import numpy as np
 {imports}
 
@@ -22,7 +22,7 @@ x = np.ascontiguousarray(np.broadcast_to(x, (len(x), {channels}, *x.shape[2:])))
 
 _TAIL = """
 logits = np.concatenate([run(image[None]) for image in x])
-print(f"top-1 {np.mean(logits.argmax(axis=1) == samples['labels']):.4f}")
+print(f"top-1 {{np.mean(logits.argmax(axis=1) == {expected_classes}):.4f}}")
 """
 
 _ONNX = """
@@ -63,15 +63,20 @@ _RUNTIMES = {
 }
 
 
-def snippet(model: ModelRecord, data: DataRecord, whole: bool) -> str:
-    """Return the Python text that loads an artifact and prints its accuracy on the bundle's samples."""
+def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str:
+    """Return the Python text that loads an artifact and prints its accuracy on the bundle's samples.
+
+    Where they have no labels, it prints the share of them with the same top-1 as in this run.
+    """
     title, package, imports, body = _RUNTIMES[model.format]
     top1 = model.top1()
     assert model.path is not None
     what = f"the {data.test} test images" if whole else "the bundle's first test images"
+    expected = f"{top1:.4f}" if whole and top1 is not None else "close to the reported one"
     head = _HEAD.format(
         title=f"{model.name} ({model.precision}) in {title}", package=package, name=model.name, what=what,
-        expected=f"{top1:.4f}" if whole and top1 is not None else "close to the reported one",
+        figure="the top-1 accuracy" if labelled else "how often the greatest logit is the one it was when this was written",
+        expected=expected if labelled else "1.0000",
         imports=imports, mean=list(data.mean), std=list(data.std), channels=data.channels,
     )  # fmt: skip
     to_input, from_output = (
@@ -84,4 +89,10 @@ def snippet(model: ModelRecord, data: DataRecord, whole: bool) -> str:
     if model.outputs and model.outputs[0].dtype == "int8":
         scale, zero = model.outputs[0].scale, model.outputs[0].zero_point
         from_output = f"({from_output}.astype(np.float32) - {zero}) * np.float32({scale})"
-    return head + body.format(file=PurePath(model.path).name, to_input=to_input, from_output=from_output) + _TAIL
+    return (
+        head
+        + body.format(file=PurePath(model.path).name, to_input=to_input, from_output=from_output)
+        + _TAIL.format(
+            expected_classes="samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
+        )
+    )

@@ -103,7 +103,7 @@ def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
 
 
 def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
-    """The student, rewritten as the recipe says, with the weights of a finished stage or those it starts from."""
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given."""
     return rewritten(recipe, num_classes, weights).model
 
 
@@ -120,7 +120,8 @@ def rewritten(
     assert recipe.student is not None
     model = build(recipe.student.model, recipe.student.args, num_classes, recipe.data)
     if weights is None and recipe.student.weights:
-        left_out = load_weights(model, weights_path(recipe.student.weights), other_head=True)
+        # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
+        left_out = load_weights(model, weights_path(recipe.student.weights), other_head=recipe.distill is not None)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     result = rewrite(model, recipe.student.rewrite, example(recipe.data))
@@ -130,6 +131,16 @@ def rewritten(
     if weights is not None:
         load_weights(result.model, weights)
     return result
+
+
+def trained(recipe: Recipe) -> str:
+    """The stage that the float student is from: ``distill``, or ``student`` where its weights are given."""
+    return "distill" if recipe.distill else "student"
+
+
+def float_name(recipe: Recipe) -> str:
+    """What the float student is called among the run's models: ``distilled``, or ``student`` where it is given."""
+    return "distilled" if recipe.distill else "student"
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:

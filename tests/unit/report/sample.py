@@ -385,7 +385,12 @@ def empty() -> RunResult:
     """A recipe that only trains a teacher, before anything was measured."""
     return replace(
         good(),
-        recipe={"edgekd": 1, "teacher": {"model": "torchvision:resnet18"}, "data": {"source": "fashion-mnist"}},
+        recipe={
+            "edgekd": 1,
+            "teacher": {"model": "torchvision:resnet18", "train": {"epochs": 1}},
+            "data": {"source": "fashion-mnist"},
+            "profile": {"devices": ["host"]},
+        },
         stages=(),
         models=(),
         curves=(),

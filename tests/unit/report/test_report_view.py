@@ -103,6 +103,18 @@ def test_every_section_without_data_is_listed() -> None:
     assert all(any(item.startswith(title) for item in listed) for title in silent)
 
 
+def test_what_the_recipe_does_not_ask_for_is_not_missing() -> None:
+    """A trained student exported alone, on images without labels, is not profiled, evaluated or trained."""
+    result = sample.empty()
+    recipe = {"edgekd": 1, "data": {"source": "random", "classes": 3}, "student": {"model": "net.py:Net", "weights": "w.pt"}}
+    model = ModelRecord("onnx_float", "artifact", "onnx", "float32", path="artifacts/a.onnx", bytes=2**20)
+    page = view.build(replace(result, recipe=recipe, models=(model,)))
+    assert not {"pareto", "accuracy", "device", "training"} & {section.id for section in page.sections}
+    assert [number.label for number in page.numbers] == ["Size"]
+    assert [head.label for head in table(page, "models").columns] == ["Model", "Size", "Parameters", "MACs", "Gates"]
+    assert page.story == "net.py:Net as given, measured on random."
+
+
 def test_artifacts_that_were_not_written_keep_their_rows() -> None:
     page = view.build(sample.bad())
     models = table(page, "models")

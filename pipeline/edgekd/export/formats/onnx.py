@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.export.capture import captured
 from edgekd.export.exporter import (
     Exported,
     Options,
+    Refused,
     Source,
+    Supported,
     TensorInfo,
     output_step,
     require_float_io,
+    require_precision,
     total_bytes,
 )
+from edgekd.recipe import Precision
 from edgekd.registry import exporters
 
 if TYPE_CHECKING:
@@ -31,9 +36,25 @@ class OnnxExporter:
 
     suffix = ".onnx"
     packages = ("torch", "onnx", "onnxscript", "onnx-ir")
+    precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
+        "int8": Supported("int8, with uint8 activations"),
+        "float32": Supported("float32"),
+        "float16": Supported("float32; weights become float32 when the file is loaded"),
+        "int8-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "int4-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "dynamic": Refused(
+            "ONNX Runtime's dynamically quantized convolutions are slower than float",
+            "use int8 with quantize: {method: ptq}, int8-weights, or dynamic in tflite",
+        ),
+        "int16x8": Refused(
+            "ONNX Runtime has no kernels for 16-bit activations and would compute in float32",
+            "use float16 or int8-weights, or int16x8 in tflite",
+        ),
+    }
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``path``; see ``Exporter``."""
+        require_precision(options, "onnx", self.precisions)
         require_float_io(options, "onnx")
         with captured(options.log, f"writing {path.name}"):
             model, scale = build(source, options)
@@ -47,7 +68,8 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
     import onnx
     import torch
 
-    from edgekd.export import qdq
+    from edgekd.export import qdq, storage
+    from edgekd.export.weights import BITS
 
     int8 = options.precision == "int8"
     module: Any = source.int8(fold_weights=True) if int8 else source.model
@@ -70,6 +92,10 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
         qdq.pool_globally(model)
         qdq.drop_identities(model)
     qdq.compact(model)
+    if options.precision == "float16":
+        storage.store_float16(model)
+    elif not int8 and options.precision in BITS:
+        storage.store_integers(model, BITS[options.precision])
     onnx.checker.check_model(model, full_check=True)
     return model, scale
 

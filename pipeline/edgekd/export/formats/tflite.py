@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgekd.export.capture import captured
-from edgekd.export.exporter import Exported, Options, Source, TensorInfo, output_step, total_bytes
+from edgekd.export.exporter import (
+    Exported,
+    Options,
+    Refused,
+    Source,
+    Supported,
+    TensorInfo,
+    output_step,
+    require_precision,
+    total_bytes,
+)
+from edgekd.recipe import Precision
 from edgekd.registry import exporters
 
 
@@ -17,18 +28,31 @@ class TfliteExporter:
     """Write TFLite with static batch 1, input ``input`` (NHWC) and output ``logits``; float32 or int8 at both ends."""
 
     suffix = ".tflite"
-    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
+    precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
+        "int8": Supported("int8"),
+        "float32": Supported("float32"),
+        "float16": Supported("float32; weights become float32 when the file is loaded"),
+        "dynamic": Supported("int8, for convolutions and linear layers that XNNPACK has so; else float32"),
+        "int8-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "int4-weights": Supported("float32; weights become float32 at every inference, which is slow"),
+        "int16x8": Supported("int16 activations, by reference kernels: many times slower than float32 on a CPU"),
+    }
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``path``; see ``Exporter``."""
+        require_precision(options, "tflite", self.precisions)
         with captured(options.log, f"writing {path.name}"):
-            from edgekd.export import flatbuffer
+            from edgekd.export import flatbuffer, litert_quantizer
 
             int8 = options.precision == "int8"
             # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
             module: Any = source.int8(fold_weights=False) if int8 else source.model
             scale = output_step(module) if int8 else None
-            model = flatbuffer.read(_convert(module.eval(), source.example, int8=int8))
+            content = _convert(module.eval(), source.example, int8=int8)
+            if options.precision not in ("int8", "float32"):
+                content = litert_quantizer.quantize(content, options.precision, source.images)
+            model = flatbuffer.read(content)
             if int8 and options.io == "int8":
                 flatbuffer.set_int8_edges(model)
             else:

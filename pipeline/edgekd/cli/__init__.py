@@ -13,6 +13,9 @@ from typing import Any
 import click
 
 from edgekd import __version__
+from edgekd.cli import model
+from edgekd.cli.execute import execute
+from edgekd.cli.options import debug_option, json_option, out_option, recipe_argument, set_option, threads_option
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
@@ -28,13 +31,6 @@ failure the same command goes on where it stopped.
 Exit codes: 0 ok, 1 a gate failed, 2 recipe or usage error, 3 a stage failed, 4 a device failed, 130 interrupted.
 """
 
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
-set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as distill.epochs=1. Repeatable."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="edgekd %(version)s")
@@ -48,45 +44,30 @@ def cli() -> None:
       edgekd check my.yaml                   is this recipe right?
       edgekd plan my.yaml                    what would run, what is cached, and why
       edgekd list losses                     what a recipe can name
+
+    Without a recipe, for a model that is trained already:
+
+    \b
+      edgekd quantize net.py:Net --weights best.pt --data images/
+      edgekd export torchvision:resnet18 --weights best.pt --format onnx
     """
 
 
 @cli.command(help=RUN_HELP)
 @recipe_argument
 @set_option
-@click.option("--out", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
-              help="Folder for run folders.")  # fmt: skip
+@out_option("reports")
 @click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
               help="GPUs (or CPU processes) to train on.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]")
+@threads_option
 @json_option
 @debug_option
 def run(
     recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
 ) -> int:
-    from edgekd import runner, torchrun
     from edgekd.loading import load
-    from edgekd.progress import for_stream
 
-    loaded = load(recipe, overrides)
-    threads = threads or max(1, min(4, len(os.sched_getaffinity(0))) // devices)
-    # OpenMP's threads spin while they wait; on a busy machine that is several times slower than to sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
-    if torchrun.rank():
-        torchrun.follow(loaded, threads)
-        return int(ExitCode.OK)
-    outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads))
-    if as_json:
-        click.echo(json.dumps(runner.result_of(outcome), ensure_ascii=False))
-    else:
-        from rich.console import Console
-
-        from edgekd.report import terminal
-
-        terminal.show(outcome.result, Console())
-        click.echo(f"\nReport: {outcome.folder / 'report.html'}\nArtifacts: {outcome.folder / 'artifacts'}")
-    return int(outcome.exit_code)
+    return execute(load(recipe, overrides), out, devices=devices, threads=threads, as_json=as_json)
 
 
 @cli.command()
@@ -171,8 +152,10 @@ def _rows(what: str) -> list[tuple[str, str]]:
     if what == "data":
         return [(source, text) for source, text in zip(recipe.DATA_SOURCES, (
             "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
+            "noise without labels, to compare files with",
             "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
-            "train/CLASS/*.png and test/CLASS/*.png", "x_train, y_train, x_test, y_test",
+            "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone", "images without labels",
+            "x_train, y_train, x_test, y_test",
         ), strict=True)]  # fmt: skip
     if what == "devices":
         from edgekd.profile import device
@@ -245,6 +228,10 @@ def schema(debug: bool) -> int:
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return 0
+
+
+cli.add_command(model.quantize)
+cli.add_command(model.export)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,0 +1,118 @@
+"""``edgekd quantize`` and ``edgekd export``: a part of the chain for a model that is trained already, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekd.cli.execute import execute
+from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
+
+FORMATS = "onnx,tflite,openvino"
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What both commands ask: the model, its weights, how it sees images, where the result goes."""
+    for decorate in reversed((
+        click.argument("model"),
+        click.option("--weights", required=True, type=click.Path(path_type=Path),
+                     help="Its trained weights: .safetensors, or a .pt/.pth that holds nothing but tensors."),
+        click.option("--size", type=click.IntRange(8, 1024), metavar="PIXELS",
+                     help="Height and width of its images.  [default: 224; 32 for data sets that are named]"),
+        click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True,
+                     help="Channels of its images."),
+        click.option("--normalize", metavar="HOW",
+                     help="How images were normalized in its training: imagenet, none (0 to 1), or MEAN/STD such as "
+                          "0.5,0.5,0.5/0.25,0.25,0.25.  [default: mean and standard deviation of the data]"),
+        click.option("--classes", type=click.IntRange(2),
+                     help="Number of classes, for images without labels.  [default: as in the weights]"),
+    )):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What both commands end with."""
+    device = click.option("--device", metavar="NAME", help="Measure the files on it: host, or a file of devices/.")
+    only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")
+    for decorate in reversed((device, out_option("build"), set_option, only, threads_option, json_option, debug_option)):
+        command = decorate(command)
+    return command
+
+
+@click.command()
+@model_options
+@click.option("--data", required=True, metavar="IMAGES",
+              help="Calibration and test images: a folder (CLASS/*.png, train/ and test/ in it, or images alone), an .npz "
+                   "file, or a data set's name. A fifth is kept for the test where there is no test split.")  # fmt: skip
+@click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
+@click.option("--formats", default=FORMATS, show_default=True, help="Files to write.")
+@run_options
+def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: str, **rest: Any) -> int:
+    """Make int8 files of a trained model, and prove them.
+
+    MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own runtime and
+    compared with torch; the float files beside it are for comparison.
+
+    \b
+      edgekd quantize net.py:Net --weights best.pt --data images/
+      edgekd quantize torchvision:resnet18 --weights best.pt --data images/ --normalize imagenet
+      edgekd quantize net.py:Net --weights best.pt --data images/ --epochs 3 --formats tflite --device host
+
+    --recipe-only prints the recipe behind it: save it, add a teacher, and `edgekd run` distills as well.
+    """
+    method = method or ("qat" if epochs else "ptq")
+    section: dict[str, Any] = {"method": method} | ({"epochs": epochs} if epochs else {})
+    sections = {"quantize": section, "export": _listed([formats])}
+    return _run("edgekd quantize", model, data, sections, **rest)
+
+
+@click.command()
+@model_options
+@click.option("--data", metavar="IMAGES",
+              help="Images to compare the files on: as in `edgekd quantize`.  [default: random ones]")  # fmt: skip
+@click.option("--format", "formats", multiple=True, help="File to write; repeatable.  [default: onnx]")
+@click.option("--precision", "precisions", multiple=True,
+              help="float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, where the format has it; "
+                   "repeatable.  [default: float32]")  # fmt: skip
+@run_options
+def export(model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], **rest: Any) -> int:
+    """Write a trained model to files without int8 activations, and compare them with torch.
+
+    MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Needs no images.
+
+    \b
+      edgekd export torchvision:resnet18 --weights best.pt --format onnx --format tflite
+      edgekd export net.py:Net --weights best.pt --size 96 --format openvino --precision fp16
+    """
+    names = _listed(formats or ["onnx"])
+    wanted = [{"fp32": "float32", "fp16": "float16"}.get(name, name) for name in _listed(precisions)]
+    files = [{"format": name, "precision": precision} for name in names for precision in wanted]
+    return _run("edgekd export", model, data, {"export": files or names}, **rest)
+
+
+def _listed(formats: Sequence[str]) -> list[str]:
+    return [name.strip() for text in formats for name in text.split(",") if name.strip()]
+
+
+def _run(
+    command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
+    normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
+    threads: int | None, as_json: bool, debug: bool, device: str | None,
+) -> int:  # fmt: skip
+    from edgekd import compose
+
+    if device:
+        sections = sections | {"profile": {"devices": [device]}}
+    given = compose.Given(
+        command, model, weights, data, size, int(channels), normalize, classes, sections, overrides
+    )  # fmt: skip
+    loaded, text = compose.load(given)
+    if recipe_only:
+        click.echo(text, nl=False)
+        return 0
+    return execute(loaded, out, threads=threads, as_json=as_json)

@@ -1,0 +1,148 @@
+"""A recipe from a command line: what ``edgekd quantize`` and ``edgekd export`` run.
+
+The text is what a user would have written, so that it can be kept and grown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgekd.errors import UsageError, did_you_mean
+from edgekd.loading import Loaded, load_text
+from edgekd.recipe import DATA_SOURCES, SCHEMA_VERSION, UNLABELLED
+
+NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,), (1.0,))}
+PHOTO_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user says of a trained model and the images for it.
+
+    Attributes:
+        command: Such as ``edgekd quantize``, which problems are told of.
+        model: As in ``student.model``.
+        weights: Checkpoint.
+        data: A folder, an .npz file or a data source of a recipe; None for random images.
+        size: Height and width of the images; None for the usual one.
+        channels: 1 or 3.
+        normalize: ``imagenet``, ``none`` or ``MEAN/STD``; None measures it.
+        classes: Number of classes; None asks the checkpoint where the images have no labels.
+        sections: The rest of the recipe: quantize, export, profile.
+        overrides: ``KEY=VALUE`` of each ``--set``.
+    """
+
+    command: str
+    model: str
+    weights: Path
+    data: str | None = None
+    size: int | None = None
+    channels: int = 3
+    normalize: str | None = None
+    classes: int | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+
+
+def text_of(given: Given, classes: int | None = None) -> str:
+    """Return the recipe as YAML.
+
+    Raises:
+        UsageError: The data or the normalization is not understood.
+    """
+    source = data_source(given.data)
+    data: dict[str, Any] = {"source": source}
+    size = given.size or (PHOTO_SIZE if source.partition(":")[0] in {"random", "images", "imagefolder"} else None)
+    if size is not None:
+        data["image_size"] = size
+    if given.channels != 3:
+        data["channels"] = given.channels
+    if source.partition(":")[0] in UNLABELLED:
+        data["classes"] = given.classes or classes
+    elif given.classes is not None:
+        data["classes"] = given.classes
+    if given.normalize is not None:
+        data["mean"], data["std"] = normalization(given.normalize)
+    recipe = {
+        "edgekd": SCHEMA_VERSION,
+        "data": data,
+        "student": {"model": given.model, "weights": str(given.weights)},
+        **given.sections,
+    }
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def load(given: Given) -> tuple[Loaded, str]:
+    """Compose and check the recipe; returns it with its text.
+
+    Raises:
+        RecipeError: It cannot be run as it is.
+        UsageError: The command line is not understood, or the weights are not there.
+        StageError: The number of classes had to be read from the model, which cannot be built.
+    """
+    if not given.weights.is_file():
+        hint = did_you_mean(given.weights.name, [path.name for path in given.weights.parent.glob("*.[ps]*t*")])
+        hint = hint if hint.startswith("did you mean") else "give the checkpoint of the trained model"
+        raise UsageError(f"--weights {given.weights} does not exist", hint)
+    path = Path.cwd() / f"{given.model.rpartition(':')[2] or 'model'}.yaml"
+    text = text_of(given, classes=2)
+    loaded = load_text(text, path, given.command, given.overrides)
+    student, data = loaded.recipe.student, loaded.recipe.data
+    if data.source.partition(":")[0] in UNLABELLED and given.classes is None:
+        from edgekd.models import classes_of, weights_path
+
+        assert student is not None
+        assert student.weights is not None
+        text = text_of(given, classes_of(student.model, student.args, weights_path(student.weights), data))
+        loaded = load_text(text, path, given.command, given.overrides)
+    return loaded, text
+
+
+def data_source(data: str | None) -> str:
+    """Return the recipe's source for what was typed.
+
+    Raises:
+        UsageError: It is no source, and nothing is at that path.
+    """
+    if data is None:
+        return "random"
+    if data in DATA_SOURCES or any(data.startswith(f"{kind}:") for kind in ("torchvision", "imagefolder", "images", "npz")):
+        return data
+    path = Path(data)
+    if path.is_dir():
+        return f"imagefolder:{path}" if any(inside.is_dir() for inside in path.iterdir()) else f"images:{path}"
+    if path.suffix == ".npz" and path.is_file():
+        return f"npz:{path}"
+    hint = did_you_mean(data, [source for source in DATA_SOURCES if ":" not in source])
+    if not hint.startswith("did you mean"):
+        hint = f"give a folder of images, an .npz file, or one of {', '.join(DATA_SOURCES)}"
+    what = "is not a folder or an .npz file" if path.exists() else "does not exist"
+    raise UsageError(f"--data {data} {what}", hint)
+
+
+def normalization(text: str) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation from ``imagenet``, ``none`` or ``0.5,0.5,0.5/0.25,0.25,0.25``.
+
+    Raises:
+        UsageError: It is none of these.
+
+    Example:
+        >>> normalization("0.5/0.25")
+        ([0.5], [0.25])
+    """
+    if text in NORMALIZATIONS:
+        mean, std = NORMALIZATIONS[text]
+        return list(mean), list(std)
+    try:
+        first, second = ([float(number) for number in part.split(",")] for part in text.split("/"))
+    except ValueError:
+        raise UsageError(
+            f"--normalize {text} is not understood",
+            f"allowed: {', '.join(NORMALIZATIONS)}, or MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25",
+        ) from None
+    return first, second
