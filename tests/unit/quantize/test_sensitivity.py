@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import QuantizeError
 from edgekd.quantize import qat, sensitivity
-from edgekd.quantize.sensitivity import EXACT_DB
+from edgekd.rundir import EXACT_DB
 
 
 def calibrated(net: nn.Module, **options: object) -> qat.Prepared:
