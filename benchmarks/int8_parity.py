@@ -64,7 +64,7 @@ def images(count: int, size: int, seed: int) -> Any:
 
 
 def settle(model: Any, size: int, bias: float) -> Any:
-    """Give a random network the arithmetic of a trained one: norms that fit the data, layer scales that are not 1e-6.
+    """Give a random network the arithmetic of a trained one: norms that fit the data, no layer scales of 1e-6, no zeros.
 
     A norm and a ReLU that closes half of the units amplify a small difference by 1.2: after 50 random layers a value that
     two correct programs round differently, once in a million, is half of the logits' range. Trained networks do not, and
@@ -81,6 +81,8 @@ def settle(model: Any, size: int, bias: float) -> Any:
     for name, parameter in model.named_parameters():
         if "layer_scale" in name or name.endswith("gamma"):
             torch.nn.init.uniform_(parameter, 0.1, 1.0, generator=generator)
+        elif parameter.ndim > 1 and not parameter.detach().any():  # a head that training starts at zero
+            torch.nn.init.normal_(parameter, std=0.02, generator=generator)
     model.train()
     with torch.no_grad():
         for seed in (1, 2):
@@ -101,6 +103,8 @@ def measure(name: str, size: int, count: int, bias: float) -> dict[str, Any]:
     inputs = images(count, size, 5)
     graph = qat.convert(prepared.module, fold_weights=True)
     reference = outputs(graph, inputs)
+    spread = float(reference.std(axis=0).max())
+    assert spread > 0, "all images have the same logits: nothing would be measured"
     source = Source(
         model, inputs[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights), prepared.float_ops
     )
