@@ -48,6 +48,13 @@ def attention(x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(x, x, x)
 
 
+def dense(x: Tensor) -> Tensor:
+    found = [x.relu()]
+    for _ in range(6):
+        found.append(-torch.cat(found, 1))
+    return found[-1]
+
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "hardswish": (F.hardswish, ["add.Tensor", "clamp.default", "mul.Tensor", "mul.Tensor"]),
     "silu": (F.silu, ["sigmoid.default", "mul.Tensor"]),
@@ -69,6 +76,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         ["relu.default", "mul.Tensor", "relu.default", "conv2d.default", "add.Tensor"]),
     "glu": (lambda x: F.glu(x, 1), ["slice.Tensor", "slice.Tensor", "sigmoid.default", "mul.Tensor"]),
     "stack": (lambda x: torch.stack([x, x], 1), ["unsqueeze.default", "unsqueeze.default", "cat.default"]),
+    "dense": (dense, ["relu.default", *["cat.default", "neg.default"] * 6]),
+    "long_concatenation": (lambda x: torch.cat([x] * 6, 1), ["cat.default", "cat.default"]),
     "scalars": (lambda x: (x - 1.0) / 4.0, ["add.Tensor", "mul.Tensor"]),
     "minus_from": (lambda x: 1.0 - x, ["mul.Tensor", "add.Tensor"]),
     "identities": (lambda x: F.pad(F.dropout(x[:, :], training=False), (0, 0, 0, 0)).clone().relu(), ["relu.default"]),

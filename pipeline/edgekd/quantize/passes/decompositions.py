@@ -31,8 +31,8 @@ def _prelu(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    half = int(x.shape[dim]) // 2
-    return aten.slice.Tensor(x, dim, 0, half) * torch.sigmoid(aten.slice.Tensor(x, dim, half, 2 * half))
+    value, gate = _split(x, int(x.shape[dim]) // 2, dim)
+    return value * torch.sigmoid(gate)
 
 
 def _stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
