@@ -139,6 +139,24 @@ def drop_unused(model: Any) -> None:
                     entry.tensorIndex = new[entry.tensorIndex]
 
 
+def pad_with_zero(model: Any) -> None:
+    """Write padding with the integer that stands for 0.0 as PAD, which XNNPACK has; it has no PADV2, which names the value.
+
+    Such is the padding of a max-pool behind a ReLU: the converter pads with the lowest integer, and that is its zero.
+    """
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.PADV2:
+            continue
+        step, value = quantization(graph.tensors[operator.inputs[0]]), graph.tensors[operator.inputs[2]]
+        data = model.buffers[value.buffer].data
+        if step is None or data is None or int(np.asarray(data).view(np.int8)[0]) != step[1]:
+            continue
+        operator.opcodeIndex = _opcode_index(model, schema.BuiltinOperator.PAD, 2)
+        operator.inputs = np.array(operator.inputs[:2], np.int32)
+        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
+
+
 def compact(model: Any, input_name: str, output_name: str) -> None:
     """Replace long generated names by short ones."""
     model.description = b"edgekd"
@@ -164,21 +182,22 @@ def _add_float_copy(graph: Any, index: int) -> int:
 
 
 def _operator(model: Any, code: int, version: int, source: int, target: int) -> Any:
-    for index, known in enumerate(model.operatorCodes):
-        if known.builtinCode == code:
-            opcode_index = index
-            break
-    else:
-        operator_code = schema.OperatorCodeT()
-        operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
-        operator_code.version = version
-        model.operatorCodes.append(operator_code)
-        opcode_index = len(model.operatorCodes) - 1
     operator = schema.OperatorT()
-    operator.opcodeIndex = opcode_index
+    operator.opcodeIndex = _opcode_index(model, code, version)
     operator.inputs = np.array([source], np.int32)
     operator.outputs = np.array([target], np.int32)
     return operator
+
+
+def _opcode_index(model: Any, code: int, version: int) -> int:
+    for index, known in enumerate(model.operatorCodes):
+        if known.builtinCode == code:
+            return index
+    operator_code = schema.OperatorCodeT()
+    operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
+    operator_code.version = version
+    model.operatorCodes.append(operator_code)
+    return len(model.operatorCodes) - 1
 
 
 def _redirect(model: Any, side: str, old: int, new: int) -> None:

@@ -38,8 +38,8 @@ def fold_scalars(model: Any) -> None:
         operands = [value.get_node() for value in node.input_values()]
         if node.get_type_name() not in _FOLDED or not all(_is_scalar(operand) for operand in operands):
             continue
-        value = _FOLDED[node.get_type_name()](*(np.float32(operand.data) for operand in operands))
-        node.output(0).replace(opset13.constant(np.float32(value)).output(0))
+        value = _FOLDED[node.get_type_name()](*(operand.data.astype(np.float32) for operand in operands))
+        node.output(0).replace(opset13.constant(np.asarray(value, np.float32)).output(0))
 
 
 def keep_roundings(model: Any) -> None:
@@ -113,7 +113,7 @@ def _readers(node: Any) -> int:
 
 
 def _is_scalar(node: Any) -> bool:
-    return bool(node.get_type_name() == "Constant" and node.data.ndim == 0)
+    return bool(node.get_type_name() == "Constant" and node.data.size == 1)
 
 
 def _scalar(node: Any, index: int) -> float:

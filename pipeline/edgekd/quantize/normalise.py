@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.quantize.fold import fold
 from edgekd.quantize.graph import finish
+from edgekd.quantize.passes.concatenations import chain_concatenations
 from edgekd.quantize.passes.constants import make_operands_constant
 from edgekd.quantize.passes.decompositions import DECOMPOSITIONS, write_bounded_activations_as_clamps
 from edgekd.quantize.passes.pools import write_average_pools_as_convolutions
@@ -20,6 +21,7 @@ _PASSES = (
     write_bounded_activations_as_clamps,
     make_operands_constant,
     write_average_pools_as_convolutions,
+    chain_concatenations,
 )
 
 

@@ -43,11 +43,17 @@ _SMALLEST_WEIGHT_SCALE = 2.0**-20
 _WEIGHTED = {aten.conv2d.default, aten.linear.default}
 _BINARY = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor}
 # One operand, a result with a scale of its own; functions of one value are a table of 256 in every runtime.
-_UNARY = {aten.mean.dim, aten.gelu.default, aten.leaky_relu.default, aten.elu.default}
+_UNARY = {aten.mean.dim, aten.gelu.default, aten.leaky_relu.default}
 _PRODUCTS = {aten.matmul.default, aten.bmm.default}
 _FLOAT = {
     aten.layer_norm.default: "no runtime has layer normalisation in int8",
     aten.native_layer_norm.default: "no runtime has layer normalisation in int8",
+    aten.elu.default: "no int8 ELU in the TensorFlow Lite converter; ReLU and PReLU have one",
+    aten.celu.default: "no int8 CELU in the TensorFlow Lite converter; ReLU and PReLU have one",
+    aten.selu.default: "no int8 SELU in the TensorFlow Lite converter; ReLU and PReLU have one",
+    aten.mish.default: "no int8 Mish in the TensorFlow Lite converter; ReLU6 and SiLU have one",
+    aten.group_norm.default: "no runtime has group normalisation in int8",
+    aten.instance_norm.default: "no runtime has instance normalisation in int8",
 }
 _ACTIVATIONS = {aten.relu.default, aten.clamp.default}
 # What TensorFlow Lite can fuse: (lowest, highest) value; other clamps have no int8 operator.
@@ -63,6 +69,7 @@ _MOVES = {
     aten.squeeze.dims,
     aten.unsqueeze.default,
     aten.expand.default,
+    aten.pixel_shuffle.default,
 }
 _SELECTS = {
     aten.max_pool2d.default,
@@ -70,6 +77,8 @@ _SELECTS = {
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
     aten.cat.default,
+    aten.amax.default,
+    aten.upsample_nearest2d.vec,
 }
 _FIXED: dict[Any, tuple[float, int]] = {
     aten.sigmoid.default: (1 / 256, -128),

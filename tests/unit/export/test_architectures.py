@@ -5,6 +5,7 @@ One network a family, with its blocks one after the other: exporting costs more 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Options, Source, output_step
+from edgekd.profile.agent import RUNTIMES
 from edgekd.registry import exporters
 
 
@@ -92,6 +94,31 @@ class Attention(nn.Module):
         return x[:, 0]
 
 
+class Gate(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018) as MobileNetV3 has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Hardsigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class Gather(nn.Module):
+    """Six maps side by side, as in VoVNet and DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]).relu())
+        return torch.cat(maps, 1)
+
+
 def stem(*blocks: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), *blocks)
 
@@ -132,3 +159,19 @@ def test_runtimes_compute_what_torch_computes(net: str, tmp_path: Path) -> None:
     assert all(run.mean_lsb <= 0.1 and run.p99_lsb <= 2.01 and run.max_lsb <= 4.01 for run in found.values()), found
     if net not in STAYS_FLOAT:
         assert left["tflite"] == ()
+
+
+def test_xnnpack_takes_the_whole_graph(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = make_source(
+        stem(nn.Hardswish(), Gate(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1), Gather(),
+             nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(48, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )  # fmt: skip
+    path = exporters.get("tflite")().export(source, tmp_path / "model.tflite", Options(log=tmp_path / "log")).paths[0]
+    runtime = RUNTIMES["tflite"](1)
+    runtime.load(str(path))
+    x = images(1).numpy().transpose(0, 2, 3, 1).copy()
+    runtime.run(x)
+    assert re.fullmatch(r"XNNPACK (\d+) of \1 operations in 1 part", runtime.effective(str(path), x)["delegate"])
+    operators = [node["op_name"] for node in runtime.model._get_ops_details()]
+    assert "TRANSPOSE" not in operators, "a whole map is turned from NHWC to NCHW"

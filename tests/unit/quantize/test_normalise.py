@@ -48,6 +48,13 @@ def attention(x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(x, x, x)
 
 
+def dense(x: Tensor) -> Tensor:
+    found = [x.relu()]
+    for _ in range(6):
+        found.append(-torch.cat(found, 1))
+    return found[-1]
+
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "hardswish": (F.hardswish, ["add.Tensor", "clamp.default", "mul.Tensor", "mul.Tensor"]),
     "silu": (F.silu, ["sigmoid.default", "mul.Tensor"]),
@@ -56,6 +63,21 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "global_pool": (lambda x: F.adaptive_avg_pool2d(x, 1), ["mean.dim"]),
     "pool_of_one": (lambda x: F.adaptive_avg_pool2d(x, 6).relu(), ["relu.default"]),
     "average_pool": (lambda x: F.adaptive_avg_pool2d(x, 3), ["conv2d.default"]),
+    "average_pool_padding_counted": (lambda x: F.avg_pool2d(x, 3, 1, 1), ["conv2d.default"]),
+    "average_pool_padding_not_counted": (
+        lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), ["conv2d.default", "mul.Tensor"]),
+    "average_pool_overhanging": (
+        lambda x: F.avg_pool2d(x, 4, 3, ceil_mode=True), ["constant_pad_nd.default", "conv2d.default", "mul.Tensor"]),
+    "average_pool_nothing_hangs_over": (
+        lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False), ["conv2d.default"]),
+    "average_pool_other_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=3), ["conv2d.default"]),
+    "prelu": (
+        lambda x: F.prelu(x, torch.tensor([0.1, 0.2, -0.3, 2.0])),
+        ["relu.default", "mul.Tensor", "relu.default", "conv2d.default", "add.Tensor"]),
+    "glu": (lambda x: F.glu(x, 1), ["slice.Tensor", "slice.Tensor", "sigmoid.default", "mul.Tensor"]),
+    "stack": (lambda x: torch.stack([x, x], 1), ["unsqueeze.default", "unsqueeze.default", "cat.default"]),
+    "dense": (dense, ["relu.default", *["cat.default", "neg.default"] * 6]),
+    "long_concatenation": (lambda x: torch.cat([x] * 6, 1), ["cat.default", "cat.default"]),
     "scalars": (lambda x: (x - 1.0) / 4.0, ["add.Tensor", "mul.Tensor"]),
     "minus_from": (lambda x: 1.0 - x, ["mul.Tensor", "add.Tensor"]),
     "identities": (lambda x: F.pad(F.dropout(x[:, :], training=False), (0, 0, 0, 0)).clone().relu(), ["relu.default"]),

@@ -57,7 +57,10 @@ def make_operands_constant(graph_module: fx.GraphModule) -> None:
         if node.target not in _SCALAR_OPS or len(node.args) != 2 or node.kwargs or not _is_float(node):
             continue
         given = node.args[1]
-        value = torch.tensor(float(given)) if isinstance(given, int | float) else constant(graph_module, given)
+        value = constant(graph_module, given)
+        if isinstance(given, int | float):
+            # As many dimensions as the map: with a scalar the TensorFlow Lite converter turns every map to NCHW and back.
+            value = torch.full([1] * node.meta["val"].ndim, float(given))
         if value is None or (isinstance(given, fx.Node) and node.target not in (aten.sub.Tensor, aten.div.Tensor)):
             continue
         if node.target is aten.sub.Tensor:

@@ -26,6 +26,19 @@ def _silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.relu(x) + torch.relu(x * -1.0) * (-weight).reshape([-1] + [1] * (x.ndim - 2))
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = _split(x, int(x.shape[dim]) // 2, dim)
+    return value * torch.sigmoid(gate)
+
+
+def _stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    return torch.cat([x.unsqueeze(dim) for x in tensors], dim)
+
+
 def _rsub(value: Tensor, other: Any, alpha: float = 1) -> Any:
     return NotImplemented if alpha != 1 else value * -1.0 + other
 
@@ -107,6 +120,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.hardsigmoid.default: _hardsigmoid,
     aten.hardswish.default: _hardswish,
     aten.silu.default: _silu,
+    aten.prelu.default: _prelu,
+    aten.glu.default: _glu,
+    aten.stack.default: _stack,
     aten.pad.default: _pad,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+from torch.nn import functional as F
 
-from edgekd.quantize.graph import add_constant, calls
+from edgekd.quantize.graph import add_call, add_constant, calls, shape_of
 
 aten = torch.ops.aten
 
@@ -17,7 +18,8 @@ def write_average_pools_as_convolutions(graph_module: fx.GraphModule) -> None:
 
     The mean of four integers lies half-way between two of them one time in four, int8 pooling must keep the scale of its
     input, and every runtime breaks such ties its own way. A convolution has a scale of its own, and ties are rare.
-    Windows that are not all of one size stay as they are.
+    Where windows at the edge have fewer values, because padding is not counted or the last one hangs over, the sums are
+    multiplied by a constant map.
     """
     for node in calls(graph_module):
         if node.target is not aten.avg_pool2d.default:
@@ -25,13 +27,38 @@ def write_average_pools_as_convolutions(graph_module: fx.GraphModule) -> None:
         x = node.args[0]
         assert isinstance(x, fx.Node)
         kernel, stride, padding, ceil, include_padding, divisor = _pool_arguments(node)
-        if ceil or divisor is not None or (any(padding) and not include_padding):
-            continue
-        channels = int(x.meta["val"].shape[1])
-        weight = torch.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1]))
+        _, channels, height, width = shape_of(x)
+        ones = torch.ones(1, 1, height, width)
+        means = F.avg_pool2d(ones, kernel, stride, padding, ceil, include_padding, divisor)
+        over = [_overhang(*sizes) for sizes in zip((height, width), means.shape[2:], kernel, stride, padding, strict=True)]
+        one = torch.full((1, 1, *kernel), 1.0 / (kernel[0] * kernel[1]))
+        factors = means / F.conv2d(F.pad(ones, (0, over[1], 0, over[0])), one, None, stride, padding)
+        if any(over):
+            with graph_module.graph.inserting_before(node):
+                padded = graph_module.graph.call_function(aten.constant_pad_nd.default, (x, [0, over[1], 0, over[0]], 0.0))
+            # Its shape by hand: to work it out, torch would fix the batch size.
+            sizes = (*shape_of(x)[:2], height + over[0], width + over[1])
+            x, padded.meta["val"] = padded, x.meta["val"].new_empty(sizes)
+        if _is_one_value(factors):  # a divisor of the user's own
+            one = one * factors.flatten()[0]
+        weight = one.repeat(int(channels), 1, 1, 1)
         weight_node = add_constant(graph_module, node, f"{node.name}_weight", weight, trained=False)
-        node.target = aten.conv2d.default
-        node.args = (x, weight_node, None, stride, padding, [1, 1], channels)
+        arguments = (x, weight_node, None, stride, padding, [1, 1], int(channels))
+        if _is_one_value(factors):
+            node.target, node.args = aten.conv2d.default, arguments
+        else:
+            sums = add_call(graph_module, node, aten.conv2d.default, arguments)
+            factor_node = add_constant(graph_module, node, f"{node.name}_factors", factors, trained=False)
+            node.target, node.args = aten.mul.Tensor, (sums, factor_node)
+
+
+def _overhang(size: int, count: int, kernel: int, stride: int, padding: int) -> int:
+    """How far the last of ``count`` windows reaches over the padded end."""
+    return max((count - 1) * stride + kernel - size - 2 * padding, 0)
+
+
+def _is_one_value(values: Tensor) -> bool:
+    return torch.allclose(values, values.flatten()[0], rtol=1e-6, atol=0)
 
 
 def _pool_arguments(node: fx.Node) -> tuple[list[int], list[int], list[int], bool, bool, int | None]:
@@ -39,5 +66,6 @@ def _pool_arguments(node: fx.Node) -> tuple[list[int], list[int], list[int], boo
     defaults: list[Any] = [None, [], [0, 0], False, True, None]
     kernel, stride, padding, ceil, include_padding, divisor = given + defaults[len(given) :]
     kernel = list(kernel) * 2 if len(kernel) == 1 else list(kernel)
-    stride = list(stride) or kernel
-    return kernel, stride * 2 if len(stride) == 1 else stride, list(padding), ceil, include_padding, divisor
+    stride, padding = list(stride) or kernel, list(padding)
+    stride, padding = (sizes * 2 if len(sizes) == 1 else sizes for sizes in (stride, padding))
+    return kernel, stride, padding, ceil, include_padding, divisor
