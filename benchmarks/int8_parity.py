@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,8 @@ def compare(source: Any, format: str, folder: Path, inputs: Any, reference: Any)
 def conditions() -> str:
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     known = [flag for flag in ("avx2", "avx512_vnni", "avx_vnni", "amx_int8") if flags and flag in flags[1].split()]
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    installed = {distribution.name for distribution in distributions()}
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES if name in installed)
     return f"x86 with {', '.join(known)}; 8-bit weights; {versions}"
 
 

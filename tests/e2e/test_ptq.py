@@ -132,7 +132,7 @@ data: {source: npz:data.npz, image_size: 28, val_fraction: 0.2}
 student: {model: net.py:Net, weights: trained.safetensors}
 distill: {epochs: 1, lr: 1.0e-7, weight_decay: 0, losses: [{kind: task}]}
 baselines: []
-quantize: {METHOD, keep_float: auto}
+quantize: {method: ptq, keep_float: auto}
 export: [onnx, tflite, openvino]
 profile: {blocks: 3, block_ms: 5, block_runs: 5, warmup_ms: 5}
 gates: {accuracy_drop: {max: 0.05}}
@@ -155,15 +155,12 @@ def train(folder: Path) -> None:
     save_file(net.state_dict(), folder / "trained.safetensors")
 
 
-@pytest.mark.parametrize("method", ["method: ptq", "epochs: 1, lr: 1.0e-7"])
-def test_a_run_that_gives_layers_back_to_float(
-    method: str, tmp_path: Path, small_data: Callable[[Path, int, int], None]
-) -> None:
+def test_a_run_that_gives_layers_back_to_float(tmp_path: Path, small_data: Callable[[Path, int, int], None]) -> None:
     """Three channels of a concatenation are a thousand times as large as the rest, which int8 rounds to nothing."""
     small_data(tmp_path / "data.npz", 1600, 300)
     (tmp_path / "net.py").write_text(LOUD)
     train(tmp_path)
-    (tmp_path / "r.yaml").write_text(REPAIR.replace("METHOD", method))
+    (tmp_path / "r.yaml").write_text(REPAIR)
     cli = Cli(tmp_path, tmp_path / "cache")
     done = cli("run", "r.yaml")
     result = rundir.read(tmp_path / "reports" / "r" / "latest")

@@ -49,7 +49,7 @@ def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, tmp_
     else:
         assert found.keys() == exact.keys()
     for name, db in found.items():
-        assert db == pytest.approx(torch_db[name], abs=1.0), name
+        assert db == pytest.approx(torch_db[name], abs=3.0), name
 
 
 def test_a_layer_that_is_wrong_in_the_file_stands_out(tmp_path: Path) -> None:
