@@ -46,9 +46,10 @@ def _worst(result: RunResult) -> Table:
         )
         for layer in result.layers[:WORST]
     ]
-    shown = f"The {len(rows)} of {count(len(result.layers))}" if len(rows) < len(result.layers) else f"All {len(rows)}"
+    some = len(rows) < len(result.layers)
+    shown = f"The {len(rows)} of {count(len(result.layers))} that the logits feel most. " if some else ""
     note = (
-        f"{shown} that the logits feel most. Signal to quantization noise against the float network: more is better, "
+        f"{shown}Signal to quantization noise against the float network: more is better, "
         "20 dB is an error of a tenth."
     )
     return Table("Layers, the most sensitive first", columns, tuple(rows), note)
