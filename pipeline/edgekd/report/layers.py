@@ -48,10 +48,7 @@ def _worst(result: RunResult) -> Table:
     ]
     some = len(rows) < len(result.layers)
     shown = f"The {len(rows)} of {count(len(result.layers))} that the logits feel most. " if some else ""
-    note = (
-        f"{shown}Signal to quantization noise against the float network: more is better, "
-        "20 dB is an error of a tenth."
-    )
+    note = f"{shown}Signal to quantization noise against the float network: more is better, 20 dB is an error of a tenth."
     return Table("Layers, the most sensitive first", columns, tuple(rows), note)
 
 
