@@ -11,7 +11,7 @@ import click
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
 
-FORMATS = "onnx,tflite,openvino"
+FORMATS = ("onnx", "tflite", "openvino")
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,9 +50,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                    "file, or a data set's name. A fifth is kept for the test where there is no test split.")  # fmt: skip
 @click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
-@click.option("--formats", default=FORMATS, show_default=True, help="Files to write.")
+@click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: all three]")
 @run_options
-def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: str, **rest: Any) -> int:
+def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: Sequence[str], **rest: Any) -> int:
     """Make int8 files of a trained model, and prove them.
 
     MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own runtime and
@@ -67,7 +67,7 @@ def quantize(model: str, data: str, method: str | None, epochs: int | None, form
     """
     method = method or ("qat" if epochs else "ptq")
     section: dict[str, Any] = {"method": method} | ({"epochs": epochs} if epochs else {})
-    sections = {"quantize": section, "export": _listed([formats])}
+    sections = {"quantize": section, "export": _listed(formats or FORMATS)}
     return _run("edgekd quantize", model, data, sections, **rest)
 
 
@@ -75,7 +75,7 @@ def quantize(model: str, data: str, method: str | None, epochs: int | None, form
 @model_options
 @click.option("--data", metavar="IMAGES",
               help="Images to compare the files on: as in `edgekd quantize`.  [default: random ones]")  # fmt: skip
-@click.option("--format", "formats", multiple=True, help="File to write; repeatable.  [default: onnx]")
+@click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: onnx]")
 @click.option("--precision", "precisions", multiple=True,
               help="float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, where the format has it; "
                    "repeatable.  [default: float32]")  # fmt: skip
