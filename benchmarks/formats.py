@@ -3,8 +3,10 @@
     python benchmarks/formats.py            # measures, and writes both (about 2 min on 2 cores)
 
 Networks have random weights; their norms are fitted to random images. Each file runs in its own runtime with one thread,
-against torch with the weights that the file holds. Times are those of the fastest inference of 50, without edgekd's
-measuring protocol: read them as ratios. int8 has benchmarks of its own (int8_latency.py, int8_parity.py).
+against torch with the weights that the file holds. All files of a format take turns, 50 inferences each; a time is the
+median of the ratios to float32 of the same turn, without edgekd's measuring protocol. int8 has benchmarks of its own
+(int8_latency.py, int8_parity.py). ``quantize_dynamic`` of ONNX Runtime stands beside edgekd's files: a precision is refused
+for what is measured here.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "formats.md"
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO"}
-NETWORKS = ("mobilenet_v2",)
-SIZE, CALIBRATION, TEST = 64, 16, 16
+NETWORKS = ("mobilenet_v2", "resnet18")
+SIZE, CALIBRATION, TEST, TURNS = 64, 16, 16, 50
 
 
 def supported() -> str:
@@ -34,7 +36,8 @@ def supported() -> str:
     for precision in get_args(Precision):
         cells = []
         for name in FORMATS:
-            found: Any = exporters.get(name).precisions[precision]  # type: ignore[attr-defined]
+            exporter: Any = exporters.get(name)
+            found = exporter.precisions[precision]
             cells.append(f"no: {found.why}; {found.instead}" if hasattr(found, "why") else found.computes)
         lines.append(f"| `{precision}` | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -63,7 +66,8 @@ def measured() -> str:
 def rows(name: str, folder: Path) -> Iterator[str]:
     import torch
 
-    from edgekd.export.exporter import Options, Refused, Source
+    from edgekd.export import runtimes
+    from edgekd.export.exporter import Options, Refused, Source, total_bytes
     from edgekd.export.weights import rounded
     from edgekd.quantize.fold import fold
     from edgekd.recipe import Precision
@@ -82,42 +86,53 @@ def rows(name: str, folder: Path) -> Iterator[str]:
     folded = fold(model, example)
     test = images[CALIBRATION:].numpy()
     for format, title in FORMATS.items():
-        base = 0.0
+        files: dict[str, tuple[tuple[Path, ...], Any]] = {}
         for precision in sorted(get_args(Precision), key=lambda precision: precision != "float32"):
-            exporter: Any = exporters.get(format)()  # type: ignore[operator]
+            exporter: Any = exporters.get(format)
             if precision == "int8" or isinstance(exporter.precisions[precision], Refused):
                 continue
             reference = rounded(folded, precision)
             source = Source(reference, example, images=images[:CALIBRATION])
-            path = folder / f"{name}_{precision}{exporter.suffix}"
-            exported = exporter.export(source, path, Options(precision))
+            exported = exporter().export(source, folder / f"{name}_{precision}{exporter.suffix}", Options(precision))
+            files[precision] = (exported.paths, reference)
+        if format == "onnx":
+            files["dynamic, by onnxruntime's quantize_dynamic"] = ((dynamic(files["float32"][0][0]),), folded)
+        times = ratios([paths[0] for paths, _ in files.values()], format, test[:1])
+        for (precision, (paths, reference)), ratio in zip(files.items(), times, strict=True):
             with torch.no_grad():
                 expected = reference(torch.from_numpy(test)).numpy()
-            logits, milliseconds = run(path, format, test)
-            base = base or milliseconds
+            logits = runtimes.run_all(runtimes.load(paths[0], format), test)
             error = 100 * np.abs(logits - expected).max() / np.ptp(expected)
             same = 100 * np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))
             line = (
-                f"| {name} | {title} {precision} | {exported.bytes / 2**20:.2f} | {error:.2g} | {same:.0f} "
-                f"| {milliseconds / base:.2f} | {said(path, format, test[:1])} |"
+                f"| {name} | {title} {precision} | {total_bytes(paths) / 2**20:.2f} | {error:.2g} | {same:.0f} "
+                f"| {ratio:.2f} | {said(paths[0], format, test[:1])} |"
             )
             print(line, flush=True)
             yield line
 
 
-def run(path: Path, format: str, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Logits of all images, and the milliseconds of the fastest inference."""
+def dynamic(path: Path) -> Path:
+    """What ONNX Runtime's own tool makes of a float32 file: int8 weights, activations quantized as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    target = path.with_name(f"{path.stem}_dynamic.onnx")
+    quantize_dynamic(path, target, weight_type=QuantType.QUInt8)  # its convolutions take no signed weights
+    return target
+
+
+def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
+    """Times of files that take turns, as the median of their ratios to the first."""
     from edgekd.export import runtimes
 
-    session = runtimes.load(path, format)
-    logits = runtimes.run_all(session, images)
-    times: list[float] = []
-    started = time.perf_counter()
-    while len(times) < 50 and (time.perf_counter() - started < 10 or len(times) < 3):
-        before = time.perf_counter()
-        session.run(images[:1])
-        times.append(1000 * (time.perf_counter() - before))
-    return logits, min(times)
+    sessions = [runtimes.load(path, format) for path in paths]
+    times = np.empty((TURNS, len(sessions)))
+    for turn in range(-3, TURNS):  # three to warm up
+        for index, session in enumerate(sessions):
+            before = time.perf_counter()
+            session.run(image)
+            times[turn, index] = time.perf_counter() - before
+    return [float(value) for value in np.median(times / times[:, :1], axis=0)]
 
 
 def said(path: Path, format: str, image: np.ndarray) -> str:

@@ -252,6 +252,10 @@ class Int8(Strict):
     """Layers that stay in float: paths of modules of the student, with all that is inside, such as [features.0]. auto: the
     fewest that meet gates.accuracy_drop on the validation split, and what they cost."""
 
+    def named_float(self) -> tuple[str, ...]:
+        """Return the layers that are named to stay in float; none with auto."""
+        return () if self.keep_float == "auto" else self.keep_float
+
 
 class Qat(Int8):
     """int8 quantization-aware training; the distillation losses stay on."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERSION = 4
 PACKAGES = (*training.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
+LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at with: each costs half an inference a layer
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -79,12 +80,6 @@ def prepare(
     return qat.prepare(tapped, example, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
 
-def named(recipe: Recipe) -> tuple[str, ...]:
-    """The layers that the recipe itself names to stay in float."""
-    assert recipe.quantize is not None
-    return () if recipe.quantize.keep_float == "auto" else recipe.quantize.keep_float
-
-
 def _train(fabric: Any, context: Context) -> None:
     from edgekd import data, models
     from edgekd.distill.loop import Freeze, fit
@@ -108,7 +103,7 @@ def _train(fabric: Any, context: Context) -> None:
     if recipe.distill and not settings.self_distill:
         terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
     again = partial(prepare, recipe, classes, weights, terms.student_paths)
-    prepared, _ = again(named(recipe))
+    prepared, _ = again(settings.named_float())
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
         calibrate.check(examples)
@@ -125,7 +120,7 @@ def _train(fabric: Any, context: Context) -> None:
     if fabric.global_rank == 0:
         training.save_fitted(context, fitted)
         val_top1 = fitted.curve.val_top1[fitted.curve.best_epoch]
-        trained, student = again(named(recipe))  # without what training has put into it
+        trained, student = again(settings.named_float())  # without what training has put into it
         qat.load_state(trained.module, fitted.best)
 
         def requantize(names: Collection[str]) -> Prepared:
@@ -133,7 +128,8 @@ def _train(fabric: Any, context: Context) -> None:
             repair.adopt(made.module, trained.module)
             return made
 
-        sensitivity.conclude(context, images, student, trained, requantize, terms.student_paths, val_top1)
+        seen = layer_images(recipe, images)
+        sensitivity.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
 
 
 def calibration_images(images: DataSet, count: int) -> Tensor:
@@ -146,6 +142,11 @@ def calibration_images(images: DataSet, count: int) -> Tensor:
     chosen = np.random.default_rng(data.SPLIT_SEED).permutation(len(images.train))[:count]
     stacked = np.stack([images.train.images[int(index)] for index in chosen])
     return torch.from_numpy(data.preprocess(stacked, images.mean, images.std, images.channels))
+
+
+def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
+    """The training images that single layers are looked at with; few where they are large, float32 (N, C, S, S)."""
+    return calibration_images(images, max(4, min(32, LAYER_PIXELS // recipe.data.image_size**2)))
 
 
 def _calibrate(context: Context, settings: Ptq) -> None:
@@ -161,7 +162,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     images = data.load(recipe.data, context.progress)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     again = partial(prepare, recipe, len(images.classes), weights, ())
-    prepared, student = again(named(recipe))
+    prepared, student = again(settings.named_float())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = prepared.module.to(device)
     chosen = calibration_images(images, settings.calibration_images).to(device)
@@ -182,7 +183,8 @@ def _calibrate(context: Context, settings: Ptq) -> None:
         return made
 
     module.cpu()
-    sensitivity.conclude(context, images, student.cpu(), prepared, requantize, (), top1[1])
+    seen = layer_images(recipe, images)
+    sensitivity.conclude(context, images, seen, student.cpu(), prepared, requantize, (), top1[1])
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import QuantizeError
-from edgekd.recipe import Recipe
 from edgekd.rundir import LayerRecord, RepairRecord, to_json
 from edgekd.stages import training
 from edgekd.stages.context import Context
@@ -23,21 +22,20 @@ if TYPE_CHECKING:
 
     Quantize = Callable[[Collection[str]], Prepared]
 
-PIXELS = 32 * 64 * 64
-"""32 images are looked at, fewer where they are large: each costs half an inference for each layer."""
 ALL_INT8 = "all_int8.safetensors"
 """The state before a repair, which its cost is measured against."""
 
 
 def conclude(
-    context: Context, images: DataSet, student: nn.Module, quantized: Prepared, requantize: Quantize,
+    context: Context, images: DataSet, seen: Tensor, student: nn.Module, quantized: Prepared, requantize: Quantize,
     taps: tuple[str, ...], val_top1: float | None,
 ) -> None:  # fmt: skip
     """Write ``weights.safetensors`` and ``graph.json``: the state, repaired where the recipe asks, and what it is made of.
 
     Args:
         context: The quantize stage's.
-        images: Calibration images come from the training split, a repair is decided on the validation split.
+        images: A repair is decided on their validation split.
+        seen: Training images that the layers are looked at with, (N, C, S, S).
         student: The float student.
         quantized: Its quantized graph.
         requantize: Makes the same graph with some layers in float.
@@ -45,39 +43,24 @@ def conclude(
         val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
     """
     from edgekd.quantize import qat
+    from edgekd.quantize.sensitivity import measure
 
     settings = context.recipe.quantize
     assert settings is not None
-    found: dict[str, Any] = {"taps": taps, "val_top1": val_top1}
-    rows = _measure(context, images, quantized)
+    found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
+    rows = measure(quantized.module, [seen], context.progress)
     if settings.keep_float == "auto":
-        found["keep_float"] = ()
         repaired = _repair(context, images, student, quantized, requantize, rows)
         if repaired is not None:
             training.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, record = repaired
-            rows = _measure(context, images, quantized)
+            rows = measure(quantized.module, [seen], context.progress)
             found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
-    else:
-        found["keep_float"] = settings.keep_float
     for op in quantized.float_ops:
         context.progress.say(f"  stays float: {op}")
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
     context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers})
-
-
-def _measure(context: Context, images: DataSet, prepared: Prepared) -> tuple[Sensitivity, ...]:
-    from edgekd.quantize import sensitivity
-
-    return sensitivity.measure(prepared.module, [examples(context.recipe, images)], context.progress)
-
-
-def examples(recipe: Recipe, images: DataSet) -> Tensor:
-    """The training images that the layers are looked at with, float32 (N, C, S, S)."""
-    from edgekd.stages.quantize import calibration_images
-
-    return calibration_images(images, max(4, min(32, PIXELS // recipe.data.image_size**2)))
 
 
 def _repair(
