@@ -1,11 +1,13 @@
 """Does each runtime compute what torch computes in int8? Many architectures, three runtimes, one table.
 
     python benchmarks/int8_parity.py [--models resnet18,swin_t] [--size 224] [--images 16] [--bias 1]
+                                     [--also tflite_runtime=PYTHON --also tensorflow=PYTHON]
 
 Weights are random by seed, batch-norm statistics come from two batches of random images, so nothing is downloaded and
 nothing is trained: parity is about arithmetic, not accuracy. Each model runs in a process of its own and leaves a JSON file
 in benchmarks/results/int8_parity/, one for each value of --bias; finished ones are not run again (delete the file, or name
 them in --models). benchmarks/results/int8_parity.md is made of these files alone; --table makes it without a run.
+--also runs the TensorFlow Lite file in other Pythons too, which have those packages.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ PACKAGES = (
     "torch", "torchvision", "timm", "torchao", "onnxruntime", "openvino", "litert-torch", "ai-edge-litert", "numpy",
 )  # fmt: skip
 COLUMNS = (
-    "model", "runtime", "mean LSB", "p99 LSB", "max LSB", "torch against itself", "bias 0", "torch against itself, bias 0",
-    "float tensors", "bytes / parameter", "XNNPACK delegate", "images",
+    "model", "runtime", "mean LSB", "p99 LSB", "max LSB", "torch against itself", "one layer alone", "float tensors",
+    "bytes / parameter", "XNNPACK delegate", "images",
 )  # fmt: skip
+OTHERS = ("reference kernels", "tflite_runtime", "tensorflow")
+WORKER = Path(__file__).parent / "tflite_worker.py"
 
 
 def build(name: str, size: int) -> Any:
@@ -92,11 +96,11 @@ def settle(model: Any, size: int, bias: float) -> Any:
     return model.eval()
 
 
-def measure(name: str, size: int, count: int, bias: float) -> dict[str, Any]:
+def measure(name: str, size: int, count: int, bias: float, also: dict[str, str]) -> dict[str, Any]:
     """Quantize and export one model and compare the three files with the int8 graph run by torch."""
     import torch
 
-    from edgekd.export.exporter import Source
+    from edgekd.export.exporter import Source, output_step
     from edgekd.quantize import qat
 
     torch.manual_seed(0)
@@ -123,9 +127,11 @@ def measure(name: str, size: int, count: int, bias: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for format in FORMATS:
             try:
-                found["runtimes"][format] = compare(source, format, Path(folder), inputs.numpy(), reference)
+                found["runtimes"][format] = compare(graph, source, format, Path(folder), inputs.numpy(), reference)
             except Exception as error:  # the table says so
                 found["runtimes"][format] = {"error": f"{type(error).__name__}: {error}"}
+        if (Path(folder) / "model.tflite").exists():
+            found["others"] = others(Path(folder) / "model.tflite", inputs.numpy(), output_step(graph), also)
     return found | {"seconds": round(time.monotonic() - began)}
 
 
@@ -175,8 +181,8 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
     return {"p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb}
 
 
-def compare(source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
-    from edgekd.export import parity, runtimes
+def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
+    from edgekd.export import inside, parity, runtimes
     from edgekd.export.exporter import Options
     from edgekd.profile.agent import RUNTIMES
     from edgekd.registry import exporters
@@ -193,10 +199,40 @@ def compare(source: Any, format: str, folder: Path, inputs: Any, reference: Any)
         x = inputs[:1].transpose(0, 2, 3, 1).copy()
         runtime.run(x)
         delegate = runtime.effective(str(exported.paths[0]), x)["delegate"]
+    layers = inside.differences(graph, exported.paths[0], format, inputs[:1])
+    apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)
     return {
         "p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb, "top1": found.top1_agreement,
         "bytes": exported.bytes, "float_tensors": exported.float_tensors, "delegate": delegate,
+        "layers": len(layers), "apart": apart,
     }  # fmt: skip
+
+
+def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) -> dict[str, Any]:
+    """What other interpreters make of the TensorFlow Lite file, against ai-edge-litert with XNNPACK."""
+    import numpy as np
+
+    from edgekd.export import parity, runtimes
+
+    assert step is not None
+    usual = runtimes.run_all(runtimes.load(path, "tflite"), inputs)
+    pixels, logits = path.with_name("inputs.npy"), path.with_name("logits.npy")
+    np.save(pixels, inputs.transpose(0, 2, 3, 1))
+    found: dict[str, Any] = {}
+    for name, python in {"reference kernels": sys.executable, **also}.items():
+        package = "reference" if name == "reference kernels" else name
+        done = subprocess.run(
+            [python, str(WORKER), package, str(path), str(pixels), str(logits)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            found[name] = {"error": done.stderr.strip().splitlines()[-1]}
+            continue
+        same = parity.compare(usual, np.load(logits), step)
+        found[name] = {
+            "mean_lsb": same.mean_lsb, "p99_lsb": same.p99_lsb, "max_lsb": same.max_lsb, "top1": same.top1_agreement,
+            "version": done.stdout.strip(),
+        }  # fmt: skip
+    return found
 
 
 def conditions() -> str:
@@ -210,59 +246,107 @@ def conditions() -> str:
 def table() -> str:
     """The page, from the JSON files alone."""
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
+    names = [name for name in (*MODELS["torchvision"], *MODELS["timm"]) if name in results]
     lines = [
         "# Int8 parity: many architectures, three runtimes",
         "",
-        "Made by `python benchmarks/int8_parity.py` and `python benchmarks/int8_parity.py --bias 0`: random weights by seed,"
-        " batch-norm statistics and ranges from random images, other random images compared one by one, one thread."
-        " Norm biases are 1, in one column 0 (docs/int8.md says what that does to a random network).",
+        "Made by `python benchmarks/int8_parity.py`: random weights by seed, batch-norm statistics and ranges from random"
+        " images, other random images compared one by one, one thread. Norm biases are 1 (docs/int8.md says why).",
         "The reference is the int8 graph run by torch. 1 LSB is one step of the logits' int8 scale. *Torch against itself*"
         " is the same graph with the sums of its layers in float64: what a network with random weights makes of values that"
-        " lie half-way between two steps. Triples are mean, 99th percentile and maximum in LSB.",
+        " lie half-way between two steps. Triples are mean, 99th percentile and maximum in LSB. *One layer alone*: torch"
+        " computes each layer from what the runtime gave to it, for one image, so that nothing adds up; the worst layer,"
+        " the share of its values that differ, and by how many steps of its own.",
         *(f"Conditions: {text}." for text in sorted({found["conditions"] for found in results.values()})),
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
+        *_header(COLUMNS),
+        *(_row(name, results[name], format, run) for name in names for format, run in results[name]["runtimes"].items()),
     ]
-    reasons, above = [], []
-    for name in (*MODELS["torchvision"], *MODELS["timm"]):
-        if name not in results:
-            continue
-        found, other = results[name], results.get(f"{name}.bias0", {"runtimes": {}})
-        for format, run in found["runtimes"].items():
-            if "error" in run:
-                lines.append(f"| {name} | {format} | {run['error'].splitlines()[0][:200]} |" + " |" * (len(COLUMNS) - 3))
-                continue
-            cells = (
-                name, format, f"{run['mean_lsb']:.2f}", f"{run['p99_lsb']:.1f}", f"{run['max_lsb']:.1f}",
-                _short(found.get("control")), _short(other["runtimes"].get(format)), _short(other.get("control")),
-                str(len(run["float_tensors"])), f"{run['bytes'] / found['parameters']:.3f}", run["delegate"],
-                f"{found['images']} of {found['size']}²",
-            )  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-            if run["p99_lsb"] > P99_BOUND or run["max_lsb"] > MAX_BOUND:
-                above.append(f"* {name}, {format}: {_short(run)}; torch against itself: {_short(found.get('control'))}")
-        kinds = Counter(re.sub(r"_\d+:", ":", op) for op in found["float_ops"])
-        reasons += [f"* {name}: {count} × {kind}" for kind, count in kinds.items()]
+    above = [
+        f"* {name}, {format}: {_short(run)}; torch against itself: {_short(results[name]['control'])}; {_apart(run, 3)}"
+        for name in names
+        for format, run in results[name]["runtimes"].items()
+        if "error" not in run and (run["p99_lsb"] > P99_BOUND or run["max_lsb"] > MAX_BOUND)
+    ]
+    reasons = [
+        f"* {name}: {count} × {kind}"
+        for name in names
+        for kind, count in Counter(re.sub(r"_\d+:", ":", op) for op in results[name]["float_ops"]).items()
+    ]
     missing = [name for names in MODELS.values() for name in names if name not in results]
     stray = [
         name for name, found in results.items()
         if not found["float_ops"] and found["runtimes"]["tflite"].get("float_tensors")
     ]  # fmt: skip
     end = [
-        "", "Above 2 LSB at the 99th percentile or 4 at most, beside what torch makes of it without any runtime:",
+        "", "Above 2 LSB at the 99th percentile or 4 at most, beside what torch makes of it without any runtime, and the"
+        " layers in which the runtime differs most:",
         "", *(above or ["none"]),
         "", "Operators left in float, in all three files:", "", *(reasons or ["none"]),
         "", f"Float tensors in a TensorFlow Lite file without such an operator: {', '.join(stray) or 'none'}.",
         "", f"Not measured: {', '.join(missing) or 'none'}.",
+        "", *_others({name: results[name] for name in names}),
     ]  # fmt: skip
     return "\n".join([*lines, *end]) + "\n"
+
+
+def _header(columns: tuple[str, ...]) -> tuple[str, str]:
+    return "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)
+
+
+def _row(name: str, found: dict[str, Any], format: str, run: dict[str, Any]) -> str:
+    if "error" in run:
+        return f"| {name} | {format} | {run['error'].splitlines()[0][:200]} |" + " |" * (len(COLUMNS) - 3)
+    cells = (
+        name, format, f"{run['mean_lsb']:.2f}", f"{run['p99_lsb']:.1f}", f"{run['max_lsb']:.1f}", _short(found["control"]),
+        _apart(run, 1), str(len(run["float_tensors"])), f"{run['bytes'] / found['parameters']:.3f}", run["delegate"],
+        f"{found['images']} of {found['size']}²",
+    )  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _apart(run: dict[str, Any], count: int) -> str:
+    """The layers that differ most by themselves."""
+    rows = [
+        f"{name} {100 * share:.2g} %, {steps:.0f} step{'s' * (steps > 1)}" for steps, share, name in run["apart"][:count]
+    ]
+    return "; ".join(rows) or "none differs"
+
+
+def _others(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The TensorFlow Lite files in other interpreters."""
+    columns = ("model", *(f"{name}{end}" for name in OTHERS for end in ("", ", same top-1")))
+    versions = {
+        f"{name} {run['version']}"
+        for found in results.values() for name, run in found.get("others", {}).items() if run.get("version")
+    }  # fmt: skip
+    rows = []
+    for model, found in results.items():
+        runs = [found.get("others", {}).get(name) for name in OTHERS]
+        cells = [
+            cell for run in runs for cell in (_short(run), f"{100 * run['top1']:.0f} %" if run and "top1" in run else "")
+        ]
+        rows.append(f"| {model} | " + " | ".join(cells) + " |")
+    return [
+        "## The TensorFlow Lite files in other interpreters",
+        "",
+        "Against ai-edge-litert with XNNPACK, for the same images: mean, 99th percentile and maximum in LSB. Reference"
+        " kernels multiply by integers in the place of a float scale, which rounds some values otherwise in every layer."
+        f" {', '.join(sorted(versions))}.",
+        "",
+        *_header(columns),
+        *rows,
+    ]
 
 
 def _short(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     return "failed" if "error" in run else f"{run['mean_lsb']:.2f}, {run['p99_lsb']:.1f}, {run['max_lsb']:.1f}"
+
+
+def _same(run: dict[str, Any] | None) -> str:
+    return f"{100 * run['top1']:.0f} %" if run and "top1" in run else ""
 
 
 def main() -> None:
@@ -272,11 +356,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--bias", type=float, default=1.0, help="of all norms; docs/int8.md says why 1")
     parser.add_argument("--table", action="store_true", help="only make the table from the results that there are")
+    parser.add_argument("--also", action="append", default=[], metavar="PACKAGE=PYTHON", help="another interpreter")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.one:
-        found = measure(options.one, options.size, options.images, options.bias)
+        also = dict(pair.split("=", 1) for pair in options.also)
+        found = measure(options.one, options.size, options.images, options.bias, also)
         _result(options.one, options.bias).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
     asked = options.models.split(",") if options.models else [name for names in MODELS.values() for name in names]
@@ -286,6 +372,7 @@ def main() -> None:
             continue
         path.unlink(missing_ok=True)  # a run that fails must not leave an older result
         settings = ("--size", str(options.size), "--images", str(options.images), "--bias", str(options.bias))
+        settings += tuple(part for pair in options.also for part in ("--also", pair))
         began = time.monotonic()
         subprocess.run([sys.executable, __file__, "--one", name, *settings], check=False)
         print(f"{name}: {'done' if path.exists() else 'FAILED'} in {time.monotonic() - began:.0f} s", flush=True)

@@ -28,26 +28,7 @@ RUNTIME = "tflite-runtime==2.14.0"
 LAST_PYTHON = (3, 11)
 """Of which there is a wheel of tflite-runtime."""
 
-WORKER = """\
-import sys
-
-import numpy as np
-
-package, model, inputs, outputs = sys.argv[1:]
-if package == "tensorflow":
-    from tensorflow import lite
-else:
-    from tflite_runtime import interpreter as lite
-interpreter = lite.Interpreter(model_path=model, num_threads=1)
-interpreter.allocate_tensors()
-first, last = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-found = []
-for row in np.load(inputs):
-    interpreter.set_tensor(first["index"], row[None])
-    interpreter.invoke()
-    found.append(interpreter.get_tensor(last["index"])[0])
-np.save(outputs, np.stack(found))
-"""
+WORKER = Path(__file__).parents[2] / "benchmarks" / "tflite_worker.py"
 
 
 class Net(nn.Module):
@@ -124,7 +105,7 @@ def litert(file: File, *, reference_kernels: bool) -> Logits:
 def elsewhere(python: Path | str, package: str, file: File, folder: Path) -> Logits:
     """Run the file in another Python."""
     np.save(folder / "inputs.npy", file.inputs)
-    command = [str(python), "-c", WORKER, package, str(file.path), str(folder / "inputs.npy"), str(folder / "outputs.npy")]
+    command = [str(python), str(WORKER), package, str(file.path), str(folder / "inputs.npy"), str(folder / "outputs.npy")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

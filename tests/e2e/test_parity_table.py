@@ -39,13 +39,16 @@ def mobilenet_v3() -> Any:
 def test_a_small_member_of_the_table(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "mobilenet_v3_small"
     monkeypatch.setattr(benchmark, "build", lambda name, size: mobilenet_v3())
-    found = benchmark.measure(name, size=64, count=4, bias=1.0)
+    found = benchmark.measure(name, size=64, count=4, bias=1.0, also={})
     assert found["float_ops"] == ()
     for run in found["runtimes"].values():
         assert run["p99_lsb"] <= 2.01, found
         assert run["max_lsb"] <= 4.01, found
+        assert run["layers"] > 10, "most layers are found in each file"
+        assert all(steps == 1 for steps, _, _ in run["apart"]), "no layer by itself is further away than a rounding"
     tflite = found["runtimes"]["tflite"]
     assert tflite["float_tensors"] == ()
     assert re.fullmatch(r"XNNPACK (\d+) of \1 operations in 1 part", tflite["delegate"])
+    assert found["others"]["reference kernels"]["top1"] == 1.0
     (benchmark.RESULTS / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
     assert f"| {name} | tflite | {tflite['mean_lsb']:.2f} |" in benchmark.table()

@@ -1,10 +1,10 @@
-"""What a runtime computes inside of an int8 file, layer by layer, against the float network.
+"""What a runtime computes inside of an int8 file, layer by layer: against the float network, and against torch.
 
 A quantized tensor is found in a file by its scale: to five digits no two layers have the same one by chance, and names do
 not survive the converters. Where layers share a scale, as in front of a concatenation, the tensor that fits best is taken.
 
-To look inside costs what makes the runtimes fast: ONNX Runtime and OpenVINO do not fuse across a value that is asked for,
-and TensorFlow Lite runs its own kernels in the place of XNNPACK's. The logits of parity are from the files as they are used.
+Every such tensor is made an output of the file. The runtimes then do not fuse across it, but they run the kernels that the
+file as it is used runs. The logits of parity are from the file as it is used.
 """
 
 from __future__ import annotations
@@ -15,43 +15,120 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import fx
 
-from edgekd.export import telemetry
+from edgekd.export import flatbuffer, telemetry
 from edgekd.rundir import EXACT_DB
 
 Array = NDArray[np.float32]
+_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A quantized tensor: its scale, and its values as floats, (N, C, H, W) or any other shape."""
+    """A quantized tensor for one input: its scale, and its values as floats, (1, C, H, W) or any other shape."""
 
     scale: float
     values: Array
 
 
-def sqnr(exact: Mapping[str, Tensor], path: Path, format: str, inputs: Array) -> dict[str, float]:
+@dataclass(frozen=True)
+class Difference:
+    """What a runtime makes of a layer that torch makes otherwise, from the same input.
+
+    Attributes:
+        share: Of the values that differ, 0 to 1.
+        steps: The greatest difference, in steps of the layer's int8 scale.
+    """
+
+    share: float
+    steps: float
+
+
+def sqnr(exact: Sequence[Mapping[str, Tensor]], path: Path, format: str, inputs: Array) -> dict[str, float]:
     """Return signal to quantization noise in dB of every layer that is found in a file.
 
     Args:
-        exact: By layer, the scale that its output has in int8 and its values in the float network, for ``inputs``.
+        exact: For each input, by layer, the scale that its output has in int8 and its values in the float network.
         path: The int8 file.
         format: ``onnx``, ``tflite`` or ``openvino``.
-        inputs: (N, C, H, W), float32, as the network takes them.
+        inputs: (N, C, H, W), float32, as the network takes them; each is run by itself, for not every tensor of a network
+            counts the images in its first dimension.
     """
-    found = _LOOKS[format](path, inputs)
-    return {name: db for name, tensor in exact.items() if (db := _best(tensor, found)) is not None}
+    sums: dict[str, list[NDArray[np.float64]]] = {}
+    for tensors, found in zip(exact, _LOOKS[format](path, inputs), strict=True):
+        for name, tensor in tensors.items():
+            fitting = [_signal_and_noise(tensor.values, values) for values in _fitting(tensor, found)]
+            if fitting:
+                sums.setdefault(name, []).append(min(fitting, key=lambda pair: float(pair[1])))
+    return {name: _db(*np.sum(pairs, axis=0)) for name, pairs in sums.items()}
 
 
-def _best(exact: Tensor, found: Sequence[Tensor]) -> float | None:
-    fitting = [
-        _db(exact.values, values)
-        for tensor in found
-        if abs(tensor.scale / exact.scale - 1) < 1e-5 and tensor.values.size == exact.values.size
-        for values in _layouts(tensor.values, exact.values.shape)
-    ]
-    return max(fitting, default=None)
+def differences(graph: fx.GraphModule, path: Path, format: str, inputs: Array) -> dict[str, Difference]:
+    """Return, of every layer that is found in a file, how the runtime differs from torch *in this layer*.
+
+    torch computes each layer from what the runtime gave to it, so that nothing adds up on the way: one step is a value
+    half-way between two, which either may round to either side; more than that is another arithmetic.
+
+    Args:
+        graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
+        path: The int8 file.
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        inputs: (N, C, H, W), float32.
+    """
+    rows: dict[str, list[Difference]] = {}
+    for row, found in zip(inputs, _LOOKS[format](path, inputs), strict=True):
+        forced = _Forced(graph, found)
+        with torch.no_grad():
+            forced.run(torch.from_numpy(row[None]))
+        for name, difference in forced.found.items():
+            rows.setdefault(name, []).append(difference)
+    return {
+        name: Difference(float(np.mean([one.share for one in all])), max(one.steps for one in all))
+        for name, all in rows.items()
+    }
+
+
+class _Forced(fx.Interpreter):
+    """Runs an int8 graph and goes on, after each rounding, with the runtime's value in the place of torch's."""
+
+    def __init__(self, graph: fx.GraphModule, runtime: Sequence[Tensor]) -> None:
+        super().__init__(graph)
+        self._runtime = runtime
+        self.found: dict[str, Difference] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if not _computed(n):
+            return value
+        own = Tensor(float(n.args[1]), value.numpy())  # type: ignore[arg-type]
+        fitting = list(_fitting(own, self._runtime))
+        if not fitting:
+            return value
+        nearest = min(fitting, key=lambda values: float(np.abs(values - own.values).mean()))
+        steps = np.rint(np.abs(nearest - own.values) / own.scale)
+        self.found[_producer(n).name] = Difference(float((steps > 0).mean()), float(steps.max()))
+        return torch.from_numpy(nearest)
+
+
+def _producer(dequantize: fx.Node) -> fx.Node:
+    return dequantize.all_input_nodes[0].all_input_nodes[0]
+
+
+def _computed(node: fx.Node) -> bool:
+    """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values."""
+    if str(node.target) != _DEQUANTIZE or node.all_input_nodes[0].op == "get_attr":
+        return False
+    operands = (operand for operand in _producer(node).all_input_nodes if str(operand.target) == _DEQUANTIZE)
+    return all(operand.args[1:3] != node.args[1:3] for operand in operands)
+
+
+def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:
+    for tensor in found:
+        if abs(tensor.scale / wanted.scale - 1) < 1e-5 and tensor.values.size == wanted.values.size:
+            yield from _layouts(tensor.values, wanted.values.shape)
 
 
 def _layouts(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
@@ -59,19 +136,25 @@ def _layouts(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
         yield values
     if values.ndim == 4 and (channels_first := values.transpose(0, 3, 1, 2)).shape == shape:
         yield channels_first
-    if values.ndim != len(shape):  # a flattened map, or one of a single pixel
+    if values.ndim > 2 and (transposed := values.swapaxes(-1, -2)).shape == shape:  # keys of an attention
+        yield transposed
+    flat = 2 in {values.ndim, len(shape)}
+    if values.ndim != len(shape) and (flat or values.squeeze().shape == tuple(size for size in shape if size > 1)):
         yield values.reshape(shape)
 
 
-def _db(exact: Array, values: Array) -> float:
-    signal = float(np.square(exact, dtype=np.float64).sum())
-    noise = float(np.square(exact.astype(np.float64) - values).sum())
+def _signal_and_noise(exact: Array, values: Array) -> NDArray[np.float64]:
+    wide = exact.astype(np.float64)
+    return np.array([np.square(wide).sum(), np.square(wide - values).sum()])
+
+
+def _db(signal: float, noise: float) -> float:
     if noise == 0:
         return EXACT_DB
     return min(EXACT_DB, 10 * float(np.log10(signal / noise))) if signal else -EXACT_DB
 
 
-def _onnx(path: Path, inputs: Array) -> list[Tensor]:
+def _onnx(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     import onnx
     from onnx import numpy_helper
 
@@ -90,29 +173,22 @@ def _onnx(path: Path, inputs: Array) -> list[Tensor]:
     options.log_severity_level = 3  # errors only
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    rows = [session.run(None, {name: row[None]})[1:] for row in inputs]
-    return [
-        Tensor(scale, _dequantized(np.concatenate(parts), scale, zero_point))
-        for (scale, zero_point), parts in zip(steps, zip(*rows, strict=True), strict=True)
-    ]
+    for row in inputs:
+        values = session.run(None, {name: row[None]})[1:]
+        yield [Tensor(step[0], _dequantized(value, *step)) for step, value in zip(steps, values, strict=True)]
 
 
-def _tflite(path: Path, inputs: Array) -> list[Tensor]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+def _tflite(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+    from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(
-        str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
+    model = flatbuffer.read(path.read_bytes())
+    graph = model.subgraphs[0]
+    computed = [int(index) for operator in graph.operators for index in operator.outputs]
+    kept = {index: step for index in computed if (step := flatbuffer.quantization(graph.tensors[index]))}
+    graph.outputs = np.array([*graph.outputs, *(index for index in kept if index not in graph.outputs)], np.int32)
+    interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=1)
     interpreter.allocate_tensors()
     (taken,) = interpreter.get_input_details()
-    kept = [
-        detail
-        for detail in interpreter.get_tensor_details()
-        if detail["dtype"] is np.int8 and len(detail["quantization_parameters"]["scales"]) == 1
-    ]
-    rows = []
     for row in inputs:
         x = row.transpose(1, 2, 0)[None]
         if taken["dtype"] is np.int8:
@@ -120,16 +196,14 @@ def _tflite(path: Path, inputs: Array) -> list[Tensor]:
             x = np.clip(np.round(x / scale) + zero_point, -128, 127).astype(np.int8)
         interpreter.set_tensor(taken["index"], x)
         interpreter.invoke()
-        rows.append([interpreter.get_tensor(detail["index"]) for detail in kept])
-    found = []
-    for detail, parts in zip(kept, zip(*rows, strict=True), strict=True):
-        if all(part.ndim for part in parts):
-            scale, zero_point = detail["quantization"]
-            found.append(Tensor(float(scale), _dequantized(np.concatenate(parts), scale, zero_point)))
-    return found
+        yield [
+            Tensor(step[0], _dequantized(value, *step))
+            for index, step in kept.items()
+            if (value := interpreter.get_tensor(index)).ndim
+        ]
 
 
-def _openvino(path: Path, inputs: Array) -> list[Tensor]:
+def _openvino(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     openvino = telemetry.import_openvino()
     core = openvino.Core()
     model = core.read_model(path)
@@ -143,15 +217,17 @@ def _openvino(path: Path, inputs: Array) -> list[Tensor]:
     model.add_outputs([node.output(0) for node in roundings if node.get_friendly_name() not in given])
     extra = len(model.outputs) - len(roundings)  # logits in float
     request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    rows = []
     for row in inputs:
         request.infer([row[None]])
-        rows.append([request.get_output_tensor(extra + index).data.copy() for index in range(len(roundings))])
-    return [Tensor(scale, np.concatenate(parts)) for scale, parts in zip(scales, zip(*rows, strict=True), strict=True)]
+        yield [Tensor(scale, request.get_output_tensor(extra + index).data.copy()) for index, scale in enumerate(scales)]
 
 
 def _dequantized(values: NDArray[Any], scale: float, zero_point: int) -> Array:
     return ((values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)).astype(np.float32)
 
 
-_LOOKS: Mapping[str, Callable[[Path, Array], list[Tensor]]] = {"onnx": _onnx, "tflite": _tflite, "openvino": _openvino}
+_LOOKS: Mapping[str, Callable[[Path, Array], Iterator[list[Tensor]]]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "openvino": _openvino,
+}

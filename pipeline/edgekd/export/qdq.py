@@ -61,10 +61,13 @@ def shift_to_uint8(model: onnx.ModelProto) -> None:
 
 
 def _weights(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> set[str]:
-    """Return the constants that reach a layer as its weight."""
-    dequantized = {
-        node.output[0]: node.input[0] for node in graph.node if node.op_type == _DEQUANTIZE and node.input[0] in constants
-    }
+    """Return the constants that reach a layer as its weight, as they are or transposed."""
+    dequantized: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == _DEQUANTIZE and node.input[0] in constants:
+            dequantized[node.output[0]] = node.input[0]
+        elif node.op_type == "Transpose" and node.input[0] in dequantized:  # of a linear layer on tokens
+            dequantized[node.output[0]] = dequantized[node.input[0]]
     return {
         dequantized[node.input[1]]
         for node in graph.node
@@ -73,16 +76,17 @@ def _weights(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> 
 
 
 def drop_zero_weight_offsets(model: onnx.ModelProto) -> None:
-    """Leave out the zero points of weights where all are 0, which is the default: one byte a channel.
+    """Leave out the zero points of a convolution's weights where all are 0, which is the default: one byte a channel.
 
-    A Gemm keeps its own: without them ONNX Runtime 1.31 runs it in float and dequantizes its weights at each inference.
+    Linear layers keep theirs: without them ONNX Runtime 1.31 runs a Gemm, which it also makes of a MatMul, in float and
+    dequantizes its weights at each inference.
     """
     constants = {item.name: item for item in model.graph.initializer}
-    of_gemm = {name for node in model.graph.node if node.op_type == "Gemm" for name in node.input}
+    of_conv = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input}
     for node in model.graph.node:
         if node.op_type == _DEQUANTIZE and len(node.input) > 2 and node.input[0] in constants:
             item = constants.get(node.input[2])
-            if item is None or item.data_type != onnx.TensorProto.INT8 or node.output[0] in of_gemm:
+            if item is None or item.data_type != onnx.TensorProto.INT8 or node.output[0] not in of_conv:
                 continue
             if not numpy_helper.to_array(item).any():
                 del node.input[2]

@@ -142,9 +142,10 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str]) -> dict[st
 
     prepared, _ = export.quantized(context, len(images.classes))
     x = quantize.layer_images(context.recipe, images)
-    exact = {
-        name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in exact_outputs(prepared.module, x).items()
-    }
+    exact = [
+        {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
+        for found in (exact_outputs(prepared.module, image[None]) for image in x)
+    ]
     found = {}
     for stage in stages:
         exported = context.read(stage, "exported.json")

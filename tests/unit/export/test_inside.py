@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from onnx import numpy_helper
 from tests.unit.export.nets import Residual, images
 from tests.unit.export.test_operators import Branches, SqueezeExcite
+from torch import Tensor, fx, nn
 
 from edgekd.export import inside
 from edgekd.export.exporter import Options, Source
@@ -18,50 +22,98 @@ from edgekd.quantize import qat
 from edgekd.quantize.sensitivity import exact_outputs, measure
 from edgekd.registry import exporters
 
-NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches}
+
+class Tokens(nn.Module):
+    """Patches as tokens: a norm, a linear layer on all of them, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        self.norm = nn.LayerNorm(32)
+        self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        out: Tensor = self.head(x.mean(1))
+        return out
 
 
-def written(net: str, format: str, folder: Path) -> tuple[Path, dict[str, inside.Tensor], dict[str, float]]:
-    """A file, and of each layer the exact values and what torch says of int8."""
-    torch.manual_seed(0)
-    model = NETS[net]().eval()
-    prepared = qat.prepare(model, images(1))
-    for seed in (2, 3, 4):
-        prepared.module(images(16, seed=seed))
-    qat.freeze_observers(prepared.module)
-    source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
-    exporter = exporters.get(format)()
-    exported = exporter.export(source, folder / f"net{exporter.suffix}", Options("int8", "float32", folder / "log"))
-    x = images(32, seed=9)
-    exact = {
-        name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in exact_outputs(prepared.module, x).items()
-    }
-    return exported.paths[0], exact, {row.name: row.total_db for row in measure(prepared.module, [x])}
+X = images(32, seed=9)
+NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}
+Write = Callable[[str, str], "Written"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, the int8 graph it is from, and of each layer the exact values and what torch says of int8."""
+
+    path: Path
+    graph: fx.GraphModule
+    exact: list[dict[str, inside.Tensor]]
+    torch_db: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    @cache
+    def write(net: str, format: str) -> Written:
+        torch.manual_seed(0)
+        model = NETS[net]().eval()
+        prepared = qat.prepare(model, images(1))
+        for seed in (2, 3, 4):
+            prepared.module(images(16, seed=seed))
+        qat.freeze_observers(prepared.module)
+        source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+        exporter = exporters.get(format)()
+        folder = tmp_path_factory.mktemp(f"{net}_{format}")
+        exported = exporter.export(source, folder / f"net{exporter.suffix}", Options("int8", "float32", folder / "log"))
+        exact = [
+            {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
+            for found in (exact_outputs(prepared.module, image[None]) for image in X)
+        ]
+        torch_db = {row.name: row.total_db for row in measure(prepared.module, [X])}
+        return Written(exported.paths[0], qat.convert(prepared.module, fold_weights=True), exact, torch_db)
+
+    return write
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 @pytest.mark.parametrize("net", NETS)
-def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, tmp_path: Path) -> None:
-    path, exact, torch_db = written(net, format, tmp_path)
-    found = inside.sqnr(exact, path, format, images(32, seed=9).numpy())
+def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, write: Write) -> None:
+    written = write(net, format)
+    found = inside.sqnr(written.exact, written.path, format, X.numpy())
     if format == "openvino":  # its converter moves some roundings, such as those in front of a concatenation
-        assert len(found) >= len(exact) / 2
+        assert len(found) >= len(written.exact[0]) / 2
     else:
-        assert found.keys() == exact.keys()
+        assert found.keys() == written.exact[0].keys()
     for name, db in found.items():
-        assert db == pytest.approx(torch_db[name], abs=1.0), name
+        assert db == pytest.approx(written.torch_db[name], abs=1.0), name
 
 
-def test_a_layer_that_is_wrong_in_the_file_stands_out(tmp_path: Path) -> None:
-    path, exact, _ = written("residual", "onnx", tmp_path)
-    x = images(32, seed=9).numpy()
-    before = inside.sqnr(exact, path, "onnx", x)
-    model = onnx.load(path)
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("net", NETS)
+def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, write: Write) -> None:
+    written = write(net, format)
+    found = inside.differences(written.graph, written.path, format, X[:4].numpy())
+    assert len(found) >= 3
+    for name, layer in found.items():
+        assert layer.steps <= 1, name
+        assert layer.share < 0.02, name
+
+
+def test_a_layer_that_is_wrong_in_the_file_stands_out(write: Write, tmp_path: Path) -> None:
+    written, path, x = write("residual", "onnx"), tmp_path / "wrong.onnx", X.numpy()
+    before = inside.sqnr(written.exact, written.path, "onnx", x)
+    model = onnx.load(written.path)
     head = next(tensor for tensor in model.graph.initializer if list(tensor.dims) in ([10, 16], [16, 10]))
     weights = numpy_helper.to_array(head).copy()
     weights[..., 0] = np.where(weights[..., 0] > 64, weights[..., 0] // 2, 127)
     head.CopyFrom(numpy_helper.from_array(weights, head.name))
     onnx.save(model, path)
-    after = inside.sqnr(exact, path, "onnx", x)
+    after = inside.sqnr(written.exact, path, "onnx", x)
     worse = [name for name in before if after[name] < before[name] - 6]
     assert worse == ["linear"]
+    apart = inside.differences(written.graph, path, "onnx", x)
+    assert [name for name, layer in apart.items() if layer.steps > 1] == ["linear"]
