@@ -59,3 +59,20 @@ class Residual(nn.Module):
         x = self.stem(x)
         out: Tensor = self.head(self.activation(x + self.branch(x)))
         return out
+
+
+class Tokens(nn.Module):
+    """Patches as tokens: a norm, a linear layer on all of them, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        self.norm = nn.LayerNorm(32)
+        self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        out: Tensor = self.head(x.mean(1))
+        return out

@@ -12,33 +12,15 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from tests.unit.export.nets import Residual, images
+from tests.unit.export.nets import Residual, Tokens, images
 from tests.unit.export.test_operators import Branches, SqueezeExcite
-from torch import Tensor, fx, nn
+from torch import fx
 
 from edgekd.export import inside
 from edgekd.export.exporter import Options, Source
 from edgekd.quantize import qat
 from edgekd.quantize.sensitivity import exact_outputs, measure
 from edgekd.registry import exporters
-
-
-class Tokens(nn.Module):
-    """Patches as tokens: a norm, a linear layer on all of them, attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, 32, 4, 4)
-        self.norm = nn.LayerNorm(32)
-        self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
-        x = x + self.attention(x, x, x, need_weights=False)[0]
-        out: Tensor = self.head(x.mean(1))
-        return out
-
 
 X = images(32, seed=9)
 NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit.export.nets import Tokens, make_source
 
 from edgekd.export import qdq
 from edgekd.export.exporter import Options, Source
@@ -86,17 +88,28 @@ def test_float_tensors_are_found() -> None:
 
 
 def test_linear_layers_and_means_run_in_int8(small_source: Source, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    onnx_format.OnnxExporter().export(small_source, path, Options())
-    runtime = import_onnxruntime()
-    options = runtime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
-    kinds = {node.op_type for node in nodes}
+    kinds = run_kinds(small_source, tmp_path)
     assert {"QGemm", "QLinearGlobalAveragePool", "QLinearConv", "QLinearAdd"} <= kinds
     assert not kinds & {"Gemm", "ReduceMean", "Conv", "Add"}
+
+
+def test_linear_layers_on_tokens_run_in_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kinds = run_kinds(make_source(Tokens()), tmp_path)
+    assert {"QGemm", "QLinearMatMul", "QLinearSoftmax"} <= kinds
+    assert not kinds & {"Gemm", "MatMul", "Softmax"}
+
+
+def run_kinds(source: Source, folder: Path) -> set[str]:
+    """The operators that ONNX Runtime makes of a file."""
+    path = folder / "model.onnx"
+    onnx_format.OnnxExporter().export(source, path, Options())
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node}
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0.25 / 6, 0), (0.04, 1)])
