@@ -1,16 +1,19 @@
 """What int8 costs, by method: one trained student of each seed, quantized in every way, on validation and test images.
 
     python benchmarks/int8_accuracy.py [--seeds 3] [--recipe mobilenet] [--weight-bits 8] [--only PATTERN] [--peers]
+    python benchmarks/int8_accuracy.py --name full --set data.source=fashion-mnist --set distill.epochs=1 --peers
 
 The students come from the cache, or are trained. Each method is given the same float student and the same calibration
-images, and gives a function from images to logits. Rows that are done are kept in benchmarks/results/int8_accuracy.json;
-from them benchmarks/results/int8_accuracy.md is written. ``--peers`` adds other tools from benchmarks/peers.py. Accuracy
-only: nothing here is timed.
+images, and gives a function from images to logits. Rows that are done are kept in benchmarks/results/int8_accuracy.json,
+or int8_accuracy_NAME.json; from them the .md of the same name is written. ``--peers`` adds other tools from
+benchmarks/peers.py (pip install -e '.[peers]'), whose files are run by their own runtimes. Accuracy only: nothing here is
+timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import statistics
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peers
 import torch
 from torch import Tensor, nn
 
@@ -126,8 +130,39 @@ METHODS: dict[str, Method] = {
 }
 
 
-def subject_of(recipe: str, seed: int, bits: int) -> Subject:
-    overrides = [f"seed={seed}", f"quantize.weight_bits={bits}", *SHORT]
+def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
+    """Another tool's int8 file, made of the float file that edgekd exports."""
+
+    def method(subject: Subject) -> Logits:
+        from edgekd.export import runtimes
+        from edgekd.export.exporter import Options, Source
+        from edgekd.quantize.fold import fold
+        from edgekd.registry import exporters
+
+        exporter: Any = exporters.get(format)()
+        example = models.example(subject.recipe.data)
+        folder = Path(tempfile.mkdtemp())
+        exact, target = folder / f"float{exporter.suffix}", folder / f"int8{exporter.suffix}"
+        exporter.export(Source(fold(subject.student, example), example), exact, Options("float32"))
+        if "reduce_range" in inspect.signature(make).parameters:
+            options["reduce_range"] = quantize.weight_bits(subject.recipe) == 7
+        make(exact, subject.calibration.numpy(), target, **options)
+        session = runtimes.load(target, format)
+        return lambda images: torch.from_numpy(runtimes.run_all(session, images.numpy()))
+
+    return method
+
+
+PEERS: dict[str, Method] = {
+    "onnxruntime quantize_static, ONNX Runtime": file_of("onnx", peers.onnxruntime_static),
+    "NNCF quantize (mixed), OpenVINO": file_of("openvino", peers.nncf_openvino, preset="mixed"),
+    "NNCF quantize (performance), OpenVINO": file_of("openvino", peers.nncf_openvino, preset="performance"),
+    "ai-edge-quantizer, TensorFlow Lite": file_of("tflite", peers.ai_edge_quantizer),
+}
+
+
+def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
+    overrides = [f"seed={seed}", f"quantize.weight_bits={bits}", *SHORT, *more]
     loaded = loading.load(Path(recipe), overrides)
     steps = {step.name: step for step in plan.make(loaded)}
     if any(steps[name].entry is None for name in ("distill", "quantize")):
@@ -171,17 +206,19 @@ def measure(network: Logits, subject: Subject, expected: dict[str, Tensor]) -> d
     return found
 
 
-def table(recipe: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(recipe: str, changes: list[str], sizes: dict[str, int], rows: dict[str, dict[str, dict[str, float]]]) -> str:
     known = environment.describe()
+    command = " ".join([f"--recipe {recipe}", *(f"--set {change}" for change in changes)])
     lines = [
-        f"# int8 accuracy by method: `{recipe}`",
+        f"# int8 accuracy by method: `{' '.join([recipe, *changes])}`",
         "",
-        f"Made by `python benchmarks/int8_accuracy.py --recipe {recipe}`: of each seed one trained student, quantized in"
-        " every way. The int8 graph is run by torch, with biases on the integer grid, as it is exported.",
+        f"Made by `python benchmarks/int8_accuracy.py {command}`: of each seed one trained student, quantized in every way."
+        " edgekd's int8 graph is run by torch, with biases on the integer grid, as it is exported; other tools' files are"
+        " run by their runtimes.",
         f"Conditions: {known['cpu']}, torch {known['packages']['torch']}. Mean ± standard deviation over n seeds.",
-        "512 calibration images. Validation: 1,000 images, on which the defaults were chosen. Test: 2,000 images, only"
-        " looked at. Agreement: the same top-1 as the float student. Noise: mean squared difference of the logits from the"
-        " float student's, as a share of their variance.",
+        f"512 calibration images. Validation: {sizes['validation']:,} images, a part of the training images. Test:"
+        f" {sizes['test']:,} images, only looked at. Agreement: the same top-1 as the float student. Noise: mean squared"
+        " difference of the logits from the float student's, as a share of their variance.",
         "",
         "| weight bits | method | n | val, % | test, % | change, test, points | agreement, val, % | agreement, test, %"
         " | noise, test, % |",
@@ -212,18 +249,21 @@ def main() -> None:
     parser.add_argument("--recipe", default="mobilenet")
     parser.add_argument("--weight-bits", type=int, choices=(7, 8), default=8)
     parser.add_argument("--only", default="", help="methods whose name matches this regular expression")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe, as in edgekd run"
+    )
+    parser.add_argument("--name", default="", help="of the table: int8_accuracy_NAME.md")
     parser.add_argument("--peers", action="store_true", help="other tools as well, from benchmarks/peers.py")
     options = parser.parse_args()
     methods = dict(METHODS)
     if options.peers:
-        from peers import METHODS as PEERS
-
         methods |= PEERS
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "int8_accuracy.json"
+    path = RESULTS / ("int8_accuracy.json" if not options.name else f"int8_accuracy_{options.name}.json")
     rows: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
     for seed in range(options.seeds):
-        subject = subject_of(options.recipe, seed, options.weight_bits)
+        subject = subject_of(options.recipe, seed, options.weight_bits, options.set)
+        sizes = {"validation": len(subject.images.val), "test": len(subject.images.test)}
         splits = {"val": subject.images.val, "test": subject.images.test}
         expected = {name: outputs(subject.student, subject.images, split) for name, split in splits.items()}
         for name, method in methods.items():
@@ -233,8 +273,8 @@ def main() -> None:
             rows.setdefault(key, {})[str(seed)] = measure(method(subject), subject, expected)
             print(f"seed {seed}, {key}: {rows[key][str(seed)]}", flush=True)
             path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "int8_accuracy.md").write_text(table(options.recipe, rows), encoding="utf-8")
-    print((RESULTS / "int8_accuracy.md").read_text(encoding="utf-8"))
+            path.with_suffix(".md").write_text(table(options.recipe, options.set, sizes, rows), encoding="utf-8")
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
