@@ -199,7 +199,7 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
         x = inputs[:1].transpose(0, 2, 3, 1).copy()
         runtime.run(x)
         delegate = runtime.effective(str(exported.paths[0]), x)["delegate"]
-    layers = inside.differences(graph, exported.paths[0], format, inputs[:1])
+    layers = inside.differences(graph, inputs[:1], inside.look(exported.paths[0], format, inputs[:1]))
     apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)
     return {
         "p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb, "top1": found.top1_agreement,

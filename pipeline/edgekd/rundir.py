@@ -227,6 +227,19 @@ EXACT_DB = 120.0
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What a runtime makes of a layer that torch makes otherwise, from the same input.
+
+    Attributes:
+        share: Of the values that differ, 0 to 1.
+        steps: The greatest difference, in steps of the layer's int8 scale.
+    """
+
+    share: float
+    steps: float
+
+
+@dataclass(frozen=True)
 class LayerRecord:
     """What int8 does to one layer: signal to quantization noise (SQNR) in dB, more is better.
 
@@ -239,6 +252,7 @@ class LayerRecord:
         total_db: At its output, with the whole graph in int8, as torch computes it.
         cause: What makes most of its noise at the logits.
         runtimes: ``total_db`` as each int8 artifact's own runtime computes it, by the artifact's name.
+        differences: Where the runtime differs from torch in this layer alone, by the artifact's name.
     """
 
     name: str
@@ -249,6 +263,7 @@ class LayerRecord:
     total_db: float
     cause: Literal["weight", "output"]
     runtimes: Mapping[str, float] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx
+from torch import fx, nn
 
 from edgekd.export import flatbuffer, telemetry
-from edgekd.rundir import EXACT_DB
+from edgekd.rundir import EXACT_DB, Difference
 
 Array = NDArray[np.float32]
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
@@ -34,39 +34,35 @@ class Tensor:
     values: Array
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What a runtime makes of a layer that torch makes otherwise, from the same input.
-
-    Attributes:
-        share: Of the values that differ, 0 to 1.
-        steps: The greatest difference, in steps of the layer's int8 scale.
-    """
-
-    share: float
-    steps: float
-
-
-def sqnr(exact: Sequence[Mapping[str, Tensor]], path: Path, format: str, inputs: Array) -> dict[str, float]:
-    """Return signal to quantization noise in dB of every layer that is found in a file.
+def look(path: Path, format: str, inputs: Array) -> list[list[Tensor]]:
+    """Run a file and return, for each input, its quantized tensors.
 
     Args:
-        exact: For each input, by layer, the scale that its output has in int8 and its values in the float network.
         path: The int8 file.
         format: ``onnx``, ``tflite`` or ``openvino``.
         inputs: (N, C, H, W), float32, as the network takes them; each is run by itself, for not every tensor of a network
             counts the images in its first dimension.
     """
+    return list(_LOOKS[format](path, inputs))
+
+
+def sqnr(exact: Sequence[Mapping[str, Tensor]], found: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+    """Return signal to quantization noise in dB of every layer that is found in a file.
+
+    Args:
+        exact: For each input, by layer, the scale that its output has in int8 and its values in the float network.
+        found: What ``look`` returned for the same inputs.
+    """
     sums: dict[str, list[NDArray[np.float64]]] = {}
-    for tensors, found in zip(exact, _LOOKS[format](path, inputs), strict=True):
+    for tensors, seen in zip(exact, found, strict=True):
         for name, tensor in tensors.items():
-            fitting = [_signal_and_noise(tensor.values, values) for values in _fitting(tensor, found)]
+            fitting = [_signal_and_noise(tensor.values, values) for values in _fitting(tensor, seen)]
             if fitting:
                 sums.setdefault(name, []).append(min(fitting, key=lambda pair: float(pair[1])))
     return {name: _db(*np.sum(pairs, axis=0)) for name, pairs in sums.items()}
 
 
-def differences(graph: fx.GraphModule, path: Path, format: str, inputs: Array) -> dict[str, Difference]:
+def differences(graph: nn.Module, inputs: Array, found: Sequence[Sequence[Tensor]]) -> dict[str, Difference]:
     """Return, of every layer that is found in a file, how the runtime differs from torch *in this layer*.
 
     torch computes each layer from what the runtime gave to it, so that nothing adds up on the way: one step is a value
@@ -74,13 +70,12 @@ def differences(graph: fx.GraphModule, path: Path, format: str, inputs: Array) -
 
     Args:
         graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
-        path: The int8 file.
-        format: ``onnx``, ``tflite`` or ``openvino``.
         inputs: (N, C, H, W), float32.
+        found: What ``look`` returned for the same inputs.
     """
     rows: dict[str, list[Difference]] = {}
-    for row, found in zip(inputs, _LOOKS[format](path, inputs), strict=True):
-        forced = _Forced(graph, found)
+    for row, seen in zip(inputs, found, strict=True):
+        forced = _Forced(graph, seen)
         with torch.no_grad():
             forced.run(torch.from_numpy(row[None]))
         for name, difference in forced.found.items():
@@ -94,7 +89,7 @@ def differences(graph: fx.GraphModule, path: Path, format: str, inputs: Array) -
 class _Forced(fx.Interpreter):
     """Runs an int8 graph and goes on, after each rounding, with the runtime's value in the place of torch's."""
 
-    def __init__(self, graph: fx.GraphModule, runtime: Sequence[Tensor]) -> None:
+    def __init__(self, graph: nn.Module, runtime: Sequence[Tensor]) -> None:
         super().__init__(graph)
         self._runtime = runtime
         self.found: dict[str, Difference] = {}
@@ -109,20 +104,24 @@ class _Forced(fx.Interpreter):
             return value
         nearest = min(fitting, key=lambda values: float(np.abs(values - own.values).mean()))
         steps = np.rint(np.abs(nearest - own.values) / own.scale)
-        self.found[_producer(n).name] = Difference(float((steps > 0).mean()), float(steps.max()))
+        self.found[_layer(n).name] = Difference(float((steps > 0).mean()), float(steps.max()))
         return torch.from_numpy(nearest)
-
-
-def _producer(dequantize: fx.Node) -> fx.Node:
-    return dequantize.all_input_nodes[0].all_input_nodes[0]
 
 
 def _computed(node: fx.Node) -> bool:
     """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values."""
     if str(node.target) != _DEQUANTIZE or node.all_input_nodes[0].op == "get_attr":
         return False
-    operands = (operand for operand in _producer(node).all_input_nodes if str(operand.target) == _DEQUANTIZE)
-    return all(operand.args[1:3] != node.args[1:3] for operand in operands)
+    operands = node.all_input_nodes[0].all_input_nodes[0].all_input_nodes
+    return all(str(operand.target) != _DEQUANTIZE or operand.args[1:3] != node.args[1:3] for operand in operands)
+
+
+def _layer(dequantize: fx.Node) -> fx.Node:
+    """The operator that a rounded value is from; of one that is fused with an activation function, itself."""
+    node = dequantize.all_input_nodes[0].all_input_nodes[0]
+    operands = node.all_input_nodes
+    fused = len(operands) == 1 and operands[0].op == "call_function" and str(operands[0].target) != _DEQUANTIZE
+    return operands[0] if fused else node
 
 
 def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Section, Table, figure
 from edgekd.report.words import count, listing, mib, one_line, percent, plural, points, sig
@@ -17,6 +19,9 @@ def section(result: RunResult) -> Section:
     if not result.layers:
         return Section("layers", title, missing="No layer was measured.")
     blocks: list[Block] = [_worst(result)]
+    apart = tuple(_apart(result))
+    if apart:
+        blocks.append(Facts(apart, "Each layer by itself, runtime against torch"))
     if result.repair is not None:
         blocks += _repair(result, result.repair)
     return Section("layers", title, tuple(blocks), _lead(result.layers[0]))
@@ -50,6 +55,25 @@ def _worst(result: RunResult) -> Table:
     shown = f"The {len(rows)} of {count(len(result.layers))} that the logits feel most. " if some else ""
     note = f"{shown}Signal to quantization noise against the float network: more is better, 20 dB is an error of a tenth."
     return Table("Layers, the most sensitive first", columns, tuple(rows), note)
+
+
+def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Of each artifact, the layer that its runtime computes most unlike torch from the same input."""
+    for model in facts.artifacts(result):
+        layers = [layer for layer in result.layers if model.name in layer.differences]
+        if not layers:
+            continue
+        apart = [(layer.differences[model.name].steps, layer.differences[model.name].share, layer) for layer in layers]
+        steps, share, worst = max(apart, key=lambda entry: entry[:2])
+        compared = f"{plural(len(layers), 'layer')} compared"
+        if not steps:
+            text = f"{compared}, all values equal"
+        elif steps > 1:
+            text = f"{compared}; {_name(worst)} differs by {count(int(steps))} steps: another arithmetic than torch's"
+        else:
+            where = f"most often in {_name(worst)}, {sig(100 * share, 2)} % of its values"
+            text = f"{compared}, none further apart than one step; {where}"
+        yield facts.label(model), text
 
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:

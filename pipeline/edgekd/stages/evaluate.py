@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def run(context: Context) -> None:
     context.write("metrics.json", found)
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
-        context.write("inside.json", _inside(context, images, files))
+        context.write("inside.json", _inside(context, images, files, networks[int8]))
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -134,8 +135,10 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
     return networks
 
 
-def _inside(context: Context, images: DataSet, stages: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Signal to quantization noise of every layer in dB, by artifact and layer, as each runtime computes it."""
+def _inside(
+    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the runtimes compute in each layer, by artifact, measure and layer; see ``LayerRecord``."""
     from edgekd.export import inside
     from edgekd.export.capture import captured
     from edgekd.quantize.sensitivity import exact_outputs
@@ -146,16 +149,22 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str]) -> dict[st
         {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
         for found in (exact_outputs(prepared.module, image[None]) for image in x)
     ]
-    found = {}
+    measures: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in stages:
         exported = context.read(stage, "exported.json")
         path = context.inputs[stage] / exported["paths"][0]
         try:
             with captured(context.log, f"looking into {path.name}"):
-                found[stage.removeprefix("export.")] = inside.sqnr(exact, path, exported["format"], x.numpy())
+                found = inside.look(path, exported["format"], x.numpy())
         except ExportError as error:  # a help to look closer; what is proven is proven by the logits above
             context.progress.say(f"  {error.message}; the report has no layers of this file")
-    return found
+            continue
+        apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
+        measures[stage.removeprefix("export.")] = {
+            "runtimes": inside.sqnr(exact, found),
+            "differences": {name: to_json(difference) for name, difference in apart.items()},
+        }
+    return measures
 
 
 def _torch_logits(network: nn.Module, x: Array, size: int = 250) -> Array:

@@ -30,11 +30,12 @@ from edgekd.stages.snippets import snippet
 if TYPE_CHECKING:
     from edgekd.data import DataSet
 
-VERSION = 1
+VERSION = 2
 PACKAGES: tuple[str, ...] = ()
 
 SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
 SAMPLES_OF_LARGE = 256
+MEASURES = ("runtimes", "differences")  # of LayerRecord, by artifact
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,17 @@ def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | N
     graph = context.read("quantize", "graph.json")
     inside = context.read("evaluate", "inside.json")
     layers = tuple(
-        replace(
-            from_json(LayerRecord, layer),
-            runtimes={name: found[layer["name"]] for name, found in inside.items() if layer["name"] in found},
-        )
+        from_json(LayerRecord, layer | {measure: _of_layer(inside, measure, layer["name"]) for measure in MEASURES})
         for layer in graph["layers"]
     )
     if "repair" not in graph:
         return layers, None
     costs = [cost for stage in context.inputs if stage.startswith("export.") for cost in _costs(context, stage)]
     return layers, replace(from_json(RepairRecord, graph["repair"]), costs=tuple(costs))
+
+
+def _of_layer(inside: dict[str, dict[str, dict[str, Any]]], measure: str, layer: str) -> dict[str, Any]:
+    return {name: found[measure][layer] for name, found in inside.items() if layer in found[measure]}
 
 
 def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
