@@ -59,8 +59,23 @@ def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, k
         >>> prepared.module(torch.zeros(4, 3, 8, 8)).shape, prepared.float_ops
         (torch.Size([4, 10]), ())
     """
+    return prepare_graph(normalise(model, example), weight_bits=weight_bits, keep_float=keep_float)
+
+
+def prepare_graph(
+    graph_module: fx.GraphModule, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()
+) -> Prepared:
+    """Put a fake quantizer at every tensor that will be int8: ``prepare`` without its first half.
+
+    Args:
+        graph_module: What ``normalise`` returned; it becomes the prepared module.
+        weight_bits: As in ``prepare``.
+        keep_float: As in ``prepare``.
+
+    Raises:
+        QuantizeError: The graph has no layer of a name in ``keep_float``.
+    """
     quantizer = Int8Quantizer(weight_bits, keep_float)
-    graph_module = normalise(model, example)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
     allow_mode_switch(module)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.registry import exporters
 from edgekd.rundir import to_json
-from edgekd.stages import quantize, sensitivity, training
+from edgekd.stages import graphs, quantize, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -108,13 +108,11 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
     from edgekd.export.exporter import Source
     from edgekd.export.weights import rounded
     from edgekd.quantize import qat
-    from edgekd.quantize.fold import fold
 
     example = models.example(context.recipe.data)
     if precision != "int8":
         weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
-        student = training.student(context.recipe, classes, weights)
-        return Source(rounded(fold(student, example), precision), example)
+        return Source(rounded(graphs.folded(context.recipe, classes, weights), precision), example)
     prepared, student = quantized(context, classes, all_int8=all_int8)
 
     def int8(fold_weights: bool) -> fx.GraphModule:

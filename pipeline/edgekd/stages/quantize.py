@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
 from edgekd.recipe import Ptq, Qat, Recipe, Train
-from edgekd.stages import distill, sensitivity, training
+from edgekd.stages import distill, graphs, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -70,14 +70,11 @@ def prepare(
     recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
 ) -> tuple[Prepared, nn.Module]:
     """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
-    from edgekd import models
-    from edgekd.distill.taps import Tapped
     from edgekd.quantize import qat
 
     student = training.student(recipe, classes, weights).eval()
-    tapped = Tapped(student, taps).eval()
-    example = models.example(recipe.data)
-    return qat.prepare(tapped, example, weight_bits=weight_bits(recipe), keep_float=keep_float), student
+    graph = graphs.normalised(recipe, student, weights, taps)
+    return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
 
 def _train(fabric: Any, context: Context) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,7 @@ from edgekd.registry import exporters
 if TYPE_CHECKING:
     import onnx
 
+_REGISTRIES: dict[int, Any] = {}
 # 21 is the first that could type a quantize node without its zero point, and adds nothing that is needed here; 20 is
 # read by every runtime of the last two years.
 _OPSET = 20
@@ -74,16 +76,17 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
     int8 = options.precision == "int8"
     module: Any = source.int8(fold_weights=True) if int8 else source.model
     scale = output_step(module) if int8 else None
-    program = torch.onnx.export(
-        module.eval(),
-        (source.example,),
-        dynamo=True,
-        opset_version=_OPSET,
-        input_names=["input"],
-        output_names=["logits"],
-        external_data=False,
-        verbose=False,
-    )
+    with _one_registry():
+        program = torch.onnx.export(
+            module.eval(),
+            (source.example,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["input"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     if int8:
@@ -98,6 +101,29 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
         storage.store_integers(model, BITS[options.precision])
     onnx.checker.check_model(model, full_check=True)
     return model, scale
+
+
+@contextmanager
+def _one_registry() -> Iterator[None]:
+    """Let all exports of a process share torch's table of ONNX operators.
+
+    By itself torch parses the source of 500 functions for every export, a second's work. The library has no argument for
+    it; the table is only read.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    make = ONNXRegistry.from_torchlib
+
+    def shared(opset_version: int = _OPSET) -> Any:
+        if opset_version not in _REGISTRIES:
+            _REGISTRIES[opset_version] = make(opset_version)
+        return _REGISTRIES[opset_version]
+
+    ONNXRegistry.from_torchlib = staticmethod(shared)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = make  # type: ignore[method-assign]
 
 
 def describe(
