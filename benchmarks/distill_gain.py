@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "distill_gain.md"
 TRAINING_ONLY = ("quantize=null", "export=[]", "profile=null", "gates.accuracy_drop=null", "gates.size_ratio=null")
@@ -34,7 +35,7 @@ def run(recipe: str, seed: int, out: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(recipe: str, runs: dict[int, dict[str, dict[str, float]]]) -> str:
+def table(recipe: str, runs: dict[int, dict[str, dict[str, Any]]]) -> str:
     environment = next(iter(runs.values()))["environment"]
     lines = [
         f"# Distilled against alone: `{recipe}`",

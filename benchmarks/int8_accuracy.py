@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import peers
@@ -135,11 +135,11 @@ def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
 
     def method(subject: Subject) -> Logits:
         from edgekd.export import runtimes
-        from edgekd.export.exporter import Options, Source
+        from edgekd.export.exporter import Exporter, Options, Source
         from edgekd.quantize.fold import fold
         from edgekd.registry import exporters
 
-        exporter: Any = exporters.get(format)()
+        exporter = cast("type[Exporter]", exporters.get(format))()
         example = models.example(subject.recipe.data)
         folder = Path(tempfile.mkdtemp())
         exact, target = folder / f"float{exporter.suffix}", folder / f"int8{exporter.suffix}"

@@ -15,29 +15,32 @@ import peers
 
 from edgekd.export import telemetry
 from edgekd.profile import device
-from edgekd.recipe import Rewrite
+from edgekd.recipe import Precision, Rewrite
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.export.exporter import Precision, Source
+    from edgekd.export.exporter import Source
 
 SETTLING, CALIBRATION = 16, 8
 
 
 @dataclass(frozen=True)
 class Model:
-    """A torchvision network; ``rewrite`` is the activation that a second version of it has as ReLU6."""
+    """A torchvision network; ``rewrites`` are the sections ``student.rewrite`` of other versions of it, by name."""
 
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
     size: int = 224
-    rewrite: str | None = None
+    rewrites: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 MODELS = {
     "mobilenet_v2": Model("mobilenet_v2"),
-    "mobilenet_v3_small": Model("mobilenet_v3_small", rewrite="hardswish"),
+    "mobilenet_v3_small": Model(
+        "mobilenet_v3_small",
+        rewrites={"rewrite": {"hardswish": "relu6"}, "rewrite, no SE": {"hardswish": "relu6", "se": "drop"}},
+    ),
     "efficientnet_b0": Model("efficientnet_b0"),
     "resnet18": Model("resnet18"),
     "mobilenet_recipe": Model("mobilenet_v2", {"num_classes": 10}, 32),  # the student of recipes/mobilenet.yaml
@@ -55,12 +58,12 @@ PEERS: Mapping[tuple[str, str], Callable[..., None]] = {
 def make(label: str, folder: Path, runtimes: Sequence[str]) -> None:
     """Write the files of a model of ``MODELS``: float and int8 by edgekd, int8 by the others; existing ones are kept."""
     model = MODELS[label]
-    _make(model, None, folder / label, runtimes)
-    if model.rewrite:
-        _make(model, model.rewrite, folder / f"{label}+rewrite", runtimes)
+    _make(model, {}, folder / label, runtimes)
+    for name, rules in model.rewrites.items():
+        _make(model, rules, folder / f"{label}+{name}", runtimes)
 
 
-def _make(model: Model, rewrite: str | None, folder: Path, runtimes: Sequence[str]) -> None:
+def _make(model: Model, rewrite: Mapping[str, str], folder: Path, runtimes: Sequence[str]) -> None:
     from edgekd.export.exporter import Exporter, Options
     from edgekd.registry import exporters
 
@@ -86,21 +89,21 @@ def _make(model: Model, rewrite: str | None, folder: Path, runtimes: Sequence[st
             print(f"wrote {path}", flush=True)
 
 
-def network(model: Model, rewrite: str | None) -> nn.Module:
+def network(model: Model, rules: Mapping[str, str]) -> nn.Module:
     """A network whose norms fit the images and, as in trained ones, shift and scale each channel."""
     import torch
     from torch import nn
 
-    from edgekd import models
+    from edgekd.rewrite import rewrite
     from edgekd.vision import import_torchvision
 
     torch.manual_seed(0)
     built: nn.Module = import_torchvision().models.get_model(model.name, weights=None, **model.args)
-    if rewrite:
-        models.rewrite(built, Rewrite.model_validate({rewrite: "relu6"}))
+    if rules:
+        built = rewrite(built, Rewrite.model_validate(rules), images(1, model.size, seed=0)).model
     for module in built.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010  # not every module has it
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain mean over all batches
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -128,9 +131,11 @@ def quantized(model: nn.Module, calibration: Tensor, bits: Literal[7, 8]) -> Sou
     qat.set_fake_quant(prepared.module, True)
     qat.freeze_observers(prepared.module)
     return Source(
-        fold(model), calibration[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights),
+        fold(model, calibration[:1]),
+        calibration[:1],
+        lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights),
         prepared.float_ops,
-    )  # fmt: skip
+    )
 
 
 def images(count: int, size: int, seed: int) -> Tensor:

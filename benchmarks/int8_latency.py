@@ -86,7 +86,7 @@ def measure(name: str, runtime: str, folder: Path) -> list[Row]:
 
 def _files(name: str, runtime: str, folder: Path) -> Iterator[tuple[str, Path]]:
     suffix = SUFFIXES[runtime]
-    for kind in ("", "+rewrite"):
+    for kind in ("", *(f"+{rewrite}" for rewrite in MODELS[name].rewrites)):
         for path in sorted((folder / f"{name}{kind}").glob(f"{runtime}.*{suffix}")):
             yield path.stem.partition(".")[2] + kind, path
     if runtime == "openvino":  # it reads ONNX as well

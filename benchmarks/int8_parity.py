@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from importlib.metadata import distributions, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 RESULTS = Path(__file__).parent / "results" / "int8_parity"
 MODELS = {
@@ -183,11 +183,11 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
 
 def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
     from edgekd.export import inside, parity, runtimes
-    from edgekd.export.exporter import Options
+    from edgekd.export.exporter import Exporter, Options
     from edgekd.profile.agent import RUNTIMES
     from edgekd.registry import exporters
 
-    exporter: Any = exporters.get(format)()
+    exporter = cast("type[Exporter]", exporters.get(format))()
     exported = exporter.export(source, folder / f"model{exporter.suffix}", Options())
     output = runtimes.run_all(runtimes.load(exported.paths[0], format), inputs)
     assert exported.output_scale is not None
