@@ -1,8 +1,9 @@
 """The int8 rules: which tensor of a graph gets which scale, by the TensorFlow Lite specification.
 
-Weights are symmetric, one scale an output channel. Activations are affine, one scale a tensor. Operators that only move
-or select values share the scale of their input; sigmoid, softmax and tanh have the scale that the specification
-fixes. An activation function right behind a layer is one with it, so the scale sits behind the activation.
+Weights are symmetric, one scale an output channel. Activations are affine, one scale a tensor, but for the second operand
+of a product of matrices, which is symmetric. Operators that only move or select values share the scale of their input;
+sigmoid, softmax and tanh have the scale that the specification fixes. An activation function right behind a layer is one
+with it, so the scale sits behind the activation.
 ONNX Runtime and OpenVINO take any graph that follows these rules.
 
 Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
@@ -88,13 +89,13 @@ _FIXED: dict[Any, tuple[float, int]] = {
 }
 
 
-def activation_spec() -> QuantizationSpec:
-    """Affine int8, one scale a tensor."""
+def activation_spec(qscheme: torch.qscheme = torch.per_tensor_affine) -> QuantizationSpec:
+    """Int8, one scale a tensor; affine, or symmetric with a zero point of 0."""
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
         quant_max=127,
-        qscheme=torch.per_tensor_affine,
+        qscheme=qscheme,
         observer_or_fake_quant_ctr=FakeQuantize.with_args(
             observer=MovingAverageMinMaxObserver, eps=_SMALLEST_ACTIVATION_SCALE
         ),
@@ -165,7 +166,9 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         super().__init__()
         self._keep_float = frozenset(keep_float)
         self.float_ops: tuple[str, ...] = ()
-        self._activation = activation_spec()
+        self._affine = activation_spec()
+        self._symmetric = activation_spec(torch.per_tensor_symmetric)
+        self._second_operands: set[fx.Node] = set()
         self._weight = weight_spec(weight_bits)
         self._selecting: list[fx.Node] = []
         self._constants: dict[str, float] = {}
@@ -174,6 +177,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         """Write the annotations into the nodes of ``model`` and return it."""
         live = _ancestors(logits_node(model.graph))
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
+        products = (node for node in live if node.target in _PRODUCTS)
+        self._second_operands = {origin for node in products for origin in self._origins(node.args[1])}
         float_ops = []
         _check_names(self._keep_float, model.graph)
         kept = _kept(model.graph, self._keep_float)
@@ -220,8 +225,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         if len(operands) != 2 or node.kwargs:
             return f"{node.target} with a factor or a scalar"
         inputs = {operand: self._input(operand) for operand in operands}
-        factor = self._constants.get(str(operands[1].target), 0.0) if node.target is aten.mul.Tensor else 0.0
-        if factor > 0 and _fused_activation(node, live) is None:
+        factor = self._factor(node)
+        if factor and _fused_activation(node, live) is None:
             # An observed range would be all but this one, and rounding to steps that are all but equal loses a bit.
             self._write(node, inputs, scaled_spec(operands[0], node, factor))
         else:
@@ -241,9 +246,9 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         if reason:
             return reason
         if _fused_activation(x, live) is node:
-            self._write(node, {}, self._activation)
+            self._write(node, {}, self._activation(node))
         else:
-            self._write(node, {x: self._input(x)}, self._activation)
+            self._write(node, {x: self._input(x)}, self._activation(node))
         return ""
 
     def _fixed(self, node: fx.Node, live: set[fx.Node]) -> str:
@@ -269,11 +274,33 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         annotation = producer.meta.get("quantization_annotation")
         if annotation is not None and annotation.output_qspec is not None:
             return SharedQuantizationSpec(producer)
-        return self._activation
+        return self._activation(producer)
+
+    def _factor(self, node: fx.Node) -> float:
+        """Return the positive constant that a product has as its second operand, or 0."""
+        factor = node.args[1] if node.target is aten.mul.Tensor else None
+        return max(0.0, self._constants.get(str(factor.target), 0.0)) if isinstance(factor, fx.Node) else 0.0
+
+    def _origins(self, operand: Any) -> Iterator[fx.Node]:
+        """Where the scale of an operand is from: through what only moves or selects values, or renames integers."""
+        if not isinstance(operand, fx.Node):
+            return
+        yield operand
+        if operand.target in _MOVES | _SELECTS or self._factor(operand):
+            for before in operand.all_input_nodes:
+                yield from self._origins(before)
+
+    def _activation(self, node: fx.Node) -> QuantizationSpec:
+        """Return the spec of a result with a scale of its own.
+
+        XNNPACK as TensorFlow 2.21 has it takes the second operand of a product of matrices for one whose
+        zero point is 0.
+        """
+        return self._symmetric if node in self._second_operands else self._affine
 
     def _set(self, node: fx.Node, live: set[fx.Node], inputs: dict[fx.Node, Any]) -> None:
         fused = _fused_activation(node, live)
-        self._write(node, inputs, None if fused is not None else self._activation)
+        self._write(node, inputs, None if fused is not None else self._activation(node))
 
     @staticmethod
     def _write(node: fx.Node, inputs: dict[fx.Node, Any], output: Any) -> None:

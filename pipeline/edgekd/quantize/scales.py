@@ -56,6 +56,8 @@ class LearnedScale(nn.Module):
         """Give the fake quantizer the range that belongs to the scale."""
         inner, (low, high) = self.fake_quantize, self._limits
         observer, scale, zero_point = inner.activation_post_process, self.log_scale.exp(), self.zero_point
+        if observer.qscheme == torch.per_tensor_symmetric:  # its scale is half the range over half the integers
+            zero_point = zero_point + (low + high) / 2
         observer.min_val.copy_(((low - zero_point) * scale).reshape(observer.min_val.shape))
         observer.max_val.copy_(((high - zero_point) * scale).reshape(observer.max_val.shape))
         inner.scale.copy_(inner.calculate_qparams()[0])

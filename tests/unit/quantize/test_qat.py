@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.export.nets import Residual, images
+from tests.unit.export.nets import Residual, Tokens, images
 from torch import Tensor, fx, nn
 
 from edgekd.errors import CheckpointError, QuantizeError
-from edgekd.quantize import qat
+from edgekd.quantize import ptq, qat
 from edgekd.quantize.bias import round_biases
 from edgekd.quantize.layers import scale_of
 from edgekd.quantize.quantizer import warn_of_float_ops
+from edgekd.recipe import Ptq
+
+aten = torch.ops.aten
 
 
 class Tapped(nn.Module):
@@ -229,3 +232,18 @@ def test_a_product_with_a_constant_has_a_scale() -> None:
     assert x is not None
     assert weight is not None
     torch.testing.assert_close(after / (x[0] * weight[0]), (before / (x[0] * weight[0])).round(), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("observer", ["minmax", "mse"])
+def test_second_operands_of_matrix_products_have_a_zero_point_of_0(observer: str) -> None:
+    torch.manual_seed(0)
+    module = qat.prepare(Tokens().eval(), images(1)).module
+    ptq.quantize(module, images(64), Ptq(method="ptq", observer=observer, bias_correction=False), seed=0)
+    products = [node for node in module.graph.nodes if node.target in {aten.matmul.default, aten.bmm.default}]
+    assert len(products) == 2, "queries by keys, weights by values"
+    for node in products:
+        scale = scale_of(module, node.args[1])
+        assert scale is not None
+        assert int(scale[1]) == 0
+    others = [scale_of(module, node) for node in module.graph.nodes if node.op == "call_module"]
+    assert any(scale is not None and scale[1].numel() == 1 and int(scale[1]) for scale in others), "affine elsewhere"

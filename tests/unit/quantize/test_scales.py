@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import torch
-from tests.unit.export.nets import Residual, images
+from tests.unit.export.nets import Residual, Tokens, images
 from torch import fx, nn
 
 from edgekd.progress import Silent
@@ -25,6 +26,20 @@ def calibrated(net: nn.Module, share: float = 1.0) -> fx.GraphModule:
 def residual() -> nn.Module:
     torch.manual_seed(0)
     return Residual().eval()
+
+
+@pytest.mark.parametrize("net", [Residual, Tokens])
+def test_settled_scales_are_those_that_were_learned(net: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = calibrated(net().eval())
+    start = {name: value.clone() for name, value in module.state_dict().items() if name.endswith(".scale")}
+    scales.learn(module)
+    learned = scales.state(module)
+    again = qat.prepare(net().eval(), images(1)).module
+    qat.load_state(again, learned)
+    for name, child in again.named_modules():
+        if f"{name}.scale" in start and hasattr(child, "calculate_qparams"):
+            torch.testing.assert_close(child.calculate_qparams()[0], start[f"{name}.scale"], rtol=1e-5, atol=0)
 
 
 def test_learning_starts_from_the_calibrated_graph() -> None:
