@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,29 +23,41 @@ from edgekd.registry import exporters
 NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches}
 
 
-def written(net: str, format: str, folder: Path) -> tuple[Path, dict[str, inside.Tensor], dict[str, float]]:
-    """A file, and of each layer the exact values and what torch says of int8."""
+@dataclass(frozen=True)
+class Network:
+    """A source, and of each layer the exact values and what torch says of int8."""
+
+    source: Source
+    exact: dict[str, inside.Tensor]
+    torch_db: dict[str, float]
+
+    def written(self, format: str, folder: Path) -> Path:
+        exporter = exporters.get(format)()
+        path = folder / f"net{exporter.suffix}"
+        return exporter.export(self.source, path, Options("int8", "float32", folder / "log")).paths[0]
+
+
+@cache
+def network(name: str) -> Network:
     torch.manual_seed(0)
-    model = NETS[net]().eval()
+    model = NETS[name]().eval()
     prepared = qat.prepare(model, images(1))
     for seed in (2, 3, 4):
         prepared.module(images(16, seed=seed))
     qat.freeze_observers(prepared.module)
     source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
-    exporter = exporters.get(format)()
-    exported = exporter.export(source, folder / f"net{exporter.suffix}", Options("int8", "float32", folder / "log"))
     x = images(32, seed=9)
     exact = {
         name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in exact_outputs(prepared.module, x).items()
     }
-    return exported.paths[0], exact, {row.name: row.total_db for row in measure(prepared.module, [x])}
+    return Network(source, exact, {row.name: row.total_db for row in measure(prepared.module, [x])})
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 @pytest.mark.parametrize("net", NETS)
 def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, tmp_path: Path) -> None:
-    path, exact, torch_db = written(net, format, tmp_path)
-    found = inside.sqnr(exact, path, format, images(32, seed=9).numpy())
+    exact, torch_db = network(net).exact, network(net).torch_db
+    found = inside.sqnr(exact, network(net).written(format, tmp_path), format, images(32, seed=9).numpy())
     if format == "openvino":  # its converter moves some roundings, such as those in front of a concatenation
         assert len(found) >= len(exact) / 2
     else:
@@ -53,7 +67,7 @@ def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, tmp_
 
 
 def test_a_layer_that_is_wrong_in_the_file_stands_out(tmp_path: Path) -> None:
-    path, exact, _ = written("residual", "onnx", tmp_path)
+    path, exact = network("residual").written("onnx", tmp_path), network("residual").exact
     x = images(32, seed=9).numpy()
     before = inside.sqnr(exact, path, "onnx", x)
     model = onnx.load(path)
