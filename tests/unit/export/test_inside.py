@@ -24,39 +24,44 @@ from edgekd.registry import exporters
 
 X = images(32, seed=9)
 NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}
-Write = Callable[[str, str], "Written"]
+Write = Callable[[str, str], Path]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file, the int8 graph it is from, and of each layer the exact values and what torch says of int8."""
+class Network:
+    """What a file is made from, and of each layer the exact values and what torch says of int8."""
 
-    path: Path
+    source: Source
     graph: fx.GraphModule
     exact: list[dict[str, inside.Tensor]]
     torch_db: dict[str, float]
 
 
+@cache
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    model = NETS[name]().eval()
+    prepared = qat.prepare(model, images(1))
+    for seed in (2, 3, 4):
+        prepared.module(images(16, seed=seed))
+    qat.freeze_observers(prepared.module)
+    source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    exact = [
+        {layer: inside.Tensor(scale, values.numpy()) for layer, (scale, values) in found.items()}
+        for found in (exact_outputs(prepared.module, image[None]) for image in X)
+    ]
+    torch_db = {row.name: row.total_db for row in measure(prepared.module, [X])}
+    return Network(source, source.int8(fold_weights=True), exact, torch_db)
+
+
 @pytest.fixture(scope="module")
 def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
     @cache
-    def write(net: str, format: str) -> Written:
-        torch.manual_seed(0)
-        model = NETS[net]().eval()
-        prepared = qat.prepare(model, images(1))
-        for seed in (2, 3, 4):
-            prepared.module(images(16, seed=seed))
-        qat.freeze_observers(prepared.module)
-        source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    def write(name: str, format: str) -> Path:
         exporter = exporters.get(format)()
-        folder = tmp_path_factory.mktemp(f"{net}_{format}")
-        exported = exporter.export(source, folder / f"net{exporter.suffix}", Options("int8", "float32", folder / "log"))
-        exact = [
-            {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
-            for found in (exact_outputs(prepared.module, image[None]) for image in X)
-        ]
-        torch_db = {row.name: row.total_db for row in measure(prepared.module, [X])}
-        return Written(exported.paths[0], qat.convert(prepared.module, fold_weights=True), exact, torch_db)
+        folder = tmp_path_factory.mktemp(f"{name}_{format}")
+        options = Options("int8", "float32", folder / "log")
+        return exporter.export(network(name).source, folder / f"net{exporter.suffix}", options).paths[0]
 
     return write
 
@@ -64,21 +69,21 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 @pytest.mark.parametrize("net", NETS)
 def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, write: Write) -> None:
-    written = write(net, format)
-    found = inside.sqnr(written.exact, inside.look(written.path, format, X.numpy()))
+    known = network(net)
+    found = inside.sqnr(known.exact, inside.look(write(net, format), format, X.numpy()))
     if format == "openvino":  # its converter moves some roundings, such as those in front of a concatenation
-        assert len(found) >= len(written.exact[0]) / 2
+        assert len(found) >= len(known.exact[0]) / 2
     else:
-        assert found.keys() == written.exact[0].keys()
+        assert found.keys() == known.exact[0].keys()
     for name, db in found.items():
-        assert db == pytest.approx(written.torch_db[name], abs=1.0), name
+        assert db == pytest.approx(known.torch_db[name], abs=1.0), name
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 @pytest.mark.parametrize("net", NETS)
 def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, write: Write) -> None:
-    written = write(net, format)
-    found = inside.differences(written.graph, X[:4].numpy(), inside.look(written.path, format, X[:4].numpy()))
+    x = X[:4].numpy()
+    found = inside.differences(network(net).graph, x, inside.look(write(net, format), format, x))
     assert len(found) >= 3
     for name, layer in found.items():
         assert layer.steps <= 1, name
@@ -86,17 +91,17 @@ def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, w
 
 
 def test_a_layer_that_is_wrong_in_the_file_stands_out(write: Write, tmp_path: Path) -> None:
-    written, path, x = write("residual", "onnx"), tmp_path / "wrong.onnx", X.numpy()
-    before = inside.sqnr(written.exact, inside.look(written.path, "onnx", x))
-    model = onnx.load(written.path)
+    known, path, x = network("residual"), tmp_path / "wrong.onnx", X.numpy()
+    before = inside.sqnr(known.exact, inside.look(write("residual", "onnx"), "onnx", x))
+    model = onnx.load(write("residual", "onnx"))
     head = next(tensor for tensor in model.graph.initializer if list(tensor.dims) in ([10, 16], [16, 10]))
     weights = numpy_helper.to_array(head).copy()
     weights[..., 0] = np.where(weights[..., 0] > 64, weights[..., 0] // 2, 127)
     head.CopyFrom(numpy_helper.from_array(weights, head.name))
     onnx.save(model, path)
     seen = inside.look(path, "onnx", x)
-    after = inside.sqnr(written.exact, seen)
+    after = inside.sqnr(known.exact, seen)
     worse = [name for name in before if after[name] < before[name] - 6]
     assert worse == ["linear"]
-    apart = inside.differences(written.graph, x, seen)
+    apart = inside.differences(known.graph, x, seen)
     assert [name for name, layer in apart.items() if layer.steps > 1] == ["linear"]

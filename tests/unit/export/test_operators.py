@@ -125,11 +125,14 @@ def compare(source: Source, format: str, folder: Path) -> tuple[parity.Parity, E
     return parity.compare(reference, output, exported.output_scale), exported
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
-@pytest.mark.parametrize("net", NETS)
-def test_runtime_computes_what_torch_computes(net: str, format: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=NETS)
+def source(request: pytest.FixtureRequest) -> Source:
     torch.manual_seed(3)
-    source = make_source(NETS[net]())
+    return make_source(NETS[request.param]())
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+def test_runtime_computes_what_torch_computes(source: Source, format: str, tmp_path: Path) -> None:
     assert source.float_ops == ()
     found, exported = compare(source, format, tmp_path)
     assert found.mean_lsb <= 0.05

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekd.quantize import fold
+from edgekd.recipe import Recipe
+from edgekd.stages import graphs, training
+
+NET = """\
+from torch import nn
+
+
+def Net(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
+
+def recipe(net: Path) -> Recipe:
+    distill = {"epochs": 1, "losses": [{"kind": "task"}]}
+    data = {"source": "fashion-mnist-mini", "image_size": 8}
+    return Recipe.model_validate({"edgekd": 1, "data": data, "student": {"model": f"{net}:Net"}, "distill": distill})
+
+
+def test_a_network_is_traced_once_and_what_one_stage_does_with_it_no_other_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, weights, others = tmp_path / "net.py", tmp_path / "weights.safetensors", tmp_path / "others.safetensors"
+    net.write_text(NET)
+    for seed, path in enumerate((weights, others)):
+        torch.manual_seed(seed)
+        training.save(dict(training.student(recipe(net), 2).state_dict()), path)
+    traced = []
+    trace = fold.trace
+    monkeypatch.setattr(fold, "trace", lambda *given: traced.append(given) or trace(*given))
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def expected(path: Path) -> torch.Tensor:
+        return training.student(recipe(net), 2, path).eval()(x)
+
+    first = graphs.folded(recipe(net), 2, weights)
+    torch.testing.assert_close(first(x), expected(weights))
+    for parameter in first.parameters():
+        parameter.data.zero_()
+    torch.testing.assert_close(graphs.folded(recipe(net), 2, weights)(x), expected(weights))
+    assert len(traced) == 1
+    student = training.student(recipe(net), 2, weights).eval()
+    (logits,) = graphs.normalised(recipe(net), student, weights, ())(x)
+    torch.testing.assert_close(logits, expected(weights))
+    torch.testing.assert_close(graphs.folded(recipe(net), 2, others)(x), expected(others))
+    net.write_text(NET.replace("ReLU()", "Sigmoid()"))
+    torch.testing.assert_close(graphs.folded(recipe(net), 2, others)(x), expected(others))
+    assert len(traced) == 4
+    assert len(graphs._traced) == graphs.KEPT
