@@ -128,8 +128,8 @@ def quantized(model: nn.Module, calibration: Tensor, bits: Literal[7, 8]) -> Sou
     qat.set_fake_quant(prepared.module, True)
     qat.freeze_observers(prepared.module)
     return Source(
-        fold(model), calibration[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights),
-        prepared.float_ops,
+        fold(model, calibration[:1]), calibration[:1],
+        lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights), prepared.float_ops,
     )  # fmt: skip
 
 
