@@ -36,7 +36,7 @@ def fold_scalars(model: Any) -> None:
 
     for node in model.get_ordered_ops():
         operands = [value.get_node() for value in node.input_values()]
-        if node.get_type_name() not in _FOLDED or not all(_is_scalar(operand) for operand in operands):
+        if node.get_type_name() not in _FOLDED or not all(is_scalar(operand) for operand in operands):
             continue
         value = _FOLDED[node.get_type_name()](*(operand.data.astype(np.float32) for operand in operands))
         node.output(0).replace(opset13.constant(np.asarray(value, np.float32)).output(0))
@@ -113,7 +113,8 @@ def readers(node: Any) -> int:
     return len(node.output(0).get_target_inputs())
 
 
-def _is_scalar(node: Any) -> bool:
+def is_scalar(node: Any) -> bool:
+    """Tell whether ``node`` is a constant of one value."""
     return bool(node.get_type_name() == "Constant" and node.data.size == 1)
 
 
