@@ -209,16 +209,21 @@ def _openvino(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     roundings = [node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     given = [result.input_value(0).get_node().get_friendly_name() for result in model.get_results()]
     roundings.sort(key=lambda node: node.get_friendly_name() not in given)  # the logits are an output already, the first
-    scales = []
+    scales, shifts = [], []
     for node in roundings:
-        low, high = (float(node.input_value(index).get_node().get_data().reshape(-1)[0]) for index in (3, 4))
+        in_low, in_high, low, high = (
+            float(node.input_value(port).get_node().get_data().reshape(-1)[0]) for port in range(1, 5)
+        )
         scales.append((high - low) / (int(node.get_attributes()["levels"]) - 1))
+        # Where zero points are in the biases, a rounding begins at 0; its operand still tells where 0 was.
+        shifts.append(np.float32(in_low * (high - low) / (in_high - in_low) - low))
     model.add_outputs([node.output(0) for node in roundings if node.get_friendly_name() not in given])
     extra = len(model.outputs) - len(roundings)  # logits in float
     request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     for row in inputs:
         request.infer([row[None]])
-        yield [Tensor(scale, request.get_output_tensor(extra + index).data.copy()) for index, scale in enumerate(scales)]
+        outputs = (request.get_output_tensor(extra + index).data for index in range(len(scales)))
+        yield [Tensor(scale, values + shift) for scale, shift, values in zip(scales, shifts, outputs, strict=True)]
 
 
 def _dequantized(values: NDArray[Any], scale: float, zero_point: int) -> Array:

@@ -36,7 +36,7 @@ def fold_scalars(model: Any) -> None:
 
     for node in model.get_ordered_ops():
         operands = [value.get_node() for value in node.input_values()]
-        if node.get_type_name() not in _FOLDED or not all(_is_scalar(operand) for operand in operands):
+        if node.get_type_name() not in _FOLDED or not all(is_scalar(operand) for operand in operands):
             continue
         value = _FOLDED[node.get_type_name()](*(operand.data.astype(np.float32) for operand in operands))
         node.output(0).replace(opset13.constant(np.asarray(value, np.float32)).output(0))
@@ -61,7 +61,7 @@ def keep_roundings(model: Any) -> None:
         for port in node.inputs():
             rounding = port.get_source_output().get_node()
             # A value that something else reads too is stored, and so rounded, in any case.
-            if not _rounds_a_layer(rounding) or _readers(rounding) > 1:
+            if not _rounds_a_layer(rounding) or readers(rounding) > 1:
                 continue
             doubled = opset13.add(rounding.output(0), rounding.output(0))
             port.replace_source_output(opset13.multiply(doubled, np.float32(0.5)).output(0))
@@ -78,7 +78,7 @@ def share_ranges(model: Any) -> None:
         for port in range(1, 5):
             constant = node.input_value(port).get_node()
             if constant.get_type_name() == "Constant" and constant.data.size == 1:
-                value = _scalar(node, port)
+                value = scalar(node, port)
                 shared = known.setdefault(value, opset13.constant(np.float32(value)))
                 node.input(port).replace_source_output(shared.output(0))
 
@@ -108,13 +108,16 @@ def _rounds_a_layer(node: Any) -> bool:
     return before.get_type_name() in _LAYERS
 
 
-def _readers(node: Any) -> int:
+def readers(node: Any) -> int:
+    """Return how many inputs read the result of ``node``."""
     return len(node.output(0).get_target_inputs())
 
 
-def _is_scalar(node: Any) -> bool:
+def is_scalar(node: Any) -> bool:
+    """Tell whether ``node`` is a constant of one value."""
     return bool(node.get_type_name() == "Constant" and node.data.size == 1)
 
 
-def _scalar(node: Any, index: int) -> float:
+def scalar(node: Any, index: int) -> float:
+    """Return the constant that ``node`` reads at an input, the first of its values."""
     return float(np.asarray(node.input_value(index).get_node().data).ravel()[0])

@@ -43,7 +43,7 @@ class OpenVinoExporter:
         require_precision(options, "openvino", self.precisions)
         require_float_io(options, "openvino")
         with captured(options.log, f"writing {path.name}"):
-            from edgekd.export import ir
+            from edgekd.export import ir, sigmoids, zero_points
 
             openvino = telemetry.import_openvino()
             half = options.precision == "float16"
@@ -59,6 +59,8 @@ class OpenVinoExporter:
             if options.precision == "int8":
                 ir.fold_scalars(converted)
                 ir.keep_roundings(converted)
+                sigmoids.write_as_polynomials(converted)
+                zero_points.move_into_biases(converted)
             ir.share_ranges(converted)
             path.parent.mkdir(parents=True, exist_ok=True)
             if options.precision in ("int8-weights", "int4-weights"):
