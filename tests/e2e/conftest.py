@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.e2e.warm import Server
 
 from edgekd.resources import find
 
@@ -40,18 +42,38 @@ gates: {size_ratio: {max: 0.30}}
 """
 
 
+_servers: list[Server] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_server() -> Iterator[None]:
+    yield
+    while _servers:
+        _servers.pop().close()
+
+
 @dataclass(frozen=True)
 class Cli:
-    """The edgekd command in a process of its own, in a folder, with a cache of its own."""
+    """The edgekd command in a process of its own, in a folder, with a cache of its own.
+
+    The process is a ``fresh`` Python, as a user's is, or one that has imported torch already.
+    """
 
     folder: Path
     cache: Path
 
-    def __call__(self, *args: str, code: int | None = 0, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgekd", *args],
-            cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+    def __call__(self, *args: str, code: int | None = 0, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+        if fresh:
+            done = subprocess.run(
+                [sys.executable, "-m", "edgekd", *args],
+                cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        else:
+            if not _servers:
+                _servers.append(Server())
+            with tempfile.TemporaryDirectory() as output:
+                found = _servers[0].run(args, self.folder, self.environment(), Path(output))
+            done = subprocess.CompletedProcess(["edgekd", *args], *found)
         if code is not None:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -99,5 +121,5 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, 
     small_data(folder / "data.npz", 1200, 500)
     (folder / "small.yaml").write_text(RECIPE)
     cli = Cli(folder, folder / "cache")
-    done = cli("run", "small.yaml")
+    done = cli("run", "small.yaml", fresh=True)
     return Run(cli, (folder / "reports" / "small" / "latest").resolve(), done.stdout, done.stderr)

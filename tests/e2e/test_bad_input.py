@@ -186,6 +186,6 @@ def test_a_damaged_cache_entry_is_made_again(cli: Cli) -> None:
 
 
 def test_usage(cli: Cli) -> None:
-    assert "error: No such command 'rnu'" in cli("rnu", code=2).stderr
-    assert "error: Missing argument 'RECIPE'" in cli("run", code=2).stderr
-    assert '"exit_code": 2' in cli("check", "r.yaml", "--set", "sead=1", "--json", code=2).stdout
+    assert "error: No such command 'rnu'" in cli("rnu", code=2, fresh=True).stderr
+    assert "error: Missing argument 'RECIPE'" in cli("run", code=2, fresh=True).stderr
+    assert '"exit_code": 2' in cli("check", "r.yaml", "--set", "sead=1", "--json", code=2, fresh=True).stdout
