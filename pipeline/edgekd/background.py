@@ -6,8 +6,10 @@ Small networks do not fill two cores from one process: two trainings side by sid
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -58,9 +60,18 @@ class Background(Generic[T]):
         return result
 
 
+def _follow_parent() -> None:
+    """End with a parent that was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _work(sender: Any, function: Callable[..., T], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-made files are removed on the way out
+    threading.Thread(target=_follow_parent, daemon=True).start()
     with suppress(BrokenPipeError):
         try:
             sender.send((None, function(*args)))

@@ -157,7 +157,8 @@ def test_a_folder_that_cannot_be_written(cli: Cli) -> None:
     assert "choose another place with --out" in done.stderr
 
 
-def test_ctrl_c_keeps_what_is_finished(cli: Cli) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]"]
     process = subprocess.Popen(command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -167,7 +168,7 @@ def test_ctrl_c_keeps_what_is_finished(cli: Cli) -> None:
         if "quantize" in line:
             break
     time.sleep(3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "interrupted\n  → finished stages are kept; the same command goes on" in rest

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -52,3 +53,22 @@ def test_leaving_ends_it_and_it_cleans_up(tmp_path: Path) -> None:
         while not (tmp_path / "half").exists():
             time.sleep(0.05)
     assert not (tmp_path / "half").exists()
+
+
+def parent_of_linger(folder: Path) -> None:
+    with Background(linger, folder) as work:
+        work.result()
+
+
+def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=parent_of_linger, args=(tmp_path,))
+    parent.start()
+    while not (tmp_path / "half").exists():
+        time.sleep(0.05)
+    parent.kill()
+    parent.join()
+    for _ in range(200):
+        if not (tmp_path / "half").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the process went on without its parent, and left a half-made file")

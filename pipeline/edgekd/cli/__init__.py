@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -238,6 +239,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; every error becomes words and its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in arguments
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's time limit ends a run as Ctrl-C does
     try:
         code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
