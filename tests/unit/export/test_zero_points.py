@@ -12,6 +12,7 @@ from openvino import opset13
 from edgekd.export import zero_points
 
 Array = np.ndarray
+LOGITS = (-3, 3)
 
 
 def rounded(x: Any, low: float, high: float) -> Any:
@@ -33,12 +34,13 @@ def convolved(x: Any, channels: tuple[int, int], size: int, padding: int, bias: 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no bias"])
 def network(request: pytest.FixtureRequest) -> Any:
-    """A padded convolution of the image, and a residual block of two 1×1 convolutions, all between zero points."""
+    """A padded convolution of the image, and a residual block of 1×1 convolutions: all with zero points."""
     image = opset13.parameter([1, 3, 16, 16], np.float32, "input")
     x = rounded(convolved(rounded(image, -3, 4), (3, 16), 3, 1, request.param), -2, 3)
     y = rounded(convolved(x, (16, 16), 1, 0, request.param), -2, 2)
     total = rounded(opset13.add(x, y), -4, 5)
-    logits = opset13.reduce_mean(convolved(total, (16, 10), 1, 0, request.param), opset13.constant(np.int64([2, 3])), False)
+    pooled = opset13.reduce_mean(convolved(total, (16, 10), 1, 0, request.param), opset13.constant(np.int64([2, 3])), False)
+    logits = rounded(pooled, *LOGITS)
     return openvino.Model([opset13.result(logits)], [image], "network")
 
 
@@ -51,19 +53,20 @@ def run(network: Any) -> Array:
 def test_the_network_computes_what_it_did(network: Any) -> None:
     before = run(network)
     zero_points.move_into_biases(network)
-    # A value in a thousand may round to the next step; the mean over 256 pixels hardly moves.
-    np.testing.assert_allclose(run(network), before, atol=0.005 * float(np.abs(before).max()))
+    # A value half-way between two steps may round to either; that is rare.
+    assert len(np.unique(before)) > 8
+    assert float((np.abs(run(network) - before) > 1e-4).mean()) < 0.02
 
 
-def test_convolutions_read_integers_from_zero(network: Any) -> None:
+def test_no_convolution_has_a_zero_point_left_to_subtract(network: Any) -> None:
     zero_points.move_into_biases(network)
+    roundings = [node for node in network.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    # The third and the last are not read by a convolution.
+    below_zero = [float(node.input_value(3).get_node().data) < 0 for node in roundings]
+    assert below_zero == [False, False, True, False, True]
     convolutions = [node for node in network.get_ordered_ops() if node.get_type_name() == "Convolution"]
     assert len(convolutions) == 3
-    for node in convolutions:
-        rounding = node.input_value(0).get_node()
-        assert rounding.get_type_name() == "FakeQuantize"
-        assert float(rounding.input_value(3).get_node().data) == 0
-        assert not any(node.get_attributes()["pads_begin"]), "a padded 0 would be the lowest value"
+    assert not any(any(node.get_attributes()["pads_begin"]) for node in convolutions), "a 0 would be the lowest value"
 
 
 def test_a_padded_convolution_inside_keeps_its_zero_point() -> None:
