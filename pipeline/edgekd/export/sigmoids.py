@@ -22,17 +22,19 @@ _LEVELS = 256
 # How far from the limits of its integer each value has to be. The arithmetic of float32 moves it by a thousandth.
 _MARGIN = 0.005
 _MOST_TERMS = 12
+# A clamp of the operand takes the time of three terms.
+_CLAMP_TERMS = 3
 
 
 @dataclass(frozen=True)
 class Polynomial:
-    """``128 + t × (c0 + c1 w + …)``, with ``w = scale × t² - 1`` and ``t`` the operand, clamped to ``limits``.
+    """``128 + t × (c0 + c1 w + …)``, with ``w = t² - centre``: rounded, it is the sigmoid in steps of 1/256.
 
-    Its value, clamped to [0, 255] and rounded, is the sigmoid in steps of 1/256.
+    Where there are ``limits``, the operand ``t`` is clamped to them, otherwise the result to [0, 255].
     """
 
     coefficients: tuple[float, ...]
-    scale: float
+    centre: float
     limits: tuple[float, float] | None
 
     def __call__(self, t: Array, fused: bool) -> Array:
@@ -42,11 +44,16 @@ class Polynomial:
             product = factor.astype(np.float64) * other
             return ((product if fused else product.astype(np.float32).astype(np.float64)) + addend).astype(np.float32)
 
-        w = multiply_add(t * t, self.scale, -1)
+        w = multiply_add(t, t, -self.centre)
         value = np.full_like(w, self.coefficients[-1])
         for coefficient in self.coefficients[-2::-1]:
             value = multiply_add(value, w, coefficient)
         return multiply_add(value, t, _LEVELS / 2)
+
+    def integers(self, t: Array, fused: bool) -> Array:
+        """Round what ``__call__`` returns, as the file does."""
+        value = self(t, fused)
+        return np.rint(value if self.limits else np.clip(value, 0, 255))
 
 
 def write_as_polynomials(model: Any) -> None:
@@ -85,21 +92,21 @@ def fit(low: float, high: float) -> Polynomial | None:
     outer = np.array([lowest - step, limits[0], limits[1], highest + step], np.float32)
     clamped = np.concatenate([x[inner], outer]), np.concatenate([exact[inner], exact.min().repeat(2), exact.max().repeat(2)])
     for terms in range(2, _MOST_TERMS + 1):
-        for (t, result), bounds in (((x, exact), None), (clamped, limits)):
-            found = _solve(t, result, terms, bounds)
-            if found and all((np.rint(np.clip(found(t, fused), 0, 255)) == result).all() for fused in (False, True)):
+        for (t, result), bounds, count in (((x, exact), None, terms), (clamped, limits, terms - _CLAMP_TERMS)):
+            found = _solve(t, result, count, bounds) if count > 1 else None
+            if found and all(np.array_equal(found.integers(t, fused), result) for fused in (False, True)):
                 return found
     return None
 
 
 def _solve(x: Array, exact: Array, terms: int, limits: tuple[float, float] | None) -> Polynomial | None:
-    """Maximise the distance of all values from the limits of their integers; what is clamped has no limit outwards."""
+    """Maximise the distance of all values from the limits of their integers; a result that is clamped has none outwards."""
     from scipy.optimize import linprog
 
     t = x.astype(np.float64)
     largest = np.abs(t).max()
     basis = np.polynomial.chebyshev.chebvander(2 * (t / largest) ** 2 - 1, terms - 1) * (t / largest)[:, None]
-    below, above = exact < 255, exact > 0
+    below, above = (exact < 255) | bool(limits), (exact > 0) | bool(limits)
     sides = np.concatenate([basis[below], -basis[above]])
     bounds = np.concatenate([exact[below] + 0.5 - _LEVELS / 2, -(exact[above] - 0.5 - _LEVELS / 2)])
     solved = linprog(
@@ -108,8 +115,10 @@ def _solve(x: Array, exact: Array, terms: int, limits: tuple[float, float] | Non
     )  # fmt: skip
     if solved.status != 0 or solved.x[-1] < _MARGIN:
         return None
-    coefficients = (np.polynomial.chebyshev.cheb2poly(solved.x[:terms]) / largest).astype(np.float32)
-    return Polynomial(tuple(float(value) for value in coefficients), float(np.float32(2 / largest**2)), limits)
+    centre = largest**2 / 2
+    coefficients = np.polynomial.chebyshev.cheb2poly(solved.x[:terms]) / largest
+    scaled = np.array([value / centre**power for power, value in enumerate(coefficients)], np.float32)
+    return Polynomial(tuple(float(value) for value in scaled), float(np.float32(centre)), limits)
 
 
 def _parts(sigmoid: Any) -> tuple[Any, Any, Any] | None:
@@ -138,12 +147,12 @@ def _write(polynomial: Polynomial, x: Any) -> Any:
         return opset13.constant(np.float32(value))
 
     t = opset13.clamp(x, *polynomial.limits) if polynomial.limits else x
-    w = opset13.add(opset13.multiply(opset13.multiply(t, t), constant(polynomial.scale)), constant(-1))
+    w = opset13.add(opset13.multiply(t, t), constant(-polynomial.centre))
     value = constant(polynomial.coefficients[-1])
     for coefficient in polynomial.coefficients[-2::-1]:
         value = opset13.add(opset13.multiply(value, w), constant(coefficient))
     value = opset13.add(opset13.multiply(value, t), constant(_LEVELS / 2))
-    return opset13.round(opset13.clamp(value, 0.0, 255.0), "half_to_even")
+    return opset13.round(value if polynomial.limits else opset13.clamp(value, 0.0, 255.0), "half_to_even")
 
 
 def _scale_operand(rounding: Any) -> None:

@@ -28,7 +28,7 @@ def test_each_of_256_results_is_that_of_the_sigmoid(limits: tuple[float, float])
     found = sigmoids.fit(low, high)
     assert found is not None
     t = np.clip(x, *found.limits) if found.limits else x
-    value = 128 + t * np.polynomial.polynomial.polyval(found.scale * t**2 - 1, found.coefficients)
+    value = 128 + t * np.polynomial.polynomial.polyval(t**2 - found.centre, found.coefficients)
     np.testing.assert_array_equal(np.rint(np.clip(value, 0, 255)), exact)
 
 
