@@ -67,11 +67,13 @@ class Options:
         precision: ``int8`` writes the int8 graph; the others write the float model, whose weights are rounded already
             (``weights.rounded``) where the file holds them in fewer bits.
         io: Type of input and output of an int8 file; only TFLite has ``int8``.
+        activations: Type of the activations in an int8 ONNX file, see ``device.onnx_activations_for``.
         log: File that takes what the converters print; None discards it.
     """
 
     precision: Precision = "int8"
     io: Literal["float32", "int8"] = "float32"
+    activations: Literal["uint8", "int8"] = "uint8"
     log: Path | None = None
 
 

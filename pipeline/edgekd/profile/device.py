@@ -1,4 +1,4 @@
-"""Targets: the schema of ``devices/*.yaml``, their integer arithmetic, and how many bits an int8 weight may use."""
+"""Targets: the schema of ``devices/*.yaml``, their integer arithmetic, and what it means for weights and activations."""
 
 from __future__ import annotations
 
@@ -155,3 +155,16 @@ def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:
     """
     sums = [device.sums() for device in devices]
     return 8 if sums and all(bits == 32 for bits in sums) else 7
+
+
+def onnx_activations_for(devices: Iterable[Device]) -> Literal["uint8", "int8"]:
+    """Choose the type of activations in ONNX files.
+
+    ONNX Runtime's x86 kernels multiply unsigned by signed bytes, and so do VNNI instructions; Arm's dot product takes two
+    signed ones. The real values are the same. int8 only where all targets are Arm: on x86 it costs a conversion.
+
+    Args:
+        devices: All targets of the recipe.
+    """
+    archs = {device.cpu().arch for device in devices}
+    return "int8" if archs and archs <= {"aarch64", "armv7l"} else "uint8"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.registry import exporters
 from edgekd.rundir import to_json
@@ -63,6 +64,8 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
         value["precision"] = precision
     if precision == "int8":
         value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
+        if format == "onnx":
+            value["activations"] = device.onnx_activations_for(quantize.targets(recipe))
     return value
 
 
@@ -78,7 +81,10 @@ def run(context: Context) -> None:
     training.seed(recipe.seed, context.threads)
     artifact = context.name.removeprefix("export.")
     options = Options(
-        precision=precision, io=_options(recipe, format).io if precision == "int8" else "float32", log=context.log
+        precision=precision,
+        io=_options(recipe, format).io if precision == "int8" else "float32",
+        activations=device.onnx_activations_for(quantize.targets(recipe)),
+        log=context.log,
     )
 
     def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
+from edgekd.profile.device import Device
 from edgekd.recipe import Ptq, Qat, Recipe, Train
 from edgekd.stages import distill, graphs, sensitivity, training
 from edgekd.stages.context import Context
@@ -33,12 +34,17 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def weight_bits(recipe: Recipe) -> Literal[7, 8]:
-    """The recipe's weight bits; ``auto`` looks at the devices it profiles on, or at this machine."""
+    """The recipe's weight bits; ``auto`` looks at its targets."""
     assert recipe.quantize is not None
     bits = recipe.quantize.weight_bits
     if bits != "auto":
         return bits
-    return device.weight_bits_for(device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",)))
+    return device.weight_bits_for(targets(recipe))
+
+
+def targets(recipe: Recipe) -> list[Device]:
+    """The devices that the recipe profiles on, or this machine."""
+    return [device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
 
 
 def run(context: Context) -> None:

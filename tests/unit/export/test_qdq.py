@@ -8,9 +8,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.export.nets import Tokens, make_source
+from tests.unit.export.nets import Tokens, images, make_source
 
-from edgekd.export import qdq
+from edgekd.export import qdq, runtimes
 from edgekd.export.exporter import Options, Source
 from edgekd.export.formats import onnx as onnx_format
 from edgekd.export.telemetry import import_onnxruntime
@@ -91,6 +91,19 @@ def test_linear_layers_and_means_run_in_int8(small_source: Source, tmp_path: Pat
     kinds = run_kinds(small_source, tmp_path)
     assert {"QGemm", "QLinearGlobalAveragePool", "QLinearConv", "QLinearAdd"} <= kinds
     assert not kinds & {"Gemm", "ReduceMean", "Conv", "Add"}
+
+
+def test_activations_for_arm_are_int8_and_the_logits_the_same(small_source: Source, tmp_path: Path) -> None:
+    logits, types = [], []
+    for activations in ("uint8", "int8"):
+        path = tmp_path / f"{activations}.onnx"
+        onnx_format.OnnxExporter().export(small_source, path, Options(activations=activations))
+        logits.append(runtimes.run_all(runtimes.load(path, "onnx"), images(8, seed=9).numpy()))
+        graph = onnx.load(path).graph
+        constants = {item.name: item.data_type for item in graph.initializer}
+        types.append({constants[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"})
+    assert types == [{TensorProto.UINT8}, {TensorProto.INT8}]
+    np.testing.assert_array_equal(*logits)
 
 
 def test_linear_layers_on_tokens_run_in_int8(tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_weight_bits_are_safe_on_every_target(targets, bits):
     assert device.weight_bits_for(targets) == bits
 
 
+@pytest.mark.parametrize(
+    ("targets", "activations"),
+    [
+        ([target("x86_64", "avx2")], "uint8"),
+        ([target("aarch64", "asimd"), target("armv7l", "neon")], "int8"),
+        ([target("aarch64", "asimd"), target("x86_64", "avx2")], "uint8"),
+        ([], "uint8"),
+    ],
+)
+def test_onnx_activations_are_what_the_kernels_multiply(targets, activations):
+    assert device.onnx_activations_for(targets) == activations
+
+
 def test_weight_bits_of_an_unreadable_host_are_7(monkeypatch):
     monkeypatch.setattr(device, "detect_isa", lambda: device.Isa(""))
     assert device.weight_bits_for([device.load("host")]) == 7

@@ -39,7 +39,7 @@ class OnnxExporter:
     suffix = ".onnx"
     packages = ("torch", "onnx", "onnxscript", "onnx-ir")
     precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
-        "int8": Supported("int8, with uint8 activations"),
+        "int8": Supported("int8; activations uint8, for Arm int8"),
         "float32": Supported("float32"),
         "float16": Supported("float32; weights become float32 when the file is loaded"),
         "int8-weights": Supported("float32; weights become float32 when the file is loaded"),
@@ -90,7 +90,8 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
     assert program is not None
     model = program.model_proto
     if int8:
-        qdq.shift_to_uint8(model)
+        if options.activations == "uint8":
+            qdq.shift_to_uint8(model)
         qdq.drop_zero_weight_offsets(model)
         qdq.pool_globally(model)
         qdq.drop_identities(model)

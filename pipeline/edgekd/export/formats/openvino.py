@@ -48,7 +48,7 @@ class OpenVinoExporter:
             openvino = telemetry.import_openvino()
             half = options.precision == "float16"
             # Its own compression marks the constants, which a cast in the graph would not survive.
-            written = replace(options, precision="float32") if half else options
+            written = replace(options, precision="float32" if half else options.precision, activations="uint8")
             model, scale = onnx_format.build(source, written)
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
