@@ -160,7 +160,10 @@ def test_a_folder_that_cannot_be_written(cli: Cli) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]"]
-    process = subprocess.Popen(command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background ignores it
+    )  # fmt: skip
     assert process.stderr is not None
     said = []
     for line in process.stderr:
