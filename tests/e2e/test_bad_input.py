@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import ctrl_c
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.e2e
@@ -162,7 +163,7 @@ def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Si
     command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]"]
     process = subprocess.Popen(
         command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background ignores it
+        preexec_fn=ctrl_c.heard,
     )  # fmt: skip
     assert process.stderr is not None
     said = []

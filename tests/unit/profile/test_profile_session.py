@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import ctrl_c
 
 from edgekd.errors import DeviceError
 from edgekd.profile import device, records
@@ -167,7 +168,8 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
         """
     )
     command = [sys.executable, "-c", script, str(nets / "float.onnx"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as session:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=ctrl_c.heard) as session:
         pids = [int(session.stdout.readline()) for _ in range(2)]
         while not session.stdout.readline().startswith("block 1/3"):
             pass
