@@ -1,7 +1,8 @@
 """What a runtime computes inside of an int8 file, layer by layer: against the float network, and against torch.
 
 A quantized tensor is found in a file by its scale: to five digits no two layers have the same one by chance, and names do
-not survive the converters. Where layers share a scale, as in front of a concatenation, the tensor that fits best is taken.
+not survive the converters. Where layers share a scale, as in front of a concatenation, the tensor that fits best is taken;
+where none is alike, the layer is not in the file as a tensor of its own.
 
 Every such tensor is made an output of the file. The runtimes then do not fuse across it, but they run the kernels that the
 file as it is used runs. The logits of parity are from the file as it is used.
@@ -23,6 +24,8 @@ from edgekd.export import flatbuffer, telemetry
 from edgekd.rundir import EXACT_DB, Difference
 
 Array = NDArray[np.float32]
+LIKENESS = 0.5
+"""Least correlation of what a runtime and torch make of a layer; without any, the tensor is another layer's."""
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
@@ -127,7 +130,15 @@ def _layer(dequantize: fx.Node) -> fx.Node:
 def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:
     for tensor in found:
         if abs(tensor.scale / wanted.scale - 1) < 1e-5 and tensor.values.size == wanted.values.size:
-            yield from _layouts(tensor.values, wanted.values.shape)
+            layouts = _layouts(tensor.values, wanted.values.shape)
+            yield from (values for values in layouts if _alike(values, wanted.values))
+
+
+def _alike(values: Array, others: Array) -> bool:
+    """Whether they can be the same layer's: sigmoids all have one scale, and some are not in a file as tensors."""
+    a, b = (part.astype(np.float64) - part.mean() for part in (values, others))
+    size = np.sqrt(np.square(a).sum() * np.square(b).sum())
+    return bool(size == 0 or (a * b).sum() > LIKENESS * size)
 
 
 def _layouts(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:

@@ -105,3 +105,12 @@ def test_a_layer_that_is_wrong_in_the_file_stands_out(write: Write, tmp_path: Pa
     assert worse == ["linear"]
     apart = inside.differences(known.graph, x, seen)
     assert [name for name, layer in apart.items() if layer.steps > 1] == ["linear"]
+
+
+def test_a_tensor_of_another_layer_is_not_taken_for_it() -> None:
+    """Sigmoids have one scale, and OpenVINO's file does not have each."""
+    values = np.random.default_rng(0).normal(size=(2, 1, 8, 4, 4)).astype(np.float32)
+    own, other = (inside.Tensor(1 / 256, part) for part in values)
+    near = inside.Tensor(1 / 256, own.values + np.float32(0.01))
+    assert inside.sqnr([{"sigmoid": own}], [[other]]) == {}
+    assert inside.sqnr([{"sigmoid": own}], [[other, near]])["sigmoid"] > 30
