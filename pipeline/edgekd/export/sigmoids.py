@@ -1,4 +1,4 @@
-"""Sigmoids of quantized values as polynomials, which OpenVINO computes in half of the time of an exponential.
+"""Sigmoids of quantized values as polynomials, which OpenVINO computes faster than an exponential.
 
 The sigmoid in a SiLU (Elfwing et al. 2018, eq. 3) is rounded to one of 256 values and has one of 256 operands. So a
 polynomial does not have to be the sigmoid; it has to round to the same integer 256 times. Such a one is found by linear
@@ -22,7 +22,7 @@ _LEVELS = 256
 # How far from the limits of its integer each value has to be. The arithmetic of float32 moves it by a thousandth.
 _MARGIN = 0.005
 _MOST_TERMS = 12
-# A clamp of the operand takes the time of three terms.
+# What a clamp of the operand is taken to cost, in terms.
 _CLAMP_TERMS = 3
 
 

@@ -26,10 +26,10 @@ from edgekd.registry import exporters
 if TYPE_CHECKING:
     import onnx
 
-_REGISTRIES: dict[int, Any] = {}
 # 21 is the first that could type a quantize node without its zero point, and adds nothing that is needed here; 20 is
 # read by every runtime of the last two years.
 _OPSET = 20
+_REGISTRIES: dict[int, Any] = {}
 
 
 @exporters.register("onnx")
