@@ -16,6 +16,7 @@ import argparse
 import inspect
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -206,13 +207,13 @@ def measure(network: Logits, subject: Subject, expected: dict[str, Tensor]) -> d
     return found
 
 
-def table(recipe: str, changes: list[str], sizes: dict[str, int], rows: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(arguments: list[str], sizes: dict[str, int], rows: dict[str, dict[str, dict[str, float]]]) -> str:
     known = environment.describe()
-    command = " ".join([f"--recipe {recipe}", *(f"--set {change}" for change in changes)])
     lines = [
-        f"# int8 accuracy by method: `{' '.join([recipe, *changes])}`",
+        "# int8 accuracy by method",
         "",
-        f"Made by `python benchmarks/int8_accuracy.py {command}`: of each seed one trained student, quantized in every way."
+        f"Made by `python benchmarks/int8_accuracy.py {shlex.join(arguments)}`:"
+        " of each seed one trained student, quantized in every way."
         " edgekd's int8 graph is run by torch, with biases on the integer grid, as it is exported; other tools' files are"
         " run by their runtimes.",
         f"Conditions: {known['cpu']}, torch {known['packages']['torch']}. Mean ± standard deviation over n seeds.",
@@ -273,7 +274,7 @@ def main() -> None:
             rows.setdefault(key, {})[str(seed)] = measure(method(subject), subject, expected)
             print(f"seed {seed}, {key}: {rows[key][str(seed)]}", flush=True)
             path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            path.with_suffix(".md").write_text(table(options.recipe, options.set, sizes, rows), encoding="utf-8")
+            path.with_suffix(".md").write_text(table(sys.argv[1:], sizes, rows), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 

@@ -162,9 +162,8 @@ def test_a_folder_that_cannot_be_written(cli: Cli) -> None:
 def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]"]
     process = subprocess.Popen(
-        command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True,
-        preexec_fn=ctrl_c.heard,
-    )  # fmt: skip
+        ctrl_c.heard(command), cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     said = []
     for line in process.stderr:

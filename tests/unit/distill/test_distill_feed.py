@@ -40,7 +40,8 @@ def test_workers_draw_the_same(section: Data) -> None:
     dataset = feed.Augmented(train, section, seed=3)
     dataset.epoch = 2
     alone = torch.cat([x for x, _ in DataLoader(dataset, batch_size=5)])
-    several = torch.cat([x for x, _ in DataLoader(dataset, batch_size=9, num_workers=2)])
+    loader = DataLoader(dataset, batch_size=9, num_workers=2, multiprocessing_context="spawn")
+    several = torch.cat([x for x, _ in loader])
     assert torch.equal(alone, several)
 
 

@@ -169,7 +169,7 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
     )
     command = [sys.executable, "-c", script, str(nets / "float.onnx"), str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, preexec_fn=ctrl_c.heard) as session:
+    with subprocess.Popen(ctrl_c.heard(command), **pipes, text=True) as session:
         pids = [int(session.stdout.readline()) for _ in range(2)]
         while not session.stdout.readline().startswith("block 1/3"):
             pass
