@@ -85,6 +85,7 @@ def trained_with_labels(subject: Subject) -> Logits:
     from lightning_fabric import Fabric
 
     from edgekd.distill.loop import Freeze, fit
+    from edgekd.distill.outputs import Facts
     from edgekd.distill.terms import Terms
     from edgekd.progress import Silent
 
@@ -93,7 +94,8 @@ def trained_with_labels(subject: Subject) -> Logits:
     assert recipe.quantize.method == "qat"
     training.seed(recipe.seed, torch.get_num_threads())
     module, _ = quantize.prepare(recipe, len(subject.images.classes), subject.weights)
-    terms = Terms((losses.get("task")(),), subject.student, None, models.example(recipe.data))
+    facts = Facts(len(subject.images.classes), len(subject.images.train))
+    terms = Terms((losses.get("task")(),), subject.student, None, models.example(recipe.data), facts)
     fabric = Fabric(accelerator="cpu", devices=1)
     fitted = fit(
         fabric, module.module, terms, None, quantize.budget(recipe), subject.images, recipe.data,

@@ -191,16 +191,57 @@ class Student(Strict):
     """Activations and blocks to replace before distillation, for int8's sake."""
 
 
+Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding"]
+"""What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; or what
+the classifier reads."""
+
+
 class Loss(Strict):
     """What all distillation losses share; each loss adds its own options (``edgekd list losses``)."""
 
     needs_teacher: ClassVar[bool] = True
-    needs_features: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "logits"
 
     kind: str
     """Name of the loss."""
     weight: NonNegativeFloat = 1.0
     """Factor of this term in the sum."""
+    start_epoch: NonNegativeFloat = 0.0
+    """Epochs of distillation before this term begins."""
+    end_epoch: PositiveFloat | None = None
+    """Epoch of distillation after which it is gone, in quantization-aware training too; left out: it stays."""
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs in which its weight rises linearly from 0."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Loss:
+        if self.end_epoch is not None and self.end_epoch <= self.start_epoch:
+            raise mistake(
+                f"this term ends at epoch {self.end_epoch:g}, before it begins at {self.start_epoch:g}",
+                "let end_epoch be larger than start_epoch",
+                "end_epoch",
+            )
+        return self
+
+    def factor(self, epoch: float) -> float:
+        """Return what the weight is multiplied with at ``epoch``, counted in epochs of distillation from 0."""
+        if epoch < self.start_epoch or (self.end_epoch is not None and epoch >= self.end_epoch):
+            return 0.0
+        return min(1.0, (epoch - self.start_epoch) / self.warmup_epochs) if self.warmup_epochs else 1.0
+
+    def adapter(self, pairs: Any, facts: Any) -> Any:
+        """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""
+        return None
+
+
+class FeatureLoss(Loss):
+    """A loss on features of paired layers."""
+
+    reads: ClassVar[Reads] = "stages"
+
+    layers: Literal["auto"] | dict[str, str] = "auto"
+    """auto chooses by tracing both networks (``edgekd plan`` prints the pairs); or module paths, student: teacher, such as
+    {features.6: layer3}."""
 
 
 def _loss(value: Any, info: ValidationInfo) -> Any:

@@ -15,7 +15,7 @@ from edgekd.recipe import Data
 from edgekd.vision import import_torchvision
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
+class Augmented(Dataset[tuple[Tensor, int, int]]):
     """Training images with their random transforms; set ``epoch`` before each pass."""
 
     def __init__(self, split: Split, data: Data, seed: int) -> None:
@@ -27,7 +27,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         image = torch.from_numpy(np.array(self.split.images[index]))
         if self._transform is not None:
             # The CPU generator alone: torch.manual_seed also queues a stack trace for CUDA, five times slower than a draw.
@@ -36,7 +36,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
             generator.manual_seed(draw_seed(self.seed, self.epoch, index))
             image = self._transform(image)
             generator.set_state(state)
-        return image, int(self.split.labels[index])
+        return image, int(self.split.labels[index]), index
 
 
 class Shuffled(Sampler[int]):
@@ -67,7 +67,7 @@ def draw_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def loader(split: Split, data: Data, batch_size: int, seed: int) -> tuple[DataLoader[Any], Augmented, Shuffled]:
-    """The training batches: (uint8 N×C×S×S, int64 N). A last batch of another size is dropped."""
+    """The training batches: (uint8 N×C×S×S, labels int64 N, indices int64 N). A last batch of another size is dropped."""
     dataset, sampler = Augmented(split, data, seed), Shuffled(len(split), seed)
     batches: DataLoader[Any] = DataLoader(dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True)
     return batches, dataset, sampler

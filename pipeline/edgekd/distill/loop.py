@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data import DataSet, Split
 from edgekd.distill.feed import Normalize, loader
+from edgekd.distill.outputs import Batch
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
 from edgekd.progress import Progress, Silent
@@ -58,10 +59,12 @@ class Pupil(nn.Module):
         self.network = network
         self.terms = terms
 
-    def forward(self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor, indices: Tensor, epoch: float
+    ) -> tuple[Tensor, Tensor]:
         """Return (weighted value of each term, logits)."""
         outputs = self.network(x)
-        return torch.stack(self.terms(outputs, teacher, labels)), outputs[0]
+        return torch.stack(self.terms(outputs, teacher, Batch(labels, indices), epoch)), outputs[0]
 
 
 def fit(
@@ -128,7 +131,7 @@ def fit(
             augmented.epoch = sampler.epoch = epoch
             module.train()
             sums, right, seen = torch.zeros(len(terms.names)), 0, 0
-            for images, labels in feed:
+            for images, labels, indices in feed:
                 if step == freeze_step and freeze:
                     freeze.action(network)
                 for group in optimizer.param_groups:
@@ -136,7 +139,7 @@ def fit(
                 x = normalize(images)
                 with torch.no_grad(), fabric.autocast():
                     target = teacher(x) if teacher is not None else None
-                values, logits = module(x, target, labels)
+                values, logits = module(x, target, labels, indices, step / len(feed))
                 loss = values.sum()
                 if not bool(loss.isfinite()):
                     raise TrainingError(

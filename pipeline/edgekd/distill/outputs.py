@@ -1,31 +1,50 @@
-"""What a network gives to a loss, and what a loss is."""
+"""What a loss is given, and what a loss is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgekd.distill.pairing import Pair
+
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits (N×classes) and the features of the paired layers (N×C×H×W each), adapted to each other's shape."""
+    """Logits (N×classes) and the features of the paired layers, in the order of the pairs.
+
+    A feature is a map (N×C×H×W, tokens too, without those of no place), of the same height and width in student and teacher;
+    for a loss that reads embeddings, N×D.
+    """
 
     logits: Tensor
     features: tuple[Tensor, ...] = ()
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The images' labels (int64, N) and which of the training images they are (int64, N)."""
+
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before training: the number of classes and of training images."""
+
+    classes: int
+    images: int
+
+
 class LossFunction(Protocol):
     """A registered loss: a subclass of :class:`edgekd.recipe.Loss` that can be called."""
 
-    def __call__(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
-        """Return the scalar loss of a batch; ``labels`` is int64, N; ``teacher`` is None where there is none."""
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
+        """Return what is trained for this loss beside the student and left behind afterwards, or None."""
 
-
-class FeatureLoss(LossFunction, Protocol):
-    """A loss on pairs of layers."""
-
-    def adapter(self, student_channels: int, teacher_channels: int) -> nn.Module | None:
-        """Return what the student's feature passes through before it is compared, or None."""
+    def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch, adapter: nn.Module | None) -> Tensor:
+        """Return the scalar loss of a batch; ``teacher`` is None where there is none."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgekd.distill.taps import Layer, layers
+from edgekd.distill.taps import Layer, Survey, survey
 from edgekd.errors import ModelError, did_you_mean
+from edgekd.recipe import Reads
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,9 @@ class Pair:
     teacher: Layer
 
     def __str__(self) -> str:
-        (sc, sh, sw), (tc, th, tw) = self.student.shape, self.teacher.shape
-        adapter = "" if sc == tc else f", 1×1 adapter {sc} → {tc}"
-        size = f"{sh}×{sw}" if (sh, sw) == (th, tw) else f"{sh}×{sw} and {th}×{tw}"
-        return f"{self.student.path} ({sc} ch) ← {self.teacher.path} ({tc} ch) at {size}{adapter}"
+        sides = f"{self.student.path} ({self.student.channels} ch) ← {self.teacher.path} ({self.teacher.channels} ch)"
+        sizes = dict.fromkeys("×".join(map(str, layer.size)) for layer in (self.student, self.teacher) if layer.size)
+        return f"{sides} at {' and '.join(sizes)}" if sizes else sides
 
 
 def stages(found: Sequence[Layer]) -> list[Layer]:
@@ -30,17 +30,20 @@ def stages(found: Sequence[Layer]) -> list[Layer]:
 
     Outermost, because a block's output is what the next block sees, while the layers inside it are the block's own affair.
     """
-    best: dict[tuple[int, int], Layer] = {}
+    best: dict[tuple[int, ...], Layer] = {}
     for layer in found:
-        resolution = layer.shape[1:]
-        if resolution not in best or layer.path.count(".") <= best[resolution].path.count("."):
-            best[resolution] = layer
+        if layer.size not in best or layer.path.count(".") <= best[layer.size].path.count("."):
+            best[layer.size] = layer
     order = {layer.path: index for index, layer in enumerate(found)}
     return sorted((layer for size, layer in best.items() if size != (1, 1)), key=lambda layer: order[layer.path])
 
 
 def pair(
-    student: nn.Module, teacher: nn.Module, example: Tensor, chosen: Mapping[str, str] | None = None
+    student: nn.Module,
+    teacher: nn.Module,
+    example: Tensor,
+    reads: Reads = "stages",
+    chosen: Mapping[str, str] | None = None,
 ) -> tuple[Pair, ...]:
     """Pair layers of two networks.
 
@@ -51,23 +54,47 @@ def pair(
         student: The student.
         teacher: The teacher.
         example: Input, 1×C×S×S.
+        reads: Which layers a loss compares.
         chosen: The user's own pairs, student path → teacher path, instead.
 
     Raises:
-        ModelError: A path does not exist, or a network has no feature maps.
+        ModelError: A path does not exist, or a network has no such layers.
     """
-    ours, theirs = layers(student, example), layers(teacher, example)
+    ours, theirs = survey(student, example), survey(teacher, example)
     if chosen is not None:
-        return tuple(Pair(_find(s, ours, "student"), _find(t, theirs, "teacher")) for s, t in chosen.items())
+        pairs = tuple(Pair(_find(s, ours.layers, "student"), _find(t, theirs.layers, "teacher")) for s, t in chosen.items())
+    elif reads == "embedding":
+        return (Pair(_embedding(ours, "student"), _embedding(theirs, "teacher")),)
+    else:
+        pairs = _by_resolution(ours.layers, theirs.layers)
+        pairs = pairs[-1:] if reads == "last_stage" else pairs
+    if reads != "preactivations":
+        return pairs
+    return tuple(
+        Pair(ours.preactivations.get(p.student.path, p.student), theirs.preactivations.get(p.teacher.path, p.teacher))
+        for p in pairs
+    )
+
+
+def _by_resolution(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:
     student_stages, teacher_stages = stages(ours), stages(theirs)
     if not student_stages or not teacher_stages:
         raise ModelError("no feature maps to pair: the networks have no N×C×H×W outputs inside", "use kd alone")
-    by_resolution = {layer.shape[1:]: layer for layer in teacher_stages}
-    same = [Pair(layer, by_resolution[layer.shape[1:]]) for layer in student_stages if layer.shape[1:] in by_resolution]
+    by_resolution = {layer.size: layer for layer in teacher_stages}
+    same = [Pair(layer, by_resolution[layer.size]) for layer in student_stages if layer.size in by_resolution]
     if same:
         return tuple(same)
     count = min(len(student_stages), len(teacher_stages))
     return tuple(Pair(_at(student_stages, index, count), _at(teacher_stages, index, count)) for index in range(1, count + 1))
+
+
+def _embedding(found: Survey, role: str) -> Layer:
+    """What the classifier reads; without a linear layer the last map, whose pixels are averaged."""
+    if found.embedding is not None:
+        return found.embedding
+    if not found.layers:
+        raise ModelError(f"the {role} has no linear layer and no feature map to take an embedding from", "use kd alone")
+    return stages(found.layers)[-1]
 
 
 def _at(found: Sequence[Layer], index: int, count: int) -> Layer:

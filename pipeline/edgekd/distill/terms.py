@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.distill.outputs import FeatureLoss, LossFunction, Outputs
+from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, pair
 from edgekd.errors import ModelError
-from edgekd.recipe import Loss
+from edgekd.recipe import FeatureLoss, Loss
 
 
 @dataclass(frozen=True)
 class Term:
-    """One loss with its name in curves, and where its features stand among the taps."""
+    """One loss with its name in curves, and the layers it compares."""
 
     name: str
     loss: Loss
@@ -32,31 +33,38 @@ class Terms(nn.Module):
         student: The student.
         teacher: The teacher, or None.
         example: Input, 1×C×S×S.
+        facts: What is known of the data.
 
     Attributes:
         student_paths: Taps the student needs.
         teacher_paths: Taps the teacher needs.
+        adapters: What is trained beside the student, by the name of its term.
+
+    Raises:
+        ModelError: A loss needs a teacher, or layers that a network does not have.
     """
 
-    def __init__(self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor) -> None:
+    def __init__(
+        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor, facts: Facts
+    ) -> None:
         super().__init__()
         found: list[Term] = []
         self.adapters = nn.ModuleDict()
-        for loss in losses:
+        for index, loss in enumerate(losses):
             if not loss.weight:
                 continue
-            same = sum(before.loss.kind == loss.kind for before in found)
+            same = sum(before.kind == loss.kind for before in losses[:index])
             name = f"{loss.kind}_{same + 1}" if same else loss.kind
             pairs: tuple[Pair, ...] = ()
-            if loss.needs_features:
-                if teacher is None:
-                    raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
-                chosen = cast(Any, loss).layers
-                pairs = pair(student, teacher, example, None if chosen == "auto" else chosen)
-                for index, (ours, theirs) in enumerate((p.student, p.teacher) for p in pairs):
-                    adapter = cast(FeatureLoss, loss).adapter(ours.shape[0], theirs.shape[0])
-                    if adapter is not None:
-                        self.adapters[f"{name}_{index}"] = adapter
+            if loss.needs_teacher and teacher is None:
+                raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
+            if isinstance(loss, FeatureLoss):
+                assert teacher is not None
+                chosen = None if loss.layers == "auto" else loss.layers
+                pairs = pair(student, teacher, example, loss.reads, chosen)
+            adapter = cast(LossFunction, loss).adapter(pairs, facts)
+            if adapter is not None:
+                self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
         taps = [p for term in self.terms for p in term.pairs]
@@ -73,32 +81,50 @@ class Terms(nn.Module):
         """Whether any term looks at the teacher."""
         return any(term.loss.needs_teacher for term in self.terms)
 
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, labels: Tensor) -> tuple[Tensor, ...]:
-        """Return the weighted value of each term.
+    def forward(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, batch: Batch, epoch: float
+    ) -> tuple[Tensor, ...]:
+        """Return the weighted value of each term; 0 for one whose time has not come or is over.
 
         Args:
             student: ``(logits, *features)`` in the order of ``student_paths``.
             teacher: The same of the teacher, or None.
-            labels: int64, N.
+            batch: Labels and indices of the images.
+            epoch: Epochs done, with the share of the current one.
         """
         values = []
         for term in self.terms:
-            ours, theirs = [], []
-            for index, p in enumerate(term.pairs):
-                assert teacher is not None
-                s = student[1 + self.student_paths.index(p.student.path)]
-                t = teacher[1 + self.teacher_paths.index(p.teacher.path)]
-                key = f"{term.name}_{index}"
-                s, t = _same_size(s, t)
-                ours.append(self.adapters[key](s) if key in self.adapters else s)
-                theirs.append(t)
+            adapter = dict(self.adapters).get(term.name)
+            factor = term.loss.weight * term.loss.factor(epoch)
+            if not factor:
+                values.append(_nothing(student[0], adapter))
+                continue
+            ours, theirs = self._features(term, student, teacher)
             value = cast(LossFunction, term.loss)(
-                Outputs(student[0], tuple(ours)),
-                None if teacher is None else Outputs(teacher[0], tuple(theirs)),
-                labels,
+                Outputs(student[0], ours), None if teacher is None else Outputs(teacher[0], theirs), batch, adapter
             )
-            values.append(term.loss.weight * value)
+            values.append(factor * value)
         return tuple(values)
+
+    def _features(
+        self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        pairs = []
+        for p in term.pairs:
+            assert teacher is not None
+            s = student[1 + self.student_paths.index(p.student.path)]
+            t = teacher[1 + self.teacher_paths.index(p.teacher.path)]
+            pairs.append((_vector(s), _vector(t)) if term.loss.reads == "embedding" else _same_size(s, t))
+        return tuple(s for s, _ in pairs), tuple(t for _, t in pairs)
+
+
+def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
+    """A zero that depends on the adapter, whose parameters several processes would otherwise wait for."""
+    return torch.zeros((), device=logits.device) + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
+
+
+def _vector(feature: Tensor) -> Tensor:
+    return feature.mean((2, 3)) if feature.ndim == 4 else feature.flatten(1)
 
 
 def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

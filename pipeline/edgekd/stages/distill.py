@@ -54,6 +54,7 @@ def _train(fabric: Any, context: Context) -> None:
 
     from edgekd import data, models
     from edgekd.distill.loop import fit
+    from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
     from edgekd.rewrite import squeeze
@@ -74,11 +75,14 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
-    terms = Terms(budget.losses, student, teacher, example)
+    terms = Terms(budget.losses, student, teacher, example, Facts(classes, len(images.train)))
     if first:
         for term in terms.terms:
             for pair in term.pairs:
                 context.progress.say(f"  {term.name}: {pair}")
+            if term.name in terms.adapters:
+                count = sum(p.numel() for p in terms.adapters[term.name].parameters())
+                context.progress.say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,

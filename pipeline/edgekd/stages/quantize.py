@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
 from edgekd.profile.device import Device
-from edgekd.recipe import Ptq, Qat, Recipe, Train
+from edgekd.recipe import Loss, Ptq, Qat, Recipe, Train
 from edgekd.stages import distill, graphs, sensitivity, training
 from edgekd.stages.context import Context
 
@@ -86,6 +86,7 @@ def prepare(
 def _train(fabric: Any, context: Context) -> None:
     from edgekd import data, models
     from edgekd.distill.loop import Freeze, fit
+    from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import read_weights
@@ -102,9 +103,14 @@ def _train(fabric: Any, context: Context) -> None:
         teacher = training.student(recipe, classes, weights).eval()
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
-    terms = Terms(chosen, training.student(recipe, classes), teacher, models.example(recipe.data))
+    facts = Facts(classes, len(images.train))
+    terms = Terms(
+        [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,
+        models.example(recipe.data), facts,
+    )  # fmt: skip
     if recipe.distill and not settings.self_distill:
-        terms.adapters.load_state_dict(read_weights(context.inputs["distill"] / "adapters.safetensors"))
+        saved = read_weights(context.inputs["distill"] / "adapters.safetensors")
+        terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
     again = partial(prepare, recipe, classes, weights, terms.student_paths)
     prepared, _ = again(settings.named_float())
     if settings.learn_scales:
@@ -133,6 +139,12 @@ def _train(fabric: Any, context: Context) -> None:
 
         seen = layer_images(recipe, images)
         sensitivity.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
+
+
+def _after_distillation(loss: Loss) -> Loss:
+    """The loss as it goes on in int8: gone if it has ended, or if it reads what int8 computes in one with the activation."""
+    over = loss.end_epoch is not None or loss.reads == "preactivations"
+    return loss.model_copy(update={"start_epoch": 0.0, "warmup_epochs": 0.0} | ({"weight": 0.0} if over else {}))
 
 
 def calibration_images(images: DataSet, count: int) -> Tensor:

@@ -44,6 +44,7 @@ def _train(fabric: Any, context: Context) -> None:
 
     from edgekd import data, models
     from edgekd.distill.loop import fit
+    from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
     from edgekd.registry import losses
@@ -55,8 +56,9 @@ def _train(fabric: Any, context: Context) -> None:
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     model = models.build(teacher.model, teacher.args, len(images.classes), recipe.data)
     task = losses.get("task")(label_smoothing=teacher.train.label_smoothing)
+    facts = Facts(len(images.classes), len(images.train))
     fitted = fit(
-        fabric, Tapped(model), Terms([task], model, None, models.example(recipe.data)), None,
+        fabric, Tapped(model), Terms([task], model, None, models.example(recipe.data), facts), None,
         teacher.train, images, recipe.data,
         name="teacher", seed=recipe.seed, progress=context.progress,
         snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[union-attr]  # Tapped

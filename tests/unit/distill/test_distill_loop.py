@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgekd import data
 from edgekd.distill.feed import Normalize
 from edgekd.distill.loop import Fitted, Freeze, accuracy, fit, hasten_norms
+from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
@@ -22,6 +23,7 @@ from edgekd.progress import Silent
 from edgekd.recipe import Data, Distill
 
 X = torch.zeros(1, 3, 16, 16)
+FACTS = Facts(classes=4, images=72)
 KD = ({"kind": "task", "weight": 0.1}, {"kind": "kd"}, {"kind": "fitnet", "weight": 0.1})
 
 
@@ -58,7 +60,7 @@ def run(fabric: Fabric, section: Data) -> Callable[..., Fitted]:
              name: str = "net", **budget: Any) -> Fitted:  # fmt: skip
         settings = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": losses, **budget})
         torch.manual_seed(0)
-        terms = Terms(settings.losses, network, teacher, X)
+        terms = Terms(settings.losses, network, teacher, X, FACTS)
         return fit(
             fabric, Tapped(network, terms.student_paths), terms,
             Tapped(teacher, terms.teacher_paths) if teacher is not None else None,
@@ -121,7 +123,7 @@ def test_student_and_regressors_learn_and_the_teacher_does_not(run: Callable[...
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     start = {name: value.clone() for name, value in student.state_dict().items()}
     torch.manual_seed(0)
-    adapters = Terms(Distill(epochs=1, losses=KD).losses, student, teacher, X).adapters.state_dict()
+    adapters = Terms(Distill(epochs=1, losses=KD).losses, student, teacher, X, FACTS).adapters.state_dict()
     fitted = run(student, teacher, KD)
     assert equal(dict(teacher.state_dict()), before)  # batch norm's statistics among them
     assert all(parameter.grad is None for parameter in teacher.parameters())

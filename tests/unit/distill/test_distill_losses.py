@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekd.distill.outputs import Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.pairing import Pair
+from edgekd.distill.taps import Layer
 from edgekd.registry import losses
 
 Array = NDArray[np.float64]
@@ -18,6 +20,12 @@ Array = NDArray[np.float64]
 S = np.array([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0]])
 T = np.array([[1.0, 1.5, -0.5], [4.0, -3.0, 0.0]])
 LABELS = np.array([0, 2])
+BATCH = Batch(torch.tensor(LABELS), torch.arange(2))
+FACTS = Facts(classes=3, images=2)
+
+
+def pairs(ours: Sequence[Array], theirs: Sequence[Array]) -> tuple[Pair, ...]:
+    return tuple(Pair(Layer("s", a.shape[1:]), Layer("t", b.shape[1:])) for a, b in zip(ours, theirs, strict=True))
 
 
 def softmax(x: Array) -> Array:
@@ -31,7 +39,8 @@ def value(kind: str, student: Array | None = None, teacher: Array | None = None,
         return Outputs(torch.tensor(S if logits is None else logits), tuple(torch.tensor(f) for f in features))
 
     loss = losses.get(kind).model_validate(options)
-    return float(loss(outputs(student, ours), outputs(teacher, theirs), torch.tensor(LABELS)))
+    adapter = loss.adapter(pairs(ours, theirs), FACTS)
+    return float(loss(outputs(student, ours), outputs(teacher, theirs), BATCH, adapter))
 
 
 @pytest.mark.parametrize("t", [1.0, 4.0, 20.0])
@@ -62,7 +71,7 @@ def test_kd_survives_large_logits() -> None:
 def test_kd_gradient_is_softmax_difference() -> None:
     """Hinton et al. 2015, eq. 2: ∂C/∂s = T (q − p) for one image after the factor T²."""
     s = torch.tensor(S, requires_grad=True)
-    losses.get("kd")(temperature=3.0)(Outputs(s), Outputs(torch.tensor(T)), torch.tensor(LABELS)).backward()
+    losses.get("kd")(temperature=3.0)(Outputs(s), Outputs(torch.tensor(T)), BATCH, None).backward()
     expected = 3 * (softmax(S / 3) - softmax(T / 3)) / 2
     assert s.grad is not None
     assert s.grad.numpy() == pytest.approx(expected, rel=1e-10)
@@ -77,7 +86,7 @@ def test_task_is_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
 
 def test_task_needs_no_teacher() -> None:
     assert losses.get("task").needs_teacher is False
-    assert torch.isfinite(losses.get("task")()(Outputs(torch.tensor(S)), None, torch.tensor(LABELS)))
+    assert torch.isfinite(losses.get("task")()(Outputs(torch.tensor(S)), None, BATCH, None))
 
 
 def features(*shape: int, seed: int) -> Array:
@@ -93,11 +102,10 @@ def test_fitnet_is_mean_squared_error_over_pairs() -> None:
 
 
 def test_fitnet_regressor_only_where_widths_differ() -> None:
-    loss = losses.get("fitnet")()
-    assert loss.adapter(8, 8) is None
-    adapter = loss.adapter(8, 12)
-    assert adapter(torch.zeros(2, 8, 5, 3)).shape == (2, 12, 5, 3)
-    assert sum(p.numel() for p in adapter.parameters()) == 8 * 12 + 12  # 1×1
+    wide, narrow = features(2, 12, 5, 3, seed=1), features(2, 8, 5, 3, seed=2)
+    adapter = losses.get("fitnet")().adapter(pairs([narrow, wide], [wide, wide]), FACTS)
+    assert adapter[0](torch.zeros(2, 8, 5, 3)).shape == (2, 12, 5, 3)
+    assert sum(p.numel() for p in adapter.parameters()) == 8 * 12 + 12  # 1×1, of the first pair
 
 
 def attention(feature: Array) -> Array:
@@ -117,7 +125,7 @@ def test_attention_transfer_ignores_scale_and_channels() -> None:
     feature = features(2, 3, 4, 4, seed=1)
     wide = np.concatenate([feature, feature], axis=1) * 9
     assert value("attention_transfer", ours=[feature], theirs=[wide]) == pytest.approx(0.0, abs=1e-15)
-    assert losses.get("attention_transfer")().adapter(8, 12) is None
+    assert losses.get("attention_transfer")().adapter(pairs([feature], [wide]), FACTS) is None
 
 
 def test_attention_transfer_of_a_dead_map_is_finite() -> None:
@@ -125,7 +133,7 @@ def test_attention_transfer_of_a_dead_map_is_finite() -> None:
     dead = torch.zeros(2, 3, 4, 4, requires_grad=True)
     theirs: Tensor = torch.tensor(features(2, 3, 4, 4, seed=1), dtype=torch.float32)
     loss = losses.get("attention_transfer")()(
-        Outputs(torch.tensor(S), (dead,)), Outputs(torch.tensor(T), (theirs,)), torch.tensor(LABELS)
+        Outputs(torch.tensor(S), (dead,)), Outputs(torch.tensor(T), (theirs,)), BATCH, None
     )
     loss.backward()
     assert torch.isfinite(loss)

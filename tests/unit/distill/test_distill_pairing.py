@@ -15,22 +15,22 @@ DATA = Data(source="fashion-mnist-mini", image_size=32)
 
 EXPECTED = {
     "torchvision:mobilenet_v2": [
-        "features.1 (16 ch) ← layer1 (32 ch) at 16×16, 1×1 adapter 16 → 32",
-        "features.3 (24 ch) ← layer2 (64 ch) at 8×8, 1×1 adapter 24 → 64",
-        "features.6 (32 ch) ← layer3 (128 ch) at 4×4, 1×1 adapter 32 → 128",
-        "features.13 (96 ch) ← layer4 (256 ch) at 2×2, 1×1 adapter 96 → 256",
+        "features.1 (16 ch) ← layer1 (32 ch) at 16×16",
+        "features.3 (24 ch) ← layer2 (64 ch) at 8×8",
+        "features.6 (32 ch) ← layer3 (128 ch) at 4×4",
+        "features.13 (96 ch) ← layer4 (256 ch) at 2×2",
     ],
     "torchvision:resnet18": [
-        "relu (64 ch) ← layer1 (32 ch) at 16×16, 1×1 adapter 64 → 32",
+        "relu (64 ch) ← layer1 (32 ch) at 16×16",
         "layer1 (64 ch) ← layer2 (64 ch) at 8×8",
         "layer2 (128 ch) ← layer3 (128 ch) at 4×4",
         "layer3 (256 ch) ← layer4 (256 ch) at 2×2",
     ],
     "torchvision:mobilenet_v3_small": [
-        "features.0 (16 ch) ← layer1 (32 ch) at 16×16, 1×1 adapter 16 → 32",
-        "features.1 (16 ch) ← layer2 (64 ch) at 8×8, 1×1 adapter 16 → 64",
-        "features.3 (24 ch) ← layer3 (128 ch) at 4×4, 1×1 adapter 24 → 128",
-        "features.8 (48 ch) ← layer4 (256 ch) at 2×2, 1×1 adapter 48 → 256",
+        "features.0 (16 ch) ← layer1 (32 ch) at 16×16",
+        "features.1 (16 ch) ← layer2 (64 ch) at 8×8",
+        "features.3 (24 ch) ← layer3 (128 ch) at 4×4",
+        "features.8 (48 ch) ← layer4 (256 ch) at 2×2",
     ],
 }
 
@@ -63,8 +63,8 @@ def test_no_common_resolution_pairs_by_depth(small: Any) -> None:
     pairs = pair(Odd(), small(), torch.zeros(1, 3, 36, 36))
     assert [str(p) for p in pairs] == [
         "a (4 ch) ← stem (4 ch) at 12×12 and 36×36",
-        "b (6 ch) ← down1 (8 ch) at 10×10 and 18×18, 1×1 adapter 6 → 8",
-        "c (8 ch) ← down2 (16 ch) at 8×8 and 9×9, 1×1 adapter 8 → 16",
+        "b (6 ch) ← down1 (8 ch) at 10×10 and 18×18",
+        "c (8 ch) ← down2 (16 ch) at 8×8 and 9×9",
     ]
 
 
@@ -79,10 +79,10 @@ def test_the_last_stages_are_always_paired(small: Any) -> None:
 
 
 def test_the_users_own_pairs(small: Any) -> None:
-    pairs = pair(small(), small(width=2), torch.zeros(1, 3, 16, 16), {"down2": "down1", "stem.0": "stem"})
+    pairs = pair(small(), small(width=2), torch.zeros(1, 3, 16, 16), chosen={"down2": "down1", "stem.0": "stem"})
     assert [str(p) for p in pairs] == [
-        "down2 (16 ch) ← down1 (4 ch) at 4×4 and 8×8, 1×1 adapter 16 → 4",
-        "stem.0 (4 ch) ← stem (2 ch) at 16×16, 1×1 adapter 4 → 2",
+        "down2 (16 ch) ← down1 (4 ch) at 4×4 and 8×8",
+        "stem.0 (4 ch) ← stem (2 ch) at 16×16",
     ]
 
 
@@ -95,7 +95,7 @@ def test_the_users_own_pairs(small: Any) -> None:
 )
 def test_wrong_pairs(small: Any, chosen: dict[str, str], text: str) -> None:
     with pytest.raises(ModelError) as caught:
-        pair(small(), small(), torch.zeros(1, 3, 16, 16), chosen)
+        pair(small(), small(), torch.zeros(1, 3, 16, 16), chosen=chosen)
     assert str(caught.value) == text
 
 
@@ -104,3 +104,28 @@ def test_a_network_without_maps(small: Any) -> None:
     with pytest.raises(ModelError) as caught:
         pair(flat, small(), torch.zeros(1, 3, 16, 16))
     assert str(caught.value) == ("no feature maps to pair: the networks have no N×C×H×W outputs inside\n  → use kd alone")
+
+
+def test_embeddings_are_what_the_classifier_reads() -> None:
+    """Before dropout, after pooling."""
+    v2, r18 = (models.build(f"torchvision:{name}", {}, 10, DATA) for name in ("mobilenet_v2", "resnet18"))
+    (found,) = pair(v2, r18, models.example(DATA), "embedding")
+    assert str(found) == "flatten (1280 ch) ← flatten (512 ch)"
+
+
+def test_a_network_without_a_linear_layer_has_its_last_map_as_embedding(small: Any) -> None:
+    convolutional = nn.Sequential(
+        nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    (found,) = pair(convolutional, small(), torch.zeros(1, 3, 16, 16), "embedding")
+    assert (found.student.path, found.student.shape) == ("2", (4, 8, 8))
+    assert found.teacher.shape == (16,)
+
+
+def test_preactivations(small: Any) -> None:
+    pairs = pair(small(), small(), torch.zeros(1, 3, 16, 16), "preactivations")
+    assert [p.student.path for p in pairs] == ["stem.1", "down1.0", "down2.0"]
+
+
+def test_the_last_stage(small: Any) -> None:
+    assert [p.student.path for p in pair(small(), small(), torch.zeros(1, 3, 16, 16), "last_stage")] == ["down2"]

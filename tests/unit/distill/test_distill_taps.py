@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekd import models
-from edgekd.distill.taps import Layer, Tapped, layers
+from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.errors import ModelError
 from edgekd.recipe import Data
 
@@ -168,7 +169,7 @@ def test_a_module_used_twice() -> None:
 def test_layers_have_the_shapes_hooks_see() -> None:
     network = models.build("torchvision:mobilenet_v2", {"width_mult": 0.35}, 5, DATA).eval()
     x = models.example(DATA)
-    found = {layer.path: layer.shape for layer in layers(network, x)}
+    found = {layer.path: layer.shape for layer in survey(network, x).layers}
     assert len(found) > 100
     shapes: dict[str, Any] = {}
     for name, module in network.named_modules():
@@ -179,7 +180,7 @@ def test_layers_have_the_shapes_hooks_see() -> None:
 
 def test_layers_keep_the_mode(small: Any) -> None:
     network = small()
-    layers(network, torch.zeros(1, 3, 16, 16))
+    survey(network, torch.zeros(1, 3, 16, 16))
     assert network.training
 
 
@@ -188,4 +189,36 @@ def test_a_module_that_ends_flat_is_no_feature_map() -> None:
     network = nn.Sequential()
     network.add_module("body", nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten()))
     network.add_module("head", nn.Linear(4 * 64, 5))
-    assert layers(network, torch.zeros(1, 3, 16, 16)) == [Layer("body.0", (4, 8, 8)), Layer("body.1", (4, 8, 8))]
+    found = survey(network, torch.zeros(1, 3, 16, 16)).layers
+    assert found == (Layer("body.0", (4, 8, 8)), Layer("body.1", (4, 8, 8)))
+
+
+class InPlace(nn.Module):
+    """Every kind of operator that writes into its operand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(4, 4, 1)
+        self.third = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(self.act(self.first(x)))
+        y += 100
+        z = F.relu(self.third(y).neg_(), inplace=True)
+        return z.mean((2, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_comes_behind_does_not_write_into_a_feature(training: bool) -> None:
+    torch.manual_seed(0)
+    network = InPlace().train(training)
+    x = torch.randn(2, 3, 4, 4)
+    first = network.first(x)
+    second = network.second(first.relu())
+    third = network.third(second + 100)
+    logits, *features = Tapped(network, ("first", "second", "third")).train(training)(x)
+    for feature, expected in zip(features, (first, second, third), strict=True):
+        torch.testing.assert_close(feature, expected)
+    torch.testing.assert_close(logits, network(x))

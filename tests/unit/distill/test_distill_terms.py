@@ -4,16 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgekd.distill.outputs import Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe import Distill
+from edgekd.recipe import Distill, FeatureLoss
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+BATCH = Batch(torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6))
 
 
 def losses(*values: dict[str, Any]) -> Any:
@@ -22,12 +23,12 @@ def losses(*values: dict[str, Any]) -> Any:
 
 def make(student: nn.Module, teacher: nn.Module | None, *values: dict[str, Any]) -> Terms:
     torch.manual_seed(0)
-    return Terms(losses(*values), student, teacher, X[:1])
+    return Terms(losses(*values), student, teacher, X[:1], Facts(4, 6))
 
 
-def evaluate(terms: Terms, student: nn.Module, teacher: nn.Module) -> tuple[Tensor, ...]:
+def evaluate(terms: Terms, student: nn.Module, teacher: nn.Module, epoch: float = 0) -> tuple[Tensor, ...]:
     theirs = Tapped(teacher, terms.teacher_paths).eval()(X)
-    return terms(Tapped(student, terms.student_paths).eval()(X), theirs, LABELS)
+    return terms(Tapped(student, terms.student_paths).eval()(X), theirs, BATCH, epoch)
 
 
 def test_terms_are_weighted_in_their_order(small: Any) -> None:
@@ -37,8 +38,8 @@ def test_terms_are_weighted_in_their_order(small: Any) -> None:
     )
     plain = losses({"kind": "task"}, {"kind": "kd"})
     ours, theirs = Outputs(student(X)), Outputs(teacher(X))
-    torch.testing.assert_close(values[0], 0.25 * plain[0](ours, theirs, LABELS))
-    torch.testing.assert_close(values[1], 3 * plain[1](ours, theirs, LABELS))
+    torch.testing.assert_close(values[0], 0.25 * plain[0](ours, theirs, BATCH, None))
+    torch.testing.assert_close(values[1], 3 * plain[1](ours, theirs, BATCH, None))
 
 
 def test_a_weight_of_zero_costs_nothing(small: Any) -> None:
@@ -66,13 +67,13 @@ def test_one_kind_twice(small: Any) -> None:
         {"kind": "kd"}, {"kind": "kd", "temperature": 1},
     )  # fmt: skip
     assert terms.names == ("fitnet", "fitnet_2", "kd", "kd_2")
-    assert list(terms.adapters) == ["fitnet_0", "fitnet_2_0", "fitnet_2_1"]
+    assert list(terms.adapters) == ["fitnet", "fitnet_2"]
     assert terms.student_paths == ("stem", "down2")
     values = evaluate(terms, student, teacher)
     seen, taught = Tapped(student, ("stem", "down2")).eval()(X), Tapped(teacher, ("stem", "down2")).eval()(X)
     errors = [
-        (terms.adapters[name](seen[at]) - taught[at]).pow(2).mean()
-        for name, at in (("fitnet_0", 1), ("fitnet_2_0", 1), ("fitnet_2_1", 2))
+        (terms.adapters[name][pair](seen[at]) - taught[at]).pow(2).mean()
+        for name, pair, at in (("fitnet", 0, 1), ("fitnet_2", 0, 1), ("fitnet_2", 1, 2))
     ]
     torch.testing.assert_close(values[0], errors[0])
     torch.testing.assert_close(values[1], errors[1] + errors[2])  # weight 2, mean of two
@@ -96,7 +97,7 @@ def test_gradients_reach_the_student_and_its_regressors(small: Any) -> None:
     student, teacher = small(0).train(), small(1, width=8).eval().requires_grad_(False)
     terms = make(student, teacher, {"kind": "fitnet"}, {"kind": "kd"}, {"kind": "task"})
     theirs = Tapped(teacher, terms.teacher_paths).eval()(X)
-    sum(terms(Tapped(student, terms.student_paths).train()(X), theirs, LABELS), torch.zeros(())).backward()
+    sum(terms(Tapped(student, terms.student_paths).train()(X), theirs, BATCH, 0), torch.zeros(())).backward()
     for module in (student, terms):
         assert list(module.parameters())
         for parameter in module.parameters():
@@ -108,7 +109,50 @@ def test_gradients_reach_the_student_and_its_regressors(small: Any) -> None:
 def test_automatic_pairs_are_told(small: Any) -> None:
     terms = make(small(), small(1, width=8), {"kind": "fitnet"})
     assert [str(p) for p in terms.terms[0].pairs] == [
-        "stem (4 ch) ← stem (8 ch) at 16×16, 1×1 adapter 4 → 8",
-        "down1 (8 ch) ← down1 (16 ch) at 8×8, 1×1 adapter 8 → 16",
-        "down2 (16 ch) ← down2 (32 ch) at 4×4, 1×1 adapter 16 → 32",
+        "stem (4 ch) ← stem (8 ch) at 16×16",
+        "down1 (8 ch) ← down1 (16 ch) at 8×8",
+        "down2 (16 ch) ← down2 (32 ch) at 4×4",
     ]
+
+
+def test_terms_come_and_go(small: Any) -> None:
+    """Weight 2 from epoch 1 to 5, rising for two epochs."""
+    student, teacher = small(0).eval(), small(1, width=8).eval()
+    times = {"start_epoch": 1, "end_epoch": 5, "warmup_epochs": 2}
+    terms = make(student, teacher, {"kind": "task"}, {"kind": "fitnet", "weight": 2, **times})
+    plain = make(student, teacher, {"kind": "task"}, {"kind": "fitnet"})
+    full = float(evaluate(plain, student, teacher)[1].detach())
+    for epoch, factor in ((0, 0), (0.99, 0), (1, 0), (2, 1), (3, 2), (4.99, 2), (5, 0), (9, 0)):
+        assert float(evaluate(terms, student, teacher, epoch)[1].detach()) == pytest.approx(factor * full)
+
+
+def test_a_term_that_rests_still_reaches_its_adapter(small: Any) -> None:
+    """Several processes wait for the gradient of every parameter."""
+    student, teacher = small(0).train(), small(1, width=8).eval()
+    terms = make(student, teacher, {"kind": "task"}, {"kind": "fitnet", "start_epoch": 1})
+    sum(evaluate(terms, student, teacher), torch.zeros(())).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in terms.parameters())
+
+
+def test_a_term_cannot_end_before_it_begins() -> None:
+    with pytest.raises(ValidationError, match="this term ends at epoch 1, before it begins at 2"):
+        losses({"kind": "kd", "start_epoch": 2, "end_epoch": 1})
+
+
+def test_embeddings_are_vectors(small: Any) -> None:
+    """What a loss on embeddings is given: N×D, whatever the networks put in front of their classifier."""
+    seen: list[Outputs] = []
+
+    class Look(FeatureLoss):
+        reads = "embedding"
+
+        def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+            seen.extend((student, teacher))
+            return student.logits.sum()
+
+    convolutional = nn.Sequential(
+        nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    terms = Terms([Look(kind="look")], small(), convolutional, X[:1], Facts(4, 6))
+    evaluate(terms, small(), convolutional)
+    assert [tuple(outputs.features[0].shape) for outputs in seen] == [(6, 16), (6, 4)]

@@ -80,7 +80,7 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     curve = json.loads((out / "curve.json").read_text())
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
-    assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16, 1×1 adapter 2 → 4"
+    assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16"
     student = training.student(recipe, 4, out / "weights.safetensors")
     assert equal(dict(student.state_dict()), weights(out))
     assert set(weights(out, "adapters")) == {f"fitnet_{i}.{part}" for i in range(4) for part in ("weight", "bias")}
@@ -171,6 +171,7 @@ def _report_weights(fabric: Any, context: Context) -> None:
     """Train as distill does, and write what each process ends with."""
     from edgekd import data
     from edgekd.distill.loop import fit
+    from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
 
@@ -178,7 +179,7 @@ def _report_weights(fabric: Any, context: Context) -> None:
     assert recipe.distill is not None
     torch.manual_seed(fabric.global_rank)  # each starts elsewhere: only what is shared makes them equal
     student = training.student(recipe, 4)
-    terms = Terms(recipe.distill.losses, student, None, torch.zeros(1, 3, 16, 16))
+    terms = Terms(recipe.distill.losses, student, None, torch.zeros(1, 3, 16, 16), Facts(4, 72))
     seen: list[int] = []
 
     class Counting(Tapped):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from edgekd.distill.outputs import Outputs
+from edgekd.distill.outputs import Batch, Outputs
 from edgekd.recipe import Loss
 from edgekd.registry import losses
 
@@ -24,11 +24,11 @@ class Task(Loss):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the label's probability spread over all classes (Szegedy et al. 2016, §7)."""
 
-    def __call__(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch, adapter: None) -> Tensor:
         """Return the mean cross-entropy."""
         from torch.nn import functional as F
 
-        return F.cross_entropy(student.logits, labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(student.logits, batch.labels, label_smoothing=self.label_smoothing)
 
 
 @losses.register("kd")
@@ -42,11 +42,10 @@ class KD(Loss):
     temperature: PositiveFloat = 4.0
     """T: higher shows more of how the teacher ranks the wrong classes."""
 
-    def __call__(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
         """Return the mean divergence times T²."""
         from torch.nn import functional as F
 
-        assert teacher is not None
         t = self.temperature
         log_p = F.log_softmax(student.logits / t, dim=1)
         log_q = F.log_softmax(teacher.logits / t, dim=1)
