@@ -83,7 +83,7 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16"
     student = training.student(recipe, 4, out / "weights.safetensors")
     assert equal(dict(student.state_dict()), weights(out))
-    assert set(weights(out, "adapters")) == {f"fitnet_{i}.{part}" for i in range(4) for part in ("weight", "bias")}
+    assert set(weights(out, "adapters")) == {f"fitnet.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
 
 
 def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe) -> None:
