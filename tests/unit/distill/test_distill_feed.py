@@ -6,7 +6,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from edgekd import data
 from edgekd.distill import feed
@@ -33,16 +32,6 @@ def test_a_draw_depends_on_seed_epoch_and_index_alone(section: Data) -> None:
     torch.rand(7)
     assert images_of(dataset, order[::-1]) == forth
     assert images_of(feed.Augmented(train, section, seed=3), order) == forth
-
-
-def test_workers_draw_the_same(section: Data) -> None:
-    train = data.load(section).train
-    dataset = feed.Augmented(train, section, seed=3)
-    dataset.epoch = 2
-    alone = torch.cat([x for x, _ in DataLoader(dataset, batch_size=5)])
-    loader = DataLoader(dataset, batch_size=9, num_workers=2, multiprocessing_context="spawn")
-    several = torch.cat([x for x, _ in loader])
-    assert torch.equal(alone, several)
 
 
 def test_another_epoch_and_another_seed_draw_anew(section: Data) -> None:
