@@ -264,15 +264,17 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / ("int8_accuracy.json" if not options.name else f"int8_accuracy_{options.name}.json")
     rows: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
+    bits = options.weight_bits
+    chosen = {f"{bits} bits: {name}": method for name, method in methods.items() if re.search(options.only, name)}
     for seed in range(options.seeds):
-        subject = subject_of(options.recipe, seed, options.weight_bits, options.set)
+        missing = {key: method for key, method in chosen.items() if str(seed) not in rows.get(key, {})}
+        if not missing:
+            continue
+        subject = subject_of(options.recipe, seed, bits, options.set)
         sizes = {"validation": len(subject.images.val), "test": len(subject.images.test)}
         splits = {"val": subject.images.val, "test": subject.images.test}
         expected = {name: outputs(subject.student, subject.images, split) for name, split in splits.items()}
-        for name, method in methods.items():
-            key = f"{options.weight_bits} bits: {name}"
-            if not re.search(options.only, name) or str(seed) in rows.get(key, {}):
-                continue
+        for key, method in missing.items():
             rows.setdefault(key, {})[str(seed)] = measure(method(subject), subject, expected)
             print(f"seed {seed}, {key}: {rows[key][str(seed)]}", flush=True)
             path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -73,8 +73,8 @@ def test_own_net_and_an_image_folder(tmp_path: Path, mini: dict[str, np.ndarray]
 def test_another_torchvision_student(
     tmp_path: Path, student: str, overrides: tuple[str, ...], small_data: Callable[[Path, int, int], None]
 ) -> None:
-    """The shipped recipe with another student passes all the shipped gates on the shipped test images; less is trained."""
-    small_data(tmp_path / "data.npz", 1500, 2000)
+    """The shipped recipe with another student passes all the shipped gates; with less to train on and to test."""
+    small_data(tmp_path / "data.npz", 1500, 1000)
     cli = Cli(tmp_path, tmp_path / "cache")
     settings = (
         "data.source=npz:data.npz", f"student.model=torchvision:{student}", "student.args={}", "distill.epochs=2",
@@ -88,4 +88,4 @@ def test_another_torchvision_student(
         assert model is not None
         assert model.float_ops == ()
         assert model.metrics[0].top1 > 0.6, "a network that has not learnt agrees with anything"
-        assert model.metrics[0].n == 2000
+        assert model.metrics[0].n == 1000

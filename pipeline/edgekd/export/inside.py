@@ -112,10 +112,16 @@ class _Forced(fx.Interpreter):
 
 
 def _computed(node: fx.Node) -> bool:
-    """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values."""
+    """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values.
+
+    A concatenation counts: OpenVINO's file rounds behind it, once, in the place of each of its operands.
+    """
     if str(node.target) != _DEQUANTIZE or node.all_input_nodes[0].op == "get_attr":
         return False
-    operands = node.all_input_nodes[0].all_input_nodes[0].all_input_nodes
+    result = node.all_input_nodes[0].all_input_nodes[0]
+    if result.target == torch.ops.aten.cat.default:
+        return True
+    operands = result.all_input_nodes
     return all(str(operand.target) != _DEQUANTIZE or operand.args[1:3] != node.args[1:3] for operand in operands)
 
 

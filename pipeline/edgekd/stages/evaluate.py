@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 3
+VERSION = 4
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 

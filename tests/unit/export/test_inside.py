@@ -114,3 +114,13 @@ def test_a_tensor_of_another_layer_is_not_taken_for_it() -> None:
     near = inside.Tensor(1 / 256, own.values + np.float32(0.01))
     assert inside.sqnr([{"sigmoid": own}], [[other]]) == {}
     assert inside.sqnr([{"sigmoid": own}], [[other, near]])["sigmoid"] > 30
+
+
+def test_a_concatenation_is_a_layer(write: Write) -> None:
+    """OpenVINO rounds behind it in the place of its operands; what torch makes of them would add up from one to the next."""
+    x = X[:4].numpy()
+    found = inside.differences(
+        network("concatenation").graph, x, inside.look(write("concatenation", "openvino"), "openvino", x)
+    )
+    assert "cat" in found
+    assert not {"conv2d", "conv2d_1"} & found.keys()
