@@ -73,7 +73,8 @@ class MGD(FeatureLoss):
 
     A 1×1 convolution where the widths differ, a random mask, and a block of two 3×3 convolutions; squared error summed over
     a map, mean over the batch, summed over the pairs. The settings are those of the authors' configurations for
-    classification, which mask channels; for the paper's text, and for dense prediction, it is pixels.
+    classification, which mask channels; in the paper, and for dense prediction, it is pixels. As this is a sum, the weight
+    is one for maps of their size, 512×7×7: a map with a tenth of the elements needs a weight ten times as large.
     """
 
     reads: ClassVar[Reads] = "last_stage"

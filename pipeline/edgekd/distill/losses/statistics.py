@@ -96,6 +96,8 @@ class FSP(FeatureLoss):
     as in the paper. Squared error of the matrices, mean over their elements (as in RepDistiller, whose weight this is; the
     paper sums them) and over the batch, summed over neighbouring stages. Where the widths differ, the student's maps go
     through a 1×1 convolution first; the paper has none, for its networks are as wide as each other.
+
+    The paper trains with this term alone first: give it an ``end_epoch``, and the others a ``start_epoch``, to do the same.
     """
 
     kind: Literal["fsp"] = "fsp"
