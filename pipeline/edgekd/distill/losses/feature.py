@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe import FeatureLoss
+from edgekd.recipe import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgekd.distill.adapters import FactorAdapter
     from edgekd.distill.pairing import Pair
 
 
@@ -64,3 +65,150 @@ class AttentionTransfer(FeatureLoss):
 
         pairs = zip(student.features, teacher.features, strict=True)
         return torch.stack([F.mse_loss(attention(s), attention(t)) for s, t in pairs]).sum()
+
+
+@losses.register("mgd")
+class MGD(FeatureLoss):
+    """Masked generative distillation: the teacher's map from a masked one of the student (Yang et al. 2022).
+
+    A 1×1 convolution where the widths differ, a random mask, and a block of two 3×3 convolutions; squared error summed over
+    a map, mean over the batch, summed over the pairs. The settings are those of the authors' configurations for
+    classification, which mask channels; in the paper, and for dense prediction, it is pixels. As this is a sum, the weight
+    is one for maps of their size, 512×7×7: a map with a tenth of the elements needs a weight ten times as large.
+    """
+
+    reads: ClassVar[Reads] = "last_stage"
+
+    kind: Literal["mgd"] = "mgd"
+    weight: NonNegativeFloat = 7e-5
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    """λ: share of the student's map that is masked."""
+    mask: Literal["channels", "pixels"] = "channels"
+    """Whether whole channels are masked, or pixels in all channels."""
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
+        """Return the generation blocks."""
+        from torch import nn
+
+        from edgekd.distill.adapters import MaskedGenerator, widths
+
+        return nn.ModuleList(MaskedGenerator(ours, theirs, self.ratio, self.mask) for ours, theirs in widths(pairs))
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        """Return the squared error, summed over the pairs."""
+        import torch
+
+        pairs = zip(adapter, student.features, teacher.features, strict=True)
+        return torch.stack([(generate(s) - t).pow(2).sum() / len(t) for generate, s, t in pairs]).sum()
+
+
+@losses.register("vid")
+class VID(FeatureLoss):
+    """Variational information distillation: how likely the teacher's map is, given the student's (Ahn et al. 2019).
+
+    ``½ ((t - μ(s))² / σ² + log σ²)``, the negative log-likelihood without its constant, mean over elements and summed over
+    the pairs; so it can be negative. μ is a network of three 1×1 convolutions, σ² one number for each channel. Weight,
+    initial variance and ε are those of RepDistiller and mdistiller.
+    """
+
+    kind: Literal["vid"] = "vid"
+    weight: NonNegativeFloat = 1.0
+    variance: PositiveFloat = 5.0
+    """σ² at the start."""
+    epsilon: PositiveFloat = 1e-5
+    """ε: σ² is larger than this."""
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
+        """Return μ and σ² of each pair."""
+        from torch import nn
+
+        from edgekd.distill.adapters import Gaussian, widths
+
+        return nn.ModuleList(Gaussian(ours, theirs, self.variance, self.epsilon) for ours, theirs in widths(pairs))
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        """Return the negative log-likelihood, summed over the pairs."""
+        import torch
+
+        def error(gaussian: nn.Module, s: Tensor, t: Tensor) -> Tensor:
+            mean, variance = gaussian(s)
+            surprise: Tensor = 0.5 * ((t - mean).pow(2) / variance + variance.log())
+            return surprise.mean()
+
+        pairs = zip(adapter, student.features, teacher.features, strict=True)
+        return torch.stack([error(gaussian, s, t) for gaussian, s, t in pairs]).sum()
+
+
+@losses.register("factor_transfer")
+class FactorTransfer(FeatureLoss):
+    """Factor transfer: a translation of the student's map learns a paraphrase of the teacher's (Kim et al. 2018).
+
+    ``mean |translator(s) / ‖translator(s)‖ - factor / ‖factor‖|``, factor = paraphraser(t), a map flattened to one vector,
+    summed over the pairs. Weight and rate are those of the authors' code.
+
+    The paper trains the paraphraser first, by how well a decoder gets the teacher's map back. Here it is trained beside the
+    student: that reconstruction error is the second term. The factor is detached in the first, so that the paraphraser gets
+    the gradient of its reconstruction alone, and the student and the translator that of the transfer alone. The figure in
+    the curve is the sum of both.
+    """
+
+    reads: ClassVar[Reads] = "last_stage"
+
+    kind: Literal["factor_transfer"] = "factor_transfer"
+    weight: NonNegativeFloat = 500.0
+    rate: PositiveFloat = 0.5
+    """k: channels of a factor, relative to the teacher's."""
+    reconstruction: NonNegativeFloat = 0.002
+    """Weight of the reconstruction's mean squared error, inside of this term: times 500 it is 1, as in the paper."""
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
+        """Return paraphrasers, decoders and translators."""
+        from torch import nn
+
+        from edgekd.distill.adapters import FactorAdapter, widths
+
+        return nn.ModuleList(FactorAdapter(ours, theirs, self.rate) for ours, theirs in widths(pairs))
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        """Return the distance of the factors and the weighted reconstruction error, summed over the pairs."""
+        import torch
+        from torch.nn import functional as F
+
+        def error(part: FactorAdapter, s: Tensor, t: Tensor) -> Tensor:
+            factor = part.paraphraser(t)
+            ours, theirs = part.translator(s).flatten(1), factor.detach().flatten(1)
+            transfer = F.l1_loss(F.normalize(ours, dim=1), F.normalize(theirs, dim=1))
+            return transfer + self.reconstruction * F.mse_loss(part.decoder(factor), t)
+
+        pairs = zip(adapter, student.features, teacher.features, strict=True)
+        return torch.stack([error(cast("FactorAdapter", part), s, t) for part, s, t in pairs]).sum()
+
+
+@losses.register("pkd")
+class PKD(FeatureLoss):
+    """Patient distillation: squared error of normalized hidden states of intermediate layers (Sun et al. 2019, L_PT).
+
+    ``‖s / ‖s‖ - t / ‖t‖‖²`` of the vectors of channels at every position, or of every token; mean over elements and pairs,
+    as in the authors' code. The paper compares the first token alone, whose embedding is classified. Where the widths differ
+    a 1×1 convolution comes first. The paper's weights are 10 to 1000.
+    """
+
+    kind: Literal["pkd"] = "pkd"
+    weight: NonNegativeFloat = 100.0
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
+        """Return the 1×1 convolutions."""
+        from torch import nn
+
+        from edgekd.distill.adapters import regressor, widths
+
+        return nn.ModuleList(regressor(ours, theirs) for ours, theirs in widths(pairs))
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        """Return the mean squared error of the directions over the pairs."""
+        import torch
+        from torch.nn import functional as F
+
+        pairs = zip(adapter, student.features, teacher.features, strict=True)
+        errors = [F.mse_loss(F.normalize(regressor(s), dim=1), F.normalize(t, dim=1)) for regressor, s, t in pairs]
+        return torch.stack(errors).mean()
