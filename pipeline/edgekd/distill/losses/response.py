@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Outputs
 from edgekd.recipe import Loss
@@ -41,12 +42,146 @@ class KD(Loss):
     kind: Literal["kd"] = "kd"
     temperature: PositiveFloat = 4.0
     """T: higher shows more of how the teacher ranks the wrong classes."""
+    standardize: bool = False
+    """Compare Z-scores of logits (Sun et al. 2024), so that the student need not match their size; the paper has temperature
+    2 and weight 9 with it."""
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
         """Return the mean divergence times T²."""
+        ours, theirs = (_softened(outputs.logits, self.temperature, self.standardize) for outputs in (student, teacher))
+        return _divergence(ours, theirs) * self.temperature**2
+
+
+@losses.register("dkd")
+class DKD(Loss):
+    """Decoupled distillation: the target class and the other classes apart (Zhao et al. 2022, eq. 7).
+
+    ``T² · (α · TCKD + β · NCKD)``, mean over the batch. TCKD is the KL divergence of (target, not target), NCKD that of the
+    probabilities among the other classes. With α = 1 and β = 1 − the teacher's probability of the target it would be `kd`.
+    Reads the labels. The authors let it rise for 20 epochs of 240: ``warmup_epochs``.
+    """
+
+    kind: Literal["dkd"] = "dkd"
+    alpha: NonNegativeFloat = 1.0
+    """α, weight of the target class."""
+    beta: NonNegativeFloat = 8.0
+    """β, weight of the other classes: 8 for ResNet on CIFAR-100, 0.5 on ImageNet in the paper."""
+    temperature: PositiveFloat = 4.0
+    """T of both parts; 1 on ImageNet in the paper."""
+    standardize: bool = False
+    """Compare Z-scores of logits (Sun et al. 2024), so that the student need not match their size."""
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        """Return the weighted sum of the two mean divergences times T²."""
+        import torch
         from torch.nn import functional as F
 
-        t = self.temperature
-        log_p = F.log_softmax(student.logits / t, dim=1)
-        log_q = F.log_softmax(teacher.logits / t, dim=1)
-        return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True) * t**2
+        target = F.one_hot(batch.labels, student.logits.shape[1]).bool()
+
+        def parts(outputs: Outputs) -> tuple[Tensor, Tensor]:
+            logits = _softened(outputs.logits, self.temperature, self.standardize)
+            others = logits[~target].view(len(logits), -1)
+            # softmax of these two is the probability of the target and that of the rest: nothing under- or overflows
+            return torch.stack([logits[target], others.logsumexp(dim=1)], dim=1), others
+
+        ours, theirs = parts(student), parts(teacher)
+        tckd, nckd = (_divergence(s, t) for s, t in zip(ours, theirs, strict=True))
+        return (self.alpha * tckd + self.beta * nckd) * self.temperature**2
+
+
+@losses.register("dist")
+class DIST(Loss):
+    """Distillation from a stronger teacher: correlation in the place of KL divergence (Huang et al. 2022, §3).
+
+    ``β · (1 − mean over images of ρ) + γ · (1 − mean over classes of ρ)``, where ρ is Pearson's correlation of the student's
+    and the teacher's probabilities: of all classes of an image (inter-class), of a class over the batch (intra-class).
+    As in the paper there is no T²; the authors' later code, and torchdistill, have it: give weight T² for theirs.
+    """
+
+    kind: Literal["dist"] = "dist"
+    beta: NonNegativeFloat = 2.0
+    """β, weight of the inter-class relation."""
+    gamma: NonNegativeFloat = 2.0
+    """γ, weight of the intra-class relation."""
+    temperature: PositiveFloat = 1.0
+    """T of the softmax: 1 on ImageNet, 4 on CIFAR-100 in the paper."""
+    standardize: bool = False
+    """Compare Z-scores of logits (Sun et al. 2024), so that the student need not match their size."""
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        """Return the weighted sum of the two distances; a class or image that does not vary correlates with nothing."""
+        from torch.nn import functional as F
+
+        def correlation(a: Tensor, b: Tensor) -> Tensor:
+            a, b = (x - x.mean(dim=1, keepdim=True) for x in (a, b))
+            return F.cosine_similarity(a, b, dim=1).mean()
+
+        p, q = (_softened(x.logits, self.temperature, self.standardize).softmax(dim=1) for x in (student, teacher))
+        return self.beta * (1 - correlation(p, q)) + self.gamma * (1 - correlation(p.T, q.T))
+
+
+@losses.register("mse_logits")
+class MSELogits(Loss):
+    """Squared error of the logits (Ba & Caruana 2014, eq. 1; Kim et al. 2021, §3).
+
+    Mean over classes and batch, as in the code of Kim et al.; `kd` at T → ∞ is half of it for logits of zero mean.
+    """
+
+    kind: Literal["mse_logits"] = "mse_logits"
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        """Return the mean squared difference."""
+        from torch.nn import functional as F
+
+        return F.mse_loss(student.logits, teacher.logits)
+
+
+@losses.register("tf_kd")
+class TfKD(Loss):
+    """Teacher-free distillation: a virtual teacher made from the labels, Tf-KD_reg (Yuan et al. 2020, eq. 8 and 9).
+
+    The virtual teacher is right with probability ``correct`` and finds all other classes equally likely. Its logits, the
+    logarithms of that, are compared as in `kd`: ``T² · KL(softmax(t / T) ‖ softmax(s / T))``. Eq. 9 is without T², without
+    which a T of 20 leaves hardly any gradient. The authors' code for CIFAR-100 differs from eq. 9: its student is not
+    softened, and the virtual teacher's probabilities are taken for logits, which makes them all but uniform. Default weight:
+    the paper's α, beside 1 − α = 0.9 for `task`. Reads the labels. Tf-KD_self is `kd` with the trained student as teacher.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    kind: Literal["tf_kd"] = "tf_kd"
+    weight: NonNegativeFloat = 0.1
+    correct: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """Probability that the virtual teacher gives to the label; at least 0.9 in the paper."""
+    temperature: PositiveFloat = 20.0
+    """T, high so that the virtual teacher is soft."""
+
+    def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch, adapter: None) -> Tensor:
+        """Return the mean divergence from the virtual teacher times T²."""
+        import torch
+        from torch.nn import functional as F
+
+        ours = _softened(student.logits, self.temperature)
+        label = F.one_hot(batch.labels, ours.shape[1]).bool()
+        virtual = torch.full_like(ours, math.log((1 - self.correct) / (ours.shape[1] - 1)))
+        virtual[label] = math.log(self.correct)
+        return _divergence(ours, virtual / self.temperature) * self.temperature**2
+
+
+def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    """KL divergence of the teacher's softmax from the student's, mean over the batch."""
+    from torch.nn import functional as F
+
+    return F.kl_div(F.log_softmax(ours, dim=1), F.log_softmax(theirs, dim=1), reduction="batchmean", log_target=True)
+
+
+def _softened(logits: Tensor, temperature: float, standardize: bool = False) -> Tensor:
+    """Logits (N×classes) over the temperature; on request first as Z-scores over the classes (Sun et al. 2024, algorithm 1).
+
+    The standard deviation is the paper's, with 1 / K. The authors' code, and torchdistill, have 1 / (K − 1), with which a
+    temperature of T acts as one of T · √(K / (K − 1)) here.
+    """
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits  # half precision would lose what T makes small
+    if standardize:
+        logits = (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, correction=0, keepdim=True) + 1e-7)
+    return logits / temperature
