@@ -34,10 +34,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before training: the number of classes and of training images."""
+    """What is known before training: the number of classes and of training images, and the label of each (int64, N)."""
 
     classes: int
     images: int
+    labels: Tensor | None = None
 
 
 class LossFunction(Protocol):

@@ -75,7 +75,9 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
-    terms = Terms(budget.losses, student, teacher, example, Facts(classes, len(images.train)))
+    terms = Terms(
+        budget.losses, student, teacher, example, Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    )
     if first:
         for term in terms.terms:
             for pair in term.pairs:

@@ -25,7 +25,7 @@ def copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("kind", ["reviewkd"])
+@pytest.mark.parametrize("kind", ["reviewkd", "crd"])
 def test_two_epochs(kind: str, fabric: Fabric, npz: Callable[..., str], small: Any) -> None:
     """The loss is finite, student and adapter learn, the teacher stays as it is; the same seed gives the same bytes."""
     section = Data(source=npz(), image_size=16, augment=("crop", "flip"))
@@ -36,7 +36,13 @@ def test_two_epochs(kind: str, fabric: Fabric, npz: Callable[..., str], small: A
         before = copy(teacher.state_dict())
         budget = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": [{"kind": kind}]})
         torch.manual_seed(0)
-        terms = Terms(budget.losses, student, teacher, X, Facts(len(images.classes), len(images.train)))
+        terms = Terms(
+            budget.losses,
+            student,
+            teacher,
+            X,
+            Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels)),
+        )
         start, adapters = copy(student.state_dict()), copy(terms.adapters.state_dict())
         taught = Tapped(teacher, terms.teacher_paths) if terms.needs_teacher else None
         fitted = fit(
