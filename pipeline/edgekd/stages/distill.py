@@ -89,7 +89,7 @@ def _train(fabric: Any, context: Context) -> None:
         fabric, Tapped(student, terms.student_paths), terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
-        name="distilled" if recipe.teacher else "student_alone", seed=recipe.seed, progress=context.progress,
+        name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip

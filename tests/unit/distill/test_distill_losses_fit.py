@@ -25,7 +25,7 @@ def copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("kind", ["reviewkd", "crd"])
+@pytest.mark.parametrize("kind", ["reviewkd", "crd", "byot", "adversarial"])
 def test_two_epochs(kind: str, fabric: Fabric, npz: Callable[..., str], small: Any) -> None:
     """The loss is finite, student and adapter learn, the teacher stays as it is; the same seed gives the same bytes."""
     section = Data(source=npz(), image_size=16, augment=("crop", "flip"))
