@@ -56,7 +56,7 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         done.append("teacher")
     if recipe.student:
         teacher = tuple(done)
-        if recipe.teacher and "student_alone" in recipe.baselines:
+        if "student_alone" in recipe.baselines and recipe.distill and training.taught(recipe):
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")
         trained = training.trained(recipe)

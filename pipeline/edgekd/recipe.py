@@ -191,9 +191,9 @@ class Student(Strict):
     """Activations and blocks to replace before distillation, for int8's sake."""
 
 
-Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding"]
-"""What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; or what
-the classifier reads."""
+Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "own_stages"]
+"""What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; what
+the classifier reads; or the student's own stages with its last one."""
 
 
 class Loss(Strict):

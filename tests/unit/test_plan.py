@@ -229,6 +229,15 @@ def test_student_alone_knows_nothing_of_the_teacher(recipe: Path) -> None:
         assert "student_alone" in changed(before, keys(recipe, override)), override
 
 
+def test_a_student_that_teaches_itself_stands_beside_one_alone(recipe: Path) -> None:
+    def stages(losses: str) -> list[str]:
+        return list(keys(recipe, "teacher=null", f"distill.losses={losses}"))[:2]
+
+    assert stages("[{kind: task}, {kind: byot}]") == ["student_alone", "distill"]
+    assert stages("[{kind: task}, {kind: byot, weight: 0}]") == ["distill", "quantize"]
+    assert stages("[{kind: task}]") == ["distill", "quantize"]
+
+
 def test_a_change_reaches_what_comes_after_and_nothing_else(recipe: Path) -> None:
     before = keys(recipe)
     assert changed(before, keys(recipe, "quantize.epochs=3")) == {

@@ -17,7 +17,8 @@ class Outputs:
     """Logits (N×classes) and the features of the paired layers, in the order of the pairs.
 
     A feature is a map (N×C×H×W, tokens too, without those of no place), of the same height and width in student and teacher;
-    for a loss that reads embeddings, N×D.
+    for a loss that reads embeddings, N×D. For one that reads the student's own stages, the teacher is the student, without
+    a gradient, and each map has its own size.
     """
 
     logits: Tensor
@@ -34,10 +35,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before training: the number of classes and of training images."""
+    """What is known before training: the number of classes and of training images, and the label of each (int64, N)."""
 
     classes: int
     images: int
+    labels: Tensor | None = None
 
 
 class LossFunction(Protocol):

@@ -52,7 +52,7 @@ def pair(
 
     Args:
         student: The student.
-        teacher: The teacher.
+        teacher: The teacher; the student itself where it learns from its own stages.
         example: Input, 1×C×S×S.
         reads: Which layers a loss compares.
         chosen: The user's own pairs, student path → teacher path, instead.
@@ -60,11 +60,14 @@ def pair(
     Raises:
         ModelError: A path does not exist, or a network has no such layers.
     """
-    ours, theirs = survey(student, example), survey(teacher, example)
+    ours = survey(student, example)
+    theirs = ours if teacher is student else survey(teacher, example)
     if chosen is not None:
         pairs = tuple(Pair(_find(s, ours.layers, "student"), _find(t, theirs.layers, "teacher")) for s, t in chosen.items())
     elif reads == "embedding":
         return (Pair(_embedding(ours, "student"), _embedding(theirs, "teacher")),)
+    elif reads == "own_stages":
+        return _own(ours.layers)
     else:
         pairs = _by_resolution(ours.layers, theirs.layers)
         pairs = pairs[-1:] if reads == "last_stage" else pairs
@@ -74,6 +77,14 @@ def pair(
         Pair(ours.preactivations.get(p.student.path, p.student), theirs.preactivations.get(p.teacher.path, p.teacher))
         for p in pairs
     )
+
+
+def _own(found: Sequence[Layer]) -> tuple[Pair, ...]:
+    """Each stage with the last one of the same network."""
+    own = stages(found)
+    if len(own) < 2:
+        raise ModelError("the student has no two stages, so none can learn from a deeper one", "use task alone")
+    return tuple(Pair(layer, own[-1]) for layer in own[:-1])
 
 
 def _by_resolution(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:

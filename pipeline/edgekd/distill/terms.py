@@ -24,6 +24,11 @@ class Term:
     loss: Loss
     pairs: tuple[Pair, ...]
 
+    @property
+    def own(self) -> bool:
+        """Whether the student is its own teacher."""
+        return self.loss.reads == "own_stages"
+
 
 class Terms(nn.Module):
     """All terms of a training loss; its parameters are the adapters'.
@@ -59,17 +64,19 @@ class Terms(nn.Module):
             if loss.needs_teacher and teacher is None:
                 raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
             if isinstance(loss, FeatureLoss):
-                assert teacher is not None
+                learned_from = student if loss.reads == "own_stages" else teacher
+                assert learned_from is not None
                 chosen = None if loss.layers == "auto" else loss.layers
-                pairs = pair(student, teacher, example, loss.reads, chosen)
+                pairs = pair(student, learned_from, example, loss.reads, chosen)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
-        taps = [p for term in self.terms for p in term.pairs]
-        self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
-        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
+        taps = [(term.own, p) for term in self.terms for p in term.pairs]
+        own = [p.teacher.path for own, p in taps if own]
+        self.student_paths = tuple(dict.fromkeys([*(p.student.path for _, p in taps), *own]))
+        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for own, p in taps if not own))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,23 +106,24 @@ class Terms(nn.Module):
             if not factor:
                 values.append(_nothing(student[0], adapter))
                 continue
-            ours, theirs = self._features(term, student, teacher)
-            value = cast(LossFunction, term.loss)(
-                Outputs(student[0], ours), None if teacher is None else Outputs(teacher[0], theirs), batch, adapter
-            )
+            value = cast(LossFunction, term.loss)(*self._outputs(term, student, teacher), batch, adapter)
             values.append(factor * value)
         return tuple(values)
 
-    def _features(
+    def _outputs(
         self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        pairs = []
-        for p in term.pairs:
-            assert teacher is not None
-            s = student[1 + self.student_paths.index(p.student.path)]
-            t = teacher[1 + self.teacher_paths.index(p.teacher.path)]
-            pairs.append((_vector(s), _vector(t)) if term.loss.reads == "embedding" else _same_size(s, t))
-        return tuple(s for s, _ in pairs), tuple(t for _, t in pairs)
+    ) -> tuple[Outputs, Outputs | None]:
+        """What a term is given; of the student as its own teacher without a gradient."""
+        ours = dict(zip(self.student_paths, student[1:], strict=True))
+        theirs = ours if term.own else dict(zip(self.teacher_paths, teacher[1:] if teacher else (), strict=True))
+        pairs = [(ours[p.student.path], theirs[p.teacher.path]) for p in term.pairs]
+        if term.own:
+            deepest = tuple(t.detach() for _, t in pairs)
+            return Outputs(student[0], tuple(s for s, _ in pairs)), Outputs(student[0].detach(), deepest)
+        same = _vectors if term.loss.reads == "embedding" else _same_size
+        pairs = [same(s, t) for s, t in pairs]
+        learning = Outputs(student[0], tuple(s for s, _ in pairs))
+        return learning, None if teacher is None else Outputs(teacher[0], tuple(t for _, t in pairs))
 
 
 def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
@@ -123,8 +131,10 @@ def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
     return torch.zeros((), device=logits.device) + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
 
 
-def _vector(feature: Tensor) -> Tensor:
-    return feature.mean((2, 3)) if feature.ndim == 4 else feature.flatten(1)
+def _vectors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Average a map's pixels; what is a vector stays one."""
+    a, b = (feature.mean((2, 3)) if feature.ndim == 4 else feature.flatten(1) for feature in (a, b))
+    return a, b
 
 
 def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,9 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
-    terms = Terms(budget.losses, student, teacher, example, Facts(classes, len(images.train)))
+    terms = Terms(
+        budget.losses, student, teacher, example, Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    )
     if first:
         for term in terms.terms:
             for pair in term.pairs:
@@ -87,7 +89,7 @@ def _train(fabric: Any, context: Context) -> None:
         fabric, Tapped(student, terms.student_paths), terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
-        name="distilled" if recipe.teacher else "student_alone", seed=recipe.seed, progress=context.progress,
+        name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip

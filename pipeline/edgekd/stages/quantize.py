@@ -84,6 +84,8 @@ def prepare(
 
 
 def _train(fabric: Any, context: Context) -> None:
+    import torch
+
     from edgekd import data, models
     from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
@@ -103,7 +105,7 @@ def _train(fabric: Any, context: Context) -> None:
         teacher = training.student(recipe, classes, weights).eval()
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
-    facts = Facts(classes, len(images.train))
+    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,
         models.example(recipe.data), facts,

@@ -133,6 +133,12 @@ def rewritten(
     return result
 
 
+def taught(recipe: Recipe) -> bool:
+    """Whether the student learns from more than labels: from a teacher, or from itself."""
+    own = recipe.distill.losses if recipe.distill else ()
+    return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
+
+
 def trained(recipe: Recipe) -> str:
     """The stage that the float student is from: ``distill``, or ``student`` where its weights are given."""
     return "distill" if recipe.distill else "student"
