@@ -81,14 +81,15 @@ class SimilarityPreserving(FeatureLoss):
 class CorrelationCongruence(FeatureLoss):
     """Correlation congruence (Peng et al. 2019, §3).
 
-    Both embeddings go through a linear layer of their own to ``embedding`` numbers and are divided by their L2 norm. The
-    correlation of two images is the Gaussian RBF ``exp(−γ‖x − y‖²)``, as its Taylor expansion to order P:
-    ``exp(−2γ) · Σ (2γ)ᵖ / p! · (x·y)ᵖ``, p = 0 … P. The N×N matrices are compared by squared error, mean over N².
+    The correlation of two images is the Gaussian RBF ``exp(−γ‖x − y‖²)`` of their embeddings over their L2 norm, in its
+    Taylor expansion to order P: ``exp(−2γ) · Σ (2γ)ᵖ / p! · (x·y)ᵖ``, p = 0 … P. The N×N matrices are compared by squared
+    error, mean over N². The student's embedding goes through a linear layer to the teacher's width first.
 
     The expansion is that of the RBF for vectors of length 1 alone. torchdistill does not normalise, and divides the norm of
     the difference by N², not its square; the weight 0.003 is for that. RepDistiller's `correlation` (weight 0.02) has no
-    correlation matrix: it multiplies the absolute errors of one image and the next. The default weight is that of
-    Knowledge-Distillation-Zoo, whose formula is this one, without the linear layers.
+    correlation matrix: it multiplies the absolute errors of one image and the next. Both also train a linear layer on the
+    teacher's embedding: with this loss it soon makes all images alike, and nothing is left to learn from, so there is none
+    here. The default weight is that of Knowledge-Distillation-Zoo, whose formula this is, without a linear layer.
     """
 
     reads: ClassVar[Reads] = "embedding"
@@ -99,15 +100,12 @@ class CorrelationCongruence(FeatureLoss):
     """γ of the Gaussian RBF."""
     order: PositiveInt = 2
     """P, the order of the Taylor expansion."""
-    embedding: PositiveInt = 128
-    """Width of the space that both embeddings are brought to."""
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
-        """Return the linear layers: for each pair the student's and the teacher's."""
+        """Return the student's linear layers."""
         from torch import nn
 
-        layers = [layer for pair in pairs for layer in (pair.student, pair.teacher)]
-        return nn.ModuleList(nn.Linear(layer.channels, self.embedding) for layer in layers)
+        return nn.ModuleList(nn.Linear(pair.student.channels, pair.teacher.channels) for pair in pairs)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
         """Return the error of the correlation matrices, summed over the pairs."""
@@ -118,8 +116,8 @@ class CorrelationCongruence(FeatureLoss):
             terms = ((2 * self.gamma) ** p / math.factorial(p) * cosines**p for p in range(self.order + 1))
             return math.exp(-2 * self.gamma) * _sum(terms)
 
-        pairs = zip(adapter[::2], student.features, adapter[1::2], teacher.features, strict=True)
-        return _sum(F.mse_loss(correlation(ours(s)), correlation(theirs(t))) for ours, s, theirs, t in pairs)
+        pairs = zip(adapter, student.features, teacher.features, strict=True)
+        return _sum(F.mse_loss(correlation(embed(s)), correlation(t)) for embed, s, t in pairs)
 
 
 @losses.register("pkt")
