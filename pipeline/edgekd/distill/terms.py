@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, pair
 from edgekd.errors import ModelError
@@ -68,8 +69,8 @@ class Terms(nn.Module):
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
         taps = [p for term in self.terms for p in term.pairs]
-        self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
-        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
+        self.student_paths = tuple(dict.fromkeys(p.student.tap for p in taps))
+        self.teacher_paths = tuple(dict.fromkeys(p.teacher.tap for p in taps))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,19 +113,20 @@ class Terms(nn.Module):
         pairs = []
         for p in term.pairs:
             assert teacher is not None
-            s = student[1 + self.student_paths.index(p.student.path)]
-            t = teacher[1 + self.teacher_paths.index(p.teacher.path)]
-            pairs.append((_vector(s), _vector(t)) if term.loss.reads == "embedding" else _same_size(s, t))
+            s = student[1 + self.student_paths.index(p.student.tap)]
+            t = teacher[1 + self.teacher_paths.index(p.teacher.tap)]
+            if term.loss.reads == "embedding":
+                pairs.append((as_vector(s, p.student.form), as_vector(t, p.teacher.form)))
+            elif term.loss.reads == "attention":
+                pairs.append((s, t))
+            else:
+                pairs.append(_same_size(*(as_map(f, at.form, at.size) for f, at in ((s, p.student), (t, p.teacher)))))
         return tuple(s for s, _ in pairs), tuple(t for _, t in pairs)
 
 
 def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
     """A zero that depends on the adapter, whose parameters several processes would otherwise wait for."""
     return torch.zeros((), device=logits.device) + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
-
-
-def _vector(feature: Tensor) -> Tensor:
-    return feature.mean((2, 3)) if feature.ndim == 4 else feature.flatten(1)
 
 
 def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
