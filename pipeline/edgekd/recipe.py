@@ -191,9 +191,12 @@ class Student(Strict):
     """Activations and blocks to replace before distillation, for int8's sake."""
 
 
-Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "own_stages"]
+Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "attention", "own_stages"]
 """What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; what
-the classifier reads; or the student's own stages with its last one."""
+the classifier reads; queries, keys and values of each self-attention; or the student's own stages with its last one."""
+
+Depth = Literal["early", "middle", "late"]
+"""A quarter, a half, and the whole of a network's depth."""
 
 
 class Loss(Strict):
@@ -239,9 +242,9 @@ class FeatureLoss(Loss):
 
     reads: ClassVar[Reads] = "stages"
 
-    layers: Literal["auto"] | dict[str, str] = "auto"
-    """auto chooses by tracing both networks (``edgekd plan`` prints the pairs); or module paths, student: teacher, such as
-    {features.6: layer3}."""
+    layers: Literal["auto"] | Depth | dict[str, str] = "auto"
+    """auto chooses by tracing both networks (``edgekd plan --layers`` prints the pairs); early, middle, late: the pair at a
+    quarter, at half, at the end of the depth; or module paths, student: teacher, such as {features.6: layer3}."""
 
 
 def _loss(value: Any, info: ValidationInfo) -> Any:

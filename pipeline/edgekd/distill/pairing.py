@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgekd.distill.taps import Layer, Survey, survey
 from edgekd.errors import ModelError, did_you_mean
-from edgekd.recipe import Reads
+from edgekd.recipe import Depth, Reads
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,8 @@ class Pair:
     teacher: Layer
 
     def __str__(self) -> str:
-        sides = f"{self.student.path} ({self.student.channels} ch) ← {self.teacher.path} ({self.teacher.channels} ch)"
         sizes = dict.fromkeys("×".join(map(str, layer.size)) for layer in (self.student, self.teacher) if layer.size)
-        return f"{sides} at {' and '.join(sizes)}" if sizes else sides
-
-
-def stages(found: Sequence[Layer]) -> list[Layer]:
-    """The output of each stage: at every resolution the last of the outermost modules. Maps of one pixel are left out.
-
-    Outermost, because a block's output is what the next block sees, while the layers inside it are the block's own affair.
-    """
-    best: dict[tuple[int, ...], Layer] = {}
-    for layer in found:
-        if layer.size not in best or layer.path.count(".") <= best[layer.size].path.count("."):
-            best[layer.size] = layer
-    order = {layer.path: index for index, layer in enumerate(found)}
-    return sorted((layer for size, layer in best.items() if size != (1, 1)), key=lambda layer: order[layer.path])
+        return f"{self.student} ← {self.teacher}" + (f" at {' and '.join(sizes)}" if sizes else "")
 
 
 def pair(
@@ -43,34 +29,39 @@ def pair(
     teacher: nn.Module,
     example: Tensor,
     reads: Reads = "stages",
-    chosen: Mapping[str, str] | None = None,
+    chosen: Mapping[str, str] | Depth | None = None,
 ) -> tuple[Pair, ...]:
     """Pair layers of two networks.
 
-    Stages of the same resolution are paired. Where no resolution agrees, stages are paired by their relative depth, and the
-    larger map is pooled to the smaller.
+    Stages of the same resolution are paired. Where most resolutions differ, or a network has one alone (a plain vision
+    transformer), stages are paired by their relative depth, the last with the last, and the larger map is pooled to the
+    smaller. So are self-attentions.
 
     Args:
         student: The student.
         teacher: The teacher; the student itself where it learns from its own stages.
         example: Input, 1×C×S×S.
         reads: Which layers a loss compares.
-        chosen: The user's own pairs, student path → teacher path, instead.
+        chosen: Instead of all pairs: the one at a relative depth, or the user's own, student path → teacher path.
 
     Raises:
         ModelError: A path does not exist, or a network has no such layers.
     """
     ours = survey(student, example)
     theirs = ours if teacher is student else survey(teacher, example)
-    if chosen is not None:
-        pairs = tuple(Pair(_find(s, ours.layers, "student"), _find(t, theirs.layers, "teacher")) for s, t in chosen.items())
-    elif reads == "embedding":
+    if isinstance(chosen, Mapping):
+        pairs = tuple(Pair(_find(s, ours, "student", reads), _find(t, theirs, "teacher", reads)) for s, t in chosen.items())
+    elif reads == "embedding" and chosen is None:
         return (Pair(_embedding(ours, "student"), _embedding(theirs, "teacher")),)
     elif reads == "own_stages":
-        return _own(ours.layers)
+        pairs = _own(ours)
+    elif reads == "attention":
+        pairs = _by_depth(_attentions(ours, "student"), _attentions(theirs, "teacher"))
     else:
-        pairs = _by_resolution(ours.layers, theirs.layers)
-        pairs = pairs[-1:] if reads == "last_stage" else pairs
+        pairs = _by_resolution(ours, theirs)
+        pairs = pairs[-1:] if reads == "last_stage" and chosen is None else pairs
+    if isinstance(chosen, str):
+        pairs = (pairs[_DEPTHS[chosen](len(pairs)) - 1],)
     if reads != "preactivations":
         return pairs
     return tuple(
@@ -79,24 +70,55 @@ def pair(
     )
 
 
-def _own(found: Sequence[Layer]) -> tuple[Pair, ...]:
+_DEPTHS = {"early": lambda count: -(-count // 4), "middle": lambda count: -(-count // 2), "late": lambda count: count}
+"""The pair at a quarter, a half and the whole of the depth, counted from 1."""
+
+
+def _own(found: Survey) -> tuple[Pair, ...]:
     """Each stage with the last one of the same network."""
-    own = stages(found)
+    own = found.blocks or found.stages
     if len(own) < 2:
         raise ModelError("the student has no two stages, so none can learn from a deeper one", "use task alone")
     return tuple(Pair(layer, own[-1]) for layer in own[:-1])
 
 
-def _by_resolution(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:
-    student_stages, teacher_stages = stages(ours), stages(theirs)
-    if not student_stages or not teacher_stages:
-        raise ModelError("no feature maps to pair: the networks have no N×C×H×W outputs inside", "use kd alone")
-    by_resolution = {layer.size: layer for layer in teacher_stages}
-    same = [Pair(layer, by_resolution[layer.size]) for layer in student_stages if layer.size in by_resolution]
-    if same:
-        return tuple(same)
-    count = min(len(student_stages), len(teacher_stages))
-    return tuple(Pair(_at(student_stages, index, count), _at(teacher_stages, index, count)) for index in range(1, count + 1))
+def _by_resolution(ours: Survey, theirs: Survey) -> tuple[Pair, ...]:
+    student_stages, teacher_stages = ours.blocks or ours.stages, theirs.blocks or theirs.stages
+    for role, found in (("student", student_stages), ("teacher", teacher_stages)):
+        if not found:
+            raise ModelError(f"no feature maps to pair: the {role} has no maps and no tokens inside", "use kd alone")
+    if not ours.blocks and not theirs.blocks:
+        by_resolution = {layer.size: layer for layer in teacher_stages}
+        same = [Pair(layer, by_resolution[layer.size]) for layer in student_stages if layer.size in by_resolution]
+        if 2 * len(same) >= min(len(student_stages), len(teacher_stages)):
+            return tuple(same)
+    return _by_depth(_without_stem(student_stages, ours), _without_stem(teacher_stages, theirs))
+
+
+def _by_depth(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:
+    """As many pairs as the shorter row has layers, even over both, the last with the last (as Jiao et al. 2020, §3.1)."""
+    count = min(len(ours), len(theirs))
+
+    def at(row: Sequence[Layer], number: int) -> Layer:
+        return row[round(number / count * len(row)) - 1]
+
+    return tuple(Pair(at(ours, number), at(theirs, number)) for number in range(1, count + 1))
+
+
+def _without_stem(found: Sequence[Layer], whole: Survey) -> Sequence[Layer]:
+    """Without a first layer that stands alone in front of stages of several."""
+    single = [not any(other.path.startswith(f"{layer.path}.") for other in whole.layers) for layer in found]
+    return found[1:] if single[0] and not all(single) else found
+
+
+def _attentions(found: Survey, role: str) -> tuple[Layer, ...]:
+    if not found.attentions:
+        raise ModelError(
+            f"the {role} has no self-attention that can be read: nn.MultiheadAttention, scaled_dot_product_attention or "
+            "softmax(q @ k.transpose(-2, -1)) @ v, without mask or position bias",
+            "fitnet and attention_transfer compare feature maps of any two networks",
+        )
+    return found.attentions
 
 
 def _embedding(found: Survey, role: str) -> Layer:
@@ -105,18 +127,13 @@ def _embedding(found: Survey, role: str) -> Layer:
         return found.embedding
     if not found.layers:
         raise ModelError(f"the {role} has no linear layer and no feature map to take an embedding from", "use kd alone")
-    return stages(found.layers)[-1]
+    return (found.stages or found.layers)[-1]
 
 
-def _at(found: Sequence[Layer], index: int, count: int) -> Layer:
-    return found[round(index / count * len(found)) - 1]
-
-
-def _find(path: str, found: Sequence[Layer], role: str) -> Layer:
-    for layer in found:
+def _find(path: str, found: Survey, role: str, reads: Reads) -> Layer:
+    layers = _attentions(found, role) if reads == "attention" else found.layers
+    for layer in layers:
         if layer.path == path:
             return layer
-    raise ModelError(
-        f"the {role} has no layer {path!r} that gives a feature map",
-        did_you_mean(path, [layer.path for layer in found]),
-    )
+    what = "is a self-attention" if reads == "attention" else "gives a feature map"
+    raise ModelError(f"the {role} has no layer {path!r} that {what}", did_you_mean(path, [layer.path for layer in layers]))

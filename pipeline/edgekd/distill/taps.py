@@ -7,20 +7,18 @@ returns ``(logits, feature, ...)``; it shares the modules, and thus the weights,
 from __future__ import annotations
 
 import operator
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from edgekd.distill import attention, stages
+from edgekd.distill.forms import Form, Forms
 from edgekd.errors import ModelError, did_you_mean
 from edgekd.vision import import_torchvision
-
-if TYPE_CHECKING:
-    from torch.fx import GraphModule
 
 
 @dataclass(frozen=True)
@@ -29,21 +27,34 @@ class Layer:
 
     Attributes:
         path: Module path, or the name of a node of the traced graph.
-        shape: Of the feature for one image: (C, H, W), or (D,).
+        shape: Of the feature for one image, as a map whatever its form: (C, H, W), or (C,); of an attention
+            (3, heads, tokens, C).
+        form: How it comes out of the network.
     """
 
     path: str
     shape: tuple[int, ...]
+    form: Form = "map"
 
     @property
     def channels(self) -> int:
-        """Number of channels."""
-        return self.shape[0]
+        """Number of channels; of an attention, of one head."""
+        return self.shape[-1] if self.form == "attention" else self.shape[0]
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Height and width."""
-        return self.shape[1:]
+        """Height and width; empty for what has none."""
+        return () if self.form == "attention" else self.shape[1:]
+
+    @property
+    def tap(self) -> str:
+        """What ``Tapped`` is asked for."""
+        return self.path + attention.SUFFIX if self.form == "attention" else self.path
+
+    def __str__(self) -> str:
+        if self.form == "attention":
+            return f"{self.path} ({self.shape[1]} heads of {self.channels} ch)"
+        return f"{self.path} ({self.channels} ch)"
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,17 @@ class Survey:
         layers: Modules whose output is a feature map, in the order in which they end.
         preactivations: For those of them that end in an activation: what it is applied to. By path.
         embedding: What the classifier, the last linear layer, reads; None without a linear layer.
+        stages: Those of the layers that end a resolution.
+        blocks: Of a network that is one row of blocks at one resolution, such as a plain vision transformer: those.
+        attentions: Self-attentions, in order.
     """
 
     layers: tuple[Layer, ...]
     preactivations: Mapping[str, Layer]
     embedding: Layer | None
+    stages: tuple[Layer, ...] = ()
+    blocks: tuple[Layer, ...] = ()
+    attentions: tuple[Layer, ...] = ()
 
 
 class Tapped(nn.Module):
@@ -66,7 +83,8 @@ class Tapped(nn.Module):
 
     Args:
         network: The network; its modules are shared, not copied.
-        paths: Module paths whose outputs are wanted, in this order. None: the network need not be traceable.
+        paths: What is wanted, in this order: module paths, for their outputs; names of nodes; or an attention's path and
+            ``:qkv``, for its queries, keys and values. None: the network need not be traceable.
 
     Raises:
         ModelError: A path does not exist or the network cannot be traced.
@@ -75,99 +93,170 @@ class Tapped(nn.Module):
     def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
         super().__init__()
         self.network: nn.Module = network
-        self._nodes: dict[bool, tuple[str, ...]] = {}  # by mode: what is returned, logits first
         if paths:
-            train, evaluation = node_names(network)
-            self._nodes = {True: _resolved(network, paths, train), False: _resolved(network, paths, evaluation)}
-            self.network = _extractor(network, self._nodes)
+            graphs = [_with_outputs(network, trace(network, training), paths) for training in (True, False)]
+            training = network.training
+            dual = import_torchvision().models.feature_extraction.DualGraphModule
+            self.network = dual(network, *graphs, class_name=type(network).__name__).train(training)
+            for module in self.network.modules():
+                if hasattr(module, "inplace"):
+                    cast(Any, module).inplace = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return logits and the tapped features, in the order of the paths."""
         out: Any = self.network(x)
-        return tuple(out[node] for node in self._nodes[self.training]) if self._nodes else (out,)
+        return out if isinstance(out, tuple) else (out,)
 
 
-def _resolved(network: nn.Module, paths: Sequence[str], nodes: Sequence[str]) -> tuple[str, ...]:
-    """The node that gives the logits, and for each path the last node inside it: two paths may end in one node."""
-    found = [nodes[-1]]
-    for path in paths:
-        inside = [node for node in nodes if node == path or node.startswith(f"{path}.")]
-        if not inside:
-            modules = {name for name, _ in network.named_modules() if name}
-            raise ModelError(
-                f"there is no layer {path!r} in {type(network).__name__}",
-                did_you_mean(path, modules if len(modules) < 40 else sorted(modules)[:40]),
-            )
-        if inside[-1] == nodes[-1]:
-            raise ModelError(f"layer {path!r} is the output itself", "choose an earlier layer")
-        found.append(inside[-1])
-    return tuple(found)
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph of calls, and where in the network each node is."""
+
+    graph: fx.Graph
+    paths: Mapping[fx.Node, str]
 
 
-def node_names(network: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of all nodes of the network traced in train mode and in eval mode, in order; the last one is the output.
+def trace(network: nn.Module, training: bool) -> Traced:
+    """Trace a network in one of its modes; its own mode stays.
 
     Raises:
-        ModelError: The network cannot be traced.
+        ModelError: It cannot be traced.
     """
-    extraction = import_torchvision().models.feature_extraction
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the two modes differ wherever there is dropout: expected
-        try:
-            train, evaluation = extraction.get_graph_node_names(network)
-        except Exception as error:  # whatever the user's forward meets in a tracer
-            raise ModelError(
-                f"{type(network).__name__} cannot be traced, so no feature can be taken from it: {error}",
-                "feature losses need a forward without data-dependent control flow; kd needs no features",
-            ) from error
-    return list(train), list(evaluation)
+    tracer = import_torchvision().models.feature_extraction.NodePathTracer()
+    before = network.training
+    network.train(training)
+    try:
+        graph = tracer.trace(network)
+    except Exception as error:  # whatever the user's forward meets in a tracer
+        raise ModelError(
+            f"{type(network).__name__} cannot be traced, so no feature can be taken from it: {error}",
+            "feature losses need a forward without data-dependent control flow; kd needs no features",
+        ) from error
+    finally:
+        network.train(before)
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    # torchvision takes the number off a module's name, as off a node's: ln_2 would be ln_1.
+    paths = {
+        node: node.target if node.op == "call_module" and called.count(node.target) == 1 else name
+        for node, name in tracer.node_to_qualname.items()
+    }
+    return Traced(graph, paths)
+
+
+def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str]) -> fx.Graph:
+    """The graph that returns the logits, and for each path the last node inside it: two paths may end in one node."""
+    graph, modules = traced.graph, dict(network.named_modules())
+    output = graph.output_node()
+    # A network that returns more in training has its logits last.
+    logits = output.args[0] if isinstance(output.args[0], fx.Node) else list(traced.paths)[-1]
+    attentions = attention.find(graph, modules, traced.paths)
+    found = [logits]
+    for path in paths:
+        if path.endswith(attention.SUFFIX) and path.removesuffix(attention.SUFFIX) in attentions:
+            found.append(attention.add(graph, attentions[path.removesuffix(attention.SUFFIX)], modules))
+            continue
+        inside = [node for node, at in traced.paths.items() if at == path or at.startswith(f"{path}.")]
+        if not inside:
+            names = sorted(name for name in modules if name)
+            raise ModelError(f"there is no layer {path!r} in {type(network).__name__}", did_you_mean(path, names[:40]))
+        if inside[-1] is logits:
+            raise ModelError(f"layer {path!r} is the output itself", "choose an earlier layer")
+        found.append(inside[-1])
+    output.args = (tuple(found),)
+    graph = fx.GraphModule(network, graph).graph
+    graph.eliminate_dead_code()
+    _copy_results(graph)
+    return graph
 
 
 def survey(network: nn.Module, example: Tensor) -> Survey:
     """Trace a network and run it once, in evaluation mode, to see where features can be taken.
 
+    Args:
+        network: The network.
+        example: Input, 1×C×S×S.
+
     Raises:
         ModelError: The network cannot be traced.
     """
-    node_names(network)  # a clear error for what cannot be traced
-    tracer = import_torchvision().models.feature_extraction.NodePathTracer()
-    training = network.training
-    network.eval()
-    graph = tracer.trace(network)
-    modules = {name for name, _ in network.named_modules() if name}
-    found: dict[str, fx.Node] = {}
+    traced = trace(network, training=False)
+    modules = dict(network.named_modules())
+    attentions = attention.find(traced.graph, modules, traced.paths)
+    inner = tuple(f"{path}." for path in attentions)  # heads and weights in there are no maps
+    outputs: dict[str, fx.Node] = {}
     shapes: dict[fx.Node, tuple[int, ...]] = {}
+    forms: dict[fx.Node, tuple[Form, tuple[int, ...]]] = {}
+    tell = Forms()
 
     class Shapes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            name = "" if n.op in {"placeholder", "output"} else tracer.node_to_qualname.get(n, "")
+            if n.op in {"get_attr", "output"}:
+                return value
+            path = traced.paths.get(n, "")
             if isinstance(value, Tensor):
-                shapes[n] = tuple(value.shape[1:])
-            for path in _enclosing(name, modules):
-                found.pop(path, None)  # the last node inside a module is its output
-                if isinstance(value, Tensor) and value.ndim == 4:
-                    found[path] = n
+                shapes[n] = tuple(value.shape)
+            if n in shapes and shapes[n][:1] == (1,) and not path.startswith(inner):
+                before = next((forms[i][0] for i in n.all_input_nodes if i in forms and len(shapes[i]) == 4), None)
+                form = tell.of(shapes[n][1:], before, _permutes(n))
+                if form is not None:
+                    forms[n] = form
+            for around in _enclosing(path, modules) if n.op != "placeholder" else ():
+                outputs.pop(around, None)  # the last node inside a module is its output
+                if n in forms:
+                    outputs[around] = n
             return value
 
+    training = network.training
     with torch.no_grad():
-        Shapes(fx.GraphModule(network, graph)).run(example)
+        Shapes(fx.GraphModule(network.eval(), traced.graph)).run(example)
     network.train(training)
 
-    def layer(node: fx.Node) -> Layer:
-        return Layer(tracer.node_to_qualname[node], shapes[node])
+    def layer(path: str, node: fx.Node) -> Layer:
+        form, shape = forms.get(node, ("vector", shapes[node][-1:]))
+        return Layer(path, shape, form)
 
-    calls = dict(network.named_modules())
-    before = {path: node.all_input_nodes[0] for path, node in found.items() if _is_activation(node, calls)}
-    linear = [node for node in graph.nodes if node.op == "call_module" and isinstance(calls[node.target], nn.Linear)]
-    read = linear[-1].all_input_nodes[0] if linear else None
-    while read is not None and read.op == "call_module" and isinstance(calls[read.target], nn.Dropout | nn.Identity):
-        read = read.all_input_nodes[0]
+    layers = tuple(layer(path, node) for path, node in outputs.items())
+    before = {path: node.all_input_nodes[0] for path, node in outputs.items() if _is_activation(node, modules)}
+    read = _read_by_classifier(traced.graph, modules)
     return Survey(
-        tuple(Layer(path, shapes[node]) for path, node in found.items()),
-        {path: layer(node) for path, node in before.items() if node.op != "placeholder"},
-        layer(read) if read is not None and read.op != "placeholder" else None,
+        layers,
+        {path: layer(traced.paths[node], node) for path, node in before.items() if node in forms and node in traced.paths},
+        layer(traced.paths[read], read) if read in shapes and read.op != "placeholder" else None,
+        stages.by_resolution(layers, modules),
+        stages.blocks(layers, modules, traced.paths.values()),
+        tuple(_attention_layers(attentions, modules, shapes)),
     )
+
+
+def _permutes(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", node.target) in ("permute", "movedim", "moveaxis", "transpose")
+
+
+def _read_by_classifier(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> fx.Node | None:
+    """What the last linear layer reads, in front of dropout."""
+    linear = [
+        node
+        for node in graph.nodes
+        if node.target is F.linear or (node.op == "call_module" and isinstance(modules[node.target], nn.Linear))
+    ]
+    read = linear[-1].all_input_nodes[0] if linear else None
+    while read is not None and read.op == "call_module" and isinstance(modules[read.target], nn.Dropout | nn.Identity):
+        read = read.all_input_nodes[0]
+    return read
+
+
+def _attention_layers(
+    found: Mapping[str, attention.Attention], modules: Mapping[str, nn.Module], shapes: Mapping[fx.Node, tuple[int, ...]]
+) -> Iterator[Layer]:
+    """Those of the attentions whose queries, keys and values are as many and as wide."""
+    for path, one in found.items():
+        seen = [shapes.get(source) for source in one.sources]
+        if one.module and seen[0] is not None and len(seen[0]) == 3:
+            module = cast(nn.MultiheadAttention, modules[one.module])
+            yield Layer(path, (3, module.num_heads, seen[0][1 if module.batch_first else 0], module.head_dim), "attention")
+        elif not one.module and seen[0] is not None and len(seen[0]) == 4 and len(set(seen)) == 1:
+            yield Layer(path, (3, *seen[0][1:]), "attention")
 
 
 _ACTIVATIONS = (
@@ -182,26 +271,11 @@ def _is_activation(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     return called in _ACTIVATIONS
 
 
-def _enclosing(path: str, modules: set[str]) -> list[str]:
+def _enclosing(path: str, modules: Collection[str]) -> list[str]:
     """All modules a node is inside of: ``layer1.0.add`` → ``layer1.0``, ``layer1``."""
     parts = path.split(".")
     prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-    return [prefix for prefix in prefixes if prefix in modules]
-
-
-def _extractor(network: nn.Module, nodes: dict[bool, tuple[str, ...]]) -> GraphModule:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        extractor: GraphModule = import_torchvision().models.feature_extraction.create_feature_extractor(
-            network, train_return_nodes=list(nodes[True]), eval_return_nodes=list(nodes[False])
-        )
-    for graph in (cast(fx.Graph, extractor.train_graph), cast(fx.Graph, extractor.eval_graph)):
-        _copy_results(graph)
-    for module in extractor.modules():
-        if hasattr(module, "inplace"):
-            cast(Any, module).inplace = False
-    extractor.recompile()
-    return extractor
+    return [prefix for prefix in prefixes if prefix and prefix in modules]
 
 
 def _copy_results(graph: fx.Graph) -> None:

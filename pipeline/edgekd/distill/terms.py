@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, pair
 from edgekd.errors import ModelError
-from edgekd.recipe import FeatureLoss, Loss
+from edgekd.recipe import FeatureLoss, Loss, Reads
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Terms(nn.Module):
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
         taps = [(term.own, p) for term in self.terms for p in term.pairs]
-        own = [p.teacher.path for own, p in taps if own]
-        self.student_paths = tuple(dict.fromkeys([*(p.student.path for _, p in taps), *own]))
-        self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for own, p in taps if not own))
+        own = [p.teacher.tap for own, p in taps if own]
+        self.student_paths = tuple(dict.fromkeys([*(p.student.tap for _, p in taps), *own]))
+        self.teacher_paths = tuple(dict.fromkeys(p.teacher.tap for own, p in taps if not own))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,13 +117,10 @@ class Terms(nn.Module):
         """What a term is given; of the student as its own teacher without a gradient."""
         ours = dict(zip(self.student_paths, student[1:], strict=True))
         theirs = ours if term.own else dict(zip(self.teacher_paths, teacher[1:] if teacher else (), strict=True))
-        pairs = [(ours[p.student.path], theirs[p.teacher.path]) for p in term.pairs]
-        if term.own:
-            deepest = tuple(t.detach() for _, t in pairs)
-            return Outputs(student[0], tuple(s for s, _ in pairs)), Outputs(student[0].detach(), deepest)
-        same = _vectors if term.loss.reads == "embedding" else _same_size
-        pairs = [same(s, t) for s, t in pairs]
+        pairs = [_as_read(term.loss.reads, p, ours[p.student.tap], theirs[p.teacher.tap]) for p in term.pairs]
         learning = Outputs(student[0], tuple(s for s, _ in pairs))
+        if term.own:
+            return learning, Outputs(student[0].detach(), tuple(t.detach() for _, t in pairs))
         return learning, None if teacher is None else Outputs(teacher[0], tuple(t for _, t in pairs))
 
 
@@ -131,10 +129,14 @@ def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
     return torch.zeros((), device=logits.device) + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
 
 
-def _vectors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Average a map's pixels; what is a vector stays one."""
-    a, b = (feature.mean((2, 3)) if feature.ndim == 4 else feature.flatten(1) for feature in (a, b))
-    return a, b
+def _as_read(reads: Reads, p: Pair, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Two features in the form in which a loss compares them."""
+    if reads == "embedding":
+        return as_vector(s, p.student.form), as_vector(t, p.teacher.form)
+    if reads == "attention":
+        return s, t
+    s, t = as_map(s, p.student.form, p.student.size), as_map(t, p.teacher.form, p.teacher.size)
+    return (s, t) if reads == "own_stages" else _same_size(s, t)
 
 
 def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,7 @@ def test_a_network_without_maps(small: Any) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
     with pytest.raises(ModelError) as caught:
         pair(flat, small(), torch.zeros(1, 3, 16, 16))
-    assert str(caught.value) == ("no feature maps to pair: the networks have no N×C×H×W outputs inside\n  → use kd alone")
+    assert str(caught.value) == ("no feature maps to pair: the student has no maps and no tokens inside\n  → use kd alone")
 
 
 def test_embeddings_are_what_the_classifier_reads() -> None:
