@@ -8,15 +8,16 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from edgekd import cache, data
+from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
-from edgekd.recipe import Recipe
-from edgekd.stages import distill, export, training
+from edgekd.recipe import Qat, Recipe
+from edgekd.stages import distill, export, quantize, training
 
 ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
 
@@ -33,7 +34,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a plan. ``reason`` says why it runs or is blocked; ``material`` is what the key is made of."""
+    """One stage of a plan.
+
+    ``reason`` says why it runs or is blocked, ``material`` is what the key is made of, ``note`` what else it will find.
+    """
 
     node: Node
     key: str
@@ -41,6 +45,7 @@ class Planned:
     reason: str
     material: Mapping[str, Any] = field(default_factory=dict)
     entry: cache.Entry | None = None
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -120,6 +125,7 @@ def make(loaded: Loaded) -> list[Planned]:
         step = _look_up(loaded.name, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
+            step = replace(step, note=_records(node, keys))
         planned.append(step)
     return planned
 
@@ -136,6 +142,22 @@ def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], run
     if not damage and upstream and reason.startswith("inputs"):
         reason = f"{upstream} runs"
     return Planned(node, key, "run", reason, material)
+
+
+def _records(node: Node, keys: Mapping[str, str]) -> str:
+    """What a stage that is about to train will find of its teacher's outputs."""
+    settings, quantizer = training.teacher_cache(node.recipe), node.recipe.quantize
+    if settings is None or node.module not in ("distill", "quantize"):
+        return ""
+    if node.module == "distill":
+        taught_by, epochs = "teacher", node.recipe.distill.epochs if node.recipe.distill else 0
+    elif isinstance(quantizer, Qat):
+        taught_by, epochs = quantize.taught_by(node.recipe), quantizer.epochs
+    else:
+        return ""
+    place = training.records_folder(node.recipe, keys[taught_by])
+    draws = min(settings.draws or epochs, epochs)
+    return f"teacher cache: {records.describe(place, draws, settings.dtype, settings.top_k)}"
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:

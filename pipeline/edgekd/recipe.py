@@ -268,11 +268,36 @@ def _loss(value: Any, info: ValidationInfo) -> Any:
 AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
 
 
+class TeacherCache(Strict):
+    """What is kept of the teacher's outputs; students, losses, runs and quantization-aware training share it."""
+
+    draws: PositiveInt | None = None
+    """Views of each image: epoch e sees the augmentation of epoch e modulo this number. Left out: another one each epoch."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the numbers kept; float32 gives the same student as no cache."""
+    top_k: PositiveInt | None = None
+    """Logits kept of each image, the largest ones; the others get one value, with which the probabilities sum to 1."""
+    features: bool = True
+    """Keep feature maps, which can be large, for the losses that read them. false: the teacher runs where a loss does."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the student is the same, bit for bit, as without a cache."""
+        return self.draws is None and self.dtype == "float32" and self.top_k is None
+
+
+def _teacher_cache(value: Any) -> Any:
+    return {} if value is True else value
+
+
 class Distill(Train):
     """How the student is trained."""
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, examples=[[{"kind": "kd"}]])]
     """Terms of the training loss, summed with their weights."""
+    teacher_cache: Annotated[TeacherCache | bool, BeforeValidator(_teacher_cache)] = False
+    """Keep the teacher's outputs on disk and read them when the same view of an image comes again: true, or a mapping with
+    its options."""
 
 
 WeightBits = Literal["auto", 7, 8]

@@ -109,7 +109,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -
 
     steps = planning.make(load(recipe, overrides))
     if as_json:
-        rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key} for s in steps]
+        rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note} for s in steps]
         click.echo(json.dumps(rows, ensure_ascii=False))
     else:
         width = max(len(step.name) for step in steps)
@@ -117,6 +117,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -
             text = step.reason
             if step.entry is not None:
                 text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
+            text += f"; {step.note}" if step.note else ""
             click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
     return int(ExitCode.STAGE_FAILED if any(step.status == "blocked" for step in steps) else ExitCode.OK)
 

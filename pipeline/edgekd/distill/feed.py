@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgekd.data import DataSet, Split
+from edgekd.distill import augment
 from edgekd.recipe import Data
 from edgekd.vision import import_torchvision
 
@@ -22,21 +23,35 @@ class Augmented(Dataset[tuple[Tensor, int, int]]):
         self.split = split
         self.seed = seed
         self.epoch = 0
-        self._transform = transforms(data)
+        self._steps = augment.steps(data)
+        self._transform: Any = transforms(data) if self._steps is None else None
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        image = torch.from_numpy(np.array(self.split.images[index]))
-        if self._transform is not None:
-            # The CPU generator alone: torch.manual_seed also queues a stack trace for CUDA, five times slower than a draw.
-            generator = torch.default_generator
-            state = generator.get_state()
-            generator.manual_seed(draw_seed(self.seed, self.epoch, index))
-            image = self._transform(image)
-            generator.set_state(state)
-        return image, int(self.split.labels[index]), index
+        images, labels, _ = self.__getitems__([index])
+        return images[0], int(labels[0]), index
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch: (uint8 N×C×S×S, labels int64 N, indices int64 N)."""
+        images = np.stack([self.split.images[index] for index in indices])
+        seeds = [draw_seed(self.seed, self.epoch, index) for index in indices]
+        if self._steps is not None:
+            batch = torch.from_numpy(augment.apply(self._steps, images, seeds) if self._steps else images)
+        else:
+            batch = torch.stack([self._drawn(torch.from_numpy(i), seed) for i, seed in zip(images, seeds, strict=True)])
+        return batch, torch.from_numpy(self.split.labels[indices]), torch.tensor(indices)
+
+    def _drawn(self, image: Tensor, seed: int) -> Tensor:
+        """One image through torchvision, which draws from the global generator."""
+        # The CPU generator alone: torch.manual_seed also queues a stack trace for CUDA, five times slower than a draw.
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+        drawn: Tensor = self._transform(image)
+        generator.set_state(state)
+        return drawn
 
 
 class Shuffled(Sampler[int]):
@@ -69,15 +84,22 @@ def draw_seed(seed: int, epoch: int, index: int) -> int:
 def loader(split: Split, data: Data, batch_size: int, seed: int) -> tuple[DataLoader[Any], Augmented, Shuffled]:
     """The training batches: (uint8 N×C×S×S, labels int64 N, indices int64 N). A last batch of another size is dropped."""
     dataset, sampler = Augmented(split, data, seed), Shuffled(len(split), seed)
-    batches: DataLoader[Any] = DataLoader(dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True)
+    batches: DataLoader[Any] = DataLoader(
+        dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True, collate_fn=_whole
+    )
     return batches, dataset, sampler
+
+
+def _whole(batch: Any) -> Any:
+    """What ``__getitems__`` returns is a batch already."""
+    return batch
 
 
 def transforms(data: Data) -> Any:
     """The recipe's augmentation as one torchvision v2 transform of a uint8 image, or None."""
     v2 = import_torchvision().transforms.v2
     builders = {
-        "crop": lambda: v2.RandomCrop(data.image_size, padding=max(1, data.image_size // 8)),
+        "crop": lambda: v2.RandomCrop(data.image_size, padding=augment.padding_of(data)),
         "flip": v2.RandomHorizontalFlip,
         "rotate": lambda: v2.RandomRotation(10),
         "color": lambda: v2.ColorJitter(0.2, 0.2, 0.2),

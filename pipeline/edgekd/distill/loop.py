@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from edgekd.data import DataSet, Split
 from edgekd.distill.feed import Normalize, loader
 from edgekd.distill.outputs import Batch
+from edgekd.distill.teacher_cache import Recorded, Recording
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
 from edgekd.progress import Progress, Silent
@@ -28,6 +30,7 @@ from edgekd.recipe import Data, Train
 from edgekd.rundir import Curve
 
 State = dict[str, Tensor]
+Lessons = Callable[[Tensor, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def fit(
     progress: Progress,
     snapshot: Callable[[nn.Module], State] | None = None,
     freeze: Freeze | None = None,
+    recording: Recording | None = None,
 ) -> Fitted:
     """Train ``network``.
 
@@ -97,9 +101,11 @@ def fit(
         progress: Where to report.
         snapshot: How the weights are taken; the state_dict by default.
         freeze: What to do once in the middle.
+        recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
 
     Raises:
         TrainingError: The loss is not finite.
+        StorageError: The disk lacks the room for the teacher's outputs.
     """
     snapshot = snapshot or _state_dict
     started = time.monotonic()
@@ -114,8 +120,7 @@ def fit(
             "lower batch_size or --devices",
         )
     normalize = fabric.to_device(Normalize(data))
-    if teacher is not None:
-        teacher = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
+    draws = recording.draws(budget.epochs) if recording else budget.epochs
     average = AveragedModel(network, multi_avg_fn=_decay(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
     steps = budget.epochs * len(feed)
@@ -126,9 +131,12 @@ def fit(
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
     rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
     best, best_epoch, step = _copy(snapshot(kept)), -1, 0
-    with (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task:
+    with (
+        _lessons(fabric, teacher, terms.teacher_paths, recording, normalize, data, section, budget.epochs) as lessons,
+        (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
+    ):
         for epoch in range(budget.epochs):
-            augmented.epoch = sampler.epoch = epoch
+            augmented.epoch, sampler.epoch = epoch % draws, epoch
             module.train()
             sums, right, seen = torch.zeros(len(terms.names)), 0, 0
             for images, labels, indices in feed:
@@ -138,7 +146,7 @@ def fit(
                     group["lr"] = budget.lr * schedule(step)
                 x = normalize(images)
                 with torch.no_grad(), fabric.autocast():
-                    target = teacher(x) if teacher is not None else None
+                    target = lessons(x, epoch % draws, indices) if lessons else None
                 values, logits = module(x, target, labels, indices, step / len(feed))
                 loss = values.sum()
                 if not bool(loss.isfinite()):
@@ -183,6 +191,29 @@ def fit(
         pairs=tuple(f"{term.name}: {pair}" for term in terms.terms for pair in term.pairs),
     )
     return Fitted(best, _copy(snapshot(kept)), _copy(terms.adapters.state_dict()), curve)
+
+
+@contextmanager
+def _lessons(
+    fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
+    normalize: Normalize, data: DataSet, section: Data, epochs: int,
+) -> Iterator[Lessons | None]:  # fmt: skip
+    """What the teacher says about a batch: computed, or read where it is recorded."""
+    if teacher is None:
+        yield None
+        return
+    network = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
+    if recording is None or (layers and not recording.settings.features):
+        yield lambda x, _draw, _indices: network(x)
+        return
+    blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
+    with torch.no_grad(), fabric.autocast():
+        probe = network(normalize(fabric.to_device(blank)))
+    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs)
+    try:
+        yield recorded
+    finally:
+        recorded.close()
 
 
 def hasten_norms(network: nn.Module, steps: int) -> str:

@@ -58,6 +58,8 @@ def _sections(recipe: Recipe) -> Found:
                 "there is a teacher but no loss uses it",
                 "add {kind: kd} to the losses, or remove teacher",
             )
+        if distill.teacher_cache and teacher is None:
+            yield "distill.teacher_cache", "there is no teacher", "remove teacher_cache, or add a teacher"
         if distill.warmup_epochs >= distill.epochs:
             yield _warmup("distill", distill)
     drop = recipe.gates.accuracy_drop

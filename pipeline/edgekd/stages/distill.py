@@ -17,10 +17,13 @@ PACKAGES = training.PACKAGES
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Student, budget with its losses where there is one, seed."""
+    """Student, budget with its losses where there is one, seed; the teacher cache where it changes the student."""
+    settings = training.teacher_cache(recipe)
+    same = settings is None or settings.exact
+    left_out = {"teacher_cache"} if same else {"teacher_cache": {"features"}}
     return {
         **training.model_config(recipe, "student"),
-        "distill": recipe.distill.model_dump(mode="json") if recipe.distill else None,
+        "distill": recipe.distill.model_dump(mode="json", exclude=left_out) if recipe.distill else None,
         "seed": recipe.seed,
     }
 
@@ -29,7 +32,9 @@ def alone(recipe: Recipe) -> Recipe:
     """The recipe of the baseline: no teacher, the task loss alone, everything else the same."""
     assert recipe.distill is not None
     task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
-    distill = recipe.distill.model_copy(update={"losses": (task.model_copy(update={"weight": 1.0}),)})
+    distill = recipe.distill.model_copy(
+        update={"losses": (task.model_copy(update={"weight": 1.0}),), "teacher_cache": False}
+    )
     return recipe.model_copy(update={"teacher": None, "distill": distill})
 
 
@@ -92,6 +97,7 @@ def _train(fabric: Any, context: Context) -> None:
         name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
+        recording=training.recording(context, "teacher", fabric.global_rank),
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)

@@ -30,7 +30,10 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """What decides the student, and the quantization settings with the bits resolved."""
     assert recipe.quantize is not None
     settings = recipe.quantize.model_dump(mode="json")
-    return {**distill.config(recipe, name), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
+    value = {**distill.config(recipe, name), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
+    if isinstance(recipe.quantize, Qat) and training.teacher_cache(recipe):
+        value["draws"] = "as distilled"  # other augmentation than without a cache
+    return value
 
 
 def weight_bits(recipe: Recipe) -> Literal[7, 8]:
@@ -70,6 +73,11 @@ def budget(recipe: Recipe) -> Train:
         "precision": "32-true",
     }
     return base.model_copy(update=changes)
+
+
+def taught_by(recipe: Recipe) -> str:
+    """The stage whose network is the teacher of the int8 one."""
+    return training.trained(recipe) if isinstance(recipe.quantize, Qat) and recipe.quantize.self_distill else "teacher"
 
 
 def prepare(
@@ -113,6 +121,7 @@ def _train(fabric: Any, context: Context) -> None:
     if recipe.distill and not settings.self_distill:
         saved = read_weights(context.inputs["distill"] / "adapters.safetensors")
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
+    recording = training.recording(context, taught_by(recipe), fabric.global_rank)
     again = partial(prepare, recipe, classes, weights, terms.student_paths)
     prepared, _ = again(settings.named_float())
     if settings.learn_scales:
@@ -125,7 +134,9 @@ def _train(fabric: Any, context: Context) -> None:
         fabric, prepared.module, terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget(recipe), images, recipe.data,
-        name="qat", seed=recipe.seed + 1, progress=context.progress, snapshot=scales.state,
+        # other draws than distillation's, unless the teacher is to be spared
+        name="qat", seed=recipe.seed if recording else recipe.seed + 1, progress=context.progress, snapshot=scales.state,
+        recording=recording,
         freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
     )  # fmt: skip
     if fabric.global_rank == 0:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
-from edgekd.recipe import Recipe, Train
+from edgekd.progress import Silent
+from edgekd.recipe import Recipe, TeacherCache, Train
 from edgekd.rundir import to_json
 from edgekd.stages.context import Context
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekd.distill.loop import Fitted
+    from edgekd.distill.teacher_cache import Recording
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -100,6 +103,35 @@ def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
     model = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
     load_weights(model, folder / "weights.safetensors")
     return model.eval()
+
+
+def teacher_cache(recipe: Recipe) -> TeacherCache | None:
+    """The recipe's settings for what is kept of the teacher; None: nothing is."""
+    chosen = recipe.distill.teacher_cache if recipe.distill else False
+    return chosen if isinstance(chosen, TeacherCache) else None
+
+
+def records_folder(recipe: Recipe, taught_by: str) -> Path:
+    """Where the outputs of the network that the stage with the key ``taught_by`` made are kept.
+
+    The seed of the draws is the recipe's, in quantization-aware training too, which thus reads what distillation wrote.
+    """
+    assert recipe.distill is not None
+    return records.folder(taught_by, recipe.seed, recipe.distill.batch_size)
+
+
+def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
+    """How the outputs of a finished stage's network are kept; None: the recipe has no teacher cache. Process 0 tells."""
+    from edgekd.distill.teacher_cache import Recording
+
+    settings = teacher_cache(context.recipe)
+    if settings is None or taught_by not in context.inputs:
+        return None
+    key = context.inputs[taught_by].name  # a finished stage's folder is named by its key
+    part = context.recipe.teacher if taught_by == "teacher" else context.recipe.student
+    assert part is not None
+    progress = context.progress if rank == 0 else Silent()
+    return Recording(records_folder(context.recipe, key), settings, part.model, progress.say)
 
 
 def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:

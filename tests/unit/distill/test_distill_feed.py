@@ -121,3 +121,23 @@ def test_normalize_is_preprocess_bit_for_bit(npz: Npz, stored: int, channels: in
         assert ours.dtype == expected.dtype == np.float32
         assert ours.shape == expected.shape
         assert np.array_equal(ours.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("augment", [["crop"], ["flip"], ["erase"], ["crop", "flip", "erase"], ["erase", "flip", "crop"]])
+@pytest.mark.parametrize("channels", [0, 3])
+def test_a_batch_is_augmented_as_torchvision_augments_each_image(npz: Npz, augment: list[str], channels: int) -> None:
+    """Bit for bit: the draws are torchvision's own, for an image that starts from the same seed."""
+    section = Data.model_validate({"source": npz(channels=channels), "image_size": 16, "augment": augment})
+    train = data.load(section).train
+    dataset = feed.Augmented(train, section, seed=4)
+    dataset.epoch = 2
+    order = np.random.default_rng(0).permutation(len(train)).tolist()
+    images, labels, indices = dataset.__getitems__(order)
+    expected = []
+    for index in order:
+        torch.manual_seed(feed.draw_seed(4, 2, index))
+        expected.append(feed.transforms(section)(torch.from_numpy(np.array(train.images[index]))))
+    assert torch.equal(images, torch.stack(expected))
+    assert labels.tolist() == train.labels[order].tolist()
+    assert indices.tolist() == order
+    assert images.dtype == torch.uint8

@@ -1,0 +1,136 @@
+"""What a teacher said about each image of each draw, on disk: rows of bytes, each with its checksum. Needs no torch.
+
+Plain reads and writes at an offset, not a memory map: a file that was cut short is then a miss and a full disk an error,
+where a map would end the process; and the pages are the system's, not this process's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import cache
+
+VERSION = 1  # of the files, and of how augmentation follows from (seed, draw, index)
+SUM_BYTES = 4
+_ABOUT = "about.json"
+
+
+def folder(teacher: str, seed: int, batch_size: int) -> Path:
+    """Where a teacher's records are.
+
+    What decides a teacher's outputs: its stage's key (weights, model and arguments, the data with its augmentation, size and
+    normalization, package versions), the seed of the draws, and the batch size, which may decide the last bit of a sum.
+    Neither the student nor the losses do, so all of them share the records.
+    """
+    material = {"version": VERSION, "teacher": teacher, "seed": seed, "batch_size": batch_size}
+    return cache.root() / "teachers" / cache.key_of(material)
+
+
+class Rows:
+    """Rows of one size in ``NAME.rows`` with their checksums in ``NAME.sums``; several processes may use them at a time.
+
+    A row that was never written, or whose bytes do not match its checksum, is absent. Its number is part of the checksum.
+
+    Args:
+        path: The files' path without their suffix.
+        size: Bytes of a row.
+
+    Raises:
+        OSError: The files cannot be opened.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.size = size
+        self.damaged = 0
+        self._rows, self._sums = (
+            os.open(path.with_name(path.name + suffix), os.O_RDWR | os.O_CREAT, 0o666) for suffix in (".rows", ".sums")
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        os.close(self._rows)
+        os.close(self._sums)
+
+    def read(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return (uint8 N×size, whether each row is there); ``damaged`` counts those that do not match their checksum."""
+        content, found = np.zeros((len(numbers), self.size), np.uint8), np.zeros(len(numbers), np.bool_)
+        for index, number in enumerate(numbers.tolist()):
+            kept = int.from_bytes(os.pread(self._sums, SUM_BYTES, number * SUM_BYTES), "little")
+            if kept:
+                row = content[index].data
+                found[index] = os.preadv(self._rows, [row], number * self.size) == self.size and _sum(row, number) == kept
+                self.damaged += not found[index]
+        return content, found
+
+    def write(self, numbers: NDArray[np.int64], content: NDArray[np.uint8]) -> None:
+        """Keep rows, uint8 N×size.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        for number, row in zip(numbers.tolist(), content, strict=True):
+            # The checksum last: a process that is ended in between leaves a row that is absent.
+            _write(self._rows, row.data, number * self.size)
+            _write(self._sums, _sum(row.data, number).to_bytes(SUM_BYTES, "little"), number * SUM_BYTES)
+
+    def count(self, stop: int) -> int:
+        """Rows below number ``stop`` that were written."""
+        return int(
+            np.count_nonzero(np.frombuffer(os.pread(self._sums, stop * SUM_BYTES, 0), np.uint8).reshape(-1, 4).any(1))
+        )
+
+
+def _sum(row: Any, number: int) -> int:
+    return zlib.crc32(row, number & 0xFFFFFFFF) or 1  # 0 is a row that was never written
+
+
+def _write(file: int, content: Any, offset: int) -> None:
+    view = memoryview(content)
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def note(place: Path, teacher: str, images: int) -> None:
+    """Write down whose records these are, for whoever looks into the folder, and for :func:`describe`."""
+    place.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"teacher": teacher, "images": images}) + "\n"
+    made = place / f".{_ABOUT}.{os.getpid()}"
+    made.write_text(text, encoding="utf-8")
+    made.replace(place / _ABOUT)
+
+
+def describe(place: Path, draws: int, dtype: str, top_k: int | None) -> str:
+    """Say how much of ``draws`` passes is recorded, layer by layer, and how much room it takes."""
+    try:
+        images = int(json.loads((place / _ABOUT).read_text(encoding="utf-8"))["images"])
+        parts, taken = [], 0
+        for sums in sorted(place.glob(f"*.{dtype}.*.sums")):
+            layer, *_, kept = sums.stem.rsplit(".", 4)
+            if layer == "logits" and kept != (f"top{top_k}" if top_k else "all"):
+                continue
+            share = 100 * int(np.count_nonzero(np.fromfile(sums, np.uint32, draws * images))) // (draws * images)
+            parts.append(f"{layer.removeprefix('layer.')} {share} %")
+            taken += sum(file.stat().st_blocks * 512 for file in (sums, sums.with_suffix(".rows")))
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        parts = []
+    return (
+        f"{', '.join(parts)} of {draws} draw{'s' * (draws > 1)}, {amount(taken)}"
+        if parts
+        else "empty, filled while it trains"
+    )
+
+
+def amount(size: float) -> str:
+    """Bytes in words, such as 540 kB or 3.4 GB."""
+    unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if size >= scale), ("kB", 1e3))
+    value = size / scale
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"

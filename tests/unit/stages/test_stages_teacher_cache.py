@@ -1,0 +1,171 @@
+"""What the stages make of ``distill.teacher_cache``: who shares the teacher's outputs, and what a plan says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgekd import cache, plan
+from edgekd.distill import records
+from edgekd.loading import load
+from edgekd.progress import Silent
+from edgekd.recipe import Recipe
+from edgekd.stages import distill, quantize, teacher, training
+from edgekd.stages.context import Context
+
+torch.set_num_threads(1)
+
+RECIPE = """\
+edgekd: 1
+data: {source: SOURCE, image_size: 16, augment: [flip]}
+teacher: {model: edgekd:resnet10, args: {width: 4}, train: {epochs: 1, batch_size: 16}}
+student: {model: edgekd:resnet10, args: {width: 2}}
+distill: {epochs: 2, batch_size: 24, losses: [{kind: task}, {kind: kd}, {kind: fitnet}], teacher_cache: CACHE}
+quantize: {epochs: 1}
+"""
+
+
+class Telling(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text.strip())
+
+    def cache(self) -> str:
+        return next(text for text in reversed(self.said) if text.startswith("teacher cache"))
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def make(tmp_path: Path, npz: Callable[..., str]) -> Callable[..., Any]:
+    """A loaded recipe with its cache, and with changes."""
+    file = tmp_path / "small.yaml"
+    source = npz()
+
+    def call(settings: str = "true", *overrides: str) -> Any:
+        file.write_text(RECIPE.replace("SOURCE", source).replace("CACHE", settings))
+        return load(file, overrides)
+
+    return call
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., tuple[Path, Telling]]:
+    """Run a stage into a folder that is named as a finished one is, by a key."""
+
+    def call(stage: Any, recipe: Recipe, key: str, devices: int = 1, **inputs: Path) -> tuple[Path, Telling]:
+        out, progress = tmp_path / key, Telling()
+        out.mkdir()
+        stage.run(Context(recipe=recipe, name=key, out=out, inputs=inputs, log=tmp_path / "log", progress=progress,
+                          devices=devices))  # fmt: skip
+        return out, progress
+
+    return call
+
+
+def same(a: Path, b: Path) -> bool:
+    names = ("weights", "last", "adapters")
+    return all((a / f"{name}.safetensors").read_bytes() == (b / f"{name}.safetensors").read_bytes() for name in names)
+
+
+def test_the_student_is_the_same_and_quantization_reads_on(make: Any, run: Any) -> None:
+    kept, live = make().recipe, make("false").recipe
+    taught, _ = run(teacher, kept, "aa")
+    first, told = run(distill, kept, "first", teacher=taught)
+    assert told.cache() == "teacher cache: 0 images read, 144 computed"
+    assert same(first, run(distill, live, "live", teacher=taught)[0])
+    qat, told = run(quantize, kept, "qat", teacher=taught, distill=first)
+    assert told.cache() == "teacher cache: 72 images read, 0 computed"
+    again, told = run(distill, kept, "again", teacher=taught)
+    assert told.cache() == "teacher cache: 144 images read, 0 computed"
+    assert same(first, again)
+    cold, _ = run(quantize, kept, "cold", teacher=taught.rename(taught.with_name("bb")), distill=first)
+    assert same(qat, cold)
+
+
+def test_another_teacher_is_never_read(make: Any, run: Any) -> None:
+    recipe = make().recipe
+    taught, _ = run(teacher, recipe, "aa")
+    run(distill, recipe, "first", teacher=taught)
+    _, told = run(distill, recipe, "second", teacher=taught.rename(taught.with_name("bb")))
+    assert told.cache() == "teacher cache: 0 images read, 144 computed"
+
+
+def test_a_float_student_as_the_teacher_has_records_of_its_own(make: Any, run: Any) -> None:
+    recipe = make("true", "quantize.self_distill=true").recipe
+    taught, _ = run(teacher, recipe, "aa")
+    first, _ = run(distill, recipe, "bb", teacher=taught)
+    _, told = run(quantize, recipe, "qat", distill=first)
+    assert told.cache() == "teacher cache: 0 images read, 72 computed"
+    _, told = run(quantize, recipe, "again", distill=first)
+    assert told.cache() == "teacher cache: 72 images read, 0 computed"
+
+
+def test_several_processes_share_it(make: Any, run: Any) -> None:
+    """72 images in two shares of 36: a batch of 24 each."""
+    recipe = make("{dtype: float16}").recipe
+    taught, _ = run(teacher, recipe, "aa")
+    cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
+    place = training.records_folder(recipe, "aa")
+    assert records.describe(place, 2, "float16", None).startswith("layer1 66 %")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
+    assert same(cold, warm)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_the_plan_says_what_is_there(make: Any, run: Any) -> None:
+    def notes(settings: str, *overrides: str) -> dict[str, str]:
+        return {step.name: step.note for step in plan.make(make(settings, *overrides)) if step.note}
+
+    assert notes("false") == {}
+    empty = "teacher cache: empty, filled while it trains"
+    assert notes("true") == {"distill": empty, "quantize": empty}
+    loaded = make()
+    key = next(step.key for step in plan.make(loaded) if step.name == "teacher")
+    taught, _ = run(teacher, loaded.recipe, key)
+    run(distill, loaded.recipe, "first", teacher=taught)
+    found = notes("true")
+    assert found["distill"].startswith(
+        "teacher cache: layer1 100 %, layer2 100 %, layer3 100 %, layer4 100 %, logits 100 % of 2 draws, "
+    )
+    assert "logits 100 % of 1 draw," in found["quantize"]
+    assert "logits 50 % of 4 draws" in notes("true", "distill.epochs=4")["distill"]
+    assert notes("{dtype: float16}")["distill"] == empty
+    assert notes("true", "data.augment=[crop]")["distill"] == empty
+    assert notes("true", "distill.losses=[{kind: kd, temperature: 2}]") == found
+    assert notes("true", "quantize={method: ptq}").keys() == {"distill"}
+
+
+def test_keys(make: Any) -> None:
+    """What changes no byte of the student changes no key; quantization-aware training sees other views with a cache."""
+
+    def keys(settings: str) -> dict[str, str]:
+        return {step.name: step.key for step in plan.make(make(settings))}
+
+    live, exact, lossy = keys("false"), keys("true"), keys("{draws: 1}")
+    assert [live[name] == exact[name] for name in ("student_alone", "distill", "quantize")] == [True, True, False]
+    assert [live[name] == lossy[name] for name in ("student_alone", "distill", "quantize")] == [True, False, False]
+    assert lossy == keys("{draws: 1, features: false}")
+
+
+def test_no_cache_without_a_teacher(make: Any) -> None:
+    from edgekd.errors import RecipeError
+
+    with pytest.raises(RecipeError) as caught:
+        make("true", "teacher=null", "distill.losses=[{kind: task}]")
+    assert "distill.teacher_cache: there is no teacher\n" in str(caught.value)
+
+
+def test_records_are_in_the_cache_folder(make: Any) -> None:
+    assert training.records_folder(make().recipe, "aa").parent == cache.root() / "teachers"
