@@ -112,13 +112,23 @@ class Train(Strict):
     batch_size: PositiveInt = 64
     """Images per step on one device."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """adamw, or sgd with Nesterov momentum 0.9."""
+    """adamw, or sgd with momentum 0.9."""
+    nesterov: bool = True
+    """Whether the momentum of sgd is Nesterov's."""
     lr: PositiveFloat = 0.002
-    """Peak learning rate of the cosine schedule."""
+    """Peak learning rate of the schedule."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """How the learning rate falls: cosine, to zero in the last step; step, to gamma of what it was at each milestone."""
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs after which a step schedule steps; those beyond the last epoch are never reached."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Factor of the learning rate at each milestone of a step schedule."""
     weight_decay: NonNegativeFloat = 0.01
-    """Weight decay; not applied to biases and normalization."""
+    """Weight decay; not applied to biases and normalization, unless decay_norms."""
+    decay_norms: bool = False
+    """Apply weight decay to biases and normalization too."""
     warmup_epochs: NonNegativeFloat = 0.5
-    """Epochs of linear warm-up before the cosine."""
+    """Epochs of linear warm-up before the schedule."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an exponential moving average of the weights, per step; the average is what is validated and kept."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"

@@ -29,6 +29,8 @@ def folder(kind: Kind) -> Path:
 def available(kind: Kind) -> list[str]:
     """List what ships with edgekd, sorted, as :func:`find` takes it (recipes and devices without ``.yaml``).
 
+    What is in a folder of its own comes last, such as ``cifar100/vgg13-vgg8``.
+
     Example:
         >>> from edgekd import resources
         >>> "host" in resources.available("devices")
@@ -37,8 +39,9 @@ def available(kind: Kind) -> list[str]:
     suffix, root = _SUFFIX[kind], folder(kind)
     if not root.is_dir():
         return []
-    names = (path for path in root.iterdir() if not path.name.startswith((".", "__")))
-    return sorted(path.name.removesuffix(suffix) for path in names if path.name.endswith(suffix))
+    paths = root.rglob(f"*{suffix}") if suffix else root.iterdir()  # an asset is a folder itself
+    names = (path.relative_to(root).as_posix() for path in paths if not path.name.startswith((".", "__")))
+    return sorted((name.removesuffix(suffix) for name in names), key=lambda name: (name.count("/"), name))
 
 
 def find(kind: Kind, name: str) -> Path:

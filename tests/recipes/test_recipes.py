@@ -33,7 +33,8 @@ def test_its_lock_replays(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_it_names_the_schema_for_editors(path: Path) -> None:
-    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=./schema.json\n")
+    schema = "./schema.json" if path.parent == FOLDER else "../schema.json"
+    assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={schema}\n")
 
 
 def test_the_schema_for_editors_is_up_to_date() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from edgekd import nets
+from edgekd.nets.resnet import BasicBlock
 
 
 def convolutions(net: nn.Module) -> list[nn.Conv2d]:
@@ -35,7 +36,7 @@ def test_resolutions(stem_stride: int, sizes: list[int]) -> None:
 
 def test_block_adds_its_shortcut() -> None:
     """With both convolutions at zero a block is ReLU(shortcut(x))."""
-    block = nets.BasicBlock(4, 4, 1).eval()
+    block = BasicBlock(4, 4, 1).eval()
     for convolution in convolutions(block):
         nn.init.zeros_(convolution.weight)
     x = torch.randn(2, 4, 5, 5)

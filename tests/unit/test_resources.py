@@ -50,6 +50,13 @@ def test_lists_names_only(data: Path) -> None:
     assert resources.available("assets") == ["mini"]
 
 
+def test_lists_and_finds_what_is_in_a_folder_of_its_own(data: Path) -> None:
+    (data / "recipes" / "big").mkdir()
+    (data / "recipes" / "big" / "first.yaml").write_text("edgekd: 1\n")
+    assert resources.available("recipes") == ["mobilenet", "resnet", "big/first"]
+    assert resources.find("recipes", "big/first") == data / "recipes" / "big" / "first.yaml"
+
+
 def test_finds_a_file_in_an_asset(data: Path) -> None:
     assert resources.find("assets", "mini").is_dir()
     assert resources.find("assets", "mini/train.npz").name == "train.npz"

@@ -1,7 +1,7 @@
 """The training loop, the same for teachers, students and quantization-aware training.
 
-On Lightning Fabric: a CPU, a GPU or several; mixed precision on GPUs. Cosine schedule with warm-up, optional EMA of the
-weights, best-by-validation and last kept.
+On Lightning Fabric: a CPU, a GPU or several; mixed precision on GPUs. Cosine or step schedule with warm-up, optional EMA
+of the weights, best-by-validation and last kept.
 """
 
 from __future__ import annotations
@@ -276,21 +276,23 @@ def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:
     parameters = [p for p in pupil.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": budget.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": budget.weight_decay * budget.decay_norms},
     ]
     if budget.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=budget.nesterov)
     return torch.optim.AdamW(groups, lr=budget.lr, fused=True)
 
 
 def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:
-    """Linear warm-up, then a cosine to zero; the factor of the peak learning rate at a step."""
+    """Linear warm-up, then a cosine to zero or steps at milestones; the factor of the peak learning rate at a step."""
     total = budget.epochs * steps_per_epoch
     warmup = int(budget.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
+        if budget.schedule == "step":
+            return budget.gamma ** sum(step >= milestone * steps_per_epoch for milestone in budget.milestones)
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return factor

@@ -35,8 +35,8 @@ def _sections(recipe: Recipe) -> Found:
             what,
             "give weights: FILE for a trained teacher, or train: {epochs: N} to train it here",
         )
-    if teacher and teacher.train and teacher.train.warmup_epochs >= teacher.train.epochs:
-        yield _warmup("teacher.train", teacher.train)
+    if teacher and teacher.train:
+        yield from _budget("teacher.train", teacher.train)
     if student is None:
         for key in ("distill", "quantize", "export", "profile"):
             if getattr(recipe, key):
@@ -60,8 +60,7 @@ def _sections(recipe: Recipe) -> Found:
             )
         if distill.teacher_cache and teacher is None:
             yield "distill.teacher_cache", "there is no teacher", "remove teacher_cache, or add a teacher"
-        if distill.warmup_epochs >= distill.epochs:
-            yield _warmup("distill", distill)
+        yield from _budget("distill", distill)
     drop = recipe.gates.accuracy_drop
     if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
         yield (
@@ -182,9 +181,17 @@ def _precisions(recipe: Recipe) -> Found:
             yield f"export[{index}].io", f"{export.precision} has float32 input and output", "remove io here"
 
 
-def _warmup(section: str, train: Train) -> tuple[str, str, str]:
-    return (
-        f"{section}.warmup_epochs",
-        f"{train.warmup_epochs:g} epochs of warm-up do not fit into {train.epochs} epochs of training",
-        "make the warm-up shorter, such as 0.5",
-    )
+def _budget(section: str, train: Train) -> Found:
+    """What keys of one training budget need of each other."""
+    if train.warmup_epochs >= train.epochs:
+        yield (
+            f"{section}.warmup_epochs",
+            f"{train.warmup_epochs:g} epochs of warm-up do not fit into {train.epochs} epochs of training",
+            "make the warm-up shorter, such as 0.5",
+        )
+    if train.schedule == "step" and not train.milestones:
+        yield f"{section}.schedule", "a step schedule needs milestones", f"add milestones: [{max(1, train.epochs // 2)}]"
+    if train.schedule != "step" and train.milestones:
+        yield f"{section}.milestones", "only a step schedule has milestones", "add schedule: step, or remove milestones"
+    if list(train.milestones) != sorted(set(train.milestones)):
+        yield f"{section}.milestones", "milestones must rise", f"write {sorted(set(train.milestones))}"

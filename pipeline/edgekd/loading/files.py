@@ -18,8 +18,8 @@ def read(source: Path) -> tuple[Path, str]:
     """Return the file that was meant and its text.
 
     Args:
-        source: A file, or the name of a recipe that ships with edgekd: ``mobilenet``, ``mobilenet.yaml`` or
-            ``recipes/mobilenet.yaml``.
+        source: A file, or the name of a recipe that ships with edgekd: ``mobilenet``, ``mobilenet.yaml``,
+            ``recipes/mobilenet.yaml`` or ``cifar100/vgg13-vgg8``.
 
     Raises:
         RecipeError: It is not there, not readable, or not text.
@@ -47,12 +47,10 @@ def read(source: Path) -> tuple[Path, str]:
 
 
 def _shipped(source: Path) -> Path:
-    parts = source.parts
-    if len(parts) == 1 or parts[:-1] == ("recipes",):
-        try:
-            return resources.find("recipes", parts[-1])
-        except UsageError:
-            pass
+    try:
+        return resources.find("recipes", source.as_posix().removeprefix("recipes/"))
+    except UsageError:
+        pass
     beside = [path.name for path in source.parent.glob("*.y*ml")] if source.parent.is_dir() else []
     hint = did_you_mean(source.name, beside)
     if hint.startswith("did you mean"):

@@ -61,7 +61,8 @@ def run(context: Context) -> None:
 def budget(recipe: Recipe) -> Train:
     """Distillation's budget (the default one where the student is given) with quantization's epochs and learning rate.
 
-    No warm-up, for the student is trained; float32, for the steps of int8 are finer than those of bf16.
+    No warm-up, for the student is trained; a cosine, whatever distillation's schedule; float32, for the steps of int8 are
+    finer than those of bf16.
     """
     assert isinstance(recipe.quantize, Qat)
     base = recipe.distill or Train(epochs=recipe.quantize.epochs)
@@ -69,6 +70,7 @@ def budget(recipe: Recipe) -> Train:
         "epochs": recipe.quantize.epochs,
         "lr": recipe.quantize.lr,
         "warmup_epochs": 0.0,
+        "schedule": "cosine",  # milestones are of the float training
         "ema": None,
         "precision": "32-true",
     }

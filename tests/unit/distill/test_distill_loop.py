@@ -251,6 +251,14 @@ def test_sgd_is_nesterov_and_decays_weights_alone(run: Callable[..., Fitted], sm
         torch.testing.assert_close(after[name], expected, rtol=1e-3, atol=1e-5)
 
 
+def test_sgd_of_the_published_recipes(run: Callable[..., Fitted], small: Any, section: Data) -> None:
+    """No Nesterov, and everything decays."""
+    before, slope = gradients(small(), section)
+    after = one_step(run, small(), optimizer="sgd", nesterov=False, lr=0.1, weight_decay=0.3, decay_norms=True)
+    for name, p in before.items():
+        torch.testing.assert_close(after[name], p - 0.1 * (slope[name] + 0.3 * p), rtol=1e-3, atol=1e-5)
+
+
 def test_adamw_first_step(run: Callable[..., Fitted], small: Any, section: Data) -> None:
     before, slope = gradients(small(), section)
     after = one_step(run, small(), lr=0.01, weight_decay=0.5)
@@ -282,6 +290,14 @@ def test_cosine_with_warm_up(run: Callable[..., Fitted]) -> None:
         up = (last_step + 1) / 6
         rates.append(0.5 * (up if last_step < 6 else (1 + math.cos(math.pi * (last_step - 6) / 14)) / 2))
     assert fitted.curve.lr == pytest.approx(rates)
+
+
+def test_steps_at_milestones(run: Callable[..., Fitted]) -> None:
+    """After epochs 1, 3 and, never reached, 9; the warm-up of half an epoch ends at the peak."""
+    budget = {"schedule": "step", "milestones": [1, 3, 9], "gamma": 0.2, "lr": 0.5}
+    fitted = run(Bars(), epochs=5, warmup_epochs=0.5, **budget)
+    assert fitted.curve.lr == pytest.approx([0.5, 0.1, 0.1, 0.02, 0.02])
+    assert run(Bars(), epochs=2, batch_size=72, warmup_epochs=0, **budget).curve.lr == pytest.approx([0.5, 0.1])
 
 
 def test_ema_is_kept_and_validated(run: Callable[..., Fitted], small: Any, section: Data) -> None:

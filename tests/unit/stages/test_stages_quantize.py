@@ -64,3 +64,12 @@ def sections() -> Callable[..., Recipe]:
         )
 
     return make
+
+
+def test_steps_of_distillation_are_not_those_of_int8_training(sections: Callable[..., Recipe]) -> None:
+    """Milestones beyond int8's few epochs would leave its learning rate at the peak."""
+    recipe = sections(Qat(epochs=2))
+    assert recipe.distill is not None
+    distill = recipe.distill.model_copy(update={"schedule": "step", "milestones": (150, 180)})
+    budget = quantize.budget(recipe.model_copy(update={"distill": distill}))
+    assert (budget.epochs, budget.schedule, budget.optimizer) == (2, "cosine", "adamw")

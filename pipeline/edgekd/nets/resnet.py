@@ -1,4 +1,4 @@
-"""Networks that ship with edgekd (``edgekd:NAME``): small-image versions the model libraries do not offer."""
+"""ResNets of four stages for small images."""
 
 from __future__ import annotations
 
@@ -73,6 +73,3 @@ def resnet18(num_classes: int = 10, width: int = 64, stem_stride: int = 1) -> Re
 def resnet10(num_classes: int = 10, width: int = 64, stem_stride: int = 1) -> ResNet:
     """ResNet-10 for small images: one block a stage."""
     return ResNet((1, 1, 1, 1), num_classes, width, stem_stride)
-
-
-BUILDERS = {"resnet10": resnet10, "resnet18": resnet18}

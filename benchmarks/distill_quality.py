@@ -1,0 +1,318 @@
+"""Which distillation loss helps how much? Every registered loss, and torchdistill's, with one teacher and one budget.
+
+    OMP_NUM_THREADS=1 python benchmarks/distill_quality.py [--pair resnet32x4-resnet8x4] [--kinds kd crd] [--seeds 3]
+
+Needs the Debian package dataset-fashion-mnist and `pip install -e '.[test]'`. Finished trainings are kept, a line each, in
+benchmarks/results/distill_quality.jsonl and not run again while nothing that decides them has changed; so it can be stopped
+at any time, run for one pair in one process and for the other in a second one, or again when there is a new loss. The
+teacher is trained first, once (reports/distill_quality/). `--table` only writes benchmarks/results/distill_quality.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchdistill_losses as torchdistill
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgekd import data, environment, nets
+from edgekd.distill.feed import Normalize
+from edgekd.distill.loop import Fitted, accuracy, fit
+from edgekd.distill.outputs import Facts
+from edgekd.distill.taps import Tapped
+from edgekd.distill.terms import Terms
+from edgekd.errors import EdgekdError
+from edgekd.models import example, file_sha256, load_weights
+from edgekd.progress import Silent
+from edgekd.recipe import Data, Loss, Train
+from edgekd.registry import losses
+from edgekd.stages.training import save, seed
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "distill_quality.jsonl"
+TEACHER_FILE = Path(__file__).parents[1] / "reports" / "distill_quality" / "teacher.safetensors"
+
+# The published schedule (240 epochs; 150, 180, 210), a fifteenth of its epochs; batch, optimizer and decay as published.
+PUBLISHED = {"batch_size": 64, "optimizer": "sgd", "nesterov": False, "weight_decay": 5e-4, "decay_norms": True,
+             "schedule": "step", "warmup_epochs": 0.0}  # fmt: skip
+PAIRS = {
+    "resnet32x4-resnet8x4": ("resnet8x4", Train(epochs=16, milestones=(10, 12, 14), lr=0.05, **PUBLISHED)),
+    "resnet32x4-shufflenet_v2": ("shufflenet_v2", Train(epochs=16, milestones=(10, 12, 14), lr=0.01, **PUBLISHED)),
+}
+TEACHER = Train(epochs=4, milestones=(2, 3), lr=0.05, **PUBLISHED)
+SECTION = Data(source="fashion-mnist", image_size=16, augment=("flip",), val_fraction=1 / 60)
+STUDENT_IMAGES, TEACHER_IMAGES = 1600, 16000
+NOT_COMPARED = {"task"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: the undistilled student has no ``loss``."""
+
+    pair: str
+    library: str
+    kind: str
+    loss: Loss | None
+    seed: int
+
+    def key(self, teacher: str) -> str:
+        """What decides the result; not what has its default, so that a new option does not undo the rows."""
+        student, budget = PAIRS[self.pair]
+        parts = [
+            self.library, self.kind, self.seed, student, budget.model_dump(exclude_defaults=True), self.options(),
+            SECTION.model_dump(exclude_defaults=True), STUDENT_IMAGES, teacher if self.loss else "",
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def options(self) -> dict[str, Any]:
+        """The loss's own options: what its class declares, and what of the others was set."""
+        if self.loss is None:
+            return {}
+        own = {name for name in type(self.loss).__annotations__ if name in type(self.loss).model_fields}
+        return self.loss.model_dump(include=own | self.loss.model_fields_set | {"weight"})
+
+
+class Remembered(nn.Module):
+    """The teacher's outputs for every view of every training image (as it is and flipped), computed once a layer."""
+
+    def __init__(self, network: nn.Module, images: data.DataSet) -> None:
+        super().__init__()
+        self._networks = (network,)  # not a submodule: the student's loop does not run it
+        pixels = torch.from_numpy(np.stack([images.train.images[i] for i in range(len(images.train))]))
+        self._views = Normalize(images)(torch.cat([pixels, pixels.flip(-1)]))
+        self._index = {_key(view): index for index, view in enumerate(self._views)}
+        self._known: dict[str, Tensor] = {}
+        self._paths: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> nn.Module:
+        """The teacher itself."""
+        return self._networks[0]
+
+    @torch.no_grad()
+    def of(self, paths: tuple[str, ...]) -> Remembered:
+        """The same, giving ``(logits, *features)`` for these layers."""
+        missing = tuple(path for path in ("", *paths) if path not in self._known)
+        if missing:
+            tapped = Tapped(self.network.eval(), tuple(filter(None, missing))).eval()
+            parts = [tapped(batch) for batch in self._views.split(64)]
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+            self._known.update(zip(("", *filter(None, missing)), columns, strict=True))
+        self._paths = ("", *paths)
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Look a batch up."""
+        rows = torch.tensor([self._index[_key(view)] for view in x])
+        return tuple(self._known[path][rows] for path in self._paths)
+
+
+def _key(view: Tensor) -> bytes:
+    return view[0].contiguous().numpy().tobytes()
+
+
+def subset(images: data.DataSet, count: int) -> data.DataSet:
+    """The same validation and test images, and ``count`` training images, as many of each class."""
+    chosen, _ = data.stratified(images.train.labels, 1 - count / len(images.train))
+    pixels: NDArray[np.uint8] = np.stack([images.train.images[int(i)] for i in chosen])
+    train = data.Split(pixels, images.train.labels[chosen])
+    return data.DataSet(train, images.val, images.test, images.classes, images.channels, images.mean, images.std)
+
+
+def teacher(images: data.DataSet, file: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The teacher and what is known of it; trained where it is not there yet."""
+    seed(0, torch.get_num_threads())
+    network = nets.BUILDERS["resnet32x4"](num_classes=len(images.classes))
+    known = file.with_suffix(".json")
+    if not known.exists():
+        _train(network, None, (losses.get("task")(),), TEACHER, subset(images, TEACHER_IMAGES), 0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save(dict(network.state_dict()), file)
+        known.write_text(json.dumps({"sha256": file_sha256(file), "top1": _test(network, images)}), encoding="utf-8")
+    load_weights(network, file)
+    return network.eval(), json.loads(known.read_text(encoding="utf-8"))
+
+
+def _train(
+    network: nn.Module,
+    remembered: Remembered | None,
+    chosen: Sequence[Loss],
+    budget: Train,
+    images: data.DataSet,
+    number: int,
+) -> Fitted:
+    x = example(SECTION)
+    terms = Terms(
+        chosen, network, remembered.network if remembered else None, x, Facts(len(images.classes), len(images.train))
+    )
+    return fit(
+        Fabric(accelerator="cpu", devices=1), Tapped(network, terms.student_paths), terms,
+        remembered.of(terms.teacher_paths) if remembered and terms.needs_teacher else None, budget, images, SECTION,
+        name="student", seed=number, progress=Silent(), snapshot=lambda _: dict(network.state_dict()),
+    )  # fmt: skip
+
+
+def _test(network: nn.Module, images: data.DataSet) -> float:
+    return accuracy(network, images.test, Normalize(images), torch.device("cpu"))
+
+
+def run(case: Case, remembered: Remembered, images: data.DataSet) -> dict[str, Any]:
+    """Train one student; test images are looked at when it is done."""
+    student, budget = PAIRS[case.pair]
+    seed(case.seed, torch.get_num_threads())
+    network = nets.BUILDERS[student](num_classes=len(images.classes))
+    chosen = (losses.get("task")(), *([case.loss] if case.loss else []))
+    started, cpu = time.monotonic(), time.process_time()
+    fitted = _train(network, remembered if case.loss else None, chosen, budget, images, case.seed)
+    seconds, cpu = time.monotonic() - started, time.process_time() - cpu
+    found = {"val_last": fitted.curve.val_top1[-1], "val_best": max(fitted.curve.val_top1)}
+    for name, state in (("last", fitted.last), ("best", fitted.best)):
+        network.load_state_dict(state)
+        found[f"test_{name}"] = _test(network, images)
+    return {**found, "best_epoch": fitted.curve.best_epoch + 1, "seconds": seconds, "cpu_seconds": cpu,
+            "terms": {name: values[-1] for name, values in fitted.curve.terms.items()}}  # fmt: skip
+
+
+def cases(pairs: Sequence[str], seeds: int, kinds: Sequence[str]) -> Iterator[Case]:
+    """All trainings: for each seed the undistilled student, edgekd's losses, torchdistill's."""
+    ours = [losses.get(kind)() for kind in losses.names() if kind not in NOT_COMPARED]
+    for number in range(seeds):
+        for pair in pairs:
+            theirs = torchdistill.all_losses(PAIRS[pair][1].epochs)
+            yield Case(pair, "", "alone", None, number)
+            for library, found in (("edgekd", ours), ("torchdistill", theirs)):
+                for loss in found:
+                    if not kinds or loss.kind in kinds:
+                        yield Case(pair, library, loss.kind, loss, number)
+
+
+def read(rows: Path) -> dict[str, dict[str, Any]]:
+    """The finished rows by their keys."""
+    lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run what is not among the rows; return what is known of the teacher."""
+    images = data.load(SECTION)
+    network, known = teacher(images, options.teacher)
+    print(f"teacher: {100 * known['top1']:.2f} % on the test images", flush=True)
+    few = subset(images, STUDENT_IMAGES)
+    remembered = Remembered(network, few)
+    for case in cases(options.pair or list(PAIRS), options.seeds, options.kinds):
+        key = case.key(known["sha256"])
+        if key in read(options.rows):
+            continue
+        row: dict[str, Any] = {"key": key, "pair": case.pair, "library": case.library, "kind": case.kind, "seed": case.seed,
+               "options": case.options()}  # fmt: skip
+        try:
+            row |= run(case, remembered, few)
+        except EdgekdError as error:  # a finding: this pair of networks or this budget is not for that loss
+            row["failed"] = error.message
+        except Exception:  # one loss must not end the others' night; without a row it is run again
+            traceback.print_exc()
+            continue
+        options.rows.parent.mkdir(parents=True, exist_ok=True)
+        with options.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{case.pair} {case.library} {case.kind} seed {case.seed}: "
+              + (row.get("failed") or f"{100 * row['test_last']:.2f} % in {row['seconds']:.0f} s"), flush=True)  # fmt: skip
+    return known
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """The page; rows that no longer belong to these settings are left out."""
+    about = environment.describe()
+    lines = [
+        "# Distillation losses under one budget",
+        "",
+        f"Made by `OMP_NUM_THREADS=1 python benchmarks/distill_quality.py --seeds {options.seeds}`. Top-1 in % on the"
+        " 10,000 test images of Fashion-MNIST, looked at once, at the end of each training; mean ± standard deviation over"
+        " the seeds.",
+        "",
+        f"- Images: {SECTION.image_size}×{SECTION.image_size}, {STUDENT_IMAGES:,} to train the student on, 1,000 to"
+        " validate; left-right flips. Little data: the teacher has seen ten times as many images.",
+        f"- Teacher: resnet32x4, trained once for all seeds: {TEACHER_IMAGES:,} images (the student's among them),"
+        f" {TEACHER.epochs} epochs, {100 * known['top1']:.2f} % on the test images.",
+        "- Student: cross-entropy + the loss with its shipped weight, as RepDistiller's `-r 1 -a 0 -b W`; 16 epochs of 25"
+        " steps of 64 images; SGD, momentum 0.9, weight decay 5e-4, learning rate 0.05 (ShuffleNet 0.01), ×0.1 after epochs"
+        " 10, 12 and 14: RepDistiller's CIFAR-100 protocol with a fifteenth of its epochs. No loss was tuned for it.",
+        "- torchdistill 1.1.5: its loss modules with the options of its examples and RepDistiller's weights, in the same"
+        " loop from the same initial weights, batches and teacher's outputs (`benchmarks/torchdistill_losses.py`).",
+        "- *gain*: the difference from the student alone of the same seed (mean ± sd of the differences), last epoch."
+        " *best*: test top-1 at the epoch that was best on the validation images.",
+        f"- {about['cpu']}, one thread, torch {about['packages']['torch']}, {about['os']}. CPU seconds are of one training,"
+        " on a machine that other work shared.",
+    ]
+    for pair in PAIRS:
+        mine = {case: rows.get(case.key(known["sha256"])) for case in cases([pair], options.seeds, [])}
+        alone = {case.seed: row for case, row in mine.items() if row and case.loss is None}
+        lines += [
+            "",
+            f"## {pair.replace('-', ' → ')}",
+            "",
+            "| loss | | last | gain | best | CPU s |",
+            "|---|---|---|---|---|---|",
+        ]
+        groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for case, row in mine.items():
+            if row:
+                groups.setdefault((case.kind, case.library), []).append(row)
+        ranked = sorted(groups.items(), key=lambda item: -statistics.mean(r.get("test_last", 0) for r in item[1]))
+        lines += [_line(kind, library, found, alone) for (kind, library), found in ranked]
+    return "\n".join(lines) + "\n"
+
+
+def _line(kind: str, library: str, found: Sequence[Mapping[str, Any]], alone: Mapping[int, Mapping[str, Any]]) -> str:
+    if failed := next((row["failed"] for row in found if "failed" in row), ""):
+        return f"| `{kind}` | {library} | {failed} | | | |"
+    gains = [row["test_last"] - alone[row["seed"]]["test_last"] for row in found if row["seed"] in alone]
+    seconds = statistics.mean(row["cpu_seconds"] for row in found)
+    gain = _spread(gains, "+") if library and gains else ""
+    cells = [
+        _spread([row["test_last"] for row in found]),
+        gain,
+        _spread([row["test_best"] for row in found]),
+        f"{seconds:.0f}",
+    ]
+    count = "" if len(found) > 2 else f" (seeds: {len(found)})"
+    return f"| {f'`{kind}`' if library else 'student alone'}{count} | {library} | " + " | ".join(cells) + " |"
+
+
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    points = [100 * value for value in values]
+    spread = f" ± {statistics.stdev(points):.2f}" if len(points) > 1 else ""
+    return f"{statistics.mean(points):{sign}.2f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", action="append", choices=list(PAIRS), help="only this pair of networks")
+    parser.add_argument("--kinds", nargs="*", default=[], help="only these losses")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--teacher", type=Path, default=TEACHER_FILE)
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    known = (
+        json.loads(options.teacher.with_suffix(".json").read_text(encoding="utf-8")) if options.table else measure(options)
+    )
+    (RESULTS / "distill_quality.md").write_text(table(read(options.rows), known, options), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""torchdistill's losses, from the same features, for the same loop as edgekd's.
+
+Each class hands the features to torchdistill's own modules (losses, regressors, embeddings) under the names that its hooks
+would give them. Options are those of torchdistill's examples; weights, where torchdistill's losses have none of their own,
+those that RepDistiller's commands give (-b). Not here: what torchdistill has no module for (FitNets is torch's MSELoss),
+what needs a stage of training before (factor transfer, DAB), other inputs (SSKD) or a decoder (KTA).
+
+    pip install -e '.[test]'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.pairing import Pair
+from edgekd.errors import ModelError
+from edgekd.recipe import FeatureLoss, Loss, Reads
+from edgekd.vision import import_torchvision
+
+Io = dict[str, dict[str, Any]]
+ENDS = ("s", "output", "t", "output")  # path and end of the student's module, of the teacher's
+
+
+def modules() -> Any:
+    """Import torchdistill's losses; torchvision must be importable before."""
+    import_torchvision()
+    from torchdistill.losses import mid_level
+
+    return mid_level
+
+
+def wrappers() -> Any:
+    """Import torchdistill's networks for losses that have some."""
+    import_torchvision()
+    from torchdistill.models import wrapper
+
+    return wrapper
+
+
+def io(*values: Any) -> Io:
+    """What hooks record: the outputs of the modules ``0``, ``1``, …; the first is also that of ``s`` and ``t``."""
+    named = {str(index): {"output": value} for index, value in enumerate(values)}
+    return {**named, "s": named["0"], "t": named["0"]}
+
+
+def pairs_config(count: int) -> dict[str, Any]:
+    return {f"pair{i}": {"student": {"io": "output", "path": str(i)}, "teacher": {"io": "output", "path": str(i)}}
+            for i in range(count)}  # fmt: skip
+
+
+class TorchdistillKD(Loss):
+    """KLDivLoss of softened probabilities, times T²."""
+
+    kind: Literal["kd"] = "kd"
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        loss = modules().KDLoss(*ENDS, temperature=4.0, alpha=None, beta=1.0)
+        value: Tensor = loss(io(student.logits), io(teacher.logits))
+        return 16 * value
+
+
+class TorchdistillLogitStandardization(Loss):
+    """The paper's T = 2 and weight 9."""
+
+    kind: Literal["logit_standardization"] = "logit_standardization"
+    weight: float = 9.0
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        loss = modules().LogitStdKDLoss(*ENDS, temperature=2.0, alpha=None, beta=1.0)
+        value: Tensor = loss(io(student.logits), io(teacher.logits))
+        return 4 * value
+
+
+class TorchdistillDist(Loss):
+    """The defaults: β = γ = τ = 1."""
+
+    kind: Literal["dist"] = "dist"
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        value: Tensor = modules().DISTLoss(*ENDS)(io(student.logits), io(teacher.logits))
+        return value
+
+
+class TorchdistillAT(FeatureLoss):
+    """``mode: code``."""
+
+    kind: Literal["attention_transfer"] = "attention_transfer"
+    weight: float = 1000.0
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        loss = modules().ATLoss(pairs_config(len(student.features)))
+        value: Tensor = loss(io(*student.features), io(*teacher.features))
+        return value
+
+
+class TorchdistillFSP(FeatureLoss):
+    """Between neighbouring stages."""
+
+    kind: Literal["fsp"] = "fsp"
+    weight: float = 50.0
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> None:
+        if any(pair.student.channels != pair.teacher.channels for pair in pairs):
+            raise ModelError("torchdistill's FSPLoss needs stages of the same widths")
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        def ends(index: int) -> dict[str, Any]:
+            return {f"{role}_{end}": {"io": "output", "path": str(index + step)}
+                    for role in ("student", "teacher") for step, end in enumerate(("first", "second"))}  # fmt: skip
+
+        loss = modules().FSPLoss({f"pair{i}": ends(i) for i in range(len(student.features) - 1)})
+        value: Tensor = loss(io(*student.features), io(*teacher.features))
+        return value
+
+
+class TorchdistillVID(FeatureLoss):
+    """As in torchdistill's examples, whose middle width is the teacher's."""
+
+    kind: Literal["vid"] = "vid"
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.ModuleList:
+        make = wrappers().Regressor4VID
+        widths = [(pair.student.channels, pair.teacher.channels) for pair in pairs]
+        return nn.ModuleList(make(ours, theirs, theirs, eps=1e-5, init_pred_var=5.0) for ours, theirs in widths)
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        predicted = [regressor(s) for regressor, s in zip(adapter, student.features, strict=True)]
+        value: Tensor = modules().VIDLoss(pairs_config(len(predicted)))(io(*predicted), io(*teacher.features))
+        return value
+
+
+class TorchdistillReview(FeatureLoss):
+    """Knowledge review; the weight rises over the first twelfth of training (20 of 240 epochs), as published."""
+
+    kind: Literal["reviewkd"] = "reviewkd"
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.ModuleList:
+        make = wrappers().AttentionBasedFusion
+        middle = min(512, pairs[-1].student.channels)
+        return nn.ModuleList(
+            make(pair.student.channels, middle, pair.teacher.channels, uses_attention=pair is not pairs[-1])
+            for pair in pairs
+        )
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        loss = modules().HierarchicalContextLoss(*ENDS)
+        value, residual = torch.zeros(()), None
+        for fusion, s, t in reversed(list(zip(adapter, student.features, teacher.features, strict=True))):
+            out, residual = fusion(s, residual, s.shape[2])
+            value = value + loss(io((out, residual)), io(t))
+        return value
+
+
+class TorchdistillICKD(FeatureLoss):
+    """Inter-channel correlation of the last stage."""
+
+    reads: ClassVar[Reads] = "last_stage"
+
+    kind: Literal["ickd"] = "ickd"
+    weight: float = 2.5
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
+        embed: nn.Module = wrappers().ChannelSimilarityEmbed(pairs[0].student.channels, pairs[0].teacher.channels)
+        return embed
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.Module) -> Tensor:
+        loss = modules().ChSimLoss(pairs_config(1))
+        s, t = adapter(student.features[0]).contiguous(), teacher.features[0].contiguous()
+        value: Tensor = loss(io(s), io(t))
+        return value
+
+
+class TorchdistillSP(FeatureLoss):
+    """Similarity preserving, of the last stage."""
+
+    reads: ClassVar[Reads] = "last_stage"
+
+    kind: Literal["similarity_preserving"] = "similarity_preserving"
+    weight: float = 3000.0
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        value: Tensor = modules().SPKDLoss("s", "t", "batchmean")(io(*student.features), io(*teacher.features))
+        return value
+
+
+class TorchdistillPKT(FeatureLoss):
+    """Probabilistic knowledge transfer."""
+
+    reads: ClassVar[Reads] = "embedding"
+
+    kind: Literal["pkt"] = "pkt"
+    weight: float = 30000.0
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        value: Tensor = modules().PKTLoss(*ENDS)(io(*student.features), io(*teacher.features))
+        return value
+
+
+class TorchdistillRKD(FeatureLoss):
+    """Distances with 25, angles with 50, as in RepDistiller."""
+
+    reads: ClassVar[Reads] = "embedding"
+
+    kind: Literal["rkd"] = "rkd"
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
+        loss = modules().RKDLoss("s", "t", dist_factor=25.0, angle_factor=50.0, reduction="mean")
+        value: Tensor = loss(io(*student.features), io(*teacher.features))
+        return value
+
+
+class TorchdistillCC(FeatureLoss):
+    """Correlation congruence of 128-dimensional embeddings, gaussian kernel."""
+
+    reads: ClassVar[Reads] = "embedding"
+
+    kind: Literal["correlation_congruence"] = "correlation_congruence"
+    weight: float = 0.02
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.ModuleList:
+        return nn.ModuleList(nn.Linear(side.channels, 128) for side in (pairs[0].student, pairs[0].teacher))
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
+        kernel = {"type": "gaussian", "gamma": 0.4, "max_p": 2}
+        loss = modules().CCKDLoss("s", "t", kernel, "batchmean")
+        value: Tensor = loss(io(adapter[0](student.features[0])), io(adapter[1](teacher.features[0])))
+        return value
+
+
+class TorchdistillCRD(FeatureLoss):
+    """Contrastive representation distillation; the negatives are all other training images, drawn with replacement.
+
+    torchdistill takes the negatives' indices from its data set, of other classes alone; here the loop has no labels of
+    them, so one in as many as there are classes is of the same class.
+    """
+
+    reads: ClassVar[Reads] = "embedding"
+
+    kind: Literal["crd"] = "crd"
+    weight: float = 0.8
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.ModuleDict:
+        normalizers = [
+            wrappers().Normalizer4CRD(nn.Linear(side.channels, 128)) for side in (pairs[0].student, pairs[0].teacher)
+        ]
+        loss = modules().CRDLoss(
+            student_norm_module_path="s", student_empty_module_path="empty", teacher_norm_module_path="t",
+            input_size=128, output_size=facts.images, num_negative_samples=facts.images - 1, num_samples=facts.images,
+        )  # fmt: skip
+        return nn.ModuleDict({"student": normalizers[0], "teacher": normalizers[1], "loss": loss})
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleDict) -> Tensor:
+        s, t = adapter["student"](student.features[0]), adapter["teacher"](teacher.features[0])
+        loss: Any = adapter["loss"]
+        count = loss.num_samples
+        others = torch.randint(count - 1, (len(s), count - 1))
+        others += others >= batch.indices[:, None]  # never itself
+        chosen = {"pos_idx": batch.indices, "contrast_idx": torch.cat([batch.indices[:, None], others], 1)}
+        value: Tensor = loss({**io(s), "empty": {"input": chosen}}, io(t))
+        loss.params.detach_()  # torchdistill keeps its constants with the graph they came from
+        return value.squeeze()
+
+
+def all_losses(epochs: int) -> list[Loss]:
+    """Every loss of torchdistill here, with its weight."""
+    return [
+        TorchdistillKD(), TorchdistillLogitStandardization(), TorchdistillDist(), TorchdistillAT(), TorchdistillFSP(),
+        TorchdistillVID(), TorchdistillReview(warmup_epochs=epochs / 12), TorchdistillICKD(), TorchdistillSP(),
+        TorchdistillPKT(), TorchdistillRKD(), TorchdistillCC(), TorchdistillCRD(),
+    ]  # fmt: skip
