@@ -26,7 +26,7 @@ from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Qat
+from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
 from edgekd.stages import package

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.recipe import UNLABELLED, Ptq, Recipe, Train
+from edgekd.recipe import UNLABELLED, Recipe, Train
+from edgekd.recipe_quantize import Ptq
 from edgekd.registry import exporters
 
 Found = Iterator[tuple[str, str, str]]
