@@ -51,11 +51,13 @@ class Planned:
 def nodes(recipe: Recipe) -> Iterator[Node]:
     """The stages of a recipe, each after what it reads."""
     done: list[str] = []
-    if recipe.teacher:
-        yield Node("teacher", "teacher", (), recipe)
-        done.append("teacher")
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        seed = recipe.seed + len(done) if section.seed is None else section.seed
+        own = recipe.model_copy(update={"teacher": section, "seed": seed})
+        yield Node(name, "teacher", (f"{name}.teacher",) if section.teacher else (), own)
+        done.append(name)
     if recipe.student:
-        teacher = tuple(done)
+        teacher = ("teacher",) if recipe.teacher else ()
         if recipe.teacher and "student_alone" in recipe.baselines:
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")

@@ -124,19 +124,6 @@ class TeacherTrain(Train):
     """Type of the weights kept; the kept weights are the ones measured."""
 
 
-class Teacher(Strict):
-    """The big model: give `weights` or `train`."""
-
-    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
-    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the model's builder; num_classes is set from the data."""
-    weights: str | None = None
-    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
-    train: TeacherTrain | None = None
-    """Train the teacher in this run instead."""
-
-
 Activation = Literal["relu", "relu6"]
 
 
@@ -258,6 +245,37 @@ class Distill(Train):
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, examples=[[{"kind": "kd"}]])]
     """Terms of the training loss, summed with their weights."""
+
+
+class Teacher(Strict):
+    """Who teaches: a trained network (`weights`), one trained in this run (`train`), or one taught in it (`distill`)."""
+
+    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the model's builder; num_classes is set from the data."""
+    weights: str | None = None
+    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
+    train: TeacherTrain | None = None
+    """Train the teacher in this run instead."""
+    distill: Distill | None = None
+    """Train it in this run as the student of its own `teacher`: an assistant between a large teacher and a small student
+    (Mirzadeh et al. 2020), or, with the same model, a born-again generation (Furlanello et al. 2018)."""
+    teacher: Teacher | None = None
+    """Who teaches this teacher, with `distill`; in turn it may have a teacher, and so on."""
+    seed: NonNegativeInt | None = None
+    """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
+    so that generations of one network do not start alike."""
+
+    @property
+    def budget(self) -> TeacherTrain | Distill | None:
+        """The budget it is trained with in this run, if it is."""
+        return self.train or self.distill
+
+    def lineage(self, name: str = "teacher") -> tuple[tuple[str, Teacher], ...]:
+        """This teacher and all behind it, each after who teaches it, and the names of their stages."""
+        behind = self.teacher.lineage(f"{name}.teacher") if self.teacher else ()
+        return (*behind, (name, self))
 
 
 Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.recipe import UNLABELLED, Recipe, Train
+from edgekd.recipe import UNLABELLED, Distill, Recipe, Teacher, Train
 from edgekd.recipe_quantize import Ptq
 from edgekd.registry import exporters
 
@@ -29,38 +29,15 @@ def _sections(recipe: Recipe) -> Found:
             "there is no student and no teacher",
             "add student: {model: torchvision:mobilenet_v2}",
         )
-    if teacher and (teacher.weights is None) == (teacher.train is None):
-        what = "both weights and train are given" if teacher.weights else "neither weights nor train is given"
-        yield (
-            "teacher",
-            what,
-            "give weights: FILE for a trained teacher, or train: {epochs: N} to train it here",
-        )
-    if teacher and teacher.train and teacher.train.warmup_epochs >= teacher.train.epochs:
-        yield _warmup("teacher.train", teacher.train)
+    if teacher is not None:
+        yield from _teacher(teacher, "teacher")
     if student is None:
         for key in ("distill", "quantize", "export", "profile"):
             if getattr(recipe, key):
                 yield key, "needs a student", "add student: {model: torchvision:mobilenet_v2}, or remove this section"
         return
     if distill is not None:
-        for index, loss in enumerate(distill.losses):
-            if loss.needs_teacher and teacher is None:
-                yield (
-                    f"distill.losses[{index}].kind",
-                    f"{loss.kind} needs a teacher",
-                    "add teacher: {model: torchvision:resnet18, train: {epochs: 6}}, or use {kind: task}",
-                )
-        if all(loss.weight == 0 for loss in distill.losses):
-            yield "distill.losses", "all weights are 0", "give at least one loss a weight above 0"
-        elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
-            yield (
-                "distill.losses",
-                "there is a teacher but no loss uses it",
-                "add {kind: kd} to the losses, or remove teacher",
-            )
-        if distill.warmup_epochs >= distill.epochs:
-            yield _warmup("distill", distill)
+        yield from _losses(distill, teacher, "")
     drop = recipe.gates.accuracy_drop
     if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
         yield (
@@ -100,6 +77,54 @@ def _sections(recipe: Recipe) -> Found:
                 "this gate compares int8 with float, and nothing is quantized",
                 "add quantize: {method: qat}",
             )
+
+
+def _teacher(teacher: Teacher, key: str) -> Found:
+    """A teacher is given, trained, or taught by a teacher of its own; ``key`` is its place in the recipe."""
+    given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
+    if len(given) != 1:
+        yield (
+            key,
+            f"{' and '.join(given)} are given" if given else "none of weights, train and distill is given",
+            "give one: weights: FILE for a trained teacher, train: {epochs: N} to train it here, or distill: {epochs: N, "
+            "losses: [{kind: kd}]} to have it taught by a teacher of its own",
+        )
+    if teacher.train and teacher.train.warmup_epochs >= teacher.train.epochs:
+        yield _warmup(f"{key}.train", teacher.train)
+    if teacher.distill is not None:
+        yield from _losses(teacher.distill, teacher.teacher, f"{key}.")
+    elif teacher.teacher is not None:
+        yield (
+            f"{key}.teacher",
+            "there is a teacher of the teacher, and nothing is distilled from it",
+            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} in the place of {given[0] if given else 'train'}, "
+            "or remove this teacher",
+        )
+    if teacher.seed is not None and teacher.budget is None:
+        yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
+    if teacher.teacher is not None:
+        yield from _teacher(teacher.teacher, f"{key}.teacher")
+
+
+def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
+    """The losses of a student, or of a teacher that is taught: ``prefix`` leads to its ``distill`` and ``teacher``."""
+    for index, loss in enumerate(distill.losses):
+        if loss.needs_teacher and teacher is None:
+            yield (
+                f"{prefix}distill.losses[{index}].kind",
+                f"{loss.kind} needs a teacher",
+                f"add {prefix}teacher: {{model: torchvision:resnet18, train: {{epochs: 6}}}}, or use {{kind: task}}",
+            )
+    if all(loss.weight == 0 for loss in distill.losses):
+        yield f"{prefix}distill.losses", "all weights are 0", "give at least one loss a weight above 0"
+    elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
+        yield (
+            f"{prefix}distill.losses",
+            "there is a teacher but no loss uses it",
+            f"add {{kind: kd}} to the losses, or remove {prefix}teacher",
+        )
+    if distill.warmup_epochs >= distill.epochs:
+        yield _warmup(f"{prefix}distill", distill)
 
 
 def _trained_student(recipe: Recipe) -> Found:
@@ -152,8 +177,10 @@ def _images(recipe: Recipe) -> Found:
     if data.classes is None:
         yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
     labelled = "give images with labels: source: imagefolder:DIR"
-    if recipe.teacher is not None and recipe.teacher.train is not None:
-        yield "teacher.train", "training needs labels, and these images have none", labelled
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        for key in ("train", "distill"):
+            if getattr(section, key) is not None:
+                yield f"{name}.{key}", "training needs labels, and these images have none", labelled
     if recipe.distill is not None:
         yield "distill", "training needs labels, and these images have none", labelled
     if recipe.quantize is not None:

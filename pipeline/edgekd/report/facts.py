@@ -104,6 +104,8 @@ def label(model: ModelRecord) -> str:
     """Name a model for a reader, such as ``TFLite int8``."""
     if model.name in NETWORKS:
         return NETWORKS[model.name]
+    if model.role == "teacher":
+        return teacher_label(model.name)
     if model.role != "artifact":
         return one_line(model.name)
     precision = model.precision.partition(" ")[0]
@@ -115,7 +117,15 @@ def label(model: ModelRecord) -> str:
 def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
-    return label(model) if model else NETWORKS.get(name, one_line(name))
+    return label(model) if model else NETWORKS.get(name) or teacher_label(name)
+
+
+def teacher_label(name: str) -> str:
+    """Name a teacher for a reader: ``teacher.teacher`` is the teacher's teacher."""
+    parts = name.split(".")
+    if set(parts) != {"teacher"}:
+        return one_line(name)
+    return "'s ".join(parts).capitalize()
 
 
 def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
@@ -212,7 +222,21 @@ def labelled(result: RunResult) -> bool:
 def trained(result: RunResult) -> bool:
     """Whether the recipe trains anything."""
     int8 = section_of(result, "quantize").get("method") == "qat"
-    return int8 or bool(section_of(result, "distill")) or bool(section_of(result, "teacher").get("train"))
+    return (
+        int8
+        or bool(section_of(result, "distill"))
+        or any(part.get("train") or part.get("distill") for _, part in teachers(result))
+    )
+
+
+def teachers(result: RunResult) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The teacher's section, that of its own teacher, and so on, each with its model's name in the run."""
+    found, name, part = [], "teacher", section_of(result, "teacher")
+    while part:
+        found.append((name, part))
+        inner = part.get("teacher")
+        name, part = f"{name}.teacher", inner if isinstance(inner, Mapping) else {}
+    return tuple(found)
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

@@ -62,12 +62,13 @@ def _asked_for(result: RunResult, section: Section) -> bool:
 
 def story(result: RunResult) -> str:
     """What was made from what, in a sentence."""
-    teacher, student, data = (facts.section_of(result, name) for name in ("teacher", "student", "data"))
+    student, data = (facts.section_of(result, name) for name in ("student", "data"))
+    teacher = ", itself distilled from ".join(_network(part) for _, part in facts.teachers(result))
     source = one_line(str(data.get("source", result.data.source)))
     if not student:
-        return f"{_network(teacher)} trained on {source}."
+        return f"{teacher or 'a model'} trained on {source}."
     trained = "trained with hard labels alone" if facts.section_of(result, "distill") else "as given, measured"
-    how = f"distilled from {_network(teacher)}" if teacher else trained
+    how = f"distilled from {teacher}" if teacher else trained
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."

@@ -12,7 +12,7 @@ from edgekd.registry import losses
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = training.PACKAGES
 
 
@@ -44,7 +44,7 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters, the curve and what was rewritten."""
+    """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is."""
     assert context.recipe.distill is not None
     training.launch(context, context.recipe.distill, _train)
 
@@ -74,15 +74,12 @@ def _train(fabric: Any, context: Context) -> None:
     if first and context.name == "distill":
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
-    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
+    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher else None
     terms = Terms(budget.losses, student, teacher, example, Facts(classes, len(images.train)))
     if first:
-        for term in terms.terms:
-            for pair in term.pairs:
-                context.progress.say(f"  {term.name}: {pair}")
-            if term.name in terms.adapters:
-                count = sum(p.numel() for p in terms.adapters[term.name].parameters())
-                context.progress.say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
+        training.tell(terms, context.progress.say)
+        if teacher is not None:
+            training.look_at(teacher, student, images, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,

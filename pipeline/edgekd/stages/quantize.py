@@ -99,7 +99,8 @@ def _train(fabric: Any, context: Context) -> None:
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
-    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if "teacher" in context.inputs else None
+    taught = recipe.teacher is not None and not settings.self_distill
+    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher and taught else None
     if settings.self_distill:
         teacher = training.student(recipe, classes, weights).eval()
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)

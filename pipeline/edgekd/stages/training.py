@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import EdgekdError, TrainingError
-from edgekd.recipe import Recipe, Train
+from edgekd.recipe import Recipe, Teacher, Train
 from edgekd.rundir import to_json
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgekd.data import DataSet
     from edgekd.distill.loop import Fitted
+    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -92,13 +94,12 @@ def seed(value: int, threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
-    """The trained teacher of a finished teacher stage."""
+def teacher(section: Teacher, name: str, context: Context, num_classes: int) -> nn.Module:
+    """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
     from edgekd.models import build, load_weights
 
-    assert recipe.teacher is not None
-    model = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
-    load_weights(model, folder / "weights.safetensors")
+    model = build(section.model, section.args, num_classes, context.recipe.data)
+    load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
 
 
@@ -131,6 +132,32 @@ def rewritten(
     if weights is not None:
         load_weights(result.model, weights)
     return result
+
+
+def tell(terms: Terms, say: Callable[[str], None]) -> None:
+    """Say which layers the terms compare, and what is trained for them alone."""
+    for term in terms.terms:
+        for pair in term.pairs:
+            say(f"  {term.name}: {pair}")
+        if term.name in terms.adapters:
+            count = sum(p.numel() for p in terms.adapters[term.name].parameters())
+            say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
+
+
+def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Context, fabric: Any, key: str) -> None:
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises."""
+    from edgekd.distill import advice
+    from edgekd.distill.feed import Normalize
+    from edgekd.distill.loop import accuracy
+    from edgekd.models import parameters
+
+    network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
+    top1 = accuracy(network, images.val, normalize, fabric.device)
+    sizes = parameters(student), parameters(teacher)
+    context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
+    context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    for line in advice.gap(*sizes, key):
+        context.progress.say(f"  advice: {line}")
 
 
 def trained(recipe: Recipe) -> str:
