@@ -53,11 +53,12 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
     done: list[str] = []
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         seed = recipe.seed + len(done) if section.seed is None else section.seed
-        own = recipe.model_copy(update={"teacher": section, "seed": seed})
-        yield Node(name, "teacher", (f"{name}.teacher",) if section.teacher else (), own)
-        done.append(name)
+        if not section.ensemble:  # its members have stages, it has none
+            own = recipe.model_copy(update={"teacher": section, "seed": seed})
+            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), own)
+            done.append(name)
     if recipe.student:
-        teacher = ("teacher",) if recipe.teacher else ()
+        teacher = recipe.teacher.stages() if recipe.teacher else ()
         if recipe.teacher and "student_alone" in recipe.baselines:
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")

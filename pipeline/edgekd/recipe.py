@@ -187,6 +187,9 @@ class Loss(Strict):
     """Epoch of distillation after which it is gone, in quantization-aware training too; left out: it stays."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Epochs in which its weight rises linearly from 0."""
+    teacher: str | None = None
+    """Which of several teachers (`teacher.ensemble`) it learns from. Left out: all of them, combined; a loss on features
+    needs one."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Loss:
@@ -248,9 +251,9 @@ class Distill(Train):
 
 
 class Teacher(Strict):
-    """Who teaches: a trained network (`weights`), one trained in this run (`train`), or one taught in it (`distill`)."""
+    """Who teaches: one network, with `weights`, `train` or `distill`, or several, in an `ensemble`."""
 
-    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
+    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])] | None = None
     """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
@@ -267,6 +270,23 @@ class Teacher(Strict):
     """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
     so that generations of one network do not start alike."""
 
+    ensemble: tuple[Teacher, ...] | None = None
+    """Several teachers in the place of one, each with a `model` and all that a teacher has."""
+    combine: Literal["probabilities", "logits", "confidence"] = "probabilities"
+    """How the logits of an ensemble become one teacher's. probabilities: the mean of their probabilities. logits: the mean
+    of their logits. confidence: the mean of their probabilities, for each image weighted by how sure each is of the label
+    (CA-MKD, Zhang et al. 2022)."""
+    temperature: PositiveFloat = 1.0
+    """Temperature of the probabilities that `combine` averages, such as that of the kd loss."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
+    """Name of a teacher of an ensemble, for losses and reports. Left out: its model's."""
+
+    @model_validator(mode="after")
+    def _someone(self) -> Teacher:
+        if self.model is None and self.ensemble is None:
+            raise mistake("model is missing", "add model: torchvision:resnet18, or ensemble: [{model: …}, {model: …}]")
+        return self
+
     @property
     def budget(self) -> TeacherTrain | Distill | None:
         """The budget it is trained with in this run, if it is."""
@@ -275,7 +295,22 @@ class Teacher(Strict):
     def lineage(self, name: str = "teacher") -> tuple[tuple[str, Teacher], ...]:
         """This teacher and all behind it, each after who teaches it, and the names of their stages."""
         behind = self.teacher.lineage(f"{name}.teacher") if self.teacher else ()
+        for own, member in self.members().items():
+            behind = (*behind, *member.lineage(f"{name}.{own}"))
         return (*behind, (name, self))
+
+    def members(self) -> dict[str, Teacher]:
+        """The teachers of an ensemble by their names; the second of a model is called such as resnet18_2."""
+        found: dict[str, Teacher] = {}
+        for member in self.ensemble or ():
+            name = member.name or re.sub(r"\W", "_", (member.model or "teacher").rpartition(":")[2])
+            number = next(n for n in range(1, len(found) + 2) if (f"{name}_{n}" if n > 1 else name) not in found)
+            found[f"{name}_{number}" if number > 1 else name] = member
+        return found
+
+    def stages(self, name: str = "teacher") -> tuple[str, ...]:
+        """The stages that make this teacher: its own, or one for each of an ensemble."""
+        return tuple(f"{name}.{own}" for own in self.members()) or (name,)
 
 
 Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]

@@ -255,7 +255,11 @@ def _limits(loaded: Loaded) -> Iterator[str]:
     elif recipe.profile.devices == ("host",):
         yield "any other device: only the host was profiled"
     yield "energy: no power meter is read"
-    if recipe.distill or (recipe.teacher and recipe.teacher.budget) or isinstance(recipe.quantize, Qat):
+    if (
+        recipe.distill
+        or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
+        or isinstance(recipe.quantize, Qat)
+    ):
         yield f"spread over seeds: one seed ({recipe.seed})"
     if recipe.data.classes is not None:
         yield "accuracy: the images have no labels, so files were only compared with the network in torch"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill import teachers
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, pair
 from edgekd.errors import ModelError
@@ -61,12 +62,16 @@ class Terms(nn.Module):
             if isinstance(loss, FeatureLoss):
                 assert teacher is not None
                 chosen = None if loss.layers == "auto" else loss.layers
-                pairs = pair(student, teacher, example, loss.reads, chosen)
+                pairs = pair(student, teachers.member(teacher, loss.teacher), example, loss.reads, chosen)
+                pairs = teachers.belonging(pairs, loss.teacher)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
+        self._members: tuple[str, ...] = ()
+        if isinstance(teacher, teachers.Ensemble):
+            self._members, self._combination = tuple(teacher.members), teacher.combination
         taps = [p for term in self.terms for p in term.pairs]
         self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
         self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
@@ -88,7 +93,7 @@ class Terms(nn.Module):
 
         Args:
             student: ``(logits, *features)`` in the order of ``student_paths``.
-            teacher: The same of the teacher, or None.
+            teacher: The same of the teacher, or None; of several teachers the logits are N×teachers×classes.
             batch: Labels and indices of the images.
             epoch: Epochs done, with the share of the current one.
         """
@@ -100,11 +105,17 @@ class Terms(nn.Module):
                 values.append(_nothing(student[0], adapter))
                 continue
             ours, theirs = self._features(term, student, teacher)
-            value = cast(LossFunction, term.loss)(
-                Outputs(student[0], ours), None if teacher is None else Outputs(teacher[0], theirs), batch, adapter
-            )
+            lesson = None if teacher is None else Outputs(self._logits(term, teacher[0], batch), theirs)
+            value = cast(LossFunction, term.loss)(Outputs(student[0], ours), lesson, batch, adapter)
             values.append(factor * value)
         return tuple(values)
+
+    def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
+        """The logits that a term learns from: the only teacher's, those of the one it names, or all combined."""
+        if not self._members:
+            return logits
+        name = term.loss.teacher
+        return self._combination(logits, batch.labels) if name is None else logits[:, self._members.index(name)]
 
     def _features(
         self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None

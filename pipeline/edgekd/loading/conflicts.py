@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.recipe import UNLABELLED, Distill, Recipe, Teacher, Train
+from edgekd.errors import did_you_mean
+from edgekd.recipe import UNLABELLED, Distill, Loss, Recipe, Teacher, Train
 from edgekd.recipe_quantize import Ptq
 from edgekd.registry import exporters
 
@@ -81,6 +82,14 @@ def _sections(recipe: Recipe) -> Found:
 
 def _teacher(teacher: Teacher, key: str) -> Found:
     """A teacher is given, trained, or taught by a teacher of its own; ``key`` is its place in the recipe."""
+    if teacher.ensemble is not None:
+        yield from _ensemble(teacher, key)
+        return
+    for name in ("combine", "temperature"):
+        if getattr(teacher, name) != Teacher.model_fields[name].default:
+            yield f"{key}.{name}", "there is one teacher, and nothing to combine", "remove it, or give an ensemble"
+    if teacher.name is not None and not key.endswith("]"):
+        yield f"{key}.name", "only a teacher of an ensemble has a name", "remove name"
     given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
     if len(given) != 1:
         yield (
@@ -106,6 +115,53 @@ def _teacher(teacher: Teacher, key: str) -> Found:
         yield from _teacher(teacher.teacher, f"{key}.teacher")
 
 
+def _ensemble(teacher: Teacher, key: str) -> Found:
+    """Several teachers in the place of one."""
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed"):
+        if getattr(teacher, name):
+            yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
+    if len(teacher.ensemble or ()) < 2:
+        yield f"{key}.ensemble", "an ensemble has two teachers at least", f"add another, or write {key}: {{model: …}}"
+    names = [member.name for member in teacher.ensemble or () if member.name]
+    for index, member in enumerate(teacher.ensemble or ()):
+        place = f"{key}.ensemble[{index}]"
+        if member.ensemble is not None:
+            yield f"{place}.ensemble", "an ensemble in an ensemble", "list all teachers in one"
+            continue
+        if member.name and names.count(member.name) > 1:
+            yield f"{place}.name", f"there are {names.count(member.name)} teachers called {member.name}", "give each a name"
+        yield from _teacher(member, place)
+
+
+def _named(loss: Loss, teacher: Teacher | None) -> tuple[str, str, str] | None:
+    """What is wrong with the teacher that a loss names, or does not name: (key, message, hint)."""
+    names = tuple(teacher.members()) if teacher is not None else ()
+    if loss.teacher is None:
+        if names and loss.needs_teacher and loss.reads != "logits":
+            return (
+                "kind",
+                f"{loss.kind} compares layers with one teacher, and there are {len(names)}",
+                (f"add teacher: {names[0]}, or another of {', '.join(names)}"),
+            )
+        return None
+    if not loss.needs_teacher:
+        return "teacher", f"{loss.kind} learns from no teacher", "remove teacher"
+    if not names:
+        return "teacher", "there is one teacher, which needs no name", "remove teacher, or give an ensemble of teachers"
+    if loss.teacher not in names:
+        return "teacher", f"there is no teacher {loss.teacher!r} in the ensemble", did_you_mean(loss.teacher, names)
+    return None
+
+
+def _places(teacher: Teacher, key: str) -> Iterator[tuple[str, Teacher]]:
+    """A teacher and all behind it, with their places in the recipe."""
+    yield key, teacher
+    if teacher.teacher is not None:
+        yield from _places(teacher.teacher, f"{key}.teacher")
+    for index, member in enumerate(teacher.ensemble or ()):
+        yield from _places(member, f"{key}.ensemble[{index}]")
+
+
 def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
     """The losses of a student, or of a teacher that is taught: ``prefix`` leads to its ``distill`` and ``teacher``."""
     for index, loss in enumerate(distill.losses):
@@ -115,6 +171,8 @@ def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
                 f"{loss.kind} needs a teacher",
                 f"add {prefix}teacher: {{model: torchvision:resnet18, train: {{epochs: 6}}}}, or use {{kind: task}}",
             )
+        elif wrong := _named(loss, teacher):
+            yield f"{prefix}distill.losses[{index}].{wrong[0]}", *wrong[1:]
     if all(loss.weight == 0 for loss in distill.losses):
         yield f"{prefix}distill.losses", "all weights are 0", "give at least one loss a weight above 0"
     elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
@@ -177,10 +235,10 @@ def _images(recipe: Recipe) -> Found:
     if data.classes is None:
         yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
     labelled = "give images with labels: source: imagefolder:DIR"
-    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         for key in ("train", "distill"):
             if getattr(section, key) is not None:
-                yield f"{name}.{key}", "training needs labels, and these images have none", labelled
+                yield f"{place}.{key}", "training needs labels, and these images have none", labelled
     if recipe.distill is not None:
         yield "distill", "training needs labels, and these images have none", labelled
     if recipe.quantize is not None:

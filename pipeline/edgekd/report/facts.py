@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,11 +121,11 @@ def label_of(result: RunResult, name: str) -> str:
 
 
 def teacher_label(name: str) -> str:
-    """Name a teacher for a reader: ``teacher.teacher`` is the teacher's teacher."""
-    parts = name.split(".")
-    if set(parts) != {"teacher"}:
+    """Name a teacher for a reader: ``teacher.teacher`` is the teacher's teacher, ``teacher.big`` is one of several."""
+    first, *rest = one_line(name).split(".")
+    if first != "teacher":
         return one_line(name)
-    return "'s ".join(parts).capitalize()
+    return "Teacher" + "".join("'s teacher" if part == "teacher" else f" {part}" for part in rest)
 
 
 def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
@@ -230,13 +230,16 @@ def trained(result: RunResult) -> bool:
 
 
 def teachers(result: RunResult) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    """The teacher's section, that of its own teacher, and so on, each with its model's name in the run."""
-    found, name, part = [], "teacher", section_of(result, "teacher")
-    while part:
-        found.append((name, part))
-        inner = part.get("teacher")
-        name, part = f"{name}.teacher", inner if isinstance(inner, Mapping) else {}
-    return tuple(found)
+    """The teacher's section and those of all behind it, each with its place in the recipe."""
+
+    def found(key: str, part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(part, Mapping):
+            yield key, part
+            yield from found(f"{key}.teacher", part.get("teacher"))
+            for index, member in enumerate(part.get("ensemble") or ()):
+                yield from found(f"{key}.ensemble[{index}]", member)
+
+    return tuple(found("teacher", result.recipe.get("teacher")))
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

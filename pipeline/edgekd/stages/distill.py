@@ -22,6 +22,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
         **training.model_config(recipe, "student"),
         "distill": recipe.distill.model_dump(mode="json") if recipe.distill else None,
         "seed": recipe.seed,
+        **training.teaching(recipe.teacher),
     }
 
 
@@ -56,6 +57,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
@@ -82,7 +84,7 @@ def _train(fabric: Any, context: Context) -> None:
             training.look_at(teacher, student, images, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
-        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
         name="distilled" if recipe.teacher else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need

@@ -28,7 +28,7 @@ FORCED = 4  # images that each layer of a file is compared with torch for, from 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Nothing of its own: the networks and the files decide it."""
-    return {"baselines": recipe.baselines}
+    return {"baselines": recipe.baselines, **training.teaching(recipe.teacher)}
 
 
 def run(context: Context) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.distill import advice
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -158,7 +158,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         models.append(
             ModelRecord(
                 name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
-                source=_public(part.model), path=path, sha256=sha256, bytes=size,
+                source=_source(part), path=path, sha256=sha256, bytes=size,
                 params=size_of["params"], macs=size_of["macs"], metrics=tuple(metrics),
                 float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
             )
@@ -310,6 +310,13 @@ def _copy(source: Path, target: Path) -> tuple[str, str, int]:
 
     shutil.copyfile(source, target)
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
+
+
+def _source(part: Teacher | Student) -> str:
+    """Where a network is from, or of whom an ensemble is made."""
+    if part.model is not None:
+        return _public(part.model)
+    return f"ensemble of {', '.join(part.members())}" if isinstance(part, Teacher) else ""
 
 
 def _public(source: str) -> str:

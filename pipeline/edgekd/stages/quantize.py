@@ -88,7 +88,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd import data, models
     from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
-    from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import read_weights
     from edgekd.quantize import calibrate, histogram, qat, repair, scales
@@ -123,7 +123,7 @@ def _train(fabric: Any, context: Context) -> None:
         scales.learn(prepared.module)
     fitted = fit(
         fabric, prepared.module, terms,
-        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget(recipe), images, recipe.data,
         name="qat", seed=recipe.seed + 1, progress=context.progress, snapshot=scales.state,
         freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),

@@ -25,7 +25,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
         if budget is not None:
             value["teacher"][key] = budget.model_dump(mode="json")
             value["seed"] = recipe.seed
-    return value
+    return value | training.teaching(recipe.teacher.teacher)
 
 
 def run(context: Context) -> None:
@@ -37,6 +37,7 @@ def run(context: Context) -> None:
         return
     from edgekd import data, models
 
+    assert teacher.model is not None
     assert teacher.weights is not None
     classes = data.load(context.recipe.data, context.progress).classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
@@ -51,10 +52,12 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
 
     recipe, section = context.recipe, context.recipe.teacher
     assert section is not None
+    assert section.model is not None
     assert section.budget is not None
     first = fabric.global_rank == 0
     images = data.load(recipe.data, context.progress if first else None)
@@ -73,7 +76,7 @@ def _train(fabric: Any, context: Context) -> None:
             training.look_at(teacher, model, images, context, fabric, f"{context.name}.teacher")
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
-        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         section.budget, images, recipe.data,
         name=context.name, seed=recipe.seed, progress=context.progress,
         # a traced network lacks what its logits do not need

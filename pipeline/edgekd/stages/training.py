@@ -96,8 +96,13 @@ def seed(value: int, threads: int) -> None:
 
 def teacher(section: Teacher, name: str, context: Context, num_classes: int) -> nn.Module:
     """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
+    from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
+    if section.ensemble:
+        members = {own: teacher(part, f"{name}.{own}", context, num_classes) for own, part in section.members().items()}
+        return Ensemble(members, Combination(section.combine, section.temperature)).eval()
+    assert section.model is not None
     model = build(section.model, section.args, num_classes, context.recipe.data)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
@@ -134,6 +139,13 @@ def rewritten(
     return result
 
 
+def teaching(section: Teacher | None) -> dict[str, Any]:
+    """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
+    if section is None or not section.ensemble:
+        return {}
+    return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
+
+
 def tell(terms: Terms, say: Callable[[str], None]) -> None:
     """Say which layers the terms compare, and what is trained for them alone."""
     for term in terms.terms:
@@ -149,11 +161,12 @@ def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Co
     from edgekd.distill import advice
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import accuracy
+    from edgekd.distill.teachers import largest
     from edgekd.models import parameters
 
     network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
     top1 = accuracy(network, images.val, normalize, fabric.device)
-    sizes = parameters(student), parameters(teacher)
+    sizes = parameters(student), parameters(largest(teacher))
     context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
     context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
     for line in advice.gap(*sizes, key):

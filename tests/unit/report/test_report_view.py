@@ -180,3 +180,13 @@ def test_a_chain_of_teachers_is_told_in_order() -> None:
     chart = page.section("accuracy").blocks[0]
     assert "Teacher's teacher" in getattr(chart, "told", "")
     assert "Loss of teacher: rkd (weight 2)" in card.render(result)
+
+
+def test_several_teachers_are_told() -> None:
+    result = sample.good()
+    members = [{"model": "torchvision:resnet50"}, {"model": "timm:vit_tiny", "distill": {"losses": [{"kind": "kd"}]}}]
+    own = replace(result.models[0], name="teacher.resnet50", metrics=(Metrics("test", 10000, 0.95),))
+    result = replace(result, recipe=result.recipe | {"teacher": {"ensemble": members}}, models=(own, *result.models))
+    assert "distilled from an ensemble of torchvision:resnet50 and timm:vit_tiny on" in view.build(result).story
+    assert table(view.build(result), "models").rows[0][0].text == "Teacher resnet50"
+    assert "Loss of teacher.ensemble[1]: kd (weight 1)" in card.render(result).replace("\\", "")

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from edgekd import plan
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, evaluate, package, teacher
+from edgekd.stages import distill, evaluate, package, quantize, teacher
 from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
-STAGES: dict[str, Any] = {"teacher": teacher, "distill": distill, "evaluate": evaluate}
+STAGES: dict[str, Any] = {"teacher": teacher, "distill": distill, "quantize": quantize, "evaluate": evaluate}
 TRAIN = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0}
 NET: dict[str, Any] = {"model": "edgekd:resnet10", "args": {"width": 4, "stem_stride": 2}}
 TAUGHT = TRAIN | {"losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]}
@@ -88,6 +88,41 @@ def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Pa
     assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
     assert any("assistant" in line for line in package.teaching(context))
+
+
+@pytest.mark.parametrize("method", ["qat", "none"])
+def test_several_teachers(run: Callable[..., dict[str, Path]], npz: Callable[..., str], method: str) -> None:
+    """Three members, one of them taught by a teacher of its own; the ensemble has a row, and no stage."""
+    section = {"combine": "confidence", "ensemble": [
+        NET | {"train": TRAIN}, NET | {"train": TRAIN},
+        NET | {"name": "taught", "distill": TRAIN | {"losses": [{"kind": "kd"}]}, "teacher": NET | {"train": TRAIN}},
+    ]}  # fmt: skip
+    losses = [{"kind": "kd"}, {"kind": "kd", "teacher": "resnet10"}, {"kind": "fitnet", "teacher": "taught"}]
+    quantize = {"method": "qat", "epochs": 1} if method == "qat" else None
+    recipe = make(npz(), section, distill=TRAIN | {"losses": losses}, quantize=quantize, baselines=())
+    done = run(recipe)
+    trained = ["teacher.resnet10", "teacher.resnet10_2", "teacher.taught.teacher", "teacher.taught"]
+    assert [name for name in done if name.startswith("teacher")] == trained
+    assert not torch.equal(first_layer(done["teacher.resnet10"]), first_layer(done["teacher.resnet10_2"]))
+    curve = json.loads((done["distill"] / "curve.json").read_text())
+    assert list(curve["terms"]) == ["kd", "kd_2", "fitnet"]
+    assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← taught.layer1 (4 ch) at 8×8"
+    if method == "qat":
+        assert list(json.loads((done["quantize"] / "curve.json").read_text())["terms"]) == ["kd", "kd_2", "fitnet"]
+        return
+    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    assert list(measured) == [*trained, "teacher", "distilled"]
+    assert measured["teacher"]["params"] == 3 * measured["teacher.resnet10"]["params"]
+
+
+def test_how_teachers_are_combined_decides_the_lessons(npz: Callable[..., str]) -> None:
+    section = {"ensemble": [NET | {"train": TRAIN}, NET | {"train": TRAIN}]}
+    plain, sure = (make(npz(), section | {"combine": rule}) for rule in ("probabilities", "confidence"))
+    assert distill.config(plain, "distill") != distill.config(sure, "distill")
+    assert distill.config(distill.alone(plain), "alone") == distill.config(distill.alone(sure), "alone")
+    assert teacher.config(make(npz(), NET | {"distill": TAUGHT, "teacher": section}), "teacher") != teacher.config(
+        make(npz(), NET | {"distill": TAUGHT, "teacher": section | {"combine": "logits"}}), "teacher"
+    )
 
 
 def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callable[..., str]) -> None:
