@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from edgekd import data, environment, loading, models, plan
 from edgekd.data import DataSet, Split
 from edgekd.quantize import ptq, qat
-from edgekd.recipe import AdaRound, Ptq, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_quantize import AdaRound, Ptq
 from edgekd.registry import losses
 from edgekd.stages import quantize, training
 

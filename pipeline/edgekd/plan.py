@@ -16,7 +16,8 @@ from edgekd import cache, data
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
-from edgekd.recipe import Qat, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_quantize import Qat
 from edgekd.stages import distill, export, quantize, training
 
 ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
@@ -56,11 +57,14 @@ class Planned:
 def nodes(recipe: Recipe) -> Iterator[Node]:
     """The stages of a recipe, each after what it reads."""
     done: list[str] = []
-    if recipe.teacher:
-        yield Node("teacher", "teacher", (), recipe)
-        done.append("teacher")
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        seed = recipe.seed + len(done) if section.seed is None else section.seed
+        if not section.ensemble:  # its members have stages, it has none
+            own = recipe.model_copy(update={"teacher": section, "seed": seed})
+            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), own)
+            done.append(name)
     if recipe.student:
-        teacher = tuple(done)
+        teacher = recipe.teacher.stages() if recipe.teacher else ()
         if "student_alone" in recipe.baselines and recipe.distill and training.taught(recipe):
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")
@@ -155,7 +159,7 @@ def _records(node: Node, keys: Mapping[str, str]) -> str:
         taught_by, epochs = quantize.taught_by(node.recipe), quantizer.epochs
     else:
         return ""
-    place = training.records_folder(node.recipe, keys[taught_by])
+    place = training.records_folder(node.recipe, keys, taught_by)
     draws = min(settings.draws or epochs, epochs)
     return f"teacher cache: {records.describe(place, draws, settings.dtype, settings.top_k)}"
 

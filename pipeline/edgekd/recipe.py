@@ -1,7 +1,8 @@
 """The typed schema of a recipe: what may be written, what it means, what is impossible.
 
-Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings below are the
-documentation an editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here.
+Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
+editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here and in
+:mod:`edgekd.recipe_quantize`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -24,9 +23,10 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from edgekd.errors import UsageError, did_you_mean
+from edgekd.recipe_base import Fraction, Strict, mistake
+from edgekd.recipe_quantize import Quantize
 from edgekd.registry import exporters, losses
 
 SCHEMA_VERSION = 1
@@ -36,17 +36,6 @@ DATA_SOURCES = (
 )  # fmt: skip
 UNLABELLED = ("random", "images")
 MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
-
-
-class Strict(BaseModel):
-    """A frozen part of a recipe that knows all its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-def mistake(message: str, hint: str, key: str = "") -> PydanticCustomError:
-    """Return an error for a validator to raise: what is wrong, what to write instead, and at which key of a mapping."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "hint": hint, "key": key})
 
 
 def _data_source(value: str) -> str:
@@ -71,7 +60,6 @@ def _model_source(value: str) -> str:
 
 DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
 ModelSource = Annotated[str, BeforeValidator(lambda v: _model_source(v) if isinstance(v, str) else v)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
@@ -146,19 +134,6 @@ class TeacherTrain(Train):
     """Type of the weights kept; the kept weights are the ones measured."""
 
 
-class Teacher(Strict):
-    """The big model: give `weights` or `train`."""
-
-    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
-    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the model's builder; num_classes is set from the data."""
-    weights: str | None = None
-    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
-    train: TeacherTrain | None = None
-    """Train the teacher in this run instead."""
-
-
 Activation = Literal["relu", "relu6"]
 
 
@@ -225,6 +200,9 @@ class Loss(Strict):
     """Epoch of distillation after which it is gone, in quantization-aware training too; left out: it stays."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Epochs in which its weight rises linearly from 0."""
+    teacher: str | None = None
+    """Which of several teachers (`teacher.ensemble`) it learns from. Left out: all of them, combined; a loss on features
+    needs one."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Loss:
@@ -310,104 +288,67 @@ class Distill(Train):
     its options."""
 
 
-WeightBits = Literal["auto", 7, 8]
+class Teacher(Strict):
+    """Who teaches: one network, with `weights`, `train` or `distill`, or several, in an `ensemble`."""
 
+    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])] | None = None
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the model's builder; num_classes is set from the data."""
+    weights: str | None = None
+    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
+    train: TeacherTrain | None = None
+    """Train the teacher in this run instead."""
+    distill: Distill | None = None
+    """Train it in this run as the student of its own `teacher`: an assistant between a large teacher and a small student
+    (Mirzadeh et al. 2020), or, with the same model, a born-again generation (Furlanello et al. 2018)."""
+    teacher: Teacher | None = None
+    """Who teaches this teacher, with `distill`; in turn it may have a teacher, and so on."""
+    seed: NonNegativeInt | None = None
+    """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
+    so that generations of one network do not start alike."""
 
-def _keep_float(value: Any) -> Any:
-    if isinstance(value, str) and value != "auto":
-        raise mistake(f"{value!r} is not a list of layers", f"write auto, or a list such as [{value}]")
-    return tuple(value) if isinstance(value, list) else value
+    ensemble: tuple[Teacher, ...] | None = None
+    """Several teachers in the place of one, each with a `model` and all that a teacher has."""
+    combine: Literal["probabilities", "logits", "confidence"] = "probabilities"
+    """How the logits of an ensemble become one teacher's. probabilities: the mean of their probabilities. logits: the mean
+    of their logits. confidence: the mean of their probabilities, for each image weighted by how sure each is of the label
+    (CA-MKD, Zhang et al. 2022)."""
+    temperature: PositiveFloat = 1.0
+    """Temperature of the probabilities that `combine` averages, such as that of the kd loss."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
+    """Name of a teacher of an ensemble, for losses and reports. Left out: its model's."""
 
+    @model_validator(mode="after")
+    def _someone(self) -> Teacher:
+        if self.model is None and self.ensemble is None:
+            raise mistake("model is missing", "add model: torchvision:resnet18, or ensemble: [{model: …}, {model: …}]")
+        return self
 
-class Int8(Strict):
-    """What both methods of int8 quantization share."""
+    @property
+    def budget(self) -> TeacherTrain | Distill | None:
+        """The budget it is trained with in this run, if it is."""
+        return self.train or self.distill
 
-    method: Literal["qat", "ptq"]
-    """qat: quantization-aware training. ptq: post-training quantization."""
-    weight_bits: WeightBits = "auto"
-    """Bits of an int8 weight that are used. auto: 7 where a target's kernels add pairs of products in 16 bits (x86 with
-    AVX2 and without VNNI), which saturate with 8; else 8."""
-    keep_float: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_keep_float)] = ()
-    """Layers that stay in float: paths of modules of the student, with all that is inside, such as [features.0]. auto: the
-    fewest that meet gates.accuracy_drop on the validation split, and what they cost."""
+    def lineage(self, name: str = "teacher") -> tuple[tuple[str, Teacher], ...]:
+        """This teacher and all behind it, each after who teaches it, and the names of their stages."""
+        behind = self.teacher.lineage(f"{name}.teacher") if self.teacher else ()
+        for own, member in self.members().items():
+            behind = (*behind, *member.lineage(f"{name}.{own}"))
+        return (*behind, (name, self))
 
-    def named_float(self) -> tuple[str, ...]:
-        """Return the layers that are named to stay in float; none with auto."""
-        return () if self.keep_float == "auto" else self.keep_float
+    def members(self) -> dict[str, Teacher]:
+        """The teachers of an ensemble by their names; the second of a model is called such as resnet18_2."""
+        found: dict[str, Teacher] = {}
+        for member in self.ensemble or ():
+            name = member.name or re.sub(r"\W", "_", (member.model or "teacher").rpartition(":")[2])
+            number = next(n for n in range(1, len(found) + 2) if (f"{name}_{n}" if n > 1 else name) not in found)
+            found[f"{name}_{number}" if number > 1 else name] = member
+        return found
 
-
-class Qat(Int8):
-    """int8 quantization-aware training; the distillation losses stay on."""
-
-    method: Literal["qat"] = "qat"
-    """qat: quantization-aware training from the distilled student. ptq: post-training quantization, without training."""
-    epochs: PositiveInt = 2
-    """Passes over the training images with fake quantization on."""
-    lr: PositiveFloat = 0.0002
-    """Peak learning rate; about a tenth of the float one."""
-    freeze_last: Fraction = 0.34
-    """Share of the steps, at the end, that train with frozen ranges."""
-    learn_scales: bool = False
-    """Move the scales by gradient (LSQ) from calibrated ranges, in the place of following the values seen."""
-    self_distill: bool = False
-    """The float student is the teacher of the int8 one, by the kd loss on logits, in the place of distill.losses; needs no
-    labels and no teacher."""
-
-
-class AdaRound(Strict):
-    """Learned rounding of the weights, one layer after the other (Nagel et al. 2020)."""
-
-    steps: PositiveInt = 1000
-    """Optimizer steps for each layer."""
-    lr: PositiveFloat = 0.01
-    """Learning rate of Adam."""
-    batch_size: PositiveInt = 32
-    """Calibration images in a step."""
-    regularization: NonNegativeFloat = 0.01
-    """Factor of the term that drives every weight to one of its two grid points (λ)."""
-
-
-def _adaround(value: Any) -> Any:
-    return {} if value is True else value
-
-
-class Ptq(Int8):
-    """int8 post-training quantization: ranges from calibration images, no training."""
-
-    method: Literal["ptq"]
-    """ptq: post-training quantization of the distilled student, without training. qat: quantization-aware training."""
-    observer: Literal["minmax", "percentile", "mse", "entropy"] = "minmax"
-    """How an activation's range follows from the values seen: minmax (all of them), percentile (nearly all), mse (least
-    squared error of rounding and clipping), entropy (least KL divergence, as TensorRT)."""
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
-    """Share of the values, in %, that observer: percentile keeps within the range; the rest is cut off in equal parts."""
-    calibration_images: PositiveInt = 512
-    """Training images, drawn once and not augmented, that ranges and corrections are measured on."""
-    equalize: bool = False
-    """Balance the weight ranges of neighbouring layers first (cross-layer equalization, Nagel et al. 2019)."""
-    bias_correction: bool = True
-    """Correct each layer's bias by the mean shift of its output (Nagel et al. 2019)."""
-    adaround: Annotated[AdaRound | bool, BeforeValidator(_adaround)] = False
-    """Learn the rounding of each weight: true, or a mapping with its options."""
-
-
-METHODS: dict[str, type[Qat] | type[Ptq]] = {"qat": Qat, "ptq": Ptq}
-
-
-def _quantize(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, Qat | Ptq):
-        return value
-    method = value.get("method", "qat") if isinstance(value, dict) else "qat"
-    if isinstance(method, str) and method not in METHODS:
-        raise mistake(f"unknown method {method!r}", f"allowed: {', '.join(METHODS)}", "method")
-    schema = METHODS[method] if isinstance(method, str) else Qat
-    if info.mode == "json":
-        # As strict as the rest of a recipe file; the mode is not handed down by itself.
-        return schema.model_validate_json(json.dumps(value), strict=True)
-    return schema.model_validate(value)
-
-
-Quantize = Annotated[Qat | Ptq, BeforeValidator(_quantize)]
+    def stages(self, name: str = "teacher") -> tuple[str, ...]:
+        """The stages that make this teacher: its own, or one for each of an ensemble."""
+        return tuple(f"{name}.{own}" for own in self.members()) or (name,)
 
 
 Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]

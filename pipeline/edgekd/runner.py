@@ -26,7 +26,7 @@ from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Qat
+from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
 from edgekd.stages import package
@@ -255,7 +255,11 @@ def _limits(loaded: Loaded) -> Iterator[str]:
     elif recipe.profile.devices == ("host",):
         yield "any other device: only the host was profiled"
     yield "energy: no power meter is read"
-    if recipe.distill or (recipe.teacher and recipe.teacher.train) or isinstance(recipe.quantize, Qat):
+    if (
+        recipe.distill
+        or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
+        or isinstance(recipe.quantize, Qat)
+    ):
         yield f"spread over seeds: one seed ({recipe.seed})"
     if recipe.data.classes is not None:
         yield "accuracy: the images have no labels, so files were only compared with the network in torch"

@@ -49,7 +49,7 @@ def _trains(step: Planned) -> bool:
     trained_here = (
         step.node.module == "distill"
         or (step.node.module == "quantize" and recipe.quantize is not None and recipe.quantize.method == "qat")
-        or (step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.train is not None)
+        or (step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.budget is not None)
     )
     return step.status == "run" and trained_here
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, PositiveFloat
 
-from edgekd import __version__, loading, recipe, resources
+from edgekd import __version__, loading, recipe, recipe_quantize, resources
 from edgekd.errors import RecipeError
 from edgekd.loading.overrides import KeySyntaxError, parse_key
 from edgekd.loading.shape import show
@@ -285,7 +285,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.Mo
         ("export[0].format=openvino", lambda r: r.export[0].format == "openvino"),
         ("quantize.epochs=5", lambda r: r.quantize.epochs == 5),
         ("quantize={method: ptq}", lambda r: r.quantize.method == "ptq" and r.quantize.adaround is False),
-        ("quantize={method: ptq, adaround: true}", lambda r: r.quantize.adaround == recipe.AdaRound()),
+        ("quantize={method: ptq, adaround: true}", lambda r: r.quantize.adaround == recipe_quantize.AdaRound()),
         ("quantize={method: ptq, adaround: {steps: 7}}", lambda r: r.quantize.adaround.steps == 7),
         ("teacher.train.lr=1e-2", lambda r: r.teacher.train.lr == 0.01),
         ("student.args.dropout=0.2", lambda r: r.student.args == {"width_mult": 0.35, "dropout": 0.2}),
@@ -302,14 +302,16 @@ def test_set_makes_and_removes_sections(good: Path) -> None:
     without = ["quantize=null", "export=[onnx]", "gates={}", "profile=null"]
     assert loading.load(good, without).recipe.quantize is None
     again = loading.load(good, [*without, "quantize.epochs=3"]).recipe.quantize
-    assert again == recipe.Qat(epochs=3)
+    assert again == recipe_quantize.Qat(epochs=3)
 
 
 def test_the_method_decides_the_keys_of_quantize(good: Path) -> None:
-    assert loading.load(good, ["quantize={}"]).recipe.quantize == recipe.Qat()
+    assert loading.load(good, ["quantize={}"]).recipe.quantize == recipe_quantize.Qat()
     ptq = ["quantize={method: ptq, adaround: false}"]
     changed = loading.load(good, [*ptq, "quantize.observer=entropy", "quantize.adaround.steps=9"])
-    assert changed.recipe.quantize == recipe.Ptq(method="ptq", observer="entropy", adaround=recipe.AdaRound(steps=9))
+    assert changed.recipe.quantize == recipe_quantize.Ptq(
+        method="ptq", observer="entropy", adaround=recipe_quantize.AdaRound(steps=9)
+    )
     assert "epochs is a key of method: qat" in _message(good, *ptq, "quantize.epochs=3")
 
 

@@ -31,6 +31,11 @@ export: [onnx, tflite]
 profile: {devices: [host]}
 """
 
+ASSISTANT = (
+    "teacher={model: edgekd:resnet10, distill: {epochs: 3, losses: [{kind: kd}]}, "
+    "teacher: {model: edgekd:resnet18, train: {epochs: 5}}}"
+)
+
 NET = "def net(num_classes, width): raise RuntimeError('a plan builds no model')\n"
 
 
@@ -169,6 +174,7 @@ def test_blocked(recipe: Path, name: str, overrides: list[str]) -> None:
         ("no_export", ["export=[]", "profile=null"]),
         ("trained_student", ["teacher=null", "distill=null", "student.weights=best.pt"]),
         ("precisions", ["export=[onnx, {format: onnx, precision: int4-weights}, {format: tflite, precision: dynamic}]"]),
+        ("assistant", [ASSISTANT]),
         ("trained_student_float", ["teacher=null", "distill=null", "quantize=null", "student.weights=best.pt"]),
     ],
 )
@@ -216,6 +222,14 @@ def test_a_given_teacher_does_not_depend_on_the_seed(recipe: Path) -> None:
     assert "teacher" not in changed(before, keys(recipe, *given, "seed=1"))
     (recipe.parent / "t.safetensors").write_bytes(b"other weights")
     assert changed(before, keys(recipe, *given)) >= {"teacher", "distill", "evaluate"}
+
+
+def test_an_assistant_depends_on_its_teacher(recipe: Path) -> None:
+    before = keys(recipe, ASSISTANT)
+    now = changed(before, keys(recipe, ASSISTANT, "teacher.teacher.train.epochs=6"))
+    assert now >= {"teacher.teacher", "teacher", "distill", "quantize"}
+    assert changed(before, keys(recipe, ASSISTANT, "teacher.distill.lr=0.1")) & {"teacher.teacher", "teacher"} == {"teacher"}
+    assert changed(before, keys(recipe, ASSISTANT, "teacher.seed=7")) & {"teacher.teacher", "teacher"} == {"teacher"}
 
 
 def test_student_alone_knows_nothing_of_the_teacher(recipe: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill import teachers
 from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, pair
@@ -65,15 +66,21 @@ class Terms(nn.Module):
             if loss.needs_teacher and teacher is None:
                 raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
             if isinstance(loss, FeatureLoss):
-                learned_from = student if loss.reads == "own_stages" else teacher
-                assert learned_from is not None
                 chosen = None if loss.layers == "auto" else loss.layers
-                pairs = pair(student, learned_from, example, loss.reads, chosen)
+                if loss.reads == "own_stages":
+                    pairs = pair(student, student, example, loss.reads, chosen)
+                else:
+                    assert teacher is not None
+                    pairs = pair(student, teachers.member(teacher, loss.teacher), example, loss.reads, chosen)
+                    pairs = teachers.belonging(pairs, loss.teacher)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
         self.terms = tuple(found)
+        self._members: tuple[str, ...] = ()
+        if isinstance(teacher, teachers.Ensemble):
+            self._members, self._combination = tuple(teacher.members), teacher.combination
         taps = [(term.own, p) for term in self.terms for p in term.pairs]
         own = [p.teacher.tap for own, p in taps if own]
         self.student_paths = tuple(dict.fromkeys([*(p.student.tap for _, p in taps), *own]))
@@ -96,7 +103,7 @@ class Terms(nn.Module):
 
         Args:
             student: ``(logits, *features)`` in the order of ``student_paths``.
-            teacher: The same of the teacher, or None.
+            teacher: The same of the teacher, or None; of several teachers the logits are N×teachers×classes.
             batch: Labels and indices of the images.
             epoch: Epochs done, with the share of the current one.
         """
@@ -107,12 +114,19 @@ class Terms(nn.Module):
             if not factor:
                 values.append(_nothing(student[0], adapter))
                 continue
-            value = cast(LossFunction, term.loss)(*self._outputs(term, student, teacher), batch, adapter)
+            value = cast(LossFunction, term.loss)(*self._outputs(term, student, teacher, batch), batch, adapter)
             values.append(factor * value)
         return tuple(values)
 
+    def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
+        """The logits that a term learns from: the only teacher's, those of the one it names, or all combined."""
+        if not self._members:
+            return logits
+        name = term.loss.teacher
+        return self._combination(logits, batch.labels) if name is None else logits[:, self._members.index(name)]
+
     def _outputs(
-        self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None
+        self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, batch: Batch
     ) -> tuple[Outputs, Outputs | None]:
         """What a term is given; of the student as its own teacher without a gradient."""
         ours = dict(zip(self.student_paths, student[1:], strict=True))
@@ -121,7 +135,9 @@ class Terms(nn.Module):
         learning = Outputs(student[0], tuple(s for s, _ in pairs))
         if term.own:
             return learning, Outputs(student[0].detach(), tuple(t.detach() for _, t in pairs))
-        return learning, None if teacher is None else Outputs(teacher[0], tuple(t for _, t in pairs))
+        if teacher is None:
+            return learning, None
+        return learning, Outputs(self._logits(term, teacher[0], batch), tuple(t for _, t in pairs))
 
 
 def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.recipe import UNLABELLED, Ptq, Recipe, Train
+from edgekd.errors import did_you_mean
+from edgekd.recipe import UNLABELLED, Distill, Loss, Recipe, Teacher, TeacherCache, Train
+from edgekd.recipe_quantize import Ptq
 from edgekd.registry import exporters
 
 Found = Iterator[tuple[str, str, str]]
@@ -28,39 +30,15 @@ def _sections(recipe: Recipe) -> Found:
             "there is no student and no teacher",
             "add student: {model: torchvision:mobilenet_v2}",
         )
-    if teacher and (teacher.weights is None) == (teacher.train is None):
-        what = "both weights and train are given" if teacher.weights else "neither weights nor train is given"
-        yield (
-            "teacher",
-            what,
-            "give weights: FILE for a trained teacher, or train: {epochs: N} to train it here",
-        )
-    if teacher and teacher.train:
-        yield from _budget("teacher.train", teacher.train)
+    if teacher is not None:
+        yield from _teacher(teacher, "teacher")
     if student is None:
         for key in ("distill", "quantize", "export", "profile"):
             if getattr(recipe, key):
                 yield key, "needs a student", "add student: {model: torchvision:mobilenet_v2}, or remove this section"
         return
     if distill is not None:
-        for index, loss in enumerate(distill.losses):
-            if loss.needs_teacher and teacher is None:
-                yield (
-                    f"distill.losses[{index}].kind",
-                    f"{loss.kind} needs a teacher",
-                    "add teacher: {model: torchvision:resnet18, train: {epochs: 6}}, or use {kind: task}",
-                )
-        if all(loss.weight == 0 for loss in distill.losses):
-            yield "distill.losses", "all weights are 0", "give at least one loss a weight above 0"
-        elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
-            yield (
-                "distill.losses",
-                "there is a teacher but no loss uses it",
-                "add {kind: kd} to the losses, or remove teacher",
-            )
-        if distill.teacher_cache and teacher is None:
-            yield "distill.teacher_cache", "there is no teacher", "remove teacher_cache, or add a teacher"
-        yield from _budget("distill", distill)
+        yield from _losses(distill, teacher, "")
     drop = recipe.gates.accuracy_drop
     if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
         yield (
@@ -100,6 +78,122 @@ def _sections(recipe: Recipe) -> Found:
                 "this gate compares int8 with float, and nothing is quantized",
                 "add quantize: {method: qat}",
             )
+
+
+def _teacher(teacher: Teacher, key: str) -> Found:
+    """A teacher is given, trained, or taught by a teacher of its own; ``key`` is its place in the recipe."""
+    if teacher.ensemble is not None:
+        yield from _ensemble(teacher, key)
+        return
+    for name in ("combine", "temperature"):
+        if getattr(teacher, name) != Teacher.model_fields[name].default:
+            yield f"{key}.{name}", "there is one teacher, and nothing to combine", "remove it, or give an ensemble"
+    if teacher.name is not None and not key.endswith("]"):
+        yield f"{key}.name", "only a teacher of an ensemble has a name", "remove name"
+    given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
+    if len(given) != 1:
+        yield (
+            key,
+            f"{' and '.join(given)} are given" if given else "none of weights, train and distill is given",
+            "give one: weights: FILE for a trained teacher, train: {epochs: N} to train it here, or distill: {epochs: N, "
+            "losses: [{kind: kd}]} to have it taught by a teacher of its own",
+        )
+    if teacher.train:
+        yield from _budget(f"{key}.train", teacher.train)
+    if teacher.distill is not None:
+        yield from _losses(teacher.distill, teacher.teacher, f"{key}.")
+    elif teacher.teacher is not None:
+        yield (
+            f"{key}.teacher",
+            "there is a teacher of the teacher, and nothing is distilled from it",
+            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} in the place of {given[0] if given else 'train'}, "
+            "or remove this teacher",
+        )
+    if teacher.seed is not None and teacher.budget is None:
+        yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
+    if teacher.teacher is not None:
+        yield from _teacher(teacher.teacher, f"{key}.teacher")
+
+
+def _ensemble(teacher: Teacher, key: str) -> Found:
+    """Several teachers in the place of one."""
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed"):
+        if getattr(teacher, name):
+            yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
+    if len(teacher.ensemble or ()) < 2:
+        yield f"{key}.ensemble", "an ensemble has two teachers at least", f"add another, or write {key}: {{model: …}}"
+    names = [member.name for member in teacher.ensemble or () if member.name]
+    for index, member in enumerate(teacher.ensemble or ()):
+        place = f"{key}.ensemble[{index}]"
+        if member.ensemble is not None:
+            yield f"{place}.ensemble", "an ensemble in an ensemble", "list all teachers in one"
+            continue
+        if member.name and names.count(member.name) > 1:
+            yield f"{place}.name", f"there are {names.count(member.name)} teachers called {member.name}", "give each a name"
+        yield from _teacher(member, place)
+
+
+def _named(loss: Loss, teacher: Teacher | None) -> tuple[str, str, str] | None:
+    """What is wrong with the teacher that a loss names, or does not name: (key, message, hint)."""
+    names = tuple(teacher.members()) if teacher is not None else ()
+    if loss.teacher is None:
+        if names and loss.needs_teacher and loss.reads != "logits":
+            return (
+                "kind",
+                f"{loss.kind} compares layers with one teacher, and there are {len(names)}",
+                (f"add teacher: {names[0]}, or another of {', '.join(names)}"),
+            )
+        return None
+    if not loss.needs_teacher:
+        return "teacher", f"{loss.kind} learns from no teacher", "remove teacher"
+    if not names:
+        return "teacher", "there is one teacher, which needs no name", "remove teacher, or give an ensemble of teachers"
+    if loss.teacher not in names:
+        return "teacher", f"there is no teacher {loss.teacher!r} in the ensemble", did_you_mean(loss.teacher, names)
+    return None
+
+
+def _places(teacher: Teacher, key: str) -> Iterator[tuple[str, Teacher]]:
+    """A teacher and all behind it, with their places in the recipe."""
+    yield key, teacher
+    if teacher.teacher is not None:
+        yield from _places(teacher.teacher, f"{key}.teacher")
+    for index, member in enumerate(teacher.ensemble or ()):
+        yield from _places(member, f"{key}.ensemble[{index}]")
+
+
+def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
+    """The losses of a student, or of a teacher that is taught: ``prefix`` leads to its ``distill`` and ``teacher``."""
+    for index, loss in enumerate(distill.losses):
+        if loss.needs_teacher and teacher is None:
+            yield (
+                f"{prefix}distill.losses[{index}].kind",
+                f"{loss.kind} needs a teacher",
+                f"add {prefix}teacher: {{model: torchvision:resnet18, train: {{epochs: 6}}}}, or use {{kind: task}}",
+            )
+        elif wrong := _named(loss, teacher):
+            yield f"{prefix}distill.losses[{index}].{wrong[0]}", *wrong[1:]
+    if all(loss.weight == 0 for loss in distill.losses):
+        yield f"{prefix}distill.losses", "all weights are 0", "give at least one loss a weight above 0"
+    elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
+        yield (
+            f"{prefix}distill.losses",
+            "there is a teacher but no loss uses it",
+            f"add {{kind: kd}} to the losses, or remove {prefix}teacher",
+        )
+    if distill.teacher_cache:
+        yield from _teacher_cache(distill, teacher, f"{prefix}distill.teacher_cache")
+    yield from _budget(f"{prefix}distill", distill)
+
+
+def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found:
+    """What is kept of a teacher: there has to be one, and top_k is for the logits of one."""
+    if teacher is None:
+        yield key, "there is no teacher", "remove teacher_cache, or add a teacher"
+    elif key != "distill.teacher_cache":
+        yield key, "only what the student's own teacher says is kept", "remove teacher_cache here; distill has one too"
+    elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k and teacher.ensemble:
+        yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
 
 
 def _trained_student(recipe: Recipe) -> Found:
@@ -152,8 +246,10 @@ def _images(recipe: Recipe) -> Found:
     if data.classes is None:
         yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
     labelled = "give images with labels: source: imagefolder:DIR"
-    if recipe.teacher is not None and recipe.teacher.train is not None:
-        yield "teacher.train", "training needs labels, and these images have none", labelled
+    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
+        for key in ("train", "distill"):
+            if getattr(section, key) is not None:
+                yield f"{place}.{key}", "training needs labels, and these images have none", labelled
     if recipe.distill is not None:
         yield "distill", "training needs labels, and these images have none", labelled
     if recipe.quantize is not None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from edgekd import resources
 from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.places import Places
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, Student, Teacher
 
 MAX_BYTES = 1_000_000
 
@@ -79,7 +79,7 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
     A path in the file is relative to the file, one in a ``--set`` to the folder it was typed in.
     """
 
-    def join(text: str, *path: str) -> str:
+    def join(text: str, *path: str | int) -> str:
         base = Path.cwd() if places.setting(path) else folder
         return os.path.normpath(base / Path(text).expanduser())
 
@@ -90,15 +90,21 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
-    for name in ("teacher", "student"):
-        part = getattr(recipe, name)
-        if part is None:
-            continue
-        new: dict[str, str] = {}
-        file, _, callable_name = part.model.rpartition(":")
+
+    def network(part: Teacher | Student, *path: str | int) -> Teacher | Student:
+        new: dict[str, object] = {}
+        file, _, callable_name = (part.model or "").rpartition(":")
         if file.endswith(".py"):
-            new["model"] = f"{join(file, name, 'model')}:{callable_name}"
+            new["model"] = f"{join(file, *path, 'model')}:{callable_name}"
         if part.weights is not None and not part.weights.startswith("edgekd:"):
-            new["weights"] = join(part.weights, name, "weights")
-        update[name] = part.model_copy(update=new)
+            new["weights"] = join(part.weights, *path, "weights")
+        if isinstance(part, Teacher) and part.teacher is not None:
+            new["teacher"] = network(part.teacher, *path, "teacher")
+        if isinstance(part, Teacher) and part.ensemble is not None:
+            new["ensemble"] = tuple(network(own, *path, "ensemble", index) for index, own in enumerate(part.ensemble))
+        return part.model_copy(update=new)
+
+    for name, part in (("teacher", recipe.teacher), ("student", recipe.student)):
+        if part is not None:
+            update[name] = network(part, name)
     return recipe.model_copy(update=update)

@@ -129,9 +129,10 @@ def homes(key: str) -> list[str]:
                     # The options of a loss belong to the losses that have them.
                     having = [name for name in losses.names() if _has(name, key)]
                     found.extend([f"a loss of kind {' or '.join(having)} in {place}"] if having else [])
-                elif child:
+                elif child and not (path and child in sections):  # a teacher may have a teacher, and so on
                     visit(child, f"{place}[]" if is_list else place)
 
+    sections = {child for info in Recipe.model_fields.values() for child in models_of(info.annotation)}
     visit(Recipe, "")
     return found if len(found) < 5 else [*found[:3], "others"]
 

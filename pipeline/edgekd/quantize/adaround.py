@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgekd.quantize.calibrate import batches
 from edgekd.quantize.layers import Layer
-from edgekd.recipe import AdaRound
+from edgekd.recipe_quantize import AdaRound
 
 _ZETA, _GAMMA = 1.1, -0.1  # eq. (23): the sigmoid is stretched and cut, so that it reaches 0 and 1
 _BETA = (20.0, 2.0)  # eq. (24): annealed from an almost flat regularizer to a sharp one

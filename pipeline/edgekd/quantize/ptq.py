@@ -16,7 +16,7 @@ from edgekd.quantize import calibrate, histogram, reconstruct
 from edgekd.quantize.equalize import equalize
 from edgekd.quantize.layers import layers
 from edgekd.quantize.reconstruct import Reconstructed
-from edgekd.recipe import AdaRound, Ptq
+from edgekd.recipe_quantize import AdaRound, Ptq
 
 
 @dataclass(frozen=True)

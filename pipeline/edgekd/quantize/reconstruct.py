@@ -18,7 +18,7 @@ from edgekd.quantize import adaround
 from edgekd.quantize.calibrate import batches
 from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import Layer, fake_quantizer, layers
-from edgekd.recipe import AdaRound
+from edgekd.recipe_quantize import AdaRound
 
 MEMORY = 2 * 2**30  # bytes of activations kept at a time
 

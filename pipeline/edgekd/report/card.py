@@ -108,13 +108,16 @@ def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
 def _training(result: RunResult) -> list[str]:
     lines = []
     distill, quantize = facts.section_of(result, "distill"), facts.section_of(result, "quantize")
-    terms = [
-        f"{term.get('kind')} (weight {term.get('weight', 1)})"
-        for term in distill.get("losses") or ()
-        if isinstance(term, Mapping)
-    ]
-    if terms:
-        lines.append(f"Loss of the student: {', '.join(terms)}")
+    learners = [("the student", distill)]
+    learners += [(key, part.get("distill") or {}) for key, part in facts.teachers(result)]
+    for learner, section in learners:
+        terms = [
+            f"{term.get('kind')} (weight {term.get('weight', 1)})"
+            for term in section.get("losses") or ()
+            if isinstance(term, Mapping)
+        ]
+        if terms:
+            lines.append(f"Loss of {learner}: {', '.join(terms)}")
     for curve in result.curves:
         epochs = plural(len(curve.val_top1), "epoch")
         if curve.val_top1:

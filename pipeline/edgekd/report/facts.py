@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,6 +104,8 @@ def label(model: ModelRecord) -> str:
     """Name a model for a reader, such as ``TFLite int8``."""
     if model.name in NETWORKS:
         return NETWORKS[model.name]
+    if model.role == "teacher":
+        return teacher_label(model.name)
     if model.role != "artifact":
         return one_line(model.name)
     precision = model.precision.partition(" ")[0]
@@ -115,7 +117,15 @@ def label(model: ModelRecord) -> str:
 def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
-    return label(model) if model else NETWORKS.get(name, one_line(name))
+    return label(model) if model else NETWORKS.get(name) or teacher_label(name)
+
+
+def teacher_label(name: str) -> str:
+    """Name a teacher for a reader: ``teacher.teacher`` is the teacher's teacher, ``teacher.big`` is one of several."""
+    first, *rest = one_line(name).split(".")
+    if first != "teacher":
+        return one_line(name)
+    return "Teacher" + "".join("'s teacher" if part == "teacher" else f" {part}" for part in rest)
 
 
 def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
@@ -212,7 +222,24 @@ def labelled(result: RunResult) -> bool:
 def trained(result: RunResult) -> bool:
     """Whether the recipe trains anything."""
     int8 = section_of(result, "quantize").get("method") == "qat"
-    return int8 or bool(section_of(result, "distill")) or bool(section_of(result, "teacher").get("train"))
+    return (
+        int8
+        or bool(section_of(result, "distill"))
+        or any(part.get("train") or part.get("distill") for _, part in teachers(result))
+    )
+
+
+def teachers(result: RunResult) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The teacher's section and those of all behind it, each with its place in the recipe."""
+
+    def found(key: str, part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(part, Mapping):
+            yield key, part
+            yield from found(f"{key}.teacher", part.get("teacher"))
+            for index, member in enumerate(part.get("ensemble") or ()):
+                yield from found(f"{key}.ensemble[{index}]", member)
+
+    return tuple(found("teacher", result.recipe.get("teacher")))
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:

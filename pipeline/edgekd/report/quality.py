@@ -135,7 +135,7 @@ def accuracy(result: RunResult) -> Section:
         top1 = model.top1()
         if top1 is None:
             continue
-        before = _BEFORE.get(model.name, ())
+        before = _BEFORE.get(model.name, (f"{model.name}.teacher",) if model.role == "teacher" else ())
         if model.role == "artifact":
             floats = ("distilled", "student", "student_alone")
             before = ("qat", "ptq", *floats) if facts.is_int8(model) else floats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from edgekd.report import device, evidence, facts, layers, quality
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
@@ -62,15 +63,25 @@ def _asked_for(result: RunResult, section: Section) -> bool:
 
 def story(result: RunResult) -> str:
     """What was made from what, in a sentence."""
-    teacher, student, data = (facts.section_of(result, name) for name in ("teacher", "student", "data"))
+    student, data = (facts.section_of(result, name) for name in ("student", "data"))
+    teacher = _teacher(facts.section_of(result, "teacher"))
     source = one_line(str(data.get("source", result.data.source)))
     if not student:
-        return f"{_network(teacher)} trained on {source}."
+        return f"{teacher or 'a model'} trained on {source}."
     trained = "trained with hard labels alone" if facts.section_of(result, "distill") else "as given, measured"
-    how = f"distilled from {_network(teacher)}" if teacher else trained
+    how = f"distilled from {teacher}" if teacher else trained
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."
+
+
+def _teacher(part: Mapping[str, Any]) -> str:
+    if not part:
+        return ""
+    if part.get("ensemble"):
+        return f"an ensemble of {listing([_teacher(member) for member in part['ensemble']])}"
+    behind = _teacher(part.get("teacher") or {})
+    return f"{_network(part)}, itself distilled from {behind}" if behind else _network(part)
 
 
 def _network(part: Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ from edgekd.registry import losses
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = training.PACKAGES
 
 
@@ -25,6 +25,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
         **training.model_config(recipe, "student"),
         "distill": recipe.distill.model_dump(mode="json", exclude=left_out) if recipe.distill else None,
         "seed": recipe.seed,
+        **training.teaching(recipe.teacher),
     }
 
 
@@ -49,7 +50,7 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters, the curve and what was rewritten."""
+    """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is."""
     assert context.recipe.distill is not None
     training.launch(context, context.recipe.distill, _train)
 
@@ -61,6 +62,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
@@ -79,20 +81,16 @@ def _train(fabric: Any, context: Context) -> None:
     if first and context.name == "distill":
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
-    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
-    terms = Terms(
-        budget.losses, student, teacher, example, Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
-    )
+    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher else None
+    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    terms = Terms(budget.losses, student, teacher, example, facts)
     if first:
-        for term in terms.terms:
-            for pair in term.pairs:
-                context.progress.say(f"  {term.name}: {pair}")
-            if term.name in terms.adapters:
-                count = sum(p.numel() for p in terms.adapters[term.name].parameters())
-                context.progress.say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
+        training.tell(terms, context.progress.say)
+        if teacher is not None:
+            training.look_at(teacher, student, images, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
-        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
         name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need

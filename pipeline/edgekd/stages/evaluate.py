@@ -28,7 +28,7 @@ FORCED = 4  # images that each layer of a file is compared with torch for, from 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Nothing of its own: the networks and the files decide it."""
-    return {"baselines": recipe.baselines}
+    return {"baselines": recipe.baselines, **training.teaching(recipe.teacher)}
 
 
 def run(context: Context) -> None:
@@ -124,8 +124,8 @@ def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
     """Every torch network of the run, by model name."""
     recipe = context.recipe
     networks: dict[str, nn.Module] = {}
-    if "teacher" in context.inputs:
-        networks["teacher"] = training.teacher(recipe, classes, context.inputs["teacher"])
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        networks[name] = training.teacher(section, name, context, classes)
     for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.recipe import Recipe
+from edgekd.distill import advice
+from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -70,9 +71,10 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
         image_size=context.recipe.data.image_size, channels=images.channels,
         mean=images.mean, std=images.std, license=images.license,
     )  # fmt: skip
+    lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
         from_json(Curve, context.read(stage, "curve.json"))
-        for stage in ("teacher", "student_alone", "distill", "quantize")
+        for stage in (*(name for name, _ in lineage), "student_alone", "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
     )
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
@@ -87,8 +89,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    return Bundle(record, tuple(models), curves, profiles, (*rewrites(context), *findings), snippets, missing,
-                  layers, repair)  # fmt: skip
+    told = (*rewrites(context), *teaching(context), *findings)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -105,15 +107,31 @@ def rewrites(context: Context) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def teaching(context: Context) -> tuple[str, ...]:
+    """What the sizes and the accuracies of teachers and student advise."""
+    lines: list[str] = []
+    stages = [name for name, _ in context.recipe.teacher.lineage()] if context.recipe.teacher else []
+    for stage in (*stages, "distill"):
+        if stage in context.inputs and (context.inputs[stage] / "teacher.json").exists():
+            value = context.read(stage, "teacher.json")
+            key = "teacher" if stage == "distill" else f"{stage}.teacher"
+            lines += advice.gap(value["student_params"], value["params"], key)
+            if stage == "distill" and "student_alone" in context.inputs:
+                alone = from_json(Curve, context.read("student_alone", "curve.json"))
+                lines += advice.weak(value["val_top1"], alone.val_top1[alone.best_epoch])
+    return tuple(f"Advice: {line}." for line in lines)
+
+
 def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:
     """The networks in torch, and their weights as safetensors."""
     recipe = context.recipe
     int8 = recipe.quantize.method if recipe.quantize else ""
+    teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
     rows = (
-        ("teacher", "teacher", "teacher", "teacher"),
-        ("student_alone", "baseline", "student_alone", "student"),
-        (training.float_name(recipe), "student", training.trained(recipe), "student"),
-        (int8, "student", "quantize", "student"),
+        *((name, "teacher", name, section) for name, section in teachers.items()),
+        ("student_alone", "baseline", "student_alone", recipe.student),
+        (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
+        (int8, "student", "quantize", recipe.student),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
     if int8:  # a repair comes after the curve
@@ -121,11 +139,11 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         validation |= {} if top1 is None else {int8: top1}
     models = []
     for name, role, stage, part in rows:
-        if name not in found:
+        if name not in found or part is None:
             continue
         value = found[name]
         path, sha256, size = None, None, None
-        given = stage == "student" or (name == "teacher" and recipe.teacher is not None and recipe.teacher.train is None)
+        given = stage == "student" or (name in teachers and teachers[name].budget is None)
         if name != int8 and not given:
             path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
@@ -134,13 +152,13 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         precision = "float32"
         if name == int8:
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
-        elif name == "teacher" and recipe.teacher and recipe.teacher.train:
-            precision = recipe.teacher.train.save_dtype
+        elif name in teachers and (train := teachers[name].train):
+            precision = train.save_dtype
         size_of = found[training.float_name(recipe)] if name == int8 else value
         models.append(
             ModelRecord(
                 name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
-                source=_public(getattr(recipe, part).model), path=path, sha256=sha256, bytes=size,
+                source=_source(part), path=path, sha256=sha256, bytes=size,
                 params=size_of["params"], macs=size_of["macs"], metrics=tuple(metrics),
                 float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
             )
@@ -292,6 +310,13 @@ def _copy(source: Path, target: Path) -> tuple[str, str, int]:
 
     shutil.copyfile(source, target)
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
+
+
+def _source(part: Teacher | Student) -> str:
+    """Where a network is from, or of whom an ensemble is made."""
+    if part.model is not None:
+        return _public(part.model)
+    return f"ensemble of {', '.join(part.members())}" if isinstance(part, Teacher) else ""
 
 
 def _public(source: str) -> str:

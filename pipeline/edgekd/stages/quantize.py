@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
 from edgekd.profile.device import Device
-from edgekd.recipe import Loss, Ptq, Qat, Recipe, Train
+from edgekd.recipe import Loss, Recipe, Train
+from edgekd.recipe_quantize import Ptq, Qat
 from edgekd.stages import distill, graphs, sensitivity, training
 from edgekd.stages.context import Context
 
@@ -99,7 +100,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd import data, models
     from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
-    from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import read_weights
     from edgekd.quantize import calibrate, histogram, qat, repair, scales
@@ -110,7 +111,8 @@ def _train(fabric: Any, context: Context) -> None:
     images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
-    teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if "teacher" in context.inputs else None
+    taught = recipe.teacher is not None and not settings.self_distill
+    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher and taught else None
     if settings.self_distill:
         teacher = training.student(recipe, classes, weights).eval()
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
@@ -134,7 +136,7 @@ def _train(fabric: Any, context: Context) -> None:
         scales.learn(prepared.module)
     fitted = fit(
         fabric, prepared.module, terms,
-        Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget(recipe), images, recipe.data,
         # other draws than distillation's, unless the teacher is to be spared
         name="qat", seed=recipe.seed if recording else recipe.seed + 1, progress=context.progress, snapshot=scales.state,

@@ -1,10 +1,14 @@
-"""teacher: the teacher's weights, read from a checkpoint or trained in this run."""
+"""teacher: the weights of one who teaches, read from a checkpoint, trained, or taught by a teacher of its own.
+
+A chain teacher → assistant → student is this stage several times: each sees a recipe whose ``teacher`` is the one it makes.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from edgekd.recipe import Recipe
+from edgekd.registry import losses
 from edgekd.stages import training
 from edgekd.stages.context import Context
 
@@ -13,25 +17,27 @@ PACKAGES = training.PACKAGES
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Model, weights or budget, seed."""
+    """Model, weights or budget with its losses, seed."""
     assert recipe.teacher is not None
     value = training.model_config(recipe, "teacher")
-    if recipe.teacher.train:
-        value["teacher"]["train"] = recipe.teacher.train.model_dump(mode="json")
-        value["seed"] = recipe.seed
-    return value
+    for key in ("train", "distill"):
+        budget = getattr(recipe.teacher, key)
+        if budget is not None:
+            value["teacher"][key] = budget.model_dump(mode="json")
+            value["seed"] = recipe.seed
+    return value | training.teaching(recipe.teacher.teacher)
 
 
 def run(context: Context) -> None:
-    """Write ``weights.safetensors`` (and, when trained, the last epoch's and the curve)."""
-    assert context.recipe.teacher is not None
-    budget = context.recipe.teacher.train
-    if budget is not None:
-        training.launch(context, budget, _train)
+    """Write ``weights.safetensors`` (when trained, the last epoch's and the curve; when taught, what its teacher is)."""
+    teacher = context.recipe.teacher
+    assert teacher is not None
+    if teacher.budget is not None:
+        training.launch(context, teacher.budget, _train)
         return
     from edgekd import data, models
 
-    teacher = context.recipe.teacher
+    assert teacher.model is not None
     assert teacher.weights is not None
     classes = data.load(context.recipe.data, context.progress).classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
@@ -46,25 +52,39 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
+    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
-    from edgekd.registry import losses
 
-    recipe = context.recipe
-    teacher = recipe.teacher
-    assert teacher is not None
-    assert teacher.train is not None
-    images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
-    model = models.build(teacher.model, teacher.args, len(images.classes), recipe.data)
-    task = losses.get("task")(label_smoothing=teacher.train.label_smoothing)
-    facts = Facts(len(images.classes), len(images.train))
+    recipe, section = context.recipe, context.recipe.teacher
+    assert section is not None
+    assert section.model is not None
+    assert section.budget is not None
+    first = fabric.global_rank == 0
+    images = data.load(recipe.data, context.progress if first else None)
+    classes, example = len(images.classes), models.example(recipe.data)
+    model = models.build(section.model, section.args, classes, recipe.data)
+    teacher = None
+    if section.teacher is not None:
+        teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, classes)
+    chosen = section.distill.losses if section.distill else ()
+    if section.train is not None:
+        chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
+    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    terms = Terms(chosen, model, teacher, example, facts)
+    if first:
+        training.tell(terms, context.progress.say)
+        if teacher is not None:
+            training.look_at(teacher, model, images, context, fabric, f"{context.name}.teacher")
     fitted = fit(
-        fabric, Tapped(model), Terms([task], model, None, models.example(recipe.data), facts), None,
-        teacher.train, images, recipe.data,
-        name="teacher", seed=recipe.seed, progress=context.progress,
-        snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[union-attr]  # Tapped
+        fabric, Tapped(model, terms.student_paths), terms,
+        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
+        section.budget, images, recipe.data,
+        name=context.name, seed=recipe.seed, progress=context.progress,
+        # a traced network lacks what its logits do not need
+        snapshot=lambda network: {**model.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip
-    if fabric.global_rank == 0:
-        dtype = getattr(torch, teacher.train.save_dtype)
+    if first:
+        dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
         best = {name: v.to(dtype) if v.is_floating_point() else v for name, v in fitted.best.items()}
         training.save_fitted(context, fitted)
         training.save(best, context.out / "weights.safetensors")

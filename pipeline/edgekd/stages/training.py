@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.cache import key_of
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe import Recipe, TeacherCache, Train
+from edgekd.recipe import Recipe, Teacher, TeacherCache, Train
 from edgekd.rundir import to_json
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgekd.data import DataSet
     from edgekd.distill.loop import Fitted
     from edgekd.distill.teacher_cache import Recording
+    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -95,13 +98,17 @@ def seed(value: int, threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
-    """The trained teacher of a finished teacher stage."""
+def teacher(section: Teacher, name: str, context: Context, num_classes: int) -> nn.Module:
+    """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
+    from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
-    assert recipe.teacher is not None
-    model = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
-    load_weights(model, folder / "weights.safetensors")
+    if section.ensemble:
+        members = {own: teacher(part, f"{name}.{own}", context, num_classes) for own, part in section.members().items()}
+        return Ensemble(members, Combination(section.combine, section.temperature)).eval()
+    assert section.model is not None
+    model = build(section.model, section.args, num_classes, context.recipe.data)
+    load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
 
 
@@ -111,27 +118,30 @@ def teacher_cache(recipe: Recipe) -> TeacherCache | None:
     return chosen if isinstance(chosen, TeacherCache) else None
 
 
-def records_folder(recipe: Recipe, taught_by: str) -> Path:
-    """Where the outputs of the network that the stage with the key ``taught_by`` made are kept.
+def records_folder(recipe: Recipe, keys: Mapping[str, str], taught_by: str) -> Path:
+    """Where the outputs of the network that the stage ``taught_by`` made, or of several teachers, are kept.
 
     The seed of the draws is the recipe's, in quantization-aware training too, which thus reads what distillation wrote.
     """
     assert recipe.distill is not None
-    return records.folder(taught_by, recipe.seed, recipe.distill.batch_size)
+    stages = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
+    made = [keys[name] for name in stages]
+    key = made[0] if len(made) == 1 else key_of({"teachers": made})
+    return records.folder(key, recipe.seed, recipe.distill.batch_size)
 
 
 def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
     """How the outputs of a finished stage's network are kept; None: the recipe has no teacher cache. Process 0 tells."""
     from edgekd.distill.teacher_cache import Recording
 
-    settings = teacher_cache(context.recipe)
-    if settings is None or taught_by not in context.inputs:
+    recipe, settings = context.recipe, teacher_cache(context.recipe)
+    if settings is None or (taught_by == "teacher" and recipe.teacher is None):
         return None
-    key = context.inputs[taught_by].name  # a finished stage's folder is named by its key
-    part = context.recipe.teacher if taught_by == "teacher" else context.recipe.student
+    keys = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
+    part = recipe.teacher if taught_by == "teacher" else recipe.student
     assert part is not None
     progress = context.progress if rank == 0 else Silent()
-    return Recording(records_folder(context.recipe, key), settings, part.model, progress.say)
+    return Recording(records_folder(recipe, keys, taught_by), settings, part.model or "several teachers", progress.say)
 
 
 def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
@@ -169,6 +179,40 @@ def taught(recipe: Recipe) -> bool:
     """Whether the student learns from more than labels: from a teacher, or from itself."""
     own = recipe.distill.losses if recipe.distill else ()
     return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
+
+
+def teaching(section: Teacher | None) -> dict[str, Any]:
+    """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
+    if section is None or not section.ensemble:
+        return {}
+    return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
+
+
+def tell(terms: Terms, say: Callable[[str], None]) -> None:
+    """Say which layers the terms compare, and what is trained for them alone."""
+    for term in terms.terms:
+        for pair in term.pairs:
+            say(f"  {term.name}: {pair}")
+        if term.name in terms.adapters:
+            count = sum(p.numel() for p in terms.adapters[term.name].parameters())
+            say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
+
+
+def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Context, fabric: Any, key: str) -> None:
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises."""
+    from edgekd.distill import advice
+    from edgekd.distill.feed import Normalize
+    from edgekd.distill.loop import accuracy
+    from edgekd.distill.teachers import largest
+    from edgekd.models import parameters
+
+    network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
+    top1 = accuracy(network, images.val, normalize, fabric.device)
+    sizes = parameters(student), parameters(largest(teacher))
+    context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
+    context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    for line in advice.gap(*sizes, key):
+        context.progress.say(f"  advice: {line}")
 
 
 def trained(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from edgekd.quantize import adaround, qat
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.histogram import minmax
 from edgekd.quantize.layers import Layer, layers
-from edgekd.recipe import AdaRound
+from edgekd.recipe_quantize import AdaRound
 
 
 def calibrated(net: nn.Module, x: Tensor, bits: int = 8) -> fx.GraphModule:

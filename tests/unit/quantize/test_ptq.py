@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from edgekd.errors import QuantizeError
 from edgekd.quantize import ptq, qat, reconstruct
 from edgekd.quantize.layers import layers
-from edgekd.recipe import AdaRound, Ptq
+from edgekd.recipe_quantize import AdaRound, Ptq
 
 
 def residual() -> nn.Module:

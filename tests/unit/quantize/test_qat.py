@@ -16,7 +16,7 @@ from edgekd.quantize import ptq, qat
 from edgekd.quantize.bias import round_biases
 from edgekd.quantize.layers import scale_of
 from edgekd.quantize.quantizer import warn_of_float_ops
-from edgekd.recipe import Ptq
+from edgekd.recipe_quantize import Ptq
 
 aten = torch.ops.aten
 

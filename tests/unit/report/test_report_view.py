@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
-from edgekd.report import facts, view
+from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
 from edgekd.rundir import GateRecord, Metrics, ModelRecord, RunResult
 
@@ -166,3 +166,27 @@ def test_a_float_only_recipe_has_a_headline_too() -> None:
     assert page.subject == "ONNX float32."
     assert [n.delta for n in page.numbers] == ["", "", "", ""]
     assert page.numbers[3].value == "1.00"
+
+
+def test_a_chain_of_teachers_is_told_in_order() -> None:
+    result = sample.good()
+    large = {"model": "torchvision:resnet50", "weights": "large.pt"}
+    assistant = {"model": "torchvision:resnet18", "distill": {"losses": [{"kind": "rkd", "weight": 2}]}, "teacher": large}
+    root = replace(result.models[0], name="teacher.teacher", metrics=(Metrics("test", 10000, 0.95),))
+    result = replace(result, recipe=result.recipe | {"teacher": assistant}, models=(root, *result.models))
+    page = view.build(result)
+    assert "distilled from torchvision:resnet18, itself distilled from torchvision:resnet50 on" in page.story
+    assert [row[0].text for row in table(page, "models").rows][:3] == ["Teacher's teacher", "Teacher", "Student alone"]
+    chart = page.section("accuracy").blocks[0]
+    assert "Teacher's teacher" in getattr(chart, "told", "")
+    assert "Loss of teacher: rkd (weight 2)" in card.render(result)
+
+
+def test_several_teachers_are_told() -> None:
+    result = sample.good()
+    members = [{"model": "torchvision:resnet50"}, {"model": "timm:vit_tiny", "distill": {"losses": [{"kind": "kd"}]}}]
+    own = replace(result.models[0], name="teacher.resnet50", metrics=(Metrics("test", 10000, 0.95),))
+    result = replace(result, recipe=result.recipe | {"teacher": {"ensemble": members}}, models=(own, *result.models))
+    assert "distilled from an ensemble of torchvision:resnet50 and timm:vit_tiny on" in view.build(result).story
+    assert table(view.build(result), "models").rows[0][0].text == "Teacher resnet50"
+    assert "Loss of teacher.ensemble[1]: kd (weight 1)" in card.render(result).replace("\\", "")

@@ -117,12 +117,14 @@ def test_alone_has_the_same_budget_without_a_teacher(recipe: Recipe) -> None:
     assert distill.alone(only_kd) == alone
 
 
-def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recipe: Recipe) -> None:
+def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
     train = {"epochs": 1, "batch_size": 16, "save_dtype": "float16"}
     half = make(recipe.data.source, teacher={"train": train})
     out = run(teacher, half, "teacher")
     assert weights(out)["head.weight"].dtype == torch.float16
-    loaded = training.teacher(half, 4, out)
+    assert half.teacher is not None
+    context = Context(half, "distill", tmp_path, {"teacher": out}, tmp_path / "log", Silent())
+    loaded = training.teacher(half.teacher, "teacher", context, 4)
     assert torch.equal(loaded.state_dict()["head.weight"], weights(out)["head.weight"].float())
     assert not loaded.training
 

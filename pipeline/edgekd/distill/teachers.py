@@ -1,0 +1,107 @@
+"""Several teachers at once: one network to evaluate, and several to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.distill.pairing import Pair
+from edgekd.distill.taps import Tapped
+
+Rule = Literal["probabilities", "logits", "confidence"]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the logits of several teachers become those of one.
+
+    Attributes:
+        rule: ``logits``: their mean. ``probabilities``: the mean of ``softmax(z / T)``, as logits. ``confidence``: the same
+            mean with a weight for each teacher and image, from the teacher's cross-entropy with the label (CA-MKD, Zhang et
+            al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation, eq. 2 and 3):
+            ``w_k = (1 - exp(L_k) / Σ_j exp(L_j)) / (K - 1)``.
+        temperature: T. A kd loss of the same temperature sees exactly the mean of the softened probabilities.
+    """
+
+    rule: Rule = "probabilities"
+    temperature: float = 1.0
+
+    def __call__(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits N×classes from N×teachers×classes; without labels (int64, N) all teachers weigh the same."""
+        logits = logits.float()
+        if self.rule == "logits":
+            return logits.mean(1)
+        weights = torch.full_like(logits[:, :, 0], 1 / logits.shape[1])
+        if self.rule == "confidence" and labels is not None:
+            weights = confidences(logits, labels)
+        t = self.temperature
+        return t * torch.logsumexp(weights.clamp_min(1e-30).log()[:, :, None] + F.log_softmax(logits / t, 2), 1)
+
+
+def confidences(logits: Tensor, labels: Tensor) -> Tensor:
+    """Weights of teachers (N×teachers, of sum 1) from their logits (N×teachers×classes) and the labels (int64, N)."""
+    losses = -F.log_softmax(logits, 2).gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
+    return (1 - losses.softmax(1)) / (logits.shape[1] - 1)
+
+
+class Ensemble(nn.Module):
+    """Several teachers as one network, whose logits are combined."""
+
+    def __init__(self, members: Mapping[str, nn.Module], combination: Combination) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict(members)
+        self.combination = combination
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the combined logits, N×classes, as far as they can be combined without labels."""
+        return self.combination(torch.stack([member(x) for member in self.members.values()], 1))
+
+
+class TappedEnsemble(nn.Module):
+    """An ensemble that returns the logits of each member, N×members×classes, and features.
+
+    Args:
+        ensemble: The teachers.
+        paths: Layers whose outputs are wanted, each as member.path.
+    """
+
+    def __init__(self, ensemble: Ensemble, paths: Sequence[str]) -> None:
+        super().__init__()
+        found = [path.partition(".") for path in paths]
+        wanted = {name: [path for member, _, path in found if member == name] for name in ensemble.members}
+        self.members = nn.ModuleDict({name: Tapped(member, wanted[name]) for name, member in ensemble.members.items()})
+        self._places = [(name, 1 + wanted[name].index(path)) for name, _, path in found]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return all logits and the features in the order of the paths."""
+        outputs = {name: member(x) for name, member in self.members.items()}
+        logits = torch.stack([output[0] for output in outputs.values()], 1)
+        return (logits, *(outputs[name][place] for name, place in self._places))
+
+
+def tapped(teacher: nn.Module, paths: Sequence[str]) -> nn.Module:
+    """A teacher that returns ``(logits, *features)``; several, where it is an ensemble."""
+    return TappedEnsemble(teacher, paths) if isinstance(teacher, Ensemble) else Tapped(teacher, paths)
+
+
+def member(teacher: nn.Module, name: str | None) -> nn.Module:
+    """The teacher that a loss names."""
+    return cast(Ensemble, teacher).members[name] if name is not None else teacher
+
+
+def belonging(pairs: Sequence[Pair], name: str | None) -> tuple[Pair, ...]:
+    """The pairs with the teacher's layers as :class:`TappedEnsemble` knows them."""
+    if name is None:
+        return tuple(pairs)
+    return tuple(replace(p, teacher=replace(p.teacher, path=f"{name}.{p.teacher.path}")) for p in pairs)
+
+
+def largest(teacher: nn.Module) -> nn.Module:
+    """The teacher, or the member of an ensemble, with the most parameters."""
+    members = list(teacher.members.values()) if isinstance(teacher, Ensemble) else [teacher]
+    return max(members, key=lambda network: sum(p.numel() for p in network.parameters()))

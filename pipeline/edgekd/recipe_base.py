@@ -1,0 +1,21 @@
+"""What all sections of a recipe are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    """A frozen part of a recipe that knows all its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def mistake(message: str, hint: str, key: str = "") -> PydanticCustomError:
+    """Return an error for a validator to raise: what is wrong, what to write instead, and at which key of a mapping."""
+    return PydanticCustomError("mistake", "{message}", {"message": message, "hint": hint, "key": key})

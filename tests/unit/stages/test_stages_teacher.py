@@ -1,0 +1,156 @@
+"""Who teaches: chains of teachers, for real, on few images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekd import plan
+from edgekd.progress import Lines, Silent
+from edgekd.recipe import Recipe
+from edgekd.stages import distill, evaluate, package, quantize, teacher
+from edgekd.stages.context import Context
+
+torch.set_num_threads(1)
+STAGES: dict[str, Any] = {"teacher": teacher, "distill": distill, "quantize": quantize, "evaluate": evaluate}
+TRAIN = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0}
+NET: dict[str, Any] = {"model": "edgekd:resnet10", "args": {"width": 4, "stem_stride": 2}}
+TAUGHT = TRAIN | {"losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]}
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make(source: str, section: dict[str, Any], **changes: Any) -> Recipe:
+    value: dict[str, Any] = {
+        "edgekd": 1,
+        "data": {"source": source, "image_size": 16},
+        "teacher": section,
+        "student": NET | {"args": {"width": 2, "stem_stride": 2}},
+        "distill": TAUGHT,
+    }
+    return Recipe.model_validate(value | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Run all stages of a recipe that are in STAGES; returns their folders."""
+
+    def call(recipe: Recipe, progress: Any = None, until: str = "") -> dict[str, Path]:
+        done: dict[str, Path] = {}
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for node in plan.nodes(recipe):
+            if node.module not in STAGES:
+                continue
+            out = done[node.name] = root / node.name
+            out.mkdir(parents=True)
+            inputs = {name: done[name] for name in node.inputs}
+            context = Context(node.recipe, node.name, out, inputs, tmp_path / "log", progress or Silent())
+            STAGES[node.module].run(context)
+            if node.name == until:
+                break
+        return done
+
+    return call
+
+
+def first_layer(folder: Path) -> torch.Tensor:
+    return load_file(folder / "weights.safetensors")["stem.0.weight"]
+
+
+def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Path]], npz: Callable[..., str],
+                                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    large = NET | {"args": {"width": 10, "stem_stride": 2}, "train": TRAIN}
+    recipe = make(npz(), NET | {"distill": TAUGHT, "teacher": large})
+    done = run(recipe, Lines())
+    said = capsys.readouterr().err
+    assert list(done) == ["teacher.teacher", "teacher", "student_alone", "distill", "evaluate"]
+    curve = json.loads((done["teacher"] / "curve.json").read_text())
+    assert curve["model"] == "teacher"
+    assert list(curve["terms"]) == ["task", "kd", "fitnet"]
+    assert curve["pairs"][0] == "fitnet: layer1 (4 ch) ← layer1 (10 ch) at 8×8"
+    learnt = json.loads((done["distill"] / "curve.json").read_text())
+    assert learnt["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 8×8"  # from the assistant
+    # the teacher's file is as it was, and each network stands in the accuracy table, in the order of training
+    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    assert list(measured) == ["teacher.teacher", "teacher", "student_alone", "distilled"]
+    assert measured["teacher.teacher"]["params"] > measured["teacher"]["params"] > measured["distilled"]["params"]
+    assert "advice: the teacher has" in said
+    assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
+    context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
+    assert any("assistant" in line for line in package.teaching(context))
+
+
+@pytest.mark.parametrize("method", ["qat", "none"])
+def test_several_teachers(run: Callable[..., dict[str, Path]], npz: Callable[..., str], method: str) -> None:
+    """Three members, one of them taught by a teacher of its own; the ensemble has a row, and no stage."""
+    section = {"combine": "confidence", "ensemble": [
+        NET | {"train": TRAIN}, NET | {"train": TRAIN},
+        NET | {"name": "taught", "distill": TRAIN | {"losses": [{"kind": "kd"}]}, "teacher": NET | {"train": TRAIN}},
+    ]}  # fmt: skip
+    losses = [{"kind": "kd"}, {"kind": "kd", "teacher": "resnet10"}, {"kind": "fitnet", "teacher": "taught"}]
+    quantize = {"method": "qat", "epochs": 1} if method == "qat" else None
+    recipe = make(npz(), section, distill=TRAIN | {"losses": losses}, quantize=quantize, baselines=())
+    done = run(recipe)
+    trained = ["teacher.resnet10", "teacher.resnet10_2", "teacher.taught.teacher", "teacher.taught"]
+    assert [name for name in done if name.startswith("teacher")] == trained
+    assert not torch.equal(first_layer(done["teacher.resnet10"]), first_layer(done["teacher.resnet10_2"]))
+    curve = json.loads((done["distill"] / "curve.json").read_text())
+    assert list(curve["terms"]) == ["kd", "kd_2", "fitnet"]
+    assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← taught.layer1 (4 ch) at 8×8"
+    if method == "qat":
+        assert list(json.loads((done["quantize"] / "curve.json").read_text())["terms"]) == ["kd", "kd_2", "fitnet"]
+        return
+    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    assert list(measured) == [*trained, "teacher", "distilled"]
+    assert measured["teacher"]["params"] == 3 * measured["teacher.resnet10"]["params"]
+
+
+def test_how_teachers_are_combined_decides_the_lessons(npz: Callable[..., str]) -> None:
+    section = {"ensemble": [NET | {"train": TRAIN}, NET | {"train": TRAIN}]}
+    plain, sure = (make(npz(), section | {"combine": rule}) for rule in ("probabilities", "confidence"))
+    assert distill.config(plain, "distill") != distill.config(sure, "distill")
+    assert distill.config(distill.alone(plain), "alone") == distill.config(distill.alone(sure), "alone")
+    assert teacher.config(make(npz(), NET | {"distill": TAUGHT, "teacher": section}), "teacher") != teacher.config(
+        make(npz(), NET | {"distill": TAUGHT, "teacher": section | {"combine": "logits"}}), "teacher"
+    )
+
+
+def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callable[..., str]) -> None:
+    recipe = make(npz(), NET | {"train": TRAIN})
+    done = run(recipe, until="distill")
+    context = Context(recipe, "package", done["distill"], done, done["distill"] / "log", Silent())
+    for name, top1 in (("student_alone", 0.5), ("teacher", 0.25)):
+        file = done[name] / "curve.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"val_top1": [top1]}))
+    file = done["distill"] / "teacher.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"val_top1": 0.25}))
+    assert any("the student alone 50.0 %" in line for line in package.teaching(context))
+
+
+def test_generations_of_one_network_start_from_other_weights(
+    run: Callable[..., dict[str, Path]], npz: Callable[..., str]
+) -> None:
+    still = TRAIN | {"lr": 1e-30, "weight_decay": 0.0}
+    taught = {"distill": still | {"losses": [{"kind": "kd"}]}}
+    recipe = make(npz(), NET | taught | {"teacher": NET | taught | {"teacher": NET | {"train": still}}})
+    done = run(recipe, until="teacher")
+    generations = [first_layer(done[name]) for name in ("teacher.teacher.teacher", "teacher.teacher", "teacher")]
+    assert not any(torch.allclose(a, b, atol=1e-3) for a, b in ((generations[0], generations[1]), generations[1:]))
+    seeded = run(make(npz(), NET | {"train": still, "seed": 2}), until="teacher")
+    assert torch.allclose(first_layer(seeded["teacher"]), generations[2], atol=1e-6)
+
+
+def test_the_same_bytes_twice(run: Callable[..., dict[str, Path]], npz: Callable[..., str]) -> None:
+    recipe = make(npz(), NET | {"distill": TAUGHT, "teacher": NET | {"train": TRAIN}})
+    first, second = run(recipe, until="teacher"), run(recipe, until="teacher")
+    assert (first["teacher"] / "last.safetensors").read_bytes() == (second["teacher"] / "last.safetensors").read_bytes()
