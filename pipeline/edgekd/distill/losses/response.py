@@ -110,11 +110,9 @@ class DIST(Loss):
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
         """Return the weighted sum of the two distances; a class or image that does not vary correlates with nothing."""
-        from torch.nn import functional as F
 
         def correlation(a: Tensor, b: Tensor) -> Tensor:
-            a, b = (x - x.mean(dim=1, keepdim=True) for x in (a, b))
-            return F.cosine_similarity(a, b, dim=1).mean()
+            return (_z_scores(a) * _z_scores(b)).mean()
 
         p, q = (_softened(x.logits, self.temperature, self.standardize).softmax(dim=1) for x in (student, teacher))
         return self.beta * (1 - correlation(p, q)) + self.gamma * (1 - correlation(p.T, q.T))
@@ -182,6 +180,14 @@ def _softened(logits: Tensor, temperature: float, standardize: bool = False) -> 
     temperature of T acts as one of T · √(K / (K − 1)) here.
     """
     logits = logits.float() if logits.dtype.itemsize < 4 else logits  # half precision would lose what T makes small
-    if standardize:
-        logits = (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, correction=0, keepdim=True) + 1e-7)
-    return logits / temperature
+    return (_z_scores(logits) if standardize else logits) / temperature
+
+
+def _z_scores(x: Tensor) -> Tensor:
+    """Each row minus its mean, over its standard deviation; 0 in a row that does not vary, such as a head of zeros gives.
+
+    That row's gradient stays small. An epsilon would make it 1 / epsilon, which Adam does not forget for thousands of steps.
+    """
+    mean, deviation = x.mean(dim=1, keepdim=True), x.std(dim=1, correction=0, keepdim=True)
+    varies = deviation > 1e-6 * mean.abs()  # less is rounding
+    return (x - mean) / deviation.where(varies, 1)
