@@ -93,6 +93,9 @@ def seed(value: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(value)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also fill every fresh tensor, in case a kernel forgets to, in a tenth of a step's time
+    # (benchmarks/results/distill_speed.md).
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def teacher(recipe: Recipe, num_classes: int, folder: Path) -> nn.Module:
