@@ -81,12 +81,6 @@ class Rows:
             _write(self._rows, row.data, number * self.size)
             _write(self._sums, _sum(row.data, number).to_bytes(SUM_BYTES, "little"), number * SUM_BYTES)
 
-    def count(self, stop: int) -> int:
-        """Rows below number ``stop`` that were written."""
-        return int(
-            np.count_nonzero(np.frombuffer(os.pread(self._sums, stop * SUM_BYTES, 0), np.uint8).reshape(-1, 4).any(1))
-        )
-
 
 def _sum(row: Any, number: int) -> int:
     return zlib.crc32(row, number & 0xFFFFFFFF) or 1  # 0 is a row that was never written
@@ -97,6 +91,18 @@ def _write(file: int, content: Any, offset: int) -> None:
     while view:
         done = os.pwrite(file, view, offset)
         view, offset = view[done:], offset + done
+
+
+def written(path: Path, stop: int) -> int:
+    """Count the rows below number ``stop`` that were written, by the ``.sums`` file alone; 0 where there is none."""
+    count = 0
+    try:
+        with path.open("rb") as file:
+            while stop > 0 and len(sums := np.fromfile(file, np.uint32, min(stop, 1 << 20))):
+                count, stop = count + int(np.count_nonzero(sums)), stop - len(sums)
+    except FileNotFoundError:
+        pass
+    return count
 
 
 def note(place: Path, teacher: str, images: int) -> None:
@@ -117,7 +123,7 @@ def describe(place: Path, draws: int, dtype: str, top_k: int | None) -> str:
             layer, *_, kept = sums.stem.rsplit(".", 4)
             if layer == "logits" and kept != (f"top{top_k}" if top_k else "all"):
                 continue
-            share = 100 * int(np.count_nonzero(np.fromfile(sums, np.uint32, draws * images))) // (draws * images)
+            share = 100 * written(sums, draws * images) // (draws * images)
             parts.append(f"{layer.removeprefix('layer.')} {share} %")
             taken += sum(file.stat().st_blocks * 512 for file in (sums, sums.with_suffix(".rows")))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):

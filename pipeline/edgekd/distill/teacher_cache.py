@@ -80,8 +80,9 @@ class Dense:
 class TopK:
     """The ``k`` largest logits, and one number for all others: the logarithm of their mean exponential.
 
-    At temperature 1 the probabilities of the k classes are exact, and the rest share what is left in equal parts. At a
-    temperature above 1 the rest gets too much, for the mean of roots is less than the root of the mean (Jensen).
+    At temperature 1 the probabilities of the k classes are exact, and the rest share what is left in equal parts. At
+    temperature T the weight of the n others in the softmax is too large by a factor between 1 and n^(1 - 1/T), for the mean
+    of T-th roots is at most the T-th root of the mean (Jensen).
     """
 
     k: int
@@ -159,14 +160,15 @@ class Recorded:
         names = ["logits", *(f"layer.{layer}" for layer in layers)]
         try:
             records.note(recording.folder, recording.teacher, images)
-            self._rows = tuple(
-                records.Rows(recording.folder / file_name(name, output, codec), codec.size)
+            paths = [
+                recording.folder / file_name(name, output, codec)
                 for name, output, codec in zip(names, probe, self._codecs, strict=True)
-            )
+            ]
+            self._rows = tuple(records.Rows(path, codec.size) for path, codec in zip(paths, self._codecs, strict=True))
         except OSError as error:
             raise storage_error(error, recording.folder) from error
         total = draws * images
-        there = [rows.count(total) for rows in self._rows]
+        there = [records.written(path.with_name(f"{path.name}.sums"), total) for path in paths]
         parts = [_words(output, codec, name) for name, output, codec in zip(names, probe, self._codecs, strict=True)]
         whole = sum(total * (codec.size + records.SUM_BYTES) for codec in self._codecs)
         missing = sum((total - n) * (codec.size + records.SUM_BYTES) for n, codec in zip(there, self._codecs, strict=True))

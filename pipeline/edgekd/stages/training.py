@@ -96,6 +96,9 @@ def seed(value: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(value)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also fill every fresh tensor, in case a kernel forgets to, in a tenth of a step's time
+    # (benchmarks/results/distill_speed.md).
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def teacher(section: Teacher, name: str, context: Context, num_classes: int) -> nn.Module:
