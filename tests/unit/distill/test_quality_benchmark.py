@@ -1,0 +1,71 @@
+"""What the figures of benchmarks/distill_quality.py rest on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgekd import data
+from edgekd.distill.feed import Normalize, loader
+from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.pairing import Pair
+from edgekd.distill.taps import Layer, Tapped
+from edgekd.recipe import Data
+from edgekd.registry import losses
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("kind", ["kd", "attention_transfer"])
+def test_the_same_method_of_both_libraries_has_the_same_value(module: Callable[[str], Any], kind: str) -> None:
+    """With its shipped weight, where both follow the same formula."""
+    torch.manual_seed(0)
+    shapes = [(8, 16, 16), (12, 8, 8)]
+    pairs = tuple(Pair(Layer("s", shape), Layer("t", shape)) for shape in shapes)
+    student, teacher = (Outputs(torch.randn(6, 4), tuple(torch.randn(6, *shape) for shape in shapes)) for _ in range(2))
+    batch = Batch(torch.arange(6) % 4, torch.arange(6))
+    theirs = next(loss for loss in module("torchdistill_losses").all_losses(epochs=16) if loss.kind == kind)
+    values = []
+    for loss in (losses.get(kind)(), theirs):
+        values.append(loss.weight * float(loss(student, teacher, batch, loss.adapter(pairs, Facts(4, 6)))))
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_what_is_remembered_of_the_teacher_is_what_it_says(
+    module: Callable[[str], Any], npz: Callable[..., str], small: Any
+) -> None:
+    section = Data(source=npz(), image_size=16, augment=("flip",))
+    images = data.load(section)
+    teacher, paths = small().eval(), ("down1", "stem")
+    remembered = module("distill_quality").Remembered(teacher, images)
+    remembered.of(("stem",))
+    batches, augmented, _ = loader(images.train, section, 16, 0)
+    augmented.epoch = 5
+    x = Normalize(images)(next(iter(batches))[0])
+    with torch.no_grad():
+        for found, expected in zip(remembered.of(paths)(x), Tapped(teacher, paths).eval()(x), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_gains_are_paired_by_seed(module: Callable[[str], Any]) -> None:
+    quality = module("distill_quality")
+    known = {"sha256": "0", "top1": 0.9}
+    top1 = {"alone": (0.80, 0.84), "kd": (0.83, 0.86)}
+    rows = {
+        case.key("0"): {"seed": case.seed, "test_last": top1[case.kind][case.seed], "test_best": 0.81, "cpu_seconds": 9}
+        for case in quality.cases(["resnet32x4-resnet8x4"], 2, ["kd"])
+        if case.library != "torchdistill"
+    }
+    page = quality.table(rows, known, argparse.Namespace(seeds=2))
+    assert "| `kd` (seeds: 2) | edgekd | 84.50 ± 2.12 | +2.50 ± 0.71 | 81.00 ± 0.00 | 9 |" in page
+    assert page.index("`kd`") < page.index("student alone (seeds: 2)")
