@@ -72,6 +72,7 @@ class Terms(nn.Module):
         self._members: tuple[str, ...] = ()
         if isinstance(teacher, teachers.Ensemble):
             self._members, self._combination = tuple(teacher.members), teacher.combination
+        self._stored = teacher.train_logits if isinstance(teacher, teachers.Stored) else None
         taps = [p for term in self.terms for p in term.pairs]
         self.student_paths = tuple(dict.fromkeys(p.student.path for p in taps))
         self.teacher_paths = tuple(dict.fromkeys(p.teacher.path for p in taps))
@@ -112,6 +113,8 @@ class Terms(nn.Module):
 
     def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
         """The logits that a term learns from: the only teacher's, those of the one it names, or all combined."""
+        if self._stored is not None:
+            return self._stored[batch.indices.cpu()].to(logits.device)
         if not self._members:
             return logits
         name = term.loss.teacher
