@@ -116,6 +116,11 @@ def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
     return np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
 
 
+def numbers(split: Split) -> NDArray[np.int64]:
+    """Which of the source's images a split has: their places in the order of the source (int64, N)."""
+    return split.images.indices if isinstance(split.images, _Subset) else np.arange(len(split))
+
+
 def stratified(labels: NDArray[np.int64], fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split indices into (kept, held out): ``fraction`` of each class is held out, never a whole class."""
     random = np.random.default_rng(SPLIT_SEED)

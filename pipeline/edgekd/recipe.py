@@ -35,6 +35,7 @@ DATA_SOURCES = (
     "fashion-mnist-mini", "fashion-mnist", "random", "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
 )  # fmt: skip
 UNLABELLED = ("random", "images")
+BLACK_BOXES = ("onnx", "tflite", "openvino", "outputs")
 MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
 
 
@@ -48,18 +49,30 @@ def _data_source(value: str) -> str:
     raise mistake(f"{value!r} is not a data source", hint)
 
 
-def _model_source(value: str) -> str:
+def _model_source(value: str, allowed: tuple[str, ...] = MODEL_SOURCES) -> str:
     if re.fullmatch(r"(torchvision|timm|edgekd):[\w.\-]+", value) or re.fullmatch(r".+\.py:[A-Za-z_]\w*", value):
         return value
     if re.fullmatch(r"\w+", value):
         raise mistake(f"{value!r} does not say where the model is from", f"write torchvision:{value} or timm:{value}")
     if value.endswith(".py"):
         raise mistake(f"{value!r} does not say which function builds the model", f"write {value}:FUNCTION")
-    raise mistake(f"{value!r} is not a model", f"allowed: {', '.join(MODEL_SOURCES)}")
+    raise mistake(f"{value!r} is not a model", f"allowed: {', '.join(allowed)}")
 
 
 DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
+
+
+def _teacher_source(value: str) -> str:
+    kind, _, file = value.partition(":")
+    if kind not in BLACK_BOXES:
+        return _model_source(value, (*MODEL_SOURCES, *(f"{name}:FILE" for name in BLACK_BOXES)))
+    if not file:
+        raise mistake(f"{value!r} does not say which file", f"write {kind}:FILE")
+    return value
+
+
 ModelSource = Annotated[str, BeforeValidator(lambda v: _model_source(v) if isinstance(v, str) else v)]
+TeacherSource = Annotated[str, BeforeValidator(lambda v: _teacher_source(v) if isinstance(v, str) else v)]
 Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
@@ -291,8 +304,10 @@ class Distill(Train):
 class Teacher(Strict):
     """Who teaches: one network, with `weights`, `train` or `distill`, or several, in an `ensemble`."""
 
-    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])] | None = None
-    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    model: Annotated[TeacherSource, Field(examples=["torchvision:resnet18"])] | None = None
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe. Or a black box, of which only the
+    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, or outputs:FILE.npz with stored ones (`train`, a row for
+    each training image of the data, and `test`)."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
@@ -308,6 +323,13 @@ class Teacher(Strict):
     """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
     so that generations of one network do not start alike."""
 
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """What a black box gives."""
+    mean: tuple[float, ...] | None = None
+    """What a black box had subtracted from pixels between 0 and 1 in its training, a number a channel or one for all, with
+    `std`. Left out: the same as the student."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """What they were then divided by."""
     ensemble: tuple[Teacher, ...] | None = None
     """Several teachers in the place of one, each with a `model` and all that a teacher has."""
     combine: Literal["probabilities", "logits", "confidence"] = "probabilities"
@@ -324,6 +346,12 @@ class Teacher(Strict):
         if self.model is None and self.ensemble is None:
             raise mistake("model is missing", "add model: torchvision:resnet18, or ensemble: [{model: …}, {model: …}]")
         return self
+
+    @property
+    def black_box(self) -> tuple[str, str] | None:
+        """Kind and file of a teacher of which only the outputs are known."""
+        kind, _, file = (self.model or "").partition(":")
+        return (kind, file) if kind in BLACK_BOXES else None
 
     @property
     def budget(self) -> TeacherTrain | Distill | None:

@@ -16,6 +16,11 @@ RECIPES = sorted((ROOT / "recipes" / "regimes").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_regime_can_run_and_has_its_section(path: Path) -> None:
     steps = plan.make(load(path))
-    assert [step.reason for step in steps if step.status == "blocked"] == []
-    assert {"distill", "quantize", "export.onnx"} <= {step.name for step in steps}
+    waits = [step.reason for step in steps if step.status == "blocked"]
+    if path.stem == "black-box":  # for the file that another recipe makes
+        assert "onnx_float.onnx does not exist" in waits[0]
+    else:
+        assert waits == []
+    wanted = {"student", "export.onnx_float"} if path.stem == "black-box-teacher" else {"distill", "quantize", "export.onnx"}
+    assert wanted <= {step.name for step in steps}
     assert f"[`{path.name}`](../recipes/regimes/{path.name})" in (ROOT / "docs" / "distillation.md").read_text("utf-8")

@@ -6,7 +6,7 @@ LEAST_SHARE = 0.25
 """Share of the teacher's parameters below which an assistant is worth a try."""
 
 
-def gap(student: int, teacher: int, key: str = "teacher") -> tuple[str, ...]:
+def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[str, ...]:
     """Advise an assistant where the student is much smaller than its teacher.
 
     Mirzadeh et al. 2020 (Improved Knowledge Distillation via Teacher Assistant, §4): a larger teacher can teach a small
@@ -14,10 +14,10 @@ def gap(student: int, teacher: int, key: str = "teacher") -> tuple[str, ...]:
 
     Args:
         student: Number of the student's parameters.
-        teacher: Number of its teacher's parameters.
+        teacher: Number of its teacher's parameters, where it is known.
         key: Where the teacher is in the recipe.
     """
-    if student >= LEAST_SHARE * teacher:
+    if teacher is None or student >= LEAST_SHARE * teacher:
         return ()
     return (
         f"the {'student' if key == 'teacher' else key.removesuffix('.teacher')} has {100 * student / teacher:.2g} % of the "

@@ -1,18 +1,22 @@
-"""Several teachers at once: one network to evaluate, and several to learn from."""
+"""Teachers that are not one network in torch: several of them, files, stored outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill.pairing import Pair
 from edgekd.distill.taps import Tapped
 
+Array = NDArray[np.float32]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 Rule = Literal["probabilities", "logits", "confidence"]
 
 
@@ -105,3 +109,58 @@ def largest(teacher: nn.Module) -> nn.Module:
     """The teacher, or the member of an ensemble, with the most parameters."""
     members = list(teacher.members.values()) if isinstance(teacher, Ensemble) else [teacher]
     return max(members, key=lambda network: sum(p.numel() for p in network.parameters()))
+
+
+class BlackBox(nn.Module):
+    """A network of which only the outputs are known.
+
+    Args:
+        call: From float32 N×C×S×S, normalized as it was trained with, to float32 N×classes.
+        seen: Mean and standard deviation, of each channel or one of all, that the images come normalized with.
+        own: Those that it was trained with.
+        probabilities: Whether it gives probabilities; their logarithms are then its logits.
+    """
+
+    def __init__(
+        self, call: Callable[[Array], Array], seen: Normalization, own: Normalization, *, probabilities: bool = False
+    ) -> None:
+        super().__init__()
+        (mean, std), (own_mean, own_std) = ([torch.tensor(v).reshape(-1, 1, 1) for v in pair] for pair in (seen, own))
+        self._same = seen == own
+        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
+        self._call = call
+        self._probabilities = probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits N×classes on the device of the images, without a gradient."""
+        images = x.detach().float().cpu()
+        images = images if self._same else images * self._scale + self._shift
+        return logits_of(torch.from_numpy(self._call(images.contiguous().numpy())), self._probabilities).to(x.device)
+
+
+class Stored(nn.Module):
+    """Outputs of a teacher that is not at hand; :class:`edgekd.distill.terms.Terms` looks them up by the images' indices.
+
+    Args:
+        train: Logits of the training images, N×classes, in the order of the split.
+        val: Of the validation images.
+        test: Of the test images, where they are known.
+    """
+
+    def __init__(self, train: Tensor, val: Tensor, test: Tensor | None) -> None:
+        super().__init__()
+        self.train_logits, self.val_logits, self.test_logits = train, val, test
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what stands for the logits until the images are known by their indices: zeros, N×classes."""
+        return torch.zeros(len(x), self.train_logits.shape[1], device=x.device)
+
+
+def logits_of(outputs: Tensor, probabilities: bool) -> Tensor:
+    """Logits of outputs that are logits or probabilities."""
+    return outputs.clamp_min(1e-12).log() if probabilities else outputs
+
+
+def is_open(teacher: nn.Module) -> bool:
+    """Whether its layers and its size are known."""
+    return not any(isinstance(module, BlackBox | Stored) for module in teacher.modules())

@@ -81,6 +81,7 @@ class Terms(nn.Module):
         self._members: tuple[str, ...] = ()
         if isinstance(teacher, teachers.Ensemble):
             self._members, self._combination = tuple(teacher.members), teacher.combination
+        self._stored = teacher.train_logits if isinstance(teacher, teachers.Stored) else None
         taps = [(term.own, p) for term in self.terms for p in term.pairs]
         own = [p.teacher.tap for own, p in taps if own]
         self.student_paths = tuple(dict.fromkeys([*(p.student.tap for _, p in taps), *own]))
@@ -120,6 +121,8 @@ class Terms(nn.Module):
 
     def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
         """The logits that a term learns from: the only teacher's, those of the one it names, or all combined."""
+        if self._stored is not None:
+            return self._stored[batch.indices.cpu()].to(logits.device)
         if not self._members:
             return logits
         name = term.loss.teacher

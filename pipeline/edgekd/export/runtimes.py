@@ -19,7 +19,13 @@ Array = NDArray[np.float32]
 
 
 class Session(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    Attributes:
+        input_shape: Of its input, as it is in the file; None where any size goes.
+    """
+
+    input_shape: tuple[int | None, ...]
 
     def run(self, x: Array) -> Array:
         """Return the logits (1, classes), float32, of one input (1, C, H, W), float32."""
@@ -64,6 +70,7 @@ class _Onnx:
         options.log_severity_level = 3  # errors only
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self.input_shape = tuple(side if isinstance(side, int) else None for side in self._session.get_inputs()[0].shape)
 
     def run(self, x: Array) -> Array:
         output: Array = self._session.run(None, {self._input: x})[0]
@@ -80,6 +87,7 @@ class _Tflite:
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
+        self.input_shape: tuple[int | None, ...] = tuple(int(side) for side in self._input["shape"])
 
     def run(self, x: Array) -> Array:
         nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
@@ -100,6 +108,8 @@ class _OpenVino:
         }
         model = self._openvino.Core().compile_model(str(path), "CPU", settings)
         self._request = model.create_infer_request()
+        shape = model.input(0).get_partial_shape()
+        self.input_shape = tuple(side.get_length() if side.is_static else None for side in shape)
 
     def run(self, x: Array) -> Array:
         self._request.set_input_tensor(self._openvino.Tensor(np.ascontiguousarray(x)))

@@ -90,6 +90,12 @@ def _teacher(teacher: Teacher, key: str) -> Found:
             yield f"{key}.{name}", "there is one teacher, and nothing to combine", "remove it, or give an ensemble"
     if teacher.name is not None and not key.endswith("]"):
         yield f"{key}.name", "only a teacher of an ensemble has a name", "remove name"
+    if teacher.black_box is not None:
+        yield from _black_box(teacher, key)
+        return
+    for name in ("outputs", "mean", "std"):
+        if getattr(teacher, name) != Teacher.model_fields[name].default:
+            yield f"{key}.{name}", "this is told of a black box alone", "remove it, or give model: onnx:FILE"
     given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
     if len(given) != 1:
         yield (
@@ -115,9 +121,28 @@ def _teacher(teacher: Teacher, key: str) -> Found:
         yield from _teacher(teacher.teacher, f"{key}.teacher")
 
 
+def _black_box(teacher: Teacher, key: str) -> Found:
+    """A file of which only the outputs are known."""
+    for name in ("args", "weights", "train", "distill", "teacher"):
+        if getattr(teacher, name):
+            yield f"{key}.{name}", "a black box is used as it is", f"remove {name}"
+    if teacher.seed is not None:
+        yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
+    assert teacher.black_box is not None
+    if teacher.black_box[0] == "outputs":
+        for name in ("mean", "std"):
+            if getattr(teacher, name) is not None:
+                yield f"{key}.{name}", "stored outputs see no images", f"remove {name}"
+        if key != "teacher":
+            yield f"{key}.model", "stored outputs can be the teacher of the student alone", "give a file that can be run"
+    elif (teacher.mean is None) != (teacher.std is None):
+        name, other = ("mean", "std") if teacher.std is None else ("std", "mean")
+        yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
+
+
 def _ensemble(teacher: Teacher, key: str) -> Found:
     """Several teachers in the place of one."""
-    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed"):
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "mean", "std"):
         if getattr(teacher, name):
             yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
     if len(teacher.ensemble or ()) < 2:
@@ -136,6 +161,13 @@ def _ensemble(teacher: Teacher, key: str) -> Found:
 def _named(loss: Loss, teacher: Teacher | None) -> tuple[str, str, str] | None:
     """What is wrong with the teacher that a loss names, or does not name: (key, message, hint)."""
     names = tuple(teacher.members()) if teacher is not None else ()
+    taught_by = teacher.members().get(loss.teacher) if teacher and loss.teacher else teacher
+    if taught_by is not None and taught_by.black_box and loss.needs_teacher and loss.reads != "logits":
+        return (
+            "kind",
+            f"{loss.kind} compares layers, and of {taught_by.black_box[1]} only the outputs are known",
+            ("use kd, or another loss on logits"),
+        )
     if loss.teacher is None:
         if names and loss.needs_teacher and loss.reads != "logits":
             return (
@@ -227,6 +259,21 @@ def _trained_student(recipe: Recipe) -> Found:
 def _images(recipe: Recipe) -> Found:
     """What images without labels, or none at all, cannot do; and half a normalization."""
     data = recipe.data
+    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
+        if section.black_box and section.black_box[0] == "outputs" and data.augment:
+            yield (
+                "data.augment",
+                "the teacher's outputs are stored, of images that are not augmented",
+                "remove augment, or give the teacher itself, such as model: onnx:FILE",
+            )
+        for key in ("mean", "std"):
+            numbers = getattr(section, key)
+            if numbers is not None and len(numbers) not in {1, data.channels}:
+                yield (
+                    f"{place}.{key}",
+                    f"{len(numbers)} numbers for {data.channels} channels",
+                    "give one for each channel, or one for all",
+                )
     if (data.mean is None) != (data.std is None):
         key, other = ("mean", "std") if data.std is None else ("std", "mean")
         yield f"data.{key}", f"{key} is given without {other}", f"add {other}, or remove {key} to measure both"

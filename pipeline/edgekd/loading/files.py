@@ -96,6 +96,9 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
         file, _, callable_name = (part.model or "").rpartition(":")
         if file.endswith(".py"):
             new["model"] = f"{join(file, *path, 'model')}:{callable_name}"
+        if isinstance(part, Teacher) and part.black_box is not None:
+            kind, file = part.black_box
+            new["model"] = f"{kind}:{join(file, *path, 'model')}"
         if part.weights is not None and not part.weights.startswith("edgekd:"):
             new["weights"] = join(part.weights, *path, "weights")
         if isinstance(part, Teacher) and part.teacher is not None:

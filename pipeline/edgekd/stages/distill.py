@@ -81,7 +81,7 @@ def _train(fabric: Any, context: Context) -> None:
     if first and context.name == "distill":
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
-    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher else None
+    teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(budget.losses, student, teacher, example, facts)
     if first:

@@ -36,6 +36,7 @@ def run(context: Context) -> None:
     import numpy as np
 
     from edgekd import data, models
+    from edgekd.distill.teachers import Stored, is_open
     from edgekd.export import runtimes
     from edgekd.export.capture import captured
     from edgekd.export.weights import BITS
@@ -51,13 +52,18 @@ def run(context: Context) -> None:
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
-    networks = _networks(context, len(images.classes))
+    networks = _networks(context, images)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
-            logits[name] = _torch_logits(network, x)
+            if isinstance(network, Stored):
+                if network.test_logits is None:  # not known
+                    continue
+                logits[name] = network.test_logits.numpy()
+            else:
+                logits[name] = _torch_logits(network, x)
             found[name] = {"metrics": measured(logits[name])}
-            if name != int8:  # the float student's, in integers
+            if name != int8 and is_open(network):  # the float student's, in integers
                 size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
                 found[name] |= size
             task.advance(len(x), name)
@@ -120,12 +126,12 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
     )
 
 
-def _networks(context: Context, classes: int) -> dict[str, nn.Module]:
-    """Every torch network of the run, by model name."""
-    recipe = context.recipe
+def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
+    """Every torch network of the run, and every teacher, by model name."""
+    recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        networks[name] = training.teacher(section, name, context, classes)
+        networks[name] = training.teacher(section, name, context, images)
     for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"

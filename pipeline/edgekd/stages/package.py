@@ -152,14 +152,16 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         precision = "float32"
         if name == int8:
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
+        elif name in teachers and teachers[name].black_box:
+            precision = "as it is"
         elif name in teachers and (train := teachers[name].train):
             precision = train.save_dtype
         size_of = found[training.float_name(recipe)] if name == int8 else value
         models.append(
             ModelRecord(
-                name=name, role=role, format="torch", precision=precision,  # type: ignore[arg-type]  # rows are literals
+                name=name, role=role, format=_format(part), precision=precision,  # type: ignore[arg-type]  # rows are literals
                 source=_source(part), path=path, sha256=sha256, bytes=size,
-                params=size_of["params"], macs=size_of["macs"], metrics=tuple(metrics),
+                params=size_of.get("params"), macs=size_of.get("macs"), metrics=tuple(metrics),
                 float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
             )
         )  # fmt: skip
@@ -310,6 +312,10 @@ def _copy(source: Path, target: Path) -> tuple[str, str, int]:
 
     shutil.copyfile(source, target)
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
+
+
+def _format(part: Teacher | Student) -> str:
+    return part.black_box[0] if isinstance(part, Teacher) and part.black_box else "torch"
 
 
 def _source(part: Teacher | Student) -> str:

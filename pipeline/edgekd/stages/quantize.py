@@ -112,7 +112,7 @@ def _train(fabric: Any, context: Context) -> None:
     classes = len(images.classes)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     taught = recipe.teacher is not None and not settings.self_distill
-    teacher = training.teacher(recipe.teacher, "teacher", context, classes) if recipe.teacher and taught else None
+    teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher and taught else None
     if settings.self_distill:
         teacher = training.student(recipe, classes, weights).eval()
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
-from edgekd.stages import training
+from edgekd.stages import black_box, training
 from edgekd.stages.context import Context
 
 VERSION = 2
@@ -19,6 +19,8 @@ PACKAGES = training.PACKAGES
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Model, weights or budget with its losses, seed."""
     assert recipe.teacher is not None
+    if recipe.teacher.black_box:
+        return {"teacher": black_box.config(recipe.teacher)}
     value = training.model_config(recipe, "teacher")
     for key in ("train", "distill"):
         budget = getattr(recipe.teacher, key)
@@ -37,9 +39,14 @@ def run(context: Context) -> None:
         return
     from edgekd import data, models
 
+    images = data.load(context.recipe.data, context.progress)
+    if teacher.black_box:  # before anything is trained
+        black_box.load(teacher, context.recipe.data, images, context.threads)
+        context.write("black_box.json", black_box.config(teacher))
+        return
     assert teacher.model is not None
     assert teacher.weights is not None
-    classes = data.load(context.recipe.data, context.progress).classes
+    classes = images.classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
     models.load_weights(model, models.weights_path(teacher.weights))
     training.save(model.state_dict(), context.out / "weights.safetensors")
@@ -65,7 +72,7 @@ def _train(fabric: Any, context: Context) -> None:
     model = models.build(section.model, section.args, classes, recipe.data)
     teacher = None
     if section.teacher is not None:
-        teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, classes)
+        teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)

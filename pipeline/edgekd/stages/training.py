@@ -15,6 +15,7 @@ from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe, Teacher, TeacherCache, Train
 from edgekd.rundir import to_json
+from edgekd.stages import black_box
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -101,16 +102,18 @@ def seed(value: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def teacher(section: Teacher, name: str, context: Context, num_classes: int) -> nn.Module:
+def teacher(section: Teacher, name: str, context: Context, images: DataSet) -> nn.Module:
     """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
     if section.ensemble:
-        members = {own: teacher(part, f"{name}.{own}", context, num_classes) for own, part in section.members().items()}
+        members = {own: teacher(part, f"{name}.{own}", context, images) for own, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature)).eval()
+    if section.black_box:
+        return black_box.load(section, context.recipe.data, images, context.threads).eval()
     assert section.model is not None
-    model = build(section.model, section.args, num_classes, context.recipe.data)
+    model = build(section.model, section.args, len(images.classes), context.recipe.data)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
 
@@ -206,12 +209,15 @@ def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Co
     from edgekd.distill import advice
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import accuracy
-    from edgekd.distill.teachers import largest
+    from edgekd.distill.teachers import Stored, is_open, largest
     from edgekd.models import parameters
 
     network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
-    top1 = accuracy(network, images.val, normalize, fabric.device)
-    sizes = parameters(student), parameters(largest(teacher))
+    if isinstance(teacher, Stored):
+        top1 = float((teacher.val_logits.argmax(1).numpy() == images.val.labels).mean())
+    else:
+        top1 = accuracy(network, images.val, normalize, fabric.device)
+    sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
     context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
     context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
     for line in advice.gap(*sizes, key):

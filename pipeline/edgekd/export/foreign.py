@@ -1,0 +1,67 @@
+"""A file that edgekd did not make, as a call from images to outputs: its layout and its batch are read from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.errors import ExportError, ModelError
+from edgekd.export import runtimes
+from edgekd.export.runtimes import Array
+
+HINT = "correct teacher.model; see docs/distillation.md"
+
+
+def opened(path: Path, format: str, image: tuple[int, int, int], threads: int = 1) -> Callable[[Array], Array]:
+    """Load a classifier.
+
+    Args:
+        path: The file; for OpenVINO the .xml.
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        image: Channels, height and width of an image.
+        threads: Threads inside one operator.
+
+    Returns:
+        A call from float32 N×C×H×W to float32 N×classes; whole batches where the file takes them, else one by one.
+
+    Raises:
+        ModelError: It cannot be loaded, takes other images, or gives something else than N×classes.
+    """
+    try:
+        session = runtimes.load(path, format, threads)
+    except ExportError as error:
+        raise ModelError(error.message, HINT) from error
+    batch, *sides = session.input_shape
+    channels, height, width = image
+    if len(sides) == 3 and _fits(sides, (channels, height, width)):
+        channels_last = False
+    elif len(sides) == 3 and _fits(sides, (height, width, channels)):
+        channels_last = True
+    else:
+        taken = "×".join("?" if side is None else str(side) for side in session.input_shape)
+        raise ModelError(
+            f"{path.name} takes {taken}, and the recipe's images are {channels}×{height}×{width}",
+            "correct data.image_size and data.channels, or give a file for these images",
+        )
+    if batch not in (None, 1):
+        raise ModelError(f"{path.name} takes batches of {batch} images", "give a file for one image, or for any number")
+    # TensorFlow Lite's session turns N×C×H×W into N×H×W×C by itself: what must not be turned is turned back.
+    order = {(True, False): (0, 2, 3, 1), (False, True): (0, 3, 1, 2)}.get((channels_last, format == "tflite"))
+
+    def call(x: Array) -> Array:
+        x = np.ascontiguousarray(x if order is None else x.transpose(order))
+        try:
+            outputs = [session.run(x)] if batch is None else [session.run(x[i : i + 1]) for i in range(len(x))]
+        except Exception as error:  # each runtime raises its own kinds
+            raise ModelError(f"{path.name} cannot run: {str(error).partition(chr(10))[0][:300]}", HINT) from error
+        if any(output.ndim != 2 for output in outputs):
+            raise ModelError(f"{path.name} gives outputs of {outputs[0].ndim} dimensions, not N×classes", HINT)
+        return np.concatenate(outputs).astype(np.float32)
+
+    return call
+
+
+def _fits(sides: list[int | None], wanted: tuple[int, ...]) -> bool:
+    return all(side in (None, value) for side, value in zip(sides, wanted, strict=True))

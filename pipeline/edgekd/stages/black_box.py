@@ -1,0 +1,110 @@
+"""A teacher of which only the outputs are known: a file that is run, or outputs that are stored."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.errors import ModelError
+from edgekd.models import file_sha256
+from edgekd.recipe import Data, Teacher
+
+if TYPE_CHECKING:
+    from edgekd.data import DataSet
+    from edgekd.distill.teachers import BlackBox, Stored
+
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "openvino": "openvino"}
+
+
+def config(section: Teacher) -> dict[str, Any]:
+    """What decides its outputs: the file's bytes, its runtime, what is made of images and outputs.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    assert section.black_box is not None
+    kind, path = section.black_box
+    runtime = {"runtime": version(RUNTIMES[kind])} if kind in RUNTIMES else {}
+    return {
+        "model": [kind, *(file_sha256(file) for file in _files(kind, path))],
+        "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime,
+    }  # fmt: skip
+
+
+def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBox | Stored:
+    """Open the file, and see that it fits images and classes.
+
+    Raises:
+        ModelError: It does not fit.
+    """
+    import torch
+
+    from edgekd import models
+    from edgekd.distill.teachers import BlackBox
+    from edgekd.export import foreign
+
+    assert section.black_box is not None
+    kind, path = section.black_box
+    if kind == "outputs":
+        return _stored(Path(path), section.outputs == "probabilities", images)
+    side = data.image_size
+    call = foreign.opened(_files(kind, path)[0], kind, (images.channels, side, side), threads)
+    mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
+    network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
+    with torch.no_grad():
+        found = network(models.example(data))
+    _check(Path(path), found.shape[1], len(images.classes))
+    return network
+
+
+def _stored(path: Path, probabilities: bool, images: DataSet) -> Stored:
+    import numpy as np
+    import torch
+
+    from edgekd import data
+    from edgekd.distill.teachers import Stored, logits_of
+
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
+        raise ModelError(f"{path} cannot be read: {error}", "write it with numpy.savez(FILE, train=outputs)") from error
+    if "train" not in arrays:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise ModelError(f"{path} holds {found}, but no train", "write it with numpy.savez(FILE, train=outputs)")
+    sizes = {"train": len(images.train) + len(images.val), "test": len(images.test)}
+    for name in ("train", "test"):
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if array.ndim != 2 or len(array) != sizes[name] or array.dtype.kind != "f":
+            raise ModelError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; the data has {sizes[name]} {name} images",
+                "give a row of outputs (float) for each image, in the order of the data; those for validation are in train",
+            )
+        _check(path, array.shape[1], len(images.classes))
+        if not np.isfinite(array).all():
+            raise ModelError(f"{path}: {name} holds NaN or infinity", "compute the outputs again")
+    rows = {name: logits_of(torch.from_numpy(arrays[name].astype(np.float32)), probabilities)
+            for name in sizes if name in arrays}  # fmt: skip
+    numbers = [torch.from_numpy(data.numbers(split)) for split in (images.train, images.val)]
+    return Stored(rows["train"][numbers[0]], rows["train"][numbers[1]], rows.get("test"))
+
+
+def _check(path: Path, outputs: int, classes: int) -> None:
+    if outputs != classes:
+        raise ModelError(
+            f"{path.name} knows {outputs} classes, and the data has {classes}",
+            "distillation on logits needs the same classes in the same order; correct teacher.model or data.source",
+        )
+
+
+def _files(kind: str, path: str) -> list[Path]:
+    found = [Path(path), *([Path(path).with_suffix(".bin")] if kind == "openvino" else [])]
+    for file in found:
+        if not file.is_file():
+            raise ModelError(
+                f"{file} does not exist", "correct teacher.model; a relative path starts at the recipe's folder"
+            )
+    return found
