@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgekd import data
 from edgekd.errors import TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
@@ -124,7 +125,7 @@ def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recip
     assert weights(out)["head.weight"].dtype == torch.float16
     assert half.teacher is not None
     context = Context(half, "distill", tmp_path, {"teacher": out}, tmp_path / "log", Silent())
-    loaded = training.teacher(half.teacher, "teacher", context, 4)
+    loaded = training.teacher(half.teacher, "teacher", context, data.load(half.data))
     assert torch.equal(loaded.state_dict()["head.weight"], weights(out)["head.weight"].float())
     assert not loaded.training
 
