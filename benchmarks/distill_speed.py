@@ -1,20 +1,24 @@
 """What does a distillation step cost: plain, with the teacher, with its outputs kept, and in torchdistill? In turns.
 
     pip install -e '.[test]'
-    python benchmarks/distill_speed.py [--rounds 16] [--block 4] [--threads 1]
+    python benchmarks/distill_speed.py measure [--rounds 16] [--block 4] [--threads 1]   rounds, into build/distill_speed/
+    python benchmarks/distill_speed.py parts                                             what a step is made of
+    python benchmarks/distill_speed.py memory [NAME ...]                                 peak memory of each contender
+    python benchmarks/distill_speed.py table                                             benchmarks/results/distill_speed.md
 
 ResNet-18 teaches MobileNetV2-0.5 on 32×32 images in batches of 64. Each contender is a whole training loop of its own, data
 feed included: edgekd's is ``edgekd.distill.loop.fit`` itself, halted after every step. All live in one process and take
 turns, a block of steps each a round. A ratio is the median over the rounds of (median step of one block / median step of the
 other's block in the same round), with a 95 % bootstrap interval over the rounds. On one thread, time is the processor time
 of the process, which other programs disturb less than the clock. Peak memory is of a process of its own for each contender.
-Writes benchmarks/results/distill_speed.md.
+Rounds are kept as they are measured, so that a long measurement may be cut short.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -45,6 +49,8 @@ from edgekd.recipe import Data, Distill, TeacherCache
 from edgekd.vision import import_torchvision
 
 RESULT = Path(__file__).parent / "results" / "distill_speed.md"
+BUILD = Path(__file__).parents[1] / "build" / "distill_speed"
+WARM_UP = 3
 SECTION = Data(source="fashion-mnist-mini", image_size=32, augment=("crop", "flip"))
 BATCH = 64
 TASK = ({"kind": "task"},)
@@ -292,19 +298,12 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
     return float(np.median(ratios)), float(low), float(high)
 
 
-def peak_mib(name: str, folder: Path, threads: int) -> float:
-    """Peak resident memory, MiB, of a process that takes four steps of one contender."""
-    command = [sys.executable, __file__, "--memory", name, "--folder", str(folder), "--threads", str(threads)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def memory(name: str, folder: Path) -> None:
+def peak(name: str, folder: Path) -> float:
+    """Take four steps and return the peak resident memory of this process, MiB."""
     step = start(name, folder)
     for _ in range(4):
         step()
-    status = Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) / 1024, flush=True)
-    os._exit(0)  # a halted training has no other end
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def parts(rounds: int) -> dict[str, float]:
@@ -343,8 +342,14 @@ def parts(rounds: int) -> dict[str, float]:
     return {what: 1000 * statistics.median(values[2:]) for what, values in found.items()}
 
 
-def table(seconds: dict[str, list[float]], peaks: dict[str, float], parted: dict[str, float], args: Any, load: float) -> str:
-    """The result as Markdown."""
+def table() -> str:
+    """The result as Markdown, from what was measured."""
+    rows = [json.loads(line) for line in (BUILD / "rounds.jsonl").read_text().splitlines()]
+    about = json.loads((BUILD / "about.json").read_text())
+    peaks = {path.name.split(".")[1]: float(path.read_text()) for path in BUILD.glob("peak.*.txt")}
+    parted: dict[str, float] = json.loads((BUILD / "parts.json").read_text())
+    seconds: dict[str, list[float]] = {name: [row["seconds"][name] for row in rows] for name in NAMES}
+    load, threads, block = statistics.mean(row["load"] for row in rows), about["threads"], about["block"]
     both = [plain + once for plain, once in zip(seconds["plain"], seconds["teacher"], strict=True)]
     goals = (
         ("kd with a warm cache / plain", ratio(seconds["kd_cached"], seconds["plain"]), 1.10),
@@ -357,20 +362,18 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, float], parted: dict
         ("fitnet with a warm cache / live fitnet", ratio(seconds["fitnet_cached"], seconds["fitnet"]), None),
         ("fitnet with a warm cache / plain", ratio(seconds["fitnet_cached"], seconds["plain"]), None),
     )  # fmt: skip
-    machine = environment.describe()
-    busy = load > args.threads + 0.5
+    machine = about["machine"]
+    busy = load > threads + 0.5
     lines = [
         "# What a distillation step costs",
         "",
-        f"Made by `python benchmarks/distill_speed.py --rounds {args.rounds} --block {args.block} "
-        f"--threads {args.threads}`: "
-        f"ResNet-18 teaches MobileNetV2-0.5, batch {BATCH} of 3×32×32 with crop and flip, data feed included, float32; "
-        f"{args.rounds} rounds of {args.block} steps of each in turns in one process, {args.threads} "
-        f"thread{'s' * (args.threads > 1)}, {'processor' if args.threads == 1 else 'clock'} time. A ratio is the median "
-        "over rounds with its 95 % bootstrap interval.",
+        f"Made by `benchmarks/distill_speed.py`: ResNet-18 teaches MobileNetV2-0.5, batch {BATCH} of 3×32×32 with crop and "
+        f"flip, data feed included, float32; {len(rows)} rounds of {block} steps of each in turns in one process, {threads} "
+        f"thread{'s' * (threads > 1)}, {'processor' if threads == 1 else 'clock'} time. A ratio is the median over rounds "
+        "with its 95 % bootstrap interval.",
         "",
-        f"Conditions: {machine['cpu']}, {machine['cores']} cores, torch {torch.__version__}, torchdistill "
-        f"{version('torchdistill')}, Python {machine['python']}; mean load of the machine {load:.1f}."
+        f"Conditions: {machine['cpu']}, {machine['cores']} cores, torch {about['torch']}, torchdistill "
+        f"{about['torchdistill']}, Python {machine['python']}; mean load of the machine {load:.1f}."
         + (" **A loaded machine:** other programs shared its caches and its memory; milliseconds are not to be quoted, "
            "ratios are of neighbours in time." if busy else ""),
         "",
@@ -386,10 +389,10 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, float], parted: dict
         lines.append(f"| {what} | {middle:.3f} [{low:.3f}, {high:.3f}] | {verdict} |")
     lines += ["", "| | ms a step (median) | peak memory of its process, MiB |", "|---|---|---|"]
     for name, words in NAMES.items():
-        peak = f"{peaks[name]:,.0f}" if name in peaks else ""
-        lines.append(f"| {words} | {1000 * statistics.median(seconds[name]):.1f} | {peak} |")
+        mib = f"{peaks[name]:,.0f}" if name in peaks else ""
+        lines.append(f"| {words} | {1000 * statistics.median(seconds[name]):.0f} | {mib} |")
     lines += ["", "Parts of a step, each measured alone:", "", "| part | ms |", "|---|---|"]
-    lines += [f"| {what} | {value:.2f} |" for what, value in parted.items()]
+    lines += [f"| {what} | {value:.1f} |" for what, value in parted.items()]
     bare = parted[BARE]
     share = 100 * bare / (1000 * statistics.median(seconds["plain"]))
     lines += [
@@ -400,40 +403,67 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, float], parted: dict
     return "\n".join(lines) + "\n"
 
 
+def measure(rounds: int, block: int, folder: Path) -> None:
+    """Keep the median step of each block, round by round."""
+    fill(folder, WARM_UP + rounds * block)
+    steps = {name: start(name, folder) for name in NAMES}
+    for step in steps.values():
+        for _ in range(WARM_UP):
+            step()
+    with (BUILD / "rounds.jsonl").open("w") as file:
+        for number in range(rounds):
+            order = list(NAMES)[number % len(NAMES) :] + list(NAMES)[: number % len(NAMES)]
+            seconds = {name: statistics.median(steps[name]() for _ in range(block)) for name in order}
+            file.write(json.dumps({"load": os.getloadavg()[0], "seconds": seconds}) + "\n")
+            file.flush()
+            print(f"round {number + 1}", {name: round(1000 * seconds[name]) for name in NAMES}, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["measure", "parts", "memory", "table"])
+    parser.add_argument("names", nargs="*", metavar="NAME", default=[name for name in NAMES if name != "teacher"])
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--block", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory", choices=list(NAMES), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.memory:
-        memory(args.memory, args.folder)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        warm_up = 3
-        fill(folder, warm_up + args.rounds * args.block)
-        steps = {name: start(name, folder) for name in NAMES}
-        for step in steps.values():
-            for _ in range(warm_up):
-                step()
-        seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-        loads = []
-        for number in range(args.rounds):
-            names = list(NAMES)[number % len(NAMES) :] + list(NAMES)[: number % len(NAMES)]
-            for name in names:
-                seconds[name].append(statistics.median(steps[name]() for _ in range(args.block)))
-            loads.append(os.getloadavg()[0])
-            print(f"round {number + 1}", {name: round(1000 * values[-1]) for name, values in seconds.items()}, flush=True)
-        parted = parts(4 * args.block)
-        peaks = {name: peak_mib(name, folder, args.threads) for name in NAMES if name != "teacher"}
-    text = table(seconds, peaks, parted, args, statistics.mean(loads))
-    RESULT.write_text(text, encoding="utf-8")
-    print(text)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if args.what == "measure":
+        about = {
+            "threads": args.threads,
+            "block": args.block,
+            "machine": environment.describe(),
+            "torch": torch.__version__,
+            "torchdistill": version("torchdistill"),
+        }
+        (BUILD / "about.json").write_text(json.dumps(about))
+    if args.what == "table":
+        RESULT.write_text(table(), encoding="utf-8")
+        print(RESULT.read_text(encoding="utf-8"))
+    elif args.what == "parts":
+        (BUILD / "parts.json").write_text(json.dumps(parts(4 * args.block)))
+    elif args.what == "memory" and len(args.names) > 1:
+        for name in args.names:
+            subprocess.run([sys.executable, __file__, "memory", name, "--threads", str(args.threads)], check=True)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            if args.what == "measure":
+                measure(args.rounds, args.block, Path(place))
+            else:
+                (name,) = args.names
+                (BUILD / f"peak.{name}.txt").write_text(str(peak(name, warm_folder(Path(place), name))))
     sys.stdout.flush()
     os._exit(0)  # halted trainings have no other end
+
+
+def warm_folder(place: Path, name: str) -> Path:
+    """A folder with the records that a cached contender reads in four steps, made by a process that does not count."""
+    if name.endswith("_cached"):
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import distill_speed, os, pathlib; "
+        code += f"distill_speed.fill(pathlib.Path({str(place)!r}), 4); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    return place
 
 
 if __name__ == "__main__":
