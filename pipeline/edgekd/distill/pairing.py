@@ -66,6 +66,8 @@ def pair(
         pairs = tuple(Pair(_find(s, ours.layers, "student"), _find(t, theirs.layers, "teacher")) for s, t in chosen.items())
     elif reads == "embedding":
         return (Pair(_embedding(ours, "student"), _embedding(theirs, "teacher")),)
+    elif reads == "last_map":
+        return (Pair(_last_map(ours, "student"), _last_map(theirs, "teacher")),)
     elif reads == "own_stages":
         return _own(ours.layers)
     else:
@@ -106,6 +108,12 @@ def _embedding(found: Survey, role: str) -> Layer:
     if not found.layers:
         raise ModelError(f"the {role} has no linear layer and no feature map to take an embedding from", "use kd alone")
     return stages(found.layers)[-1]
+
+
+def _last_map(found: Survey, role: str) -> Layer:
+    if found.last_map is None:
+        raise ModelError(f"the {role} has no pooling over height and width, so no last map", "use kd")
+    return found.last_map
 
 
 def _at(found: Sequence[Layer], index: int, count: int) -> Layer:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from edgekd.distill.pooling import last_pooled
 from edgekd.errors import ModelError, did_you_mean
 from edgekd.vision import import_torchvision
 
@@ -54,11 +55,13 @@ class Survey:
         layers: Modules whose output is a feature map, in the order in which they end.
         preactivations: For those of them that end in an activation: what it is applied to. By path.
         embedding: What the classifier, the last linear layer, reads; None without a linear layer.
+        last_map: What the last pooling over height and width reads; None without one.
     """
 
     layers: tuple[Layer, ...]
     preactivations: Mapping[str, Layer]
     embedding: Layer | None
+    last_map: Layer | None
 
 
 class Tapped(nn.Module):
@@ -163,10 +166,13 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
     read = linear[-1].all_input_nodes[0] if linear else None
     while read is not None and read.op == "call_module" and isinstance(calls[read.target], nn.Dropout | nn.Identity):
         read = read.all_input_nodes[0]
+    pooled = last_pooled(graph, calls)
+    paths = [path for path, node in found.items() if node is pooled]
     return Survey(
         tuple(Layer(path, shapes[node]) for path, node in found.items()),
         {path: layer(node) for path, node in before.items() if node.op != "placeholder"},
         layer(read) if read is not None and read.op != "placeholder" else None,
+        None if pooled is None else Layer(min(paths, key=len) if paths else layer(pooled).path, shapes[pooled]),
     )
 
 

@@ -50,6 +50,13 @@ def _sections(recipe: Recipe) -> Found:
                     f"{loss.kind} needs a teacher",
                     "add teacher: {model: torchvision:resnet18, train: {epochs: 6}}, or use {kind: task}",
                 )
+        reusing = [loss.kind for loss in distill.losses if loss.reuses_teacher and loss.weight]
+        if len(reusing) > 1:
+            yield (
+                "distill.losses",
+                f"{' and '.join(reusing)} both give the student the teacher's end",
+                "keep one of them",
+            )
         if all(loss.weight == 0 for loss in distill.losses):
             yield "distill.losses", "all weights are 0", "give at least one loss a weight above 0"
         elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):
