@@ -189,9 +189,10 @@ class Student(Strict):
     """Activations and blocks to replace before distillation, for int8's sake."""
 
 
-Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "attention", "own_stages"]
+Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "attention", "own_stages", "last_map"]
 """What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; what
-the classifier reads; queries, keys and values of each self-attention; or the student's own stages with its last one."""
+the classifier reads; queries, keys and values of each self-attention; the student's own stages with its last one; or what
+the last pooling reads."""
 
 Depth = Literal["early", "middle", "late"]
 """A quarter, a half, and the whole of a network's depth."""
@@ -202,6 +203,7 @@ class Loss(Strict):
 
     needs_teacher: ClassVar[bool] = True
     reads: ClassVar[Reads] = "logits"
+    reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher: see student()
 
     kind: str
     """Name of the loss."""
@@ -236,6 +238,10 @@ class Loss(Strict):
     def adapter(self, pairs: Any, facts: Any) -> Any:
         """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""
         return None
+
+    def student(self, student: Any, teacher: Any, example: Any) -> Any:
+        """Return the network that is trained and shipped: the student, but for losses that say otherwise."""
+        return student
 
 
 class FeatureLoss(Loss):

@@ -53,6 +53,8 @@ def pair(
         pairs = tuple(Pair(_find(s, ours, "student", reads), _find(t, theirs, "teacher", reads)) for s, t in chosen.items())
     elif reads == "embedding" and chosen is None:
         return (Pair(_embedding(ours, "student"), _embedding(theirs, "teacher")),)
+    elif reads == "last_map":
+        return (Pair(_last_map(ours, "student"), _last_map(theirs, "teacher")),)
     elif reads == "own_stages":
         pairs = _own(ours)
     elif reads == "attention":
@@ -128,6 +130,12 @@ def _embedding(found: Survey, role: str) -> Layer:
     if not found.layers:
         raise ModelError(f"the {role} has no linear layer and no feature map to take an embedding from", "use kd alone")
     return (found.stages or found.layers)[-1]
+
+
+def _last_map(found: Survey, role: str) -> Layer:
+    if found.last_map is None:
+        raise ModelError(f"the {role} has no pooling over height and width, so no last map", "use kd")
+    return found.last_map
 
 
 def _find(path: str, found: Survey, role: str, reads: Reads) -> Layer:

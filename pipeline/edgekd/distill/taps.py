@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from edgekd.distill import attention, stages
 from edgekd.distill.forms import Form, Forms
+from edgekd.distill.pooling import last_pooled
 from edgekd.errors import ModelError, did_you_mean
 from edgekd.vision import import_torchvision
 
@@ -68,6 +69,7 @@ class Survey:
         stages: Those of the layers that end a resolution.
         blocks: Of a network that is one row of blocks at one resolution, such as a plain vision transformer: those.
         attentions: Self-attentions, in order.
+        last_map: What the last pooling over height and width reads; None without one.
     """
 
     layers: tuple[Layer, ...]
@@ -76,6 +78,7 @@ class Survey:
     stages: tuple[Layer, ...] = ()
     blocks: tuple[Layer, ...] = ()
     attentions: tuple[Layer, ...] = ()
+    last_map: Layer | None = None
 
 
 class Tapped(nn.Module):
@@ -219,6 +222,8 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
     layers = tuple(layer(path, node) for path, node in outputs.items())
     before = {path: node.all_input_nodes[0] for path, node in outputs.items() if _is_activation(node, modules)}
     read = _read_by_classifier(traced.graph, modules)
+    pooled = last_pooled(traced.graph, modules)
+    ends = [path for path, node in outputs.items() if node is pooled]
     return Survey(
         layers,
         {path: layer(traced.paths[node], node) for path, node in before.items() if node in forms and node in traced.paths},
@@ -226,6 +231,7 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
         stages.by_resolution(layers, modules),
         stages.blocks(layers, modules, traced.paths.values()),
         tuple(_attention_layers(attentions, modules, shapes)),
+        layer(min(ends, key=len) if ends else traced.paths[pooled], pooled) if pooled in forms else None,
     )
 
 

@@ -205,6 +205,19 @@ def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
             )
         elif wrong := _named(loss, teacher):
             yield f"{prefix}distill.losses[{index}].{wrong[0]}", *wrong[1:]
+    reusing = [loss.kind for loss in distill.losses if loss.reuses_teacher and loss.weight]
+    if len(reusing) > 1:
+        yield (
+            f"{prefix}distill.losses",
+            f"{' and '.join(reusing)} both give the student the teacher's end",
+            "keep one of them",
+        )
+    elif reusing and teacher and (prefix or teacher.ensemble):
+        yield (
+            f"{prefix}distill.losses",
+            f"{reusing[0]} gives the student the end of one teacher that teaches it directly",
+            "use a feature loss such as fitnet here",
+        )
     if all(loss.weight == 0 for loss in distill.losses):
         yield f"{prefix}distill.losses", "all weights are 0", "give at least one loss a weight above 0"
     elif teacher and not any(loss.needs_teacher and loss.weight for loss in distill.losses):

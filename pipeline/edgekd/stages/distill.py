@@ -61,6 +61,7 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd import data, models
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
+    from edgekd.distill.reuse import Reused, adopt
     from edgekd.distill.taps import Tapped
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
@@ -82,9 +83,14 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
+    reused = student.cost if isinstance(student, Reused) else ""
+    if teacher is not None and isinstance(student, Reused):
+        adopt(student, teacher)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(budget.losses, student, teacher, example, facts)
     if first:
+        if reused:
+            context.progress.say(f"  reused: {reused}")
         training.tell(terms, context.progress.say)
         if teacher is not None:
             training.look_at(teacher, student, images, context, fabric, "teacher")
@@ -100,4 +106,4 @@ def _train(fabric: Any, context: Context) -> None:
     if first:
         training.save_fitted(context, fitted)
         changes = [str(change) for change in rewritten.changes]
-        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})
+        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **structure})

@@ -9,7 +9,7 @@ from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import export, quantize, training
+from edgekd.stages import distill, export, quantize, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
         if stage in context.inputs:
             weights = context.inputs[stage] / "weights.safetensors"
-            networks[name] = training.student(recipe, classes, weights).eval()
+            own = distill.alone(recipe) if stage == "student_alone" else recipe
+            networks[name] = training.student(own, classes, weights).eval()
     if recipe.quantize:
         networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks

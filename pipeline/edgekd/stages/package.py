@@ -102,6 +102,8 @@ def rewrites(context: Context) -> tuple[str, ...]:
     sentences = []
     if value["changes"]:
         sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(value['changes'])}.")
+    if value.get("reused"):
+        sentences.append(f"The student ends in the teacher's classifier: {value['reused']}.")
     sentences += [f"The rewrite left {reason}." for reason in value["left"]]
     sentences += [f"Advice: {line}." for line in distill.advice(context.recipe, value)]
     return tuple(sentences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,10 @@ def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
 
 
 def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
-    """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given."""
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given.
+
+    With a loss that reuses a part of the teacher that part is in it, without its weights if there are none.
+    """
     return rewritten(recipe, num_classes, weights).model
 
 
@@ -176,6 +180,12 @@ def rewritten(
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")
+    for loss in recipe.distill.losses if recipe.distill else ():
+        if loss.reuses_teacher and loss.weight:
+            assert recipe.teacher is not None
+            assert recipe.teacher.model is not None
+            untrained = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
+            result = replace(result, model=loss.student(result.model, untrained, example(recipe.data)))
     if weights is not None:
         load_weights(result.model, weights)
     return result

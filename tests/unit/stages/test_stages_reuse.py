@@ -1,0 +1,92 @@
+"""A student with the teacher's classifier, as the stages build it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekd import models
+from edgekd.loading.conflicts import conflicts
+from edgekd.progress import Silent
+from edgekd.recipe import Recipe
+from edgekd.stages import distill, teacher, training
+from edgekd.stages.context import Context
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    """Stages make the whole process deterministic; other tests need not be."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make(source: str, *losses: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "edgekd": 1,
+            "data": {"source": source, "image_size": 16},
+            "teacher": {"model": "edgekd:resnet10", "args": {"width": 4}, "train": {"epochs": 1, "batch_size": 16}},
+            "student": {"model": "edgekd:resnet10", "args": {"width": 2}, "rewrite": {}},
+            "distill": {"epochs": 1, "batch_size": 16, "losses": losses},
+        }
+    )
+
+
+def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callable[..., str], tmp_path: Path) -> None:
+    recipe = make(npz(), {"kind": "simkd"})
+    said: list[str] = []
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    def run(stage: Any, name: str, **inputs: Path) -> Path:
+        out = tmp_path / name
+        out.mkdir()
+        context = Context(
+            recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=Saying(), devices=1, threads=1
+        )  # fmt: skip
+        stage.run(context)
+        return out
+
+    taught = run(teacher, "teacher")
+    out = run(distill, "distill", teacher=taught)
+    written, head = load_file(out / "weights.safetensors"), load_file(taught / "weights.safetensors")
+    assert torch.equal(written["classifier.head.weight"], head["head.weight"])
+    assert torch.equal(written["classifier.head.bias"], head["head.bias"])
+    student = training.student(recipe, 4, out / "weights.safetensors").eval()
+    assert all(torch.equal(value, written[name]) for name, value in student.state_dict().items())
+    plain = models.parameters(training.student(distill.alone(recipe), 4))
+    cost = json.loads((out / "rewrite.json").read_text())["reused"]
+    assert f"  reused: {cost}" in said
+    projector = 16 * 16 + 9 * 16 * 16 + 16 * 32 + 2 * (16 + 16 + 32)
+    assert cost == f"{projector:,} parameters of a projector and 132 of the teacher's classifier, shipped with it"
+    assert models.parameters(student) == plain - (16 * 4 + 4) + projector + (32 * 4 + 4)
+    assert "  simkd: projector (32 ch) ← layer4 (32 ch) at 2×2" in said
+
+
+def test_without_its_weight_the_student_is_its_own(npz: Callable[..., str]) -> None:
+    names = training.student(make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}), 4).state_dict()
+    assert not any(name.startswith("backbone") for name in names)
+
+
+def test_it_starts_as_the_student_alone(npz: Callable[..., str]) -> None:
+    recipe = make(npz(), {"kind": "simkd"})
+    states = []
+    for each in (recipe, distill.alone(recipe)):
+        torch.manual_seed(recipe.seed)
+        states.append(training.student(each, 4).state_dict())
+    assert all(torch.equal(states[0][f"backbone.{name}"], value) for name, value in states[1].items() if "head" not in name)
+
+
+def test_one_end_is_enough(npz: Callable[..., str]) -> None:
+    found = list(conflicts(make(npz(), {"kind": "simkd"}, {"kind": "simkd"})))
+    assert found == [("distill.losses", "simkd and simkd both give the student the teacher's end", "keep one of them")]
