@@ -119,6 +119,6 @@ def test_fsp_of_one_stage() -> None:
     with pytest.raises(ModelError) as caught:
         loss.adapter(pairs(OURS[:1], THEIRS[:1]), None)
     assert str(caught.value) == (
-        "fsp compares each layer with the next one, and there are 1 pairs of layers\n"
+        "fsp compares each layer with the next one: it needs two pairs of layers or more, not 1\n"
         "  → choose more, layers: {student: teacher, student: teacher}, or another loss"
     )

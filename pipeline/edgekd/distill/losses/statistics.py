@@ -115,7 +115,7 @@ class FSP(FeatureLoss):
 
         if len(pairs) < 2:
             raise ModelError(
-                f"fsp compares each layer with the next one, and there are {len(pairs)} pairs of layers",
+                f"fsp compares each layer with the next one: it needs two pairs of layers or more, not {len(pairs)}",
                 "choose more, layers: {student: teacher, student: teacher}, or another loss",
             )
         return nn.ModuleList(regressor(ours, theirs) for ours, theirs in widths(pairs))
