@@ -9,10 +9,10 @@ from edgekd.profile import device
 from edgekd.profile.advice import advise
 from edgekd.recipe import Distill, Loss, Recipe
 from edgekd.registry import losses
-from edgekd.stages import training
+from edgekd.stages import layers, training
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = training.PACKAGES
 
 
@@ -77,12 +77,8 @@ def _train(fabric: Any, context: Context) -> None:
     teacher = training.teacher(recipe, classes, context.inputs["teacher"]) if recipe.teacher else None
     terms = Terms(budget.losses, student, teacher, example, Facts(classes, len(images.train)))
     if first:
-        for term in terms.terms:
-            for pair in term.pairs:
-                context.progress.say(f"  {term.name}: {pair}")
-            if term.name in terms.adapters:
-                count = sum(p.numel() for p in terms.adapters[term.name].parameters())
-                context.progress.say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
+        for line in layers.told(terms):
+            context.progress.say(f"  {line}")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         Tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
