@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,32 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
     Raises:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
     """
+    raw, kept, held_out = _split(data, progress)
+    train = Split(_Subset(raw.train, kept), raw.y_train[kept])
+    mean, std = _normalization(data, train)
+    return DataSet(
+        train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
+        raw.classes, data.channels, mean, std, raw.license, raw.labelled,
+    )  # fmt: skip
+
+
+def counts(data: Data, progress: Progress | None = None) -> tuple[int, int]:
+    """Number of classes and of images that are trained on, without looking at the images.
+
+    Raises:
+        DataError: As ``load``.
+    """
+    raw, kept, _ = _split(data, progress)
+    return len(raw.classes), len(kept)
+
+
+def _split(data: Data, progress: Progress | None) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
+    """The source with checked labels, and which of its training images are kept and held out."""
     raw = sources.read(data, progress or Silent())
-    y_train, y_test = raw.y_train, raw.y_test
     if raw.labelled:
         y_train, y_test = (_labels(y, len(x), raw.classes, name, data.source) for name, x, y in (
             ("train", raw.train, raw.y_train), ("test", raw.test, raw.y_test)))  # fmt: skip
+        raw = replace(raw, y_train=y_train, y_test=y_test)
     channels = len(raw.train[0]), len(raw.test[0])
     if channels[0] != channels[1]:
         raise DataError(
@@ -92,18 +113,13 @@ def load(data: Data, progress: Progress | None = None) -> DataSet:
             f"{channels[1]}",
             "give both the same channels",
         )
-    kept, held_out = stratified(y_train, data.val_fraction)
+    kept, held_out = stratified(raw.y_train, data.val_fraction)
     if raw.labelled and not len(held_out):
         raise DataError(
-            f"{data.source}: val_fraction {data.val_fraction} of {len(y_train)} training images is none of any class",
+            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is none of any class",
             "raise data.val_fraction or give more images",
         )
-    train = Split(_Subset(raw.train, kept), y_train[kept])
-    mean, std = _normalization(data, train)
-    return DataSet(
-        train, Split(_Subset(raw.train, held_out), y_train[held_out]), Split(raw.test, y_test),
-        raw.classes, data.channels, mean, std, raw.license, raw.labelled,
-    )  # fmt: skip
+    return raw, kept, held_out
 
 
 def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import package
+from edgekd.stages import layers, package
 from edgekd.stages.context import Context
 
 
@@ -66,6 +66,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     folder = _run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    _check_layers(steps, options, folder)
     done: dict[str, Path] = {}
     records: list[StageRecord] = []
     lost: list[str] = []
@@ -100,6 +101,18 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         options.progress.say(line)
     code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if result.verdict == "pass" else ExitCode.GATE_FAILED
     return Outcome(folder, result, code)
+
+
+def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
+    """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
+    waiting = {step.name: step for step in steps if step.status == "run"}
+    if "distill" not in waiting or not waiting.keys() & {"teacher", "student_alone"}:
+        return
+    step = waiting["distill"]
+    if layers.compared(step.node.recipe):
+        log = folder / "logs" / "distill.log"
+        with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
+            layers.find(step.node.recipe, options.progress)
 
 
 def _start_aside(

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from edgekd.cli import model
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, recipe_argument, set_option, threads_option
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from edgekd.loading import Loaded
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
 
@@ -96,21 +99,26 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @cli.command()
 @recipe_argument
 @set_option
+@click.option("--layers", "with_layers", is_flag=True,
+              help="Build both networks and show the layers that each loss compares.")  # fmt: skip
 @json_option
 @debug_option
-def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -> int:
+def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, as_json: bool, debug: bool) -> int:
     """Show what a run would do: each stage with run, cached or blocked, and why.
 
     \b
       edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
+      edgekd plan my.yaml --layers           which layers learn from which
     """
     from edgekd import plan as planning
     from edgekd.loading import load
 
-    steps = planning.make(load(recipe, overrides))
+    loaded = load(recipe, overrides)
+    steps = planning.make(loaded)
+    found = _layers(loaded) if with_layers else None
     if as_json:
         rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note} for s in steps]
-        click.echo(json.dumps(rows, ensure_ascii=False))
+        click.echo(json.dumps(rows if found is None else {"stages": rows, "losses": found[0]}, ensure_ascii=False))
     else:
         width = max(len(step.name) for step in steps)
         for step in steps:
@@ -119,7 +127,30 @@ def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -
                 text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
             text += f"; {step.note}" if step.note else ""
             click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
+        if found is not None:
+            click.echo("\n" + ("\n".join(found[1]) or "no loss compares layers"))
     return int(ExitCode.STAGE_FAILED if any(step.status == "blocked" for step in steps) else ExitCode.OK)
+
+
+def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the losses compare, for ``--json`` and in lines."""
+    from edgekd.stages import layers
+
+    if not layers.compared(loaded.recipe):
+        return [], []
+    terms = layers.find(loaded.recipe)
+    rows = [
+        {
+            "loss": term.name,
+            "pairs": [
+                {side: {"layer": layer.path, "shape": layer.shape} for side, layer in vars(pair).items()}
+                for pair in term.pairs
+            ],
+            "parameters": layers.parameters(terms, term.name),
+        }
+        for term in terms.terms
+    ]
+    return rows, list(layers.told(terms))
 
 
 @cli.command("list")

@@ -17,8 +17,9 @@ class Outputs:
     """Logits (N×classes) and the features of the paired layers, in the order of the pairs.
 
     A feature is a map (N×C×H×W, tokens too, without those of no place), of the same height and width in student and teacher;
-    for a loss that reads embeddings, N×D. For one that reads the student's own stages, the teacher is the student, without
-    a gradient, and each map has its own size.
+    for a loss that reads embeddings, N×D; for one that reads attention, queries, keys and values, N×3×heads×tokens×C, whose
+    scores are ``q kᵀ / √C``. For one that reads the student's own stages, the teacher is the student, without a gradient,
+    and each map has its own size.
     """
 
     logits: Tensor

@@ -9,7 +9,7 @@ from edgekd.profile import device
 from edgekd.profile.advice import advise
 from edgekd.recipe import Distill, Loss, Recipe
 from edgekd.registry import losses
-from edgekd.stages import training
+from edgekd.stages import layers, training
 from edgekd.stages.context import Context
 
 VERSION = 3
@@ -91,7 +91,8 @@ def _train(fabric: Any, context: Context) -> None:
     if first:
         if reused:
             context.progress.say(f"  reused: {reused}")
-        training.tell(terms, context.progress.say)
+        for line in layers.told(terms):
+            context.progress.say(f"  {line}")
         if teacher is not None:
             training.look_at(teacher, student, images, context, fabric, "teacher")
     fitted = fit(

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
-from edgekd.stages import black_box, training
+from edgekd.stages import black_box, layers, training
 from edgekd.stages.context import Context
 
 VERSION = 2
@@ -79,7 +79,8 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(chosen, model, teacher, example, facts)
     if first:
-        training.tell(terms, context.progress.say)
+        for line in layers.told(terms):
+            context.progress.say(f"  {line}")
         if teacher is not None:
             training.look_at(teacher, model, images, context, fabric, f"{context.name}.teacher")
     fitted = fit(

@@ -14,7 +14,7 @@ from edgekd.cache import key_of
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe import Recipe, Teacher, TeacherCache, Train
+from edgekd.recipe import Data, Recipe, Teacher, TeacherCache, Train
 from edgekd.rundir import to_json
 from edgekd.stages import black_box
 from edgekd.stages.context import Context
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgekd.data import DataSet
     from edgekd.distill.loop import Fitted
     from edgekd.distill.teacher_cache import Recording
-    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -119,6 +118,22 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet) -> n
     return model.eval()
 
 
+def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
+    """A network like the teacher, with random weights, to see its layers; a black box shows none."""
+    from torch import nn
+
+    from edgekd.distill.teachers import Combination, Ensemble
+    from edgekd.models import build
+
+    if section.ensemble:
+        members = {name: untrained(part, num_classes, data) for name, part in section.members().items()}
+        return Ensemble(members, Combination(section.combine, section.temperature))
+    if section.black_box:
+        return nn.Identity()
+    assert section.model is not None
+    return build(section.model, section.args, num_classes, data)
+
+
 def teacher_cache(recipe: Recipe) -> TeacherCache | None:
     """The recipe's settings for what is kept of the teacher; None: nothing is."""
     chosen = recipe.distill.teacher_cache if recipe.distill else False
@@ -202,16 +217,6 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
     if section is None or not section.ensemble:
         return {}
     return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
-
-
-def tell(terms: Terms, say: Callable[[str], None]) -> None:
-    """Say which layers the terms compare, and what is trained for them alone."""
-    for term in terms.terms:
-        for pair in term.pairs:
-            say(f"  {term.name}: {pair}")
-        if term.name in terms.adapters:
-            count = sum(p.numel() for p in terms.adapters[term.name].parameters())
-            say(f"  {term.name}: {count:,} parameters of its own, which stay behind")
 
 
 def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Context, fabric: Any, key: str) -> None:

@@ -142,4 +142,8 @@ def test_attention_transfer_of_a_dead_map_is_finite() -> None:
 
 
 def test_built_in_losses() -> None:
-    assert losses.names() == ["attention_transfer", "fitnet", "kd", "task"]
+    assert losses.names() == [
+        "ab", "adversarial", "attention_maps", "attention_transfer", "byot", "correlation_congruence", "crd", "cwd", "dist",
+        "dkd", "factor_transfer", "fitnet", "fsp", "ickd", "kd", "mgd", "minilm", "mse_logits", "nst", "ofd", "pkd", "pkt",
+        "reviewkd", "rkd", "similarity_preserving", "simkd", "task", "tf_kd", "vid",
+    ]  # fmt: skip

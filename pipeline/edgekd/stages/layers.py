@@ -1,0 +1,56 @@
+"""The layers that a recipe's losses compare, found before anything is trained: from random weights, in a second or two."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edgekd.progress import Progress
+from edgekd.recipe import FeatureLoss, Recipe
+from edgekd.stages import training
+
+if TYPE_CHECKING:
+    from edgekd.distill.terms import Terms
+
+
+def compared(recipe: Recipe) -> bool:
+    """Whether any loss of the recipe compares layers."""
+    losses = recipe.distill.losses if recipe.distill else ()
+    return any(isinstance(loss, FeatureLoss) and loss.weight > 0 for loss in losses)
+
+
+def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
+    """Build both networks with random weights and return what the losses would compare in them.
+
+    Raises:
+        ModelError: A network cannot be built, or does not have the layers.
+        DataError: The data cannot be opened.
+    """
+    import torch
+
+    from edgekd import data, models
+    from edgekd.distill.outputs import Facts
+    from edgekd.distill.terms import Terms
+
+    assert recipe.distill is not None
+    classes, images = data.counts(recipe.data, progress)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the stages that train will say it
+        student = training.rewritten(recipe, classes).model
+        teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
+        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images))
+
+
+def told(terms: Terms) -> Iterator[str]:
+    """Yield a line for each pair, and one for what is trained beside the student."""
+    for term in terms.terms:
+        for pair in term.pairs:
+            yield f"{term.name}: {pair}"
+        if term.name in terms.adapters:
+            yield f"{term.name}: {parameters(terms, term.name):,} parameters of its own, which stay behind"
+
+
+def parameters(terms: Terms, name: str) -> int:
+    """Number of parameters that a term trains beside the student."""
+    return sum(p.numel() for p in terms.adapters[name].parameters()) if name in terms.adapters else 0
