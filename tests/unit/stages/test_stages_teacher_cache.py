@@ -116,7 +116,7 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     recipe = make("{dtype: float16}").recipe
     taught, _ = run(teacher, recipe, "aa")
     cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
-    place = training.records_folder(recipe, "aa")
+    place = training.records_folder(recipe, {"teacher": "aa"}, "teacher")
     assert records.describe(place, 2, "float16", None).startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
@@ -168,4 +168,14 @@ def test_no_cache_without_a_teacher(make: Any) -> None:
 
 
 def test_records_are_in_the_cache_folder(make: Any) -> None:
-    assert training.records_folder(make().recipe, "aa").parent == cache.root() / "teachers"
+    assert training.records_folder(make().recipe, {"teacher": "aa"}, "teacher").parent == cache.root() / "teachers"
+
+
+def test_several_teachers_have_a_place_of_their_own(make: Any) -> None:
+    """Their logits are kept together, so it depends on each of them."""
+    recipe = make().recipe
+    one = {"model": "edgekd:resnet10", "train": {"epochs": 1}}
+    several = recipe.model_copy(update={"teacher": Teacher.model_validate({"ensemble": [one, one]})})
+    first, second = several.teacher.stages()
+    places = {training.records_folder(several, {first: "aa", second: key}, "teacher") for key in ("bb", "cc")}
+    assert len(places | {training.records_folder(recipe, {"teacher": "aa"}, "teacher")}) == 3
