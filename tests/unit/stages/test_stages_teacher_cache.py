@@ -13,7 +13,7 @@ from edgekd import cache, plan
 from edgekd.distill import records
 from edgekd.loading import load
 from edgekd.progress import Silent
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, Teacher
 from edgekd.stages import distill, quantize, teacher, training
 from edgekd.stages.context import Context
 
