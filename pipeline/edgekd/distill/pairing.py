@@ -47,7 +47,13 @@ def pair(
     Raises:
         ModelError: A path does not exist, or a network has no such layers.
     """
-    ours, theirs = survey(student, example), survey(teacher, example)
+    return match(survey(student, example), survey(teacher, example), reads, chosen)
+
+
+def match(
+    ours: Survey, theirs: Survey, reads: Reads = "stages", chosen: Mapping[str, str] | Depth | None = None
+) -> tuple[Pair, ...]:
+    """Pair layers of the student, whose survey is ``ours``, and the teacher, as ``pair`` does."""
     if isinstance(chosen, Mapping):
         pairs = tuple(Pair(_find(s, ours, "student", reads), _find(t, theirs, "teacher", reads)) for s, t in chosen.items())
     elif reads == "embedding" and chosen is None:

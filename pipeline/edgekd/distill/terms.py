@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
-from edgekd.distill.pairing import Pair, pair
+from edgekd.distill.pairing import Pair, match
+from edgekd.distill.taps import Survey, survey
 from edgekd.errors import ModelError
 from edgekd.recipe import FeatureLoss, Loss
 
@@ -50,6 +51,7 @@ class Terms(nn.Module):
     ) -> None:
         super().__init__()
         found: list[Term] = []
+        surveys: tuple[Survey, Survey] | None = None
         self.adapters = nn.ModuleDict()
         for index, loss in enumerate(losses):
             if not loss.weight:
@@ -62,7 +64,8 @@ class Terms(nn.Module):
             if isinstance(loss, FeatureLoss):
                 assert teacher is not None
                 chosen = None if loss.layers == "auto" else loss.layers
-                pairs = pair(student, teacher, example, loss.reads, chosen)
+                surveys = surveys or (survey(student, example), survey(teacher, example))
+                pairs = match(*surveys, loss.reads, chosen)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
