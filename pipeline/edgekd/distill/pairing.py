@@ -48,7 +48,13 @@ def pair(
         ModelError: A path does not exist, or a network has no such layers.
     """
     ours = survey(student, example)
-    theirs = ours if teacher is student else survey(teacher, example)
+    return match(ours, ours if teacher is student else survey(teacher, example), reads, chosen)
+
+
+def match(
+    ours: Survey, theirs: Survey, reads: Reads = "stages", chosen: Mapping[str, str] | Depth | None = None
+) -> tuple[Pair, ...]:
+    """Pair layers of the student, whose survey is ``ours``, and the teacher, as ``pair`` does."""
     if isinstance(chosen, Mapping):
         pairs = tuple(Pair(_find(s, ours, "student", reads), _find(t, theirs, "teacher", reads)) for s, t in chosen.items())
     elif reads == "embedding" and chosen is None:

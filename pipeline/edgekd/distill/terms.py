@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from edgekd.distill import teachers
 from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
-from edgekd.distill.pairing import Pair, pair
+from edgekd.distill.pairing import Pair, match
+from edgekd.distill.taps import Survey, survey
 from edgekd.errors import ModelError
 from edgekd.recipe import FeatureLoss, Loss, Reads
 
@@ -56,6 +57,7 @@ class Terms(nn.Module):
     ) -> None:
         super().__init__()
         found: list[Term] = []
+        surveys: dict[nn.Module, Survey] = {}
         self.adapters = nn.ModuleDict()
         for index, loss in enumerate(losses):
             if not loss.weight:
@@ -67,12 +69,14 @@ class Terms(nn.Module):
                 raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
             if isinstance(loss, FeatureLoss):
                 chosen = None if loss.layers == "auto" else loss.layers
-                if loss.reads == "own_stages":
-                    pairs = pair(student, student, example, loss.reads, chosen)
-                else:
-                    assert teacher is not None
-                    pairs = pair(student, teachers.member(teacher, loss.teacher), example, loss.reads, chosen)
-                    pairs = teachers.belonging(pairs, loss.teacher)
+                learned_from = (
+                    student if loss.reads == "own_stages" else teachers.member(cast(nn.Module, teacher), loss.teacher)
+                )
+                for network in (student, learned_from):
+                    if network not in surveys:
+                        surveys[network] = survey(network, example)
+                pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
+                pairs = teachers.belonging(pairs, loss.teacher)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
