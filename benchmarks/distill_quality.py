@@ -154,10 +154,8 @@ def _train(
     images: data.DataSet,
     number: int,
 ) -> Fitted:
-    x = example(SECTION)
-    terms = Terms(
-        chosen, network, remembered.network if remembered else None, x, Facts(len(images.classes), len(images.train))
-    )
+    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
+    terms = Terms(chosen, network, remembered.network if remembered else None, example(SECTION), facts)
     return fit(
         Fabric(accelerator="cpu", devices=1), Tapped(network, terms.student_paths), terms,
         remembered.of(terms.teacher_paths) if remembered and terms.needs_teacher else None, budget, images, SECTION,

@@ -233,11 +233,7 @@ class TorchdistillCC(FeatureLoss):
 
 
 class TorchdistillCRD(FeatureLoss):
-    """Contrastive representation distillation; the negatives are all other training images, drawn with replacement.
-
-    torchdistill takes the negatives' indices from its data set, of other classes alone; here the loop has no labels of
-    them, so one in as many as there are classes is of the same class.
-    """
+    """Contrastive representation distillation; as many negatives as there are other images, of other classes."""
 
     reads: ClassVar[Reads] = "embedding"
 
@@ -252,14 +248,16 @@ class TorchdistillCRD(FeatureLoss):
             student_norm_module_path="s", student_empty_module_path="empty", teacher_norm_module_path="t",
             input_size=128, output_size=facts.images, num_negative_samples=facts.images - 1, num_samples=facts.images,
         )  # fmt: skip
-        return nn.ModuleDict({"student": normalizers[0], "teacher": normalizers[1], "loss": loss})
+        parts = nn.ModuleDict({"student": normalizers[0], "teacher": normalizers[1], "loss": loss})
+        parts.register_buffer("labels", facts.labels)
+        return parts
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleDict) -> Tensor:
         s, t = adapter["student"](student.features[0]), adapter["teacher"](teacher.features[0])
         loss: Any = adapter["loss"]
         count = loss.num_samples
-        others = torch.randint(count - 1, (len(s), count - 1))
-        others += others >= batch.indices[:, None]  # never itself
+        allowed = (adapter.get_buffer("labels") != batch.labels[:, None]).float()
+        others = torch.multinomial(allowed, count - 1, replacement=True)
         chosen = {"pos_idx": batch.indices, "contrast_idx": torch.cat([batch.indices[:, None], others], 1)}
         value: Tensor = loss({**io(s), "empty": {"input": chosen}}, io(t))
         loss.params.detach_()  # torchdistill keeps its constants with the graph they came from

@@ -16,7 +16,7 @@ class Shuffle(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N×C×H×W to the same shape."""
         n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
 
 class GroupedUnit(nn.Module):
