@@ -199,7 +199,7 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
             path = traced.paths.get(n, "")
             if isinstance(value, Tensor):
                 shapes[n] = tuple(value.shape)
-            if n in shapes and shapes[n][:1] == (1,) and not path.startswith(inner):
+            if n in shapes and shapes[n][:1] == (1,) and not (len(shapes[n]) == 4 and path.startswith(inner)):
                 before = next((forms[i][0] for i in n.all_input_nodes if i in forms and len(shapes[i]) == 4), None)
                 form = tell.of(shapes[n][1:], before, _permutes(n))
                 if form is not None:

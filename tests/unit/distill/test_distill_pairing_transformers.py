@@ -158,6 +158,26 @@ def test_blocks_behind_a_stem_of_convolutions() -> None:
     assert found.blocks == tuple(Layer(f"rows.{i}", (16, 4, 4), "tokens") for i in range(3))
 
 
+class Inline(nn.Module):
+    """A block that computes its attention itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(x.shape[0], 16, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        return x + nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_blocks_that_compute_their_attention_themselves() -> None:
+    network = OwnViT()
+    network.rows = nn.ModuleList((Inline(), Inline(), Inline()))
+    found = survey(network, torch.zeros(1, 3, 16, 16))
+    assert [layer.path for layer in found.blocks] == ["rows.0", "rows.1", "rows.2"]
+    assert [str(layer) for layer in found.attentions] == [f"rows.{i} (2 heads of 8 ch)" for i in range(3)]
+
+
 def test_attentions_are_paired_by_depth() -> None:
     pairs = pair(OwnViT(2), torchvision_vit(6, heads=4), torch.zeros(1, 3, 16, 16), "attention")
     assert [str(p) for p in pairs] == [
