@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from edgekd.recipe import Gate, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_gates import Gate
 from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord
 
 Verdict = Literal["pass", "fail", "untrusted", "not_measured"]
