@@ -49,5 +49,9 @@ def test_it_plans(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     blocked = {step.name: step.reason for step in steps if step.status == "blocked"}
     if "dataset-fashion-mnist" in str(blocked):
         pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    if path.name == "black-box.yaml":  # another recipe makes its teacher, and this one says which
+        file = path.parent / "../../reports/black-box-teacher/latest/artifacts/onnx_float.onnx"
+        assert file.exists() or "does not exist" in blocked.pop("teacher")
+        blocked = {name: reason for name, reason in blocked.items() if not reason.endswith("is blocked")}
     assert not blocked
     assert steps[-1].name == "package"

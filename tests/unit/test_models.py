@@ -73,8 +73,8 @@ def test_unknown_models() -> None:
     assert text_of(ModelError, lambda: models.build("torchvision:mobilnet_v2", {}, 5, DATA)) == (
         "there is no model torchvision:mobilnet_v2\n  → did you mean mobilenet_v2?"
     )
-    assert text_of(ModelError, lambda: models.build("edgekd:resnet50", {}, 5, DATA)) == (
-        "there is no model edgekd:resnet50\n  → did you mean resnet10?"
+    assert text_of(ModelError, lambda: models.build("edgekd:resnet10x", {}, 5, DATA)) == (
+        "there is no model edgekd:resnet10x\n  → did you mean resnet10?"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import model
+from edgekd.cli import interruption, model
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, recipe_argument, set_option, threads_option
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
@@ -271,14 +270,14 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; every error becomes words and its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in arguments
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's time limit ends a run as Ctrl-C does
+    interruption.listen()
     try:
-        code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
+        with interruption.kept():
+            code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _fail(EdgekdError("interrupted", "finished stages are kept; the same command goes on"), as_json, 130)
-    except KeyboardInterrupt:
-        _fail(EdgekdError("interrupted", "finished stages are kept; the same command goes on"), as_json, 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        words = EdgekdError("interrupted", "finished stages are kept; the same command goes on")
+        _fail(words, as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
         command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"
         _fail(UsageError(error.format_message(), f"{command} --help"), as_json, ExitCode.USAGE)
