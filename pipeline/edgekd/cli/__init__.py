@@ -173,6 +173,8 @@ def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
         width = max((len(name) for name, _ in rows), default=0)
         for name, text in rows:
             click.echo(f"{name:<{width}}  {text}".rstrip())
+        if what == "losses":
+            click.echo("\nEach has start_epoch, end_epoch and warmup_epochs; with an ensemble, teacher.")
     return 0
 
 
@@ -206,9 +208,12 @@ def _rows(what: str) -> list[tuple[str, str]]:
 
 
 def _loss_line(loss: type) -> str:
+    from edgekd.recipe import Loss
+
     text = (loss.__doc__ or "").strip().splitlines()[0]
     fields: dict[str, Any] = getattr(loss, "model_fields", {})
-    options = ", ".join(f"{name}={field.default}" for name, field in fields.items() if name != "kind")
+    own = [name for name in fields if name == "weight" or name not in Loss.model_fields]
+    options = ", ".join(f"{name}={fields[name].default}" for name in own)
     return f"{text} [{options}]"
 
 
