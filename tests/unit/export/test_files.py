@@ -98,6 +98,31 @@ def test_float_file_is_the_float_model(small_source: Source, format: str, tmp_pa
     np.testing.assert_allclose(output, expected, atol=1e-4)
 
 
+class Shuffling(torch.nn.Module):
+    """A channel shuffle, whose view needs the copy in front of it (Zhang et al. 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = torch.nn.Conv2d(3, 6, 3, 2), torch.nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = (y := self.first(x)).shape
+        y = y.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+        out: torch.Tensor = self.head(torch.cat([y[:, :3], y[:, 3:].relu()], 1).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_channel_shuffle_in_a_float_file(format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = Shuffling().eval(), images(4)
+    exported = export(Source(fold(model, inputs[:1]), inputs[:1]), format, tmp_path, precision="float32")
+    with torch.no_grad():
+        expected = model(inputs).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], format), inputs.numpy())
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
 def test_integer_ends_of_tflite(small_source: Source, tmp_path: Path) -> None:
     exported = export(small_source, "tflite", tmp_path, io="int8")
     graph = small_source.int8(fold_weights=True)

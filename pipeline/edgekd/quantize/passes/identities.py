@@ -30,8 +30,13 @@ _WHEN_WHOLE = {
 
 
 def drop_identities(graph_module: fx.GraphModule) -> None:
-    """Remove copies, dropout, and slices, paddings and reshapes that change nothing."""
+    """Remove copies, dropout, and slices, paddings and reshapes that change nothing.
+
+    A view becomes a reshape: the copy that has made its tensor contiguous may be gone, as in a channel shuffle.
+    """
     for node in calls(graph_module):
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
         same = _same_as(node)
         if same is not None:
             replace(graph_module, node, same)
