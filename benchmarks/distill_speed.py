@@ -398,7 +398,7 @@ def table() -> str:
         "The parts were measured at another time than the rounds, so they do not add up to a step. What limits a step is "
         "the student itself: feed and normalization are a few per cent of it, and with a warm cache the teacher is gone. "
         "Against torchdistill's own way most of the gain is the feed and the memory layout, as the row with edgekd's own "
-        "batches and layout shows. fitnet with a warm cache pays for its regressors and for reading the maps. The cache "
+        "batches and layout shows. What fitnet with a warm cache takes beside plain was not taken apart. The cache "
         "saves the teacher's time, not the memory of its weights: the network stays at hand for what is not recorded.",
     ]
     return "\n".join(lines) + "\n"
