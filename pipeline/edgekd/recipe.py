@@ -235,6 +235,10 @@ class Loss(Strict):
             return 0.0
         return min(1.0, (epoch - self.start_epoch) / self.warmup_epochs) if self.warmup_epochs else 1.0
 
+    def lasts(self) -> bool:
+        """Whether it goes on in int8: not if it has ended, nor if it reads what int8 computes in one with the activation."""
+        return self.weight > 0 and self.end_epoch is None and self.reads != "preactivations"
+
     def adapter(self, pairs: Any, facts: Any) -> Any:
         """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""
         return None

@@ -1,6 +1,7 @@
-"""Crop, flip and erase for a whole batch: torchvision's draws and torchvision's pixels, a tenth of the time.
+"""Crop, flip and erase for a whole batch: torchvision's draws and torchvision's pixels, in less time.
 
-torchvision's transforms take one image a call, and on small images the calls cost more than the work. Here each image's
+torchvision's transforms take one image a call, and on small images the calls cost more than the work
+(benchmarks/results/distill_speed.md). Here each image's
 draws come from a generator of its own, in the order in which torchvision makes them, and the batch is changed at once.
 What there is no such form of goes through torchvision (:func:`edgekd.distill.feed.transforms`).
 """

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -148,8 +147,8 @@ class Terms(nn.Module):
 
 
 def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:
-    """A zero that depends on the adapter, whose parameters several processes would otherwise wait for."""
-    return torch.zeros((), device=logits.device) + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
+    """A zero with a gradient: all terms may rest at a time, and several processes wait for that of every parameter."""
+    return 0 * logits.sum() + sum(0 * p.sum() for p in (adapter.parameters() if adapter else ()))
 
 
 def _as_read(reads: Reads, p: Pair, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

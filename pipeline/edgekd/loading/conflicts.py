@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekd.errors import did_you_mean
 from edgekd.recipe import UNLABELLED, Distill, Loss, Recipe, Teacher, TeacherCache, Train
-from edgekd.recipe_quantize import Ptq
+from edgekd.recipe_quantize import Ptq, Qat
 from edgekd.registry import exporters
 
 Found = Iterator[tuple[str, str, str]]
@@ -39,6 +39,13 @@ def _sections(recipe: Recipe) -> Found:
         return
     if distill is not None:
         yield from _losses(distill, teacher, "")
+        qat = recipe.quantize if isinstance(recipe.quantize, Qat) else None
+        if qat and not qat.self_distill and not any(loss.lasts() for loss in distill.losses):
+            yield (
+                "distill.losses",
+                "no term is left for quantization-aware training: each has an end_epoch, weight 0, or reads preactivations",
+                "add {kind: task} or {kind: kd}, or quantize: {self_distill: true}",
+            )
     drop = recipe.gates.accuracy_drop
     if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
         yield (

@@ -33,8 +33,9 @@ def alone(recipe: Recipe) -> Recipe:
     """The recipe of the baseline: no teacher, the task loss alone, everything else the same."""
     assert recipe.distill is not None
     task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
+    always = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}
     distill = recipe.distill.model_copy(
-        update={"losses": (task.model_copy(update={"weight": 1.0}),), "teacher_cache": False}
+        update={"losses": (task.model_copy(update=always | {"weight": 1.0}),), "teacher_cache": False}
     )
     return recipe.model_copy(update={"teacher": None, "distill": distill})
 

@@ -159,9 +159,8 @@ def _train(fabric: Any, context: Context) -> None:
 
 
 def _after_distillation(loss: Loss) -> Loss:
-    """The loss as it goes on in int8: gone if it has ended, or if it reads what int8 computes in one with the activation."""
-    over = loss.end_epoch is not None or loss.reads == "preactivations"
-    return loss.model_copy(update={"start_epoch": 0.0, "warmup_epochs": 0.0} | ({"weight": 0.0} if over else {}))
+    """The loss as it goes on in int8: from the first step, or not at all."""
+    return loss.model_copy(update={"start_epoch": 0.0, "warmup_epochs": 0.0, "weight": loss.weight if loss.lasts() else 0.0})
 
 
 def calibration_images(images: DataSet, count: int) -> Tensor:

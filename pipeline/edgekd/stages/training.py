@@ -97,8 +97,7 @@ def seed(value: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(value)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would also fill every fresh tensor, in case a kernel forgets to, in a tenth of a step's time
-    # (benchmarks/results/distill_speed.md).
+    # It would also fill every fresh tensor, in case a kernel forgets to: benchmarks/results/distill_speed.md has the price.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -198,9 +197,8 @@ def rewritten(
     for loss in recipe.distill.losses if recipe.distill else ():
         if loss.reuses_teacher and loss.weight:
             assert recipe.teacher is not None
-            assert recipe.teacher.model is not None
-            untrained = build(recipe.teacher.model, recipe.teacher.args, num_classes, recipe.data)
-            result = replace(result, model=loss.student(result.model, untrained, example(recipe.data)))
+            alike = untrained(recipe.teacher, num_classes, recipe.data)
+            result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
     if weights is not None:
         load_weights(result.model, weights)
     return result

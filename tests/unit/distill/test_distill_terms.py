@@ -156,3 +156,12 @@ def test_embeddings_are_vectors(small: Any) -> None:
     terms = Terms([Look(kind="look")], small(), convolutional, X[:1], Facts(4, 6))
     evaluate(terms, small(), convolutional)
     assert [tuple(outputs.features[0].shape) for outputs in seen] == [(6, 16), (6, 4)]
+
+
+@pytest.mark.parametrize("kind", ["kd", "fitnet"])
+def test_all_terms_may_rest(small: Any, kind: str) -> None:
+    """The first step of a warm-up, or a gap between two terms, trains nothing and fails nothing."""
+    student, teacher = small(0).train(), small(1).eval()
+    terms = make(student, teacher, {"kind": kind, "warmup_epochs": 1})
+    sum(evaluate(terms, student, teacher), torch.zeros(())).backward()
+    assert all(p.grad is None or not p.grad.any() for p in student.parameters())

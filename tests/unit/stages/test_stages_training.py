@@ -116,6 +116,9 @@ def test_alone_has_the_same_budget_without_a_teacher(recipe: Recipe) -> None:
     assert alone.distill.model_dump(exclude={"losses"}) == recipe.distill.model_dump(exclude={"losses"})
     only_kd = make(recipe.data.source, distill={"losses": [{"kind": "kd"}]})
     assert distill.alone(only_kd) == alone
+    # a term that comes late beside a teacher is all there is without one
+    late = {"kind": "task", "start_epoch": 1, "warmup_epochs": 0.5, "end_epoch": 2}
+    assert distill.alone(make(recipe.data.source, distill={"losses": [late]})) == alone
 
 
 def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
