@@ -37,7 +37,8 @@ from edgekd.distill.terms import Terms
 from edgekd.errors import EdgekdError
 from edgekd.models import example, file_sha256, load_weights
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Loss, Train
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Loss, Train
 from edgekd.registry import losses
 from edgekd.stages.training import save, seed
 

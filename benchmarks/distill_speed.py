@@ -45,7 +45,8 @@ from edgekd.distill.taps import Tapped
 from edgekd.distill.teacher_cache import Recording
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill, TeacherCache
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill, TeacherCache
 from edgekd.vision import import_torchvision
 
 RESULT = Path(__file__).parent / "results" / "distill_speed.md"

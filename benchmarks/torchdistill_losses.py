@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.pairing import Pair
 from edgekd.errors import ModelError
-from edgekd.recipe import FeatureLoss, Loss, Reads
+from edgekd.recipe_distill import FeatureLoss, Loss, Reads
 from edgekd.vision import import_torchvision
 
 Io = dict[str, dict[str, Any]]

@@ -14,7 +14,8 @@ import yaml
 
 from edgekd.errors import UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
-from edgekd.recipe import DATA_SOURCES, SCHEMA_VERSION, UNLABELLED
+from edgekd.recipe import SCHEMA_VERSION
+from edgekd.recipe_data import DATA_SOURCES, UNLABELLED
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,), (1.0,))}
 PHOTO_SIZE = 224

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgekd import sources
 from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.sources import Images
 
 SPLIT_SEED = 0  # the validation split is the same for every seed of a recipe, so that seeds can be compared

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 

@@ -1,52 +1,29 @@
 """The typed schema of a recipe: what may be written, what it means, what is impossible.
 
 Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
-editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once, here and in
-:mod:`edgekd.recipe_quantize`.
+editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once: here, and in
+:mod:`~edgekd.recipe_data`, :mod:`~edgekd.recipe_distill`, :mod:`~edgekd.recipe_quantize` and :mod:`~edgekd.recipe_gates`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from edgekd.errors import UsageError, did_you_mean
-from edgekd.recipe_base import Fraction, Strict, mistake
+from edgekd.errors import did_you_mean
+from edgekd.recipe_base import Strict, mistake
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill, TeacherTrain
 from edgekd.recipe_gates import Gates
 from edgekd.recipe_quantize import Quantize
-from edgekd.registry import exporters, losses
+from edgekd.registry import exporters
 
 SCHEMA_VERSION = 1
 
-DATA_SOURCES = (
-    "fashion-mnist-mini", "fashion-mnist", "random", "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
-)  # fmt: skip
-UNLABELLED = ("random", "images")
 BLACK_BOXES = ("onnx", "tflite", "openvino", "outputs")
 MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
-
-
-def _data_source(value: str) -> str:
-    prefix, _, rest = value.partition(":")
-    if value in DATA_SOURCES[:3] or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
-        return value
-    hint = did_you_mean(value, DATA_SOURCES[:3])
-    if not hint.startswith("did you mean"):
-        hint = f"allowed: {', '.join(DATA_SOURCES)}"
-    raise mistake(f"{value!r} is not a data source", hint)
 
 
 def _model_source(value: str, allowed: tuple[str, ...] = MODEL_SOURCES) -> str:
@@ -57,9 +34,6 @@ def _model_source(value: str, allowed: tuple[str, ...] = MODEL_SOURCES) -> str:
     if value.endswith(".py"):
         raise mistake(f"{value!r} does not say which function builds the model", f"write {value}:FUNCTION")
     raise mistake(f"{value!r} is not a model", f"allowed: {', '.join(allowed)}")
-
-
-DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
 
 
 def _teacher_source(value: str) -> str:
@@ -73,80 +47,6 @@ def _teacher_source(value: str) -> str:
 
 ModelSource = Annotated[str, BeforeValidator(lambda v: _model_source(v) if isinstance(v, str) else v)]
 TeacherSource = Annotated[str, BeforeValidator(lambda v: _teacher_source(v) if isinstance(v, str) else v)]
-Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
-
-
-class Data(Strict):
-    """Images and labels. The validation split is carved from train; the test split is touched once a run."""
-
-    source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
-    """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
-    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
-    (x_train, y_train, x_test, y_test); without labels images:DIR (any images), random (noise, to compare files with)."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    """Height and width in pixels that every image is resized to."""
-    channels: Literal[1, 3] = 3
-    """Channels the models see; grey images are repeated to 3."""
-    classes: Annotated[int, Field(ge=2)] | None = None
-    """Number of classes, where the images have no labels that tell it."""
-    mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
-    """Subtracted from pixels between 0 and 1, a number a channel or one for all; with `std`, what the given weights were
-    trained with. Left out: the mean of the training images (0 for random ones)."""
-    std: tuple[PositiveFloat, ...] | None = None
-    """Then divided by. Left out: the standard deviation of the training images (1 for random ones)."""
-    augment: tuple[Augmentation, ...] = ()
-    """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color
-    (jitter), erase (random erasing), trivial (TrivialAugmentWide)."""
-    val_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
-    """Share of the training images kept for validation, the same number from each class."""
-    root: str | None = None
-    """Folder where torchvision keeps its downloads; the user's cache folder when left out."""
-    download: bool = True
-    """Whether a torchvision data set that is not in `root` may be downloaded."""
-
-
-class Train(Strict):
-    """A training budget."""
-
-    epochs: Annotated[PositiveInt, Field(examples=[8])]
-    """Passes over the training images."""
-    batch_size: PositiveInt = 64
-    """Images per step on one device."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """adamw, or sgd with momentum 0.9."""
-    nesterov: bool = True
-    """Whether the momentum of sgd is Nesterov's."""
-    lr: PositiveFloat = 0.002
-    """Peak learning rate of the schedule."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """How the learning rate falls: cosine, to zero in the last step; step, to gamma of what it was at each milestone."""
-    milestones: tuple[PositiveInt, ...] = ()
-    """Epochs after which a step schedule steps; those beyond the last epoch are never reached."""
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Factor of the learning rate at each milestone of a step schedule."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Weight decay; not applied to biases and normalization, unless decay_norms."""
-    decay_norms: bool = False
-    """Apply weight decay to biases and normalization too."""
-    warmup_epochs: NonNegativeFloat = 0.5
-    """Epochs of linear warm-up before the schedule."""
-    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Decay of an exponential moving average of the weights, per step; the average is what is validated and kept."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """auto: mixed on a GPU (bf16 where it has it), float32 on a CPU."""
-    clip_grad_norm: PositiveFloat | None = None
-    """Largest norm of the gradient."""
-
-
-class TeacherTrain(Train):
-    """The budget of a teacher trained in this run, with hard labels."""
-
-    label_smoothing: Fraction = 0.0
-    """Share of the label's probability spread over all classes."""
-    save_dtype: Literal["float32", "float16"] = "float32"
-    """Type of the weights kept; the kept weights are the ones measured."""
-
-
 Activation = Literal["relu", "relu6"]
 
 
@@ -187,128 +87,6 @@ class Student(Strict):
     trained student, as it is."""
     rewrite: Rewrite = Rewrite()
     """Activations and blocks to replace before distillation, for int8's sake."""
-
-
-Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "attention", "own_stages", "last_map"]
-"""What a loss compares: logits; the output of each stage, or of the last one; the same in front of the activation; what
-the classifier reads; queries, keys and values of each self-attention; the student's own stages with its last one; or what
-the last pooling reads."""
-
-Depth = Literal["early", "middle", "late"]
-"""A quarter, a half, and the whole of a network's depth."""
-
-
-class Loss(Strict):
-    """What all distillation losses share; each loss adds its own options (``edgekd list losses``)."""
-
-    needs_teacher: ClassVar[bool] = True
-    reads: ClassVar[Reads] = "logits"
-    reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher: see student()
-
-    kind: str
-    """Name of the loss."""
-    weight: NonNegativeFloat = 1.0
-    """Factor of this term in the sum."""
-    start_epoch: NonNegativeFloat = 0.0
-    """Epochs of distillation before this term begins."""
-    end_epoch: PositiveFloat | None = None
-    """Epoch of distillation after which it is gone, in quantization-aware training too; left out: it stays."""
-    warmup_epochs: NonNegativeFloat = 0.0
-    """Epochs in which its weight rises linearly from 0."""
-    teacher: str | None = None
-    """Which of several teachers (`teacher.ensemble`) it learns from. Left out: all of them, combined; a loss on features
-    needs one."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Loss:
-        if self.end_epoch is not None and self.end_epoch <= self.start_epoch:
-            raise mistake(
-                f"this term ends at epoch {self.end_epoch:g}, before it begins at {self.start_epoch:g}",
-                "let end_epoch be larger than start_epoch",
-                "end_epoch",
-            )
-        return self
-
-    def factor(self, epoch: float) -> float:
-        """Return what the weight is multiplied with at ``epoch``, counted in epochs of distillation from 0."""
-        if epoch < self.start_epoch or (self.end_epoch is not None and epoch >= self.end_epoch):
-            return 0.0
-        return min(1.0, (epoch - self.start_epoch) / self.warmup_epochs) if self.warmup_epochs else 1.0
-
-    def lasts(self) -> bool:
-        """Whether it goes on in int8: not if it has ended, nor if it reads what int8 computes in one with the activation."""
-        return self.weight > 0 and self.end_epoch is None and self.reads != "preactivations"
-
-    def adapter(self, pairs: Any, facts: Any) -> Any:
-        """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""
-        return None
-
-    def student(self, student: Any, teacher: Any, example: Any) -> Any:
-        """Return the network that is trained and shipped: the student, but for losses that say otherwise."""
-        return student
-
-
-class FeatureLoss(Loss):
-    """A loss on features of paired layers."""
-
-    reads: ClassVar[Reads] = "stages"
-
-    layers: Literal["auto"] | Depth | dict[str, str] = "auto"
-    """auto chooses by tracing both networks (``edgekd plan --layers`` prints the pairs); early, middle, late: the pair at a
-    quarter, at half, at the end of the depth; or module paths, student: teacher, such as {features.6: layer3}."""
-
-
-def _loss(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, Loss):
-        return value
-    if not isinstance(value, dict):
-        raise mistake("a loss is a mapping with a kind", "such as {kind: kd, temperature: 4}")
-    if not isinstance(value.get("kind"), str):
-        raise mistake("this loss has no kind", f"add kind: one of {', '.join(losses.names())}")
-    try:
-        schema = losses.get(value["kind"])
-    except UsageError as error:
-        raise mistake(error.message, error.hint, "kind") from None
-    assert issubclass(schema, Loss)
-    if info.mode == "json":
-        # As strict as the rest of a recipe file; the mode is not handed down by itself.
-        return schema.model_validate_json(json.dumps(value), strict=True)
-    return schema.model_validate(value)
-
-
-AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
-
-
-class TeacherCache(Strict):
-    """What is kept of the teacher's outputs; students, losses, runs and quantization-aware training share it."""
-
-    draws: PositiveInt | None = None
-    """Views of each image: epoch e sees the augmentation of epoch e modulo this number. Left out: another one each epoch."""
-    dtype: Literal["float32", "float16"] = "float32"
-    """Type of the numbers kept; float32 gives the same student as no cache."""
-    top_k: PositiveInt | None = None
-    """Logits kept of each image, the largest ones; the others get one value, with which the probabilities sum to 1."""
-    features: bool = True
-    """Keep feature maps, which can be large, for the losses that read them. false: the teacher runs where a loss does."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the student is the same, bit for bit, as without a cache."""
-        return self.draws is None and self.dtype == "float32" and self.top_k is None
-
-
-def _teacher_cache(value: Any) -> Any:
-    return {} if value is True else value
-
-
-class Distill(Train):
-    """How the student is trained."""
-
-    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, examples=[[{"kind": "kd"}]])]
-    """Terms of the training loss, summed with their weights."""
-    teacher_cache: Annotated[TeacherCache | bool, BeforeValidator(_teacher_cache)] = False
-    """Keep the teacher's outputs on disk and read them when the same view of an image comes again: true, or a mapping with
-    its options."""
 
 
 class Teacher(Strict):

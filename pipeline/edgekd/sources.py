@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import DataError, did_you_mean
 from edgekd.progress import Progress
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.resources import find
 from edgekd.vision import import_torchvision
 

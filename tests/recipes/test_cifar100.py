@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekd import loading, plan
-from edgekd.recipe import Train
+from edgekd.recipe_distill import Train
 from edgekd.registry import losses
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "cifar100").glob("*.yaml"))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgekd import data
 from edgekd.errors import DataError
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 
 Npz = Callable[..., str]
 

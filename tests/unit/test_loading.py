@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, PositiveFloat
 
-from edgekd import __version__, loading, recipe, recipe_quantize, resources
+from edgekd import __version__, loading, recipe_distill, recipe_quantize, resources
 from edgekd.errors import RecipeError
 from edgekd.loading.overrides import KeySyntaxError, parse_key
 from edgekd.loading.shape import show
@@ -48,20 +48,20 @@ gates: {accuracy_drop: {max: 0.01}, latency_p90_ms: {max: 12, device: pi4}}
 """
 
 
-class Task(recipe.Loss):
+class Task(recipe_distill.Loss):
     """Cross-entropy."""
 
     needs_teacher: ClassVar[bool] = False
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
-class KD(recipe.Loss):
+class KD(recipe_distill.Loss):
     """Softened probabilities."""
 
     temperature: PositiveFloat = 4.0
 
 
-class Features(recipe.Loss):
+class Features(recipe_distill.Loss):
     """Feature maps."""
 
     layers: Literal["auto"] | dict[str, str] = "auto"
@@ -351,7 +351,7 @@ def test_the_lock_replays(good: Path, tmp_path: Path) -> None:
     assert loading.lock_text(loaded) == text
     assert "# --set distill.epochs=2\n" in text
     # Every default is written out.
-    assert set(yaml.safe_load(text)["distill"]) == set(recipe.Distill.model_fields)
+    assert set(yaml.safe_load(text)["distill"]) == set(recipe_distill.Distill.model_fields)
 
 
 @given(

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgekd import models
 from edgekd.errors import CheckpointError, EdgekdError, ModelError
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from edgekd import data, sources
 from edgekd.errors import DataError
 from edgekd.progress import Silent
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.resources import find
 
 Npz = Callable[..., str]

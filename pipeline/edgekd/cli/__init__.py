@@ -179,12 +179,12 @@ def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
 
 
 def _rows(what: str) -> list[tuple[str, str]]:
-    from edgekd import recipe, registry, resources
+    from edgekd import recipe_data, registry, resources
 
     if what == "losses":
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
     if what == "data":
-        return [(source, text) for source, text in zip(recipe.DATA_SOURCES, (
+        return [(source, text) for source, text in zip(recipe_data.DATA_SOURCES, (
             "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
             "noise without labels, to compare files with",
             "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
@@ -208,7 +208,7 @@ def _rows(what: str) -> list[tuple[str, str]]:
 
 
 def _loss_line(loss: type) -> str:
-    from edgekd.recipe import Loss
+    from edgekd.recipe_distill import Loss
 
     text = (loss.__doc__ or "").strip().splitlines()[0]
     fields: dict[str, Any] = getattr(loss, "model_fields", {})

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 
 Images = NDArray[np.uint8]
 

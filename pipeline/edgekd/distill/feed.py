@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgekd.data import DataSet, Split
 from edgekd.distill import augment
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.vision import import_torchvision
 
 

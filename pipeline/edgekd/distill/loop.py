@@ -26,7 +26,8 @@ from edgekd.distill.teacher_cache import Recorded, Recording
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Data, Train
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Train
 from edgekd.rundir import Curve
 
 State = dict[str, Tensor]

@@ -44,7 +44,7 @@ class Facts:
 
 
 class LossFunction(Protocol):
-    """A registered loss: a subclass of :class:`edgekd.recipe.Loss` that can be called."""
+    """A registered loss: a subclass of :class:`edgekd.recipe_distill.Loss` that can be called."""
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
         """Return what is trained for this loss beside the student and left behind afterwards, or None."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgekd.distill.taps import Layer, Survey, survey
 from edgekd.errors import ModelError, did_you_mean
-from edgekd.recipe import Depth, Reads
+from edgekd.recipe_distill import Depth, Reads
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from edgekd.cache import storage_error
 from edgekd.distill import records
 from edgekd.errors import StorageError
-from edgekd.recipe import TeacherCache
+from edgekd.recipe_distill import TeacherCache
 
 Bytes = NDArray[np.uint8]
 FLOAT16_MAX = 65504.0

@@ -15,7 +15,7 @@ from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, match
 from edgekd.distill.taps import Survey, survey
 from edgekd.errors import ModelError
-from edgekd.recipe import FeatureLoss, Loss, Reads
+from edgekd.recipe_distill import FeatureLoss, Loss, Reads
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
-from edgekd.recipe import UNLABELLED, Distill, Loss, Recipe, Teacher, TeacherCache, Train
+from edgekd.recipe import Recipe, Teacher
+from edgekd.recipe_data import UNLABELLED
+from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
 from edgekd.recipe_quantize import Ptq, Qat
 from edgekd.registry import exporters
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from edgekd.recipe import Export, Loss, Recipe
+from edgekd.recipe import Export, Recipe
+from edgekd.recipe_distill import Loss
 from edgekd.registry import exporters, losses
 
 _REF = "#/$defs/{model}"

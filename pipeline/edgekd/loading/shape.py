@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from edgekd.errors import UsageError
 from edgekd.loading.source import Path
-from edgekd.recipe import Loss, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Loss
 from edgekd.registry import losses
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ModelError
 from edgekd.models import file_sha256
-from edgekd.recipe import Data, Teacher
+from edgekd.recipe import Teacher
+from edgekd.recipe_data import Data
 
 if TYPE_CHECKING:
     from edgekd.data import DataSet

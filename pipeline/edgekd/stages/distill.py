@@ -7,7 +7,8 @@ from typing import Any
 
 from edgekd.profile import device
 from edgekd.profile.advice import advise
-from edgekd.recipe import Distill, Loss, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Distill, Loss
 from edgekd.registry import losses
 from edgekd.stages import layers, training
 from edgekd.stages.context import Context

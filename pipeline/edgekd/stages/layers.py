@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgekd.progress import Progress
-from edgekd.recipe import FeatureLoss, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import FeatureLoss
 from edgekd.stages import training
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.profile import device
 from edgekd.profile.device import Device
-from edgekd.recipe import Loss, Recipe, Train
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Loss, Train
 from edgekd.recipe_quantize import Ptq, Qat
 from edgekd.stages import distill, graphs, sensitivity, training
 from edgekd.stages.context import Context

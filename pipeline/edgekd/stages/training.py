@@ -14,7 +14,9 @@ from edgekd.cache import key_of
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Recipe, Teacher, TeacherCache, Train
+from edgekd.recipe import Recipe, Teacher
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import TeacherCache, Train
 from edgekd.rundir import to_json
 from edgekd.stages import black_box
 from edgekd.stages.context import Context

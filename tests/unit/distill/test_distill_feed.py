@@ -9,7 +9,7 @@ import torch
 
 from edgekd import data
 from edgekd.distill import feed
-from edgekd.recipe import Augmentation, Data
+from edgekd.recipe_data import Augmentation, Data
 
 Npz = Callable[..., str]
 

@@ -20,7 +20,8 @@ from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, images=72)

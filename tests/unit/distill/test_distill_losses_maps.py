@@ -17,7 +17,8 @@ from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill
 
 KINDS = ("ab", "cwd", "factor_transfer", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
 NOTHING_TO_TRAIN = ("nst",)

@@ -13,7 +13,7 @@ from edgekd.distill.pairing import Pair, pair
 from edgekd.distill.taps import Layer, Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe import Distill
+from edgekd.recipe_distill import Distill
 from edgekd.registry import losses
 
 Array = NDArray[np.float64]

@@ -19,7 +19,8 @@ from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
 from edgekd.quantize import qat
-from edgekd.recipe import Data, Distill
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill
 from edgekd.registry import losses
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,8 @@ from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill
 
 LABEL_FREE: list[dict[str, Any]] = [
     {"kind": "kd"},

@@ -22,7 +22,8 @@ from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill
 from edgekd.registry import losses
 
 Array = NDArray[np.float64]

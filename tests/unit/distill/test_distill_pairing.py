@@ -9,7 +9,7 @@ from torch import nn
 from edgekd import models
 from edgekd.distill.pairing import pair
 from edgekd.errors import ModelError
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 

@@ -15,7 +15,7 @@ from edgekd.distill.pairing import Pair, pair
 from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe import Depth, Distill
+from edgekd.recipe_distill import Depth, Distill
 from edgekd.vision import import_torchvision
 
 LAYER = "encoder.layers.encoder_layer_"

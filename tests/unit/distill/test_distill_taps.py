@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from edgekd import models
 from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.errors import ModelError
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 

@@ -25,7 +25,8 @@ from edgekd.distill.teacher_cache import Dense, Recording, TopK, codec_of
 from edgekd.distill.terms import Terms
 from edgekd.errors import StorageError, TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe import Data, Distill, TeacherCache
+from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Distill, TeacherCache
 
 X = torch.zeros(1, 3, 16, 16)
 KD = ({"kind": "task"}, {"kind": "kd"})

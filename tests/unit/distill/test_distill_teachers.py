@@ -14,7 +14,8 @@ from edgekd.distill.taps import Tapped
 from edgekd.distill.teachers import Combination, Ensemble, confidences, tapped
 from edgekd.distill.terms import Terms
 from edgekd.loading.conflicts import conflicts
-from edgekd.recipe import Distill, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Distill
 
 RANDOM = np.random.default_rng(3)
 Z = RANDOM.normal(size=(6, 3, 4)) * 3  # images, teachers, classes

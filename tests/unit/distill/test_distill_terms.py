@@ -11,7 +11,7 @@ from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe import Distill, FeatureLoss
+from edgekd.recipe_distill import Distill, FeatureLoss
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 BATCH = Batch(torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6))

@@ -16,7 +16,7 @@ from edgekd.distill.feed import Normalize, loader
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.pairing import Pair
 from edgekd.distill.taps import Layer, Tapped
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.registry import losses
 
 

@@ -18,7 +18,8 @@ from edgekd.export.exporter import Options, Source
 from edgekd.export.formats.onnx import OnnxExporter
 from edgekd.quantize import qat
 from edgekd.quantize.fold import fold
-from edgekd.recipe import Data, Rewrite
+from edgekd.recipe import Rewrite
+from edgekd.recipe_data import Data
 from edgekd.rewrite import activations, rewrite
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd import models
-from edgekd.recipe import Data
+from edgekd.recipe_data import Data
 from edgekd.rewrite import squeeze
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)

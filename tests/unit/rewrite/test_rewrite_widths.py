@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from edgekd import models
 from edgekd.errors import ModelError
 from edgekd.quantize import qat
-from edgekd.recipe import Data, Rewrite
+from edgekd.recipe import Rewrite
+from edgekd.recipe_data import Data
 from edgekd.rewrite import rewrite, widths
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgekd import data
-from edgekd.recipe import Data, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_data import Data
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import quantize
 

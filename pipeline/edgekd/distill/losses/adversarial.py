@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat, PositiveInt
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe import FeatureLoss
+from edgekd.recipe_distill import FeatureLoss
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

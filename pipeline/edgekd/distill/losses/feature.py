@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe import FeatureLoss, Reads
+from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe import FeatureLoss, Reads
 from edgekd.recipe_base import Fraction
+from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

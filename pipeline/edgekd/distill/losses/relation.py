@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe import FeatureLoss, Reads
+from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Outputs
-from edgekd.recipe import Loss
+from edgekd.recipe_distill import Loss
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

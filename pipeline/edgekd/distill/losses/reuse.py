@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 
 from edgekd.distill.outputs import Batch, Outputs
-from edgekd.recipe import FeatureLoss, Reads
+from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
-from edgekd.recipe import FeatureLoss, Reads
+from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
