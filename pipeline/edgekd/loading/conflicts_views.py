@@ -60,7 +60,7 @@ def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
     if "trivial" in seen.augment and seen.image_size != student_sees.image_size:
         yield (
             f"{key}.image_size",
-            f"trivial moves images by whole pixels, which is not the same at {student_sees.image_size} and {seen.image_size}",
+            f"trivial moves images by whole pixels, which differs at sizes {student_sees.image_size} and {seen.image_size}",
             "use crop, flip and rotate in data.augment, or give both views one size",
         )
 
