@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
+from edgekd.loading import conflicts_views
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
@@ -22,6 +23,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _trained_student(recipe)
     yield from _images(recipe)
     yield from _precisions(recipe)
+    yield from conflicts_views.conflicts(recipe)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -296,21 +298,13 @@ def _trained_student(recipe: Recipe) -> Found:
 def _images(recipe: Recipe) -> Found:
     """What images without labels, or none at all, cannot do; and half a normalization."""
     data = recipe.data
-    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
+    for _, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         if section.black_box and section.black_box[0] == "outputs" and data.augment:
             yield (
                 "data.augment",
                 "the teacher's outputs are stored, of images that are not augmented",
                 "remove augment, or give the teacher itself, such as model: onnx:FILE",
             )
-        for key in ("mean", "std"):
-            numbers = getattr(section, key)
-            if numbers is not None and len(numbers) not in {1, data.channels}:
-                yield (
-                    f"{place}.{key}",
-                    f"{len(numbers)} numbers for {data.channels} channels",
-                    "give one for each channel, or one for all",
-                )
     if (data.mean is None) != (data.std is None):
         key, other = ("mean", "std") if data.std is None else ("std", "mean")
         yield f"data.{key}", f"{key} is given without {other}", f"add {other}, or remove {key} to measure both"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe, Student
 from edgekd.recipe_distill import FeatureLoss
-from edgekd.stages import training
+from edgekd.stages import training, views
 
 if TYPE_CHECKING:
     from edgekd.distill.terms import Terms
@@ -50,7 +50,8 @@ def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
         warnings.simplefilter("ignore")  # the stages that train will say it
         student = training.rewritten(recipe, classes).model
         teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
-        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images))
+        seen = views.examples(recipe.teacher, recipe.data)
+        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images), seen)
 
 
 def told(terms: Terms) -> Iterator[str]:
