@@ -63,17 +63,18 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         seed = recipe.seed + len(done) if section.seed is None else section.seed
         if not section.ensemble:  # its members have stages, it has none
             made = section.model_copy(update={"data": None})  # whose view is this stage's data
-            own = recipe.model_copy(update={"teacher": made, "seed": seed, "data": views[name]})
-            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), own)
+            seen = recipe.model_copy(update={"teacher": made, "seed": seed, "data": views[name]})
+            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), seen)
             done.append(name)
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
-        if "student_alone" in recipe.baselines and recipe.distill and training.taught(recipe):
-            yield Node("student_alone", "distill", (), distill.alone(recipe))
-            done.append("student_alone")
+        for own in distill.trainings(recipe):
+            yield Node(own.stage, "distill", teacher if own.recipe.teacher else (), own.recipe)
+            done.append(own.stage)
         trained = training.trained(recipe)
-        yield Node(trained, trained, teacher if recipe.distill else (), recipe)
-        done.append(trained)
+        if not recipe.distill:
+            yield Node(trained, trained, (), recipe)
+            done.append(trained)
         if recipe.quantize:
             taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
             yield Node("quantize", "quantize", (trained, *(teacher if taught else ())), recipe)

@@ -245,6 +245,9 @@ class Recipe(Strict):
     """Version of this schema."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
+    seeds: PositiveInt = 1
+    """Train the student and its baselines this many times, with seed, seed + 1 and so on and the same teacher, to have a
+    spread. The first one is quantized, exported and profiled."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""
@@ -252,8 +255,9 @@ class Recipe(Strict):
     """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
     distill: Distill | None = None
     """Left out: the student is trained already, and `student.weights` are its weights."""
-    baselines: tuple[Literal["student_alone"], ...] = ("student_alone",)
-    """Trained beside the distilled student for comparison: student_alone, the same budget without a teacher."""
+    baselines: tuple[Literal["student_alone", "kd"], ...] = ("student_alone",)
+    """Trained beside the distilled student for comparison with the same budget: student_alone, without a teacher; kd, with
+    the labels and Hinton's distillation alone, as the recipe has them among its losses or else with their defaults."""
     quantize: Quantize | None = None
     """Left out: float artifacts only."""
     export: tuple[AnyExport, ...] = ()

@@ -104,7 +104,7 @@ def _by_resolution(ours: Survey, theirs: Survey) -> tuple[Pair, ...]:
 
 
 def _by_depth(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:
-    """As many pairs as the shorter row has layers, even over both, the last with the last (as Jiao et al. 2020, §3.1)."""
+    """As many pairs as the shorter row has layers, even over both, the last with the last (as Jiao et al. 2020)."""
     count = min(len(ours), len(theirs))
 
     def at(row: Sequence[Layer], number: int) -> Layer:

@@ -27,7 +27,7 @@ class Combination:
     Attributes:
         rule: ``logits``: their mean. ``probabilities``: the mean of ``softmax(z / T)``, as logits. ``confidence``: the same
             mean with a weight for each teacher and image, from the teacher's cross-entropy with the label (CA-MKD, Zhang et
-            al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation, eq. 2 and 3):
+            al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation):
             ``w_k = (1 - exp(L_k) / Σ_j exp(L_j)) / (K - 1)``.
         temperature: T. A kd loss of the same temperature sees exactly the mean of the softened probabilities.
     """

@@ -22,6 +22,7 @@ Found = Iterator[tuple[str, str, str]]
 def conflicts(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each impossible combination."""
     yield from _sections(recipe)
+    yield from _comparisons(recipe)
     yield from _trained_student(recipe)
     yield from _images(recipe)
     yield from _precisions(recipe)
@@ -92,6 +93,20 @@ def _sections(recipe: Recipe) -> Found:
                 "this gate compares int8 with float, and nothing is quantized",
                 "add quantize: {method: qat}",
             )
+
+
+def _comparisons(recipe: Recipe) -> Found:
+    """What stands beside the student: its like of other seeds and other losses."""
+    trained = recipe.student is not None and recipe.distill is not None
+    if recipe.seeds > 1 and not trained:
+        yield "seeds", "no student is trained here, so there is nothing to train several times", "remove seeds"
+    for index, name in enumerate(recipe.baselines):
+        if name in recipe.baselines[:index]:
+            yield f"baselines[{index}]", f"{name} is listed twice", "remove one of them"
+        elif name == "kd" and not trained:
+            yield f"baselines[{index}]", "no student is trained here to compare with kd", "remove kd"
+        elif name == "kd" and recipe.teacher is None:
+            yield f"baselines[{index}]", "kd needs a teacher", "remove kd, or add a teacher"
 
 
 def _teacher(teacher: Teacher, key: str) -> Found:

@@ -24,16 +24,21 @@ if TYPE_CHECKING:
 
 VERSION = 4
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Nothing of its own: the networks and the files decide it."""
-    return {"baselines": recipe.baselines, **training.teaching(recipe.teacher)}
+    return {
+        "baselines": recipe.baselines,
+        **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
+        **training.teaching(recipe.teacher),
+    }
 
 
 def run(context: Context) -> None:
-    """Write ``metrics.json`` (by model name) and each artifact's logits for the whole test split."""
+    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several."""
     import numpy as np
 
     from edgekd import data, models
@@ -92,6 +97,8 @@ def run(context: Context) -> None:
             found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     context.write("metrics.json", found)
+    if context.recipe.seeds > 1:
+        context.write("seeds.json", _seeds(context, images, x, logits))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
         context.write("inside.json", _inside(context, images, files, networks[int8]))
@@ -136,14 +143,31 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         networks[name] = training.teacher(section, name, context, images, views[name])
-    for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
-        if stage in context.inputs:
-            weights = context.inputs[stage] / "weights.safetensors"
-            own = distill.alone(recipe) if stage == "student_alone" else recipe
-            networks[name] = training.student(own, classes, weights).eval()
+    for own in distill.trainings(recipe):
+        if own.seed == recipe.seed:
+            networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+    if not recipe.distill and recipe.student:
+        networks["student"] = training.student(recipe, classes, context.inputs["student"] / BEST).eval()
     if recipe.quantize:
         networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks
+
+
+def _seeds(context: Context, images: DataSet, x: Array, known: dict[str, Array]) -> list[dict[str, Any]]:
+    """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch."""
+    rows = []
+    for own in distill.trainings(context.recipe):
+        folder, curve = context.inputs[own.stage], context.read(own.stage, "curve.json")
+        found = {"val_kept": curve["val_top1"][curve["best_epoch"]], "val_last": curve["val_top1"][-1]}
+        for key, file in (("test_kept", BEST), ("test_last", LAST)):
+            logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
+            if logits is None:
+                network = training.student(own.recipe, len(images.classes), folder / file).eval()
+                logits = _torch_logits(network, x)
+            found[key] = measure(logits, images.test.labels).top1
+        rows.append({"model": own.model, "seed": own.seed, **found})
+        context.progress.say(f"  {own.model}, seed {own.seed}: {100 * found['test_kept']:.1f} % on test")
+    return rows
 
 
 def _inside(
