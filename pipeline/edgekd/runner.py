@@ -111,16 +111,15 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
+    """Fail now if the losses' layers do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "distill")
-    if "distill" not in waiting or first == "distill":
-        return
-    step = waiting["distill"]
-    if layers.compared(step.node.recipe):
-        log = folder / "logs" / "distill.log"
-        with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
-            layers.find(step.node.recipe, options.progress)
+    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
+    for name, recipe in layers.lessons(steps[-1].node.recipe):
+        step = waiting.get(name)
+        if step is not None and name != first and layers.compared(recipe):
+            log = folder / "logs" / f"{name}.log"
+            with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
+                layers.find(recipe, options.progress)
 
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:

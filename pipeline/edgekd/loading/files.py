@@ -86,13 +86,14 @@ def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
     ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
     """
 
+    def source(text: str, *path: str | int) -> str:
+        kind, _, rest = text.partition(":")
+        return f"{kind}:{join(rest, *path)}" if kind in {"imagefolder", "images", "npz"} else text
+
     def join(text: str, *path: str | int) -> str:
         return os.path.normpath(folder_of(path) / Path(text).expanduser())
 
-    data: dict[str, str] = {}
-    prefix, _, rest = recipe.data.source.partition(":")
-    if prefix in {"imagefolder", "images", "npz"}:
-        data["source"] = f"{prefix}:{join(rest, 'data', 'source')}"
+    data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
@@ -105,6 +106,9 @@ def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
         if isinstance(part, Teacher) and part.black_box is not None:
             kind, file = part.black_box
             new["model"] = f"{kind}:{join(file, *path, 'model')}"
+        if isinstance(part, Teacher) and part.data is not None and part.data.source is not None:
+            seen = source(part.data.source, *path, "data", "source")
+            new["data"] = part.data.model_copy(update={"source": seen})
         if part.weights is not None and not part.weights.startswith("edgekd:"):
             new["weights"] = join(part.weights, *path, "weights")
         if isinstance(part, Teacher) and part.teacher is not None:

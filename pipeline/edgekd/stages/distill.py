@@ -11,7 +11,7 @@ from edgekd.profile.advice import advise
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, Loss
 from edgekd.registry import losses
-from edgekd.stages import layers, training
+from edgekd.stages import layers, training, views
 from edgekd.stages.context import Context
 
 VERSION = 3
@@ -134,14 +134,15 @@ def _train(fabric: Any, context: Context) -> None:
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
-    terms = Terms(budget.losses, student, teacher, example, facts)
+    seen = views.opened(recipe.teacher, recipe.data, images)
+    terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data))
     if first:
         if reused:
             context.progress.say(f"  reused: {reused}")
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:
-            training.look_at(teacher, student, images, context, fabric, "teacher")
+            training.look_at(teacher, student, images, seen, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -149,7 +150,7 @@ def _train(fabric: Any, context: Context) -> None:
         name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-        recording=training.recording(context, "teacher", fabric.global_rank),
+        recording=training.recording(context, "teacher", fabric.global_rank), views=seen,
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
+from edgekd.recipe_data import Data
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, quantize, training
@@ -47,8 +48,7 @@ def run(context: Context) -> None:
     from edgekd.export.weights import BITS
 
     images = data.load(context.recipe.data)
-    x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
-                        images.channels)  # fmt: skip
+    x = _arrays(images)
 
     def measured(of: Array) -> list[Any]:
         return [to_json(measure(of, images.test.labels))] if images.labelled else []
@@ -58,6 +58,8 @@ def run(context: Context) -> None:
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, images)
+    sections = context.recipe.teacher.views(context.recipe.data) if context.recipe.teacher else {}
+    inputs = _inputs(context.recipe)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
@@ -66,10 +68,11 @@ def run(context: Context) -> None:
                     continue
                 logits[name] = network.test_logits.numpy()
             else:
-                logits[name] = _torch_logits(network, x)
+                logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {"metrics": measured(logits[name])}
             if name != int8 and is_open(network):  # the float student's, in integers
-                size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
+                macs = models.macs(network, sections.get(name, context.recipe.data))
+                size = {"params": models.parameters(network), "macs": macs}
                 found[name] |= size
             task.advance(len(x), name)
         for stage in artifacts:
@@ -137,8 +140,9 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     """Every torch network of the run, and every teacher, by model name."""
     recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        networks[name] = training.teacher(section, name, context, images)
+        networks[name] = training.teacher(section, name, context, images, views[name])
     for own in distill.trainings(recipe):
         if own.seed == recipe.seed:
             networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
@@ -198,10 +202,39 @@ def _inside(
     return measures
 
 
-def _torch_logits(network: nn.Module, x: Array, size: int = 250) -> Array:
+def _arrays(images: DataSet) -> Array:
+    """The test images as a network takes them."""
+    import numpy as np
+
+    from edgekd import data
+
+    stacked = np.stack([images.test.images[i] for i in range(len(images.test))])
+    return data.preprocess(stacked, images.mean, images.std, images.channels)
+
+
+def _inputs(recipe: Recipe) -> dict[str, tuple[Array, ...]]:
+    """The test images as each teacher takes them that sees something else than the student; of an ensemble, each in turn."""
+    from edgekd import data
+
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
+    arrays: dict[Data, Array] = {}
+    found = {}
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        seen = [views[stage] for stage in section.stages(name)]
+        if any(view != recipe.data for view in seen):
+            arrays |= {view: _arrays(data.load(view)) for view in seen if view not in arrays}
+            found[name] = tuple(arrays[view] for view in seen)
+    return found
+
+
+def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 250) -> Array:
     import numpy as np
     import torch
 
+    views = x if isinstance(x, tuple) else (x,)
+    parts = []
     with torch.inference_mode():
-        parts = [network(torch.from_numpy(x[start : start + size])).numpy() for start in range(0, len(x), size)]
+        for start in range(0, len(views[0]), size):
+            seen = tuple(torch.from_numpy(view[start : start + size]) for view in views)
+            parts.append(network(seen if len(seen) > 1 else seen[0]).numpy())
     return np.concatenate(parts)
