@@ -70,6 +70,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
+        (folder / "logs").mkdir()
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
     _check_layers(steps, options, folder)
     done: dict[str, Path] = {}
@@ -313,7 +314,6 @@ def run_folder(parent: Path, key: str) -> Path:
                 folder.mkdir()
             except FileExistsError:  # another run took the number
                 continue
-            (folder / "logs").mkdir()
             return folder
 
 
