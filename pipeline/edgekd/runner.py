@@ -29,7 +29,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import layers, package
+from edgekd.stages import layers, package, peers
 from edgekd.stages.context import Context
 
 
@@ -104,12 +104,12 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
+    """Fail now if the losses' layers or a peer do not exist, and not when what comes before distillation is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
     if "distill" not in waiting or not waiting.keys() & {"teacher", "student_alone"}:
         return
     step = waiting["distill"]
-    if layers.compared(step.node.recipe):
+    if layers.compared(step.node.recipe) or peers.sections(step.node.recipe):
         log = folder / "logs" / "distill.log"
         with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
             layers.find(step.node.recipe, options.progress)

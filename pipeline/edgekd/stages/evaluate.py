@@ -9,7 +9,7 @@ from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, peers, quantize, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
-    """Every torch network of the run, and every teacher, by model name."""
+    """Every torch network of the run, and every teacher and peer, by model name."""
     recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
@@ -137,6 +137,9 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
             weights = context.inputs[stage] / "weights.safetensors"
             own = distill.alone(recipe) if stage == "student_alone" else recipe
             networks[name] = training.student(own, classes, weights).eval()
+    if peers.sections(recipe):
+        found = peers.trained(recipe, classes, context.inputs["distill"])
+        networks |= {f"peer.{name}": network for name, network in found.members.items()}
     if recipe.quantize:
         networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks
