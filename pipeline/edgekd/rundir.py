@@ -77,8 +77,8 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run: ``teacher``, ``student_alone``, ``peer.NAME``, ``distilled``, ``qat`` or ``ptq``, ``onnx``,
-            and so on.
+        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled``, ``qat`` or
+            ``ptq``, ``onnx``.
         role: ``teacher``, ``baseline``, ``peer``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.
@@ -118,7 +118,7 @@ class Curve:
     """Training of one network, a value an epoch.
 
     Attributes:
-        model: ``teacher``, ``student_alone``, ``peer.NAME``, ``distilled`` or ``qat``.
+        model: ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled`` or ``qat``.
         terms: Mean of every (weighted) loss term over the epoch, by its name.
         train_top1: Top-1 over the (augmented) training images.
         val_top1: Top-1 on the validation split.
@@ -136,6 +136,21 @@ class Curve:
     best_epoch: int
     seconds: float
     pairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
+
+    ``model`` is ``student_alone``, ``kd`` or ``distilled``.
+    """
+
+    model: str
+    seed: int
+    val_kept: float
+    val_last: float
+    test_kept: float
+    test_last: float
 
 
 @dataclass(frozen=True)
@@ -356,6 +371,7 @@ class RunResult:
         not_measured: What a reader may look for and will not find, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
+        seeds: Every student of every seed; empty with one seed.
     """
 
     schema: int
@@ -378,6 +394,7 @@ class RunResult:
     not_measured: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
+    seeds: tuple[SeedRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

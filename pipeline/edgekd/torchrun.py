@@ -28,8 +28,10 @@ def follow(loaded: Loaded, threads: int) -> None:
     steps = plan.make(loaded)
     last = max((index for index, step in enumerate(steps) if _trains(step)), default=-1)
     done: dict[str, Path] = {}
+    trained: set[str] = set()  # what is asked for twice, as plain kd can be, is trained once
     for step in steps[: last + 1]:
-        if _trains(step):
+        if _trains(step) and step.key not in trained:
+            trained.add(step.key)
             with cache.scratch() as scratch:
                 context = Context(
                     recipe=step.node.recipe,

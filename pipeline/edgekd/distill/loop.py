@@ -22,6 +22,7 @@ from edgekd.data import DataSet, Split
 from edgekd.distill import mutual
 from edgekd.distill.feed import Normalize, loader
 from edgekd.distill.learner import Learner, State
+from edgekd.distill.looks import Look, Looks
 from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache import Recorded, Recording
 from edgekd.distill.terms import Terms
@@ -31,7 +32,7 @@ from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Train
 from edgekd.rundir import Curve
 
-Lessons = Callable[[Tensor, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
+Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def fit(
     freeze: Freeze | None = None,
     recording: Recording | None = None,
     peers: Sequence[mutual.Peer] = (),
+    views: Sequence[DataSet] = (),
 ) -> Fitted:
     """Train ``network``, and its peers beside it.
 
@@ -113,6 +115,7 @@ def fit(
         freeze: What to do once in the middle.
         recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
         peers: Networks that learn with it in the place of a teacher.
+        views: The same samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -121,7 +124,7 @@ def fit(
     started = time.monotonic()
     pupil = Pupil(network, terms, peers)
     module, optimizer = fabric.setup(_channels_last(pupil), _optimizer(pupil, budget))
-    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed)
+    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
     feed: Any = fabric.setup_dataloaders(batches)
     if not len(feed):
         raise TrainingError(
@@ -130,6 +133,7 @@ def fit(
             "lower batch_size or --devices",
         )
     normalize = fabric.to_device(Normalize(data))
+    looks = fabric.to_device(Looks(views))
     draws = recording.draws(budget.epochs) if recording else budget.epochs
     learner = Learner(name, network, terms, budget.ema, snapshot or _state_dict)
     learners = [learner, *(Learner(p.name, p.network, p.terms, budget.ema, p.snapshot) for p in peers)]
@@ -142,20 +146,20 @@ def fit(
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
     step = 0
     with (
-        _lessons(fabric, teacher, terms.teacher_paths, recording, normalize, data, section, budget.epochs) as lessons,
+        _lessons(fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs) as lessons,
         (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
     ):
         for epoch in range(budget.epochs):
             augmented.epoch, sampler.epoch = epoch % draws, epoch
             module.train()
-            for images, labels, indices in feed:
+            for images, labels, indices, *others in feed:
                 if step == freeze_step and freeze:
                     freeze.action(network)
                 for group in optimizer.param_groups:
                     group["lr"] = budget.lr * schedule(step)
                 x = normalize(images)
                 with torch.no_grad(), fabric.autocast():
-                    target = lessons(x, epoch % draws, indices) if lessons else None
+                    target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
                 values, logits = module(x, target, labels, indices, step / len(feed))
                 sums = values.sum(1)
                 if not bool(sums.isfinite().all()):
@@ -193,7 +197,7 @@ def fit(
 @contextmanager
 def _lessons(
     fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
-    normalize: Normalize, data: DataSet, section: Data, epochs: int,
+    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int,
 ) -> Iterator[Lessons | None]:  # fmt: skip
     """What the teacher says about a batch: computed, or read where it is recorded."""
     if teacher is None:
@@ -205,7 +209,7 @@ def _lessons(
         return
     blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
     with torch.no_grad(), fabric.autocast():
-        probe = network(normalize(fabric.to_device(blank)))
+        probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
     recorded = Recorded(recording, network, layers, probe, len(data.train), epochs)
     try:
         yield recorded

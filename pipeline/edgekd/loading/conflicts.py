@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
-from edgekd.loading import conflicts_peers
+from edgekd.loading import conflicts_peers, conflicts_views
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
@@ -19,9 +19,11 @@ Found = Iterator[tuple[str, str, str]]
 def conflicts(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each impossible combination."""
     yield from _sections(recipe)
+    yield from _comparisons(recipe)
     yield from _trained_student(recipe)
     yield from _images(recipe)
     yield from _precisions(recipe)
+    yield from conflicts_views.conflicts(recipe)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -88,6 +90,20 @@ def _sections(recipe: Recipe) -> Found:
                 "this gate compares int8 with float, and nothing is quantized",
                 "add quantize: {method: qat}",
             )
+
+
+def _comparisons(recipe: Recipe) -> Found:
+    """What stands beside the student: its like of other seeds and other losses."""
+    trained = recipe.student is not None and recipe.distill is not None
+    if recipe.seeds > 1 and not trained:
+        yield "seeds", "no student is trained here, so there is nothing to train several times", "remove seeds"
+    for index, name in enumerate(recipe.baselines):
+        if name in recipe.baselines[:index]:
+            yield f"baselines[{index}]", f"{name} is listed twice", "remove one of them"
+        elif name == "kd" and not trained:
+            yield f"baselines[{index}]", "no student is trained here to compare with kd", "remove kd"
+        elif name == "kd" and recipe.teacher is None:
+            yield f"baselines[{index}]", "kd needs a teacher", "remove kd, or add a teacher"
 
 
 def _teacher(teacher: Teacher, key: str) -> Found:
@@ -283,21 +299,13 @@ def _trained_student(recipe: Recipe) -> Found:
 def _images(recipe: Recipe) -> Found:
     """What images without labels, or none at all, cannot do; and half a normalization."""
     data = recipe.data
-    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
+    for _, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         if section.black_box and section.black_box[0] == "outputs" and data.augment:
             yield (
                 "data.augment",
                 "the teacher's outputs are stored, of images that are not augmented",
                 "remove augment, or give the teacher itself, such as model: onnx:FILE",
             )
-        for key in ("mean", "std"):
-            numbers = getattr(section, key)
-            if numbers is not None and len(numbers) not in {1, data.channels}:
-                yield (
-                    f"{place}.{key}",
-                    f"{len(numbers)} numbers for {data.channels} channels",
-                    "give one for each channel, or one for all",
-                )
     if (data.mean is None) != (data.std is None):
         key, other = ("mean", "std") if data.std is None else ("std", "mean")
         yield f"data.{key}", f"{key} is given without {other}", f"add {other}, or remove {key} to measure both"

@@ -82,14 +82,15 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
     A path in the file is relative to the file, one in a ``--set`` to the folder it was typed in.
     """
 
+    def source(text: str, *path: str | int) -> str:
+        kind, _, rest = text.partition(":")
+        return f"{kind}:{join(rest, *path)}" if kind in {"imagefolder", "images", "npz"} else text
+
     def join(text: str, *path: str | int) -> str:
         base = Path.cwd() if places.setting(path) else folder
         return os.path.normpath(base / Path(text).expanduser())
 
-    data: dict[str, str] = {}
-    prefix, _, rest = recipe.data.source.partition(":")
-    if prefix in {"imagefolder", "images", "npz"}:
-        data["source"] = f"{prefix}:{join(rest, 'data', 'source')}"
+    data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
@@ -102,6 +103,9 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
         if isinstance(part, Teacher) and part.black_box is not None:
             kind, file = part.black_box
             new["model"] = f"{kind}:{join(file, *path, 'model')}"
+        if isinstance(part, Teacher) and part.data is not None and part.data.source is not None:
+            seen = source(part.data.source, *path, "data", "source")
+            new["data"] = part.data.model_copy(update={"source": seen})
         if part.weights is not None and not part.weights.startswith("edgekd:"):
             new["weights"] = join(part.weights, *path, "weights")
         if isinstance(part, Teacher) and part.teacher is not None:

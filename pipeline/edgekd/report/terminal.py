@@ -39,6 +39,11 @@ def show(result: RunResult, console: Console) -> None:
         if isinstance(block, Table):
             _print(console, Text())
             _table(console, _narrowed(block))
+    for section in page.sections:
+        for block in section.blocks if section.id == "seeds" else ():
+            if isinstance(block, Table):
+                _print(console, Text())
+                _table(console, block)
     for block in page.section("not-measured").blocks:
         if isinstance(block, Bullets):
             _print(console, Text("\nNot measured:"))

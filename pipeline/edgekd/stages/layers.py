@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import FeatureLoss
-from edgekd.stages import peers, training
+from edgekd.stages import peers, training, views
 
 if TYPE_CHECKING:
     from edgekd.distill.terms import Terms
@@ -40,16 +40,14 @@ def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages that train will say it
         torch.default_generator.manual_seed(recipe.seed)
-        student, example, facts = (
-            training.rewritten(recipe, classes).model,
-            models.example(recipe.data),
-            Facts(classes, images),
-        )
+        student = training.rewritten(recipe, classes).model
+        example, facts = models.example(recipe.data), Facts(classes, images)
         if recipe.distill.peers:
             beginners = peers.beginners(recipe, classes)
             return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
         teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
-        return Terms(recipe.distill.losses, student, teacher, example, facts)
+        seen = views.examples(recipe.teacher, recipe.data)
+        return Terms(recipe.distill.losses, student, teacher, example, facts, seen)
 
 
 def told(terms: Terms) -> Iterator[str]:

@@ -22,6 +22,7 @@ from edgekd.rundir import (
     ProfileRecord,
     RepairCost,
     RepairRecord,
+    SeedRecord,
     TensorSpec,
     from_json,
 )
@@ -53,6 +54,7 @@ class Bundle:
     not_measured: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
+    seeds: tuple[SeedRecord, ...]
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -74,11 +76,14 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )  # fmt: skip
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
-        from_json(Curve, context.read(stage, "curve.json"))
-        for stage in (*(name for name, _ in lineage), "student_alone", "distill", "quantize")
+        # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
+        replace(curve, model="kd") if stage == "kd" else curve
+        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
+        for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
     curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
+    seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
     layers, repair = _layers(context)
@@ -92,7 +97,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
     told = (*rewrites(context), *teaching(context), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair)
+    rows = tuple(from_json(SeedRecord, row) for row in seeds)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -134,6 +140,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
+        ("kd", "baseline", "kd", recipe.student),
         *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
