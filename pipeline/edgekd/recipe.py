@@ -24,7 +24,7 @@ from edgekd.registry import exporters
 
 SCHEMA_VERSION = 1
 
-BLACK_BOXES = ("onnx", "tflite", "openvino", "outputs")
+BLACK_BOXES = ("onnx", "tflite", "openvino", "keras", "savedmodel", "outputs")
 
 
 def _teacher_source(value: str) -> str:
@@ -33,6 +33,11 @@ def _teacher_source(value: str) -> str:
         return model_source(value, (*MODEL_SOURCES, *(f"{name}:FILE" for name in BLACK_BOXES)))
     if not file:
         raise mistake(f"{value!r} does not say which file", f"write {kind}:FILE")
+    if kind == "keras" and not file.endswith(".keras"):
+        why = (
+            "which can hold code that Keras runs when it loads it" if file.endswith((".h5", ".hdf5")) else "not a .keras one"
+        )
+        raise mistake(f"{file} is another file, {why}", "save it again: model.save('FILE.keras')")
     return value
 
 
@@ -84,8 +89,8 @@ class Teacher(Strict):
 
     model: Annotated[TeacherSource, Field(examples=["torchvision:resnet18"])] | None = None
     """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe. Or a black box, of which only the
-    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, or outputs:FILE.npz with stored ones (`train`, a row for
-    each training image of the data, and `test`)."""
+    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, keras:FILE.keras, savedmodel:DIR, or outputs:FILE.npz with
+    stored ones (`train`, a row for each training image of the data, and `test`)."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
@@ -106,6 +111,8 @@ class Teacher(Strict):
     distillation, Gupta et al. 2016). Left out: what its student sees."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """What a black box gives."""
+    signature: str | None = None
+    """Which signature of a savedmodel is the network. Left out: serving_default, or the only one."""
     mean: tuple[float, ...] | None = None
     """What a black box had subtracted from pixels between 0 and 1 in its training, a number a channel or one for all, with
     `std`. Left out: the same as the student."""

@@ -68,7 +68,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     for step in steps:
         if step.status == "blocked":
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
-    folder = _run_folder(options.out / loaded.name, steps[-1].key)
+    folder = run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
     _check_layers(steps, options, folder)
@@ -110,18 +110,15 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers or a peer do not exist, and not when what comes before distillation is trained."""
+    """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "distill")
-    if "distill" not in waiting or first == "distill":
-        return
-    for step in waiting.values():
-        taught = layers.compared(step.node.recipe) and step.name == "distill"
-        if step.node.module != "distill" or not (taught or peers.sections(step.node.recipe)):
-            continue
-        log = folder / "logs" / f"{step.name}.log"
-        with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
-            layers.find(step.node.recipe, options.progress)
+    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
+    for name, recipe in layers.lessons(steps[-1].node.recipe):
+        step = waiting.get(name)
+        if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
+            log = folder / "logs" / f"{name}.log"
+            with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
+                layers.find(recipe, options.progress)
 
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
@@ -262,7 +259,7 @@ def _finish(
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)
         rundir.write(result, folder)
-        _point_latest(folder)
+        point_latest(folder)
     return result
 
 
@@ -305,7 +302,7 @@ def _one_seed(recipe: Recipe) -> Iterator[str]:
         yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"
 
 
-def _run_folder(parent: Path, key: str) -> Path:
+def run_folder(parent: Path, key: str) -> Path:
     """Make the next ``NNNN-key8`` folder."""
     with _storage(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -320,7 +317,8 @@ def _run_folder(parent: Path, key: str) -> Path:
             return folder
 
 
-def _point_latest(folder: Path) -> None:
+def point_latest(folder: Path) -> None:
+    """Let ``latest`` beside a run folder point at it."""
     link = folder.parent / f".latest-{os.getpid()}"
     link.symlink_to(folder.name)
     link.replace(folder.parent / "latest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
 from edgekd.recipe_quantize import Ptq, Qat
 from edgekd.registry import exporters
+
+TENSORFLOW = ("keras", "savedmodel")  # black boxes that take it to be run
 
 Found = Iterator[tuple[str, str, str]]
 
@@ -24,6 +27,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _images(recipe)
     yield from _precisions(recipe)
     yield from conflicts_views.conflicts(recipe)
+    yield from conflicts_peers.beginnings(recipe)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -119,7 +123,7 @@ def _teacher(teacher: Teacher, key: str) -> Found:
     if teacher.black_box is not None:
         yield from _black_box(teacher, key)
         return
-    for name in ("outputs", "mean", "std"):
+    for name in ("outputs", "signature", "mean", "std"):
         if getattr(teacher, name) != Teacher.model_fields[name].default:
             yield f"{key}.{name}", "this is told of a black box alone", "remove it, or give model: onnx:FILE"
     given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
@@ -155,7 +159,16 @@ def _black_box(teacher: Teacher, key: str) -> Found:
     if teacher.seed is not None:
         yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
     assert teacher.black_box is not None
-    if teacher.black_box[0] == "outputs":
+    kind = teacher.black_box[0]
+    if kind in TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
+        yield (
+            f"{key}.model",
+            f"{kind} files are run by TensorFlow, which is not installed",
+            "pip install 'edgekd[tensorflow]'",
+        )
+    if teacher.signature is not None and kind != "savedmodel":
+        yield f"{key}.signature", "only a savedmodel has signatures", "remove it"
+    if kind == "outputs":
         for name in ("mean", "std"):
             if getattr(teacher, name) is not None:
                 yield f"{key}.{name}", "stored outputs see no images", f"remove {name}"
@@ -168,7 +181,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
 
 def _ensemble(teacher: Teacher, key: str) -> Found:
     """Several teachers in the place of one."""
-    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "mean", "std"):
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "signature", "mean", "std"):
         if getattr(teacher, name):
             yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
     if len(teacher.ensemble or ()) < 2:

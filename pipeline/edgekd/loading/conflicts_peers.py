@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekd.recipe import Teacher
+from edgekd.recipe import Recipe, Rewrite, Teacher
 from edgekd.recipe_distill import Distill
 
 Found = Iterator[tuple[str, str, str]]
@@ -50,3 +50,18 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
             "what peers say changes as they learn, so there is nothing to keep",
             "remove teacher_cache",
         )
+
+
+def beginnings(recipe: Recipe) -> Found:
+    """Yield a peer that would begin as the student does, in any of the recipe's seeds."""
+    student = recipe.student
+    if student is None or recipe.distill is None or student.rewrite != Rewrite():
+        return
+    own = range(recipe.seed, recipe.seed + recipe.seeds)
+    for index, peer in enumerate(recipe.distill.peers):
+        if peer.seed in own and (peer.model, peer.args, peer.weights) == (student.model, student.args, student.weights):
+            yield (
+                f"distill.peers[{index}].seed",
+                "the student has the same network and this seed, so both would stay the same",
+                f"give another, such as {own.stop}, or remove seed",
+            )

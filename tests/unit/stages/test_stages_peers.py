@@ -143,11 +143,18 @@ def test_the_student_alone_has_no_peers(path: Path) -> None:
     assert [loss.kind for loss in alone.losses] == ["task"]
 
 
-def test_a_peer_that_begins_as_the_student_is_refused_before_training(path: Path, tmp_path: Path) -> None:
-    twins = loading.load(path, ("distill.peers[0].args={width: 2}", "distill.peers[0].seed=0"))
-    with pytest.raises(ModelError, match=r"peer\.wide begins with the very weights of the student"):
-        runner.run(twins, Options(tmp_path / "out", Silent()))
+def test_peers_that_begin_alike_are_refused_before_training(path: Path, tmp_path: Path) -> None:
+    twin = "distill.peers[1]={model: 'edgekd:resnet10', args: {width: 4}, seed: 1}"
+    with pytest.raises(ModelError, match=r"peer\.resnet10 begins with the very weights of peer\.wide"):
+        runner.run(loading.load(path, (twin,)), Options(tmp_path / "out", Silent()))
     assert not (tmp_path / "out" / "r" / "latest").exists()
+
+
+@pytest.mark.parametrize("settings", [("distill.peers[0].seed=0",), ("distill.peers[0].seed=4", "seed=2", "seeds=3")])
+def test_a_peer_that_begins_as_the_student_of_any_seed_is_refused(path: Path, settings: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError, match=r"distill\.peers\[0\]\.seed: the student has the same network and this seed"):
+        loading.load(path, ("distill.peers[0].args={width: 2}", *settings))
+    loading.load(path, settings)  # another width is another network
 
 
 def test_given_weights(path: Path, tmp_path: Path) -> None:
