@@ -30,7 +30,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import layers, package
+from edgekd.stages import layers, package, peers
 from edgekd.stages.context import Context
 
 
@@ -111,12 +111,12 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before is trained."""
+    """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
     first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
     for name, recipe in layers.lessons(steps[-1].node.recipe):
         step = waiting.get(name)
-        if step is not None and name != first and layers.compared(recipe):
+        if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
             log = folder / "logs" / f"{name}.log"
             with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
                 layers.find(recipe, options.progress)
