@@ -68,9 +68,9 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
             done.append(name)
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
-        for own in distill.trainings(recipe):
-            yield Node(own.stage, "distill", teacher if own.recipe.teacher else (), own.recipe)
-            done.append(own.stage)
+        for part in distill.trainings(recipe):
+            yield Node(part.stage, "distill", teacher if part.recipe.teacher else (), part.recipe)
+            done.append(part.stage)
         trained = training.trained(recipe)
         if not recipe.distill:
             yield Node(trained, trained, (), recipe)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, plan, rundir
+from edgekd import __version__, cache, data, environment, gates, plan, rundir, samples
 from edgekd.background import Background
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
@@ -68,9 +68,10 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     for step in steps:
         if step.status == "blocked":
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
-    folder = _run_folder(options.out / loaded.name, steps[-1].key)
+    folder = run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    _check_views(loaded, steps)
     _check_layers(steps, options, folder)
     done: dict[str, Path] = {}
     records: list[StageRecord] = []
@@ -109,17 +110,22 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     return Outcome(folder, result, code)
 
 
+def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
+    """Fail now if a teacher that is to be made sees other samples than the student; a plan does not open torchvision's."""
+    for view in {step.node.recipe.data for step in steps if step.status == "run"}:
+        samples.same(loaded.recipe.data, view)
+
+
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
+    """Fail now if the losses' layers do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "distill")
-    if "distill" not in waiting or first == "distill":
-        return
-    step = waiting["distill"]
-    if layers.compared(step.node.recipe):
-        log = folder / "logs" / "distill.log"
-        with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
-            layers.find(step.node.recipe, options.progress)
+    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
+    for name, recipe in layers.lessons(steps[-1].node.recipe):
+        step = waiting.get(name)
+        if step is not None and name != first and layers.compared(recipe):
+            log = folder / "logs" / f"{name}.log"
+            with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
+                layers.find(recipe, options.progress)
 
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
@@ -260,7 +266,7 @@ def _finish(
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)
         rundir.write(result, folder)
-        _point_latest(folder)
+        point_latest(folder)
     return result
 
 
@@ -303,7 +309,7 @@ def _one_seed(recipe: Recipe) -> Iterator[str]:
         yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"
 
 
-def _run_folder(parent: Path, key: str) -> Path:
+def run_folder(parent: Path, key: str) -> Path:
     """Make the next ``NNNN-key8`` folder."""
     with _storage(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +324,8 @@ def _run_folder(parent: Path, key: str) -> Path:
             return folder
 
 
-def _point_latest(folder: Path) -> None:
+def point_latest(folder: Path) -> None:
+    """Let ``latest`` beside a run folder point at it."""
     link = folder.parent / f".latest-{os.getpid()}"
     link.symlink_to(folder.name)
     link.replace(folder.parent / "latest")

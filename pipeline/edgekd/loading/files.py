@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from edgekd import resources
 from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.places import Places
+from edgekd.loading.source import Path as Key
 from edgekd.recipe import Recipe, Student, Teacher
 
 MAX_BYTES = 1_000_000
@@ -73,10 +75,15 @@ def _refuse(source: Path, message: str, hint: str, cause: Exception | None = Non
     raise RecipeError([Problem(str(source), "", message, hint)]) from cause
 
 
-def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
+def start(folder: Path, places: Places) -> Callable[[Key], Path]:
+    """A path in a file is relative to the file, one in a ``--set`` to the folder it was typed in."""
+    return lambda path: Path.cwd() if places.setting(path) else folder
+
+
+def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
     """Return the recipe with absolute paths, so that its lock replays from anywhere.
 
-    A path in the file is relative to the file, one in a ``--set`` to the folder it was typed in.
+    ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
     """
 
     def source(text: str, *path: str | int) -> str:
@@ -84,8 +91,7 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
         return f"{kind}:{join(rest, *path)}" if kind in {"imagefolder", "images", "npz"} else text
 
     def join(text: str, *path: str | int) -> str:
-        base = Path.cwd() if places.setting(path) else folder
-        return os.path.normpath(base / Path(text).expanduser())
+        return os.path.normpath(folder_of(path) / Path(text).expanduser())
 
     data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:

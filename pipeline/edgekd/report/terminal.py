@@ -51,6 +51,17 @@ def show(result: RunResult, console: Console) -> None:
                 _print(console, Text(f"  - {item}"))
 
 
+def show_tables(page: Page, section: str, console: Console) -> None:
+    """Print the verdict of a page, what failed, and the tables of one section."""
+    _print(console, _verdict(page))
+    for failure in page.verdict.failures:
+        _print(console, Text(f"  ✕ {failure}"))
+    for block in page.section(section).blocks:
+        if isinstance(block, Table):
+            _print(console, Text(f"\n{block.caption}"))
+            _table(console, block)
+
+
 def _print(console: Console, text: Text) -> None:
     # Soft wrap: a pipe or a log gets whole lines, whatever width rich believes it has.
     console.print(text, soft_wrap=True, highlight=False)

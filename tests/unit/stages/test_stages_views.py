@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tests.unit.stages.test_stages_black_box import write_onnx
 
-from edgekd import data, plan, samples
+from edgekd import data, plan, runner, samples, sources
 from edgekd.distill.teachers import BlackBox
 from edgekd.errors import DataError, RecipeError
 from edgekd.loading import load
@@ -240,3 +240,15 @@ def test_what_cannot_be(make: Write, override: str, told: str) -> None:
     with pytest.raises(RecipeError) as caught:
         make(override)
     assert told in str(caught.value)
+
+
+def test_data_sets_of_torchvision_are_compared_before_anything_runs(
+    make: Write, monkeypatch: pytest.MonkeyPatch, arrays: Callable[..., Any]
+) -> None:
+    """The plan does not open them."""
+    content = arrays()
+    raw = sources.Raw(content["x_train"], shifted(content["y_train"]), content["x_test"], content["y_test"], tuple("abcd"))
+    monkeypatch.setattr(sources, "read", lambda section, progress: raw)
+    loaded = make("teacher.data.source=torchvision:CIFAR10")
+    with pytest.raises(DataError, match="torchvision:CIFAR10: train image 17 has label 2; in npz:"):
+        runner._check_views(loaded, plan.make(loaded))
