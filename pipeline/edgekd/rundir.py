@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edgekd.errors import UsageError
+from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
 
@@ -355,6 +356,7 @@ class RunResult:
         not_measured: What a reader may look for and will not find, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
+        tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
     """
 
     schema: int
@@ -377,6 +379,7 @@ class RunResult:
     not_measured: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
+    tuning: TuningRecord | None = None
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

@@ -29,7 +29,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import layers, package
+from edgekd.stages import layers, package, tune
 from edgekd.stages.context import Context
 
 
@@ -106,7 +106,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
     """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    if "distill" not in waiting or not waiting.keys() & {"teacher", "student_alone"}:
+    if "distill" not in waiting or not waiting.keys() & {"teacher", "student_alone", "tune"}:
         return
     step = waiting["distill"]
     if layers.compared(step.node.recipe):
@@ -135,7 +135,7 @@ def _two_lanes(options: Options) -> bool:
 
 def _threads(step: Planned, options: Options) -> int:
     """Threads of a stage; the two students get half each, also when only one of them runs: threads change the bits."""
-    return options.threads // 2 if step.node.module == "distill" and _two_lanes(options) else options.threads
+    return options.threads // 2 if step.node.module in ("distill", "tune") and _two_lanes(options) else options.threads
 
 
 def _stage(
@@ -152,7 +152,7 @@ def _stage(
         with cache.scratch() as scratch:
             started = time.monotonic()
             context = Context(
-                recipe=step.node.recipe, name=step.name, out=scratch,
+                recipe=tune.chosen(step.node.recipe, done), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
@@ -217,7 +217,7 @@ def _finish(
     """Bundle, judge, and write run.json and the reports."""
     started = time.monotonic()
     context = Context(
-        recipe=loaded.recipe, name="package", out=folder / "artifacts", inputs=done,
+        recipe=tune.chosen(loaded.recipe, done), name="package", out=folder / "artifacts", inputs=done,
         log=folder / "logs" / "package.log", progress=options.progress,
     )  # fmt: skip
     with _guarded(step, context), _storage(folder):
@@ -246,6 +246,7 @@ def _finish(
             not_measured=(*lost, *bundle.not_measured, *_limits(loaded)),
             layers=bundle.layers,
             repair=bundle.repair,
+            tuning=bundle.tuning,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)

@@ -38,7 +38,7 @@ def alone(recipe: Recipe) -> Recipe:
     distill = recipe.distill.model_copy(
         update={"losses": (task.model_copy(update=always | {"weight": 1.0}),), "teacher_cache": False}
     )
-    return recipe.model_copy(update={"teacher": None, "distill": distill})
+    return recipe.model_copy(update={"teacher": None, "distill": distill, "tune": None})
 
 
 def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def _train(fabric: Any, context: Context) -> None:
             context.progress.say(f"  reused: {reused}")
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
-        if teacher is not None:
+        if teacher is not None and context.name == "distill":
             training.look_at(teacher, student, images, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,

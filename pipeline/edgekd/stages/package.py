@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
+from edgekd.records_tune import TuningRecord
+from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -24,7 +26,7 @@ from edgekd.rundir import (
     TensorSpec,
     from_json,
 )
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, quantize, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -52,6 +54,7 @@ class Bundle:
     not_measured: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
+    tuning: TuningRecord | None
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -89,8 +92,10 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    told = (*rewrites(context), *teaching(context), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair)
+    tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
+    searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
+    told = (*rewrites(context), *searched, *teaching(context), *findings)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, tuning)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
