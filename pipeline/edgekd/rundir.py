@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edgekd.errors import UsageError
+from edgekd.records_errors import CopiedErrors
 from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
@@ -357,6 +358,7 @@ class RunResult:
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
         tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
+        copied: The teacher's mistakes that the students make, too.
     """
 
     schema: int
@@ -380,6 +382,7 @@ class RunResult:
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
     tuning: TuningRecord | None = None
+    copied: tuple[CopiedErrors, ...] = ()
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

@@ -247,6 +247,7 @@ def _finish(
             layers=bundle.layers,
             repair=bundle.repair,
             tuning=bundle.tuning,
+            copied=bundle.copied,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)

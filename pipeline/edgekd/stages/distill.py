@@ -13,7 +13,7 @@ from edgekd.registry import losses
 from edgekd.stages import layers, training
 from edgekd.stages.context import Context
 
-VERSION = 3
+VERSION = 4
 PACKAGES = training.PACKAGES
 
 
@@ -96,7 +96,7 @@ def _train(fabric: Any, context: Context) -> None:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None and context.name == "distill":
-            training.look_at(teacher, student, images, context, fabric, "teacher")
+            training.look_at(teacher, student, terms, images, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import records_errors
 from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
+from edgekd.records_errors import CopiedErrors
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
@@ -55,6 +57,7 @@ class Bundle:
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
     tuning: TuningRecord | None
+    copied: tuple[CopiedErrors, ...]
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -94,8 +97,9 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     _manifest(context, record, models)
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
     searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
-    told = (*rewrites(context), *searched, *teaching(context), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, tuning)
+    copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
+    told = (*rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, tuning, copied)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -123,6 +127,7 @@ def teaching(context: Context) -> tuple[str, ...]:
             value = context.read(stage, "teacher.json")
             key = "teacher" if stage == "distill" else f"{stage}.teacher"
             lines += advice.gap(value["student_params"], value["params"], key)
+            lines += advice.softness(value["softness"])
             if stage == "distill" and "student_alone" in context.inputs:
                 alone = from_json(Curve, context.read("student_alone", "curve.json"))
                 lines += advice.weak(value["val_top1"], alone.val_top1[alone.best_epoch])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.cache import key_of
 from edgekd.distill import records
@@ -22,11 +22,14 @@ from edgekd.stages import black_box
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from edgekd.data import DataSet
     from edgekd.distill.loop import Fitted
     from edgekd.distill.teacher_cache import Recording
+    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -219,24 +222,49 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
     return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
 
 
-def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Context, fabric: Any, key: str) -> None:
-    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises."""
+def look_at(
+    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, context: Context, fabric: Any, key: str
+) -> None:
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises."""
     from edgekd.distill import advice
     from edgekd.distill.feed import Normalize
-    from edgekd.distill.loop import accuracy
-    from edgekd.distill.teachers import Stored, is_open, largest
+    from edgekd.distill.teachers import is_open, largest, member
     from edgekd.models import parameters
 
-    network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
-    if isinstance(teacher, Stored):
-        top1 = float((teacher.val_logits.argmax(1).numpy() == images.val.labels).mean())
-    else:
-        top1 = accuracy(network, images.val, normalize, fabric.device)
+    fabric.to_device(teacher)
+    normalize = fabric.to_device(Normalize(images))
+    # Losses on logits that soften them, of all teachers or of the one that they name.
+    soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
+    networks = {name: member(teacher, name) for name in (None, *(term.loss.teacher for term in soft))}
+    logits = {name: val_logits(network, images, normalize, fabric.device) for name, network in networks.items()}
+    top1 = float((logits[None].argmax(1) == images.val.labels).mean())
+    softness = [
+        {
+            "term": term.name,
+            "temperature": (t := cast(Any, term.loss).temperature),
+            "entropy": advice.entropy(logits[term.loss.teacher], t, getattr(term.loss, "standardize", False)),
+        }
+        for term in soft
+    ]
     sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
-    context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
+    value = {"student_params": sizes[0], "params": sizes[1], "val_top1": top1, "softness": softness}
+    context.write("teacher.json", value)
     context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
-    for line in advice.gap(*sizes, key):
+    for line in (*advice.gap(*sizes, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
+
+
+def val_logits(network: nn.Module, images: DataSet, normalize: nn.Module, device: Any) -> NDArray[np.float32]:
+    """A teacher's logits on the validation split, N×classes."""
+    import torch
+
+    from edgekd.distill.teachers import Stored
+
+    if isinstance(network, Stored):
+        return network.val_logits.numpy()
+    with torch.inference_mode():
+        parts = [network(normalize(torch.from_numpy(x).to(device))) for x, _ in images.val.batches()]
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def trained(recipe: Recipe) -> str:
