@@ -206,14 +206,12 @@ def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[f
     if data.mean is not None and data.std is not None:
         return data.mean, data.std
     # Random images have statistics that mean nothing.
-    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train, data.channels)
+    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train)
 
 
-def _statistics(train: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each stored channel over (at most 4,096 of) the training images."""
     step = max(1, len(train) // 4096)
     sample = np.stack([train.images[i] for i in range(0, len(train), step)]).astype(np.float64) / 255
-    if sample.shape[1] > channels:
-        raise DataError("the images have 3 channels but data.channels is 1", "set data.channels: 3")
     mean, std = sample.mean(axis=(0, 2, 3)), sample.std(axis=(0, 2, 3))
     return tuple(np.round(mean, 4).tolist()), tuple(np.round(np.maximum(std, 1e-3), 4).tolist())

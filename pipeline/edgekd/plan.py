@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from edgekd import cache, data, environment
+from edgekd import cache, data, environment, samples
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
+from edgekd.recipe_data import Data
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import distill, export, quantize, search, training, tune
 
@@ -56,25 +57,29 @@ class Planned:
 def nodes(recipe: Recipe) -> Iterator[Node]:
     """The stages of a recipe, each after what it reads."""
     done: list[str] = []
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         seed = recipe.seed + len(done) if section.seed is None else section.seed
         if not section.ensemble:  # its members have stages, it has none
-            own = recipe.model_copy(update={"teacher": section, "seed": seed})
-            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), own)
+            made = section.model_copy(update={"data": None})  # whose view is this stage's data
+            seen = recipe.model_copy(update={"teacher": made, "seed": seed, "data": views[name]})
+            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), seen)
             done.append(name)
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
-        if "student_alone" in recipe.baselines and recipe.distill and training.taught(recipe):
-            yield Node("student_alone", "distill", (), distill.alone(recipe))
-            done.append("student_alone")
+        for part in distill.trainings(recipe):
+            reads = teacher if part.recipe.teacher else ()
+            if part.recipe.tune:
+                if "tune" not in done:
+                    yield Node("tune", "tune", reads, recipe)
+                    done.append("tune")
+                reads = (*reads, "tune")
+            yield Node(part.stage, "distill", reads, part.recipe)
+            done.append(part.stage)
         trained = training.trained(recipe)
-        reads = teacher if recipe.distill else ()
-        if recipe.tune:
-            yield Node("tune", "tune", reads, recipe)
-            reads = (*reads, "tune")
-            done.append("tune")
-        yield Node(trained, trained, reads, recipe)
-        done.append(trained)
+        if not recipe.distill:
+            yield Node(trained, trained, (), recipe)
+            done.append(trained)
         if recipe.quantize:
             taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
             yield Node("quantize", "quantize", (trained, *(teacher if taught else ())), recipe)
@@ -111,9 +116,10 @@ def make(loaded: Loaded) -> list[Planned]:
     running: set[str] = set()
     planned: list[Planned] = []
     blocked: dict[str, str] = {}
-    fingerprint, data_problem = "", ""
+    fingerprints: dict[Data, str] = {}
+    data_problem = ""
     try:
-        fingerprint = data.fingerprint(loaded.recipe.data)
+        fingerprints[loaded.recipe.data] = data.fingerprint(loaded.recipe.data)
     except EdgekdError as error:
         data_problem = str(error)
     for node in nodes(loaded.recipe):
@@ -122,7 +128,10 @@ def make(loaded: Loaded) -> list[Planned]:
         material: dict[str, Any] = {}
         if not reason:
             try:
-                material = _material(node, keys, fingerprint)
+                if node.recipe.data not in fingerprints:
+                    samples.same(loaded.recipe.data, node.recipe.data, libraries=False)
+                    fingerprints[node.recipe.data] = data.fingerprint(node.recipe.data)
+                material = _material(node, keys, fingerprints[node.recipe.data])
             except EdgekdError as error:
                 reason = str(error)
         if reason:
@@ -133,7 +142,7 @@ def make(loaded: Loaded) -> list[Planned]:
         step = _look_up(loaded.name, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
-            step = replace(step, note=_trials(node, keys, fingerprint) or _records(node, keys))
+            step = replace(step, note=_trials(node, keys, fingerprints[node.recipe.data]) or _records(node, keys))
         planned.append(step)
     return planned
 

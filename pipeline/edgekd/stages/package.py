@@ -25,6 +25,7 @@ from edgekd.rundir import (
     ProfileRecord,
     RepairCost,
     RepairRecord,
+    SeedRecord,
     TensorSpec,
     from_json,
 )
@@ -56,6 +57,7 @@ class Bundle:
     not_measured: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
+    seeds: tuple[SeedRecord, ...]
     tuning: TuningRecord | None
     copied: tuple[CopiedErrors, ...]
 
@@ -79,10 +81,13 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )  # fmt: skip
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
-        from_json(Curve, context.read(stage, "curve.json"))
-        for stage in (*(name for name, _ in lineage), "student_alone", "distill", "quantize")
+        # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
+        replace(curve, model="kd") if stage == "kd" else curve
+        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
+        for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
+    seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
     layers, repair = _layers(context)
@@ -98,8 +103,9 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
     searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
+    rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (*rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, tuning, copied)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -142,6 +148,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
+        ("kd", "baseline", "kd", recipe.student),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
 from edgekd.rundir import to_json
-from edgekd.stages import black_box
+from edgekd.stages import black_box, views
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -106,18 +106,31 @@ def seed(value: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def teacher(section: Teacher, name: str, context: Context, images: DataSet) -> nn.Module:
-    """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
+def teacher(section: Teacher, name: str, context: Context, images: DataSet, student_sees: Data | None = None) -> nn.Module:
+    """A teacher, from what its finished stage called ``name`` has left among the context's inputs.
+
+    Args:
+        section: The teacher.
+        name: Its stage.
+        context: The stage that asks; its recipe's images are ``images``.
+        images: For the classes.
+        student_sees: Data section of who is taught; left out, the recipe's.
+    """
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
+    seen = section.seen(student_sees or context.recipe.data)
     if section.ensemble:
-        members = {own: teacher(part, f"{name}.{own}", context, images) for own, part in section.members().items()}
+        members = {own: teacher(part, f"{name}.{own}", context, images, seen) for own, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature)).eval()
     if section.black_box:
-        return black_box.load(section, context.recipe.data, images, context.threads).eval()
+        if seen != context.recipe.data:
+            from edgekd import data
+
+            images = data.load(seen)
+        return black_box.load(section, seen, images, context.threads).eval()
     assert section.model is not None
-    model = build(section.model, section.args, len(images.classes), context.recipe.data)
+    model = build(section.model, section.args, len(images.classes), seen)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
 
@@ -129,6 +142,7 @@ def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build
 
+    data = section.seen(data)
     if section.ensemble:
         members = {name: untrained(part, num_classes, data) for name, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature))
@@ -153,6 +167,8 @@ def records_folder(recipe: Recipe, keys: Mapping[str, str], taught_by: str) -> P
     stages = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
     made = [keys[name] for name in stages]
     key = made[0] if len(made) == 1 else key_of({"teachers": made})
+    if taught_by == "teacher" and views.differ(recipe.teacher, recipe.data):  # its views get the draws of the student's
+        key = key_of({"teachers": made, "student": recipe.data.image_size})
     return records.folder(key, recipe.seed, recipe.distill.batch_size)
 
 
@@ -223,20 +239,23 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
 
 
 def look_at(
-    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, context: Context, fabric: Any, key: str
-) -> None:
-    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises."""
+    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, seen: Sequence[DataSet], context: Context,
+    fabric: Any, key: str,
+) -> None:  # fmt: skip
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises.
+
+    ``seen`` is what the teacher sees, where that is not ``images``.
+    """
     from edgekd.distill import advice
-    from edgekd.distill.feed import Normalize
-    from edgekd.distill.teachers import is_open, largest, member
+    from edgekd.distill.teachers import is_open, largest
     from edgekd.models import parameters
 
     fabric.to_device(teacher)
-    normalize = fabric.to_device(Normalize(images))
     # Losses on logits that soften them, of all teachers or of the one that they name.
     soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
-    networks = {name: member(teacher, name) for name in (None, *(term.loss.teacher for term in soft))}
-    logits = {name: val_logits(network, images, normalize, fabric.device) for name, network in networks.items()}
+    logits = {
+        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
+    }
     top1 = float((logits[None].argmax(1) == images.val.labels).mean())
     softness = [
         {
@@ -254,17 +273,16 @@ def look_at(
         context.progress.say(f"  advice: {line}")
 
 
-def val_logits(network: nn.Module, images: DataSet, normalize: nn.Module, device: Any) -> NDArray[np.float32]:
-    """A teacher's logits on the validation split, N×classes."""
-    import torch
+def val_logits(teacher: nn.Module, name: str | None, views: Sequence[DataSet], device: Any) -> NDArray[np.float32]:
+    """Logits on the validation split, N×classes, of a teacher, or of the one called ``name``, that sees ``views``."""
+    from edgekd.distill import looks, teachers
 
-    from edgekd.distill.teachers import Stored
-
-    if isinstance(network, Stored):
+    network = teachers.member(teacher, name)
+    if isinstance(network, teachers.Stored):
         return network.val_logits.numpy()
-    with torch.inference_mode():
-        parts = [network(normalize(torch.from_numpy(x).to(device))) for x, _ in images.val.batches()]
-    return torch.cat(parts).float().cpu().numpy()
+    if name is not None and len(views) > 1:  # each sees its own
+        views = [views[list(cast(teachers.Ensemble, teacher).members).index(name)]]
+    return looks.logits(network, views, device).float().cpu().numpy()
 
 
 def trained(recipe: Recipe) -> str:
