@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.records_tune import TrialRecord, TuningRecord, told, word
+from edgekd.report import facts
 from edgekd.report.page import Block, Bullets, Cell, Chart, Column, Section, Table
 from edgekd.report.svg import NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
-from edgekd.report.words import count, one_line, percent, plural, shorten, sig
+from edgekd.report.words import count, listing, one_line, percent, plural, shorten, sig
 from edgekd.rundir import RunResult
 
 WORDS = {"best_val_top1": "its best epoch, the one a run keeps", "last_val_top1": "its last epoch"}
@@ -37,10 +38,11 @@ def section(result: RunResult) -> Section:
 
 
 def _alone(result: RunResult) -> Iterator[str]:
-    if result.model("student_alone"):
+    names = [facts.label_of(result, model.name) for model in result.models if model.role == "baseline"]
+    if names:
         yield (
-            "The student alone was not tuned: it has the recipe's own values. What distillation gains over it is in part "
-            "what any search would gain."
+            f"Not tuned: {listing(names)}, with the recipe's own values. What distillation gains over that is in part what any "
+            "search would gain."
         )
 
 
@@ -106,8 +108,8 @@ class _Axis:
 
 def _axis(record: TuningRecord, key: str) -> _Axis:
     values = [trial.values[key] for trial in record.trials]
-    log = key in record.log
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        log = key in record.log and min(values) > 0  # as written it may be 0
         places = {word(value): math.log10(value) if log else float(value) for value in values}
         low, high = padded(places.values(), 0.08, 1e-12)
         if high - low < 1e-9:

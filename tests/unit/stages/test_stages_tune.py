@@ -173,7 +173,7 @@ def test_a_run_uses_the_best_values_and_tells_all_trials(
     folder = next((tmp_path / "reports" / "searched").glob("0001-*"))
     assert rundir.read(folder).tuning == found
     report = (folder / "report.md").read_text()
-    assert "The student alone was not tuned" in report
+    assert "Not tuned: Student alone, with the recipe's own values." in report
     assert f"| {found.best} (chosen) | 0.004 |" in report
     assert 'id="trials-w-t"' in (folder / "report.html").read_text()
     # the lock replays: all from the cache
