@@ -41,8 +41,8 @@ def _alone(result: RunResult) -> Iterator[str]:
     names = [facts.label_of(result, model.name) for model in result.models if model.role == "baseline"]
     if names:
         yield (
-            f"Not tuned: {listing(names)}, with the recipe's own values. What distillation gains over that is in part what any "
-            "search would gain."
+            f"Not tuned: {listing(names)}, with the recipe's own values. What distillation gains over that is in part "
+            "what any search would gain."
         )
 
 

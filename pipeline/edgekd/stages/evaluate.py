@@ -11,7 +11,7 @@ from edgekd.recipe_data import Data
 from edgekd.records_errors import CopiedErrors
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, peers, quantize, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
-    """Every torch network of the run, and every teacher, by model name."""
+    """Every torch network of the run, and every teacher and peer, by model name."""
     recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
@@ -182,6 +182,9 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     for own in distill.trainings(recipe):
         if own.seed == recipe.seed:
             networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+    if peers.sections(recipe):
+        found = peers.trained(recipe, classes, context.inputs["distill"])
+        networks |= {f"peer.{name}": network for name, network in found.members.items()}
     if not recipe.distill and recipe.student:
         networks["student"] = training.student(recipe, classes, context.inputs["student"] / BEST).eval()
     if recipe.quantize:

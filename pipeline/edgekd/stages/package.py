@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import records_errors
 from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
+from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
@@ -29,7 +30,7 @@ from edgekd.rundir import (
     TensorSpec,
     from_json,
 )
-from edgekd.stages import distill, export, quantize, training, tune
+from edgekd.stages import distill, export, peers, quantize, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -87,6 +88,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
         for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
+    curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
     seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
@@ -149,6 +151,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
         ("kd", "baseline", "kd", recipe.student),
+        *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )
@@ -164,7 +167,8 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         path, sha256, size = None, None, None
         given = stage == "student" or (name in teachers and teachers[name].budget is None)
         if name != int8 and not given:
-            path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
+            own = f"{name}.safetensors" if role == "peer" else "weights.safetensors"
+            path, sha256, size = _copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
             metrics.append(Metrics("val", _val_count(context), validation[name]))
@@ -333,11 +337,11 @@ def _copy(source: Path, target: Path) -> tuple[str, str, int]:
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
 
 
-def _format(part: Teacher | Student) -> str:
+def _format(part: Teacher | Student | Peer) -> str:
     return part.black_box[0] if isinstance(part, Teacher) and part.black_box else "torch"
 
 
-def _source(part: Teacher | Student) -> str:
+def _source(part: Teacher | Student | Peer) -> str:
     """Where a network is from, or of whom an ensemble is made."""
     if part.model is not None:
         return _public(part.model)
