@@ -100,7 +100,7 @@ def _distribution(recipe: Recipe, key: str, one: Any) -> BaseDistribution:
 
 def _contains(space: BaseDistribution, value: Any) -> bool:
     try:
-        return space._contains(space.to_internal_repr(value))
+        return bool(space._contains(space.to_internal_repr(value)))
     except (ValueError, TypeError):  # such as a mapping of layers, or null
         return False
 
