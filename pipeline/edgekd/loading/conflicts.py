@@ -28,7 +28,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _images(recipe)
     yield from _precisions(recipe)
     yield from conflicts_views.conflicts(recipe)
-    yield from conflicts_peers.beginnings(recipe)
+    yield from conflicts_peers.alike(recipe)
     yield from searched(recipe, conflicts)
 
 
