@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def describe() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
     return {**found, **({"governor": governor} if governor else {}), **({"gpu": gpu} if gpu else {})}
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of packages, by their names; ``not installed`` for one that is not."""
+    return {name: _version(name) or "not installed" for name in sorted({*packages})}
 
 
 def _version(package: str) -> str:

@@ -9,17 +9,16 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from edgekd import cache, data, samples
+from edgekd import cache, data, environment, samples
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.recipe_quantize import Qat
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, quantize, search, training, tune
 
 ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
 
@@ -73,7 +72,13 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
         for part in distill.trainings(recipe):
-            yield Node(part.stage, "distill", teacher if part.recipe.teacher else (), part.recipe)
+            reads = teacher if part.recipe.teacher else ()
+            if part.recipe.tune:
+                if "tune" not in done:
+                    yield Node("tune", "tune", reads, recipe)
+                    done.append("tune")
+                reads = (*reads, "tune")
+            yield Node(part.stage, "distill", reads, part.recipe)
             done.append(part.stage)
         trained = training.trained(recipe)
         if not recipe.distill:
@@ -141,7 +146,7 @@ def make(loaded: Loaded) -> list[Planned]:
         step = _look_up(loaded.name, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
-            step = replace(step, note=_records(node, keys))
+            step = replace(step, note=_trials(node, keys, fingerprints[node.recipe.data]) or _records(node, keys))
         planned.append(step)
     return planned
 
@@ -158,6 +163,14 @@ def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], run
     if not damage and upstream and reason.startswith("inputs"):
         reason = f"{upstream} runs"
     return Planned(node, key, "run", reason, material)
+
+
+def _trials(node: Node, keys: Mapping[str, str], fingerprint: str) -> str:
+    """How much a search has to do, and what of it is done."""
+    if node.module != "tune":
+        return ""
+    found = tune.finished(node.recipe, {name: keys[name] for name in node.inputs}, fingerprint)
+    return f"{search.count(node.recipe)} trials{f', {found} of them done' if found else ''}"
 
 
 def _records(node: Node, keys: Mapping[str, str]) -> str:
@@ -207,15 +220,8 @@ def _material(node: Node, keys: Mapping[str, str], fingerprint: str) -> dict[str
         "config": module.config(node.recipe, node.name),
         "inputs": {name: keys[name] for name in node.inputs},
         "data": fingerprint,
-        "packages": {name: _version(name) for name in sorted({*names})},
+        "packages": environment.versions(names),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,8 @@
 
 Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
 editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once: here, and in
-:mod:`~edgekd.recipe_data`, :mod:`~edgekd.recipe_views`, :mod:`~edgekd.recipe_distill`, :mod:`~edgekd.recipe_quantize` and
+:mod:`~edgekd.recipe_data`, :mod:`~edgekd.recipe_views`, :mod:`~edgekd.recipe_distill`, :mod:`~edgekd.recipe_quantize`,
+:mod:`~edgekd.recipe_tune` and
 :mod:`~edgekd.recipe_gates`.
 """
 
@@ -19,6 +20,7 @@ from edgekd.recipe_distill import Distill, TeacherTrain
 from edgekd.recipe_gates import Gates
 from edgekd.recipe_model import MODEL_SOURCES, ModelSource, by_name, model_source
 from edgekd.recipe_quantize import Quantize
+from edgekd.recipe_tune import Tune
 from edgekd.recipe_views import View
 from edgekd.registry import exporters
 
@@ -239,6 +241,8 @@ class Recipe(Strict):
     """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
     distill: Distill | None = None
     """Left out: the student is trained already, and `student.weights` are its weights."""
+    tune: Tune | None = None
+    """Search for values of `distill` first, on the validation split."""
     baselines: tuple[Literal["student_alone", "kd"], ...] = ("student_alone",)
     """Trained beside the distilled student for comparison with the same budget: student_alone, without a teacher; kd, with
     the labels and Hinton's distillation alone, as the recipe has them among its losses or else with their defaults."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edgekd.errors import UsageError
+from edgekd.records_errors import CopiedErrors
+from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
 
@@ -371,6 +373,8 @@ class RunResult:
         not_measured: What a reader may look for and will not find, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
+        tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
+        copied: The teacher's mistakes that the students make, too.
         seeds: Every student of every seed; empty with one seed.
     """
 
@@ -394,6 +398,8 @@ class RunResult:
     not_measured: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
+    tuning: TuningRecord | None = None
+    copied: tuple[CopiedErrors, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:

@@ -30,7 +30,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import layers, package, peers
+from edgekd.stages import layers, package, peers, tune
 from edgekd.stages.context import Context
 
 
@@ -120,7 +120,7 @@ def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
     """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
+    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill", "tune"}), "")
     for name, recipe in layers.lessons(steps[-1].node.recipe):
         step = waiting.get(name)
         if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
@@ -151,7 +151,7 @@ def _two_lanes(options: Options) -> bool:
 
 def _threads(step: Planned, options: Options) -> int:
     """Threads of a stage; the two students get half each, also when only one of them runs: threads change the bits."""
-    return options.threads // 2 if step.node.module == "distill" and _two_lanes(options) else options.threads
+    return options.threads // 2 if step.node.module in ("distill", "tune") and _two_lanes(options) else options.threads
 
 
 def _stage(
@@ -168,7 +168,7 @@ def _stage(
         with cache.scratch() as scratch:
             started = time.monotonic()
             context = Context(
-                recipe=step.node.recipe, name=step.name, out=scratch,
+                recipe=tune.chosen(step.node.recipe, done), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
@@ -233,7 +233,7 @@ def _finish(
     """Bundle, judge, and write run.json and the reports."""
     started = time.monotonic()
     context = Context(
-        recipe=loaded.recipe, name="package", out=folder / "artifacts", inputs=done,
+        recipe=tune.chosen(loaded.recipe, done), name="package", out=folder / "artifacts", inputs=done,
         log=folder / "logs" / "package.log", progress=options.progress,
     )  # fmt: skip
     with _guarded(step, context), _storage(folder):
@@ -262,6 +262,8 @@ def _finish(
             not_measured=(*lost, *bundle.not_measured, *_limits(loaded)),
             layers=bundle.layers,
             repair=bundle.repair,
+            tuning=bundle.tuning,
+            copied=bundle.copied,
             seeds=bundle.seeds,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")

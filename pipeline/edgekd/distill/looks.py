@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,11 +42,10 @@ class Looks(nn.Module):
 
 
 @torch.no_grad()
-def accuracy(teacher: nn.Module, views: Sequence[DataSet], device: torch.device) -> float:
-    """Top-1 on the validation split, from 0 to 1, of a teacher in evaluation mode that sees ``views``."""
-    looks, right = Looks(views).to(device), 0
+def logits(teacher: nn.Module, views: Sequence[DataSet], device: torch.device) -> Tensor:
+    """Logits on the validation split, N×classes, of a teacher in evaluation mode that sees ``views``."""
+    looks, found = Looks(views).to(device), []
     for batches in zip(*(view.val.batches() for view in views), strict=True):
         others = [torch.from_numpy(images).to(device) for images, _ in batches]
-        found: Tensor = teacher(looks(others[0], others)).argmax(1)
-        right += int(np.sum(found.cpu().numpy() == batches[0][1]))
-    return right / len(views[0].val)
+        found.append(teacher(looks(others[0], others)))
+    return torch.cat(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekd.errors import did_you_mean
 from edgekd.loading import conflicts_peers, conflicts_views
+from edgekd.loading.conflicts_tune import searched
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
@@ -27,7 +28,8 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _images(recipe)
     yield from _precisions(recipe)
     yield from conflicts_views.conflicts(recipe)
-    yield from conflicts_peers.beginnings(recipe)
+    yield from conflicts_peers.alike(recipe)
+    yield from searched(recipe, conflicts)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -42,7 +44,7 @@ def _sections(recipe: Recipe) -> Found:
     if teacher is not None:
         yield from _teacher(teacher, "teacher")
     if student is None:
-        for key in ("distill", "quantize", "export", "profile"):
+        for key in ("distill", "quantize", "export", "profile", "tune"):
             if getattr(recipe, key):
                 yield key, "needs a student", "add student: {model: torchvision:mobilenet_v2}, or remove this section"
         return

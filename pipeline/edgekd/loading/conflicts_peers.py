@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.recipe import Recipe, Rewrite, Teacher
+from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill
 
 Found = Iterator[tuple[str, str, str]]
@@ -52,10 +53,18 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
         )
 
 
-def beginnings(recipe: Recipe) -> Found:
-    """Yield a peer that would begin as the student does, in any of the recipe's seeds."""
+def alike(recipe: Recipe) -> Found:
+    """Yield what would make networks say the same: no labels to learn from, a peer that begins as the student does."""
     student = recipe.student
-    if student is None or recipe.distill is None or student.rewrite != Rewrite():
+    if student is None or recipe.distill is None:
+        return
+    if recipe.distill.peers and recipe.data.source.partition(":")[0] in UNLABELLED:
+        yield (
+            "distill.peers",
+            "without labels, as these images are, peers have nothing to teach each other",
+            "give images with labels, such as source: imagefolder:DIR, or a teacher in the place of peers",
+        )
+    if student.rewrite != Rewrite():
         return
     own = range(recipe.seed, recipe.seed + recipe.seeds)
     for index, peer in enumerate(recipe.distill.peers):

@@ -30,8 +30,8 @@ class KeySyntaxError(ValueError):
 
 
 @dataclass(frozen=True)
-class _RefusedError(Exception):
-    """A setting that cannot be applied; ``depth`` is how much of its key the message is about."""
+class RefusedError(Exception):
+    """A key or setting that cannot be applied; ``depth`` is how much of the key the message is about."""
 
     depth: int
     message: str
@@ -89,7 +89,7 @@ def apply(overrides: typing.Sequence[str], value: dict[str, Any], places: Places
             continue
         try:
             made = _put(value, path, parsed.value)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             problems.append(Problem(where, shape.show(path[: refused.depth]), refused.message, refused.hint))
             continue
         if made is not None:
@@ -99,7 +99,7 @@ def apply(overrides: typing.Sequence[str], value: dict[str, Any], places: Places
 
 def _put(value: dict[str, Any], path: Path, new: Any) -> list[Path] | None:
     """Set one value; return the sections made for it, or ``None`` where the file itself is wrong on the way."""
-    _check(value, path)
+    check(value, path)
     made: list[Path] = []
     outer: Any = value
     for depth, part in enumerate(path[:-1], start=1):
@@ -119,8 +119,12 @@ def _put(value: dict[str, Any], path: Path, new: Any) -> list[Path] | None:
     return made
 
 
-def _check(value: dict[str, Any], path: Path) -> None:
-    """Refuse a key that the schema does not have, or an item that the recipe does not have."""
+def check(value: dict[str, Any], path: Path) -> None:
+    """Refuse a key that the schema does not have, or an item that the recipe does not have.
+
+    Raises:
+        RefusedError: It does not.
+    """
     annotation: Any = shape.root(value)
     for depth, part in enumerate(path):
         raw, outer = shape.at(value, path[:depth]), shape.show(path[:depth])
@@ -128,14 +132,14 @@ def _check(value: dict[str, Any], path: Path) -> None:
         if inside is None:
             model = shape.model_of(annotation, raw)
             if isinstance(part, int):
-                raise _RefusedError(depth, "is not a list", f"leave [{part}] out")
+                raise RefusedError(depth, "is not a list", f"leave [{part}] out")
             if model:
-                raise _RefusedError(depth + 1, "unknown key", other_key(part, annotation, raw)[0])
+                raise RefusedError(depth + 1, "unknown key", other_key(part, annotation, raw)[0])
             if shape.inner(annotation, 0, raw) is not None:
-                raise _RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
-            raise _RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")
+                raise RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
+            raise RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")
         if isinstance(part, int) and part >= len(raw if isinstance(raw, list) else ()):
             count = len(raw) if isinstance(raw, list) else 0
             there = f"has no item [{part}]: " + (f"the last is [{count - 1}]" if count else "it is empty")
-            raise _RefusedError(depth, there, f"set the whole list: {outer}=[...]")
+            raise RefusedError(depth, there, f"set the whole list: {outer}=[...]")
         annotation = inside

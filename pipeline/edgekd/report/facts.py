@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgekd.loading.overrides import parse_key
+from edgekd.loading.tuned import put
 from edgekd.report.words import apart, exact, one_line, sig
-from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
+from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult, to_json
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
@@ -246,6 +249,11 @@ def teachers(result: RunResult) -> tuple[tuple[str, Mapping[str, Any]], ...]:
 
 
 def section_of(result: RunResult, name: str) -> Mapping[str, Any]:
-    """A part of the resolved recipe, empty where the recipe leaves it out."""
-    part = result.recipe.get(name)
+    """A part of the resolved recipe, empty where the recipe leaves it out; with the values that a search has chosen."""
+    recipe = result.recipe
+    if name == "distill" and result.tuning is not None:
+        recipe = copy.deepcopy(to_json(recipe))
+        for key, value in result.tuning.chosen.values.items():
+            put(recipe, parse_key(key), value)
+    part = recipe.get(name)
     return part if isinstance(part, Mapping) else {}

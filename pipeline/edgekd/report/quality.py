@@ -158,7 +158,41 @@ def accuracy(result: RunResult) -> Section:
         "Top-1 on the test split. Each bar goes from what a model is compared with (tick) to its own accuracy (dot). "
         "The axis does not start at 0."
     )
-    return Section("accuracy", title, (accuracy_steps(steps, caption),), _story(result))
+    chart, copied = accuracy_steps(steps, caption), _copied(result)
+    return Section("accuracy", title, (chart, *([copied] if copied else [])), _story(result))
+
+
+def _copied(result: RunResult) -> Table | None:
+    """The teacher's mistakes that the students make, too."""
+    if not result.copied:
+        return None
+    columns = (
+        Column("Network"),
+        Column("The teacher's mistakes", "images", "number"),
+        Column("The same wrong class", "images", "number"),
+        Column("Of the teacher's mistakes", "%", "number"),
+        Column("By chance", "images", "number"),
+        Column("Copied, and not by the student alone", "images", "number"),
+        Column("Only by the student alone", "images", "number"),
+        Column("p against the student alone", "", "number"),
+    )
+    rows = tuple(
+        (
+            Cell(facts.label_of(result, found.model)),
+            Cell(count(found.mistakes)),
+            Cell(count(found.copied)),
+            Cell(percent(found.share)),
+            Cell(sig(found.chance)),
+            *(NOT_APPLICABLE if n is None else Cell(count(n)) for n in (found.more, found.fewer)),
+            NOT_APPLICABLE if found.p is None else Cell(sig(found.p, 2)),
+        )
+        for found in result.copied
+    )
+    note = (
+        "On the test split. By chance: a network that takes one class for another as often as this one, whatever the "
+        "teacher says. p: exact McNemar test of the two columns before it."
+    )
+    return Table("Mistakes taken over from the teacher", columns, rows, note)
 
 
 def _top1(result: RunResult, name: str) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekd.report import device, evidence, facts, layers, quality, seeds
+from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
 from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
@@ -35,6 +35,7 @@ def build(result: RunResult) -> Page:
         findings,
         quality.parity(result),
         layers.section(result),
+        tuning.section(result),
         evidence.training(result),
         evidence.files(result),
         evidence.provenance(result),
@@ -58,6 +59,7 @@ def _asked_for(result: RunResult, section: Section) -> bool:
         "device": facts.profiled(result),
         "accuracy": facts.labelled(result),
         "training": facts.trained(result),
+        "tuning": bool(facts.section_of(result, "tune")),
         "seeds": bool(result.seeds),
     }
     return not section.missing or wanted.get(section.id, True)

@@ -14,9 +14,10 @@ from edgekd.registry import losses
 from edgekd.stages import layers, peers, training, views
 from edgekd.stages.context import Context
 
-VERSION = 3
+VERSION = 4
 PACKAGES = training.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
+BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -41,11 +42,10 @@ def alone(recipe: Recipe) -> Recipe:
         update={
             "losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),),
             "teacher_cache": False,
-            "peers": (),
-            "combine": "losses",
+            **BY_ITSELF,
         }
     )
-    return recipe.model_copy(update={"teacher": None, "distill": distill})
+    return recipe.model_copy(update={"teacher": None, "distill": distill, "tune": None})
 
 
 def plain_kd(recipe: Recipe) -> Recipe:
@@ -56,7 +56,8 @@ def plain_kd(recipe: Recipe) -> Recipe:
         own = [loss for loss in recipe.distill.losses if loss.kind == kind and loss.weight]
         terms += own or [losses.get(kind)()]
     plain = tuple(term.model_copy(update=ALWAYS) for term in terms)
-    return recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"losses": plain})})
+    distill = recipe.distill.model_copy(update={"losses": plain, **BY_ITSELF})
+    return recipe.model_copy(update={"distill": distill, "tune": None})
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _train(fabric: Any, context: Context) -> None:
             context.progress.say(f"  reused: {reused}")
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
-        if teacher is not None:
-            training.look_at(teacher, student, images, seen, context, fabric, "teacher")
+        if teacher is not None and context.name != "trial":
+            training.look_at(teacher, student, terms, images, seen, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,

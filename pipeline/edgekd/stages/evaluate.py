@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
+from edgekd.records_errors import CopiedErrors
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, peers, quantize, training
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 4
+VERSION = 5
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
@@ -97,6 +98,8 @@ def run(context: Context) -> None:
             found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     context.write("metrics.json", found)
+    shared = copied(logits, images.test.labels, list(networks)) if images.labelled else []
+    context.write("copied.json", [to_json(record) for record in shared])
     if context.recipe.seeds > 1:
         context.write("seeds.json", _seeds(context, images, x, logits))
     if int8:
@@ -118,6 +121,39 @@ def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
         top5=float((order[:, :5] == labels[:, None]).any(axis=1).mean()) if logits.shape[1] > 5 else None,
         loss=float(-log_p[np.arange(len(labels)), labels].mean()),
     )
+
+
+def copied(logits: Mapping[str, Array], labels: NDArray[np.int64], networks: Sequence[str]) -> list[CopiedErrors]:
+    """The teacher's mistakes that each student makes, too; nothing without a teacher or without mistakes.
+
+    Args:
+        logits: N×classes, by model name.
+        labels: N.
+        networks: Names of the networks in torch.
+    """
+    import numpy as np
+
+    if "teacher" not in logits:
+        return []
+    classes = logits["teacher"].shape[1]
+    theirs = logits["teacher"].argmax(axis=1)
+    wrong = theirs != labels
+    same = {name: (logits[name].argmax(axis=1) == theirs) & wrong for name in networks if not name.startswith("teacher")}
+    records = []
+    for name in same if wrong.any() else ():
+        confusion = np.zeros((classes, classes))
+        np.add.at(confusion, (labels, logits[name].argmax(axis=1)), 1)
+        rates = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
+        against = None if name == "student_alone" else same.get("student_alone")
+        records.append(
+            CopiedErrors(
+                model=name, images=len(labels), mistakes=int(wrong.sum()), copied=int(same[name].sum()),
+                chance=round(float(rates[labels[wrong], theirs[wrong]].sum()), 2),
+                more=None if against is None else int((same[name] & ~against).sum()),
+                fewer=None if against is None else int((against & ~same[name]).sum()),
+            )
+        )  # fmt: skip
+    return records
 
 
 def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:

@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import records_errors
 from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
+from edgekd.records_errors import CopiedErrors
+from edgekd.records_tune import TuningRecord
+from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -26,7 +30,7 @@ from edgekd.rundir import (
     TensorSpec,
     from_json,
 )
-from edgekd.stages import distill, export, peers, quantize, training
+from edgekd.stages import distill, export, peers, quantize, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -55,6 +59,8 @@ class Bundle:
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
     seeds: tuple[SeedRecord, ...]
+    tuning: TuningRecord | None
+    copied: tuple[CopiedErrors, ...]
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -96,9 +102,12 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 snippets[model.name] = text
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
-    told = (*rewrites(context), *teaching(context), *findings)
+    tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
+    searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
+    copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows)
+    told = (*rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -126,6 +135,7 @@ def teaching(context: Context) -> tuple[str, ...]:
             value = context.read(stage, "teacher.json")
             key = "teacher" if stage == "distill" else f"{stage}.teacher"
             lines += advice.gap(value["student_params"], value["params"], key)
+            lines += advice.softness(value["softness"])
             if stage == "distill" and "student_alone" in context.inputs:
                 alone = from_json(Curve, context.read("student_alone", "curve.json"))
                 lines += advice.weak(value["val_top1"], alone.val_top1[alone.best_epoch])

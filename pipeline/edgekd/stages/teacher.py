@@ -13,7 +13,7 @@ from edgekd.registry import losses
 from edgekd.stages import black_box, layers, training, views
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = training.PACKAGES
 
 
@@ -86,7 +86,7 @@ def _train(fabric: Any, context: Context) -> None:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:
-            training.look_at(teacher, model, images, seen, context, fabric, f"{context.name}.teacher")
+            training.look_at(teacher, model, terms, images, seen, context, fabric, f"{context.name}.teacher")
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,

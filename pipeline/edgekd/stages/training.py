@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.cache import key_of
 from edgekd.distill import records
@@ -22,11 +22,14 @@ from edgekd.stages import black_box, views
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from edgekd.data import DataSet
     from edgekd.distill.loop import Fitted
     from edgekd.distill.teacher_cache import Recording
+    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
@@ -236,30 +239,50 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
 
 
 def look_at(
-    teacher: nn.Module, student: nn.Module, images: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any, key: str
-) -> None:
-    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises.
+    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, seen: Sequence[DataSet], context: Context,
+    fabric: Any, key: str,
+) -> None:  # fmt: skip
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises.
 
     ``seen`` is what the teacher sees, where that is not ``images``.
     """
-    from edgekd.distill import advice, looks
-    from edgekd.distill.feed import Normalize
-    from edgekd.distill.loop import accuracy
-    from edgekd.distill.teachers import Stored, is_open, largest
+    from edgekd.distill import advice
+    from edgekd.distill.teachers import is_open, largest
     from edgekd.models import parameters
 
-    network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
-    if isinstance(teacher, Stored):
-        top1 = float((teacher.val_logits.argmax(1).numpy() == images.val.labels).mean())
-    elif seen:
-        top1 = looks.accuracy(network, seen, fabric.device)
-    else:
-        top1 = accuracy(network, images.val, normalize, fabric.device)
+    fabric.to_device(teacher)
+    # Losses on logits that soften them, of all teachers or of the one that they name.
+    soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
+    logits = {
+        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
+    }
+    top1 = float((logits[None].argmax(1) == images.val.labels).mean())
+    softness = [
+        {
+            "term": term.name,
+            "temperature": (t := cast(Any, term.loss).temperature),
+            "entropy": advice.entropy(logits[term.loss.teacher], t, getattr(term.loss, "standardize", False)),
+        }
+        for term in soft
+    ]
     sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
-    context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
+    value = {"student_params": sizes[0], "params": sizes[1], "val_top1": top1, "softness": softness}
+    context.write("teacher.json", value)
     context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
-    for line in advice.gap(*sizes, key):
+    for line in (*advice.gap(*sizes, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
+
+
+def val_logits(teacher: nn.Module, name: str | None, views: Sequence[DataSet], device: Any) -> NDArray[np.float32]:
+    """Logits on the validation split, N×classes, of a teacher, or of the one called ``name``, that sees ``views``."""
+    from edgekd.distill import looks, teachers
+
+    network = teachers.member(teacher, name)
+    if isinstance(network, teachers.Stored):
+        return network.val_logits.numpy()
+    if name is not None and len(views) > 1:  # each sees its own
+        views = [views[list(cast(teachers.Ensemble, teacher).members).index(name)]]
+    return looks.logits(network, views, device).float().cpu().numpy()
 
 
 def trained(recipe: Recipe) -> str:

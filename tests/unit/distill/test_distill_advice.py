@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import pytest
+
 from edgekd.distill import advice
 
 
@@ -16,3 +21,38 @@ def test_a_teacher_worse_than_the_student_alone() -> None:
     (line,) = advice.weak(0.801, 0.8125)
     assert line.startswith("the teacher has 80.1 % on validation and the student alone 81.2 %")
     assert advice.weak(0.9, 0.9) == ()
+
+
+def test_entropy_of_softened_probabilities() -> None:
+    """p = (3/4, 1/4) at T = 1 from logits (log 3, 0); at T = 2 p = (√3, 1) / (√3 + 1)."""
+    logits = np.array([[math.log(3), 0.0], [0.0, math.log(3)]], dtype=np.float32)
+
+    def share(p: float) -> float:
+        return -(p * math.log2(p) + (1 - p) * math.log2(1 - p))
+
+    assert advice.entropy(logits, 1.0) == pytest.approx(share(3 / 4), abs=1e-6)
+    assert advice.entropy(logits, 2.0) == pytest.approx(share(math.sqrt(3) / (math.sqrt(3) + 1)), abs=1e-6)
+    # Z-scores of two classes are 1 and -1
+    assert advice.entropy(logits, 1.0, standardize=True) == pytest.approx(share(1 / (1 + math.exp(-2))), abs=1e-6)
+    assert advice.entropy(np.zeros((3, 7), np.float32), 1.0, standardize=True) == pytest.approx(1.0)
+    assert advice.entropy(np.array([[1e4, 0.0, 0.0]], np.float32), 1.0) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_temperatures_that_wash_out_or_leave_one_class() -> None:
+    """One class of ten with a logit of 10: at T = 1 all on one, at T = 4 soft, at T = 20 nearly uniform."""
+    logits = np.zeros((4, 10), np.float32)
+    logits[:, 3] = 10
+
+    def told(temperature: float) -> tuple[str, ...]:
+        found = {"term": "kd", "temperature": temperature, "entropy": advice.entropy(logits, temperature)}
+        return advice.softness([found])
+
+    (flat,) = told(20)
+    assert flat.startswith(
+        "kd: at temperature 20 the teacher's probabilities are nearly uniform (99.4 % of the largest entropy"
+    )
+    assert flat.endswith("lower the temperature")
+    (sharp,) = told(1)
+    assert "next to one-hot (0.2 % of the largest entropy" in sharp
+    assert "raise the temperature" in sharp
+    assert told(4) == ()

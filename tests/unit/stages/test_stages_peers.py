@@ -208,3 +208,10 @@ def test_in_float_they_have_the_student_s_initial_draws(path: Path, run: Callabl
     for name in ("weights.safetensors", "last.safetensors"):
         assert (beside / name).read_bytes() == (alone / name).read_bytes()
     assert training.taught(recipe)
+
+
+def test_peers_need_labels(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"distill\.peers: without labels, as these images are, peers have nothing to teach"
+    ):
+        loading.load(path, (f"data={{source: 'images:{tmp_path}', classes: 4}}", "baselines=[]"))

@@ -88,6 +88,24 @@ def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Pa
     assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
     assert any("assistant" in line for line in package.teaching(context))
+    soft = json.loads((done["distill"] / "teacher.json").read_text())["softness"]
+    assert [(term["term"], term["temperature"]) for term in soft] == [("kd", 4.0)]
+    assert 0 < soft[0]["entropy"] <= 1
+    assert [record["model"] for record in json.loads((done["evaluate"] / "copied.json").read_text())] == [
+        "student_alone", "distilled",
+    ]  # fmt: skip
+
+
+def test_a_temperature_that_washes_out_is_told(run: Callable[..., dict[str, Path]], npz: Callable[..., str],
+                                              capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    losses = [{"kind": "kd", "temperature": 1000}, {"kind": "dkd", "temperature": 1e-6}, {"kind": "fitnet"}]
+    recipe = make(npz(), NET | {"train": TRAIN}, distill=TRAIN | {"losses": losses, "lr": 1e-9}, baselines=())
+    done = run(recipe, Lines(), until="distill")
+    said = capsys.readouterr().err
+    assert "advice: kd: at temperature 1000 the teacher's probabilities are nearly uniform (100.0 %" in said
+    assert "advice: dkd: at temperature 1e-06 the teacher's probabilities are next to one-hot" in said
+    context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
+    assert sum("temperature" in line for line in package.teaching(context)) == 2
 
 
 @pytest.mark.parametrize("method", ["qat", "none"])

@@ -1,0 +1,61 @@
+"""A recipe with other values at some of its keys, as a search tries them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgekd.loading import shape
+from edgekd.loading.overrides import parse_key
+from edgekd.loading.source import Path
+from edgekd.recipe import Recipe
+
+Values = Mapping[str, Any]
+"""Values of a recipe by their keys, such as ``distill.losses[0].weight``."""
+
+
+def at(recipe: Recipe, key: str) -> Any:
+    """The plain value at a key of a recipe."""
+    return shape.at(recipe.model_dump(mode="json"), parse_key(key))
+
+
+def annotation(recipe: Recipe, key: str) -> Any:
+    """What the schema allows at a key of a recipe."""
+    return shape.annotation_at(recipe.model_dump(mode="json"), parse_key(key))
+
+
+def whole(recipe: Recipe, key: str) -> bool:
+    """Whether only whole numbers may stand at a key."""
+    kinds = set(shape.arms(annotation(recipe, key)))
+    return int in kinds and float not in kinds
+
+
+def with_values(recipe: Recipe, values: Values) -> Recipe:
+    """The recipe with these values, checked by the schema as a file is.
+
+    Raises:
+        pydantic.ValidationError: A value is not allowed at its key.
+    """
+    plain = recipe.model_dump(mode="json")
+    for key, value in values.items():
+        put(plain, parse_key(key), value)
+    return Recipe.model_validate_json(json.dumps(plain), strict=True)
+
+
+def put(plain: Any, path: Path, value: Any) -> None:
+    """Replace what stands at a path of a plain recipe."""
+    for part in path[:-1]:
+        plain = plain[part]
+    plain[path[-1]] = value
+
+
+def label(recipe: Recipe, key: str) -> str:
+    """What a key is called in tables: ``kd temperature`` of ``distill.losses[1].temperature``, ``lr`` of ``distill.lr``."""
+    path = parse_key(key)
+    if len(path) < 4 or recipe.distill is None:
+        return str(path[-1])
+    kinds = [loss.kind for loss in recipe.distill.losses]
+    index = int(path[2])
+    kind = f"{kinds[index]}_{kinds[:index].count(kinds[index]) + 1}" if kinds[index] in kinds[:index] else kinds[index]
+    return f"{kind} {shape.show(path[3:])}"

@@ -1,0 +1,118 @@
+"""What a search for the values of a distillation has found, as run.json has it, and in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One student, trained with other values.
+
+    Attributes:
+        number: From 1; the first has the values as the recipe has them.
+        values: By key of the recipe.
+        state: ``failed``: it could not be trained, for ``reason``.
+        score: What decides, top-1 on the validation split from 0 to 1; None if it failed.
+        val_top1: Top-1 on the validation split after each epoch.
+        seconds: Wall time of its training, when it was done.
+        reason: Why it failed.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    state: Literal["done", "failed"]
+    seconds: float
+    score: float | None = None
+    val_top1: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TuningRecord:
+    """A finished search.
+
+    Attributes:
+        sampler: ``tpe``, ``random`` or ``grid``.
+        metric: ``best_val_top1`` or ``last_val_top1``.
+        epochs: Of each trial.
+        images: Of the validation split, which all is measured on.
+        labels: What each key is called in tables.
+        log: Keys that were searched by their logarithm.
+        trials: All trials, in order.
+        best: Number of the one that was chosen.
+    """
+
+    sampler: str
+    metric: str
+    epochs: int
+    images: int
+    labels: Mapping[str, str]
+    log: tuple[str, ...]
+    trials: tuple[TrialRecord, ...]
+    best: int
+
+    @property
+    def chosen(self) -> TrialRecord:
+        """The trial whose values are used."""
+        return self.trials[self.best - 1]
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Scores of the trials that could be trained, by their numbers."""
+        return {trial.number: trial.score for trial in self.trials if trial.score is not None}
+
+    @property
+    def error(self) -> float:
+        """One standard error of the best score: of a share p of n images, √(p · (1 − p) / n)."""
+        p = self.scores[self.best]
+        return math.sqrt(p * (1 - p) / self.images)
+
+    @property
+    def near(self) -> tuple[TrialRecord, ...]:
+        """The trials that are within one standard error of the best, without it (Breiman et al. 1984, CART, §3.4.3)."""
+        least = self.scores[self.best] - self.error
+        return tuple(t for t in self.trials if t.number != self.best and t.score is not None and t.score >= least)
+
+
+def told(record: TuningRecord) -> Iterator[str]:
+    """Yield what was chosen, and how sure that is, in sentences."""
+    best, first = record.chosen, record.trials[0]
+    gain = "" if first.score is None or best.number == 1 else f", {100 * first.score:.1f} % with the values as written"
+    yield (
+        f"tuned on {record.images:,} validation images: {words(best.values, record.labels)} "
+        f"({100 * record.scores[best.number]:.1f} % in trial {best.number} of {len(record.trials)}{gain})"
+    )
+    if record.near:
+        near = "one other trial is" if len(record.near) == 1 else f"{len(record.near)} other trials are"
+        yield (
+            f"{near} within one standard error ({100 * record.error:.1f} points) of the best, with "
+            f"{'; '.join(_spread(record, key) for key in record.labels)}: the choice between them is mostly chance"
+        )
+    failed = [trial.number for trial in record.trials if trial.score is None]
+    if failed:
+        yield f"{len(failed)} of {len(record.trials)} trials could not be trained: {', '.join(map(str, failed))}"
+
+
+def words(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Values in words: ``kd temperature 4, lr 0.002``."""
+    return ", ".join(f"{labels[key]} {word(value)}" for key, value in values.items())
+
+
+def word(value: Any) -> str:
+    """One value in words."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _spread(record: TuningRecord, key: str) -> str:
+    """From which to which value of a key the best trials reach."""
+    found = [trial.values[key] for trial in (record.chosen, *record.near)]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
+        low, high = min(found), max(found)
+        return f"{record.labels[key]} {word(low)}" + ("" if low == high else f" to {word(high)}")
+    return f"{record.labels[key]} {' or '.join(sorted({word(value) for value in found}))}"

@@ -1,0 +1,197 @@
+"""tune: the values of the distillation that are best on the validation split. Each trial trains the student with others.
+
+A trial is a finished piece of work of its own in the cache, so an interrupted search goes on, a longer one begins where a
+shorter one ended, and two searches share what both try.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekd import cache, data, environment
+from edgekd.errors import ModelError, StageError, TrainingError
+from edgekd.loading import tuned
+from edgekd.progress import Silent, Task
+from edgekd.recipe import Recipe
+from edgekd.recipe_tune import Range
+from edgekd.records_tune import TrialRecord, TuningRecord, told, words
+from edgekd.rundir import Curve, from_json, to_json
+from edgekd.stages import distill, search, training
+from edgekd.stages.context import Context
+
+VERSION = 1
+PACKAGES = (*training.PACKAGES, "optuna")
+STEPS = 1000  # of the progress bar, for each trial
+
+
+def config(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The search, and what decides a student without it.
+
+    Raises:
+        StageError: The sampler is not installed, or there are several processes that all would have to search.
+    """
+    assert recipe.tune is not None
+    search.check(recipe.tune)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise StageError("tune does not run under torchrun", "use edgekd run --devices N, or write the values it has chosen")
+    return {**distill.config(recipe, name), "tune": recipe.tune.model_dump(mode="json")}
+
+
+def chosen(recipe: Recipe, done: Mapping[str, Path]) -> Recipe:
+    """The recipe with the values that the finished stage ``tune`` has chosen; as it is without one."""
+    if recipe.tune is None or "tune" not in done:
+        return recipe
+    return tuned.with_values(recipe, read(done["tune"]).chosen.values)
+
+
+def read(folder: Path) -> TuningRecord:
+    """What the finished stage has found."""
+    return from_json(TuningRecord, json.loads((folder / "tune.json").read_text(encoding="utf-8")))
+
+
+def run(context: Context) -> None:
+    """Write ``tune.json``, a :class:`~edgekd.records_tune.TuningRecord`.
+
+    Raises:
+        TrainingError: No trial could be trained.
+    """
+    recipe, trials = context.recipe, list[TrialRecord]()
+    tune = recipe.tune
+    assert tune is not None
+    fingerprint, count = data.fingerprint(recipe.data), search.count(recipe)
+    inputs = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
+    labels = {key: tuned.label(recipe, key) for key in tune.search}
+    with context.progress.task("trials", count * STEPS) as task:
+        for number in range(1, count + 1):
+            values = search.suggest(recipe, trials)
+            bar = _Part(task) if context.devices == 1 else Silent()
+            trial = _trial(replace(context, progress=bar), number, values, _material(recipe, values, inputs, fingerprint))
+            task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
+            trials.append(trial)
+            came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
+            context.progress.say(f"  trial {number}/{count}: {words(values, labels)}: {came}")
+    scores = {trial.number: trial.score for trial in trials if trial.score is not None}
+    if not scores:
+        raise TrainingError(f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values")
+    record = TuningRecord(
+        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(data.load(recipe.data).val),
+        labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
+        trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
+    )  # fmt: skip
+    context.write("tune.json", to_json(record))
+    for line in told(record):
+        context.progress.say(f"  {line}")
+
+
+def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str) -> int:
+    """How many trials of a search are done already, from the first on, before it has to train.
+
+    Args:
+        recipe: The recipe.
+        inputs: Keys of the stages that it reads.
+        fingerprint: Of the data.
+    """
+    known: list[TrialRecord] = []
+    for number in range(1, search.count(recipe) + 1):
+        values = search.suggest(recipe, known)
+        entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint)))
+        if entry is None:
+            break
+        known.append(_read(entry, recipe, number, values))
+    return len(known)
+
+
+def _budget(recipe: Recipe) -> Any:
+    """The distill section of a trial."""
+    assert recipe.distill is not None
+    assert recipe.tune is not None
+    return recipe.distill.model_copy(update={"epochs": recipe.tune.epochs or recipe.distill.epochs})
+
+
+def _of(recipe: Recipe, values: tuned.Values) -> Recipe:
+    """The recipe of a trial."""
+    changed = tuned.with_values(recipe, values)
+    return changed.model_copy(update={"distill": _budget(changed), "tune": None})
+
+
+def _material(recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
+    """What decides a trial's result."""
+    assert recipe.tune is not None
+    return {
+        "stage": "trial",
+        "version": distill.VERSION,
+        "config": distill.config(_of(recipe, values), "trial"),
+        "inputs": dict(inputs),
+        "data": fingerprint,
+        "packages": environment.versions(training.PACKAGES),
+    }
+
+
+def _trial(context: Context, number: int, values: tuned.Values, material: dict[str, Any]) -> TrialRecord:
+    """Train one student, or read what came of it before. Its curve is kept, its weights are not."""
+    key = cache.key_of(material)
+    with cache.locked(key):
+        entry, _ = cache.lookup(key)
+        if entry is None:
+            with cache.scratch() as folder:
+                started = time.monotonic()
+                work = folder / "work"
+                work.mkdir()
+                failure = ""
+                try:
+                    distill.run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
+                    (work / "curve.json").rename(folder / "curve.json")
+                except (TrainingError, ModelError) as error:  # these values cannot be trained; others can
+                    failure = error.message.removeprefix("distilled: ")
+                shutil.rmtree(work)
+                (folder / "trial.json").write_text(json.dumps({"failure": failure}) + "\n", encoding="utf-8")
+                entry = cache.commit(folder, key, material, time.monotonic() - started)
+    return _read(entry, context.recipe, number, values)
+
+
+def _read(entry: cache.Entry, recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord:
+    assert recipe.tune is not None
+    failure = json.loads((entry.path / "trial.json").read_text(encoding="utf-8"))["failure"]
+    seconds = round(entry.seconds, 1)
+    if failure:
+        return TrialRecord(number, values, "failed", seconds, reason=failure)
+    curve = from_json(Curve, json.loads((entry.path / "curve.json").read_text(encoding="utf-8")))
+    epoch = curve.best_epoch if recipe.tune.metric == "best_val_top1" else -1
+    return TrialRecord(number, values, "done", seconds, curve.val_top1[epoch], curve.val_top1)
+
+
+@dataclass
+class _Part:
+    """Progress of one trial as a part of the bar over all."""
+
+    whole: Task
+    done: int = 0
+
+    def task(self, name: str, total: int) -> AbstractContextManager[Task]:
+        """Advance the bar over all; a trial has one long task, its training."""
+        return self._task(total)
+
+    @contextmanager
+    def _task(self, total: int) -> Iterator[Task]:
+        part, seen = self, 0
+
+        class Share:
+            def advance(self, steps: int = 1, note: str = "") -> None:
+                nonlocal seen
+                seen += steps
+                target = min(STEPS - 1, STEPS * seen // max(1, total))
+                part.whole.advance(max(0, target - part.done), note)
+                part.done = max(part.done, target)
+
+        yield Share()
+
+    def say(self, text: str) -> None:
+        """Drop the line: it would come once for each trial."""
