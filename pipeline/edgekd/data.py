@@ -129,7 +129,7 @@ def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
     """
     x = images.astype(np.float32) / np.float32(255)
     x = (x - np.asarray(mean, np.float32).reshape(-1, 1, 1)) / np.asarray(std, np.float32).reshape(-1, 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
+    return x if x.shape[1] == channels else np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
 
 
 def numbers(split: Split) -> NDArray[np.int64]:

@@ -27,14 +27,15 @@ from edgekd.registry import exporters
 SCHEMA_VERSION = 1
 
 BLACK_BOXES = ("onnx", "tflite", "openvino", "keras", "savedmodel", "outputs")
+_PLACES = {"keras": "FILE.keras", "savedmodel": "DIR"}
 
 
 def _teacher_source(value: str) -> str:
     kind, _, file = value.partition(":")
     if kind not in BLACK_BOXES:
-        return model_source(value, (*MODEL_SOURCES, *(f"{name}:FILE" for name in BLACK_BOXES)))
+        return model_source(value, (*MODEL_SOURCES, *(f"{name}:{_PLACES.get(name, 'FILE')}" for name in BLACK_BOXES)))
     if not file:
-        raise mistake(f"{value!r} does not say which file", f"write {kind}:FILE")
+        raise mistake(f"{value!r} does not say which file", f"write {kind}:{_PLACES.get(kind, 'FILE')}")
     if kind == "keras" and not file.endswith(".keras"):
         why = (
             "which can hold code that Keras runs when it loads it" if file.endswith((".h5", ".hdf5")) else "not a .keras one"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, plan, rundir
+from edgekd import __version__, cache, data, environment, gates, plan, rundir, samples
 from edgekd.background import Background
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
@@ -72,6 +72,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     with _storage(folder):
         (folder / "logs").mkdir()
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    _check_views(loaded, steps)
     _check_layers(steps, options, folder)
     done: dict[str, Path] = {}
     records: list[StageRecord] = []
@@ -108,6 +109,12 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         options.progress.say(line)
     code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if result.verdict == "pass" else ExitCode.GATE_FAILED
     return Outcome(folder, result, code)
+
+
+def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
+    """Fail now if a teacher that is to be made sees other samples than the student; a plan does not open torchvision's."""
+    for view in {step.node.recipe.data for step in steps if step.status == "run"}:
+        samples.same(loaded.recipe.data, view)
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:

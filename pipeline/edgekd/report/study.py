@@ -19,13 +19,12 @@ from edgekd.report.page import (
     Page,
     Section,
     Table,
-    Tone,
     Verdict,
     figure,
 )
 from edgekd.report.ranking import Dot, ranking
 from edgekd.report.seeds import gain, interval, plus_minus
-from edgekd.report.words import NONE, count, duration, listing, one_line, percent, plain, plural, points, sig
+from edgekd.report.words import count, duration, listing, one_line, percent, plain, plural, points, sig
 from edgekd.rundir import to_json
 from edgekd.statistics import Paired
 from edgekd.studydir import Row, StudyResult
@@ -33,8 +32,9 @@ from edgekd.studydir import Row, StudyResult
 TEST = (
     "Differences are taken seed by seed, for the same seed gives both students the same first weights and order of images. "
     "Interval: 95 %, Student's t over the differences, each by itself. p: paired t-test, corrected by Holm's method for all "
-    "rows that are compared with the same baseline in this table."
+    "rows that are compared with the same baseline in this table; ✓ and ✕ are for a corrected p below 0.05."
 )
+LEVEL = 0.05
 RANK = (
     "Rank: by mean test top-1 of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of the means "
     "leave ranks 2 to 4 open: rows whose intervals overlap are not told apart. The paired differences see more, for what a "
@@ -106,7 +106,7 @@ def _numbers(result: StudyResult, pairs: tuple[str, ...]) -> tuple[Number, ...]:
     sd = f"± {100 * best.test.sd:.2f} over {plural(best.test.n, 'seed')}" if best.test.sd is not None else ""
     numbers = [Number("Top-1 accuracy", "%", percent(best.test.mean), "", "", f"{sd}, test, kept epoch")]
     for base, found in (best.gains or {}).items():
-        cell, between = gain(found.gain), interval(found.gain)
+        cell, between = _compared(found)[:2]
         how = f"95 % interval {between.text}" if between is not NOT_APPLICABLE else "no interval"
         numbers.append(Number(f"Over {NETWORKS[base].lower()}", "points", points(found.gain.mean), "", cell.tone, how))
     return tuple(numbers)
@@ -188,8 +188,9 @@ def _row(row: Row, bases: list[str]) -> tuple[Cell, ...]:
 def _compared(found: Paired | None) -> list[Cell]:
     if found is None:
         return [NOT_APPLICABLE] * 3
-    tone: Tone = "" if found.p_holm is not None else "muted"
-    return [gain(found.gain), interval(found.gain), Cell(NONE if found.p_holm is None else sig(found.p_holm), tone)]
+    # A sign is a claim, so it waits for the corrected p.
+    shown = gain(found.gain) if found.p_holm is not None and found.p_holm < LEVEL else Cell(gain(found.gain).text)
+    return [shown, interval(found.gain), NOT_APPLICABLE if found.p_holm is None else Cell(sig(found.p_holm))]
 
 
 def _conditions(result: StudyResult) -> Section:

@@ -17,6 +17,7 @@ from edgekd.stages.context import Context
 VERSION = 4
 PACKAGES = training.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
+BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -41,8 +42,7 @@ def alone(recipe: Recipe) -> Recipe:
         update={
             "losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),),
             "teacher_cache": False,
-            "peers": (),
-            "combine": "losses",
+            **BY_ITSELF,
         }
     )
     return recipe.model_copy(update={"teacher": None, "distill": distill, "tune": None})
@@ -56,7 +56,8 @@ def plain_kd(recipe: Recipe) -> Recipe:
         own = [loss for loss in recipe.distill.losses if loss.kind == kind and loss.weight]
         terms += own or [losses.get(kind)()]
     plain = tuple(term.model_copy(update=ALWAYS) for term in terms)
-    return recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"losses": plain}), "tune": None})
+    changed = recipe.distill.model_copy(update={"losses": plain, **BY_ITSELF})
+    return recipe.model_copy(update={"distill": changed, "tune": None})
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ def compared(recipe: Recipe) -> bool:
 
 def lessons(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Yield the stage of each network that is distilled, and the recipe of which it is the student."""
+    data = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         if section.model is not None and section.distill is not None:
             taught = Student(model=section.model, args=section.args)
-            yield name, recipe.model_copy(update={"student": taught, "distill": section.distill, "teacher": section.teacher})
+            roles = {"student": taught, "distill": section.distill, "teacher": section.teacher}
+            yield name, recipe.model_copy(update=roles | {"data": data[name]})
     if recipe.distill is not None:
         yield "distill", recipe
 
