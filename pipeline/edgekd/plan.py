@@ -65,19 +65,26 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
             done.append(name)
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
-        if "student_alone" in recipe.baselines and recipe.distill and training.taught(recipe):
+        made = ("synthesize",) if recipe.data.made else ()
+        if made and recipe.teacher:
+            yield Node("synthesize", "synthesize", teacher, recipe)
+            done.append("synthesize")
+        if training.has_baseline(recipe):
             yield Node("student_alone", "distill", (), distill.alone(recipe))
             done.append("student_alone")
         trained = training.trained(recipe)
-        yield Node(trained, trained, teacher if recipe.distill else (), recipe)
+        yield Node(trained, trained, (*teacher, *made) if recipe.distill else (), recipe)
         done.append(trained)
+        if made and not recipe.teacher:
+            yield Node("synthesize", "synthesize", (trained,), recipe)
+            done.append("synthesize")
         if recipe.quantize:
             taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
-            yield Node("quantize", "quantize", (trained, *(teacher if taught else ())), recipe)
+            yield Node("quantize", "quantize", (trained, *(teacher if taught else ()), *made), recipe)
             done.append("quantize")
         for name in export_names(recipe):
             student = (trained, "quantize") if export.split(name)[1] == "int8" else (trained,)
-            yield Node(name, "export", student, recipe)
+            yield Node(name, "export", (*student, *made), recipe)
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
     exports = tuple(name for name in done if name.startswith("export."))

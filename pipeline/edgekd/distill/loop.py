@@ -131,6 +131,7 @@ def fit(
     schedule = _schedule(budget, len(feed))
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
     rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
+    said = "val" if data.measure == "accuracy" else "val agreement"
     best, best_epoch, step = _copy(snapshot(kept)), -1, 0
     with (
         _lessons(fabric, teacher, terms.teacher_paths, recording, normalize, data, section, budget.epochs) as lessons,
@@ -171,7 +172,8 @@ def fit(
             top1 = accuracy(kept, data.val, normalize, fabric.device)
             for term, value in zip(terms.names, (sums / seen).tolist(), strict=True):
                 rows[term].append(value)
-            rows["train_top1"].append(right / seen)
+            if data.train.labelled:
+                rows["train_top1"].append(right / seen)
             rows["val_top1"].append(top1)
             rows["lr"].append(budget.lr * schedule(step - 1))
             if (
@@ -180,7 +182,7 @@ def fit(
                 or (freeze and step > freeze_step and (best_epoch + 1) * len(feed) <= freeze_step)
             ):
                 best, best_epoch = _copy(snapshot(kept)), epoch
-            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} val {100 * top1:.1f} %")
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * top1:.1f} %")
     curve = Curve(
         model=name,
         terms={term: tuple(rows[term]) for term in terms.names},
@@ -190,6 +192,7 @@ def fit(
         best_epoch=best_epoch,
         seconds=time.monotonic() - started,
         pairs=tuple(f"{term.name}: {pair}" for term in terms.terms for pair in term.pairs),
+        measure=data.measure,
     )
     return Fitted(best, _copy(snapshot(kept)), _copy(terms.adapters.state_dict()), curve)
 
@@ -240,15 +243,21 @@ def hasten_norms(network: nn.Module, steps: int) -> str:
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
     """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
+    return int((predictions(network, split, normalize, device) == torch.from_numpy(split.labels)).sum()) / len(split)
+
+
+@torch.no_grad()
+def predictions(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
+    """The class (int64, N) that such a network finds in each image of a split; its mode is restored."""
     training = network.training
     network.eval()
-    right = 0
-    for images, labels in split.batches():
+    found = []
+    for images, _ in split.batches():
         outputs = network(normalize(torch.from_numpy(images).to(device)))
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
+        found.append(logits.argmax(1).cpu())
     network.train(training)
-    return right / len(split)
+    return torch.cat(found)
 
 
 def _decay(share: float) -> Any:

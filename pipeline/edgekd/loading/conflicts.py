@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
+from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.recipe import Recipe, Teacher
-from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
-from edgekd.recipe_quantize import Ptq, Qat
+from edgekd.recipe_quantize import Qat
 from edgekd.registry import exporters
 
 Found = Iterator[tuple[str, str, str]]
@@ -20,6 +20,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _sections(recipe)
     yield from _trained_student(recipe)
     yield from _images(recipe)
+    yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
     yield from _precisions(recipe)
 
 
@@ -279,7 +280,7 @@ def _trained_student(recipe: Recipe) -> Found:
 
 
 def _images(recipe: Recipe) -> Found:
-    """What images without labels, or none at all, cannot do; and half a normalization."""
+    """Numbers of a normalization that do not fit, and images that stored outputs do not know."""
     data = recipe.data
     for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         if section.black_box and section.black_box[0] == "outputs" and data.augment:
@@ -307,28 +308,6 @@ def _images(recipe: Recipe) -> Found:
                 f"{len(numbers)} numbers for {data.channels} channels",
                 "give one for each channel, or one for all",
             )
-    kind = data.source.partition(":")[0]
-    if kind not in UNLABELLED:
-        if data.classes is not None:
-            yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
-        return
-    if data.classes is None:
-        yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
-    labelled = "give images with labels: source: imagefolder:DIR"
-    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
-        for key in ("train", "distill"):
-            if getattr(section, key) is not None:
-                yield f"{place}.{key}", "training needs labels, and these images have none", labelled
-    if recipe.distill is not None:
-        yield "distill", "training needs labels, and these images have none", labelled
-    if recipe.quantize is not None:
-        if kind == "random":
-            yield "quantize", "the ranges of int8 cannot come from random images", "give real ones: source: images:DIR"
-        elif not isinstance(recipe.quantize, Ptq):
-            yield "quantize.method", "training needs labels, and these images have none", f"use method: ptq, or {labelled}"
-    for name in ("accuracy_drop", "top1"):
-        if getattr(recipe.gates, name) is not None:
-            yield f"gates.{name}", "accuracy needs labels, and these images have none", labelled
 
 
 def _precisions(recipe: Recipe) -> Found:

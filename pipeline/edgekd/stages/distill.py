@@ -60,7 +60,7 @@ def run(context: Context) -> None:
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import data, models
+    from edgekd import models
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.reuse import Reused, adopt
@@ -74,7 +74,7 @@ def _train(fabric: Any, context: Context) -> None:
     budget = recipe.distill
     assert isinstance(budget, Distill)
     first = fabric.global_rank == 0
-    images = data.load(recipe.data, context.progress if first else None)
+    images = training.images(context, context.progress if first else None)
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
@@ -85,6 +85,7 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
+    images = training.judge(teacher, images, context, fabric)
     reused = student.cost if isinstance(student, Reused) else ""
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)

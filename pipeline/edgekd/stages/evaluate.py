@@ -41,12 +41,9 @@ def run(context: Context) -> None:
     from edgekd.export.capture import captured
     from edgekd.export.weights import BITS
 
-    images = data.load(context.recipe.data)
+    images = training.images(context)
     x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
                         images.channels)  # fmt: skip
-
-    def measured(of: Array) -> list[Any]:
-        return [to_json(measure(of, images.test.labels))] if images.labelled else []
 
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
@@ -62,7 +59,7 @@ def run(context: Context) -> None:
                 logits[name] = network.test_logits.numpy()
             else:
                 logits[name] = _torch_logits(network, x)
-            found[name] = {"metrics": measured(logits[name])}
+            found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
                 size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
                 found[name] |= size
@@ -86,8 +83,14 @@ def run(context: Context) -> None:
                     network = export.source(context, len(images.classes), precision).model
                     logits[reference] = _torch_logits(network, x)
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-            found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
+            found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
+    judge = None if images.train.labelled else logits.get("teacher")
+    for name, value in found.items():
+        metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
+        if judge is not None and name != "teacher":
+            metrics.append(agreement(logits[name], judge))
+        value["metrics"] = to_json(metrics)
     context.write("metrics.json", found)
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
@@ -108,6 +111,12 @@ def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
         top5=float((order[:, :5] == labels[:, None]).any(axis=1).mean()) if logits.shape[1] > 5 else None,
         loss=float(-log_p[np.arange(len(labels)), labels].mean()),
     )
+
+
+def agreement(logits: Array, teacher: Array) -> Metrics:
+    """The share of test images in which a network finds the same class as the teacher (logits, N×classes, of both)."""
+    same = logits.argmax(axis=1) == teacher.argmax(axis=1)
+    return Metrics(split="test", n=len(logits), top1=float(same.mean()), measure="agreement")
 
 
 def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:

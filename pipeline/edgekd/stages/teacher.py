@@ -73,6 +73,7 @@ def _train(fabric: Any, context: Context) -> None:
     teacher = None
     if section.teacher is not None:
         teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)
+        images = training.judge(teacher, images, context, fabric)
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)

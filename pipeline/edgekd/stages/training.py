@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.cache import key_of
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
-from edgekd.progress import Silent
+from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
+_JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -103,20 +104,52 @@ def seed(value: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def teacher(section: Teacher, name: str, context: Context, images: DataSet) -> nn.Module:
+def teacher(section: Teacher, name: str, context: Context, found: DataSet) -> nn.Module:
     """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
     if section.ensemble:
-        members = {own: teacher(part, f"{name}.{own}", context, images) for own, part in section.members().items()}
+        members = {own: teacher(part, f"{name}.{own}", context, found) for own, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature)).eval()
     if section.black_box:
-        return black_box.load(section, context.recipe.data, images, context.threads).eval()
+        return black_box.load(section, context.recipe.data, found, context.threads).eval()
     assert section.model is not None
-    model = build(section.model, section.args, len(images.classes), context.recipe.data)
+    model = build(section.model, section.args, len(found.classes), context.recipe.data)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
+
+
+def images(context: Context, progress: Progress | None = None) -> DataSet:
+    """The data as a stage sees it, with the images and the judgements that stages before it have made."""
+    import numpy as np
+
+    from edgekd import data
+
+    found = data.load(context.recipe.data, progress, context.inputs.get("synthesize"))
+    judged = context.inputs["distill"] / _JUDGED if "distill" in context.inputs else None
+    return data.judged(found, np.load(judged, allow_pickle=False)) if judged and judged.exists() else found
+
+
+def judge(teacher: nn.Module | None, found: DataSet, context: Context, fabric: Any) -> DataSet:
+    """The data with what the teacher says of the validation images, where nothing else does; kept for later stages."""
+    if found.train.labelled or teacher is None:
+        return found
+    import numpy as np
+
+    from edgekd import data
+    from edgekd.distill.feed import Normalize
+    from edgekd.distill.loop import predictions
+    from edgekd.distill.teachers import Stored
+
+    if isinstance(teacher, Stored):
+        said = teacher.val_logits.argmax(1).numpy()
+    else:
+        normalize = fabric.to_device(Normalize(found))
+        said = predictions(fabric.to_device(teacher), found.val, normalize, fabric.device).numpy()
+    if fabric.global_rank == 0:
+        np.save(context.out / _JUDGED, said)
+    return data.judged(found, said)
 
 
 def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
@@ -212,6 +245,12 @@ def taught(recipe: Recipe) -> bool:
     return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
 
 
+def has_baseline(recipe: Recipe) -> bool:
+    """Whether the student alone is trained beside the taught one: it learns from labels, so there have to be some."""
+    wanted = "student_alone" in recipe.baselines and recipe.distill is not None and taught(recipe)
+    return wanted and recipe.data.teaches
+
+
 def teaching(section: Teacher | None) -> dict[str, Any]:
     """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
     if section is None or not section.ensemble:
@@ -228,13 +267,19 @@ def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Co
     from edgekd.models import parameters
 
     network, normalize = fabric.to_device(teacher), fabric.to_device(Normalize(images))
-    if isinstance(teacher, Stored):
+    top1: float | None = None
+    if images.measure == "agreement":
+        pass  # with itself
+    elif isinstance(teacher, Stored):
         top1 = float((teacher.val_logits.argmax(1).numpy() == images.val.labels).mean())
     else:
         top1 = accuracy(network, images.val, normalize, fabric.device)
     sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
     context.write("teacher.json", {"student_params": sizes[0], "params": sizes[1], "val_top1": top1})
-    context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    if top1 is not None:
+        context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    else:
+        context.progress.say(f"  {key}: no labels; the student is judged by its agreement with it")
     for line in advice.gap(*sizes, key):
         context.progress.say(f"  advice: {line}")
 
