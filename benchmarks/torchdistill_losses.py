@@ -48,6 +48,12 @@ def io(*values: Any) -> Io:
     return {**named, "s": named["0"], "t": named["0"]}
 
 
+def value(name: str, student: Sequence[Any], teacher: Sequence[Any], *args: Any, **options: Any) -> Tensor:
+    """The value of torchdistill's loss ``name``, made with ``args`` and ``options``, of what each network gives."""
+    found: Tensor = getattr(modules(), name)(*args, **options)(io(*student), io(*teacher))
+    return found
+
+
 def pairs_config(count: int) -> dict[str, Any]:
     return {f"pair{i}": {"student": {"io": "output", "path": str(i)}, "teacher": {"io": "output", "path": str(i)}}
             for i in range(count)}  # fmt: skip
@@ -59,9 +65,7 @@ class TorchdistillKD(Loss):
     kind: Literal["kd"] = "kd"
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        loss = modules().KDLoss(*ENDS, temperature=4.0, alpha=None, beta=1.0)
-        value: Tensor = loss(io(student.logits), io(teacher.logits))
-        return 16 * value
+        return 16 * value("KDLoss", [student.logits], [teacher.logits], *ENDS, temperature=4.0, alpha=None, beta=1.0)
 
 
 class TorchdistillLogitStandardization(Loss):
@@ -71,9 +75,7 @@ class TorchdistillLogitStandardization(Loss):
     weight: float = 9.0
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        loss = modules().LogitStdKDLoss(*ENDS, temperature=2.0, alpha=None, beta=1.0)
-        value: Tensor = loss(io(student.logits), io(teacher.logits))
-        return 4 * value
+        return 4 * value("LogitStdKDLoss", [student.logits], [teacher.logits], *ENDS, temperature=2.0, alpha=None, beta=1.0)
 
 
 class TorchdistillDist(Loss):
@@ -82,8 +84,7 @@ class TorchdistillDist(Loss):
     kind: Literal["dist"] = "dist"
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        value: Tensor = modules().DISTLoss(*ENDS)(io(student.logits), io(teacher.logits))
-        return value
+        return value("DISTLoss", [student.logits], [teacher.logits], *ENDS)
 
 
 class TorchdistillAT(FeatureLoss):
@@ -93,9 +94,7 @@ class TorchdistillAT(FeatureLoss):
     weight: float = 1000.0
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        loss = modules().ATLoss(pairs_config(len(student.features)))
-        value: Tensor = loss(io(*student.features), io(*teacher.features))
-        return value
+        return value("ATLoss", student.features, teacher.features, pairs_config(len(student.features)))
 
 
 class TorchdistillFSP(FeatureLoss):
@@ -113,9 +112,8 @@ class TorchdistillFSP(FeatureLoss):
             return {f"{role}_{end}": {"io": "output", "path": str(index + step)}
                     for role in ("student", "teacher") for step, end in enumerate(("first", "second"))}  # fmt: skip
 
-        loss = modules().FSPLoss({f"pair{i}": ends(i) for i in range(len(student.features) - 1)})
-        value: Tensor = loss(io(*student.features), io(*teacher.features))
-        return value
+        pairs = {f"pair{i}": ends(i) for i in range(len(student.features) - 1)}
+        return value("FSPLoss", student.features, teacher.features, pairs)
 
 
 class TorchdistillVID(FeatureLoss):
@@ -130,8 +128,7 @@ class TorchdistillVID(FeatureLoss):
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
         predicted = [regressor(s) for regressor, s in zip(adapter, student.features, strict=True)]
-        value: Tensor = modules().VIDLoss(pairs_config(len(predicted)))(io(*predicted), io(*teacher.features))
-        return value
+        return value("VIDLoss", predicted, teacher.features, pairs_config(len(predicted)))
 
 
 class TorchdistillReview(FeatureLoss):
@@ -148,12 +145,11 @@ class TorchdistillReview(FeatureLoss):
         )
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
-        loss = modules().HierarchicalContextLoss(*ENDS)
-        value, residual = torch.zeros(()), None
+        total, residual = torch.zeros(()), None
         for fusion, s, t in reversed(list(zip(adapter, student.features, teacher.features, strict=True))):
             out, residual = fusion(s, residual, s.shape[2])
-            value = value + loss(io((out, residual)), io(t))
-        return value
+            total = total + value("HierarchicalContextLoss", [(out, residual)], [t], *ENDS)
+        return total
 
 
 class TorchdistillICKD(FeatureLoss):
@@ -169,10 +165,8 @@ class TorchdistillICKD(FeatureLoss):
         return embed
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.Module) -> Tensor:
-        loss = modules().ChSimLoss(pairs_config(1))
         s, t = adapter(student.features[0]).contiguous(), teacher.features[0].contiguous()
-        value: Tensor = loss(io(s), io(t))
-        return value
+        return value("ChSimLoss", [s], [t], pairs_config(1))
 
 
 class TorchdistillSP(FeatureLoss):
@@ -184,8 +178,7 @@ class TorchdistillSP(FeatureLoss):
     weight: float = 3000.0
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        value: Tensor = modules().SPKDLoss("s", "t", "batchmean")(io(*student.features), io(*teacher.features))
-        return value
+        return value("SPKDLoss", student.features, teacher.features, "s", "t", "batchmean")
 
 
 class TorchdistillPKT(FeatureLoss):
@@ -197,8 +190,7 @@ class TorchdistillPKT(FeatureLoss):
     weight: float = 30000.0
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        value: Tensor = modules().PKTLoss(*ENDS)(io(*student.features), io(*teacher.features))
-        return value
+        return value("PKTLoss", student.features, teacher.features, *ENDS)
 
 
 class TorchdistillRKD(FeatureLoss):
@@ -209,9 +201,8 @@ class TorchdistillRKD(FeatureLoss):
     kind: Literal["rkd"] = "rkd"
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        loss = modules().RKDLoss("s", "t", dist_factor=25.0, angle_factor=50.0, reduction="mean")
-        value: Tensor = loss(io(*student.features), io(*teacher.features))
-        return value
+        factors = {"dist_factor": 25.0, "angle_factor": 50.0}
+        return value("RKDLoss", student.features, teacher.features, "s", "t", **factors, reduction="mean")
 
 
 class TorchdistillCC(FeatureLoss):
@@ -227,9 +218,8 @@ class TorchdistillCC(FeatureLoss):
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleList) -> Tensor:
         kernel = {"type": "gaussian", "gamma": 0.4, "max_p": 2}
-        loss = modules().CCKDLoss("s", "t", kernel, "batchmean")
-        value: Tensor = loss(io(adapter[0](student.features[0])), io(adapter[1](teacher.features[0])))
-        return value
+        embedded = [embed(of.features[0]) for embed, of in zip(adapter, (student, teacher), strict=True)]
+        return value("CCKDLoss", embedded[:1], embedded[1:], "s", "t", kernel, "batchmean")
 
 
 class TorchdistillCRD(FeatureLoss):
@@ -259,9 +249,9 @@ class TorchdistillCRD(FeatureLoss):
         allowed = (adapter.get_buffer("labels") != batch.labels[:, None]).float()
         others = torch.multinomial(allowed, count - 1, replacement=True)
         chosen = {"pos_idx": batch.indices, "contrast_idx": torch.cat([batch.indices[:, None], others], 1)}
-        value: Tensor = loss({**io(s), "empty": {"input": chosen}}, io(t))
+        found: Tensor = loss({**io(s), "empty": {"input": chosen}}, io(t))
         loss.params.detach_()  # torchdistill keeps its constants with the graph they came from
-        return value.squeeze()
+        return found.squeeze()
 
 
 def all_losses(epochs: int) -> list[Loss]:

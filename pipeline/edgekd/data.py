@@ -162,7 +162,7 @@ def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
     """
     x = images.astype(np.float32) / np.float32(255)
     x = (x - np.asarray(mean, np.float32).reshape(-1, 1, 1)) / np.asarray(std, np.float32).reshape(-1, 1, 1)
-    return np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
+    return np.array(np.broadcast_to(x, (len(x), channels, *x.shape[2:])), order="C")  # broadcast_to is read-only
 
 
 def numbers(split: Split) -> NDArray[np.int64]:
@@ -239,14 +239,12 @@ def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[f
     if data.mean is not None and data.std is not None:
         return data.mean, data.std
     # Random images have statistics that mean nothing.
-    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train, data.channels)
+    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train)
 
 
-def _statistics(train: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each stored channel over (at most 4,096 of) the training images."""
     step = max(1, len(train) // 4096)
     sample = np.stack([train.images[i] for i in range(0, len(train), step)]).astype(np.float64) / 255
-    if sample.shape[1] > channels:
-        raise DataError("the images have 3 channels but data.channels is 1", "set data.channels: 3")
     mean, std = sample.mean(axis=(0, 2, 3)), sample.std(axis=(0, 2, 3))
     return tuple(np.round(mean, 4).tolist()), tuple(np.round(np.maximum(std, 1e-3), 4).tolist())

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from edgekd import cache, data
+from edgekd import cache, data, samples
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
+from edgekd.recipe_data import Data
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import distill, export, quantize, training
 
@@ -57,11 +58,13 @@ class Planned:
 def nodes(recipe: Recipe) -> Iterator[Node]:
     """The stages of a recipe, each after what it reads."""
     done: list[str] = []
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         seed = recipe.seed + len(done) if section.seed is None else section.seed
         if not section.ensemble:  # its members have stages, it has none
-            own = recipe.model_copy(update={"teacher": section, "seed": seed})
-            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), own)
+            own = section.model_copy(update={"data": None})  # whose view is this stage's data
+            seen = recipe.model_copy(update={"teacher": own, "seed": seed, "data": views[name]})
+            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), seen)
             done.append(name)
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
@@ -69,12 +72,13 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         if made and recipe.teacher:
             yield Node("synthesize", "synthesize", teacher, recipe)
             done.append("synthesize")
-        if training.has_baseline(recipe):
-            yield Node("student_alone", "distill", (), distill.alone(recipe))
-            done.append("student_alone")
+        for part in distill.trainings(recipe):
+            yield Node(part.stage, "distill", (*(teacher if part.recipe.teacher else ()), *made), part.recipe)
+            done.append(part.stage)
         trained = training.trained(recipe)
-        yield Node(trained, trained, (*teacher, *made) if recipe.distill else (), recipe)
-        done.append(trained)
+        if not recipe.distill:
+            yield Node(trained, trained, (), recipe)
+            done.append(trained)
         if made and not recipe.teacher:
             yield Node("synthesize", "synthesize", (trained,), recipe)
             done.append("synthesize")
@@ -114,9 +118,10 @@ def make(loaded: Loaded) -> list[Planned]:
     running: set[str] = set()
     planned: list[Planned] = []
     blocked: dict[str, str] = {}
-    fingerprint, data_problem = "", ""
+    fingerprints: dict[Data, str] = {}
+    data_problem = ""
     try:
-        fingerprint = data.fingerprint(loaded.recipe.data)
+        fingerprints[loaded.recipe.data] = data.fingerprint(loaded.recipe.data)
     except EdgekdError as error:
         data_problem = str(error)
     for node in nodes(loaded.recipe):
@@ -125,7 +130,10 @@ def make(loaded: Loaded) -> list[Planned]:
         material: dict[str, Any] = {}
         if not reason:
             try:
-                material = _material(node, keys, fingerprint)
+                if node.recipe.data not in fingerprints:
+                    samples.same(loaded.recipe.data, node.recipe.data, libraries=False)
+                    fingerprints[node.recipe.data] = data.fingerprint(node.recipe.data)
+                material = _material(node, keys, fingerprints[node.recipe.data])
             except EdgekdError as error:
                 reason = str(error)
         if reason:

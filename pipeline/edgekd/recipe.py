@@ -2,7 +2,8 @@
 
 Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
 editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once: here, and in
-:mod:`~edgekd.recipe_data`, :mod:`~edgekd.recipe_distill`, :mod:`~edgekd.recipe_quantize` and :mod:`~edgekd.recipe_gates`.
+:mod:`~edgekd.recipe_data`, :mod:`~edgekd.recipe_views`, :mod:`~edgekd.recipe_distill`, :mod:`~edgekd.recipe_quantize` and
+:mod:`~edgekd.recipe_gates`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Distill, TeacherTrain
 from edgekd.recipe_gates import Gates
 from edgekd.recipe_quantize import Quantize
+from edgekd.recipe_views import View
 from edgekd.registry import exporters
 
 SCHEMA_VERSION = 1
 
-BLACK_BOXES = ("onnx", "tflite", "openvino", "outputs")
+BLACK_BOXES = ("onnx", "tflite", "openvino", "keras", "savedmodel", "outputs")
 MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
 
 
@@ -42,6 +44,11 @@ def _teacher_source(value: str) -> str:
         return _model_source(value, (*MODEL_SOURCES, *(f"{name}:FILE" for name in BLACK_BOXES)))
     if not file:
         raise mistake(f"{value!r} does not say which file", f"write {kind}:FILE")
+    if kind == "keras" and not file.endswith(".keras"):
+        why = (
+            "which can hold code that Keras runs when it loads it" if file.endswith((".h5", ".hdf5")) else "not a .keras one"
+        )
+        raise mistake(f"{file} is another file, {why}", "save it again: model.save('FILE.keras')")
     return value
 
 
@@ -94,8 +101,8 @@ class Teacher(Strict):
 
     model: Annotated[TeacherSource, Field(examples=["torchvision:resnet18"])] | None = None
     """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe. Or a black box, of which only the
-    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, or outputs:FILE.npz with stored ones (`train`, a row for
-    each training image of the data, and `test`)."""
+    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, keras:FILE.keras, savedmodel:DIR, or outputs:FILE.npz with
+    stored ones (`train`, a row for each training image of the data, and `test`)."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
@@ -111,8 +118,13 @@ class Teacher(Strict):
     """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
     so that generations of one network do not start alike."""
 
+    data: View | None = None
+    """What this teacher, and all behind it, see of the samples, such as more pixels or more channels (cross-modal
+    distillation, Gupta et al. 2016). Left out: what its student sees."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """What a black box gives."""
+    signature: str | None = None
+    """Which signature of a savedmodel is the network. Left out: serving_default, or the only one."""
     mean: tuple[float, ...] | None = None
     """What a black box had subtracted from pixels between 0 and 1 in its training, a number a channel or one for all, with
     `std`. Left out: the same as the student."""
@@ -152,6 +164,18 @@ class Teacher(Strict):
         for own, member in self.members().items():
             behind = (*behind, *member.lineage(f"{name}.{own}"))
         return (*behind, (name, self))
+
+    def seen(self, data: Data) -> Data:
+        """The data section of this teacher where its student's is ``data``."""
+        return self.data.of(data) if self.data else data
+
+    def views(self, data: Data, name: str = "teacher") -> dict[str, Data]:
+        """The data section of this teacher and of all behind it, by the names of their stages."""
+        own = self.seen(data)
+        found = {name: own} | (self.teacher.views(own, f"{name}.teacher") if self.teacher else {})
+        for member, section in self.members().items():
+            found |= section.views(own, f"{name}.{member}")
+        return found
 
     def members(self) -> dict[str, Teacher]:
         """The teachers of an ensemble by their names; the second of a model is called such as resnet18_2."""
@@ -221,6 +245,9 @@ class Recipe(Strict):
     """Version of this schema."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
+    seeds: PositiveInt = 1
+    """Train the student and its baselines this many times, with seed, seed + 1 and so on and the same teacher, to have a
+    spread. The first one is quantized, exported and profiled."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""
@@ -228,8 +255,9 @@ class Recipe(Strict):
     """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
     distill: Distill | None = None
     """Left out: the student is trained already, and `student.weights` are its weights."""
-    baselines: tuple[Literal["student_alone"], ...] = ("student_alone",)
-    """Trained beside the distilled student for comparison: student_alone, the same budget without a teacher."""
+    baselines: tuple[Literal["student_alone", "kd"], ...] = ("student_alone",)
+    """Trained beside the distilled student for comparison with the same budget: student_alone, without a teacher; kd, with
+    the labels and Hinton's distillation alone, as the recipe has them among its losses or else with their defaults."""
     quantize: Quantize | None = None
     """Left out: float artifacts only."""
     export: tuple[AnyExport, ...] = ()

@@ -83,7 +83,7 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run: ``teacher``, ``student_alone``, ``distilled``, ``qat`` or ``ptq``, ``onnx``, and so on.
+        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``distilled``, ``qat`` or ``ptq``, ``onnx``.
         role: ``teacher``, ``baseline``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.
@@ -128,7 +128,7 @@ class Curve:
     """Training of one network, a value an epoch.
 
     Attributes:
-        model: ``teacher``, ``student_alone``, ``distilled`` or ``qat``.
+        model: ``teacher``, ``student_alone``, ``kd``, ``distilled`` or ``qat``.
         terms: Mean of every (weighted) loss term over the epoch, by its name.
         train_top1: Top-1 over the (augmented) training images.
         val_top1: Top-1 on the validation split.
@@ -148,6 +148,21 @@ class Curve:
     seconds: float
     pairs: tuple[str, ...] = ()
     measure: Measure = "accuracy"
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
+
+    ``model`` is ``student_alone``, ``kd`` or ``distilled``.
+    """
+
+    model: str
+    seed: int
+    val_kept: float
+    val_last: float
+    test_kept: float
+    test_last: float
 
 
 @dataclass(frozen=True)
@@ -379,6 +394,7 @@ class RunResult:
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
         pictures: What is better looked at than read, such as synthesized images.
+        seeds: Every student of every seed; empty with one seed.
     """
 
     schema: int
@@ -402,6 +418,7 @@ class RunResult:
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
     pictures: tuple[Picture, ...] = ()
+    seeds: tuple[SeedRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

@@ -14,9 +14,9 @@ import shlex
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,12 +36,16 @@ from edgekd.stages.context import Context
 
 @dataclass(frozen=True)
 class Options:
-    """How a recipe is run: where the run folder goes, processes to train on, threads, where to report."""
+    """How a recipe is run: where the run folder goes, where to report, processes to train on, threads.
+
+    ``labels`` says more of a stage, by its key, such as which of all trainings it is.
+    """
 
     out: Path
     progress: Progress
     devices: int = 1
     threads: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     for step in steps:
         if step.status == "blocked":
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
-    folder = _run_folder(options.out / loaded.name, steps[-1].key)
+    folder = run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
     _check_layers(steps, options, folder)
@@ -72,20 +76,21 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     records: list[StageRecord] = []
     lost: list[str] = []
     with ExitStack() as stack:
-        aside = _start_aside(loaded, steps, options, folder, stack)
+        beside = _beside(steps, options)
+        quiet = replace(options, progress=Silent())
+        aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder)) if beside else None
         for number, step in enumerate(steps[:-1], start=1):
             title = f"[{number}/{len(steps)}] {step.name}"
-            if step.name in aside:
+            if step.key in options.labels:
+                title += f", {options.labels[step.key]}"
+            if step in beside:
                 options.progress.say(f"{title}: {step.reason}; trains beside the others")
                 continue
-            if step.name == "evaluate":  # the first to read what was trained aside
-                for name, work in aside.items():
-                    entry, status = work.result()
-                    options.progress.say(f"  {name}: done in {entry.seconds:.0f} s, beside the others")
-                    done[name] = entry.path
-                    records.append(
-                        StageRecord(name, status, next(s.key for s in steps if s.name == name), round(entry.seconds, 1))
-                    )
+            if step.name == "evaluate" and aside is not None:  # the first to read what was trained aside
+                for own, (entry, status) in zip(beside, aside.result(), strict=True):
+                    options.progress.say(f"  {own.name}: done in {entry.seconds:.0f} s, beside the others")
+                    done[own.name] = entry.path
+                    records.append(StageRecord(own.name, status, own.key, round(entry.seconds, 1)))
             try:
                 entry, status = _stage(loaded, step, options, done, folder, title)
             except DeviceError as error:  # the other figures are still worth having
@@ -105,27 +110,29 @@ def run(loaded: Loaded, options: Options) -> Outcome:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before distillation is trained."""
+    """Fail now if the losses' layers do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    if "distill" not in waiting or not waiting.keys() & {"teacher", "student_alone"}:
-        return
-    step = waiting["distill"]
-    if layers.compared(step.node.recipe):
-        log = folder / "logs" / "distill.log"
-        with _guarded(step, Context(step.node.recipe, step.name, folder, {}, log, options.progress)):
-            layers.find(step.node.recipe, options.progress)
+    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
+    for name, recipe in layers.lessons(steps[-1].node.recipe):
+        step = waiting.get(name)
+        if step is not None and name != first and layers.compared(recipe):
+            log = folder / "logs" / f"{name}.log"
+            with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
+                layers.find(recipe, options.progress)
 
 
-def _start_aside(
-    loaded: Loaded, steps: Sequence[Planned], options: Options, folder: Path, stack: ExitStack
-) -> dict[str, Background[tuple[cache.Entry, Literal["ran", "cached"]]]]:
-    """Start the baseline beside the distillation, where both have to be trained and there is a core for each."""
-    waiting = {step.name: step for step in steps if step.status == "run"}
-    if not {"student_alone", "distill"} <= waiting.keys() or not _two_lanes(options):
-        return {}
-    step = waiting["student_alone"]
-    quiet = replace(options, progress=Silent())
-    return {step.name: stack.enter_context(Background(_stage, loaded, step, quiet, {}, folder, step.name))}
+def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
+    """The baseline of each seed, to be trained beside the others, where both have to be and there is a core for each."""
+    waiting = [step for step in steps if step.status == "run" and step.node.module == "distill"]
+    alone = [step for step in waiting if step.name.partition(".")[0] == "student_alone"]
+    return alone if alone and len(alone) < len(waiting) and _two_lanes(options) else []
+
+
+def _stages(
+    loaded: Loaded, steps: Sequence[Planned], options: Options, folder: Path
+) -> list[tuple[cache.Entry, Literal["ran", "cached"]]]:
+    """Stages that read no other, one after the other."""
+    return [_stage(loaded, step, options, {}, folder, step.name) for step in steps]
 
 
 def _two_lanes(options: Options) -> bool:
@@ -248,11 +255,12 @@ def _finish(
             layers=bundle.layers,
             repair=bundle.repair,
             pictures=bundle.pictures,
+            seeds=bundle.seeds,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)
         rundir.write(result, folder)
-        _point_latest(folder)
+        point_latest(folder)
     return result
 
 
@@ -275,7 +283,7 @@ def _limits(loaded: Loaded) -> Iterator[str]:
         or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
         or isinstance(recipe.quantize, Qat)
     ):
-        yield f"spread over seeds: one seed ({recipe.seed})"
+        yield from _one_seed(recipe)
     yield from _unlabelled(recipe)
     if recipe.data.source == "random":
         yield "the preprocessing that the weights were trained with: the images are random, between mean and std as written"
@@ -297,7 +305,18 @@ def _unlabelled(recipe: Recipe) -> Iterator[str]:
         yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"
 
 
-def _run_folder(parent: Path, key: str) -> Path:
+def _one_seed(recipe: Recipe) -> Iterator[str]:
+    """What only one seed was drawn for."""
+    if recipe.seeds == 1:
+        yield f"spread over seeds: one seed ({recipe.seed})"
+        return
+    if recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()):
+        yield "spread over teachers: the same teacher taught the students of all seeds"
+    if recipe.quantize or recipe.export:
+        yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"
+
+
+def run_folder(parent: Path, key: str) -> Path:
     """Make the next ``NNNN-key8`` folder."""
     with _storage(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +331,8 @@ def _run_folder(parent: Path, key: str) -> Path:
             return folder
 
 
-def _point_latest(folder: Path) -> None:
+def point_latest(folder: Path) -> None:
+    """Let ``latest`` beside a run folder point at it."""
     link = folder.parent / f".latest-{os.getpid()}"
     link.symlink_to(folder.name)
     link.replace(folder.parent / "latest")

@@ -168,22 +168,33 @@ def _fashion_mnist(data: Data) -> Raw:
 
 
 def _npz(path: Path, data: Data, hint: str, license: str = "") -> Raw:
-    try:
-        # opened here: np.load leaves a file open that it cannot read
-        with existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DataError:
-        raise
-    except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
-        raise DataError(f"{path} cannot be read: {error}", hint) from error
-    missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
-    if missing:
-        found = ", ".join(sorted(arrays)) or "nothing"
-        raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
+    arrays = archive(path, hint)
     names = (
         arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
     )
     return _from_arrays(arrays, data, tuple(str(name) for name in names), license, str(path))
+
+
+def archive(path: Path, hint: str, *, labels_alone: bool = False) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive.
+
+    Raises:
+        DataError: It cannot be read, or one is missing.
+    """
+    wanted = ("y_train", "y_test") if labels_alone else ("x_train", "y_train", "x_test", "y_test")
+    try:
+        # opened here: np.load leaves a file open that it cannot read
+        with existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in wanted or not labels_alone}
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
+        raise DataError(f"{path} cannot be read: {error}", hint) from error
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
+    return arrays
 
 
 def _class_count(path: Path, y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
@@ -208,9 +219,19 @@ def _from_arrays(
                 "images must be uint8, N×H×W (grey) or N×H×W×3",
             )
         x = x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
+        x = _grey(x) if data.channels == 1 and x.shape[1] == 3 else x
         return _resized(x, data.image_size) if len(x) else x
 
     return Raw(images("x_train"), arrays["y_train"], images("x_test"), arrays["y_test"], classes, license)
+
+
+def _grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The luma (ITU-R BT.601) of uint8 N×3×H×W, N×1×H×W: what Pillow makes of colour images."""
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    parts = [
+        np.tensordot(weights, part.astype(np.uint32), (0, 1)) for part in np.array_split(images, len(images) // 4096 + 1)
+    ]
+    return ((np.concatenate(parts) + 0x8000) >> 16).astype(np.uint8)[:, None]
 
 
 def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -255,11 +276,25 @@ def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
+    splits, classes = listed(root)
+    (train, y_train), (test, y_test) = (
+        (_opened([path for path, _ in found], data, split, progress), _numbers(label for _, label in found))
+        for split, found in splits.items()
+    )
+    return Raw(train, y_train, test, y_test, classes)
+
+
+def listed(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
+    """The files of an image folder with their labels, for ``train`` and ``test``, and the names of the classes.
+
+    Raises:
+        DataError: It is no image folder.
+    """
     if not existing(root).is_dir():
         raise DataError(f"{root} is not a folder", "unpack it, or correct data.source")
     if not ((root / "train").is_dir() or (root / "test").is_dir()):
-        return _unsplit(root, data, progress)
-    splits: dict[str, tuple[Images, NDArray[np.int64]]] = {}
+        return _unsplit(root)
+    splits: dict[str, list[tuple[Path, int]]] = {}
     classes: tuple[str, ...] = ()
     for split in ("train", "test"):
         folder = root / split
@@ -273,12 +308,11 @@ def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
             raise DataError(
                 f"{root}: class {odd!r} is in only one of train and test", "give both splits the same class folders"
             )
-        files = [(path, label) for label, name in enumerate(names) for path in _image_files(folder / name)]
-        splits[split] = _opened([path for path, _ in files], data, split, progress), _numbers(label for _, label in files)
-    return Raw(*splits["train"], *splits["test"], classes)
+        splits[split] = [(path, label) for label, name in enumerate(names) for path in _image_files(folder / name)]
+    return splits, classes
 
 
-def _unsplit(root: Path, data: Data, progress: Progress) -> Raw:
+def _unsplit(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
     """Class folders without train and test: a fixed fifth of each class is the test split."""
     classes = _folders(root)
     if not classes:
@@ -289,12 +323,7 @@ def _unsplit(root: Path, data: Data, progress: Progress) -> Raw:
         test, train = _held_out(_image_files(root / name))
         split["test"] += [(path, label) for path in test]
         split["train"] += [(path, label) for path in train]
-    parts = (
-        (_opened([path for path, _ in files], data, name, progress), _numbers(label for _, label in files))
-        for name, files in split.items()
-    )
-    (train_images, train_labels), (test_images, test_labels) = parts
-    return Raw(train_images, train_labels, test_images, test_labels, classes)
+    return split, classes
 
 
 def _images(root: Path, data: Data, progress: Progress) -> Raw:

@@ -26,10 +26,12 @@ def follow(loaded: Loaded, threads: int) -> None:
     process 0 fails, torchrun ends this one.
     """
     steps = plan.make(loaded)
-    last = max((index for index, step in enumerate(steps) if _trains(step)), default=-1)
+    last = max((index for index, step in enumerate(steps) if trains(step)), default=-1)
     done: dict[str, Path] = {}
+    trained: set[str] = set()  # what is asked for twice, as plain kd can be, is trained once
     for step in steps[: last + 1]:
-        if _trains(step):
+        if trains(step) and step.key not in trained:
+            trained.add(step.key)
             with cache.scratch() as scratch:
                 context = Context(
                     recipe=step.node.recipe,
@@ -44,7 +46,8 @@ def follow(loaded: Loaded, threads: int) -> None:
         done[step.name] = _committed(step)
 
 
-def _trains(step: Planned) -> bool:
+def trains(step: Planned) -> bool:
+    """Whether a stage that is to run trains a network."""
     recipe = step.node.recipe
     trained_here = (
         step.node.module == "distill"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import interruption, model
+from edgekd.cli import interruption, model, study
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, recipe_argument, set_option, threads_option
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
@@ -47,6 +47,7 @@ def cli() -> None:
       edgekd check my.yaml                   is this recipe right?
       edgekd plan my.yaml                    what would run, what is cached, and why
       edgekd list losses                     what a recipe can name
+      edgekd study studies/losses            which method is better, over several seeds
 
     Without a recipe, for a model that is trained already:
 
@@ -87,6 +88,9 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
     """
     from edgekd.loading import load
 
+    if study.is_study(recipe):
+        return study.check(recipe, overrides, as_json)
+
     loaded = load(recipe, overrides)
     if as_json:
         click.echo(json.dumps({"ok": True, "recipe": loaded.recipe.model_dump(mode="json")}))
@@ -111,6 +115,9 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, as_json: b
     """
     from edgekd import plan as planning
     from edgekd.loading import load
+
+    if study.is_study(recipe):
+        return study.plan(recipe, overrides, as_json)
 
     loaded = load(recipe, overrides)
     steps = planning.make(loaded)
@@ -254,21 +261,25 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
 
 
 @cli.command()
+@click.option("--study", "of_study", is_flag=True, help="Of a study instead.")
 @debug_option
-def schema(debug: bool) -> int:
-    """Print the JSON Schema of a recipe, for editors.
+def schema(of_study: bool, debug: bool) -> int:
+    """Print the JSON Schema of a recipe or a study, for editors.
 
     \b
       edgekd schema > recipes/schema.json
+      edgekd schema --study > recipes/study.schema.json
     """
-    from edgekd.loading import json_schema
+    from edgekd.loading import schema as schemas
 
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    value = schemas.study_schema() if of_study else schemas.json_schema()
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
     return 0
 
 
 cli.add_command(model.quantize)
 cli.add_command(model.export)
+cli.add_command(study.study)
 
 
 def main(args: Sequence[str] | None = None) -> None:

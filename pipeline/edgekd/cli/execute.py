@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from edgekd.loading import Loaded
 
 
+def threads_of(asked: int | None, devices: int) -> int:
+    """How many threads torch gets, before it is imported."""
+    # OpenMP's threads spin while they wait; on a busy machine that is several times slower than to sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    return asked or max(1, min(4, len(os.sched_getaffinity(0))) // devices)
+
+
 def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None = None, as_json: bool = False) -> int:
     """Run a recipe into a folder of ``out``; the exit code."""
     from edgekd import runner, torchrun
     from edgekd.progress import for_stream
 
-    threads = threads or max(1, min(4, len(os.sched_getaffinity(0))) // devices)
-    # OpenMP's threads spin while they wait; on a busy machine that is several times slower than to sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    threads = threads_of(threads, devices)
     if torchrun.rank():
         torchrun.follow(loaded, threads)
         return int(ExitCode.OK)

@@ -34,7 +34,7 @@ def connector(ours: int, theirs: int) -> nn.Sequential:
 
 
 class MaskedGenerator(nn.Module):
-    """Generates the teacher's map from a part of the student's (Yang et al. 2022, §3).
+    """Generates the teacher's map from a part of the student's (MGD, Yang et al. 2022).
 
     Args:
         ours: The student's channels.
@@ -62,7 +62,7 @@ class MaskedGenerator(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """q(t | s), a normal distribution of the teacher's map given the student's (Ahn et al. 2019, §2).
+    """q(t | s), a normal distribution of the teacher's map given the student's (VID, Ahn et al. 2019).
 
     Its mean is a network of three 1×1 convolutions; its variance, one for each channel, is softplus(α) + ε.
 
@@ -90,7 +90,7 @@ class Gaussian(nn.Module):
 
 
 class FactorAdapter(nn.Module):
-    """Paraphraser of the teacher and translator of the student (Kim et al. 2018, §3).
+    """Paraphraser of the teacher and translator of the student (Kim et al. 2018).
 
     Three 3×3 convolutions each, with leaky ReLU of slope 0.1; the paraphraser's decoder has three transposed ones.
 

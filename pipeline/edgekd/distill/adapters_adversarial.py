@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Reversal(torch.autograd.Function):
-    """The identity whose gradient is turned round and multiplied (Ganin & Lempitsky 2015, §3)."""
+    """The identity whose gradient is turned round and multiplied: the gradient reversal layer of Ganin & Lempitsky 2015."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Branch(nn.Module):
-    """A classifier at a stage, behind a bottleneck down to the last stage's width and size (Zhang et al. 2019, fig. 2).
+    """A classifier at a stage, behind a bottleneck down to the last stage's width and size (BYOT, Zhang et al. 2019).
 
     Args:
         widths: Channels of the stage and of all behind it; a step of stride 2 leads from each to the next.

@@ -13,7 +13,7 @@ WIDEST = 512
 
 
 class Fusion(nn.Module):
-    """One attention-based fusion, ABF (Chen et al. 2021, fig. 3a): a level of the student and what came from deeper ones.
+    """One attention-based fusion, ABF (Chen et al. 2021): a level of the student and what came from deeper ones.
 
     Args:
         width_in: Channels of the student's level.
@@ -84,7 +84,7 @@ def levels(features: Sequence[Tensor]) -> list[Tensor]:
 
 
 def context(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Hierarchical context loss, HCL (Chen et al. 2021, fig. 3b): mean squared error of pyramids of both maps.
+    """Hierarchical context loss, HCL (Chen et al. 2021): mean squared error of pyramids of both maps.
 
     The maps themselves weigh 1; pooled to 4×4, 2×2 and 1×1 where that is smaller, each next size weighs half as much. The
     weights sum to 1.

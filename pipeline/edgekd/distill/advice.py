@@ -9,7 +9,7 @@ LEAST_SHARE = 0.25
 def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[str, ...]:
     """Advise an assistant where the student is much smaller than its teacher.
 
-    Mirzadeh et al. 2020 (Improved Knowledge Distillation via Teacher Assistant, §4): a larger teacher can teach a small
+    Mirzadeh et al. 2020 (Improved Knowledge Distillation via Teacher Assistant): a larger teacher can teach a small
     student worse, and a network of a size in between, taught first, better.
 
     Args:

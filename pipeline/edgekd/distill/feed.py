@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,18 @@ from edgekd.vision import import_torchvision
 
 
 class Augmented(Dataset[tuple[Tensor, int, int]]):
-    """Training images with their random transforms; set ``epoch`` before each pass."""
+    """Training images with their random transforms; set ``epoch`` before each pass.
 
-    def __init__(self, split: Split, data: Data, seed: int) -> None:
+    Args:
+        split: The images.
+        data: The recipe's data section.
+        seed: Of the draws.
+        views: The same samples as others see them, who get the same draws.
+    """
+
+    def __init__(self, split: Split, data: Data, seed: int, views: Sequence[Split] = ()) -> None:
         self.split = split
+        self.views = views
         self.seed = seed
         self.epoch = 0
         self._steps = augment.steps(data)
@@ -30,18 +38,22 @@ class Augmented(Dataset[tuple[Tensor, int, int]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        images, labels, _ = self.__getitems__([index])
+        images, labels, *_ = self.__getitems__([index])
         return images[0], int(labels[0]), index
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a batch: (uint8 N×C×S×S, labels int64 N, indices int64 N)."""
-        images = np.stack([self.split.images[index] for index in indices])
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
+        """Return a batch: (uint8 N×C×S×S, labels int64 N, indices int64 N, and uint8 N×C×S×S of each other view)."""
+        views = [np.stack([split.images[index] for index in indices]) for split in (self.split, *self.views)]
         seeds = [draw_seed(self.seed, self.epoch, index) for index in indices]
         if self._steps is not None:
-            batch = torch.from_numpy(augment.apply(self._steps, images, seeds) if self._steps else images)
+            changed = augment.apply(self._steps, views, seeds) if self._steps else views
+            batch, *others = (torch.from_numpy(images) for images in changed)
         else:
-            batch = torch.stack([self._drawn(torch.from_numpy(i), seed) for i, seed in zip(images, seeds, strict=True)])
-        return batch, torch.from_numpy(self.split.labels[indices]), torch.tensor(indices)
+            batch, *others = (
+                torch.stack([self._drawn(torch.from_numpy(i), seed) for i, seed in zip(images, seeds, strict=True)])
+                for images in views
+            )
+        return batch, torch.from_numpy(self.split.labels[indices]), torch.tensor(indices), *others
 
     def _drawn(self, image: Tensor, seed: int) -> Tensor:
         """One image through torchvision, which draws from the global generator."""
@@ -81,9 +93,14 @@ def draw_seed(seed: int, epoch: int, index: int) -> int:
     return value >> 1
 
 
-def loader(split: Split, data: Data, batch_size: int, seed: int) -> tuple[DataLoader[Any], Augmented, Shuffled]:
-    """The training batches: (uint8 N×C×S×S, labels int64 N, indices int64 N). A last batch of another size is dropped."""
-    dataset, sampler = Augmented(split, data, seed), Shuffled(len(split), seed)
+def loader(
+    split: Split, data: Data, batch_size: int, seed: int, views: Sequence[Split] = ()
+) -> tuple[DataLoader[Any], Augmented, Shuffled]:
+    """The training batches: (uint8 N×C×S×S, labels int64 N, indices int64 N, uint8 N×C×S×S of each other view).
+
+    A last batch of another size is dropped.
+    """
+    dataset, sampler = Augmented(split, data, seed, views), Shuffled(len(split), seed)
     batches: DataLoader[Any] = DataLoader(
         dataset, batch_size=min(batch_size, len(split)), sampler=sampler, drop_last=True, collate_fn=_whole
     )
@@ -101,8 +118,8 @@ def transforms(data: Data) -> Any:
     builders = {
         "crop": lambda: v2.RandomCrop(data.image_size, padding=augment.padding_of(data)),
         "flip": v2.RandomHorizontalFlip,
-        "rotate": lambda: v2.RandomRotation(10),
-        "color": lambda: v2.ColorJitter(0.2, 0.2, 0.2),
+        "rotate": lambda: v2.RandomRotation(augment.ROTATION),
+        "color": lambda: v2.ColorJitter(*[augment.JITTER] * 3),
         "erase": v2.RandomErasing,
         "trivial": v2.TrivialAugmentWide,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data import DataSet, Split
 from edgekd.distill.feed import Normalize, loader
+from edgekd.distill.looks import Look, Looks
 from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache import Recorded, Recording
 from edgekd.distill.terms import Terms
@@ -31,7 +32,7 @@ from edgekd.recipe_distill import Train
 from edgekd.rundir import Curve
 
 State = dict[str, Tensor]
-Lessons = Callable[[Tensor, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
+Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def fit(
     snapshot: Callable[[nn.Module], State] | None = None,
     freeze: Freeze | None = None,
     recording: Recording | None = None,
+    views: Sequence[DataSet] = (),
 ) -> Fitted:
     """Train ``network``.
 
@@ -103,6 +105,7 @@ def fit(
         snapshot: How the weights are taken; the state_dict by default.
         freeze: What to do once in the middle.
         recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
+        views: The same samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -112,7 +115,7 @@ def fit(
     started = time.monotonic()
     pupil = _channels_last(Pupil(network, terms))
     module, optimizer = fabric.setup(pupil, _optimizer(pupil, budget))
-    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed)
+    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
     feed: Any = fabric.setup_dataloaders(batches)
     if not len(feed):
         raise TrainingError(
@@ -121,6 +124,7 @@ def fit(
             "lower batch_size or --devices",
         )
     normalize = fabric.to_device(Normalize(data))
+    looks = fabric.to_device(Looks(views))
     draws = recording.draws(budget.epochs) if recording else budget.epochs
     average = AveragedModel(network, multi_avg_fn=_decay(budget.ema), use_buffers=True) if budget.ema else None
     kept = average.module if average is not None else network
@@ -134,21 +138,21 @@ def fit(
     said = "val" if data.measure == "accuracy" else "val agreement"
     best, best_epoch, step = _copy(snapshot(kept)), -1, 0
     with (
-        _lessons(fabric, teacher, terms.teacher_paths, recording, normalize, data, section, budget.epochs) as lessons,
+        _lessons(fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs) as lessons,
         (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
     ):
         for epoch in range(budget.epochs):
             augmented.epoch, sampler.epoch = epoch % draws, epoch
             module.train()
             sums, right, seen = torch.zeros(len(terms.names)), 0, 0
-            for images, labels, indices in feed:
+            for images, labels, indices, *others in feed:
                 if step == freeze_step and freeze:
                     freeze.action(network)
                 for group in optimizer.param_groups:
                     group["lr"] = budget.lr * schedule(step)
                 x = normalize(images)
                 with torch.no_grad(), fabric.autocast():
-                    target = lessons(x, epoch % draws, indices) if lessons else None
+                    target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
                 values, logits = module(x, target, labels, indices, step / len(feed))
                 loss = values.sum()
                 if not bool(loss.isfinite()):
@@ -200,7 +204,7 @@ def fit(
 @contextmanager
 def _lessons(
     fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
-    normalize: Normalize, data: DataSet, section: Data, epochs: int,
+    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int,
 ) -> Iterator[Lessons | None]:  # fmt: skip
     """What the teacher says about a batch: computed, or read where it is recorded."""
     if teacher is None:
@@ -212,7 +216,7 @@ def _lessons(
         return
     blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
     with torch.no_grad(), fabric.autocast():
-        probe = network(normalize(fabric.to_device(blank)))
+        probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
     recorded = Recorded(recording, network, layers, probe, len(data.train), epochs)
     try:
         yield recorded

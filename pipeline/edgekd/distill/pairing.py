@@ -33,9 +33,9 @@ def pair(
 ) -> tuple[Pair, ...]:
     """Pair layers of two networks.
 
-    Stages of the same resolution are paired. Where most resolutions differ, or a network has one alone (a plain vision
-    transformer), stages are paired by their relative depth, the last with the last, and the larger map is pooled to the
-    smaller. So are self-attentions.
+    Stages of the same resolution are paired. Where most resolutions differ, or the images do, or a network has one
+    resolution alone (a plain vision transformer), stages are paired by their relative depth, the last with the last, and the
+    larger map is pooled to the smaller. So are self-attentions.
 
     Args:
         student: The student.
@@ -95,7 +95,7 @@ def _by_resolution(ours: Survey, theirs: Survey) -> tuple[Pair, ...]:
     for role, found in (("student", student_stages), ("teacher", teacher_stages)):
         if not found:
             raise ModelError(f"no feature maps to pair: the {role} has no maps and no tokens inside", "use kd alone")
-    if not ours.blocks and not theirs.blocks:
+    if not ours.blocks and not theirs.blocks and ours.image == theirs.image:
         by_resolution = {layer.size: layer for layer in teacher_stages}
         same = [Pair(layer, by_resolution[layer.size]) for layer in student_stages if layer.size in by_resolution]
         if 2 * len(same) >= min(len(student_stages), len(teacher_stages)):
@@ -104,7 +104,7 @@ def _by_resolution(ours: Survey, theirs: Survey) -> tuple[Pair, ...]:
 
 
 def _by_depth(ours: Sequence[Layer], theirs: Sequence[Layer]) -> tuple[Pair, ...]:
-    """As many pairs as the shorter row has layers, even over both, the last with the last (as Jiao et al. 2020, §3.1)."""
+    """As many pairs as the shorter row has layers, even over both, the last with the last (as Jiao et al. 2020)."""
     count = min(len(ours), len(theirs))
 
     def at(row: Sequence[Layer], number: int) -> Layer:

@@ -18,7 +18,7 @@ _RECTIFIERS = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu")
 
 
 class Reused(nn.Module):
-    """The student up to its last map, a projector, and the teacher's end, which is not trained (Chen et al. 2022, fig. 2).
+    """The student up to its last map, a projector, and the teacher's end, which is not trained (SimKD, Chen et al. 2022).
 
     Args:
         backbone: Returns the last map.
@@ -134,7 +134,7 @@ def _end(teacher: nn.Module) -> tuple[fx.GraphModule, bool]:
 
 
 def _projector(ours: int, theirs: int, reduction: int, *, depthwise: bool, rectified: bool) -> nn.Sequential:
-    """1×1, 3×3 and 1×1 convolutions with batch norm and ReLU (Chen et al. 2022, §3.2).
+    """1×1, 3×3 and 1×1 convolutions with batch norm and ReLU (SimKD, Chen et al. 2022).
 
     The last ReLU only where the teacher's map has passed one: it could not reach values below zero.
     """

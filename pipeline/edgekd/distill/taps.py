@@ -70,6 +70,7 @@ class Survey:
         blocks: Of a network that is one row of blocks at one resolution, such as a plain vision transformer: those.
         attentions: Self-attentions, in order.
         last_map: What the last pooling over height and width reads; None without one.
+        image: Height and width of the images it was made with.
     """
 
     layers: tuple[Layer, ...]
@@ -79,6 +80,7 @@ class Survey:
     blocks: tuple[Layer, ...] = ()
     attentions: tuple[Layer, ...] = ()
     last_map: Layer | None = None
+    image: tuple[int, ...] = ()
 
 
 class Tapped(nn.Module):
@@ -232,6 +234,7 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
         stages.blocks(layers, modules, traced.paths.values()),
         tuple(_attention_layers(attentions, modules, shapes)),
         layer(min(ends, key=len) if ends else traced.paths[pooled], pooled) if pooled in forms else None,
+        tuple(example.shape[2:]),
     )
 
 

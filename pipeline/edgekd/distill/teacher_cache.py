@@ -183,8 +183,8 @@ class Recorded:
                 "or choose another disk with EDGEKD_CACHE",
             )
 
-    def __call__(self, x: Tensor, draw: int, indices: Tensor) -> tuple[Tensor, ...]:
-        """Return the teacher's outputs for a batch: N×C×S×S, the number of its draw, which images (int64, N)."""
+    def __call__(self, x: Tensor | Sequence[Tensor], draw: int, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return the teacher's outputs for a batch: what it takes, the number of its draw, which images (int64, N)."""
         numbers = draw * self._images + indices.cpu().numpy()
         found = [rows.read(numbers) for rows in self._rows]
         if not all(hits.all() for _, hits in found):
@@ -198,7 +198,9 @@ class Recorded:
                 self._write(rows, numbers[~hits], encoded)
         else:
             self.read += len(numbers)
-        return tuple(codec.decode(content).to(x.device) for codec, (content, _) in zip(self._codecs, found, strict=True))
+        return tuple(
+            codec.decode(content).to(indices.device) for codec, (content, _) in zip(self._codecs, found, strict=True)
+        )
 
     def close(self) -> None:
         """Close the files and say how much was read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -27,7 +27,7 @@ class Combination:
     Attributes:
         rule: ``logits``: their mean. ``probabilities``: the mean of ``softmax(z / T)``, as logits. ``confidence``: the same
             mean with a weight for each teacher and image, from the teacher's cross-entropy with the label (CA-MKD, Zhang et
-            al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation, eq. 2 and 3):
+            al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation):
             ``w_k = (1 - exp(L_k) / Σ_j exp(L_j)) / (K - 1)``.
         temperature: T. A kd loss of the same temperature sees exactly the mean of the softened probabilities.
     """
@@ -61,9 +61,16 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleDict(members)
         self.combination = combination
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the combined logits, N×classes, as far as they can be combined without labels."""
-        return self.combination(torch.stack([member(x) for member in self.members.values()], 1))
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the combined logits, N×classes, as far as they can be combined without labels.
+
+        Args:
+            x: Images; or, for each member in turn, those that it sees.
+        """
+        members = list(self.members.values())
+        return self.combination(
+            torch.stack([member(own) for member, own in zip(members, _each(x, members), strict=True)], 1)
+        )
 
 
 class TappedEnsemble(nn.Module):
@@ -81,11 +88,17 @@ class TappedEnsemble(nn.Module):
         self.members = nn.ModuleDict({name: Tapped(member, wanted[name]) for name, member in ensemble.members.items()})
         self._places = [(name, 1 + wanted[name].index(path)) for name, _, path in found]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return all logits and the features in the order of the paths."""
-        outputs = {name: member(x) for name, member in self.members.items()}
+    def forward(self, x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return all logits and the features in the order of the paths; ``x`` as in :class:`Ensemble`."""
+        images = _each(x, self.members)
+        outputs = {name: member(own) for (name, member), own in zip(self.members.items(), images, strict=True)}
         logits = torch.stack([output[0] for output in outputs.values()], 1)
         return (logits, *(outputs[name][place] for name, place in self._places))
+
+
+def _each(x: Tensor | Sequence[Tensor], members: Sized) -> Sequence[Tensor]:
+    """What each member sees."""
+    return [x] * len(members) if isinstance(x, Tensor) else x
 
 
 def tapped(teacher: nn.Module, paths: Sequence[str]) -> nn.Module:

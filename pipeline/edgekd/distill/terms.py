@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -41,6 +41,8 @@ class Terms(nn.Module):
         teacher: The teacher, or None.
         example: Input, 1×C×S×S.
         facts: What is known of the data.
+        seen: Input of a teacher that sees something else than the student, by the name that losses give it (None: the only
+            one).
 
     Attributes:
         student_paths: Taps the student needs.
@@ -52,8 +54,9 @@ class Terms(nn.Module):
     """
 
     def __init__(
-        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor, facts: Facts
-    ) -> None:
+        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor, facts: Facts,
+        seen: Mapping[str | None, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         found: list[Term] = []
         surveys: dict[nn.Module, Survey] = {}
@@ -71,9 +74,10 @@ class Terms(nn.Module):
                 learned_from = (
                     student if loss.reads == "own_stages" else teachers.member(cast(nn.Module, teacher), loss.teacher)
                 )
-                for network in (student, learned_from):
+                theirs = example if seen is None else seen[loss.teacher]
+                for network, images in ((student, example), (learned_from, theirs)):
                     if network not in surveys:
-                        surveys[network] = survey(network, example)
+                        surveys[network] = survey(network, images)
                 pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
                 pairs = teachers.belonging(pairs, loss.teacher)
             adapter = cast(LossFunction, loss).adapter(pairs, facts)

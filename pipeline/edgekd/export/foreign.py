@@ -8,20 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.errors import ExportError, ModelError
-from edgekd.export import runtimes
+from edgekd.export import runtimes, tensorflow
 from edgekd.export.runtimes import Array
 
 HINT = "correct teacher.model; see docs/distillation.md"
 
 
-def opened(path: Path, format: str, image: tuple[int, int, int], threads: int = 1) -> Callable[[Array], Array]:
+def opened(
+    path: Path, format: str, image: tuple[int, int, int], threads: int = 1, signature: str | None = None
+) -> Callable[[Array], Array]:
     """Load a classifier.
 
     Args:
-        path: The file; for OpenVINO the .xml.
-        format: ``onnx``, ``tflite`` or ``openvino``.
+        path: The file; for OpenVINO the .xml; for a SavedModel its folder.
+        format: ``onnx``, ``tflite``, ``openvino``, ``keras`` or ``savedmodel``.
         image: Channels, height and width of an image.
         threads: Threads inside one operator.
+        signature: Which one of a SavedModel.
 
     Returns:
         A call from float32 N×C×H×W to float32 N×classes; whole batches where the file takes them, else one by one.
@@ -29,22 +32,26 @@ def opened(path: Path, format: str, image: tuple[int, int, int], threads: int = 
     Raises:
         ModelError: It cannot be loaded, takes other images, or gives something else than N×classes.
     """
+    session: runtimes.Session
     try:
-        session = runtimes.load(path, format, threads)
+        if format in tensorflow.FORMATS:
+            session = tensorflow.Session(path, format, threads, signature)
+        else:
+            session = runtimes.load(path, format, threads)
     except ExportError as error:
         raise ModelError(error.message, HINT) from error
     batch, *sides = session.input_shape
     channels, height, width = image
-    if len(sides) == 3 and _fits(sides, (channels, height, width)):
-        channels_last = False
-    elif len(sides) == 3 and _fits(sides, (height, width, channels)):
-        channels_last = True
-    else:
+    layouts = {False: (channels, height, width), True: (height, width, channels)}
+    likely = format in tensorflow.FORMATS  # which is asked first, for a file may leave all sides open
+    fitting = [last for last in (likely, not likely) if len(sides) == 3 and _fits(sides, layouts[last])]
+    if not fitting:
         taken = "×".join("?" if side is None else str(side) for side in session.input_shape)
         raise ModelError(
             f"{path.name} takes {taken}, and the recipe's images are {channels}×{height}×{width}",
             "correct data.image_size and data.channels, or give a file for these images",
         )
+    channels_last = fitting[0]
     if batch not in (None, 1):
         raise ModelError(f"{path.name} takes batches of {batch} images", "give a file for one image, or for any number")
     # TensorFlow Lite's session turns N×C×H×W into N×H×W×C by itself: what must not be turned is turned back.

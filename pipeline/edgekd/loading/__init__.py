@@ -21,6 +21,7 @@ from edgekd.loading.lock import lock_name, lock_text
 from edgekd.loading.overrides import apply, parse_key
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.schema import json_schema
+from edgekd.loading.shape import is_study
 from edgekd.loading.source import Source, parse
 from edgekd.recipe import Recipe
 
@@ -76,26 +77,33 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
         RecipeError: It cannot be run as it is; with all its mistakes.
     """
     parsed = parse(text, where)
-    value = _mapping(parsed)
+    value = mapping(parsed, "recipe", _LEAST)
+    if is_study(value):
+        raise RecipeError([Problem(where, "", "is a study, not a recipe", f"edgekd study {where}")])
     places = Places(parsed)
     problems = apply(overrides, value, places)
     _check_version(value, places)
-    checked, drafts = _validate(value)
+    checked, drafts = validate(value)
     problems = places.problems(drafts) + problems
     if problems or checked is None:
         raise RecipeError(problems)
-    resolved = files.absolute(checked, path.absolute().parent, places)
+    resolved = files.absolute(checked, files.start(path.absolute().parent, places))
     return Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides))
 
 
-def _mapping(parsed: Source) -> dict[str, Any]:
+def mapping(parsed: Source, what: str, least: str) -> dict[str, Any]:
+    """Return the keys of a recipe or a study.
+
+    Raises:
+        RecipeError: It is not YAML, or not a mapping.
+    """
     if parsed.problems:
         raise RecipeError(parsed.problems)
     if parsed.empty:
-        raise RecipeError([Problem(parsed.where, "", "the file is empty", _LEAST)])
+        raise RecipeError([Problem(parsed.where, "", "the file is empty", least)])
     if not isinstance(parsed.value, dict):
-        what = words.given(parsed.value)
-        raise RecipeError([parsed.problem(parsed.values[()], f"a recipe is a mapping (key: value), not {what}", _LEAST)])
+        message = f"a {what} is a mapping (key: value), not {words.given(parsed.value)}"
+        raise RecipeError([parsed.problem(parsed.values[()], message, least)])
     return parsed.value
 
 
@@ -113,7 +121,8 @@ def _check_version(value: dict[str, Any], places: Places) -> None:
     raise RecipeError(places.problems([Draft(("edgekd",), message, hint)]))
 
 
-def _validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
+def validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
+    """Return the recipe that a plain value is, if it is one, and what is wrong with it."""
     try:
         # As JSON, because strict JSON is what a recipe means: a list is a tuple, but '8' is no number and true no 1.
         checked = Recipe.model_validate_json(json.dumps(value), strict=True)

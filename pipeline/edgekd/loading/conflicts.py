@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
+from edgekd.loading import conflicts_views
 from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
 from edgekd.recipe_quantize import Qat
 from edgekd.registry import exporters
+
+TENSORFLOW = ("keras", "savedmodel")  # black boxes that take it to be run
 
 Found = Iterator[tuple[str, str, str]]
 
@@ -18,10 +22,12 @@ Found = Iterator[tuple[str, str, str]]
 def conflicts(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each impossible combination."""
     yield from _sections(recipe)
+    yield from _comparisons(recipe)
     yield from _trained_student(recipe)
     yield from _images(recipe)
     yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
     yield from _precisions(recipe)
+    yield from conflicts_views.conflicts(recipe)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -90,6 +96,20 @@ def _sections(recipe: Recipe) -> Found:
             )
 
 
+def _comparisons(recipe: Recipe) -> Found:
+    """What stands beside the student: its like of other seeds and other losses."""
+    trained = recipe.student is not None and recipe.distill is not None
+    if recipe.seeds > 1 and not trained:
+        yield "seeds", "no student is trained here, so there is nothing to train several times", "remove seeds"
+    for index, name in enumerate(recipe.baselines):
+        if name in recipe.baselines[:index]:
+            yield f"baselines[{index}]", f"{name} is listed twice", "remove one of them"
+        elif name == "kd" and not trained:
+            yield f"baselines[{index}]", "no student is trained here to compare with kd", "remove kd"
+        elif name == "kd" and recipe.teacher is None:
+            yield f"baselines[{index}]", "kd needs a teacher", "remove kd, or add a teacher"
+
+
 def _teacher(teacher: Teacher, key: str) -> Found:
     """A teacher is given, trained, or taught by a teacher of its own; ``key`` is its place in the recipe."""
     if teacher.ensemble is not None:
@@ -103,7 +123,7 @@ def _teacher(teacher: Teacher, key: str) -> Found:
     if teacher.black_box is not None:
         yield from _black_box(teacher, key)
         return
-    for name in ("outputs", "mean", "std"):
+    for name in ("outputs", "signature", "mean", "std"):
         if getattr(teacher, name) != Teacher.model_fields[name].default:
             yield f"{key}.{name}", "this is told of a black box alone", "remove it, or give model: onnx:FILE"
     given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
@@ -139,7 +159,16 @@ def _black_box(teacher: Teacher, key: str) -> Found:
     if teacher.seed is not None:
         yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
     assert teacher.black_box is not None
-    if teacher.black_box[0] == "outputs":
+    kind = teacher.black_box[0]
+    if kind in TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
+        yield (
+            f"{key}.model",
+            f"{kind} files are run by TensorFlow, which is not installed",
+            "pip install 'edgekd[tensorflow]'",
+        )
+    if teacher.signature is not None and kind != "savedmodel":
+        yield f"{key}.signature", "only a savedmodel has signatures", "remove it"
+    if kind == "outputs":
         for name in ("mean", "std"):
             if getattr(teacher, name) is not None:
                 yield f"{key}.{name}", "stored outputs see no images", f"remove {name}"
@@ -152,7 +181,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
 
 def _ensemble(teacher: Teacher, key: str) -> Found:
     """Several teachers in the place of one."""
-    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "mean", "std"):
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "signature", "mean", "std"):
         if getattr(teacher, name):
             yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
     if len(teacher.ensemble or ()) < 2:
@@ -282,21 +311,13 @@ def _trained_student(recipe: Recipe) -> Found:
 def _images(recipe: Recipe) -> Found:
     """Numbers of a normalization that do not fit, and images that stored outputs do not know."""
     data = recipe.data
-    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
+    for _, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         if section.black_box and section.black_box[0] == "outputs" and data.augment:
             yield (
                 "data.augment",
                 "the teacher's outputs are stored, of images that are not augmented",
                 "remove augment, or give the teacher itself, such as model: onnx:FILE",
             )
-        for key in ("mean", "std"):
-            numbers = getattr(section, key)
-            if numbers is not None and len(numbers) not in {1, data.channels}:
-                yield (
-                    f"{place}.{key}",
-                    f"{len(numbers)} numbers for {data.channels} channels",
-                    "give one for each channel, or one for all",
-                )
     if (data.mean is None) != (data.std is None):
         key, other = ("mean", "std") if data.std is None else ("std", "mean")
         yield f"data.{key}", f"{key} is given without {other}", f"add {other}, or remove {key} to measure both"

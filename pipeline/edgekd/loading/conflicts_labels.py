@@ -86,6 +86,8 @@ def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Fou
             "add teacher: {model: torchvision:resnet18, weights: resnet18.pt}",
         )
     for place, section in teachers:
+        if section.data is not None:
+            yield f"{place}.data", "the images are made of what the teacher sees", "remove data here"
         if section.black_box:
             yield (
                 f"{place}.model",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from edgekd import resources
 from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.places import Places
+from edgekd.loading.source import Path as Key
 from edgekd.recipe import Recipe, Student, Teacher
 
 MAX_BYTES = 1_000_000
@@ -73,20 +75,25 @@ def _refuse(source: Path, message: str, hint: str, cause: Exception | None = Non
     raise RecipeError([Problem(str(source), "", message, hint)]) from cause
 
 
-def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
+def start(folder: Path, places: Places) -> Callable[[Key], Path]:
+    """A path in a file is relative to the file, one in a ``--set`` to the folder it was typed in."""
+    return lambda path: Path.cwd() if places.setting(path) else folder
+
+
+def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
     """Return the recipe with absolute paths, so that its lock replays from anywhere.
 
-    A path in the file is relative to the file, one in a ``--set`` to the folder it was typed in.
+    ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
     """
 
-    def join(text: str, *path: str | int) -> str:
-        base = Path.cwd() if places.setting(path) else folder
-        return os.path.normpath(base / Path(text).expanduser())
+    def source(text: str, *path: str | int) -> str:
+        kind, _, rest = text.partition(":")
+        return f"{kind}:{join(rest, *path)}" if kind in {"imagefolder", "images", "npz"} else text
 
-    data: dict[str, str] = {}
-    prefix, _, rest = recipe.data.source.partition(":")
-    if prefix in {"imagefolder", "images", "npz"}:
-        data["source"] = f"{prefix}:{join(rest, 'data', 'source')}"
+    def join(text: str, *path: str | int) -> str:
+        return os.path.normpath(folder_of(path) / Path(text).expanduser())
+
+    data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
@@ -99,6 +106,9 @@ def absolute(recipe: Recipe, folder: Path, places: Places) -> Recipe:
         if isinstance(part, Teacher) and part.black_box is not None:
             kind, file = part.black_box
             new["model"] = f"{kind}:{join(file, *path, 'model')}"
+        if isinstance(part, Teacher) and part.data is not None and part.data.source is not None:
+            seen = source(part.data.source, *path, "data", "source")
+            new["data"] = part.data.model_copy(update={"source": seen})
         if part.weights is not None and not part.weights.startswith("edgekd:"):
             new["weights"] = join(part.weights, *path, "weights")
         if isinstance(part, Teacher) and part.teacher is not None:

@@ -17,7 +17,7 @@ from edgekd.loading import shape
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path, parse
 from edgekd.loading.words import other_key
-from edgekd.recipe import Export, Recipe
+from edgekd.recipe import Export
 
 _PART = re.compile(r'\.?(?:(?P<name>[^.\[\]"=\s]+)|"(?P<quoted>[^"]*)")|\[(?P<index>[0-9]{1,6})\]')
 
@@ -121,7 +121,7 @@ def _put(value: dict[str, Any], path: Path, new: Any) -> list[Path] | None:
 
 def _check(value: dict[str, Any], path: Path) -> None:
     """Refuse a key that the schema does not have, or an item that the recipe does not have."""
-    annotation: Any = Recipe
+    annotation: Any = shape.root(value)
     for depth, part in enumerate(path):
         raw, outer = shape.at(value, path[:depth]), shape.show(path[:depth])
         inside = shape.inner(annotation, part, raw)

@@ -8,6 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from edgekd.recipe import Export, Recipe
 from edgekd.recipe_distill import Loss
+from edgekd.recipe_study import Study
 from edgekd.registry import exporters, losses
 
 _REF = "#/$defs/{model}"
@@ -36,6 +37,24 @@ def json_schema() -> dict[str, Any]:
     schema["properties"]["export"]["items"] = {"anyOf": [short, {"$ref": f"#/$defs/{Export.__name__}"}]}
     _drop_titles(schema)
     return {"$schema": GenerateJsonSchema.schema_dialect, "title": "edgekd recipe", **schema}
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study: its recipe, pairs and methods hold parts of a recipe, with the same definitions."""
+    recipe = json_schema()
+    study = Study.model_json_schema(ref_template=_REF)
+    _drop_titles(study)
+    losses = recipe["$defs"]["Distill"]["properties"]["losses"]["items"]
+    # Sections of a pair or a method may be cut short, so their inside is only checked when the study is loaded.
+    sections = {name: {"description": part["description"]} if "description" in part else {} for name, part in
+                recipe["properties"].items()}  # fmt: skip
+    defs = recipe["$defs"] | {"changes": {"type": "object", "properties": sections, "additionalProperties": False}}
+    changes = {"$ref": "#/$defs/changes"}
+    properties = study["properties"]
+    properties["recipe"]["anyOf"] = [{"type": "string"}, changes]
+    properties["pairs"]["additionalProperties"] = changes
+    properties["methods"]["additionalProperties"] = {"anyOf": [{"type": "array", "items": losses, "minItems": 1}, changes]}
+    return {"$schema": GenerateJsonSchema.schema_dialect, "title": "edgekd study", **study, "$defs": defs}
 
 
 def _drop_titles(schema: Any) -> None:

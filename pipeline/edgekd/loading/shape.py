@@ -15,6 +15,7 @@ from edgekd.errors import UsageError
 from edgekd.loading.source import Path
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Loss
+from edgekd.recipe_study import Study
 from edgekd.registry import losses
 
 
@@ -106,9 +107,19 @@ def at(value: Any, path: Path) -> Any:
     return value
 
 
+def is_study(value: Any) -> bool:
+    """Whether a plain value is a study's and not a recipe's: by what only a study has."""
+    return isinstance(value, dict) and not value.keys().isdisjoint({"study", "methods"})
+
+
+def root(value: Any) -> type[BaseModel]:
+    """Return the model of the whole value."""
+    return Study if is_study(value) else Recipe
+
+
 def annotation_at(value: Any, path: Path) -> Any:
     """Return what may stand at a path of a recipe, or ``None`` if nothing can be there."""
-    annotation: Any = Recipe
+    annotation: Any = root(value)
     for depth, part in enumerate(path):
         annotation = inner(annotation, part, at(value, path[:depth]))
     return annotation

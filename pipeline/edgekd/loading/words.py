@@ -18,6 +18,8 @@ from edgekd.errors import did_you_mean
 from edgekd.loading.places import Draft
 from edgekd.loading.shape import annotation_at, arms, at, homes, method_of, model_of, models_of
 from edgekd.loading.source import CORE_SCHEMA, Path
+from edgekd.recipe import Recipe
+from edgekd.recipe_study import Study
 
 _SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
@@ -98,6 +100,8 @@ def other_key(key: str, annotation: Any, raw: Any) -> tuple[str, bool]:
         own = f"method: {method_of(model)} has {', '.join(sorted(model.model_fields))}"
         return f"{key} is a key of method: {listed(having, 'and')}; {own}", False
     hint = did_you_mean(key, model.model_fields if model else ())
+    if model is Study and key in Recipe.model_fields:
+        return f"{key} is a key of a recipe: write it inside recipe, a pair or a method", False
     elsewhere = homes(key)
     if not hint.startswith("did you mean") and elsewhere:
         return f"{key} is a key of {listed(elsewhere, 'and')}", True

@@ -35,11 +35,15 @@ class ResNet(nn.Module):
         num_classes: Size of the head.
         width: Channels of the first stage; each next stage has twice as many.
         stem_stride: Stride of the stem; 2 makes it four times cheaper.
+        in_channels: Channels of the images.
     """
 
-    def __init__(self, depths: tuple[int, int, int, int], num_classes: int, width: int, stem_stride: int) -> None:
+    def __init__(
+        self, depths: tuple[int, int, int, int], num_classes: int, width: int, stem_stride: int, in_channels: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stem_stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stem = nn.Conv2d(in_channels, width, 3, stem_stride, 1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU())
         width_in = width
         for index, depth in enumerate(depths):
             width_out = width * 2**index
@@ -57,7 +61,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map N×3×S×S to N×num_classes."""
+        """Map N×in_channels×S×S to N×num_classes."""
         x = self.stem(x)
         for name in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(name)(x)
@@ -65,11 +69,11 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18(num_classes: int = 10, width: int = 64, stem_stride: int = 1) -> ResNet:
+def resnet18(num_classes: int = 10, width: int = 64, stem_stride: int = 1, in_channels: int = 3) -> ResNet:
     """ResNet-18 for small images; 64 channels in the first stage are the paper's."""
-    return ResNet((2, 2, 2, 2), num_classes, width, stem_stride)
+    return ResNet((2, 2, 2, 2), num_classes, width, stem_stride, in_channels)
 
 
-def resnet10(num_classes: int = 10, width: int = 64, stem_stride: int = 1) -> ResNet:
+def resnet10(num_classes: int = 10, width: int = 64, stem_stride: int = 1, in_channels: int = 3) -> ResNet:
     """ResNet-10 for small images: one block a stage."""
-    return ResNet((1, 1, 1, 1), num_classes, width, stem_stride)
+    return ResNet((1, 1, 1, 1), num_classes, width, stem_stride, in_channels)

@@ -14,6 +14,7 @@ FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": 
 NETWORKS = {
     "teacher": "Teacher",
     "student_alone": "Student alone",
+    "kd": "Plain kd",
     "distilled": "Distilled student",
     "student": "Student",
     "qat": "QAT int8 (torch)",

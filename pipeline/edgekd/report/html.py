@@ -8,6 +8,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from edgekd.report.page import Page
 from edgekd.report.view import build
 from edgekd.report.words import plain
 from edgekd.rundir import RunResult, to_json
@@ -23,11 +24,16 @@ def render(result: RunResult) -> str:
         >>> from edgekd import rundir
         >>> html = render(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
-    return _template().render(page=build(result), data=embedded(result)) + "\n"
+    return document(build(result), result, "run.json")
 
 
-def embedded(result: RunResult) -> Markup:
-    """Return ``run.json`` so that it can stand inside a ``<script>`` element and still be the same JSON."""
+def document(page: Page, result: object, file: str) -> str:
+    """Return a page as an HTML document with its figures inside, which are also in ``file``."""
+    return _template().render(page=page, data=embedded(result), file=file) + "\n"
+
+
+def embedded(result: object) -> Markup:
+    """Return a result so that it can stand inside a ``<script>`` element and still be the same JSON."""
     text = json.dumps(to_json(result), allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(_SCRIPT_SAFE))
 

@@ -20,7 +20,11 @@ def render(result: RunResult) -> str:
         >>> from edgekd import rundir
         >>> text = render(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
-    page = build(result)
+    return document(build(result))
+
+
+def document(page: Page) -> str:
+    """Return a page as GitHub-flavoured Markdown."""
     parts = [*_head(page), *(text for section in page.sections for text in _section(section))]
     return "\n\n".join(parts) + "\n"
 

@@ -39,11 +39,27 @@ def show(result: RunResult, console: Console) -> None:
         if isinstance(block, Table):
             _print(console, Text())
             _table(console, _narrowed(block))
+    for section in page.sections:
+        for block in section.blocks if section.id == "seeds" else ():
+            if isinstance(block, Table):
+                _print(console, Text())
+                _table(console, block)
     for block in page.section("not-measured").blocks:
         if isinstance(block, Bullets):
             _print(console, Text("\nNot measured:"))
             for item in block.items:
                 _print(console, Text(f"  - {item}"))
+
+
+def show_tables(page: Page, section: str, console: Console) -> None:
+    """Print the verdict of a page, what failed, and the tables of one section."""
+    _print(console, _verdict(page))
+    for failure in page.verdict.failures:
+        _print(console, Text(f"  ✕ {failure}"))
+    for block in page.section(section).blocks:
+        if isinstance(block, Table):
+            _print(console, Text(f"\n{block.caption}"))
+            _table(console, block)
 
 
 def _print(console: Console, text: Text) -> None:

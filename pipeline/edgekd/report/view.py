@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekd.report import device, evidence, facts, layers, quality
+from edgekd.report import device, evidence, facts, layers, quality, seeds
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
 from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult
@@ -29,6 +29,7 @@ def build(result: RunResult) -> Page:
     possible = (
         quality.models(result),
         *evidence.pictures(result),
+        seeds.section(result),
         quality.tradeoff(result),
         quality.accuracy(result),
         device.profile(result),
@@ -58,6 +59,7 @@ def _asked_for(result: RunResult, section: Section) -> bool:
         "device": facts.profiled(result),
         "accuracy": facts.measure(result) is not None,
         "training": facts.trained(result),
+        "seeds": bool(result.seeds),
     }
     return not section.missing or wanted.get(section.id, True)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ModelError
+from edgekd.export import tensorflow
 from edgekd.models import file_sha256
 from edgekd.recipe import Teacher
 from edgekd.recipe_data import Data
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from edgekd.distill.teachers import BlackBox, Stored
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "openvino": "openvino"}
+FOLDERS = ("savedmodel",)  # what is a folder, and not a file
 
 
 def config(section: Teacher) -> dict[str, Any]:
@@ -27,9 +30,12 @@ def config(section: Teacher) -> dict[str, Any]:
     assert section.black_box is not None
     kind, path = section.black_box
     runtime = {"runtime": version(RUNTIMES[kind])} if kind in RUNTIMES else {}
+    if kind in tensorflow.FORMATS:
+        runtime = {"runtime": tensorflow.runtime()}
+    signature = {"signature": section.signature} if section.signature else {}
     return {
-        "model": [kind, *(file_sha256(file) for file in _files(kind, path))],
-        "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime,
+        "model": [kind, *_hashes(kind, _files(kind, path))],
+        "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime, **signature,
     }  # fmt: skip
 
 
@@ -50,7 +56,8 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         return _stored(Path(path), section.outputs == "probabilities", images)
     side = data.image_size
-    call = foreign.opened(_files(kind, path)[0], kind, (images.channels, side, side), threads)
+    file = Path(path) if kind in FOLDERS else _files(kind, path)[0]
+    call = foreign.opened(file, kind, (images.channels, side, side), threads, section.signature)
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():
@@ -101,7 +108,20 @@ def _check(path: Path, outputs: int, classes: int) -> None:
         )
 
 
+def _hashes(kind: str, files: list[Path]) -> Iterator[str]:
+    for file in files:
+        if kind in FOLDERS:
+            yield file.relative_to(files[0].parent).as_posix()
+        yield file_sha256(file)
+
+
 def _files(kind: str, path: str) -> list[Path]:
+    """The files of a model; of a folder its graph first."""
+    if kind in FOLDERS:
+        graph = Path(path) / "saved_model.pb"
+        if not graph.is_file():
+            raise ModelError(f"{path} is no SavedModel: it has no saved_model.pb", "correct teacher.model; give the folder")
+        return [graph, *sorted(file for file in Path(path).rglob("*") if file.is_file() and file != graph)]
     found = [Path(path), *([Path(path).with_suffix(".bin")] if kind == "openvino" else [])]
     for file in found:
         if not file.is_file():

@@ -1,8 +1,9 @@
-"""distill: the student trained with the recipe's losses. student_alone: the same budget with hard labels only."""
+"""distill: the student trained with the recipe's losses. Its baselines have the same budget: student_alone, kd."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from edgekd.profile import device
@@ -10,11 +11,12 @@ from edgekd.profile.advice import advise
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, Loss
 from edgekd.registry import losses
-from edgekd.stages import layers, training
+from edgekd.stages import layers, training, views
 from edgekd.stages.context import Context
 
 VERSION = 3
 PACKAGES = training.PACKAGES
+ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -34,11 +36,54 @@ def alone(recipe: Recipe) -> Recipe:
     """The recipe of the baseline: no teacher, the task loss alone, everything else the same."""
     assert recipe.distill is not None
     task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
-    always = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}
     distill = recipe.distill.model_copy(
-        update={"losses": (task.model_copy(update=always | {"weight": 1.0}),), "teacher_cache": False}
+        update={"losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),), "teacher_cache": False}
     )
     return recipe.model_copy(update={"teacher": None, "distill": distill})
+
+
+def plain_kd(recipe: Recipe) -> Recipe:
+    """The recipe of the baseline kd: of its losses task and kd alone, with their defaults where it has none."""
+    assert recipe.distill is not None
+    terms: list[Loss] = []
+    for kind in ("task", "kd") if recipe.data.teaches else ("kd",):
+        own = [loss for loss in recipe.distill.losses if loss.kind == kind and loss.weight]
+        terms += own or [losses.get(kind)()]
+    plain = tuple(term.model_copy(update=ALWAYS) for term in terms)
+    return recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"losses": plain})})
+
+
+@dataclass(frozen=True)
+class Training:
+    """A stage of this module: what is trained, as the models of a run call it, with which seed, by which recipe.
+
+    Attributes:
+        stage: Such as ``distill`` or ``kd.seed2``; the first seed's has no number.
+        model: ``student_alone``, ``kd`` or ``distilled``.
+        seed: The seed.
+        recipe: What the stage sees.
+    """
+
+    stage: str
+    model: str
+    seed: int
+    recipe: Recipe
+
+
+def trainings(recipe: Recipe) -> Iterator[Training]:
+    """All that a recipe trains of its student, the baselines first; each seed is a stage of its own."""
+    if recipe.distill is None:
+        return
+    kinds = [("distill", "distilled", recipe)]
+    if "kd" in recipe.baselines:
+        kinds.insert(0, ("kd", "kd", plain_kd(recipe)))
+    if "student_alone" in recipe.baselines and training.taught(recipe) and recipe.data.teaches:
+        kinds.insert(0, ("student_alone", "student_alone", alone(recipe)))
+    for stage, model, own in kinds:
+        for number in range(recipe.seeds):
+            name = f"{stage}.seed{number}" if number else stage
+            seed = recipe.seed + number
+            yield Training(name, model, seed, own.model_copy(update={"seed": seed}))
 
 
 def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
@@ -85,19 +130,20 @@ def _train(fabric: Any, context: Context) -> None:
         for line in advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
-    images = training.judge(teacher, images, context, fabric)
     reused = student.cost if isinstance(student, Reused) else ""
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
-    terms = Terms(budget.losses, student, teacher, example, facts)
+    seen = views.opened(recipe.teacher, recipe.data, images)
+    images = training.judge(teacher, images, seen, context, fabric)
+    terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data))
     if first:
         if reused:
             context.progress.say(f"  reused: {reused}")
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:
-            training.look_at(teacher, student, images, context, fabric, "teacher")
+            training.look_at(teacher, student, images, seen, context, fabric, "teacher")
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -105,7 +151,7 @@ def _train(fabric: Any, context: Context) -> None:
         name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-        recording=training.recording(context, "teacher", fabric.global_rank),
+        recording=training.recording(context, "teacher", fabric.global_rank), views=seen,
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
+from edgekd.recipe_data import Data
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, quantize, training
@@ -23,33 +24,39 @@ if TYPE_CHECKING:
 
 VERSION = 4
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Nothing of its own: the networks and the files decide it."""
-    return {"baselines": recipe.baselines, **training.teaching(recipe.teacher)}
+    return {
+        "baselines": recipe.baselines,
+        **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
+        **training.teaching(recipe.teacher),
+    }
 
 
 def run(context: Context) -> None:
-    """Write ``metrics.json`` (by model name) and each artifact's logits for the whole test split."""
+    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several."""
     import numpy as np
 
-    from edgekd import data, models
+    from edgekd import models
     from edgekd.distill.teachers import Stored, is_open
     from edgekd.export import runtimes
     from edgekd.export.capture import captured
     from edgekd.export.weights import BITS
 
     images = training.images(context)
-    x = data.preprocess(np.stack([images.test.images[i] for i in range(len(images.test))]), images.mean, images.std,
-                        images.channels)  # fmt: skip
+    x = _arrays(images)
 
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, images)
+    sections = context.recipe.teacher.views(context.recipe.data) if context.recipe.teacher else {}
+    inputs = _inputs(context.recipe)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
@@ -58,10 +65,11 @@ def run(context: Context) -> None:
                     continue
                 logits[name] = network.test_logits.numpy()
             else:
-                logits[name] = _torch_logits(network, x)
+                logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
-                size = {"params": models.parameters(network), "macs": models.macs(network, context.recipe.data)}
+                macs = models.macs(network, sections.get(name, context.recipe.data))
+                size = {"params": models.parameters(network), "macs": macs}
                 found[name] |= size
             task.advance(len(x), name)
         for stage in artifacts:
@@ -92,6 +100,8 @@ def run(context: Context) -> None:
             metrics.append(agreement(logits[name], judge))
         value["metrics"] = to_json(metrics)
     context.write("metrics.json", found)
+    if context.recipe.seeds > 1:
+        context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
         context.write("inside.json", _inside(context, images, files, networks[int8]))
@@ -139,16 +149,37 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     """Every torch network of the run, and every teacher, by model name."""
     recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        networks[name] = training.teacher(section, name, context, images)
-    for stage, name in (("student_alone", "student_alone"), (training.trained(recipe), training.float_name(recipe))):
-        if stage in context.inputs:
-            weights = context.inputs[stage] / "weights.safetensors"
-            own = distill.alone(recipe) if stage == "student_alone" else recipe
-            networks[name] = training.student(own, classes, weights).eval()
+        networks[name] = training.teacher(section, name, context, images, views[name])
+    for own in distill.trainings(recipe):
+        if own.seed == recipe.seed:
+            networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+    if not recipe.distill and recipe.student:
+        networks["student"] = training.student(recipe, classes, context.inputs["student"] / BEST).eval()
     if recipe.quantize:
         networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
     return networks
+
+
+def _seeds(
+    context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None
+) -> list[dict[str, Any]]:
+    """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch."""
+    rows = []
+    for own in distill.trainings(context.recipe):
+        folder, curve = context.inputs[own.stage], context.read(own.stage, "curve.json")
+        found = {"val_kept": curve["val_top1"][curve["best_epoch"]], "val_last": curve["val_top1"][-1]}
+        for key, file in (("test_kept", BEST), ("test_last", LAST)):
+            logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
+            if logits is None:
+                network = training.student(own.recipe, len(images.classes), folder / file).eval()
+                logits = _torch_logits(network, x)
+            metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
+            found[key] = metrics.top1
+        rows.append({"model": own.model, "seed": own.seed, **found})
+        context.progress.say(f"  {own.model}, seed {own.seed}: {100 * found['test_kept']:.1f} % on test")
+    return rows
 
 
 def _inside(
@@ -183,10 +214,39 @@ def _inside(
     return measures
 
 
-def _torch_logits(network: nn.Module, x: Array, size: int = 250) -> Array:
+def _arrays(images: DataSet) -> Array:
+    """The test images as a network takes them."""
+    import numpy as np
+
+    from edgekd import data
+
+    stacked = np.stack([images.test.images[i] for i in range(len(images.test))])
+    return data.preprocess(stacked, images.mean, images.std, images.channels)
+
+
+def _inputs(recipe: Recipe) -> dict[str, tuple[Array, ...]]:
+    """The test images as each teacher takes them that sees something else than the student; of an ensemble, each in turn."""
+    from edgekd import data
+
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
+    arrays: dict[Data, Array] = {}
+    found = {}
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        seen = [views[stage] for stage in section.stages(name)]
+        if any(view != recipe.data for view in seen):
+            arrays |= {view: _arrays(data.load(view)) for view in seen if view not in arrays}
+            found[name] = tuple(arrays[view] for view in seen)
+    return found
+
+
+def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 250) -> Array:
     import numpy as np
     import torch
 
+    views = x if isinstance(x, tuple) else (x,)
+    parts = []
     with torch.inference_mode():
-        parts = [network(torch.from_numpy(x[start : start + size])).numpy() for start in range(0, len(x), size)]
+        for start in range(0, len(views[0]), size):
+            seen = tuple(torch.from_numpy(view[start : start + size]) for view in views)
+            parts.append(network(seen if len(seen) > 1 else seen[0]).numpy())
     return np.concatenate(parts)

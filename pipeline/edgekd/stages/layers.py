@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgekd.progress import Progress
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, Student
 from edgekd.recipe_distill import FeatureLoss
-from edgekd.stages import training
+from edgekd.stages import training, views
 
 if TYPE_CHECKING:
     from edgekd.distill.terms import Terms
@@ -19,6 +19,16 @@ def compared(recipe: Recipe) -> bool:
     """Whether any loss of the recipe compares layers."""
     losses = recipe.distill.losses if recipe.distill else ()
     return any(isinstance(loss, FeatureLoss) and loss.weight > 0 for loss in losses)
+
+
+def lessons(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """Yield the stage of each network that is distilled, and the recipe of which it is the student."""
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        if section.model is not None and section.distill is not None:
+            taught = Student(model=section.model, args=section.args)
+            yield name, recipe.model_copy(update={"student": taught, "distill": section.distill, "teacher": section.teacher})
+    if recipe.distill is not None:
+        yield "distill", recipe
 
 
 def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
@@ -40,7 +50,8 @@ def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
         warnings.simplefilter("ignore")  # the stages that train will say it
         student = training.rewritten(recipe, classes).model
         teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
-        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images))
+        seen = views.examples(recipe.teacher, recipe.data)
+        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images), seen)
 
 
 def told(terms: Terms) -> Iterator[str]:

@@ -23,6 +23,7 @@ from edgekd.rundir import (
     ProfileRecord,
     RepairCost,
     RepairRecord,
+    SeedRecord,
     TensorSpec,
     from_json,
 )
@@ -54,6 +55,7 @@ class Bundle:
     not_measured: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
+    seeds: tuple[SeedRecord, ...]
     pictures: tuple[Picture, ...] = ()
 
 
@@ -74,10 +76,13 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )  # fmt: skip
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
-        from_json(Curve, context.read(stage, "curve.json"))
-        for stage in (*(name for name, _ in lineage), "student_alone", "distill", "quantize")
+        # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
+        replace(curve, model="kd") if stage == "kd" else curve
+        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
+        for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
+    seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
     layers, repair = _layers(context)
@@ -91,7 +96,9 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
     told = (*synthesized(context), *rewrites(context), *teaching(context), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, _pictures(context))
+    rows = tuple(from_json(SeedRecord, row) for row in seeds)
+    pictures = _pictures(context)
+    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, pictures)
 
 
 def synthesized(context: Context) -> tuple[str, ...]:
@@ -155,6 +162,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
+        ("kd", "baseline", "kd", recipe.student),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )

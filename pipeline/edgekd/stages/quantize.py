@@ -12,7 +12,7 @@ from edgekd.profile.device import Device
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Loss, Train
 from edgekd.recipe_quantize import Ptq, Qat
-from edgekd.stages import distill, graphs, sensitivity, training
+from edgekd.stages import distill, graphs, sensitivity, training, views
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,
-        models.example(recipe.data), facts,
+        models.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,
     )  # fmt: skip
     if recipe.distill and not settings.self_distill:
         saved = read_weights(context.inputs["distill"] / "adapters.safetensors")
@@ -141,7 +141,7 @@ def _train(fabric: Any, context: Context) -> None:
         budget(recipe), images, recipe.data,
         # other draws than distillation's, unless the teacher is to be spared
         name="qat", seed=recipe.seed if recording else recipe.seed + 1, progress=context.progress, snapshot=scales.state,
-        recording=recording,
+        recording=recording, views=views.opened(recipe.teacher, recipe.data, images) if taught else (),
         freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
     )  # fmt: skip
     if fabric.global_rank == 0:

@@ -1,6 +1,7 @@
 """teacher: the weights of one who teaches, read from a checkpoint, trained, or taught by a teacher of its own.
 
-A chain teacher → assistant → student is this stage several times: each sees a recipe whose ``teacher`` is the one it makes.
+A chain teacher → assistant → student is this stage several times: each sees a recipe whose ``teacher`` is the one it makes
+and whose ``data`` is what this one sees.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
-from edgekd.stages import black_box, layers, training
+from edgekd.stages import black_box, layers, training, views
 from edgekd.stages.context import Context
 
 VERSION = 2
@@ -73,22 +74,23 @@ def _train(fabric: Any, context: Context) -> None:
     teacher = None
     if section.teacher is not None:
         teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)
-        images = training.judge(teacher, images, context, fabric)
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
-    terms = Terms(chosen, model, teacher, example, facts)
+    seen = views.opened(section.teacher, recipe.data, images)
+    images = training.judge(teacher, images, seen, context, fabric)
+    terms = Terms(chosen, model, teacher, example, facts, views.examples(section.teacher, recipe.data))
     if first:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:
-            training.look_at(teacher, model, images, context, fabric, f"{context.name}.teacher")
+            training.look_at(teacher, model, images, seen, context, fabric, f"{context.name}.teacher")
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         section.budget, images, recipe.data,
-        name=context.name, seed=recipe.seed, progress=context.progress,
+        name=context.name, seed=recipe.seed, progress=context.progress, views=seen,
         # a traced network lacks what its logits do not need
         snapshot=lambda network: {**model.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
 from edgekd.rundir import to_json
-from edgekd.stages import black_box
+from edgekd.stages import black_box, views
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -104,18 +104,31 @@ def seed(value: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def teacher(section: Teacher, name: str, context: Context, found: DataSet) -> nn.Module:
-    """A teacher, from what its finished stage called ``name`` has left among the context's inputs."""
+def teacher(section: Teacher, name: str, context: Context, images: DataSet, student_sees: Data | None = None) -> nn.Module:
+    """A teacher, from what its finished stage called ``name`` has left among the context's inputs.
+
+    Args:
+        section: The teacher.
+        name: Its stage.
+        context: The stage that asks; its recipe's images are ``images``.
+        images: For the classes.
+        student_sees: Data section of who is taught; left out, the recipe's.
+    """
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build, load_weights
 
+    seen = section.seen(student_sees or context.recipe.data)
     if section.ensemble:
-        members = {own: teacher(part, f"{name}.{own}", context, found) for own, part in section.members().items()}
+        members = {own: teacher(part, f"{name}.{own}", context, images, seen) for own, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature)).eval()
     if section.black_box:
-        return black_box.load(section, context.recipe.data, found, context.threads).eval()
+        if seen != context.recipe.data:
+            from edgekd import data
+
+            images = data.load(seen)
+        return black_box.load(section, seen, images, context.threads).eval()
     assert section.model is not None
-    model = build(section.model, section.args, len(found.classes), context.recipe.data)
+    model = build(section.model, section.args, len(images.classes), seen)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
 
@@ -131,22 +144,32 @@ def images(context: Context, progress: Progress | None = None) -> DataSet:
     return data.judged(found, np.load(judged, allow_pickle=False)) if judged and judged.exists() else found
 
 
-def judge(teacher: nn.Module | None, found: DataSet, context: Context, fabric: Any) -> DataSet:
-    """The data with what the teacher says of the validation images, where nothing else does; kept for later stages."""
+def judge(
+    teacher: nn.Module | None, found: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any
+) -> DataSet:  # fmt: skip
+    """The data with what the teacher says of the validation images, where nothing else does; kept for later stages.
+
+    ``seen`` is what the teacher sees, where that is not ``found``.
+    """
     if found.train.labelled or teacher is None:
         return found
     import numpy as np
 
     from edgekd import data
+    from edgekd.distill import looks
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import predictions
     from edgekd.distill.teachers import Stored
 
-    if isinstance(teacher, Stored):
+    network = fabric.to_device(teacher)
+    if not len(found.val):
+        said = np.zeros(0, np.int64)
+    elif isinstance(teacher, Stored):
         said = teacher.val_logits.argmax(1).numpy()
+    elif seen:
+        said = looks.predictions(network, seen, fabric.device).numpy()
     else:
-        normalize = fabric.to_device(Normalize(found))
-        said = predictions(fabric.to_device(teacher), found.val, normalize, fabric.device).numpy()
+        said = predictions(network, found.val, fabric.to_device(Normalize(found)), fabric.device).numpy()
     if fabric.global_rank == 0:
         np.save(context.out / _JUDGED, said)
     return data.judged(found, said)
@@ -159,6 +182,7 @@ def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build
 
+    data = section.seen(data)
     if section.ensemble:
         members = {name: untrained(part, num_classes, data) for name, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature))
@@ -183,6 +207,8 @@ def records_folder(recipe: Recipe, keys: Mapping[str, str], taught_by: str) -> P
     stages = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
     made = [keys[name] for name in stages]
     key = made[0] if len(made) == 1 else key_of({"teachers": made})
+    if taught_by == "teacher" and views.differ(recipe.teacher, recipe.data):  # its views get the draws of the student's
+        key = key_of({"teachers": made, "student": recipe.data.image_size})
     return records.folder(key, recipe.seed, recipe.distill.batch_size)
 
 
@@ -245,12 +271,6 @@ def taught(recipe: Recipe) -> bool:
     return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
 
 
-def has_baseline(recipe: Recipe) -> bool:
-    """Whether the student alone is trained beside the taught one: it learns from labels, so there have to be some."""
-    wanted = "student_alone" in recipe.baselines and recipe.distill is not None and taught(recipe)
-    return wanted and recipe.data.teaches
-
-
 def teaching(section: Teacher | None) -> dict[str, Any]:
     """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
     if section is None or not section.ensemble:
@@ -258,9 +278,14 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
     return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
 
 
-def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Context, fabric: Any, key: str) -> None:
-    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises."""
-    from edgekd.distill import advice
+def look_at(
+    teacher: nn.Module, student: nn.Module, images: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any, key: str
+) -> None:
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what its size advises.
+
+    ``seen`` is what the teacher sees, where that is not ``images``.
+    """
+    from edgekd.distill import advice, looks
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import accuracy
     from edgekd.distill.teachers import Stored, is_open, largest
@@ -272,6 +297,8 @@ def look_at(teacher: nn.Module, student: nn.Module, images: DataSet, context: Co
         pass  # with itself
     elif isinstance(teacher, Stored):
         top1 = float((teacher.val_logits.argmax(1).numpy() == images.val.labels).mean())
+    elif seen:
+        top1 = looks.accuracy(network, seen, fabric.device)
     else:
         top1 = accuracy(network, images.val, normalize, fabric.device)
     sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None

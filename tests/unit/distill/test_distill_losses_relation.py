@@ -221,7 +221,7 @@ def test_rkd_beside_torchdistill() -> None:
 
 
 def test_similarity_preserving_beside_torchdistill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tung & Mori divide each row of the N×N matrix by its L2 norm (§3). torchdistill 1.1.5 calls ``normalize(matrix, 1)``,
+    """Tung & Mori divide each row of the N×N matrix by its L2 norm. torchdistill 1.1.5 calls ``normalize(matrix, 1)``,
     whose second argument is the order of the norm, so it divides by the L1 norm; with that put right both are the same.
     """
     module = modules()

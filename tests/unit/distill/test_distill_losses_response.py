@@ -45,7 +45,7 @@ def kl(p: Array, q: Array) -> Array:
 
 
 def z_score(x: Array) -> Array:
-    """Sun et al. 2024, algorithm 1: the standard deviation is √(1/K Σ (x − mean)²)."""
+    """Sun et al. 2024, the Z-score: the standard deviation is √(1/K Σ (x − mean)²)."""
     deviation = x - x.mean(axis=1, keepdims=True)
     return deviation / np.sqrt((deviation**2).mean(axis=1, keepdims=True))
 
@@ -81,7 +81,7 @@ def peer(name: str, **options: Any) -> tuple[Tensor, Tensor]:
 
 
 def dkd_parts(s: Array, t: Array) -> tuple[Array, Array]:
-    """Zhao et al. 2022, eq. 4 and 5: KL of (p_target, p_not_target), and of p_i / p_not_target over i ≠ target."""
+    """Zhao et al. 2022, TCKD and NCKD: KL of (p_target, p_not_target), and of p_i / p_not_target over i ≠ target."""
     p, q = softmax(t), softmax(s)
     rows = np.arange(len(LABELS))
     binary = [np.stack([x[rows, LABELS], 1 - x[rows, LABELS]], axis=1) for x in (p, q)]
@@ -103,7 +103,7 @@ def test_dkd_defaults() -> None:
 
 
 def test_kd_is_dkd_coupled() -> None:
-    """Zhao et al. 2022, eq. 6: KD = TCKD + (1 − p_target) NCKD, image by image."""
+    """Zhao et al. 2022, what KD decouples into: KD = TCKD + (1 − p_target) NCKD, image by image."""
     for row in range(N):
         batch = Batch(BATCH.labels[row : row + 1], BATCH.indices[row : row + 1])
         s, t = S[row : row + 1], T[row : row + 1]
@@ -174,7 +174,7 @@ def test_tf_kd_is_yuan_2020(correct: float, t: float) -> None:
 
 
 def test_tf_kd_at_temperature_1_is_label_smoothing() -> None:
-    """Yuan et al. 2020, §4: smoothing by ε spreads ε over all classes, so a = 1 − ε + ε / K; the entropy is a constant."""
+    """Yuan et al. 2020: smoothing by ε spreads ε over all classes, so a = 1 − ε + ε / K; the entropy is a constant."""
     smoothing = 0.1
     correct = 1 - smoothing + smoothing / K
     _, ours = with_gradient("tf_kd", correct=correct, temperature=1.0)
@@ -229,14 +229,14 @@ def close(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], factor: fl
 
 @pytest.mark.parametrize("t", [1.0, 4.0])
 def test_dist_beside_torchdistill(t: float) -> None:
-    """torchdistill, as the authors' later code, multiplies by T²; the paper's §3 and its listing do not."""
+    """torchdistill, as the authors' later code, multiplies by T²; the paper and its listing do not."""
     ours = with_gradient("dist", beta=1.5, gamma=0.5, temperature=t)
     close(ours, peer("DISTLoss", beta=1.5, gamma=0.5, tau=t), 1 / t**2)
 
 
 @pytest.mark.parametrize("t", [1.0, 4.0])
 def test_standardized_kd_beside_torchdistill(t: float) -> None:
-    """torchdistill divides by the standard deviation with 1 / (K − 1), Sun et al. by that with 1 / K (algorithm 1), so its
+    """torchdistill divides by the standard deviation with 1 / (K − 1), Sun et al. by that with 1 / K, so its
     logits are smaller by √((K − 1) / K): the same at a temperature lower by that. Its soft loss alone is without T².
     """
     lower = t * np.sqrt((K - 1) / K)

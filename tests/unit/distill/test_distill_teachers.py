@@ -29,7 +29,7 @@ def softmax(z: np.ndarray, axis: int) -> np.ndarray:
 
 
 def weights() -> np.ndarray:
-    """CA-MKD, eq. 2 and 3, as they are written."""
+    """CA-MKD's weights as they are written."""
     loss = np.array([[-np.log(softmax(Z[n, k], 0)[Y[n]]) for k in range(3)] for n in range(6)])
     return np.array([[(1 - np.exp(loss[n, k]) / np.exp(loss[n]).sum()) / 2 for k in range(3)] for n in range(6)])
 

@@ -41,6 +41,25 @@ def test_the_same_method_of_both_libraries_has_the_same_value(module: Callable[[
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
+def test_every_loss_of_torchdistill_reaches_the_student(module: Callable[[str], Any]) -> None:
+    shapes = {"logits": [], "stages": [(8, 16, 16), (12, 8, 8)], "last_stage": [(12, 8, 8)], "embedding": [(8,)]}
+    labels = torch.arange(6) % 4
+    for loss in module("torchdistill_losses").all_losses(epochs=16):
+        torch.manual_seed(0)
+        pairs = tuple(Pair(Layer("s", shape), Layer("t", shape)) for shape in shapes[loss.reads])
+        student, teacher = (
+            Outputs(torch.randn(6, 4), tuple(torch.randn(6, *pair.student.shape) for pair in pairs)) for _ in "st"
+        )
+        compared = student.features or (student.logits,)
+        for tensor in compared:
+            tensor.requires_grad_()
+        adapter = loss.adapter(pairs, Facts(4, 6, labels))
+        value = loss(student, teacher, Batch(labels, torch.arange(6)), adapter)
+        value.backward()
+        assert value.isfinite(), loss.kind
+        assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in compared), loss.kind
+
+
 def test_what_is_remembered_of_the_teacher_is_what_it_says(
     module: Callable[[str], Any], npz: Callable[..., str], small: Any
 ) -> None:

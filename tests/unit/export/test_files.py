@@ -112,10 +112,25 @@ class Shuffling(torch.nn.Module):
         return out
 
 
+class Windows(torch.nn.Module):
+    """Windows cut by a reshape that has to copy (Swin, Liu et al. 2021); torch's export calls that ``_unsafe_view``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = torch.nn.Conv2d(3, 6, 2, 2), torch.nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = (y := self.first(x)).shape
+        y = y.permute(0, 2, 3, 1).view(n, h // 3, 3, w // 3, 3, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 9, c)
+        y = self.head(y.softmax(1)).view(n, h // 3, w // 3, 3, 3, 4).permute(0, 1, 3, 2, 4, 5).reshape(n, h * w, 4)
+        return y.mean(1)
+
+
+@pytest.mark.parametrize("network", [Shuffling, Windows])
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_channel_shuffle_in_a_float_file(format: str, tmp_path: Path) -> None:
+def test_reshapes_in_a_float_file(network: type[torch.nn.Module], format: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, inputs = Shuffling().eval(), images(4)
+    model, inputs = network().eval(), images(4)
     exported = export(Source(fold(model, inputs[:1]), inputs[:1]), format, tmp_path, precision="float32")
     with torch.no_grad():
         expected = model(inputs).numpy()

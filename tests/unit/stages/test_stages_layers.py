@@ -76,8 +76,16 @@ def test_plan_as_json(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("loss", "text"),
     [
-        ("{kind: fitnet, layers: {layer9: layer1}}", "the student has no layer 'layer9' that gives a feature map"),
-        ("{kind: minilm}", "the student has no self-attention that can be read"),
+        (
+            "{kind: fitnet, layers: {layer9: layer1}}",
+            "the student has no layer 'layer9' that gives a feature map\n  → did you mean layer4?",
+        ),
+        (
+            "{kind: minilm}",
+            "the student has no self-attention that can be read: nn.MultiheadAttention, scaled_dot_product_attention or "
+            "softmax(q @ k.transpose(-2, -1)) @ v, without mask or position bias\n"
+            "  → fitnet and attention_transfer compare feature maps of any two networks",
+        ),
     ],
 )
 def test_a_run_fails_before_the_teacher_is_trained(
@@ -86,7 +94,20 @@ def test_a_run_fails_before_the_teacher_is_trained(
     trained: list[object] = []
     monkeypatch.setattr(teacher, "run", trained.append)
     loaded = load(recipe, (f"distill.losses=[{loss}]",))
-    with pytest.raises(ModelError, match=text):
+    with pytest.raises(ModelError) as caught:
+        runner.run(loaded, Options(tmp_path / "out", Silent()))
+    assert str(caught.value) == text
+    assert trained == []
+
+
+def test_so_does_one_whose_assistant_cannot_be_taught(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[object] = []
+    monkeypatch.setattr(teacher, "run", trained.append)
+    network = "model: 'edgekd:resnet10', args: {width: 8, stem_stride: 2}"
+    lesson = "{epochs: 1, losses: [{kind: fitnet, layers: {layer1: leyer1}}]}"
+    assistant = f"{{{network}, distill: {lesson}, teacher: {{{network}, train: {{epochs: 1}}}}}}"
+    loaded = load(recipe, (f"teacher={assistant}", "distill.losses=[{kind: kd}]"))
+    with pytest.raises(ModelError, match="the teacher has no layer 'leyer1'.*\n.*did you mean layer1"):
         runner.run(loaded, Options(tmp_path / "out", Silent()))
     assert trained == []
 

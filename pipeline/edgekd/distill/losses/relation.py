@@ -55,7 +55,7 @@ class RKD(FeatureLoss):
 
 @losses.register("similarity_preserving")
 class SimilarityPreserving(FeatureLoss):
-    """Similarity-preserving distillation (Tung & Mori 2019, §3).
+    """Similarity-preserving distillation (Tung & Mori 2019, its loss L_SP).
 
     The products of every two images' maps, N×N, each row divided by its L2 norm, compared by squared error: mean over N²,
     summed over the pairs of layers, which the paper's weight of 3000 belongs to. torchdistill 1.1.5 divides by the L1 norm.
@@ -79,7 +79,7 @@ class SimilarityPreserving(FeatureLoss):
 
 @losses.register("correlation_congruence")
 class CorrelationCongruence(FeatureLoss):
-    """Correlation congruence (Peng et al. 2019, §3).
+    """Correlation congruence (Peng et al. 2019, with the Gaussian RBF kernel).
 
     The correlation of two images is the Gaussian RBF ``exp(−γ‖x − y‖²)`` of their embeddings over their L2 norm, in its
     Taylor expansion to order P: ``exp(−2γ) · Σ (2γ)ᵖ / p! · (x·y)ᵖ``, p = 0 … P. The N×N matrices are compared by squared
@@ -122,7 +122,7 @@ class CorrelationCongruence(FeatureLoss):
 
 @losses.register("pkt")
 class PKT(FeatureLoss):
-    """Probabilistic knowledge transfer (Passalis & Tefas 2018, §3).
+    """Probabilistic knowledge transfer (Passalis & Tefas 2018, with the cosine similarity).
 
     The cosine of every two embeddings, brought to [0, 1] and divided by the sum of its row, is the probability that one
     image is the other's neighbour; the student's is compared by KL divergence. As in the authors' code an image is its own
@@ -151,7 +151,7 @@ class PKT(FeatureLoss):
 
 @losses.register("ickd")
 class ICKD(FeatureLoss):
-    """Inter-channel correlation, ICKD-C (Liu et al. 2021, §3).
+    """Inter-channel correlation, ICKD-C (Liu et al. 2021, its loss for classification).
 
     The products of every two channels of a map, C×C for each image, each row divided by its L2 norm, compared by squared
     error. As in the authors' code for CIFAR-100 the error is summed over a row and averaged over rows and images, which the

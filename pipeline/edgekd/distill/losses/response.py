@@ -55,7 +55,7 @@ class KD(Loss):
 
 @losses.register("dkd")
 class DKD(Loss):
-    """Decoupled distillation: the target class and the other classes apart (Zhao et al. 2022, eq. 7).
+    """Decoupled distillation: the target class and the other classes apart (DKD, Zhao et al. 2022).
 
     ``T² · (α · TCKD + β · NCKD)``, mean over the batch. TCKD is the KL divergence of (target, not target), NCKD that of the
     probabilities among the other classes. With α = 1 and β = 1 − the teacher's probability of the target it would be `kd`.
@@ -94,7 +94,7 @@ class DKD(Loss):
 
 @losses.register("dist")
 class DIST(Loss):
-    """Distillation from a stronger teacher: correlation in the place of KL divergence (Huang et al. 2022, §3).
+    """Distillation from a stronger teacher: correlation in the place of KL divergence (DIST, Huang et al. 2022).
 
     ``β · (1 − mean over images of ρ) + γ · (1 − mean over classes of ρ)``, where ρ is Pearson's correlation of the student's
     and the teacher's probabilities: of all classes of an image (inter-class), of a class over the batch (intra-class).
@@ -123,7 +123,7 @@ class DIST(Loss):
 
 @losses.register("mse_logits")
 class MSELogits(Loss):
-    """Squared error of the logits (Ba & Caruana 2014, eq. 1; Kim et al. 2021, §3).
+    """Squared error of the logits (Ba & Caruana 2014, eq. 1; Kim et al. 2021, their L_MSE).
 
     Mean over classes and batch, as in the code of Kim et al.; `kd` at T → ∞ is half of it for logits of zero mean.
     """
@@ -139,11 +139,11 @@ class MSELogits(Loss):
 
 @losses.register("tf_kd")
 class TfKD(Loss):
-    """Teacher-free distillation: a virtual teacher made from the labels, Tf-KD_reg (Yuan et al. 2020, eq. 8 and 9).
+    """Teacher-free distillation: a virtual teacher made from the labels, Tf-KD_reg (Yuan et al. 2020).
 
     The virtual teacher is right with probability ``correct`` and finds all other classes equally likely. Its logits, the
-    logarithms of that, are compared as in `kd`: ``T² · KL(softmax(t / T) ‖ softmax(s / T))``. Eq. 9 is without T², without
-    which a T of 20 leaves hardly any gradient. The authors' code for CIFAR-100 differs from eq. 9: its student is not
+    logarithms of that, are compared as in `kd`: ``T² · KL(softmax(t / T) ‖ softmax(s / T))``. The paper has no T², without
+    which a T of 20 leaves hardly any gradient. The authors' code for CIFAR-100 differs from the paper: its student is not
     softened, and the virtual teacher's probabilities are taken for logits, which makes them all but uniform. Default weight:
     the paper's α, beside 1 − α = 0.9 for `task`. Reads the labels. Tf-KD_self is `kd` with the trained student as teacher.
     """
@@ -178,7 +178,7 @@ def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _softened(logits: Tensor, temperature: float, standardize: bool = False) -> Tensor:
-    """Logits (N×classes) over the temperature; on request first as Z-scores over the classes (Sun et al. 2024, algorithm 1).
+    """Logits (N×classes) over the temperature; on request first as Z-scores over the classes (Sun et al. 2024).
 
     The standard deviation is the paper's, with 1 / K. The authors' code, and torchdistill, have 1 / (K − 1), with which a
     temperature of T acts as one of T · √(K / (K − 1)) here.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @losses.register("simkd")
 class SimKD(FeatureLoss):
-    """Distillation with the reused teacher classifier (Chen et al. 2022, eq. 3): the student learns the last map alone.
+    """Distillation with the reused teacher classifier (SimKD, Chen et al. 2022): the student learns the last map alone.
 
     The student that is trained, quantized and shipped is another network: its own, up to the last map, then a projector,
     then the teacher's pooling and classifier, which are never trained. The loss is the mean squared error of the projected

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @losses.register("reviewkd")
 class ReviewKD(FeatureLoss):
-    """Distillation by knowledge review (Chen et al. 2021, with the ABF and HCL of fig. 3).
+    """Distillation by knowledge review (Chen et al. 2021, with its ABF and HCL).
 
     From deep to shallow, each level of the student is fused with what came from the deeper ones by attention (ABF), and
     what comes out is compared with the teacher's level by hierarchical context (HCL), summed over the levels. The levels

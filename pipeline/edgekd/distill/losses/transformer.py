@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @losses.register("attention_maps")
 class AttentionMaps(FeatureLoss):
-    """Squared error of the attention matrices (TinyBERT, Jiao et al. 2020, eq. 7).
+    """Squared error of the attention matrices (TinyBERT, Jiao et al. 2020, its attention loss L_attn).
 
     ``1/h Σᵢ MSE(Aᵢ of the student, Aᵢ of the teacher)``, summed over the layers; A = Q Kᵀ / √d, without the softmax, as in
     the paper. Layers are paired evenly by depth. Where the numbers of heads differ, the means over the heads are
@@ -54,12 +54,12 @@ class AttentionMaps(FeatureLoss):
 
 @losses.register("minilm")
 class MiniLM(FeatureLoss):
-    """Self-attention distributions and value relations of the last layer (MiniLM, Wang et al. 2020, §3.1 and 3.2).
+    """Self-attention distributions and value relations of the last layer (MiniLM, Wang et al. 2020).
 
     ``KL(softmax(Q Kᵀ / √d) of the teacher ‖ of the student)``, and the same of ``softmax(V Vᵀ / √d)``; both as means over
-    heads and tokens, added. With other numbers of heads, or with ``relation_heads``, it is MiniLMv2 (Wang et al. 2021,
-    §3.1): queries, keys and values are cut into as many relation heads in both networks, and the relations Q-Q, K-K and V-V
-    are compared. No width has to agree, and nothing is trained beside the student.
+    heads and tokens, added. With other numbers of heads, or with ``relation_heads``, it is MiniLMv2 (Wang et al. 2021):
+    queries, keys and values are cut into as many relation heads in both networks, and the relations Q-Q, K-K and V-V are
+    compared. No width has to agree, and nothing is trained beside the student.
     """
 
     reads: ClassVar[Reads] = "attention"

@@ -22,20 +22,21 @@ _WHEN_WHOLE = {
     aten.slice.Tensor,
     aten.expand.default,
     aten.constant_pad_nd.default,
-    aten.view.default,
     aten.reshape.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
 }
+_VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
 def drop_identities(graph_module: fx.GraphModule) -> None:
     """Remove copies, dropout, and slices, paddings and reshapes that change nothing.
 
-    A view becomes a reshape: the copy that has made its tensor contiguous may be gone, as in a channel shuffle.
+    A view becomes a reshape: the copy that has made its tensor contiguous may be gone, as in a channel shuffle or in the
+    windows of Swin.
     """
     for node in calls(graph_module):
-        if node.target is aten.view.default:
+        if node.target in _VIEWS:
             node.target = aten.reshape.default
         same = _same_as(node)
         if same is not None:

@@ -1,0 +1,129 @@
+"""``edgekd study``, and what ``check`` and ``plan`` say of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgekd.cli.execute import threads_of
+from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
+from edgekd.errors import ExitCode, UsageError
+
+HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
+
+STUDY is a file, or the name of a study that ships with edgekd. Every training is kept; after an interruption the same
+command goes on where it stopped. A method that fails is a row with its reason, and the others go on.
+
+\b
+  edgekd study studies/losses
+  edgekd study my.yaml --set seeds=5 --set distill.epochs=20
+  edgekd plan my.yaml                    which trainings there are, and which are done
+
+\b
+my.yaml:
+  study: 1
+  recipe: mobilenet                      what all have in common: a recipe, or its keys
+  seeds: 3
+  pairs:                                 optional: other teachers and students
+    small: {student: {model: edgekd:resnet10, args: {width: 8}}}
+  methods:                               student_alone and kd are trained anyway
+    fitnet: [{kind: task}, {kind: fitnet}]
+    dkd: [{kind: task}, {kind: dkd}]
+
+--set changes a key of the study (seeds, methods, …) or of the common recipe.
+
+Exit codes: 0 ok, 2 study or usage error, 3 a row failed or could not be trained, 130 interrupted; with artifacts: true also
+1 a gate failed, 4 a device failed.
+"""
+
+
+@click.command(help=HELP)
+@click.argument("study", type=click.Path(path_type=Path))
+@set_option
+@out_option("reports")
+@click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
+              help="GPUs (or CPU processes) to train on.")  # fmt: skip
+@threads_option
+@json_option
+@debug_option
+def study(
+    study: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
+) -> int:
+    import os
+
+    from edgekd import runner
+    from edgekd import study as studies
+    from edgekd.loading.study import load_study
+    from edgekd.progress import for_stream
+    from edgekd.rundir import to_json
+
+    loaded = load_study(study, overrides)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UsageError("a study does not run under torchrun", "edgekd study … --devices N")
+    options = runner.Options(out, for_stream(), devices, threads_of(threads, devices))
+    outcome = studies.run(loaded, options, str(study))
+    if as_json:
+        value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from edgekd.report import study as page
+        from edgekd.report import terminal
+
+        terminal.show_tables(page.build(outcome.result), "ranking", Console())
+        click.echo(f"\nReport: {outcome.folder / 'report.html'}")
+    return int(outcome.exit_code)
+
+
+def is_study(path: Path) -> bool:
+    """Whether a file is a study; what cannot be read is not, and is told of by who reads it as a recipe."""
+    from edgekd.errors import RecipeError
+    from edgekd.loading import files, shape
+    from edgekd.loading.source import parse
+
+    try:
+        found, text = files.read(path)
+    except RecipeError:
+        return False
+    return shape.is_study(parse(text, str(found)).value)
+
+
+def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Check a study and every recipe in it."""
+    from edgekd.loading.study import load_study
+
+    loaded = load_study(path, overrides)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "study": loaded.study.model_dump(mode="json")}))
+    else:
+        counts = f"pairs: {len(loaded.pairs)}, methods: {len(loaded.study.methods)}, seeds: {loaded.study.seeds}"
+        click.echo(f"{path}: ok, a study ({counts})")
+    return 0
+
+
+def plan(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Show the trainings of a study: each with run, cached or blocked, and why."""
+    from edgekd import study as studies
+    from edgekd.loading.study import load_study
+
+    steps = studies.planned(load_study(path, overrides))
+    rows = [
+        {"pair": cell.pair.name, "method": cell.name, "stage": s.name, "status": s.status, "reason": s.reason, "key": s.key}
+        for cell, own in steps
+        for s in own
+        if s.node.module == "distill" or (s.node.module == "teacher" and cell.role == "teacher")
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        titles = [f"{row['pair']} · {row['method']}" for row in rows]
+        widths = max(map(len, titles)), max(len(row["stage"]) for row in rows)
+        for title, row in zip(titles, rows, strict=True):
+            line = f"{title:<{widths[0]}}  {row['stage']:<{widths[1]}}  {row['status']:<7}  {row['reason']}"
+            click.echo(line.rstrip())
+        labels, done = studies.trainings(steps)
+        click.echo(f"\n{len(labels)} trainings to do, {done} in the cache")
+    return int(ExitCode.STAGE_FAILED if any(row["status"] == "blocked" for row in rows) else ExitCode.OK)

@@ -1,0 +1,51 @@
+"""The typed schema of a study: one recipe, several pairs of teacher and student, several methods, several seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from edgekd.recipe_base import Strict, mistake
+
+RESERVED = ("teacher", "student_alone", "kd")
+SHIPPING = ("quantize", "export", "profile", "gates")
+"""Sections of a recipe that a study leaves out, save with ``artifacts``."""
+
+
+class Study(Strict):
+    """One study: every method trains the student of every pair with every seed, on the recipe's budget."""
+
+    study: Annotated[Literal[1], Field(examples=[1])]
+    """Version of this schema."""
+    recipe: Annotated[str | dict[str, Any], Field(examples=["mobilenet"])]
+    """What all have in common: a recipe's file, relative to this one, the name of one that ships, or its keys."""
+    pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keys of the recipe that are others in each pair, such as teacher and student. Left out: the recipe's own pair."""
+    methods: Annotated[dict[str, list[Any] | dict[str, Any]], Field(examples=[{"fitnet": [{"kind": "fitnet"}]}])]
+    """What is compared, by name: a list of losses, or keys of the recipe that are others in this method."""
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Students of each method and pair: with the recipe's seed, the one after it and so on, and one teacher."""
+    baselines: tuple[Literal["student_alone", "kd"], ...] = ("student_alone", "kd")
+    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation."""
+    artifacts: bool = False
+    """Do what the recipe says of quantize, export, profile and gates too, for the first seed's student of each method."""
+
+    @field_validator("pairs", "methods")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.replace("-", "_").replace(".", "_").isidentifier() and not name.isalnum():
+                raise mistake(f"{name!r} is no name", "use letters, digits, '-', '_' and '.': it names a folder", name)
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _free(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise mistake("there is nothing to compare", "add a method, such as fitnet: [{kind: task}, {kind: fitnet}]")
+        for name in RESERVED:
+            if name in value:
+                what = "the teacher's own row" if name == "teacher" else "a baseline, which is trained anyway"
+                raise mistake(f"{name} is {what}", "call it otherwise, or leave it out", name)
+        return value

@@ -1,0 +1,234 @@
+"""StudyResult → page model: for each pair the ranking, drawn and in figures, then the conditions and how to repeat it."""
+
+from __future__ import annotations
+
+import yaml
+
+from edgekd.report.evidence import flatten
+from edgekd.report.facts import NETWORKS
+from edgekd.report.page import (
+    NOT_APPLICABLE,
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Fold,
+    Number,
+    Page,
+    Section,
+    Table,
+    Tone,
+    Verdict,
+    figure,
+)
+from edgekd.report.ranking import Dot, ranking
+from edgekd.report.seeds import gain, interval, plus_minus
+from edgekd.report.words import NONE, count, duration, listing, one_line, percent, plain, plural, points, sig
+from edgekd.rundir import to_json
+from edgekd.statistics import Paired
+from edgekd.studydir import Row, StudyResult
+
+TEST = (
+    "Differences are taken seed by seed, for the same seed gives both students the same first weights and order of images. "
+    "Interval: 95 %, Student's t over the differences, each by itself. p: paired t-test, corrected by Holm's method for all "
+    "rows that are compared with the same baseline in this table."
+)
+RANK = (
+    "Rank: by mean test top-1 of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of the means "
+    "leave ranks 2 to 4 open: rows whose intervals overlap are not told apart."
+)
+
+
+def build(result: StudyResult) -> Page:
+    """Make the page of a study."""
+    pairs = tuple(dict.fromkeys(row.pair for row in result.rows))
+    blocks = tuple(block for number, pair in enumerate(pairs) for block in _pair(result, pair, number))
+    lead = f"{RANK} {_told_apart(result)}"
+    sections = (
+        Section("ranking", "Ranking", blocks, lead.strip()),
+        _conditions(result),
+        _provenance(result),
+        Section("not-measured", "What was not measured", (Bullets(tuple(one_line(text) for text in result.not_measured)),)),
+    )
+    return Page(
+        name=one_line(result.name),
+        story=_story(result, pairs),
+        meta=(
+            ("Run", one_line(result.run)),
+            ("Made", one_line(result.created)),
+            ("Work", duration(sum(row.seconds for row in result.rows))),
+            ("edgekd", one_line(result.edgekd)),
+        ),
+        verdict=_verdict(result),
+        subject=_subject(result, pairs),
+        numbers=_numbers(result, pairs),
+        sections=sections,
+    )
+
+
+def label(row: Row) -> str:
+    """Name a row for a reader."""
+    return NETWORKS[row.method] if row.role == "baseline" else one_line(row.method)
+
+
+def _story(result: StudyResult, pairs: tuple[str, ...]) -> str:
+    methods = len({row.method for row in result.rows if row.role == "method"})
+    parts = [plural(methods, "method"), plural(len(pairs), "pair"), f"{plural(int(result.study['seeds']), 'seed')} each"]
+    source = f" on {one_line(result.data.source)}" if result.data else ""
+    return f"{listing(parts)}{source}: {plural(result.trainings, 'training')}."
+
+
+def _verdict(result: StudyResult) -> Verdict:
+    failures = [f"{row.pair} · {label(row)}: {one_line(row.reason)}" for row in result.failed]
+    failures += [f"{row.pair} · teacher: {one_line(row.reason)}" for row in result.teachers if row.reason]
+    done = len(result.rows) - len(result.failed)
+    sentence = f"{count(done)} of {plural(len(result.rows), 'row')} have figures." if failures else "Every row has figures."
+    return Verdict("bad" if failures else "good", "Incomplete" if failures else "Complete", sentence, tuple(failures), None)
+
+
+def _of(result: StudyResult, pair: str) -> list[Row]:
+    return [row for row in result.rows if row.pair == pair]
+
+
+def _subject(result: StudyResult, pairs: tuple[str, ...]) -> str:
+    best = next((row for row in _of(result, pairs[0]) if row.test), None) if pairs else None
+    where = f" on {one_line(pairs[0])}, the first pair" if len(pairs) > 1 else ""
+    return f"{label(best)}, the best mean{where}." if best else "No row has figures."
+
+
+def _numbers(result: StudyResult, pairs: tuple[str, ...]) -> tuple[Number, ...]:
+    best = next((row for row in _of(result, pairs[0]) if row.test), None) if pairs else None
+    if best is None or best.test is None:
+        return (Number("Top-1 accuracy", "", "not measured", "", "muted", "no row has figures"),)
+    sd = f"± {100 * best.test.sd:.2f} over {plural(best.test.n, 'seed')}" if best.test.sd is not None else ""
+    numbers = [Number("Top-1 accuracy", "%", percent(best.test.mean), "", "", f"{sd}, test, kept epoch")]
+    for base, found in (best.gains or {}).items():
+        cell, between = gain(found.gain), interval(found.gain)
+        how = f"95 % interval {between.text}" if between is not NOT_APPLICABLE else "no interval"
+        numbers.append(Number(f"Over {NETWORKS[base].lower()}", "points", points(found.gain.mean), "", cell.tone, how))
+    return tuple(numbers)
+
+
+def _told_apart(result: StudyResult) -> str:
+    """What the intervals say of the first rank, pair by pair."""
+    told = []
+    for pair in dict.fromkeys(row.pair for row in result.rows):
+        done = [row for row in _of(result, pair) if row.rank]
+        first = [label(row) for row in done if row.rank and row.rank[0] == 1]
+        where = f"On {one_line(pair)}, " if len(result.recipes) > 1 else "Here "
+        if len(first) > 1:
+            told.append(f"{where}{count(len(first))} rows are not told apart from the first: {listing(first)}.")
+        elif first:
+            told.append(f"{where}{first[0]} is before all others.")
+    return " ".join(told)
+
+
+def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
+    rows = _of(result, pair)
+    title = f"Test top-1 on {one_line(pair)}" if len(result.recipes) > 1 else "Test top-1"
+    done = [(row, row.test) for row in rows if row.test is not None]
+    blocks: list[Block] = []
+    if done:
+        dots = [
+            Dot(
+                label(row), 100 * test.mean, 100 * (test.mean if test.low is None else test.low),
+                100 * (test.mean if test.high is None else test.high),
+                tuple(100 * seed.test_kept for seed in row.seeds), row.role == "baseline",
+            )
+            for row, test in done
+        ]  # fmt: skip
+        alone = next((("student alone", 100 * test.mean) for row, test in done if row.method == "student_alone"), None)
+        caption = (
+            "Dot: mean over seeds of the test top-1 of the kept epoch; hollow: a baseline. Whisker: its 95 % interval by "
+            "Student's t. Ticks below: the seeds. Where whiskers overlap, the order is open. The axis does not start at 0."
+        )
+        blocks.append(ranking(f"ranking{number}", title, dots, alone, caption))
+    bases = [row.method for row in rows if row.role == "baseline"]
+    columns = [Column("Method"), Column("Rank", "", "number"), Column("Seeds", "", "number")]
+    columns += [Column("Test, kept epoch", "%", "number"), Column("Test, last epoch", "%", "number")]
+    for base in bases:
+        columns += [
+            Column(f"Over {NETWORKS[base].lower()}", "points", "number"),
+            Column("95 % interval", "points", "number"),
+            Column("p (Holm)", "", "number"),
+        ]
+    table = tuple(_row(row, bases) for row in rows)
+    teacher = next((row for row in result.teachers if row.pair == pair), None)
+    taught = ""
+    if teacher:
+        measured = f"{percent(teacher.test_top1)} %" if teacher.test_top1 is not None else "not measured"
+        taught = f"Teacher {one_line(teacher.teacher)}, {measured} on test; student {one_line(teacher.student)}. "
+    return [*blocks, Table(title, tuple(columns), table, f"{taught}± is the standard deviation over seeds. {TEST}")]
+
+
+def _row(row: Row, bases: list[str]) -> tuple[Cell, ...]:
+    note = "; ".join(
+        part for part in (one_line(row.losses), f"other budget: {one_line(row.other)}" if row.other else "") if part
+    )
+    if row.test is None or row.last is None or row.rank is None:
+        return (
+            Cell(label(row), note=one_line(row.reason)),
+            Cell("failed", "bad", mark=True),
+            *[NOT_APPLICABLE] * (3 + 3 * len(bases)),
+        )
+    best, worst = row.rank
+    cells = [Cell(label(row), note=note), Cell(str(best) if best == worst else f"{best}–{worst}"), Cell(str(row.test.n))]
+    cells += [Cell(plus_minus(row.test)), Cell(plus_minus(row.last))]
+    for base in bases:
+        cells += _compared((row.gains or {}).get(base))
+    return tuple(cells)
+
+
+def _compared(found: Paired | None) -> list[Cell]:
+    if found is None:
+        return [NOT_APPLICABLE] * 3
+    tone: Tone = "" if found.p_holm is not None else "muted"
+    return [gain(found.gain), interval(found.gain), Cell(NONE if found.p_holm is None else sig(found.p_holm), tone)]
+
+
+def _conditions(result: StudyResult) -> Section:
+    """The budget that all have, the networks, the data."""
+    rows = tuple(
+        (
+            Cell(one_line(row.pair)), Cell(one_line(row.teacher)),
+            figure(None if row.test_top1 is None else percent(row.test_top1)), Cell(one_line(row.student)),
+        )
+        for row in result.teachers
+    )  # fmt: skip
+    blocks: list[Block] = []
+    if rows:
+        columns = Column("Pair"), Column("Teacher"), Column("Teacher's test top-1", "%", "number"), Column("Student")
+        blocks.append(Table("Pairs", columns, rows))
+    for pair, recipe in result.recipes.items():
+        budget = {key: value for key, value in recipe["distill"].items() if key != "losses"}
+        pairs = tuple((key, value) for key, value in flatten({**budget, "seed": recipe["seed"], "data": recipe["data"]}))
+        blocks.append(Facts(pairs, f"Budget of {one_line(pair)}" if len(result.recipes) > 1 else "Budget"))
+    if result.data:
+        data = result.data
+        split = f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"
+        blocks.append(Facts((("Images", split), ("Fingerprint (sha256)", data.fingerprint)), "Data"))
+    lead = "The same for every row, save where a row says otherwise; none was tuned for its method here."
+    return Section("conditions", "Training conditions", tuple(blocks), lead)
+
+
+def _provenance(result: StudyResult) -> Section:
+    text = yaml.safe_dump(to_json(result.study), sort_keys=False, allow_unicode=True, width=100).rstrip("\n")
+    machine = tuple((Cell(one_line(key)), Cell(one_line(value))) for key, value in flatten(result.environment))
+    rows = tuple(
+        (Cell(f"{one_line(row.pair)} · {label(row)}"), Cell(row.folder), Cell(sig(row.seconds)))
+        for row in result.rows
+        if row.folder
+    )
+    blocks: list[Block] = [Code("Reproduce this study", plain(result.command), "sh")]
+    if rows:
+        columns = (
+            Column("Row"),
+            Column("Run folder, with its own report and lock", "", "code"),
+            Column("Work", "s", "number"),
+        )
+        blocks.append(Table("Rows", columns, rows))
+    blocks.append(Fold("Environment", (Table("Environment", (Column("What"), Column("Value")), machine),)))
+    blocks.append(Fold("Study, resolved", (Code("study", plain(text), "yaml"),)))
+    return Section("provenance", "Provenance", tuple(blocks))
