@@ -162,7 +162,7 @@ def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
     """
     x = images.astype(np.float32) / np.float32(255)
     x = (x - np.asarray(mean, np.float32).reshape(-1, 1, 1)) / np.asarray(std, np.float32).reshape(-1, 1, 1)
-    return np.array(np.broadcast_to(x, (len(x), channels, *x.shape[2:])), order="C")  # broadcast_to is read-only
+    return x if x.shape[1] == channels else np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
 
 
 def numbers(split: Split) -> NDArray[np.int64]:

@@ -229,14 +229,14 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model: nn.Module, data: Data) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image."""
+def macs(model: nn.Module, *data: Data) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image; of several networks, for what each sees."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     model = copy.deepcopy(model).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example(data))
+        model(example(data[0]) if len(data) == 1 else tuple(example(seen) for seen in data))
     return int(counter.get_total_flops()) // 2
 
 

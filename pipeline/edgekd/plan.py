@@ -58,14 +58,18 @@ class Planned:
 def nodes(recipe: Recipe) -> Iterator[Node]:
     """The stages of a recipe, each after what it reads."""
     done: list[str] = []
+    teachers: list[tuple[bool, Node]] = []
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         seed = recipe.seed + len(done) if section.seed is None else section.seed
         if not section.ensemble:  # its members have stages, it has none
             own = section.model_copy(update={"data": None})  # whose view is this stage's data
             seen = recipe.model_copy(update={"teacher": own, "seed": seed, "data": views[name]})
-            yield Node(name, "teacher", section.teacher.stages(f"{name}.teacher") if section.teacher else (), seen)
+            behind = section.teacher.stages(f"{name}.teacher") if section.teacher else ()
+            teachers.append((section.budget is not None, Node(name, "teacher", behind, seen)))
             done.append(name)
+    for _, node in sorted(teachers, key=lambda teacher: teacher[0]):  # a file that does not fit, before one is trained
+        yield node
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
         made = ("synthesize",) if recipe.data.made else ()

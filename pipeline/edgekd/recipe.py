@@ -8,7 +8,6 @@ editor shows (``edgekd schema`` writes them into recipes/schema.json), so they a
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -18,6 +17,7 @@ from edgekd.recipe_base import Strict, mistake
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Distill, TeacherTrain
 from edgekd.recipe_gates import Gates
+from edgekd.recipe_model import MODEL_SOURCES, ModelSource, by_name, model_source
 from edgekd.recipe_quantize import Quantize
 from edgekd.recipe_views import View
 from edgekd.registry import exporters
@@ -25,25 +25,15 @@ from edgekd.registry import exporters
 SCHEMA_VERSION = 1
 
 BLACK_BOXES = ("onnx", "tflite", "openvino", "keras", "savedmodel", "outputs")
-MODEL_SOURCES = ("torchvision:NAME", "timm:NAME", "edgekd:NAME", "FILE.py:CALLABLE")
-
-
-def _model_source(value: str, allowed: tuple[str, ...] = MODEL_SOURCES) -> str:
-    if re.fullmatch(r"(torchvision|timm|edgekd):[\w.\-]+", value) or re.fullmatch(r".+\.py:[A-Za-z_]\w*", value):
-        return value
-    if re.fullmatch(r"\w+", value):
-        raise mistake(f"{value!r} does not say where the model is from", f"write torchvision:{value} or timm:{value}")
-    if value.endswith(".py"):
-        raise mistake(f"{value!r} does not say which function builds the model", f"write {value}:FUNCTION")
-    raise mistake(f"{value!r} is not a model", f"allowed: {', '.join(allowed)}")
+_PLACES = {"keras": "FILE.keras", "savedmodel": "DIR"}
 
 
 def _teacher_source(value: str) -> str:
     kind, _, file = value.partition(":")
     if kind not in BLACK_BOXES:
-        return _model_source(value, (*MODEL_SOURCES, *(f"{name}:FILE" for name in BLACK_BOXES)))
+        return model_source(value, (*MODEL_SOURCES, *(f"{name}:{_PLACES.get(name, 'FILE')}" for name in BLACK_BOXES)))
     if not file:
-        raise mistake(f"{value!r} does not say which file", f"write {kind}:FILE")
+        raise mistake(f"{value!r} does not say which file", f"write {kind}:{_PLACES.get(kind, 'FILE')}")
     if kind == "keras" and not file.endswith(".keras"):
         why = (
             "which can hold code that Keras runs when it loads it" if file.endswith((".h5", ".hdf5")) else "not a .keras one"
@@ -52,7 +42,6 @@ def _teacher_source(value: str) -> str:
     return value
 
 
-ModelSource = Annotated[str, BeforeValidator(lambda v: _model_source(v) if isinstance(v, str) else v)]
 TeacherSource = Annotated[str, BeforeValidator(lambda v: _teacher_source(v) if isinstance(v, str) else v)]
 Activation = Literal["relu", "relu6"]
 
@@ -179,12 +168,7 @@ class Teacher(Strict):
 
     def members(self) -> dict[str, Teacher]:
         """The teachers of an ensemble by their names; the second of a model is called such as resnet18_2."""
-        found: dict[str, Teacher] = {}
-        for member in self.ensemble or ():
-            name = member.name or re.sub(r"\W", "_", (member.model or "teacher").rpartition(":")[2])
-            number = next(n for n in range(1, len(found) + 2) if (f"{name}_{n}" if n > 1 else name) not in found)
-            found[f"{name}_{number}" if number > 1 else name] = member
-        return found
+        return by_name(self.ensemble or ())
 
     def stages(self, name: str = "teacher") -> tuple[str, ...]:
         """The stages that make this teacher: its own, or one for each of an ensemble."""

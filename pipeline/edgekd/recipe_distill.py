@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
@@ -18,6 +19,7 @@ from pydantic import (
 
 from edgekd.errors import UsageError
 from edgekd.recipe_base import Fraction, Strict, mistake
+from edgekd.recipe_model import ModelSource, by_name
 from edgekd.registry import losses
 
 
@@ -176,6 +178,21 @@ def _teacher_cache(value: Any) -> Any:
     return {} if value is True else value
 
 
+class Peer(Strict):
+    """A network that is trained beside the student, each the other's teacher (Zhang et al. 2018)."""
+
+    model: Annotated[ModelSource, Field(examples=["torchvision:resnet18"])]
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the model's builder; num_classes is set from the data."""
+    weights: str | None = None
+    """Checkpoint to start from; a head of another size is left out and said aloud."""
+    seed: NonNegativeInt | None = None
+    """Seed of its first weights and of its dropout. Left out: the recipe's, plus its place among the peers, from 1."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
+    """Its name in reports. Left out: its model's."""
+
+
 class Distill(Train):
     """How the student is trained."""
 
@@ -184,3 +201,13 @@ class Distill(Train):
     teacher_cache: Annotated[TeacherCache | bool, BeforeValidator(_teacher_cache)] = False
     """Keep the teacher's outputs on disk and read them when the same view of an image comes again: true, or a mapping with
     its options."""
+    peers: tuple[Peer, ...] = ()
+    """Networks that are trained together with the student, in the place of a teacher: each learns from the labels and from
+    what the others say about the same batch."""
+    combine: Literal["losses", "probabilities"] = "losses"
+    """How a network learns from several others. losses: the mean of its losses with each (DML). probabilities: its loss with
+    the mean of their probabilities (DML_e)."""
+
+    def named_peers(self) -> dict[str, Peer]:
+        """The peers by their names in run and report, such as ``peer.resnet18``."""
+        return {f"peer.{name}": peer for name, peer in by_name(self.peers).items()}

@@ -83,8 +83,9 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``distilled``, ``qat`` or ``ptq``, ``onnx``.
-        role: ``teacher``, ``baseline``, ``student`` or ``artifact``.
+        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled``, ``qat`` or
+            ``ptq``, ``onnx``.
+        role: ``teacher``, ``baseline``, ``peer``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.
         sha256: Hash of that file.
@@ -97,7 +98,7 @@ class ModelRecord:
     """
 
     name: str
-    role: Literal["teacher", "baseline", "student", "artifact"]
+    role: Literal["teacher", "baseline", "peer", "student", "artifact"]
     format: str
     precision: str
     source: str = ""
@@ -128,7 +129,7 @@ class Curve:
     """Training of one network, a value an epoch.
 
     Attributes:
-        model: ``teacher``, ``student_alone``, ``kd``, ``distilled`` or ``qat``.
+        model: ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled`` or ``qat``.
         terms: Mean of every (weighted) loss term over the epoch, by its name.
         train_top1: Top-1 over the (augmented) training images.
         val_top1: Top-1 on the validation split.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, plan, rundir
+from edgekd import __version__, cache, data, environment, gates, plan, rundir, samples
 from edgekd.background import Background
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
 from edgekd.loading import Loaded, lock_text
@@ -30,7 +30,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord, to_json
-from edgekd.stages import layers, package
+from edgekd.stages import layers, package, peers
 from edgekd.stages.context import Context
 
 
@@ -70,7 +70,9 @@ def run(loaded: Loaded, options: Options) -> Outcome:
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with _storage(folder):
+        (folder / "logs").mkdir()
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    _check_views(loaded, steps)
     _check_layers(steps, options, folder)
     done: dict[str, Path] = {}
     records: list[StageRecord] = []
@@ -109,13 +111,19 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     return Outcome(folder, result, code)
 
 
+def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
+    """Fail now if a teacher that is to be made sees other samples than the student; a plan does not open torchvision's."""
+    for view in {step.node.recipe.data for step in steps if step.status == "run"}:
+        samples.same(loaded.recipe.data, view)
+
+
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers do not exist, and not when what comes before is trained."""
+    """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
     waiting = {step.name: step for step in steps if step.status == "run"}
     first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill"}), "")
     for name, recipe in layers.lessons(steps[-1].node.recipe):
         step = waiting.get(name)
-        if step is not None and name != first and layers.compared(recipe):
+        if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
             log = folder / "logs" / f"{name}.log"
             with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
                 layers.find(recipe, options.progress)
@@ -327,7 +335,6 @@ def run_folder(parent: Path, key: str) -> Path:
                 folder.mkdir()
             except FileExistsError:  # another run took the number
                 continue
-            (folder / "logs").mkdir()
             return folder
 
 

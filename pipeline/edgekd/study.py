@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -80,13 +80,16 @@ def trainings(steps: Sequence[tuple[Cell, list[Planned]]]) -> tuple[dict[str, st
     return labels, len(done)
 
 
-def run(loaded: LoadedStudy, options: runner.Options, source: str) -> Outcome:
+def run(
+    loaded: LoadedStudy, options: runner.Options, source: str, interrupted: Callable[[], bool] = lambda: False
+) -> Outcome:
     """Run a study.
 
     Args:
         loaded: The study.
         options: As for a recipe; ``out`` is where the study's folder goes.
         source: How the study was called on the command line.
+        interrupted: Whether somebody wants to stop; a library may have made a failure of the interruption.
 
     Raises:
         StorageError: A disk is full or a folder cannot be written.
@@ -111,6 +114,8 @@ def run(loaded: LoadedStudy, options: runner.Options, source: str) -> Outcome:
             except StorageError:
                 raise
             except EdgekdError as error:
+                if interrupted():
+                    raise
                 reason = error.message
                 if cell.role == "teacher":
                     lost |= {step.key: f"the teacher failed: {reason}" for step in own if step.node.module == "teacher"}

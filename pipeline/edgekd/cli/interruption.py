@@ -22,6 +22,11 @@ def listen() -> None:
     atexit.register(_exit)  # the first to be registered is the last to be called
 
 
+def heard() -> bool:
+    """Whether there was an interruption."""
+    return bool(_signals)
+
+
 @contextmanager
 def kept() -> Iterator[None]:
     """Raise KeyboardInterrupt again where a library has made another error of it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgekd.cli import interruption
 from edgekd.cli.execute import threads_of
 from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
 from edgekd.errors import ExitCode, UsageError
@@ -63,7 +64,7 @@ def study(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UsageError("a study does not run under torchrun", "edgekd study … --devices N")
     options = runner.Options(out, for_stream(), devices, threads_of(threads, devices))
-    outcome = studies.run(loaded, options, str(study))
+    outcome = studies.run(loaded, options, str(study), interruption.heard)
     if as_json:
         value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
         click.echo(json.dumps(value, ensure_ascii=False))

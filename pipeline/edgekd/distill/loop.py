@@ -10,17 +10,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data import DataSet, Split
+from edgekd.distill import mutual
 from edgekd.distill.feed import Normalize, loader
+from edgekd.distill.learner import Learner, State
 from edgekd.distill.looks import Look, Looks
 from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache import Recorded, Recording
@@ -31,18 +32,18 @@ from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Train
 from edgekd.rundir import Curve
 
-State = dict[str, Tensor]
 Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights of the best epoch by validation and of the last one, and the curve."""
+    """Weights of the best epoch by validation and of the last one, the curve, and the same of each peer."""
 
     best: State
     last: State
     adapters: State
     curve: Curve
+    peers: tuple[Fitted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,26 @@ class Freeze:
 
 
 class Pupil(nn.Module):
-    """The network and its loss in one module, so that one wrapper (DDP, autocast) covers both."""
+    """The network, its peers and their losses in one module, so that one wrapper (DDP, autocast) covers all."""
 
-    def __init__(self, network: nn.Module, terms: Terms) -> None:
+    def __init__(self, network: nn.Module, terms: Terms, peers: Sequence[mutual.Peer] = ()) -> None:
         super().__init__()
         self.network = network
         self.terms = terms
+        self.peers = tuple(peers)
+        self._peers = nn.ModuleList(peers)
 
     def forward(
         self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor, indices: Tensor, epoch: float
     ) -> tuple[Tensor, Tensor]:
-        """Return (weighted value of each term, logits)."""
-        outputs = self.network(x)
-        return torch.stack(self.terms(outputs, teacher, Batch(labels, indices), epoch)), outputs[0]
+        """Return (weighted value of each term, networks×terms; logits, networks×N×classes)."""
+        batch = Batch(labels, indices)
+        outputs = [self.network(x), *(peer(x) for peer in self.peers)]
+        values = []
+        for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
+            lessons = mutual.lessons(outputs, index) if self.peers else teacher
+            values.append(torch.stack(terms(outputs[index], lessons, batch, epoch)))
+        return torch.stack(values), torch.stack([own[0] for own in outputs])
 
 
 def fit(
@@ -87,9 +95,10 @@ def fit(
     snapshot: Callable[[nn.Module], State] | None = None,
     freeze: Freeze | None = None,
     recording: Recording | None = None,
+    peers: Sequence[mutual.Peer] = (),
     views: Sequence[DataSet] = (),
 ) -> Fitted:
-    """Train ``network``.
+    """Train ``network``, and its peers beside it.
 
     Args:
         fabric: Device, precision and processes.
@@ -105,16 +114,16 @@ def fit(
         snapshot: How the weights are taken; the state_dict by default.
         freeze: What to do once in the middle.
         recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
+        peers: Networks that learn with it in the place of a teacher.
         views: The same samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
 
     Raises:
         TrainingError: The loss is not finite.
         StorageError: The disk lacks the room for the teacher's outputs.
     """
-    snapshot = snapshot or _state_dict
     started = time.monotonic()
-    pupil = _channels_last(Pupil(network, terms))
-    module, optimizer = fabric.setup(pupil, _optimizer(pupil, budget))
+    pupil = Pupil(network, terms, peers)
+    module, optimizer = fabric.setup(_channels_last(pupil), _optimizer(pupil, budget))
     batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
     feed: Any = fabric.setup_dataloaders(batches)
     if not len(feed):
@@ -126,17 +135,17 @@ def fit(
     normalize = fabric.to_device(Normalize(data))
     looks = fabric.to_device(Looks(views))
     draws = recording.draws(budget.epochs) if recording else budget.epochs
-    average = AveragedModel(network, multi_avg_fn=_decay(budget.ema), use_buffers=True) if budget.ema else None
-    kept = average.module if average is not None else network
+    learner = Learner(name, network, terms, budget.ema, snapshot or _state_dict)
+    learners = [learner, *(Learner(p.name, p.network, p.terms, budget.ema, p.snapshot) for p in peers)]
     steps = budget.epochs * len(feed)
-    hastened = hasten_norms(network, len(feed))
-    if hastened and fabric.global_rank == 0:
-        progress.say(f"  {name}: {hastened}")
+    for each in learners:
+        hastened = hasten_norms(each.network, len(feed))
+        if hastened and fabric.global_rank == 0:
+            progress.say(f"  {each.name}: {hastened}")
     schedule = _schedule(budget, len(feed))
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
-    rows: dict[str, list[float]] = {key: [] for key in (*terms.names, "train_top1", "val_top1", "lr")}
     said = "val" if data.measure == "accuracy" else "val agreement"
-    best, best_epoch, step = _copy(snapshot(kept)), -1, 0
+    step = 0
     with (
         _lessons(fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs) as lessons,
         (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
@@ -144,7 +153,6 @@ def fit(
         for epoch in range(budget.epochs):
             augmented.epoch, sampler.epoch = epoch % draws, epoch
             module.train()
-            sums, right, seen = torch.zeros(len(terms.names)), 0, 0
             for images, labels, indices, *others in feed:
                 if step == freeze_step and freeze:
                     freeze.action(network)
@@ -154,51 +162,38 @@ def fit(
                 with torch.no_grad(), fabric.autocast():
                     target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
                 values, logits = module(x, target, labels, indices, step / len(feed))
-                loss = values.sum()
-                if not bool(loss.isfinite()):
+                sums = values.sum(1)
+                if not bool(sums.isfinite().all()):
+                    worst = sums.isfinite().tolist().index(False)
                     raise TrainingError(
-                        f"{name}: the loss is {loss.item()} at step {step} of epoch {epoch + 1} "
-                        f"({_worst(terms.names, values)})",
+                        f"{learners[worst].name}: the loss is {sums[worst].item()} at step {step} of epoch {epoch + 1} "
+                        f"({_worst(terms.names, values[worst])})",
                         f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the images and labels",
                     )
-                fabric.backward(loss)
+                fabric.backward(sums.sum())
                 if budget.clip_grad_norm:
-                    fabric.clip_gradients(module, optimizer, max_norm=budget.clip_grad_norm)
+                    _clip(fabric, module, optimizer, pupil, budget.clip_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-                if average is not None:
-                    average.update_parameters(network)
+                for each, own, answers in zip(learners, values, logits, strict=True):
+                    each.step(own, answers, labels)
                 step += 1
-                sums += values.detach().cpu() * len(labels)
-                right += int((logits.argmax(1) == labels).sum())
-                seen += len(labels)
                 task.advance(1)
-            top1 = accuracy(kept, data.val, normalize, fabric.device)
-            for term, value in zip(terms.names, (sums / seen).tolist(), strict=True):
-                rows[term].append(value)
-            if data.train.labelled:
-                rows["train_top1"].append(right / seen)
-            rows["val_top1"].append(top1)
-            rows["lr"].append(budget.lr * schedule(step - 1))
-            if (
-                best_epoch < 0
-                or (step > freeze_step and top1 > rows["val_top1"][best_epoch])
-                or (freeze and step > freeze_step and (best_epoch + 1) * len(feed) <= freeze_step)
-            ):
-                best, best_epoch = _copy(snapshot(kept)), epoch
-            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * top1:.1f} %")
-    curve = Curve(
-        model=name,
-        terms={term: tuple(rows[term]) for term in terms.names},
-        train_top1=tuple(rows["train_top1"]),
-        val_top1=tuple(rows["val_top1"]),
-        lr=tuple(rows["lr"]),
-        best_epoch=best_epoch,
-        seconds=time.monotonic() - started,
-        pairs=tuple(f"{term.name}: {pair}" for term in terms.terms for pair in term.pairs),
-        measure=data.measure,
-    )
-    return Fitted(best, _copy(snapshot(kept)), _copy(terms.adapters.state_dict()), curve)
+            for each in learners:
+                each.epoch(accuracy(each.kept, data.val, normalize, fabric.device), budget.lr * schedule(step - 1))
+                if (
+                    each.best_epoch < 0
+                    or (step > freeze_step and each.val_top1[-1] > each.val_top1[each.best_epoch])
+                    or (freeze and step > freeze_step and (each.best_epoch + 1) * len(feed) <= freeze_step)
+                ):
+                    each.keep()
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * learner.val_top1[-1]:.1f} %")
+    seconds = time.monotonic() - started
+    fitted = [
+        Fitted(each.best, each.weights(), _copy(each.terms.adapters.state_dict()), each.curve(seconds, data))
+        for each in learners
+    ]
+    return replace(fitted[0], peers=tuple(fitted[1:]))
 
 
 @contextmanager
@@ -264,11 +259,6 @@ def predictions(network: nn.Module, split: Split, normalize: Normalize, device: 
     return torch.cat(found)
 
 
-def _decay(share: float) -> Any:
-    function: Any = get_ema_multi_avg_fn  # torch has no types for it
-    return function(share)
-
-
 def _channels_last(network: nn.Module) -> nn.Module:
     cast(Any, network).to(memory_format=torch.channels_last)  # torch's stubs lack this form
     return network
@@ -284,6 +274,20 @@ def _copy(state: State) -> State:
 
 def _worst(names: tuple[str, ...], values: Tensor) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in zip(names, values.tolist(), strict=True))
+
+
+def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: float) -> None:
+    """Clip the norm of the gradient: of each network, with its adapters, by itself."""
+    if not pupil.peers:
+        fabric.clip_gradients(module, optimizer, max_norm=largest)
+        return
+    fabric.clip_gradients(module, optimizer, max_norm=math.inf)  # leaves them as they are, but for the scale of 16-mixed
+    own = [*pupil.network.parameters(), *pupil.terms.parameters()]
+    for parameters in (own, *(list(peer.parameters()) for peer in pupil.peers)):
+        trained = [p for p in parameters if p.requires_grad]
+        # in the optimizer's order, for the sum of the norm has another last bit in another one
+        ordered = [p for p in trained if p.ndim > 1] + [p for p in trained if p.ndim <= 1]
+        nn.utils.clip_grad_norm_(ordered, largest, error_if_nonfinite=True)
 
 
 def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:

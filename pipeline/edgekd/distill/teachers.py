@@ -17,7 +17,7 @@ from edgekd.distill.taps import Tapped
 
 Array = NDArray[np.float32]
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
-Rule = Literal["probabilities", "logits", "confidence"]
+Rule = Literal["probabilities", "logits", "confidence", "losses"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Combination:
         rule: ``logits``: their mean. ``probabilities``: the mean of ``softmax(z / T)``, as logits. ``confidence``: the same
             mean with a weight for each teacher and image, from the teacher's cross-entropy with the label (CA-MKD, Zhang et
             al. 2022, Confidence-Aware Multi-Teacher Knowledge Distillation):
-            ``w_k = (1 - exp(L_k) / Σ_j exp(L_j)) / (K - 1)``.
+            ``w_k = (1 - exp(L_k) / Σ_j exp(L_j)) / (K - 1)``. ``losses``: they stay apart, and a term is the mean of its
+            values with each; where one network is needed, it is that of ``probabilities``.
         temperature: T. A kd loss of the same temperature sees exactly the mean of the softened probabilities.
     """
 

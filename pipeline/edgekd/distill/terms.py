@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -122,18 +123,29 @@ class Terms(nn.Module):
             if not factor:
                 values.append(_nothing(student[0], adapter))
                 continue
-            value = cast(LossFunction, term.loss)(*self._outputs(term, student, teacher, batch), batch, adapter)
-            values.append(factor * value)
+            ours, theirs = self._outputs(term, student, teacher, batch)
+            loss = cast(LossFunction, term.loss)
+            each = [loss(ours, one, batch, adapter) for one in self._apart(term, theirs)]
+            values.append(factor * (each[0] if len(each) == 1 else torch.stack(each).mean()))
         return tuple(values)
 
+    def _apart(self, term: Term, teacher: Outputs | None) -> list[Outputs | None]:
+        """The teachers that a term learns from: one, unless the loss with each counts."""
+        if teacher is None or teacher.logits.ndim == 2:
+            return [teacher]
+        of_each = teacher.logits.unbind(1) if term.loss.needs_teacher else teacher.logits.unbind(1)[:1]
+        return [replace(teacher, logits=logits) for logits in of_each]
+
     def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
-        """The logits that a term learns from: the only teacher's, those of the one it names, or all combined."""
+        """The logits that a term learns from: the only teacher's, those of the one it names, all combined, or all apart."""
         if self._stored is not None:
             return self._stored[batch.indices.cpu()].to(logits.device)
         if not self._members:
             return logits
         name = term.loss.teacher
-        return self._combination(logits, batch.labels) if name is None else logits[:, self._members.index(name)]
+        if name is not None:
+            return logits[:, self._members.index(name)]
+        return logits if self._combination.rule == "losses" else self._combination(logits, batch.labels)
 
     def _outputs(
         self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, batch: Batch

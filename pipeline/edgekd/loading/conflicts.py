@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
-from edgekd.loading import conflicts_views
+from edgekd.loading import conflicts_peers, conflicts_views
 from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
@@ -28,6 +28,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
     yield from _precisions(recipe)
     yield from conflicts_views.conflicts(recipe)
+    yield from conflicts_peers.beginnings(recipe)
 
 
 def _sections(recipe: Recipe) -> Found:
@@ -235,7 +236,8 @@ def _places(teacher: Teacher, key: str) -> Iterator[tuple[str, Teacher]]:
 
 def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
     """The losses of a student, or of a teacher that is taught: ``prefix`` leads to its ``distill`` and ``teacher``."""
-    for index, loss in enumerate(distill.losses):
+    yield from conflicts_peers.conflicts(distill, teacher, prefix)
+    for index, loss in enumerate(() if distill.peers else distill.losses):
         if loss.needs_teacher and teacher is None:
             yield (
                 f"{prefix}distill.losses[{index}].kind",
@@ -265,7 +267,7 @@ def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
             "there is a teacher but no loss uses it",
             f"add {{kind: kd}} to the losses, or remove {prefix}teacher",
         )
-    if distill.teacher_cache:
+    if distill.teacher_cache and not distill.peers:
         yield from _teacher_cache(distill, teacher, f"{prefix}distill.teacher_cache")
     yield from _budget(f"{prefix}distill", distill)
 

@@ -47,6 +47,8 @@ def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found
 
 
 def _losses(distill: Distill, key: str) -> Found:
+    if distill.peers:
+        yield f"{key}.peers", "networks that learn together learn from labels, and these images have none", LABELLED
     for index, loss in enumerate(distill.losses):
         if loss.reads_labels and loss.weight:
             yield (

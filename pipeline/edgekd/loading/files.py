@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from edgekd import resources
 from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path as Key
 from edgekd.recipe import Recipe, Student, Teacher
+from edgekd.recipe_distill import Peer
 
 MAX_BYTES = 1_000_000
+
+Network = TypeVar("Network", Teacher, Student, Peer)
 
 
 def read(source: Path) -> tuple[Path, str]:
@@ -98,7 +101,7 @@ def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
 
-    def network(part: Teacher | Student, *path: str | int) -> Teacher | Student:
+    def network(part: Network, *path: str | int) -> Network:
         new: dict[str, object] = {}
         file, _, callable_name = (part.model or "").rpartition(":")
         if file.endswith(".py"):
@@ -117,7 +120,11 @@ def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
             new["ensemble"] = tuple(network(own, *path, "ensemble", index) for index, own in enumerate(part.ensemble))
         return part.model_copy(update=new)
 
-    for name, part in (("teacher", recipe.teacher), ("student", recipe.student)):
-        if part is not None:
-            update[name] = network(part, name)
+    if recipe.teacher is not None:
+        update["teacher"] = network(recipe.teacher, "teacher")
+    if recipe.student is not None:
+        update["student"] = network(recipe.student, "student")
+    if recipe.distill is not None and recipe.distill.peers:
+        peers = tuple(network(peer, "distill", "peers", index) for index, peer in enumerate(recipe.distill.peers))
+        update["distill"] = recipe.distill.model_copy(update={"peers": peers})
     return recipe.model_copy(update=update)

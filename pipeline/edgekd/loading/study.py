@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import Loaded, files, mapping, validate, words
-from edgekd.loading.layers import LOSSES, Layer, merged, owner, part, resolved
+from edgekd.loading.layers import Layer, merged, owner, part, resolved
 from edgekd.loading.overrides import KeySyntaxError, apply, parse_key
 from edgekd.loading.places import Draft, Places
-from edgekd.loading.shape import at, is_study
+from edgekd.loading.shape import is_study
 from edgekd.loading.source import parse
+from edgekd.recipe import Recipe
 from edgekd.recipe_study import SHIPPING, Study
 
 _LEAST = "a study needs study: 1, recipe: and methods:"
@@ -69,7 +70,8 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     if not is_study(value):
         message = "is a recipe, not a study" if "edgekd" in value else "has no methods to compare"
         raise RecipeError([Problem(parsed.where, "", message, f"edgekd run {source}" if "edgekd" in value else _LEAST)])
-    own = [text for text in overrides if _first(text) in Study.model_fields]
+    # What neither has is told of as a key of the study.
+    own = [text for text in overrides if _first(text) in Study.model_fields or _first(text) not in Recipe.model_fields]
     places = Places(parsed)
     problems = apply(own, value, places)
     study, drafts = _study(value)
@@ -79,12 +81,10 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     folder = path.absolute().parent
     base, problems = _base(study, places, folder, [text for text in overrides if text not in own])
     problems += places.problems(_misplaced(study))
-    if problems:
-        raise RecipeError(problems)
     pairs = []
     for name, keys in (study.pairs or {base_name(study, path): {}}).items():
         layers = [base, part(places, keys, ("pairs", name), folder)]
-        common, wrong = _loaded(study, layers, f"{path.stem}.{name}", path)
+        common, wrong = _loaded(study, layers, f"{path.stem}.{name}", path, common=True)
         methods = {}
         problems += wrong
         for method, own_keys in study.methods.items():
@@ -95,8 +95,11 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
                 methods[method] = loaded
         if common:
             pairs.append(Pair(name, common, methods))
-    if problems:  # what is wrong with the common recipe is wrong in every method: told once
-        raise RecipeError({(problem.where, problem.message): problem for problem in reversed(problems)}.values())
+    told: dict[tuple[str, str], Problem] = {}
+    for problem in problems:  # what is wrong with the common recipe is wrong in every method
+        told.setdefault((problem.where, problem.message), problem)
+    if told:
+        raise RecipeError(told.values())
     return LoadedStudy(study, path.stem, path.absolute(), tuple(pairs), tuple(overrides))
 
 
@@ -152,14 +155,17 @@ def _misplaced(study: Study) -> Iterator[Draft]:
                     yield Draft((section, name, key), "this study makes no files", hint, at_key=True)
 
 
-def _loaded(study: Study, layers: Sequence[Layer], name: str, path: Path) -> tuple[Loaded | None, list[Problem]]:
-    """Make one recipe of its parts and check it."""
+def _loaded(
+    study: Study, layers: Sequence[Layer], name: str, path: Path, common: bool = False
+) -> tuple[Loaded | None, list[Problem]]:
+    """Make one recipe of its parts and check it; the ``common`` one may leave the losses to the methods."""
     value = merged(layers)
     left_out = () if study.artifacts else SHIPPING
     value = {key: part for key, part in value.items() if key not in left_out}
     value |= {"seeds": study.seeds, "baselines": []}
-    if isinstance(value.get("distill"), dict) and at(value, LOSSES) is None:  # the methods bring theirs
-        value["distill"] = value["distill"] | {"losses": [{"kind": "task"}, {"kind": "kd"}]}
+    if common and isinstance(value.get("distill"), dict):
+        usual = [{"kind": "task"}, *([{"kind": "kd"}] if value.get("teacher") else [])]
+        value["distill"] = {"losses": usual} | value["distill"]
     recipe, drafts = validate(value)
     problems = [problem for draft in drafts for problem in owner(layers, draft.path).problems(draft)]
     if recipe is None or problems:

@@ -44,7 +44,8 @@ def _front(result: RunResult) -> str:
     model = facts.headline(result)
     if model and facts.is_int8(model):
         head["tags"] += ["int8", facts.quantization(result).replace(" ", "-")]
-    if facts.section_of(result, "teacher") and facts.section_of(result, "student"):
+    taught = facts.section_of(result, "teacher") or facts.section_of(result, "distill").get("peers")
+    if taught and facts.section_of(result, "student"):
         head["tags"].append("knowledge-distillation")
     found = model.metric("accuracy") if model else None
     if model and found:

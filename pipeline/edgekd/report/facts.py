@@ -108,6 +108,8 @@ def label(model: ModelRecord) -> str:
         return NETWORKS[model.name]
     if model.role == "teacher":
         return teacher_label(model.name)
+    if model.role == "peer":
+        return f"Peer {one_line(model.name.removeprefix('peer.'))}"
     if model.role != "artifact":
         return one_line(model.name)
     precision = model.precision.partition(" ")[0]

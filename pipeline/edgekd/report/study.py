@@ -37,7 +37,8 @@ TEST = (
 )
 RANK = (
     "Rank: by mean test top-1 of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of the means "
-    "leave ranks 2 to 4 open: rows whose intervals overlap are not told apart."
+    "leave ranks 2 to 4 open: rows whose intervals overlap are not told apart. The paired differences see more, for what a "
+    "seed does to both rows is gone from them."
 )
 
 
@@ -127,14 +128,14 @@ def _told_apart(result: StudyResult) -> str:
 
 def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
     rows = _of(result, pair)
-    title = f"Test top-1 on {one_line(pair)}" if len(result.recipes) > 1 else "Test top-1"
+    where = f" on {one_line(pair)}" if len(result.recipes) > 1 else ""
     done = [(row, row.test) for row in rows if row.test is not None]
     blocks: list[Block] = []
     if done:
         dots = [
             Dot(
-                label(row), 100 * test.mean, 100 * (test.mean if test.low is None else test.low),
-                100 * (test.mean if test.high is None else test.high),
+                label(row), 100 * test.mean, 100 * max(0.0, test.mean if test.low is None else test.low),
+                100 * min(1.0, test.mean if test.high is None else test.high),
                 tuple(100 * seed.test_kept for seed in row.seeds), row.role == "baseline",
             )
             for row, test in done
@@ -144,7 +145,7 @@ def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
             "Dot: mean over seeds of the test top-1 of the kept epoch; hollow: a baseline. Whisker: its 95 % interval by "
             "Student's t. Ticks below: the seeds. Where whiskers overlap, the order is open. The axis does not start at 0."
         )
-        blocks.append(ranking(f"ranking{number}", title, dots, alone, caption))
+        blocks.append(ranking(f"ranking{number}", f"Methods{where} by mean test top-1", dots, alone, caption))
     bases = [row.method for row in rows if row.role == "baseline"]
     columns = [Column("Method"), Column("Rank", "", "number"), Column("Seeds", "", "number")]
     columns += [Column("Test, kept epoch", "%", "number"), Column("Test, last epoch", "%", "number")]
@@ -160,7 +161,10 @@ def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
     if teacher:
         measured = f"{percent(teacher.test_top1)} %" if teacher.test_top1 is not None else "not measured"
         taught = f"Teacher {one_line(teacher.teacher)}, {measured} on test; student {one_line(teacher.student)}. "
-    return [*blocks, Table(title, tuple(columns), table, f"{taught}± is the standard deviation over seeds. {TEST}")]
+    return [
+        *blocks,
+        Table(f"Test top-1{where}", tuple(columns), table, f"{taught}± is the standard deviation over seeds. {TEST}"),
+    ]
 
 
 def _row(row: Row, bases: list[str]) -> tuple[Cell, ...]:

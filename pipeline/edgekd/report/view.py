@@ -71,8 +71,11 @@ def story(result: RunResult) -> str:
     source = one_line(str(data.get("source", result.data.source)))
     if not student:
         return f"{teacher or 'a model'} trained on {source}."
+    peers = facts.section_of(result, "distill").get("peers") or ()
     trained = "trained with hard labels alone" if facts.section_of(result, "distill") else "as given, measured"
     how = f"distilled from {teacher}" if teacher else trained
+    if peers:
+        how = f"trained together with {listing([_network(peer) for peer in peers])}, each the others' teacher,"
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."

@@ -11,7 +11,7 @@ from edgekd.profile.advice import advise
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, Loss
 from edgekd.registry import losses
-from edgekd.stages import layers, training, views
+from edgekd.stages import layers, peers, training, views
 from edgekd.stages.context import Context
 
 VERSION = 3
@@ -23,21 +23,27 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Student, budget with its losses where there is one, seed; the teacher cache where it changes the student."""
     settings = training.teacher_cache(recipe)
     same = settings is None or settings.exact
-    left_out = {"teacher_cache"} if same else {"teacher_cache": {"features"}}
+    left_out: dict[str, Any] = {"teacher_cache": True if same else {"features"}, "peers": True, "combine": True}
     return {
         **training.model_config(recipe, "student"),
         "distill": recipe.distill.model_dump(mode="json", exclude=left_out) if recipe.distill else None,
         "seed": recipe.seed,
         **training.teaching(recipe.teacher),
+        **peers.config(recipe),
     }
 
 
 def alone(recipe: Recipe) -> Recipe:
-    """The recipe of the baseline: no teacher, the task loss alone, everything else the same."""
+    """The recipe of the baseline: no teacher, no peers, the task loss alone, everything else the same."""
     assert recipe.distill is not None
     task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
     distill = recipe.distill.model_copy(
-        update={"losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),), "teacher_cache": False}
+        update={
+            "losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),),
+            "teacher_cache": False,
+            "peers": (),
+            "combine": "losses",
+        }
     )
     return recipe.model_copy(update={"teacher": None, "distill": distill})
 
@@ -97,7 +103,10 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is."""
+    """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is.
+
+    Of each peer, its best weights and its curve.
+    """
     assert context.recipe.distill is not None
     training.launch(context, context.recipe.distill, _train)
 
@@ -106,6 +115,7 @@ def _train(fabric: Any, context: Context) -> None:
     import torch
 
     from edgekd import models
+    from edgekd.distill import mutual
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.reuse import Reused, adopt
@@ -123,7 +133,8 @@ def _train(fabric: Any, context: Context) -> None:
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
-    rewritten = training.rewritten(recipe, classes, say=context.progress.say if first else None)
+    say = context.progress.say if first else None
+    rewritten = training.rewritten(recipe, classes, say=say)
     student = rewritten.model
     structure = {"activations": census(student, example), "squeezes": len(squeeze.find(student, example))}
     if first and context.name == "distill":
@@ -136,7 +147,12 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(recipe.teacher, recipe.data, images)
     images = training.judge(teacher, images, seen, context, fabric)
-    terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data))
+    others: tuple[mutual.Peer, ...] = ()
+    if budget.peers:
+        beginners = peers.beginners(recipe, classes, say)
+        terms, others = mutual.cohort(budget.losses, student, beginners, budget.combine, example, facts)
+    else:
+        terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data))
     if first:
         if reused:
             context.progress.say(f"  reused: {reused}")
@@ -151,9 +167,10 @@ def _train(fabric: Any, context: Context) -> None:
         name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-        recording=training.recording(context, "teacher", fabric.global_rank), views=seen,
+        recording=training.recording(context, "teacher", fabric.global_rank), views=seen, peers=others,
     )  # fmt: skip
     if first:
         training.save_fitted(context, fitted)
+        peers.save(context, fitted.peers)
         changes = [str(change) for change in rewritten.changes]
         context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **structure})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError
@@ -10,7 +10,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.rundir import Metrics, to_json
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, peers, quantize, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def run(context: Context) -> None:
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, images)
-    sections = context.recipe.teacher.views(context.recipe.data) if context.recipe.teacher else {}
-    inputs = _inputs(context.recipe)
+    seen = _seen(context.recipe)
+    inputs = _inputs(seen)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
@@ -68,7 +68,7 @@ def run(context: Context) -> None:
                 logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
-                macs = models.macs(network, sections.get(name, context.recipe.data))
+                macs = models.macs(network, *seen.get(name, (context.recipe.data,)))
                 size = {"params": models.parameters(network), "macs": macs}
                 found[name] |= size
             task.advance(len(x), name)
@@ -146,7 +146,7 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
-    """Every torch network of the run, and every teacher, by model name."""
+    """Every torch network of the run, and every teacher and peer, by model name."""
     recipe, classes = context.recipe, len(images.classes)
     networks: dict[str, nn.Module] = {}
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
@@ -155,6 +155,9 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     for own in distill.trainings(recipe):
         if own.seed == recipe.seed:
             networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+    if peers.sections(recipe):
+        found = peers.trained(recipe, classes, context.inputs["distill"])
+        networks |= {f"peer.{name}": network for name, network in found.members.items()}
     if not recipe.distill and recipe.student:
         networks["student"] = training.student(recipe, classes, context.inputs["student"] / BEST).eval()
     if recipe.quantize:
@@ -224,19 +227,21 @@ def _arrays(images: DataSet) -> Array:
     return data.preprocess(stacked, images.mean, images.std, images.channels)
 
 
-def _inputs(recipe: Recipe) -> dict[str, tuple[Array, ...]]:
-    """The test images as each teacher takes them that sees something else than the student; of an ensemble, each in turn."""
+def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
+    """What each teacher sees, where it is something else than the student; of an ensemble, each in turn."""
+    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
+    lineage = recipe.teacher.lineage() if recipe.teacher else ()
+    found = {name: tuple(views[stage] for stage in section.stages(name)) for name, section in lineage}
+    return {name: seen for name, seen in found.items() if any(view != recipe.data for view in seen)}
+
+
+def _inputs(seen: Mapping[str, tuple[Data, ...]]) -> dict[str, tuple[Array, ...]]:
+    """The test images as these teachers take them."""
     from edgekd import data
 
-    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
-    arrays: dict[Data, Array] = {}
-    found = {}
-    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        seen = [views[stage] for stage in section.stages(name)]
-        if any(view != recipe.data for view in seen):
-            arrays |= {view: _arrays(data.load(view)) for view in seen if view not in arrays}
-            found[name] = tuple(arrays[view] for view in seen)
-    return found
+    views = dict.fromkeys(view for several in seen.values() for view in several)
+    arrays = {view: _arrays(data.load(view)) for view in views}
+    return {name: tuple(arrays[view] for view in several) for name, several in seen.items()}
 
 
 def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 250) -> Array:

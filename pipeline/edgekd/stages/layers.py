@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe, Student
 from edgekd.recipe_distill import FeatureLoss
-from edgekd.stages import training, views
+from edgekd.stages import peers, training, views
 
 if TYPE_CHECKING:
     from edgekd.distill.terms import Terms
@@ -23,24 +23,27 @@ def compared(recipe: Recipe) -> bool:
 
 def lessons(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Yield the stage of each network that is distilled, and the recipe of which it is the student."""
+    data = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         if section.model is not None and section.distill is not None:
             taught = Student(model=section.model, args=section.args)
-            yield name, recipe.model_copy(update={"student": taught, "distill": section.distill, "teacher": section.teacher})
+            roles = {"student": taught, "distill": section.distill, "teacher": section.teacher}
+            yield name, recipe.model_copy(update=roles | {"data": data[name]})
     if recipe.distill is not None:
         yield "distill", recipe
 
 
 def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
-    """Build both networks with random weights and return what the losses would compare in them.
+    """Build the networks with random weights and return what the losses would compare in them.
 
     Raises:
-        ModelError: A network cannot be built, or does not have the layers.
+        ModelError: A network cannot be built, or does not have the layers; or a peer begins as another network does.
         DataError: The data cannot be opened.
     """
     import torch
 
     from edgekd import data, models
+    from edgekd.distill import mutual
     from edgekd.distill.outputs import Facts
     from edgekd.distill.terms import Terms
 
@@ -48,10 +51,15 @@ def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
     classes, images = data.counts(recipe.data, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages that train will say it
+        torch.default_generator.manual_seed(recipe.seed)
         student = training.rewritten(recipe, classes).model
+        example, facts = models.example(recipe.data), Facts(classes, images)
+        if recipe.distill.peers:
+            beginners = peers.beginners(recipe, classes)
+            return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
         teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
         seen = views.examples(recipe.teacher, recipe.data)
-        return Terms(recipe.distill.losses, student, teacher, models.example(recipe.data), Facts(classes, images), seen)
+        return Terms(recipe.distill.losses, student, teacher, example, facts, seen)
 
 
 def told(terms: Terms) -> Iterator[str]:

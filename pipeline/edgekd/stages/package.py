@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
+from edgekd.recipe_distill import Peer
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -27,7 +28,7 @@ from edgekd.rundir import (
     TensorSpec,
     from_json,
 )
-from edgekd.stages import distill, export, quantize, training
+from edgekd.stages import distill, export, peers, quantize, training
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -82,6 +83,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
         for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
+    curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
     seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
@@ -163,6 +165,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
         ("kd", "baseline", "kd", recipe.student),
+        *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )
@@ -179,7 +182,8 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         path, sha256, size = None, None, None
         given = stage == "student" or (name in teachers and teachers[name].budget is None)
         if name != int8 and not given:
-            path, sha256, size = _copy(context.inputs[stage] / "weights.safetensors", context.out / f"{name}.safetensors")
+            own = f"{name}.safetensors" if role == "peer" else "weights.safetensors"
+            path, sha256, size = _copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
             measure = measures.get(name, measures.get(training.float_name(recipe), "accuracy"))
@@ -347,11 +351,11 @@ def _copy(source: Path, target: Path) -> tuple[str, str, int]:
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
 
 
-def _format(part: Teacher | Student) -> str:
+def _format(part: Teacher | Student | Peer) -> str:
     return part.black_box[0] if isinstance(part, Teacher) and part.black_box else "torch"
 
 
-def _source(part: Teacher | Student) -> str:
+def _source(part: Teacher | Student | Peer) -> str:
     """Where a network is from, or of whom an ensemble is made."""
     if part.model is not None:
         return _public(part.model)

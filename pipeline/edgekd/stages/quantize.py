@@ -12,7 +12,7 @@ from edgekd.profile.device import Device
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Loss, Train
 from edgekd.recipe_quantize import Ptq, Qat
-from edgekd.stages import distill, graphs, sensitivity, training, views
+from edgekd.stages import distill, graphs, peers, sensitivity, training, views
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _train(fabric: Any, context: Context) -> None:
     teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher and taught else None
     if settings.self_distill:
         teacher = training.student(recipe, classes, weights).eval()
+    elif peers.sections(recipe):  # they are trained, and teach as they are
+        teacher = peers.trained(recipe, classes, context.inputs["distill"])
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))

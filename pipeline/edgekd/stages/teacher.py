@@ -26,7 +26,9 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     for key in ("train", "distill"):
         budget = getattr(recipe.teacher, key)
         if budget is not None:
-            value["teacher"][key] = budget.model_dump(mode="json")
+            value["teacher"][key] = budget.model_dump(
+                mode="json", exclude={"peers", "combine"}
+            )  # only the student has peers
             value["seed"] = recipe.seed
     return value | training.teaching(recipe.teacher.teacher)
 

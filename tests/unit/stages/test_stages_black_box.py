@@ -195,6 +195,15 @@ def test_stored_outputs_that_do_not_fit(
         black_box.load(recipe.teacher, recipe.data, images, 1)
 
 
+def test_a_file_is_looked_at_before_another_member_is_trained(npz: Callable[..., str]) -> None:
+    net = {"model": "edgekd:resnet10", "args": {"width": 2}}
+    section = {
+        "ensemble": [net | {"train": {"epochs": 1}}, net | {"weights": "w.pt"}, {"model": "onnx:t.onnx", "name": "file"}]
+    }
+    found = [(node.name, node.recipe.seed) for node in plan.nodes(make(npz(), section)) if node.module == "teacher"]
+    assert found == [("teacher.resnet10_2", 1), ("teacher.file", 2), ("teacher.resnet10", 0)]
+
+
 def test_a_member_of_an_ensemble_may_be_a_file(tmp_path: Path, npz: Callable[..., str]) -> None:
     net = {"model": "edgekd:resnet10", "args": {"width": 2}, "train": {"epochs": 1, "batch_size": 16, "warmup_epochs": 0}}
     section = {"ensemble": [{"model": f"onnx:{write_onnx(tmp_path / 'file.onnx')}", "name": "file"}, net]}

@@ -112,6 +112,18 @@ def test_so_does_one_whose_assistant_cannot_be_taught(recipe: Path, tmp_path: Pa
     assert trained == []
 
 
+def test_an_assistant_is_built_for_the_images_it_sees(recipe: Path) -> None:
+    network = "model: 'edgekd:resnet10', data: {image_size: 64}, args: {width: 8}"
+    assistant = (
+        f"{{{network}, distill: {{epochs: 1, losses: [{{kind: fitnet}}]}}, teacher: {{{network}, train: {{epochs: 1}}}}}}"
+    )
+    loaded = load(recipe, (f"teacher={assistant}", "distill.losses=[{kind: kd}]"))
+    assert [(name, seen.data.image_size) for name, seen in layers.lessons(loaded.recipe)] == [
+        ("teacher", 64),
+        ("distill", 32),
+    ]
+
+
 def test_looking_leaves_the_random_state_alone(recipe: Path) -> None:
     """Otherwise a run with feature losses would start from other weights than one without."""
     torch.manual_seed(0)

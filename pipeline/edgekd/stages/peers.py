@@ -1,0 +1,85 @@
+"""The networks that learn beside the student: what decides them, and how they are made and read again.
+
+They have no stage of their own: the stage ``distill`` trains them with the student, and leaves ``NAME.safetensors`` and
+``NAME.json``, the curve, of each beside the student's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Peer
+from edgekd.rundir import to_json
+from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    from edgekd.distill.loop import Fitted
+    from edgekd.distill.mutual import Beginner
+    from edgekd.distill.teachers import Ensemble
+
+
+def sections(recipe: Recipe) -> Mapping[str, Peer]:
+    """The student's peers by their names, such as ``peer.resnet18``, each with the seed it starts from."""
+    named = recipe.distill.named_peers() if recipe.distill else {}
+    return {
+        name: peer.model_copy(update={"seed": recipe.seed + place if peer.seed is None else peer.seed})
+        for place, (name, peer) in enumerate(named.items(), 1)
+    }
+
+
+def config(recipe: Recipe) -> dict[str, Any]:
+    """What decides the student's peers: their first weights, and how several of them teach."""
+    from edgekd.models import file_sha256, source_key, weights_path
+
+    found = sections(recipe)
+    if not found:
+        return {}
+    assert recipe.distill is not None
+    made: list[dict[str, Any]] = [
+        {"name": name, "model": source_key(peer.model), "args": peer.args, "seed": peer.seed}
+        | ({"weights": file_sha256(weights_path(peer.weights))} if peer.weights else {})
+        for name, peer in found.items()
+    ]
+    return {"peers": made, "combine": recipe.distill.combine}
+
+
+def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = None) -> dict[str, Beginner]:
+    """The peers as they begin, each drawn from its own seed; what is left out of given weights is told to ``say``."""
+    from edgekd import models
+    from edgekd.distill.mutual import Beginner, seeded
+
+    made = {}
+    for name, peer in sections(recipe).items():
+        assert peer.seed is not None
+        network = seeded(peer.seed, lambda peer=peer: models.build(peer.model, peer.args, classes, recipe.data))  # type: ignore[misc]
+        left_out = models.load_weights(network, models.weights_path(peer.weights), other_head=True) if peer.weights else []
+        if left_out and say:
+            say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
+        made[name] = Beginner(network, peer.seed)
+    return made
+
+
+def trained(recipe: Recipe, classes: int, folder: Path) -> Ensemble:
+    """The peers as the stage ``distill`` has left them in ``folder``: together the teacher of what comes after it."""
+    from edgekd import models
+    from edgekd.distill.teachers import Combination, Ensemble
+
+    assert recipe.distill is not None
+    members = {}
+    for name, peer in sections(recipe).items():
+        network = models.build(peer.model, peer.args, classes, recipe.data)
+        models.load_weights(network, folder / f"{name}.safetensors")
+        members[name.removeprefix("peer.")] = network
+    return Ensemble(members, Combination(recipe.distill.combine)).eval()
+
+
+def save(context: Context, fitted: tuple[Fitted, ...]) -> None:
+    """Write the best weights and the curve of each peer."""
+    from edgekd.stages import training
+
+    for peer in fitted:
+        training.save(peer.best, context.out / f"{peer.curve.model}.safetensors")
+        context.write(f"{peer.curve.model}.json", to_json(peer.curve))

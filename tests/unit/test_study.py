@@ -1,0 +1,219 @@
+"""A study run for real, at the smallest size: figures, failures, interruption, reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from edgekd import cli, plan, runner, study
+from edgekd.errors import ExitCode
+from edgekd.loading import load
+from edgekd.loading.study import load_study
+from edgekd.progress import Silent
+from edgekd.rundir import SeedRecord
+from edgekd.stages import distill, teacher
+from edgekd.studydir import Row, judged
+
+STUDY = """\
+study: 1
+seeds: 2
+recipe:
+  edgekd: 1
+  data: {source: npz:data.npz, image_size: 16, val_fraction: 0.2}
+  teacher: {model: edgekd:resnet10, args: {width: 4}, train: {epochs: 1}}
+  student: {model: edgekd:resnet10, args: {width: 2}}
+  distill: {epochs: 1, batch_size: 16}
+methods:
+  fitnet: [{kind: task}, {kind: fitnet}]
+  broken: [{kind: task}, {kind: fitnet, layers: {nowhere: layer1}}]
+  long: {distill: {epochs: 2, losses: [{kind: kd}]}}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, arrays: Callable[..., dict[str, np.ndarray]]) -> Path:
+    np.savez(tmp_path / "data.npz", **arrays())
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    return tmp_path / "mine.yaml"
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def run(path: Path, *overrides: str, progress: Heard | None = None) -> study.Outcome:
+    options = runner.Options(path.parent / "reports", progress or Silent())
+    return study.run(load_study(path, overrides), options, "mine.yaml")
+
+
+class WellFormed(HTMLParser):
+    """Fails where an element is not closed in its order."""
+
+    VOID = frozenset({"meta", "link", "br", "hr", "input", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def row(method: str, values: list[float], role: str = "method") -> Row:
+    seeds = tuple(SeedRecord("distilled", seed, 0.5, 0.5, value, value - 0.1) for seed, value in enumerate(values))
+    return Row("pair", method, role, seeds=seeds)  # type: ignore[arg-type]  # roles are literals
+
+
+def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
+    alone, kd = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("kd", [0.74, 0.75, 0.77], "baseline")
+    good, bad = row("good", [0.90, 0.91, 0.93]), row("bad", [0.72, 0.71, 0.73])
+    failed = Row("pair", "failed", "method", reason="the loss is nan")
+    found = judged([alone, kd, failed, bad, good])
+    assert [own.method for own in found] == ["good", "kd", "bad", "student_alone", "failed"]
+    assert [own.rank for own in found] == [(1, 1), (2, 4), (2, 4), (2, 4), None]
+    best = found[0]
+    assert best.last is not None
+    assert best.last.mean == pytest.approx(np.mean([0.80, 0.81, 0.83]))
+    assert best.gains is not None
+    assert best.gains["kd"].gain.mean == pytest.approx(np.mean([0.16, 0.16, 0.16]))
+    # Three rows are compared with the student alone: the smallest p is tripled.
+    pairs = [stats.ttest_rel([s.test_kept for s in own.seeds], [0.70, 0.72, 0.71]).pvalue for own in (good, kd, bad)]
+    assert best.gains["student_alone"].p == pytest.approx(pairs[0])
+    assert min(pairs) == pairs[0]
+    assert best.gains["student_alone"].p_holm == pytest.approx(3 * pairs[0])
+    assert found[1].gains is not None
+    assert set(found[1].gains) == {"student_alone"}, "kd is not compared with itself"
+    assert found[3].gains == {}
+
+
+def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path: Path) -> None:
+    outcome = run(path, progress=(heard := Heard()))
+    result = outcome.result
+    assert "[3/5] distill.seed1, training 11 of 11: never ran" in heard.lines
+    assert outcome.exit_code == ExitCode.STAGE_FAILED
+    assert {own.method for own in result.rows} == {"student_alone", "kd", "fitnet", "broken", "long"}
+    assert [(own.method, own.reason) for own in result.failed] == [
+        ("broken", "the student has no layer 'nowhere' that gives a feature map")
+    ]
+    assert result.rows[-1].method == "broken"
+    means = [own.test.mean for own in result.rows if own.test]
+    assert means == sorted(means, reverse=True)
+    long = next(own for own in result.rows if own.method == "long")
+    assert long.other == "distill.epochs 1 → 2"
+    assert (outcome.folder / long.folder / "recipe.lock.yaml").is_file()
+    assert result.teachers[0].test_top1 is not None
+
+    written = json.loads((outcome.folder / "study.json").read_text("utf-8"))
+    assert [own["method"] for own in written["rows"]] == [own.method for own in result.rows]
+    html, markdown = ((outcome.folder / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    page = WellFormed()
+    page.feed(html)
+    assert page.open == []
+    assert page.seen["circle"] >= 2 * 4, "a dot for each row with figures, on a screen and on a phone"
+    identifiers = re.findall(r' id="([^"]+)"', html)
+    assert len(identifiers) == len(set(identifiers))
+    for text in (html, markdown):
+        assert "not told apart" in text
+        assert "Holm" in text
+        assert "nowhere" in text
+        assert "edgekd study mine.yaml" in text
+    kd = next(own for own in result.rows if own.method == "kd")
+    assert kd.test is not None
+    assert kd.test.sd is not None
+    assert f"{100 * kd.test.mean:.2f} ± {100 * kd.test.sd:.2f}" in markdown
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    whole = distill.run
+
+    def interrupted(context: object) -> None:
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(1)
+        whole(context)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(distill, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, "methods={fitnet: [{kind: fitnet}]}")
+    monkeypatch.setattr(distill, "run", lambda context: (trained.append(2), whole(context)))
+    again = run(path, "methods={fitnet: [{kind: fitnet}]}")
+    assert trained == [1] * 3 + [2] * 3, "two seeds of two baselines and a method"
+    assert again.exit_code == ExitCode.OK
+    assert len([own for own in again.result.rows if own.test]) == 3
+
+
+def test_an_interruption_that_a_library_made_a_failure_of_ends_the_study(path: Path) -> None:
+    loaded = load_study(path, ["methods={broken: [{kind: fitnet, layers: {nowhere: layer1}}]}", "baselines=[]"])
+    options = runner.Options(path.parent / "reports", Silent())
+    with pytest.raises(Exception, match="nowhere"):
+        study.run(loaded, options, "mine.yaml", interrupted=lambda: True)
+
+
+def test_a_teacher_that_fails_is_trained_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    whole = teacher.run
+    monkeypatch.setattr(teacher, "run", lambda context: (tried.append(context.name), whole(context)))
+    result = run(path, "teacher.train={epochs: 2, batch_size: 16, lr: 1e30}").result
+    reasons = {own.method: own.reason for own in result.rows}
+    assert reasons.pop("student_alone") == ""
+    assert all(reason.startswith("the teacher failed: teacher: the loss is ") for reason in reasons.values())
+    assert tried == ["teacher"]
+
+
+def test_the_student_alone_is_the_one_of_a_run(path: Path) -> None:
+    """So a study reuses what runs have trained, and the other way round."""
+    value = "\n".join(line[2:] for line in STUDY.splitlines() if line.startswith("  ") and "fitnet" not in line)
+    recipe = path.parent / "one.yaml"
+    recipe.write_text(
+        re.sub(r"\n(broken|long):.*", "", value).replace("batch_size: 16}", "batch_size: 16, losses: [{kind: kd}]}")
+    )
+    of_run = {step.name: step.key for step in plan.make(load(recipe, ["baselines=[student_alone, kd]"]))}
+    of_study = {cell.name: steps for cell, steps in study.planned(load_study(path))}
+    keys = {name: next(s.key for s in steps if s.name in ("distill", "teacher")) for name, steps in of_study.items()
+            if name in ("student_alone", "teacher")}  # fmt: skip
+    assert keys == {"student_alone": of_run["student_alone"], "teacher": of_run["teacher"]}
+
+
+def test_on_the_command_line(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(path.parent)
+    only = ["--set", "methods={fitnet: [{kind: fitnet}]}", "--set", "baselines=[student_alone]"]
+
+    def edgekd(*args: str) -> int:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(args)
+        assert isinstance(caught.value.code, int)
+        return caught.value.code
+
+    assert edgekd("check", "mine.yaml") == 0
+    assert "ok, a study (pairs: 1, methods: 3, seeds: 2)" in capsys.readouterr().out
+    assert edgekd("plan", "mine.yaml", *only) == 0
+    assert "5 trainings to do, 0 in the cache" in capsys.readouterr().out
+    assert edgekd("study", "mine.yaml", "--json", *only) == 0
+    assert len(json.loads(capsys.readouterr().out)["study"]["rows"]) == 2
+    assert edgekd("plan", "mine.yaml", *only, "--json") == 0
+    assert {step["status"] for step in json.loads(capsys.readouterr().out)} == {"cached"}
+    assert edgekd("run", "mine.yaml") == 2
+    assert "edgekd study mine.yaml" in capsys.readouterr().err
