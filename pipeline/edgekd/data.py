@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgekd import sources
 from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe_data import Data
+from edgekd.rundir import Measure
 from edgekd.sources import Images
 
 SPLIT_SEED = 0  # the validation split is the same for every seed of a recipe, so that seeds can be compared
@@ -28,10 +30,15 @@ SPLIT_SEED = 0  # the validation split is the same for every seed of a recipe, s
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels (int64, N)."""
+    """Images and their labels (int64, N), -1 where they are not known."""
 
     images: Images
     labels: NDArray[np.int64]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known."""
+        return bool((self.labels >= 0).all())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,8 +54,8 @@ class Split:
 class DataSet:
     """The three splits and what a model has to know of them.
 
-    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. Where the images are not ``labelled``, all
-    labels are -1.
+    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. ``measure`` is what top-1 on the validation
+    images is: accuracy, or, where their labels are what the teacher says, agreement with it.
     """
 
     train: Split
@@ -59,7 +66,12 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
-    labelled: bool = True
+    measure: Measure = "accuracy"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the test images have labels."""
+        return self.test.labelled
 
 
 @dataclass(frozen=True)
@@ -74,18 +86,18 @@ class _Subset:
         return self.images[int(self.indices[index])]
 
 
-def load(data: Data, progress: Progress | None = None) -> DataSet:
-    """Open a recipe's data.
+def load(data: Data, progress: Progress | None = None, made: Path | None = None) -> DataSet:
+    """Open a recipe's data; ``made`` is the folder of the images that are synthesized, if they are.
 
     Raises:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
     """
-    raw, kept, held_out = _split(data, progress)
+    raw, kept, held_out = _split(data, progress, made)
     train = Split(_Subset(raw.train, kept), raw.y_train[kept])
     mean, std = _normalization(data, train)
     return DataSet(
         train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
-        raw.classes, data.channels, mean, std, raw.license, raw.labelled,
+        raw.classes, data.channels, mean, std, raw.license,
     )  # fmt: skip
 
 
@@ -95,23 +107,28 @@ def counts(data: Data, progress: Progress | None = None) -> tuple[int, int]:
     Raises:
         DataError: As ``load``.
     """
-    raw, kept, _ = _split(data, progress)
+    raw, kept, _ = _split(data, progress, None)
     return len(raw.classes), len(kept)
 
 
-def _split(data: Data, progress: Progress | None) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
+def _split(
+    data: Data, progress: Progress | None, made: Path | None
+) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
     """The source with checked labels, and which of its training images are kept and held out."""
-    raw = sources.read(data, progress or Silent())
+    raw = sources.read(data, progress or Silent(), made)
     if raw.labelled:
-        y_train, y_test = (_labels(y, len(x), raw.classes, name, data.source) for name, x, y in (
-            ("train", raw.train, raw.y_train), ("test", raw.test, raw.y_test)))  # fmt: skip
+        y_train, y_test = raw.y_train, _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
+        if data.made is None:
+            y_train = _labels(y_train, len(raw.train), raw.classes, "train", data.source)
+        hidden = {"train": data.labels != "all", "test": data.labels == "none"}
+        y_train, y_test = (np.full_like(y, -1) if hidden[name] else y for name, y in (("train", y_train), ("test", y_test)))
         raw = replace(raw, y_train=y_train, y_test=y_test)
     channels = len(raw.train[0]), len(raw.test[0])
     if channels[0] != channels[1]:
         raise DataError(
             f"{data.source}: the train images have {channels[0]} channel{'s' * (channels[0] > 1)} and the test images "
             f"{channels[1]}",
-            "give both the same channels",
+            "give both the same channels" if data.made is None else "add grey: true to data.synthetic, or remove it",
         )
     kept, held_out = stratified(raw.y_train, data.val_fraction)
     if raw.labelled and not len(held_out):
@@ -120,6 +137,22 @@ def _split(data: Data, progress: Progress | None) -> tuple[sources.Raw, NDArray[
             "raise data.val_fraction or give more images",
         )
     return raw, kept, held_out
+
+
+def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
+    """The same data with what the teacher says of the validation images (int64, N) in the place of their labels.
+
+    Top-1 on them is then agreement with the teacher.
+
+    Raises:
+        DataError: There is no validation image.
+    """
+    if not len(images.val):
+        raise DataError(
+            f"none of {len(images.train)} training images is left for validation",
+            "raise data.val_fraction or give more images",
+        )
+    return replace(images, val=Split(images.val.images, predictions), measure="agreement")
 
 
 def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:

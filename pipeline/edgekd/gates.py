@@ -47,6 +47,9 @@ def _judge(
         verdict = "untrusted"
     else:
         verdict = "pass" if _within(gate, measured) else "fail"
+    reference = _reference(models)
+    if name == "accuracy_drop" and reference and reference.metric("accuracy") is None and reference.metric("agreement"):
+        name = "agreement_drop"  # without labels the teacher is the judge
     limit = f"<= {gate.max:g}" if gate.max is not None else f">= {gate.min:g}"
     return GateRecord(name, model.name, limit, measured, verdict, gate.device if on_device else None)
 
@@ -58,7 +61,7 @@ def _within(gate: Gate, measured: float) -> bool:
 
 def _figure(name: str, model: ModelRecord, models: dict[str, ModelRecord]) -> float | None:
     top1 = model.top1()
-    reference = models.get("distilled") or models.get("student")
+    reference = _reference(models)
     float32 = models.get("onnx_float")
     match name:
         case "top1":
@@ -75,6 +78,11 @@ def _figure(name: str, model: ModelRecord, models: dict[str, ModelRecord]) -> fl
                 return None
             return model.bytes / float32.bytes
     return None
+
+
+def _reference(models: dict[str, ModelRecord]) -> ModelRecord | None:
+    """The float student."""
+    return models.get("distilled") or models.get("student")
 
 
 def _on_device(name: str, profile: ProfileRecord | None) -> float | None:

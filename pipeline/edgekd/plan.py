@@ -62,8 +62,8 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         seed = recipe.seed + len(done) if section.seed is None else section.seed
         if not section.ensemble:  # its members have stages, it has none
-            made = section.model_copy(update={"data": None})  # whose view is this stage's data
-            seen = recipe.model_copy(update={"teacher": made, "seed": seed, "data": views[name]})
+            own = section.model_copy(update={"data": None})  # whose view is this stage's data
+            seen = recipe.model_copy(update={"teacher": own, "seed": seed, "data": views[name]})
             behind = section.teacher.stages(f"{name}.teacher") if section.teacher else ()
             teachers.append((section.budget is not None, Node(name, "teacher", behind, seen)))
             done.append(name)
@@ -71,8 +71,12 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         yield node
     if recipe.student:
         teacher = recipe.teacher.stages() if recipe.teacher else ()
+        made = ("synthesize",) if recipe.data.made else ()
+        if made and recipe.teacher:
+            yield Node("synthesize", "synthesize", teacher, recipe)
+            done.append("synthesize")
         for part in distill.trainings(recipe):
-            reads = teacher if part.recipe.teacher else ()
+            reads = (*(teacher if part.recipe.teacher else ()), *made)
             if part.recipe.tune:
                 if "tune" not in done:
                     yield Node("tune", "tune", reads, recipe)
@@ -84,13 +88,16 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         if not recipe.distill:
             yield Node(trained, trained, (), recipe)
             done.append(trained)
+        if made and not recipe.teacher:
+            yield Node("synthesize", "synthesize", (trained,), recipe)
+            done.append("synthesize")
         if recipe.quantize:
             taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
-            yield Node("quantize", "quantize", (trained, *(teacher if taught else ())), recipe)
+            yield Node("quantize", "quantize", (trained, *(teacher if taught else ()), *made), recipe)
             done.append("quantize")
         for name in export_names(recipe):
             student = (trained, "quantize") if export.split(name)[1] == "int8" else (trained,)
-            yield Node(name, "export", student, recipe)
+            yield Node(name, "export", (*student, *made), recipe)
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
     exports = tuple(name for name in done if name.startswith("export."))

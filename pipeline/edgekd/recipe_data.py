@@ -8,18 +8,21 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 
 from edgekd.errors import did_you_mean
 from edgekd.recipe_base import Strict, mistake
+from edgekd.recipe_synthetic import Synthetic
 
 DATA_SOURCES = (
-    "fashion-mnist-mini", "fashion-mnist", "random", "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
+    "fashion-mnist-mini", "fashion-mnist", "random", "synthetic",
+    "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
 )  # fmt: skip
-UNLABELLED = ("random", "images")
+UNLABELLED = ("random", "images", "synthetic")
+"""Kinds of sources without labels."""
 
 
 def _data_source(value: str) -> str:
     prefix, _, rest = value.partition(":")
-    if value in DATA_SOURCES[:3] or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
+    if value in DATA_SOURCES[:4] or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
         return value
-    hint = did_you_mean(value, DATA_SOURCES[:3])
+    hint = did_you_mean(value, DATA_SOURCES[:4])
     if not hint.startswith("did you mean"):
         hint = f"allowed: {', '.join(DATA_SOURCES)}"
     raise mistake(f"{value!r} is not a data source", hint)
@@ -30,18 +33,25 @@ Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
 class Data(Strict):
-    """Images and labels. The validation split is carved from train; the test split is touched once a run."""
+    """Images and their labels, if any. The validation split is carved from train; the test split is touched once a run."""
 
     source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
     """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
     (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
-    (x_train, y_train, x_test, y_test); without labels images:DIR (any images), random (noise, to compare files with)."""
+    (x_train, y_train, x_test, y_test); without labels images:DIR (any images), synthetic (none:
+    all are made from the teacher), random (noise, to compare files with)."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Height and width in pixels that every image is resized to."""
     channels: Literal[1, 3] = 3
     """Channels the models see; grey images are repeated to 3."""
     classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes, where the images have no labels that tell it."""
+    labels: Literal["all", "test", "none"] = "all"
+    """Which labels are looked at. none: the images are taken as unlabelled, and top-1 is agreement with the teacher. test:
+    those of the test split alone, so that the report has accuracy beside agreement."""
+    synthetic: Annotated[Synthetic | None, BeforeValidator(lambda v: {} if v is True else v)] = None
+    """Make the training and validation images from the teacher (DeepInversion): true, or a mapping with its options. The
+    source is then looked at for the test split alone; with source: synthetic there is none."""
     mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
     """Subtracted from pixels between 0 and 1, a number a channel or one for all; with `std`, what the given weights were
     trained with. Left out: the mean of the training images (0 for random ones)."""
@@ -56,3 +66,13 @@ class Data(Strict):
     """Folder where torchvision keeps its downloads; the user's cache folder when left out."""
     download: bool = True
     """Whether a torchvision data set that is not in `root` may be downloaded."""
+
+    @property
+    def made(self) -> Synthetic | None:
+        """How the training images are synthesized; None: they are not."""
+        return self.synthetic or (Synthetic() if self.source == "synthetic" else None)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the training images have labels."""
+        return self.source.partition(":")[0] not in UNLABELLED and self.labels == "all" and self.made is None

@@ -78,6 +78,7 @@ class Loss(Strict):
     """What all distillation losses share; each loss adds its own options (``edgekd list losses``)."""
 
     needs_teacher: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = False  # whether it cannot do without the images' labels
     reads: ClassVar[Reads] = "logits"
     reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher: see student()
 

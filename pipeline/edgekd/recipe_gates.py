@@ -31,7 +31,8 @@ class Gates(Strict):
     """Limits on the result. A gate with no measurement fails; parity is always gated."""
 
     accuracy_drop: Gate | None = None
-    """Top-1 of the distilled float student minus that of each int8 artifact, on the test split (0.01 is one point)."""
+    """Top-1 of the distilled float student minus that of each int8 artifact, on the test split (0.01 is one point).
+    Without labels, of agreement with the teacher: the gate is then called agreement_drop."""
     top1: Gate | None = None
     """Top-1 of each int8 artifact on the test split, from 0 to 1."""
     parity_top1: Gate = Gate(min=0.995)

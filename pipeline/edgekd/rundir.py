@@ -21,6 +21,8 @@ from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
 
+Measure = Literal["accuracy", "agreement"]
+
 T = TypeVar("T")
 
 
@@ -36,13 +38,17 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Quality on one split: ``top1`` and ``top5`` from 0 to 1, ``loss`` the cross-entropy, over ``n`` images."""
+    """Quality on one split: ``top1`` and ``top5`` from 0 to 1, ``loss`` the cross-entropy, over ``n`` images.
+
+    ``measure`` says of what: accuracy against labels, or agreement with the teacher's classes where ``top1`` is that.
+    """
 
     split: Literal["val", "test"]
     n: int
     top1: float
     top5: float | None = None
     loss: float | None = None
+    measure: Measure = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,13 @@ class ModelRecord:
     outputs: tuple[TensorSpec, ...] = ()
 
     def top1(self, split: Literal["val", "test"] = "test") -> float | None:
-        """Top-1 on a split, or ``None`` if it was not measured."""
-        return next((metrics.top1 for metrics in self.metrics if metrics.split == split), None)
+        """Top-1 on a split, accuracy rather than agreement, or ``None`` if it was not measured."""
+        found = sorted((m for m in self.metrics if m.split == split), key=lambda m: m.measure)
+        return found[0].top1 if found else None
+
+    def metric(self, measure: Measure, split: Literal["val", "test"] = "test") -> Metrics | None:
+        """What was measured on a split, or ``None`` if it was not."""
+        return next((m for m in self.metrics if m.split == split and m.measure == measure), None)
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,7 @@ class Curve:
         best_epoch: Index of the kept epoch (best by validation).
         seconds: Wall time of the training.
         pairs: Layers paired for feature losses, in words.
+        measure: What ``val_top1`` is: accuracy, or agreement with the teacher. Without labels ``train_top1`` is empty.
     """
 
     model: str
@@ -138,6 +150,7 @@ class Curve:
     best_epoch: int
     seconds: float
     pairs: tuple[str, ...] = ()
+    measure: Measure = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -328,6 +341,16 @@ class RepairRecord:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small picture for the report: ``data`` is the file in base64, ``caption`` says what is on it."""
+
+    title: str
+    caption: str
+    media_type: str
+    data: str
+
+
+@dataclass(frozen=True)
 class GateRecord:
     """A gate and its verdict; ``limit`` as text, such as ``<= 0.01``."""
 
@@ -375,6 +398,7 @@ class RunResult:
         repair: Layers given back to float; None where none was.
         tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
         copied: The teacher's mistakes that the students make, too.
+        pictures: What is better looked at than read, such as synthesized images.
         seeds: Every student of every seed; empty with one seed.
     """
 
@@ -400,6 +424,7 @@ class RunResult:
     repair: RepairRecord | None = None
     tuning: TuningRecord | None = None
     copied: tuple[CopiedErrors, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:

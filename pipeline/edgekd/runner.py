@@ -264,6 +264,7 @@ def _finish(
             repair=bundle.repair,
             tuning=bundle.tuning,
             copied=bundle.copied,
+            pictures=bundle.pictures,
             seeds=bundle.seeds,
         )
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
@@ -293,12 +294,25 @@ def _limits(loaded: Loaded) -> Iterator[str]:
         or isinstance(recipe.quantize, Qat)
     ):
         yield from _one_seed(recipe)
-    if recipe.data.classes is not None:
-        yield "accuracy: the images have no labels, so files were only compared with the network in torch"
+    yield from _unlabelled(recipe)
     if recipe.data.source == "random":
         yield "the preprocessing that the weights were trained with: the images are random, between mean and std as written"
     if recipe.data.source == "fashion-mnist-mini":
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
+
+
+def _unlabelled(recipe: Recipe) -> Iterator[str]:
+    """What is not known for want of labels, or of real images."""
+    data = recipe.data
+    if data.classes is not None or data.labels == "none":
+        instead = "files were only compared with the network in torch"
+        if recipe.teacher:
+            instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
+        yield f"accuracy: no labels were looked at, so {instead}"
+    if not data.teaches and recipe.distill and "student_alone" in recipe.baselines:
+        yield "the student alone: without labels there is nothing but the teacher to learn from"
+    if data.source == "synthetic":
+        yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"
 
 
 def _one_seed(recipe: Recipe) -> Iterator[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
     from PIL import Image
+
+T = TypeVar("T")
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -73,12 +75,29 @@ class Raw:
     labelled: bool = True
 
 
-def read(data: Data, progress: Progress) -> Raw:
+def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
     """Open a recipe's source.
+
+    Args:
+        data: The recipe's section.
+        progress: Where to report.
+        made: Folder of the synthesized images; blank ones stand for them before they are made.
 
     Raises:
         DataError: It is missing, empty, truncated or of another form.
     """
+    if data.source == "synthetic":
+        images = _synthesized(data, made)
+        test, train = _held_out(range(len(images)), UNLABELLED_TEST)
+        return _unlabelled(images[train], images[test], data)
+    raw = _real(data, progress)
+    if data.made is not None:
+        images = _synthesized(data, made)
+        raw = replace(raw, train=images, y_train=np.full(len(images), -1, np.int64))
+    return raw
+
+
+def _real(data: Data, progress: Progress) -> Raw:
     kind, _, rest = data.source.partition(":")
     match kind:
         case "fashion-mnist-mini":
@@ -316,6 +335,16 @@ def _images(root: Path, data: Data, progress: Progress) -> Raw:
     return _unlabelled(_opened(train, data, "train", progress), _opened(test, data, "test", progress), data)
 
 
+def _synthesized(data: Data, made: Path | None) -> NDArray[np.uint8]:
+    """The images that the stage synthesize made, N×C×S×S."""
+    assert data.made is not None
+    if made is not None:
+        images: NDArray[np.uint8] = np.load(made / "images.npy", allow_pickle=False)
+        return images
+    shape = (data.made.images, 1 if data.made.grey else data.channels, data.image_size, data.image_size)
+    return np.broadcast_to(np.uint8(0), shape)
+
+
 def _random(data: Data) -> Raw:
     """Noise: enough to trace a network and to compare files with it, and nothing more."""
     random = np.random.default_rng(0)
@@ -343,7 +372,7 @@ def _numbers(labels: Iterable[int]) -> NDArray[np.int64]:
     return np.array(list(labels), np.int64)
 
 
-def _held_out(paths: list[Path], most: int | None = None) -> tuple[list[Path], list[Path]]:
+def _held_out(paths: Sequence[T], most: int | None = None) -> tuple[list[T], list[T]]:
     """Split into (a fifth, the rest), by chance and always alike; the rest is never empty."""
     order = np.random.default_rng(0).permutation(len(paths))
     count = min(-(-len(paths) // 5), max(len(paths) - 1, 0), most or len(paths))
@@ -429,7 +458,7 @@ def files(kind: str, rest: str) -> list[tuple[str, Path]]:
             return [(path.name, path) for path in sorted(folder.glob("*.gz"))]
         case "npz":
             return [("npz", existing(Path(rest)))]
-        case "random":
+        case "random" | "synthetic":
             return []
         case _:
             root = existing(Path(rest))

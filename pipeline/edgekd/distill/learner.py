@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from edgekd.data import DataSet
 from edgekd.distill.terms import Terms
 from edgekd.rundir import Curve
 
@@ -70,17 +71,18 @@ class Learner:
         """Take the epoch that has ended for the best."""
         self.best, self.best_epoch = self.weights(), len(self.val_top1) - 1
 
-    def curve(self, seconds: float) -> Curve:
-        """Return what was seen."""
+    def curve(self, seconds: float, data: DataSet) -> Curve:
+        """Return what was seen of the data."""
         return Curve(
             model=self.name,
             terms={term: tuple(values) for term, values in self._values.items()},
-            train_top1=tuple(self._train_top1),
+            train_top1=tuple(self._train_top1) if data.train.labelled else (),
             val_top1=tuple(self.val_top1),
             lr=tuple(self._lr),
             best_epoch=self.best_epoch,
             seconds=seconds,
             pairs=tuple(f"{term.name}: {pair}" for term in self.terms.terms for pair in term.pairs),
+            measure=data.measure,
         )
 
     def _begin(self) -> None:

@@ -144,6 +144,7 @@ def fit(
             progress.say(f"  {each.name}: {hastened}")
     schedule = _schedule(budget, len(feed))
     freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
+    said = "val" if data.measure == "accuracy" else "val agreement"
     step = 0
     with (
         _lessons(fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs) as lessons,
@@ -174,8 +175,8 @@ def fit(
                     _clip(fabric, module, optimizer, pupil, budget.clip_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-                for each, own, said in zip(learners, values, logits, strict=True):
-                    each.step(own, said, labels)
+                for each, own, answers in zip(learners, values, logits, strict=True):
+                    each.step(own, answers, labels)
                 step += 1
                 task.advance(1)
             for each in learners:
@@ -186,10 +187,11 @@ def fit(
                     or (freeze and step > freeze_step and (each.best_epoch + 1) * len(feed) <= freeze_step)
                 ):
                     each.keep()
-            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} val {100 * learner.val_top1[-1]:.1f} %")
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * learner.val_top1[-1]:.1f} %")
     seconds = time.monotonic() - started
     fitted = [
-        Fitted(each.best, each.weights(), _copy(each.terms.adapters.state_dict()), each.curve(seconds)) for each in learners
+        Fitted(each.best, each.weights(), _copy(each.terms.adapters.state_dict()), each.curve(seconds, data))
+        for each in learners
     ]
     return replace(fitted[0], peers=tuple(fitted[1:]))
 
@@ -240,15 +242,21 @@ def hasten_norms(network: nn.Module, steps: int) -> str:
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
     """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
+    return int((predictions(network, split, normalize, device) == torch.from_numpy(split.labels)).sum()) / len(split)
+
+
+@torch.no_grad()
+def predictions(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
+    """The class (int64, N) that such a network finds in each image of a split; its mode is restored."""
     training = network.training
     network.eval()
-    right = 0
-    for images, labels in split.batches():
+    found = []
+    for images, _ in split.batches():
         outputs = network(normalize(torch.from_numpy(images).to(device)))
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
+        found.append(logits.argmax(1).cpu())
     network.train(training)
-    return right / len(split)
+    return torch.cat(found)
 
 
 def _channels_last(network: nn.Module) -> nn.Module:

@@ -8,11 +8,11 @@ from typing import Any
 
 from edgekd.errors import did_you_mean
 from edgekd.loading import conflicts_peers, conflicts_views
+from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.loading.conflicts_tune import searched
 from edgekd.recipe import Recipe, Teacher
-from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
-from edgekd.recipe_quantize import Ptq, Qat
+from edgekd.recipe_quantize import Qat
 from edgekd.registry import exporters
 
 TENSORFLOW = ("keras", "savedmodel")  # black boxes that take it to be run
@@ -26,6 +26,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _comparisons(recipe)
     yield from _trained_student(recipe)
     yield from _images(recipe)
+    yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
     yield from _precisions(recipe)
     yield from conflicts_views.conflicts(recipe)
     yield from conflicts_peers.alike(recipe)
@@ -312,7 +313,7 @@ def _trained_student(recipe: Recipe) -> Found:
 
 
 def _images(recipe: Recipe) -> Found:
-    """What images without labels, or none at all, cannot do; and half a normalization."""
+    """Numbers of a normalization that do not fit, and images that stored outputs do not know."""
     data = recipe.data
     for _, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
         if section.black_box and section.black_box[0] == "outputs" and data.augment:
@@ -332,28 +333,6 @@ def _images(recipe: Recipe) -> Found:
                 f"{len(numbers)} numbers for {data.channels} channels",
                 "give one for each channel, or one for all",
             )
-    kind = data.source.partition(":")[0]
-    if kind not in UNLABELLED:
-        if data.classes is not None:
-            yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
-        return
-    if data.classes is None:
-        yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
-    labelled = "give images with labels: source: imagefolder:DIR"
-    for place, section in _places(recipe.teacher, "teacher") if recipe.teacher else ():
-        for key in ("train", "distill"):
-            if getattr(section, key) is not None:
-                yield f"{place}.{key}", "training needs labels, and these images have none", labelled
-    if recipe.distill is not None:
-        yield "distill", "training needs labels, and these images have none", labelled
-    if recipe.quantize is not None:
-        if kind == "random":
-            yield "quantize", "the ranges of int8 cannot come from random images", "give real ones: source: images:DIR"
-        elif not isinstance(recipe.quantize, Ptq):
-            yield "quantize.method", "training needs labels, and these images have none", f"use method: ptq, or {labelled}"
-    for name in ("accuracy_drop", "top1"):
-        if getattr(recipe.gates, name) is not None:
-            yield f"gates.{name}", "accuracy needs labels, and these images have none", labelled
 
 
 def _precisions(recipe: Recipe) -> Found:

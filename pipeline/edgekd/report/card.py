@@ -47,7 +47,7 @@ def _front(result: RunResult) -> str:
     taught = facts.section_of(result, "teacher") or facts.section_of(result, "distill").get("peers")
     if taught and facts.section_of(result, "student"):
         head["tags"].append("knowledge-distillation")
-    found = next((metrics for metrics in model.metrics if metrics.split == "test"), None) if model else None
+    found = model.metric("accuracy") if model else None
     if model and found:
         source = one_line(result.data.source)
         entry = {
@@ -139,16 +139,16 @@ def _training(result: RunResult) -> list[str]:
 
 
 def _evaluation(result: RunResult) -> list[str]:
-    rows = []
+    rows, measure = [], facts.measure(result)
     for model in result.models:
-        found = next((metrics for metrics in model.metrics if metrics.split == "test"), None)
+        found = model.metric(measure) if measure else None
         if found is None:
             continue
         agreement = percent(model.parity.top1_agreement) if model.parity else "—"
         top5 = percent(found.top5) if found.top5 is not None else "—"
         texts = percent(found.top1), top5, count(found.n), agreement
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
-    heads = ("Top-1", "%"), ("Top-5", "%"), ("Test images", ""), ("Same top-1 as in torch", "%")
+    heads = (facts.measured(measure), "%"), ("Top-5", "%"), ("Test images", ""), ("Same top-1 as in torch", "%")
     columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
     return [table(Table("Evaluation", columns, tuple(rows)))] if rows else []
 

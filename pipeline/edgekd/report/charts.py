@@ -22,7 +22,9 @@ from edgekd.report.svg import (
     tick_text,
 )
 from edgekd.report.words import shorten
+from edgekd.rundir import Measure
 
+_NAMES: dict[Measure, str] = {"accuracy": "Top-1", "agreement": "Agreement"}
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
 
 
@@ -61,16 +63,16 @@ class Step:
     against: str
 
 
-def pareto(points: Sequence[Point], budgets: Sequence[Budget], caption: str) -> Chart:
-    """Draw accuracy over latency: better is up and to the left."""
-    title = "Accuracy against latency"
+def pareto(points: Sequence[Point], budgets: Sequence[Budget], caption: str, measure: Measure = "accuracy") -> Chart:
+    """Draw accuracy, or agreement with the teacher, over latency: better is up and to the left."""
+    title = f"{measure.capitalize()} against latency"
     told = "; ".join(f"{p.label}: {p.top1:.1f} % at {p.p50:.3g} ms" for p in points)
     limits = "".join(f"; budget {budget.label}" for budget in budgets)
-    drawn = (_pareto(points, budgets, WIDE, 400), _pareto(points, budgets, NARROW, 340))
+    drawn = (_pareto(points, budgets, measure, WIDE, 400), _pareto(points, budgets, measure, NARROW, 340))
     return chart("pareto", title, f"{told}{limits}.", caption, *drawn)
 
 
-def _pareto(points: Sequence[Point], budgets: Sequence[Budget], width: int, height: int) -> Canvas:
+def _pareto(points: Sequence[Point], budgets: Sequence[Budget], measure: Measure, width: int, height: int) -> Canvas:
     canvas = Canvas(width, height)
     slowest = max(max(p.high, p.p50) for p in points)
     # A budget far from all points would press them into a corner: it is then named at the edge instead.
@@ -79,7 +81,7 @@ def _pareto(points: Sequence[Point], budgets: Sequence[Budget], width: int, heig
     floors = [b.value for b in budgets if b.axis == "y"]
     y = Scale(*padded([*(p.top1 for p in points), *floors], 0.3, 0.5, 100.0), height - 48, 30)
     _grid(canvas, x, y, 8 if width == WIDE else 4)
-    canvas.text(48, 16, "Top-1 on the test split, %", "axis")
+    canvas.text(48, 16, f"{_NAMES[measure]} on the test split, %", "axis")
     canvas.text(width - 12, height - 8, "Latency p50, ms (lower is better)", "axis", "end")
     taken: list[tuple[float, float, float, float]] = []
     for budget in budgets:
@@ -171,15 +173,15 @@ def _grid(canvas: Canvas, x: Scale, y: Scale, about: int) -> None:
     canvas.line(x.start, y.start, x.end, y.start, "base")
 
 
-def accuracy_steps(steps: Sequence[Step], caption: str) -> Chart:
+def accuracy_steps(steps: Sequence[Step], caption: str, measure: Measure = "accuracy") -> Chart:
     """Draw the top-1 of each state of the model as a row, with a bar from the state it is compared with."""
-    title = "Where accuracy went"
+    title = f"Where {measure} went"
     told = "; ".join(f"{s.label} {s.text} %{f' ({s.delta} points against {s.against})' if s.delta else ''}" for s in steps)
-    drawn = (_steps(steps, WIDE), _steps(steps, NARROW))
+    drawn = (_steps(steps, measure, WIDE), _steps(steps, measure, NARROW))
     return chart("steps", title, f"{told}.", caption, *drawn)
 
 
-def _steps(steps: Sequence[Step], width: int) -> Canvas:
+def _steps(steps: Sequence[Step], measure: Measure, width: int) -> Canvas:
     narrow = width == NARROW
     height, top = (52, 30) if narrow else (38, 34)
     canvas = Canvas(width, top + height * len(steps) + 26)
@@ -191,7 +193,7 @@ def _steps(steps: Sequence[Step], width: int) -> Canvas:
         canvas.line(x(tick), top - 6, x(tick), bottom, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, nice_step(x.high - x.low, about)), "tick", "middle")
     column = width - 62 if narrow else width - 258
-    canvas.text(column, 14, "top-1, %", "axis", "end")
+    canvas.text(column, 14, f"{_NAMES[measure].lower()}, %", "axis", "end")
     canvas.text(column + 56, 14, "points", "axis", "end")
     if not narrow:
         canvas.text(column + 72, 14, "against", "axis")

@@ -19,6 +19,7 @@ from edgekd.report.svg import (
     tick_text,
 )
 from edgekd.report.words import shorten, sig
+from edgekd.rundir import Measure
 
 SERIES = 6
 """Number of line styles in ``page.css``; each has its own colour and its own dashes."""
@@ -34,15 +35,15 @@ class Line:
     start: int = 0
 
 
-def validation(lines: Sequence[Line], caption: str) -> Chart:
-    """Draw validation top-1 (percent) over epochs for all networks."""
-    title = "Validation accuracy by epoch"
+def validation(lines: Sequence[Line], caption: str, measure: Measure = "accuracy") -> Chart:
+    """Draw validation top-1, or agreement with the teacher, (percent) over epochs for all networks."""
+    title, axis = f"Validation {measure} by epoch", "top-1" if measure == "accuracy" else measure
     told = "; ".join(f"{line.label}: {sig(line.values[0])} to {sig(line.values[-1])} %" for line in lines)
     drawn = []
     for width, height in ((WIDE, 320), (NARROW, 280)):
         canvas = Canvas(width, height)
         bounds = padded((value for line in lines for value in line.values), 0.1, 0.5, 100.0)
-        _plot(canvas, lines, bounds, (0, 0, width, height), "Validation top-1, %", gutter=_gutter(lines, width))
+        _plot(canvas, lines, bounds, (0, 0, width, height), f"Validation {axis}, %", gutter=_gutter(lines, width))
         drawn.append(canvas)
     return chart("validation", title, f"{told}.", caption, *drawn)
 

@@ -9,7 +9,7 @@ import yaml
 
 from edgekd.report import facts
 from edgekd.report.curves import Line, losses, validation
-from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Section, Table, Tone, figure
+from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
 from edgekd.report.words import NONE, count, duration, mib, one_line, percent, plain, plural, sig
 from edgekd.rundir import ModelRecord, RunResult, TensorSpec, to_json
 
@@ -31,7 +31,9 @@ def training(result: RunResult) -> Section:
         for label, curve in zip(labels, curves, strict=True)
     ]
     after = " QAT goes on from the distilled student." if before["qat"] and any(line.start for line in lines) else ""
-    blocks: list[Block] = [validation(lines, f"Ring: the epoch that was kept, the best by validation.{after}")]
+    measure = curves[0].measure
+    top1 = "top-1" if measure == "accuracy" else measure
+    blocks: list[Block] = [validation(lines, f"Ring: the epoch that was kept, the best by validation.{after}", measure)]
     panels = {
         label: [Line(one_line(name), tuple(values)) for name, values in curve.terms.items() if values]
         for label, curve in zip(labels, curves, strict=True)
@@ -40,7 +42,7 @@ def training(result: RunResult) -> Section:
     if panels:
         caption = "Mean of each weighted term over an epoch; the terms of a panel add up to its loss. Each has its own axis."
         blocks.append(losses(panels, caption))
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for label, curve in zip(labels, curves, strict=True):
         best = curve.val_top1[curve.best_epoch] if 0 <= curve.best_epoch < len(curve.val_top1) else None
         rows.append(
@@ -54,7 +56,7 @@ def training(result: RunResult) -> Section:
                 Cell(duration(curve.seconds)),
             )
         )
-    heads = ("Epochs", ""), ("Kept epoch", ""), ("Validation top-1, kept", "%"), ("Validation top-1, last", "%")
+    heads = ("Epochs", ""), ("Kept epoch", ""), (f"Validation {top1}, kept", "%"), (f"Validation {top1}, last", "%")
     columns = (
         Column("Network"),
         *(Column(head, unit, "number") for head, unit in heads),
@@ -62,11 +64,21 @@ def training(result: RunResult) -> Section:
         Column("Wall time", "", "number"),
     )
     note = "Train top-1 is over the augmented images. Epochs are counted from 1."
+    if measure == "agreement":
+        note = "Agreement: how often the network finds the class that its teacher finds. Epochs are counted from 1."
+        columns, rows = (*columns[:5], *columns[6:]), [(*row[:5], *row[6:]) for row in rows]
     blocks.append(Table("Training in figures", columns, tuple(rows), note))
     for label, curve in zip(labels, curves, strict=True):
         if curve.pairs:
             blocks.append(Bullets(tuple(one_line(pair) for pair in curve.pairs), f"Layers paired for {label}"))
     return Section("training", title, tuple(blocks))
+
+
+def pictures(result: RunResult) -> Iterator[Section]:
+    """What is better looked at than read, a section each."""
+    for number, picture in enumerate(result.pictures):
+        image = Image(picture.media_type, picture.data, one_line(picture.caption))
+        yield Section(f"picture-{number + 1}", one_line(picture.title), (image,))
 
 
 def files(result: RunResult) -> Section:

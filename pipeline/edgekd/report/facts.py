@@ -11,7 +11,7 @@ from typing import Any, Literal
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
 from edgekd.report.words import apart, exact, one_line, sig
-from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult, to_json
+from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult, to_json
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
@@ -37,6 +37,7 @@ class GateWords:
 
 GATES = {
     "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the float student"),
+    "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
     "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
@@ -221,8 +222,21 @@ def profiled(result: RunResult) -> bool:
 
 
 def labelled(result: RunResult) -> bool:
-    """Whether the images have labels, so that accuracy means something."""
-    return section_of(result, "data").get("classes") is None
+    """Whether the test images have labels, so that accuracy means something."""
+    data = section_of(result, "data")
+    return data.get("classes") is None and data.get("labels") != "none"
+
+
+def measure(result: RunResult) -> Measure | None:
+    """What top-1 on the test split is: accuracy, or, without labels, agreement with the teacher, if there is one."""
+    if labelled(result):
+        return "accuracy"
+    return "agreement" if any(model.metric("agreement") for model in result.models) else None
+
+
+def measured(measure: Measure | None) -> str:
+    """What top-1 is called in a table."""
+    return "Agreement with the teacher" if measure == "agreement" else "Top-1"
 
 
 def trained(result: RunResult) -> bool:

@@ -78,9 +78,13 @@ def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:
     names = listing([_name(layer) for layer in repair.layers])
+    measure = next((curve.measure for curve in result.curves), None)
     pairs = (
         ("Kept in float", f"{count(len(repair.layers))} of {plural(repair.candidates, 'layer')}: {names}"),
-        ("Top-1, validation", f"{percent(repair.before)} % all in int8, {percent(repair.after)} % with them in float"),
+        (
+            f"{facts.measured(measure)}, validation",
+            f"{percent(repair.before)} % all in int8, {percent(repair.after)} % with them in float",
+        ),
         ("Needed", f"{percent(repair.limit)} % ({points(repair.limit - repair.float_top1)} points of the float student)"),
     )
     blocks: list[Block] = [Facts(pairs, "Repair")]

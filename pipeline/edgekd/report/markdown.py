@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape as html_escape
 
-from edgekd.report.page import Block, Bullets, Cell, Chart, Code, Facts, Page, Section, Table
+from edgekd.report.page import Block, Bullets, Cell, Chart, Code, Facts, Image, Page, Section, Table
 from edgekd.report.view import build
 from edgekd.report.words import plain
 from edgekd.rundir import RunResult
@@ -109,6 +109,8 @@ def _block(block: Block, title: str) -> list[str]:
     if isinstance(block, Chart):
         head = [f"**{escape(block.title)}**"] if block.title != title else []
         return [*head, escape(block.told)]
+    if isinstance(block, Image):
+        return [f"{escape(block.caption)} The picture is in report.html."]
     if isinstance(block, Bullets):
         head = [f"**{escape(block.title)}**"] if block.title else []
         return [*head, "\n".join(f"- {escape(item)}" for item in block.items)]

@@ -74,6 +74,16 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A small picture: its file in base64; ``caption`` says what it shows."""
+
+    kind: ClassVar[str] = "image"
+    media_type: str
+    data: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Bullets:
     """Sentences."""
 
@@ -117,7 +127,7 @@ class Fold:
     note: str = ""
 
 
-Block = Table | Chart | Bullets | Facts | Code | Fold
+Block = Table | Chart | Image | Bullets | Facts | Code | Fold
 
 
 @dataclass(frozen=True)

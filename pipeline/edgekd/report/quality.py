@@ -22,9 +22,11 @@ def models(result: RunResult) -> Section:
     """Every network and file of the run in one table, the ones that were not written included."""
     device = facts.main_device(result)
     where = f" on {one_line(device)}" if device else ""
+    measure, both = facts.measure(result), facts.labelled(result) and any(m.metric("agreement") for m in result.models)
     columns = (
         Column("Model"),
-        Column("Top-1, test", "%", "number"),
+        Column("Top-1, test" if measure != "agreement" else facts.measured(measure), "%", "number"),
+        Column(facts.measured("agreement"), "%", "number"),
         Column("Against distilled" if result.model("distilled") else "Against float", "points", "number"),
         Column(f"p50{where}", "ms", "number"),
         Column(f"p90{where}", "ms", "number"),
@@ -36,8 +38,8 @@ def models(result: RunResult) -> Section:
     )
     rows = [_model_row(result, model, device) for model in result.models]
     for name, reason in facts.not_written(result):
-        rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * 8, Cell("failed", "bad", mark=True)))
-    asked = [True, *[facts.labelled(result)] * 2, *[facts.profiled(result)] * 3, *[True] * 4]
+        rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * 9, Cell("failed", "bad", mark=True)))
+    asked = [True, measure is not None, both, measure is not None, *[facts.profiled(result)] * 3, *[True] * 4]
     note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
     table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
@@ -46,7 +48,7 @@ def models(result: RunResult) -> Section:
 
 def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tuple[Cell, ...]:
     is_file = model.role == "artifact"
-    top1, reference = model.top1(), result.student()
+    top1, agreement, reference = model.top1(), model.metric("agreement"), result.student()
     base = reference.top1() if reference else None
     delta = points(top1 - base) if top1 is not None and base is not None else None
     profile = facts.profile_of(result, model.name, device)
@@ -67,7 +69,10 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
     kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
     return (
         Cell(facts.label(model), note=kind),
-        NOT_APPLICABLE if lost and top1 is None else figure(percent(top1) if top1 is not None else None),
+        NOT_APPLICABLE
+        if top1 is None and (lost or model.name == "teacher")
+        else figure(percent(top1) if top1 is not None else None),
+        NOT_APPLICABLE if agreement is None else figure(percent(agreement.top1)),
         NOT_APPLICABLE if delta is None or model is reference else figure(delta),
         *timing,
         figure(mib(model.bytes)) if model.bytes is not None else unknown,
@@ -78,7 +83,8 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
 
 def tradeoff(result: RunResult) -> Section:
     """Accuracy against latency on the first real device, with the gates as budget lines."""
-    title, device = "Accuracy against latency", facts.main_device(result)
+    measure = facts.measure(result) or "accuracy"
+    title, device = f"{measure.capitalize()} against latency", facts.main_device(result)
     found = []
     for model in facts.artifacts(result):
         profile, top1 = facts.profile_of(result, model.name, device), model.top1()
@@ -93,11 +99,11 @@ def tradeoff(result: RunResult) -> Section:
         return Section("pareto", title, missing=f"No chart: {reason}.")
     caption = (
         f"Measured on {one_line(str(device))}. Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
-        "Thin line: what no other artifact beats in both. Shaded: outside a budget. The accuracy axis is cut off."
+        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {measure} axis is cut off."
     )
     if any(point.doubt for point in found):
         caption += " △: the latency is not trusted; see the device's trust block."
-    return Section("pareto", title, (pareto(found, _budgets(result, device), caption),))
+    return Section("pareto", title, (pareto(found, _budgets(result, device), caption, measure),))
 
 
 def _budgets(result: RunResult, device: str | None) -> list[Budget]:
@@ -112,7 +118,7 @@ def _budgets(result: RunResult, device: str | None) -> list[Budget]:
             line = Budget("x", limit.value, f"p50 {limit.sign} {exact(limit.value)} ms")
         elif gate.name == "top1" and limit.sign in "≥>":
             line = Budget("y", limit.value * 100, f"top-1 {limit.sign} {exact(limit.value * 100)} %")
-        elif gate.name == "accuracy_drop" and limit.sign in "≤<" and base is not None:
+        elif gate.name in ("accuracy_drop", "agreement_drop") and limit.sign in "≤<" and base is not None:
             line = Budget("y", (base - limit.value) * 100, f"drop {limit.sign} {exact(limit.value * 100)} points")
         else:
             continue
@@ -131,11 +137,13 @@ _BEFORE = {
 
 def accuracy(result: RunResult) -> Section:
     """What each step gained or lost on the test split."""
-    title, steps = "Where accuracy went", []
+    measure = facts.measure(result) or "accuracy"
+    title, steps = f"Where {measure} went", []
     for model in result.models:
-        top1 = model.top1()
-        if top1 is None:
+        found = model.metric(measure)
+        if found is None:
             continue
+        top1 = found.top1
         before = _BEFORE.get(model.name, (f"{model.name}.teacher",) if model.role == "teacher" else ())
         if model.role == "artifact":
             floats = ("distilled", "student", "student_alone")
@@ -155,10 +163,11 @@ def accuracy(result: RunResult) -> Section:
     if not steps:
         return Section("accuracy", title, missing="No model was evaluated on the test split.")
     caption = (
-        "Top-1 on the test split. Each bar goes from what a model is compared with (tick) to its own accuracy (dot). "
+        f"{facts.measured(measure)} on the test split. Each bar goes from what a model is compared with (tick) to its own "
+        f"{measure} (dot). "
         "The axis does not start at 0."
     )
-    chart, copied = accuracy_steps(steps, caption), _copied(result)
+    chart, copied = accuracy_steps(steps, caption, measure), _copied(result)
     return Section("accuracy", title, (chart, *([copied] if copied else [])), _story(result))
 
 

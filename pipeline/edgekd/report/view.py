@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
-from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord, RunResult
+from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult
 
 
 def build(result: RunResult) -> Page:
@@ -28,6 +28,7 @@ def build(result: RunResult) -> Page:
     )
     possible = (
         quality.models(result),
+        *evidence.pictures(result),
         seeds.section(result),
         quality.tradeoff(result),
         quality.accuracy(result),
@@ -55,9 +56,9 @@ def build(result: RunResult) -> Page:
 def _asked_for(result: RunResult, section: Section) -> bool:
     """Whether a section without data is worth a line: what the recipe does not ask for is not missing."""
     wanted = {
-        "pareto": facts.profiled(result) and facts.labelled(result),
+        "pareto": facts.profiled(result) and facts.measure(result) is not None,
         "device": facts.profiled(result),
-        "accuracy": facts.labelled(result),
+        "accuracy": facts.measure(result) is not None,
         "training": facts.trained(result),
         "tuning": bool(facts.section_of(result, "tune")),
         "seeds": bool(result.seeds),
@@ -197,7 +198,8 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     base = None if base and model and base.name == model.name else base
     own = facts.profile_of(result, model.name, where) if model else None
     other = facts.profile_of(result, base.name, where) if base else None
-    accuracy = (_accuracy(model, base),) if facts.labelled(result) else ()
+    measure = facts.measure(result)
+    accuracy = (_accuracy(model, base, measure),) if measure else ()
     on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
     return *accuracy, *on_device, _size(model, base)
 
@@ -206,10 +208,11 @@ def _missing(label: str, why: str) -> Number:
     return Number(label, "", "not measured", "", "muted", why)
 
 
-def _accuracy(model: ModelRecord | None, base: ModelRecord | None) -> Number:
-    found = next((m for m in model.metrics if m.split == "test"), None) if model else None
+def _accuracy(model: ModelRecord | None, base: ModelRecord | None, measure: Measure) -> Number:
+    found = model.metric(measure) if model else None
+    name = "Top-1 accuracy" if measure == "accuracy" else facts.measured(measure)
     if found is None:
-        return _missing("Top-1 accuracy", "not evaluated on the test split")
+        return _missing(name, "not evaluated on the test split")
     low, high = wilson(found.top1, found.n)
     detail = f"{count(found.n)} test images; 95 % interval {percent(low)} to {percent(high)}"
     other = base.top1() if base else None
@@ -217,7 +220,7 @@ def _accuracy(model: ModelRecord | None, base: ModelRecord | None) -> Number:
     delta = "" if change is None else "same" if change == 0 else f"{points(abs(change)).lstrip('+')} points "
     delta += "" if not change else "higher" if change > 0 else "lower"
     tone: Tone = "good" if change and change > 0 else ""
-    return Number("Top-1 accuracy", "%", percent(found.top1), delta, tone, detail)
+    return Number(name, "%", percent(found.top1), delta, tone, detail)
 
 
 def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:

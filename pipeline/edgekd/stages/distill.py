@@ -52,7 +52,7 @@ def plain_kd(recipe: Recipe) -> Recipe:
     """The recipe of the baseline kd: of its losses task and kd alone, with their defaults where it has none."""
     assert recipe.distill is not None
     terms: list[Loss] = []
-    for kind in ("task", "kd"):
+    for kind in ("task", "kd") if recipe.data.teaches else ("kd",):
         own = [loss for loss in recipe.distill.losses if loss.kind == kind and loss.weight]
         terms += own or [losses.get(kind)()]
     plain = tuple(term.model_copy(update=ALWAYS) for term in terms)
@@ -84,7 +84,7 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
     kinds = [("distill", "distilled", recipe)]
     if "kd" in recipe.baselines:
         kinds.insert(0, ("kd", "kd", plain_kd(recipe)))
-    if "student_alone" in recipe.baselines and training.taught(recipe):
+    if "student_alone" in recipe.baselines and training.taught(recipe) and recipe.data.teaches:
         kinds.insert(0, ("student_alone", "student_alone", alone(recipe)))
     for stage, model, own in kinds:
         for number in range(recipe.seeds):
@@ -115,7 +115,7 @@ def run(context: Context) -> None:
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import data, models
+    from edgekd import models
     from edgekd.distill import mutual
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
@@ -130,7 +130,7 @@ def _train(fabric: Any, context: Context) -> None:
     budget = recipe.distill
     assert isinstance(budget, Distill)
     first = fabric.global_rank == 0
-    images = data.load(recipe.data, context.progress if first else None)
+    images = training.images(context, context.progress if first else None)
     classes = len(images.classes)
     example = models.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
@@ -147,6 +147,7 @@ def _train(fabric: Any, context: Context) -> None:
         adopt(student, teacher)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(recipe.teacher, recipe.data, images)
+    images = training.judge(teacher, images, seen, context, fabric)
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
         beginners = peers.beginners(recipe, classes, say)

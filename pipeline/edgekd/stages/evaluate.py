@@ -42,17 +42,14 @@ def run(context: Context) -> None:
     """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several."""
     import numpy as np
 
-    from edgekd import data, models
+    from edgekd import models
     from edgekd.distill.teachers import Stored, is_open
     from edgekd.export import runtimes
     from edgekd.export.capture import captured
     from edgekd.export.weights import BITS
 
-    images = data.load(context.recipe.data)
+    images = training.images(context)
     x = _arrays(images)
-
-    def measured(of: Array) -> list[Any]:
-        return [to_json(measure(of, images.test.labels))] if images.labelled else []
 
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
@@ -70,7 +67,7 @@ def run(context: Context) -> None:
                 logits[name] = network.test_logits.numpy()
             else:
                 logits[name] = _torch_logits(network, inputs.get(name, x))
-            found[name] = {"metrics": measured(logits[name])}
+            found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
                 macs = models.macs(network, *seen.get(name, (context.recipe.data,)))
                 size = {"params": models.parameters(network), "macs": macs}
@@ -95,13 +92,19 @@ def run(context: Context) -> None:
                     network = export.source(context, len(images.classes), precision).model
                     logits[reference] = _torch_logits(network, x)
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-            found[name] = {"metrics": measured(logits[name]), "parity": to_json(parity)}
+            found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
+    judge = None if images.train.labelled else logits.get("teacher")
+    for name, value in found.items():
+        metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
+        if judge is not None and name != "teacher":
+            metrics.append(agreement(logits[name], judge))
+        value["metrics"] = to_json(metrics)
     context.write("metrics.json", found)
     shared = copied(logits, images.test.labels, list(networks)) if images.labelled else []
     context.write("copied.json", [to_json(record) for record in shared])
     if context.recipe.seeds > 1:
-        context.write("seeds.json", _seeds(context, images, x, logits))
+        context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
         context.write("inside.json", _inside(context, images, files, networks[int8]))
@@ -156,6 +159,12 @@ def copied(logits: Mapping[str, Array], labels: NDArray[np.int64], networks: Seq
     return records
 
 
+def agreement(logits: Array, teacher: Array) -> Metrics:
+    """The share of test images in which a network finds the same class as the teacher (logits, N×classes, of both)."""
+    same = logits.argmax(axis=1) == teacher.argmax(axis=1)
+    return Metrics(split="test", n=len(logits), top1=float(same.mean()), measure="agreement")
+
+
 def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:
     """Parity of a file with its torch reference; without a scale (a float file) there are no LSB."""
     from edgekd.export import parity
@@ -192,7 +201,9 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     return networks
 
 
-def _seeds(context: Context, images: DataSet, x: Array, known: dict[str, Array]) -> list[dict[str, Any]]:
+def _seeds(
+    context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None
+) -> list[dict[str, Any]]:
     """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch."""
     rows = []
     for own in distill.trainings(context.recipe):
@@ -203,7 +214,8 @@ def _seeds(context: Context, images: DataSet, x: Array, known: dict[str, Array])
             if logits is None:
                 network = training.student(own.recipe, len(images.classes), folder / file).eval()
                 logits = _torch_logits(network, x)
-            found[key] = measure(logits, images.test.labels).top1
+            metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
+            found[key] = metrics.top1
         rows.append({"model": own.model, "seed": own.seed, **found})
         context.progress.say(f"  {own.model}, seed {own.seed}: {100 * found['test_kept']:.1f} % on test")
     return rows

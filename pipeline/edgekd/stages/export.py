@@ -71,13 +71,12 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def run(context: Context) -> None:
     """Write the model file(s) and ``exported.json``."""
-    from edgekd import data
     from edgekd.export.exporter import Options
 
     format, precision = split(context.name)
     recipe = context.recipe
     exporter = cast("type[Exporter]", exporters.get(format))()
-    images = data.load(recipe.data)
+    images = training.images(context)
     training.seed(recipe.seed, context.threads)
     artifact = context.name.removeprefix("export.")
     options = Options(

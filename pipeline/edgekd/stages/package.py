@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from edgekd.rundir import (
     Metrics,
     ModelRecord,
     Parity,
+    Picture,
     ProfileRecord,
     RepairCost,
     RepairRecord,
@@ -61,6 +63,7 @@ class Bundle:
     seeds: tuple[SeedRecord, ...]
     tuning: TuningRecord | None
     copied: tuple[CopiedErrors, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -70,9 +73,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def bundle(context: Context, fingerprint: str) -> Bundle:
     """Write the bundle into ``context.out`` (the run folder's ``artifacts/``) and return the records."""
-    from edgekd import data
-
-    images = data.load(context.recipe.data)
+    images = training.images(context)
     found = context.read("evaluate", "metrics.json")
     record = DataRecord(
         source=_public(context.recipe.data.source), fingerprint=fingerprint, classes=images.classes,
@@ -106,8 +107,35 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
-    told = (*rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings)
-    return Bundle(record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied)
+    told = (
+        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings,
+    )  # fmt: skip
+    return Bundle(
+        record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
+        _pictures(context),
+    )  # fmt: skip
+
+
+def synthesized(context: Context) -> tuple[str, ...]:
+    """That no real image taught the student, and how well the made ones are recognized."""
+    if "synthesize" not in context.inputs:
+        return ()
+    value, teacher = context.read("synthesize", "synthetic.json"), context.recipe.teacher is not None
+    real = context.recipe.data.source != "synthetic"
+    seen = "test images alone are real" if real else "no real image was seen, in evaluation neither"
+    return (
+        f"All {value['images']:,} images of training, validation and calibration were synthesized from {value['norms']} "
+        f"batch norms of the {'teacher' if teacher else 'student'}, which finds the wanted class in "
+        f"{100 * value['recognized']:.1f} % of them; {seen}.",
+    )
+
+
+def _pictures(context: Context) -> tuple[Picture, ...]:
+    if "synthesize" not in context.inputs:
+        return ()
+    sheet = (context.inputs["synthesize"] / "sheet.jpg").read_bytes()
+    caption = "Synthesized from the statistics of batch norms; a column is a class. This is what the student was trained on."
+    return (Picture("Synthesized images", caption, "image/jpeg", base64.b64encode(sheet).decode()),)
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
@@ -156,6 +184,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         (int8, "student", "quantize", recipe.student),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
+    measures = {curve.model: curve.measure for curve in curves}
     if int8:  # a repair comes after the curve
         top1 = context.read("quantize", "graph.json")["val_top1"]
         validation |= {} if top1 is None else {int8: top1}
@@ -171,7 +200,8 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             path, sha256, size = _copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
-            metrics.append(Metrics("val", _val_count(context), validation[name]))
+            measure = measures.get(name, measures.get(training.float_name(recipe), "accuracy"))
+            metrics.append(Metrics("val", _val_count(context), validation[name], measure=measure))
         precision = "float32"
         if name == int8:
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
@@ -238,9 +268,7 @@ def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
 
 
 def _val_count(context: Context) -> int:
-    from edgekd import data
-
-    return len(data.load(context.recipe.data).val)
+    return len(training.images(context).val)
 
 
 def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:

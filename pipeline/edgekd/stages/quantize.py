@@ -98,7 +98,7 @@ def prepare(
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import data, models
+    from edgekd import models
     from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.teachers import tapped
@@ -109,7 +109,7 @@ def _train(fabric: Any, context: Context) -> None:
 
     recipe, settings = context.recipe, context.recipe.quantize
     assert isinstance(settings, Qat)
-    images = data.load(recipe.data, context.progress if fabric.global_rank == 0 else None)
+    images = training.images(context, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     taught = recipe.teacher is not None and not settings.self_distill
@@ -186,14 +186,13 @@ def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
 def _calibrate(context: Context, settings: Ptq) -> None:
     import torch
 
-    from edgekd import data
     from edgekd.distill.feed import Normalize
     from edgekd.distill.loop import accuracy
     from edgekd.quantize import ptq
 
     recipe, say = context.recipe, context.progress.say
     training.seed(recipe.seed, context.threads)
-    images = data.load(recipe.data, context.progress)
+    images = training.images(context, context.progress)
     weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
     again = partial(prepare, recipe, len(images.classes), weights, ())
     prepared, student = again(settings.named_float())
@@ -203,12 +202,13 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
     normalize = Normalize(images).to(device)
     top1: list[float | None] = [None, None]
-    if images.labelled:
+    if len(images.val) and images.val.labelled:
         top1 = [accuracy(network, images.val, normalize, device) for network in (student.to(device), module)]
     for line in _told(done, settings):
         say(f"  {line}")
     if top1[0] is not None and top1[1] is not None:
-        say(f"  validation: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
+        what = "" if images.measure == "accuracy" else " agreement with the teacher"
+        say(f"  validation{what}: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
 
     def requantize(names: Collection[str]) -> Prepared:
         made, _ = again(names)

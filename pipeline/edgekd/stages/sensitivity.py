@@ -79,6 +79,7 @@ def _repair(
     assert gate is not None
     assert gate.max is not None
     say, normalize = context.progress.say, Normalize(images).to(device)
+    what = "top-1" if images.measure == "accuracy" else "agreement with the teacher"
 
     def top1(network: nn.Module) -> float:
         found = accuracy(network.to(device), images.val, normalize, device)
@@ -91,11 +92,11 @@ def _repair(
         if names not in made:
             made[names] = requantize(sorted(names))
         found = top1(made[names].module)
-        say(f"  keep_float: validation top-1 {100 * found:.1f} % with {len(names)} operators in float")
+        say(f"  keep_float: validation {what} {100 * found:.1f} % with {len(names)} operators in float")
         return found
 
     before = top1(student)
-    say(f"  keep_float: validation top-1 {100 * before:.1f} % all in float, and at least {100 * (before - gate.max):.1f} %")
+    say(f"  keep_float: validation {what} {100 * before:.1f} % all in float, and at least {100 * (before - gate.max):.1f} %")
     try:
         found = repair(rows, evaluate, before - gate.max)
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at

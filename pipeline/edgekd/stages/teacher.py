@@ -81,6 +81,7 @@ def _train(fabric: Any, context: Context) -> None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(section.teacher, recipe.data, images)
+    images = training.judge(teacher, images, seen, context, fabric)
     terms = Terms(chosen, model, teacher, example, facts, views.examples(section.teacher, recipe.data))
     if first:
         for line in layers.told(terms):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edgekd.cache import key_of
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
-from edgekd.progress import Silent
+from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
+_JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
@@ -133,6 +134,38 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet, stud
     model = build(section.model, section.args, len(images.classes), seen)
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return model.eval()
+
+
+def images(context: Context, progress: Progress | None = None) -> DataSet:
+    """The data as a stage sees it, with the images and the judgements that stages before it have made."""
+    import numpy as np
+
+    from edgekd import data
+
+    found = data.load(context.recipe.data, progress, context.inputs.get("synthesize"))
+    judged = context.inputs["distill"] / _JUDGED if "distill" in context.inputs else None
+    return data.judged(found, np.load(judged, allow_pickle=False)) if judged and judged.exists() else found
+
+
+def judge(
+    teacher: nn.Module | None, found: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any
+) -> DataSet:  # fmt: skip
+    """The data with what the teacher says of the validation images, where nothing else does; kept for later stages.
+
+    ``seen`` is what the teacher sees, where that is not ``found``.
+    """
+    if found.train.labelled or teacher is None:
+        return found
+    import numpy as np
+
+    from edgekd import data
+
+    fabric.to_device(teacher)
+    empty = not len(found.val)
+    said = np.zeros(0, np.int64) if empty else val_logits(teacher, None, seen or [found], fabric.device).argmax(1)
+    if fabric.global_rank == 0:
+        np.save(context.out / _JUDGED, said)
+    return data.judged(found, said)
 
 
 def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
@@ -253,10 +286,11 @@ def look_at(
     fabric.to_device(teacher)
     # Losses on logits that soften them, of all teachers or of the one that they name.
     soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
-    logits = {
-        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
-    }
-    top1 = float((logits[None].argmax(1) == images.val.labels).mean())
+    soft = soft if len(images.val) else []
+    itself = images.measure == "agreement"  # it is what the student is judged by
+    asked = {None, *(t.loss.teacher for t in soft)} if soft or not itself else set()
+    logits = {name: val_logits(teacher, name, seen or [images], fabric.device) for name in asked}
+    top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
     softness = [
         {
             "term": term.name,
@@ -268,7 +302,10 @@ def look_at(
     sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
     value = {"student_params": sizes[0], "params": sizes[1], "val_top1": top1, "softness": softness}
     context.write("teacher.json", value)
-    context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    if top1 is not None:
+        context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    else:
+        context.progress.say(f"  {key}: no labels; the student is judged by its agreement with it")
     for line in (*advice.gap(*sizes, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
 

@@ -82,7 +82,7 @@ def run(context: Context) -> None:
     if not scores:
         raise TrainingError(f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values")
     record = TuningRecord(
-        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(data.load(recipe.data).val),
+        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(training.images(context).val),
         labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
         trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
     )  # fmt: skip

@@ -30,6 +30,7 @@ class BYOT(FeatureLoss):
     """
 
     needs_teacher: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = True
     reads: ClassVar[Reads] = "own_stages"
 
     kind: Literal["byot"] = "byot"

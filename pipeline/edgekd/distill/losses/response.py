@@ -20,6 +20,7 @@ class Task(Loss):
     """Cross-entropy with the labels."""
 
     needs_teacher: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = True
 
     kind: Literal["task"] = "task"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -60,6 +61,8 @@ class DKD(Loss):
     probabilities among the other classes. With α = 1 and β = 1 − the teacher's probability of the target it would be `kd`.
     Reads the labels. The authors let it rise for 20 epochs of 240: ``warmup_epochs``.
     """
+
+    reads_labels: ClassVar[bool] = True
 
     kind: Literal["dkd"] = "dkd"
     alpha: NonNegativeFloat = 1.0
@@ -146,6 +149,7 @@ class TfKD(Loss):
     """
 
     needs_teacher: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = True
 
     kind: Literal["tf_kd"] = "tf_kd"
     weight: NonNegativeFloat = 0.1

@@ -1,0 +1,236 @@
+"""Training without labels, and without images: what the stages see, write and measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgekd import data, gates
+from edgekd.errors import ModelError
+from edgekd.progress import Silent
+from edgekd.recipe import Recipe
+from edgekd.rundir import Metrics, ModelRecord
+from edgekd.stages import distill, evaluate, quantize, synthesize, teacher, training
+from edgekd.stages.context import Context
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Callable[..., Path]:
+    """Run a stage into a folder of its own."""
+
+    def call(module: Any, recipe: Recipe, name: str, **inputs: Path) -> Path:
+        out = tmp_path / name
+        out.mkdir()
+        module.run(Context(recipe, name, out, inputs, tmp_path / "log", Silent(), threads=1))
+        return out
+
+    return call
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """A teacher's checkpoint."""
+    from edgekd.models import build
+    from edgekd.recipe_data import Data
+
+    torch.manual_seed(1)
+    model = build("edgekd:resnet10", {"width": 4}, 4, Data(source="fashion-mnist-mini"))
+    model.train()
+    for _ in range(5):
+        model(torch.randn(16, 3, 16, 16))
+    training.save(model.state_dict(), tmp_path / "teacher.safetensors")
+    return str(tmp_path / "teacher.safetensors")
+
+
+def make(data_section: dict[str, Any], weights: str, **changes: Any) -> Recipe:
+    return Recipe.model_validate({
+        "edgekd": 1,
+        "data": {"image_size": 16, "augment": ["flip"], **data_section},
+        "teacher": {"model": "edgekd:resnet10", "args": {"width": 4}, "weights": weights},
+        "student": {"model": "edgekd:resnet10", "args": {"width": 2}},
+        "distill": {"epochs": 2, "batch_size": 16, "losses": [{"kind": "kd"}, {"kind": "fitnet"}, {"kind": "crd"}]},
+        **changes,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    random = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for index in range(60):
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "photos" / f"{index}.png")
+    return f"images:{tmp_path / 'photos'}"
+
+
+def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
+    stage: Callable[..., Path], folder: str, weights: str
+) -> None:
+    recipe = make({"source": folder, "classes": 4, "val_fraction": 0.25}, weights, quantize={"method": "qat", "epochs": 1})
+    taught = stage(teacher, recipe, "teacher")
+    out = stage(distill, recipe, "distill", teacher=taught)
+    curve = json.loads((out / "curve.json").read_text())
+    assert curve["measure"] == "agreement"
+    assert curve["train_top1"] == []
+    assert json.loads((out / "teacher.json").read_text())["val_top1"] is None
+
+    images = data.load(recipe.data)
+    network = training.student(recipe, 4, out / "weights.safetensors").eval()
+    judge = training.student(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
+        update={"args": {"width": 4}})}), 4, taught / "weights.safetensors").eval()  # fmt: skip
+    stacked = np.stack([images.val.images[i] for i in range(len(images.val))])
+    x = torch.from_numpy(data.preprocess(stacked, images.mean, images.std, 3).copy())
+    with torch.no_grad():
+        agreement = float((network(x).argmax(1) == judge(x).argmax(1)).float().mean())
+    assert curve["val_top1"][curve["best_epoch"]] == pytest.approx(agreement)
+
+    int8 = stage(quantize, recipe, "quantize", distill=out, teacher=taught)
+    assert json.loads((int8 / "curve.json").read_text())["measure"] == "agreement"
+    found = json.loads(
+        (stage(evaluate, recipe, "evaluate", teacher=taught, distill=out, quantize=int8) / "metrics.json").read_text()
+    )
+    assert found["teacher"]["metrics"] == []
+    for name in ("distilled", "qat"):
+        (metrics,) = found[name]["metrics"]
+        assert (metrics["measure"], metrics["split"], metrics["n"]) == ("agreement", "test", 12)
+
+
+def test_agreement_counts_the_images_of_the_same_class() -> None:
+    ours = np.array([[3, 1, 0], [0, 2, 1], [5, 6, 7], [1, 0, 0]], np.float32)
+    theirs = np.array([[9, 8, 7], [1, 0, 0], [0, 0, 1], [0, 1, 0]], np.float32)
+    assert evaluate.agreement(ours, theirs) == Metrics("test", 4, 0.5, measure="agreement")
+
+
+def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callable[..., str], weights: str) -> None:
+    recipe = make({"source": npz(), "labels": "test"}, weights)
+    images = data.load(recipe.data)
+    assert (images.train.labelled, images.val.labelled, images.test.labelled) == (False, False, True)
+    taught = stage(teacher, recipe, "teacher")
+    out = stage(distill, recipe, "distill", teacher=taught)
+    found = json.loads((stage(evaluate, recipe, "evaluate", teacher=taught, distill=out) / "metrics.json").read_text())
+    assert [m["measure"] for m in found["distilled"]["metrics"]] == ["accuracy", "agreement"]
+    assert [m["measure"] for m in found["teacher"]["metrics"]] == ["accuracy"]
+
+
+def test_hidden_labels_do_not_choose_the_validation_images(npz: Callable[..., str]) -> None:
+    """Else the same share of each class would be held out, which without labels nobody can do."""
+    from edgekd.recipe_data import Data
+
+    found = {
+        labels: data.load(Data(source=npz(), image_size=16, labels=labels, val_fraction=0.2)) for labels in ("all", "none")
+    }
+    assert not set(found["none"].val.labels.tolist()) - {-1}
+    stratified = found["all"].val.labels
+    assert np.bincount(stratified).tolist() == [4, 4, 4, 4]
+    assert data.numbers(found["none"].val).tolist() != data.numbers(found["all"].val).tolist()
+
+
+def free(weights: str, **changes: Any) -> Recipe:
+    section = {"source": "synthetic", "classes": 4, "mean": [0.5], "std": [0.25], "val_fraction": 0.2,
+               "synthetic": {"images": 60, "steps": 3, "batch_size": 32}}  # fmt: skip
+    return make(section | changes.pop("data", {}), weights, **changes)
+
+
+def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], weights: str) -> None:
+    recipe = free(weights, quantize={"method": "ptq"})
+    taught = stage(teacher, recipe, "teacher")
+    made = stage(synthesize, recipe, "synthesize", teacher=taught)
+    pixels = np.load(made / "images.npy")
+    assert (pixels.shape, pixels.dtype) == ((60, 3, 16, 16), np.uint8)
+    assert np.bincount(np.load(made / "labels.npy")).tolist() == [15, 15, 15, 15]
+    assert 0 < (made / "sheet.jpg").stat().st_size <= synthesize.SHEET_BYTES
+
+    images = data.load(recipe.data, made=made)
+    seen = {images.train.images[i].tobytes() for i in range(len(images.train))}
+    assert (len(images.train), len(images.val), len(images.test)) == (38, 10, 12)
+    assert seen < {image.tobytes() for image in pixels}
+    assert not seen & {images.test.images[i].tobytes() for i in range(12)}
+
+    out = stage(distill, recipe, "distill", teacher=taught, synthesize=made)
+    assert json.loads((out / "curve.json").read_text())["measure"] == "agreement"
+    int8 = stage(quantize, recipe, "quantize", distill=out, synthesize=made)
+    assert json.loads((int8 / "graph.json").read_text())["val_top1"] is not None
+
+
+def test_synthesized_images_are_the_same_bytes_twice(stage: Callable[..., Path], weights: str) -> None:
+    recipe = free(weights)
+    taught = stage(teacher, recipe, "teacher")
+    first, again = (stage(synthesize, recipe, name, teacher=taught) for name in ("first", "again"))
+    for name in ("images.npy", "sheet.jpg", "synthetic.json"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_real_test_images_beside_synthesized_ones(npz: Callable[..., str], stage: Callable[..., Path], weights: str) -> None:
+    synthetic = {"images": 60, "steps": 3, "batch_size": 32, "grey": True}
+    recipe = free(weights, data={"source": npz(), "classes": None, "synthetic": synthetic})
+    made = stage(synthesize, recipe, "synthesize", teacher=stage(teacher, recipe, "teacher"))
+    images = data.load(recipe.data, made=made)
+    assert len(images.test) == 16
+    assert images.test.labelled
+    assert not images.train.labelled
+    assert len(images.train) + len(images.val) == 60
+
+
+def test_a_given_student_makes_its_own_calibration_images(stage: Callable[..., Path], weights: str) -> None:
+    student = {"model": "edgekd:resnet10", "args": {"width": 4}, "weights": weights}
+    recipe = free(weights, teacher=None, distill=None, student=student, quantize={"method": "ptq"})
+    from edgekd.stages import student as given
+
+    own = stage(given, recipe, "student")
+    made = stage(synthesize, recipe, "synthesize", student=own)
+    int8 = stage(quantize, recipe, "quantize", student=own, synthesize=made)
+    assert json.loads((int8 / "graph.json").read_text())["val_top1"] is None
+
+
+def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(
+    stage: Callable[..., Path], weights: str, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\ndef Plain(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(784, num_classes))\n"
+    )
+    from torch import nn
+
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(784, 4))
+    training.save(dict(plain.state_dict()), tmp_path / "plain.safetensors")
+    recipe = free(weights, teacher={"model": f"{tmp_path / 'net.py'}:Plain", "weights": str(tmp_path / "plain.safetensors")})
+    taught = stage(teacher, recipe, "teacher")
+    with pytest.raises(ModelError, match="this network has only GroupNorm"):
+        stage(synthesize, recipe, "synthesize", teacher=taught)
+
+
+def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:
+    def model(name: str, role: Any, top1: float, measure: Any) -> ModelRecord:
+        return ModelRecord(
+            name, role, "onnx", "int8 (8-bit weights)", metrics=(Metrics("test", 100, top1, measure=measure),)
+        )
+
+    recipe = make({"source": "images:x", "classes": 4}, weights, gates={"accuracy_drop": {"max": 0.01}})
+    for measure, name in (("agreement", "agreement_drop"), ("accuracy", "accuracy_drop")):
+        models = (model("distilled", "student", 0.9, measure), model("onnx", "artifact", 0.85, measure))
+        drop = next(gate for gate in gates.judge(recipe, models, ()) if gate.name.endswith("drop"))
+        assert (drop.name, drop.verdict) == (name, "fail")
+        assert drop.measured == pytest.approx(0.05)
+
+
+def test_accuracy_comes_before_agreement() -> None:
+    both = (Metrics("test", 9, 0.8, measure="agreement"), Metrics("test", 9, 0.6))
+    record = ModelRecord("onnx", "artifact", "onnx", "int8", metrics=both)
+    assert record.top1() == 0.6
+    found = record.metric("agreement")
+    assert found is not None
+    assert found.top1 == 0.8
