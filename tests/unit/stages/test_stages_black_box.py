@@ -166,6 +166,8 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
     curves = [json.loads((done["distill"] / "curve.json").read_text())["terms"]["kd"] for done in (first, second)]
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     judged = [json.loads((done["distill"] / "teacher.json").read_text()) for done in (first, second)]
+    entropies = [value.pop("softness")[0]["entropy"] for value in judged]
+    assert entropies[1] == pytest.approx(entropies[0], rel=1e-4)
     assert judged[0] == judged[1]
     rows = [json.loads((done["evaluate"] / "metrics.json").read_text())["teacher"] for done in (first, second)]
     assert list(rows[0]) == ["metrics"]  # its size is not known
