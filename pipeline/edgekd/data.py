@@ -117,9 +117,10 @@ def _split(
     """The source with checked labels, and which of its training images are kept and held out."""
     raw = sources.read(data, progress or Silent(), made)
     if raw.labelled:
-        y_train, y_test = raw.y_train, _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
+        y_train = raw.y_train
         if data.made is None:
             y_train = _labels(y_train, len(raw.train), raw.classes, "train", data.source)
+        y_test = _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
         hidden = {"train": data.labels != "all", "test": data.labels == "none"}
         y_train, y_test = (np.full_like(y, -1) if hidden[name] else y for name, y in (("train", y_train), ("test", y_test)))
         raw = replace(raw, y_train=y_train, y_test=y_test)
