@@ -126,5 +126,6 @@ def _after(row: Row, base: Row) -> bool:
 
 
 def _interval(found: Spread) -> tuple[float, float]:
-    known = found.low is not None and found.high is not None
-    return (found.low, found.high) if known else (found.mean, found.mean)  # type: ignore[return-value]  # known
+    if found.low is None or found.high is None:
+        return found.mean, found.mean
+    return found.low, found.high

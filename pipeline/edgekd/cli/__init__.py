@@ -15,7 +15,15 @@ import click
 from edgekd import __version__
 from edgekd.cli import interruption, model, study
 from edgekd.cli.execute import execute
-from edgekd.cli.options import debug_option, json_option, out_option, recipe_argument, set_option, threads_option
+from edgekd.cli.options import (
+    debug_option,
+    devices_option,
+    json_option,
+    out_option,
+    recipe_argument,
+    set_option,
+    threads_option,
+)
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -61,8 +69,7 @@ def cli() -> None:
 @recipe_argument
 @set_option
 @out_option("reports")
-@click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
-              help="GPUs (or CPU processes) to train on.")  # fmt: skip
+@devices_option
 @threads_option
 @json_option
 @debug_option

@@ -14,6 +14,9 @@ recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as distill.epochs=1. Repeatable."
 )
+devices_option = click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs (or CPU processes) to train on."
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]"
 )

@@ -9,7 +9,7 @@ import click
 
 from edgekd.cli import interruption
 from edgekd.cli.execute import threads_of
-from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
+from edgekd.cli.options import debug_option, devices_option, json_option, out_option, set_option, threads_option
 from edgekd.errors import ExitCode, UsageError
 
 HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
@@ -44,8 +44,7 @@ Exit codes: 0 ok, 2 study or usage error, 3 a row failed or could not be trained
 @click.argument("study", type=click.Path(path_type=Path))
 @set_option
 @out_option("reports")
-@click.option("--devices", type=click.IntRange(1), default=1, show_default=True,
-              help="GPUs (or CPU processes) to train on.")  # fmt: skip
+@devices_option
 @threads_option
 @json_option
 @debug_option

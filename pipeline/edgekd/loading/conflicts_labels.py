@@ -48,7 +48,11 @@ def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found
 
 def _losses(distill: Distill, key: str) -> Found:
     if distill.peers:
-        yield f"{key}.peers", "networks that learn together learn from labels, and these images have none", LABELLED
+        yield (
+            f"{key}.peers",
+            "without labels, as these images are, peers have nothing to teach each other",
+            f"{LABELLED}, or a teacher in the place of peers",
+        )
     for index, loss in enumerate(distill.losses):
         if loss.reads_labels and loss.weight:
             yield (
@@ -94,7 +98,7 @@ def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Fou
             yield (
                 f"{place}.model",
                 f"images are made from a network's layers, and {section.black_box[1]} shows none",
-                ("give a network in torch, or images: source: images:DIR"),
+                "give a network in torch, or images: source: images:DIR",
             )
         elif section.ensemble:
             yield f"{place}.ensemble", "images are made from one teacher", f"write {place}: {{model: …, weights: …}}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.recipe import Recipe, Rewrite, Teacher
-from edgekd.recipe_data import UNLABELLED
 from edgekd.recipe_distill import Distill
 
 Found = Iterator[tuple[str, str, str]]
@@ -54,16 +53,10 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
 
 
 def alike(recipe: Recipe) -> Found:
-    """Yield what would make networks say the same: no labels to learn from, a peer that begins as the student does."""
+    """Yield a peer that begins as the student does: both would stay the same network."""
     student = recipe.student
     if student is None or recipe.distill is None:
         return
-    if recipe.distill.peers and recipe.data.source.partition(":")[0] in UNLABELLED:
-        yield (
-            "distill.peers",
-            "without labels, as these images are, peers have nothing to teach each other",
-            "give images with labels, such as source: imagefolder:DIR, or a teacher in the place of peers",
-        )
     if student.rewrite != Rewrite():
         return
     own = range(recipe.seed, recipe.seed + recipe.seeds)

@@ -7,6 +7,7 @@ They have no stage of their own: the stage ``distill`` trains them with the stud
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = 
     made = {}
     for name, peer in sections(recipe).items():
         assert peer.seed is not None
-        network = seeded(peer.seed, lambda peer=peer: models.build(peer.model, peer.args, classes, recipe.data))  # type: ignore[misc]
+        network = seeded(peer.seed, partial(models.build, peer.model, peer.args, classes, recipe.data))
         left_out = models.load_weights(network, models.weights_path(peer.weights), other_head=True) if peer.weights else []
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")

@@ -211,7 +211,7 @@ def test_in_float_they_have_the_student_s_initial_draws(path: Path, run: Callabl
 
 
 def test_peers_need_labels(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"distill\.peers: without labels, as these images are, peers have nothing to teach"
-    ):
+    with pytest.raises(RecipeError) as refused:
         loading.load(path, (f"data={{source: 'images:{tmp_path}', classes: 4}}", "baselines=[]"))
+    told = "distill.peers: without labels, as these images are, peers have nothing to teach"
+    assert str(refused.value).count(told) == 1
