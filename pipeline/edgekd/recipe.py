@@ -26,7 +26,8 @@ from edgekd.registry import exporters
 
 SCHEMA_VERSION = 1
 
-BLACK_BOXES = ("onnx", "tflite", "openvino", "keras", "savedmodel", "outputs")
+TENSORFLOW = ("keras", "savedmodel")
+BLACK_BOXES = ("onnx", "tflite", "openvino", *TENSORFLOW, "outputs")
 _PLACES = {"keras": "FILE.keras", "savedmodel": "DIR"}
 
 

@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ModelError
+from edgekd.recipe import TENSORFLOW
 
 Array = NDArray[np.float32]
 
-FORMATS = ("keras", "savedmodel")
+FORMATS = TENSORFLOW
 WORKER = Path(__file__).with_name("tensorflow_worker.py")
 INSTALL = "pip install 'edgekd[tensorflow]'"
 

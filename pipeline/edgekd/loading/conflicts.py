@@ -10,12 +10,10 @@ from edgekd.errors import did_you_mean
 from edgekd.loading import conflicts_peers, conflicts_views
 from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.loading.conflicts_tune import searched
-from edgekd.recipe import Recipe, Teacher
+from edgekd.recipe import TENSORFLOW, Recipe, Teacher
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
 from edgekd.recipe_quantize import Qat
 from edgekd.registry import exporters
-
-TENSORFLOW = ("keras", "savedmodel")  # black boxes that take it to be run
 
 Found = Iterator[tuple[str, str, str]]
 

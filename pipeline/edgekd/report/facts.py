@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -266,7 +265,7 @@ def section_of(result: RunResult, name: str) -> Mapping[str, Any]:
     """A part of the resolved recipe, empty where the recipe leaves it out; with the values that a search has chosen."""
     recipe = result.recipe
     if name == "distill" and result.tuning is not None:
-        recipe = copy.deepcopy(to_json(recipe))
+        recipe = to_json(recipe)  # a copy
         for key, value in result.tuning.chosen.values.items():
             put(recipe, parse_key(key), value)
     part = recipe.get(name)

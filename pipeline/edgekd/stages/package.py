@@ -91,7 +91,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )
     curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
     seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
-    models = [*_networks(context, found, curves), *_artifacts(context, found)]
+    models = [*_networks(context, found, curves, len(images.val)), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
     layers, repair = _layers(context)
     snippets = {}
@@ -170,8 +170,8 @@ def teaching(context: Context) -> tuple[str, ...]:
     return tuple(f"Advice: {line}." for line in lines)
 
 
-def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]) -> list[ModelRecord]:
-    """The networks in torch, and their weights as safetensors."""
+def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
+    """The networks in torch, and their weights as safetensors; ``val`` is how many images the validation split has."""
     recipe = context.recipe
     int8 = recipe.quantize.method if recipe.quantize else ""
     teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
@@ -201,7 +201,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
             measure = measures.get(name, measures.get(training.float_name(recipe), "accuracy"))
-            metrics.append(Metrics("val", _val_count(context), validation[name], measure=measure))
+            metrics.append(Metrics("val", val, validation[name], measure=measure))
         precision = "float32"
         if name == int8:
             precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
@@ -265,10 +265,6 @@ def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
             )  # fmt: skip
     if not found:
         yield size
-
-
-def _val_count(context: Context) -> int:
-    return len(training.images(context).val)
 
 
 def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:

@@ -26,9 +26,8 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     for key in ("train", "distill"):
         budget = getattr(recipe.teacher, key)
         if budget is not None:
-            value["teacher"][key] = budget.model_dump(
-                mode="json", exclude={"peers", "combine"}
-            )  # only the student has peers
+            # only the student has peers
+            value["teacher"][key] = budget.model_dump(mode="json", exclude={"peers", "combine"})
             value["seed"] = recipe.seed
     return value | training.teaching(recipe.teacher.teacher)
 

@@ -147,9 +147,7 @@ def images(context: Context, progress: Progress | None = None) -> DataSet:
     return data.judged(found, np.load(judged, allow_pickle=False)) if judged and judged.exists() else found
 
 
-def judge(
-    teacher: nn.Module | None, found: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any
-) -> DataSet:  # fmt: skip
+def judge(teacher: nn.Module | None, found: DataSet, seen: Sequence[DataSet], context: Context, fabric: Any) -> DataSet:
     """The data with what the teacher says of the validation images, where nothing else does; kept for later stages.
 
     ``seen`` is what the teacher sees, where that is not ``found``.
@@ -286,10 +284,10 @@ def look_at(
     fabric.to_device(teacher)
     # Losses on logits that soften them, of all teachers or of the one that they name.
     soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
-    soft = soft if len(images.val) else []
+    logits = {
+        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
+    }
     itself = images.measure == "agreement"  # it is what the student is judged by
-    asked = {None, *(t.loss.teacher for t in soft)} if soft or not itself else set()
-    logits = {name: val_logits(teacher, name, seen or [images], fabric.device) for name in asked}
     top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
     softness = [
         {
