@@ -26,12 +26,12 @@ class Synthetic(Strict):
     lr: PositiveFloat = 0.1
     """Learning rate of Adam, on normalized pixels."""
     bn: NonNegativeFloat = 0.1
-    """α_f, weight of the batch norms' statistics (eq. 4). The progress shows both losses: where the classes' does not fall,
+    """α_f, weight of the batch norms' statistics. The progress shows both losses: where the classes' does not fall,
     this is too large."""
     tv: NonNegativeFloat = 2.5e-5
-    """α_tv, weight of the total variation (eq. 3): more is smoother."""
+    """α_tv, weight of the total variation: more is smoother."""
     l2: NonNegativeFloat = 0.0
-    """α_l2, weight of the images' norm (eq. 3)."""
+    """α_l2, weight of the images' norm."""
     label: NonNegativeFloat = 1.0
     """Weight of the cross-entropy with the wanted classes."""
     jitter: NonNegativeInt = 2

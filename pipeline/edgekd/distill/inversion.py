@@ -57,7 +57,7 @@ def statistics(layers: Sequence[_BatchNorm]) -> Iterator[list[tuple[Tensor, Tens
 
 
 def feature_loss(layers: Sequence[_BatchNorm], seen: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """R_feature (eq. 4): ``Σ_l ‖μ_l(x) − μ_l‖₂ + Σ_l ‖σ²_l(x) − σ²_l‖₂`` with each layer's running mean and variance."""
+    """R_feature: ``Σ_l ‖μ_l(x) − μ_l‖₂ + Σ_l ‖σ²_l(x) − σ²_l‖₂`` with each layer's running mean and variance."""
     terms = []
     for layer, (mean, var) in zip(layers, seen, strict=True):
         assert layer.running_mean is not None
@@ -67,7 +67,7 @@ def feature_loss(layers: Sequence[_BatchNorm], seen: Sequence[tuple[Tensor, Tens
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """R_TV (eq. 3): the norms of the differences of N×C×H×W between neighbours, in four directions."""
+    """R_TV: the norms of the differences of N×C×H×W between neighbours, in four directions."""
     neighbours = (
         (x[..., :, :-1], x[..., :, 1:]),
         (x[..., :-1, :], x[..., 1:, :]),
@@ -81,7 +81,7 @@ def invert(
     network: nn.Module, labels: Tensor, size: int, channels: int, settings: Synthetic,
     mean: Sequence[float], std: Sequence[float], generator: torch.Generator, advance: Advance,
 ) -> NDArray[np.uint8]:  # fmt: skip
-    """Optimize one batch of images (eq. 1): ``L(x, y) + α_tv R_TV + α_l2 ‖x‖₂ + α_f R_feature``.
+    """Optimize one batch of images: ``L(x, y) + α_tv R_TV + α_l2 ‖x‖₂ + α_f R_feature``.
 
     After each step pixels are kept between black and white, so that what is stored is what was optimized, but for rounding.
 

@@ -79,12 +79,37 @@ def test_what_is_remembered_of_the_teacher_is_what_it_says(
 def test_gains_are_paired_by_seed(module: Callable[[str], Any]) -> None:
     quality = module("distill_quality")
     known = {"sha256": "0", "top1": 0.9}
-    top1 = {"alone": (0.80, 0.84), "kd": (0.83, 0.86)}
+    top1 = {("alone", ""): (0.80, 0.84), ("kd", "edgekd"): (0.83, 0.86), ("kd", "torchdistill"): (0.82, 0.86)}
+
+    def page(seeds: int) -> str:
+        rows = {
+            case.key("0"): {"test_last": top1[case.kind, case.library][case.seed], "test_best": 0.81, "cpu_seconds": 9}
+            for case in quality.cases(["resnet32x4-resnet8x4"], 2, ["kd"])
+        }
+        return quality.table(rows, known, argparse.Namespace(seeds=seeds))
+
+    found = page(2)
+    assert "| `kd` | edgekd | 84.50 ± 2.12 | +2.50 ± 0.71 | +0.50 [-5.85, +6.85] | 81.00 ± 0.00 | 9 |" in found
+    assert "| `kd` | torchdistill | 84.00 ± 2.83 | +2.00 ± 0.00 |  | 81.00 ± 0.00 | 9 |" in found
+    assert found.index("`kd`") < found.index("| student alone | ")
+    assert "`kd` helps most: +2.50 points; the standard deviation of the student alone is 2.83. Of 1 that" in found
+    assert "by more than the noise in none." in found
+    assert "| `kd` (seeds: 2) | edgekd |" in page(3)
+    assert "No loss has all its seeds yet." in page(3)
+
+
+def test_a_loss_that_is_below_is_named(module: Callable[[str], Any]) -> None:
+    quality = module("distill_quality")
+    top1 = {("alone", ""): (0.80, 0.81), ("kd", "edgekd"): (0.82, 0.83), ("kd", "torchdistill"): (0.84, 0.8501)}
     rows = {
-        case.key("0"): {"seed": case.seed, "test_last": top1[case.kind][case.seed], "test_best": 0.81, "cpu_seconds": 9}
-        for case in quality.cases(["resnet32x4-resnet8x4"], 2, ["kd"])
-        if case.library != "torchdistill"
+        case.key("0"): {"test_last": top1[case.kind, case.library][case.seed], "test_best": 0.81, "cpu_seconds": 9}
+        for case in quality.cases(["resnet32x4-shufflenet_v2"], 2, ["kd"])
     }
-    page = quality.table(rows, known, argparse.Namespace(seeds=2))
-    assert "| `kd` (seeds: 2) | edgekd | 84.50 ± 2.12 | +2.50 ± 0.71 | 81.00 ± 0.00 | 9 |" in page
-    assert page.index("`kd`") < page.index("student alone (seeds: 2)")
+    assert "noise in `kd`." in quality.table(rows, {"sha256": "0", "top1": 0.9}, argparse.Namespace(seeds=2))
+
+
+def test_a_warm_up_is_a_row_of_its_own(module: Callable[[str], Any]) -> None:
+    quality = module("distill_quality")
+    cases = {case.kind: case for case in quality.cases(["resnet32x4-resnet8x4"], 1, ["dkd", "dkd, warm-up of 1 epoch"])}
+    assert cases.keys() == {"alone", "dkd", "dkd, warm-up of 1 epoch"}
+    assert len({case.key("0") for case in cases.values()}) == 3
