@@ -108,8 +108,8 @@ def test_a_loss_that_is_below_is_named(module: Callable[[str], Any]) -> None:
     assert "noise in `kd`." in quality.table(rows, {"sha256": "0", "top1": 0.9}, argparse.Namespace(seeds=2))
 
 
-def test_a_warm_up_is_a_row_of_its_own(module: Callable[[str], Any]) -> None:
+def test_a_variant_is_a_row_of_its_own(module: Callable[[str], Any]) -> None:
     quality = module("distill_quality")
-    cases = {case.kind: case for case in quality.cases(["resnet32x4-resnet8x4"], 1, ["dkd", "dkd, warm-up of 1 epoch"])}
-    assert cases.keys() == {"alone", "dkd", "dkd, warm-up of 1 epoch"}
+    cases = {case.kind: case for case in quality.cases(["resnet32x4-resnet8x4"], 1, ["dkd", "dkd, no warm-up"])}
+    assert cases.keys() == {"alone", "dkd", "dkd, no warm-up"}
     assert len({case.key("0") for case in cases.values()}) == 3
