@@ -180,6 +180,26 @@ def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Si
     assert plan.splitlines()[0].split()[:2] == ["distill", "cached"]
 
 
+def test_ctrl_c_keeps_the_rows_of_a_study(cli: Cli) -> None:
+    methods = "{soft: [{kind: task, label_smoothing: 0.1}], long: {distill: {epochs: 500}}}"
+    (cli.folder / "s.yaml").write_text(f"study: 1\nseeds: 2\nrecipe: r.yaml\nbaselines: []\nmethods: {methods}\n")
+    command = [sys.executable, "-m", "edgekd", "study", "s.yaml"]
+    process = subprocess.Popen(
+        ctrl_c.heard(command), cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "long" in line:
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "the same command goes on" in rest
+    assert "Traceback" not in rest
+    assert "2 trainings to do, 2 in the cache" in cli("plan", "s.yaml").stdout
+
+
 def test_a_damaged_cache_entry_is_made_again(cli: Cli) -> None:
     cli("run", "r.yaml")
     (weights,) = cli.cache.glob("stages/*/*/last.safetensors")

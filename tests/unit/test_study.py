@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgekd import cli, plan, runner, study
+from edgekd import cli, plan, rundir, runner, study
 from edgekd.errors import ExitCode
 from edgekd.loading import load
 from edgekd.loading.study import load_study
@@ -195,6 +195,21 @@ def test_the_student_alone_is_the_one_of_a_run(path: Path) -> None:
     keys = {name: next(s.key for s in steps if s.name in ("distill", "teacher")) for name, steps in of_study.items()
             if name in ("student_alone", "teacher")}  # fmt: skip
     assert keys == {"student_alone": of_run["student_alone"], "teacher": of_run["teacher"]}
+
+
+def test_a_study_that_ships_its_students(path: Path) -> None:
+    """Each row is a whole run, to the file and its gates."""
+    parts = ("artifacts=true", "recipe.quantize={method: ptq, calibration_images: 16}", "recipe.export=[onnx]",
+             "recipe.gates={size_ratio: {max: 2}}")  # fmt: skip
+    found = run(path, "baselines=[student_alone]", "methods={fitnet: [{kind: task}, {kind: fitnet}]}", *parts)
+    assert found.exit_code == ExitCode.OK
+    fitnet = next(own for own in found.result.rows if own.method == "fitnet")
+    assert fitnet.folder
+    folder = found.folder / fitnet.folder
+    result = rundir.read(folder)
+    assert result.verdict == "pass"
+    assert {model.name for model in result.models} >= {"teacher", "distilled", "onnx", "onnx_float"}
+    assert (folder / "artifacts" / "onnx.onnx").exists()
 
 
 def test_on_the_command_line(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
