@@ -226,8 +226,9 @@ def _loss_line(loss: type) -> str:
 
     text = (loss.__doc__ or "").strip().splitlines()[0]
     fields: dict[str, Any] = getattr(loss, "model_fields", {})
-    own = [name for name in fields if name == "weight" or name not in Loss.model_fields]
-    options = ", ".join(f"{name}={fields[name].default}" for name in own)
+    shared = {name: field.default for name, field in Loss.model_fields.items() if name != "weight"}
+    own = {name: field.default for name, field in fields.items() if name != "kind"}
+    options = ", ".join(f"{name}={value}" for name, value in own.items() if name not in shared or value != shared[name])
     return f"{text} [{options}]"
 
 
