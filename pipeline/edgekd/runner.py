@@ -28,8 +28,9 @@ from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
+from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
-from edgekd.rundir import RunResult, StageRecord, to_json
+from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, package, peers, tune
 from edgekd.stages.context import Context
 

@@ -21,9 +21,10 @@ from edgekd.loading.study import LoadedStudy, Pair
 from edgekd.plan import Planned
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_gates import Gates
+from edgekd.records_json import to_json
 from edgekd.report import html, markdown
 from edgekd.report import study as page
-from edgekd.rundir import RunResult, to_json
+from edgekd.rundir import RunResult
 from edgekd.stages import distill
 from edgekd.studydir import SCHEMA, Row, StudyResult, TeacherRow, judged
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgekd import rundir
 from edgekd.errors import UsageError
+from edgekd.records_json import from_json, to_json
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -25,8 +26,6 @@ from edgekd.rundir import (
     StageRecord,
     TensorSpec,
     Trust,
-    from_json,
-    to_json,
 )
 
 RESULT = RunResult(

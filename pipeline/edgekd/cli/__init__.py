@@ -251,7 +251,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     """
     from rich.console import Console
 
-    from edgekd import rundir, runner
+    from edgekd import records_json, rundir, runner
     from edgekd.report import markdown as md
     from edgekd.report import terminal
 
@@ -259,7 +259,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     folder = run_folder if run_folder.is_dir() else run_folder.parent
     runner.write_reports(result, folder)
     if as_json:
-        click.echo(json.dumps(rundir.to_json(result), ensure_ascii=False))
+        click.echo(json.dumps(records_json.to_json(result), ensure_ascii=False))
     elif markdown:
         click.echo(md.render(result))
     else:

@@ -57,7 +57,7 @@ def study(
     from edgekd import study as studies
     from edgekd.loading.study import load_study
     from edgekd.progress import for_stream
-    from edgekd.rundir import to_json
+    from edgekd.records_json import to_json
 
     loaded = load_study(study, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from edgekd.records_json import to_json
 from edgekd.report import facts
 from edgekd.report.curves import Line, losses, validation
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
 from edgekd.report.words import NONE, count, duration, mib, one_line, percent, plain, plural, sig
-from edgekd.rundir import ModelRecord, RunResult, TensorSpec, to_json
+from edgekd.rundir import ModelRecord, RunResult, TensorSpec
 
 CLASSES = 25
 """How many class names are written out; run.json has all."""

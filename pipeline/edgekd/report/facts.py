@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
+from edgekd.records_json import to_json
 from edgekd.report.words import apart, exact, one_line, sig
-from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult, to_json
+from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {

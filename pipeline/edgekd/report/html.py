@@ -8,10 +8,11 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from edgekd.records_json import to_json
 from edgekd.report.page import Page
 from edgekd.report.view import build
 from edgekd.report.words import plain
-from edgekd.rundir import RunResult, to_json
+from edgekd.rundir import RunResult
 
 # Inside <script> only "<" can end the element or open a comment; the others are for careless copies of it.
 _SCRIPT_SAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}

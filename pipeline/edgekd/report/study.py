@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from edgekd.records_json import to_json
 from edgekd.report.evidence import flatten
 from edgekd.report.facts import NETWORKS
 from edgekd.report.page import (
@@ -25,7 +26,6 @@ from edgekd.report.page import (
 from edgekd.report.ranking import Dot, ranking
 from edgekd.report.seeds import gain, interval, plus_minus
 from edgekd.report.words import count, duration, listing, one_line, percent, plain, plural, points, sig
-from edgekd.rundir import to_json
 from edgekd.statistics import Paired
 from edgekd.studydir import Row, StudyResult
 

@@ -9,7 +9,8 @@ from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.records_errors import CopiedErrors
-from edgekd.rundir import Metrics, to_json
+from edgekd.records_json import to_json
+from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, peers, quantize, training
 from edgekd.stages.context import Context

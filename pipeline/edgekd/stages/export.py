@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
+from edgekd.records_json import to_json
 from edgekd.registry import exporters
-from edgekd.rundir import to_json
 from edgekd.stages import graphs, quantize, sensitivity, training
 from edgekd.stages.context import Context
 

@@ -15,6 +15,7 @@ from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
+from edgekd.records_json import from_json, to_json
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
@@ -30,7 +31,6 @@ from edgekd.rundir import (
     RepairRecord,
     SeedRecord,
     TensorSpec,
-    from_json,
 )
 from edgekd.stages import distill, export, peers, quantize, training, tune
 from edgekd.stages.context import Context
@@ -330,7 +330,6 @@ def _samples(context: Context, images: DataSet) -> bool:
 
 def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -> None:
     from edgekd.models import file_sha256
-    from edgekd.rundir import to_json
 
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Peer
-from edgekd.rundir import to_json
+from edgekd.records_json import to_json
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:

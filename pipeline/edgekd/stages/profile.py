@@ -9,7 +9,8 @@ from edgekd.profile import device, verdicts
 from edgekd.profile.records import Variant
 from edgekd.profile.session import Session, measure
 from edgekd.recipe import Recipe
-from edgekd.rundir import ModelRecord, to_json
+from edgekd.records_json import to_json
+from edgekd.rundir import ModelRecord
 from edgekd.stages import export
 from edgekd.stages.context import Context
 

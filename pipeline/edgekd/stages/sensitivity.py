@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import QuantizeError
-from edgekd.rundir import LayerRecord, RepairRecord, to_json
+from edgekd.records_json import to_json
+from edgekd.rundir import LayerRecord, RepairRecord
 from edgekd.stages import training
 from edgekd.stages.context import Context
 

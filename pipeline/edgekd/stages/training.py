@@ -17,7 +17,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
-from edgekd.rundir import to_json
+from edgekd.records_json import to_json
 from edgekd.stages import black_box, views
 from edgekd.stages.context import Context
 

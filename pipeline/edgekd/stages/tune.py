@@ -22,8 +22,9 @@ from edgekd.loading import tuned
 from edgekd.progress import Silent, Task
 from edgekd.recipe import Recipe
 from edgekd.recipe_tune import Range
+from edgekd.records_json import from_json, to_json
 from edgekd.records_tune import TrialRecord, TuningRecord, told, words
-from edgekd.rundir import Curve, from_json, to_json
+from edgekd.rundir import Curve
 from edgekd.stages import distill, search, training
 from edgekd.stages.context import Context
 

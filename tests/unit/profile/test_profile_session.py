@@ -19,7 +19,8 @@ from edgekd.profile.host import Host
 from edgekd.profile.records import Run, Variant
 from edgekd.profile.session import measure
 from edgekd.recipe import Profile
-from edgekd.rundir import ProfileRecord, from_json, to_json
+from edgekd.records_json import from_json, to_json
+from edgekd.rundir import ProfileRecord
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 

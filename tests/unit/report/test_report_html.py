@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 from tests.unit.report import sample
 
+from edgekd.records_json import from_json, to_json
 from edgekd.report import html
-from edgekd.rundir import RunResult, from_json, to_json
+from edgekd.rundir import RunResult
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG_LEAF = {"line", "path", "polyline", "rect", "circle", "polygon"}

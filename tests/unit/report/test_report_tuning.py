@@ -10,9 +10,10 @@ import pytest
 from tests.unit.report import sample
 
 from edgekd.records_errors import CopiedErrors
+from edgekd.records_json import from_json, to_json
 from edgekd.records_tune import TrialRecord, TuningRecord
 from edgekd.report import card, facts, html, markdown, view
-from edgekd.rundir import RunResult, from_json, to_json
+from edgekd.rundir import RunResult
 
 KEYS = {"distill.losses[0].temperature": "kd temperature", "distill.lr": "lr", "distill.losses[2].layers": "fitnet layers"}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from edgekd import cache, plan, rundir, runner
+from edgekd import cache, plan, records_json, rundir, runner
 from edgekd.errors import StageError, TrainingError
 from edgekd.loading import Loaded, load
 from edgekd.loading.tuned import at, with_values
@@ -259,7 +259,7 @@ def test_the_search_decides_the_student_and_not_the_one_alone(recipe: Callable[.
 @pytest.mark.parametrize(("metric", "expected"), [("best_val_top1", 0.75), ("last_val_top1", 0.5)])
 def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str, expected: float) -> None:
     curve = rundir.Curve("distilled", {}, (), (0.25, 0.75, 0.5), (), 1, 1.0)
-    (tmp_path / "curve.json").write_text(json.dumps(rundir.to_json(curve)))
+    (tmp_path / "curve.json").write_text(json.dumps(records_json.to_json(curve)))
     (tmp_path / "trial.json").write_text('{"failure": ""}')
     found = tune._read(cache.Entry(tmp_path, 1.0), recipe(metric=metric).recipe, 1, {})
     assert (found.score, found.val_top1) == (expected, (0.25, 0.75, 0.5))

@@ -1,0 +1,48 @@
+"""Records, as frozen dataclasses, to JSON values and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Turn (nested) dataclasses into JSON values; fields that are ``None`` are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((item.name, getattr(value, item.name)) for item in dataclasses.fields(value))
+        return {name: to_json(part) for name, part in pairs if part is not None}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part) for part in value]
+    return value
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Build the dataclass ``kind`` from what :func:`to_json` wrote.
+
+    Raises:
+        KeyError: A required field is missing.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    return kind(**{name: _typed(hints[name], part) for name, part in value.items() if name in fields})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _typed(next(arg for arg in args if arg is not type(None)), value)
+    if origin is tuple:
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_typed(part, item) for part, item in zip(inner, value, strict=True))
+    if origin is not None and isinstance(value, Mapping):
+        return {name: _typed(args[1], item) for name, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value)  # type: ignore[arg-type]  # hint is a class
+    return value
