@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from edgekd.errors import did_you_mean
 from edgekd.recipe_base import Strict, mistake
 
-RESERVED = ("teacher", "student_alone", "kd")
+BASELINES = ("student_alone", "kd")
+RESERVED = ("teacher", *BASELINES)
 SHIPPING = ("quantize", "export", "profile", "gates")
 """Sections of a recipe that a study leaves out, save with ``artifacts``."""
+
+
+def _baseline(name: str, info: ValidationInfo) -> str:
+    methods = info.data.get("methods")  # None where they are wrong themselves
+    if name not in BASELINES and methods is not None and name not in methods:
+        raise mistake(f"there is no method {name!r} to compare with", did_you_mean(name, [*BASELINES, *methods]))
+    return name
 
 
 class Study(Strict):
@@ -26,8 +35,9 @@ class Study(Strict):
     """What is compared, by name: a list of losses, or keys of the recipe that are others in this method."""
     seeds: Annotated[int, Field(ge=2)] = 3
     """Students of each method and pair: with the recipe's seed, the one after it and so on, and one teacher."""
-    baselines: tuple[Literal["student_alone", "kd"], ...] = ("student_alone", "kd")
-    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation."""
+    baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = BASELINES
+    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation; or
+    one of the methods, by its name."""
     artifacts: bool = False
     """Do what the recipe says of quantize, export, profile and gates too, for the first seed's student of each method."""
 
@@ -37,6 +47,14 @@ class Study(Strict):
         for name in value:
             if not name.replace("-", "_").replace(".", "_").isidentifier() and not name.isalnum():
                 raise mistake(f"{name!r} is no name", "use letters, digits, '-', '_' and '.': it names a folder", name)
+        return value
+
+    @field_validator("baselines")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if value.count(name) > 1:
+                raise mistake(f"{name} is listed twice", "remove one of them")
         return value
 
     @field_validator("methods")

@@ -24,6 +24,7 @@ from edgekd.recipe_gates import Gates
 from edgekd.records_json import to_json
 from edgekd.report import html, markdown
 from edgekd.report import study as page
+from edgekd.report.facts import section_of
 from edgekd.rundir import RunResult
 from edgekd.stages import distill
 from edgekd.studydir import SCHEMA, Row, StudyResult, TeacherRow, judged
@@ -53,7 +54,7 @@ def cells(loaded: LoadedStudy) -> Iterator[Cell]:
     for pair in loaded.pairs:
         common = pair.common.recipe
         if common.teacher:
-            no_student = {"student": None, "distill": None, "seeds": 1}
+            no_student = {"student": None, "distill": None, "tune": None, "seeds": 1}
             no_files = {"quantize": None, "export": (), "profile": None, "gates": Gates()}
             yield _cell(pair, "teacher", "teacher", common.model_copy(update=no_student | no_files))
         if "student_alone" in loaded.study.baselines:
@@ -61,7 +62,7 @@ def cells(loaded: LoadedStudy) -> Iterator[Cell]:
         if "kd" in loaded.study.baselines and common.teacher:
             yield _cell(pair, "kd", "baseline", distill.plain_kd(common))
         for name, own in pair.methods.items():
-            yield Cell(pair, name, "method", own)
+            yield Cell(pair, name, "baseline" if name in loaded.study.baselines else "method", own)
 
 
 def _cell(pair: Pair, name: str, role: Literal["teacher", "baseline"], recipe: Recipe) -> Cell:
@@ -162,13 +163,17 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     row = Row(
         cell.pair.name, cell.name, "baseline" if cell.role == "baseline" else "method",
         losses=" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.distill.losses),
-        other=_other(cell) if cell.role == "method" else "", reason=reason,
+        other=_other(cell) if cell.name in cell.pair.methods else "", reason=reason,
     )  # fmt: skip
     if result is None:
         return row
-    seconds = sum(stage.seconds for stage in result.stages if stage.name.partition(".")[0] == "distill")
+    seconds = sum(stage.seconds for stage in result.stages if stage.name.partition(".")[0] in ("tune", "distill"))
     students = tuple(seed for seed in result.seeds if seed.model == "distilled")
-    return replace(row, folder=f"runs/{cell.loaded.name}/{result.run}", seconds=round(seconds, 1), seeds=students)
+    found = section_of(result, "distill")["losses"]  # with what a search has chosen
+    return replace(
+        row, losses=" + ".join(f"{loss['weight']:g} {loss['kind']}" for loss in found), seconds=round(seconds, 1),
+        folder=f"runs/{cell.loaded.name}/{result.run}", seeds=students,
+    )  # fmt: skip
 
 
 def _other(cell: Cell) -> str:
@@ -207,7 +212,9 @@ def _limits(loaded: LoadedStudy) -> Iterator[str]:
     """What a study cannot say, whatever it found."""
     if any(teacher.budget for pair in loaded.pairs if (teacher := pair.common.recipe.teacher)):
         yield "spread over teachers: each pair has one teacher, which taught the students of all seeds"
-    yield "other budgets and weights: each method has those that the study gives it, none was tuned"
+    tuned = [name for name, own in loaded.pairs[0].methods.items() if own.recipe.tune]
+    found = f"; {', '.join(tuned)}: those that its own search found" if tuned else ", none was tuned"
+    yield f"other budgets and weights: each method has those that the study gives it{found}"
     if any(pair.common.recipe.data.source == "fashion-mnist-mini" for pair in loaded.pairs):
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
     if not loaded.study.artifacts:

@@ -18,8 +18,8 @@ class Row:
 
     Attributes:
         pair: Name of the pair.
-        method: Name of the method; ``student_alone`` and ``kd`` are baselines.
-        role: ``baseline`` or ``method``.
+        method: Name of the method; ``student_alone`` and ``kd`` are the study's own.
+        role: ``baseline``, which others are compared with, or ``method``.
         losses: Terms of its loss, in words.
         other: What else is not as in the other rows, such as ``epochs 8 → 20``; empty where nothing is.
         reason: Why there are no figures; empty where there are.
@@ -105,11 +105,12 @@ def judged(rows: list[Row]) -> list[Row]:
         for row in rows
         if row.seeds
     ]
+    order = [row.method for row in rows if row.role == "baseline"]
     done.sort(key=lambda row: -row.test.mean if row.test else 0.0)
     places = ranks([_interval(row.test) for row in done if row.test])
     gains: list[dict[str, Paired]] = [{} for _ in done]
     for base in (row for row in done if row.role == "baseline"):
-        others = [(index, paired(_kept(row), _kept(base))) for index, row in enumerate(done) if _after(row, base)]
+        others = [(index, paired(_kept(row), _kept(base))) for index, row in enumerate(done) if _after(row, base, order)]
         for (index, found), p in zip(others, holm([found.p for _, found in others]), strict=True):
             gains[index][base.method] = replace(found, p_holm=p)
     ranked = [replace(row, rank=rank, gains=own) for row, rank, own in zip(done, places, gains, strict=True)]
@@ -120,9 +121,9 @@ def _kept(row: Row) -> list[float]:
     return [seed.test_kept for seed in row.seeds]
 
 
-def _after(row: Row, base: Row) -> bool:
+def _after(row: Row, base: Row, order: list[str]) -> bool:
     """Whether a row is compared with a baseline: kd with the student alone, but not the other way round."""
-    return row is not base and (row.role == "method" or base.method == "student_alone")
+    return row.role == "method" or order.index(row.method) > order.index(base.method)
 
 
 def _interval(found: Spread) -> tuple[float, float]:

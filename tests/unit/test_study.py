@@ -108,6 +108,30 @@ def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
     assert found[3].gains == {}
 
 
+def test_methods_are_compared_with_the_one_that_is_a_baseline() -> None:
+    alone, tuned = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("tuned_kd", [0.74, 0.75, 0.77], "baseline")
+    found = {own.method: own for own in judged([alone, row("good", [0.90, 0.91, 0.93]), tuned])}
+    assert {name: set(own.gains or {}) for name, own in found.items()} == {
+        "good": {"student_alone", "tuned_kd"}, "tuned_kd": {"student_alone"}, "student_alone": set(),
+    }  # fmt: skip
+
+
+def test_a_tuned_method_is_what_the_others_are_compared_with(path: Path) -> None:
+    pytest.importorskip("optuna")
+    kd = "distill: {losses: [{kind: task}, {kind: kd}]}"
+    tune = "tune: {trials: 2, search: {'distill.losses[1].temperature': [2, 8]}}"
+    outcome = run(path, f"methods={{tuned_kd: {{{kd}, {tune}}}, fitnet: [{{kind: fitnet}}]}}", "baselines=[tuned_kd]")
+    assert outcome.exit_code == ExitCode.OK
+    found = {own.method: own for own in outcome.result.rows}
+    assert set(found) == {"tuned_kd", "fitnet"}
+    assert set(found["fitnet"].gains or {}) == {"tuned_kd"}
+    assert rundir.read(outcome.folder / found["tuned_kd"].folder).tuning is not None
+    assert found["tuned_kd"].other.startswith("tune")
+    page = (outcome.folder / "report.md").read_text()
+    assert "Over tuned_kd" in page
+    assert "tuned_kd: those that its own search found" in page
+
+
 def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path: Path) -> None:
     outcome = run(path, progress=(heard := Heard()))
     result = outcome.result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from edgekd.recipe_study import BASELINES
 from edgekd.records_json import to_json
 from edgekd.report.evidence import flatten
 from edgekd.report.facts import NETWORKS
@@ -71,11 +72,15 @@ def build(result: StudyResult) -> Page:
 
 def label(row: Row) -> str:
     """Name a row for a reader."""
-    return NETWORKS[row.method] if row.role == "baseline" else one_line(row.method)
+    return NETWORKS[row.method] if row.method in BASELINES else one_line(row.method)
+
+
+def _over(base: str) -> str:
+    return f"Over {NETWORKS[base].lower() if base in BASELINES else one_line(base)}"
 
 
 def _story(result: StudyResult, pairs: tuple[str, ...]) -> str:
-    methods = len({row.method for row in result.rows if row.role == "method"})
+    methods = len({row.method for row in result.rows} - set(BASELINES))
     parts = [plural(methods, "method"), plural(len(pairs), "pair"), f"{plural(int(result.study['seeds']), 'seed')} each"]
     source = f" on {one_line(result.data.source)}" if result.data else ""
     return f"{listing(parts)}{source}: {plural(result.trainings, 'training')}."
@@ -108,7 +113,7 @@ def _numbers(result: StudyResult, pairs: tuple[str, ...]) -> tuple[Number, ...]:
     for base, found in (best.gains or {}).items():
         cell, between = _compared(found)[:2]
         how = f"95 % interval {between.text}" if between is not NOT_APPLICABLE else "no interval"
-        numbers.append(Number(f"Over {NETWORKS[base].lower()}", "points", points(found.gain.mean), "", cell.tone, how))
+        numbers.append(Number(_over(base), "points", points(found.gain.mean), "", cell.tone, how))
     return tuple(numbers)
 
 
@@ -151,7 +156,7 @@ def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
     columns += [Column("Test, kept epoch", "%", "number"), Column("Test, last epoch", "%", "number")]
     for base in bases:
         columns += [
-            Column(f"Over {NETWORKS[base].lower()}", "points", "number"),
+            Column(_over(base), "points", "number"),
             Column("95 % interval", "points", "number"),
             Column("p (Holm)", "", "number"),
         ]
@@ -214,7 +219,7 @@ def _conditions(result: StudyResult) -> Section:
         data = result.data
         split = f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"
         blocks.append(Facts((("Images", split), ("Fingerprint (sha256)", data.fingerprint)), "Data"))
-    lead = "The same for every row, save where a row says otherwise; none was tuned for its method here."
+    lead = "The same for every row, save where a row says otherwise; none was tuned for its method, but where it says tune."
     return Section("conditions", "Training conditions", tuple(blocks), lead)
 
 
