@@ -258,6 +258,10 @@ def table(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any], optio
         " 10, 12 and 14: RepDistiller's CIFAR-100 protocol with a fifteenth of its epochs. No loss was tuned for it.",
         "- torchdistill 1.1.5: its loss modules with the options of its examples and RepDistiller's weights, in the same"
         " loop from the same initial weights, batches and teacher's outputs (`benchmarks/torchdistill_losses.py`).",
+        "- Formulas are the same to 1e-5, values and gradients (tests/unit/distill/), but for three of torchdistill's:"
+        " `similarity_preserving` divides a row of similarities by its L1 norm, where the paper has L2; `ickd` divides by"
+        " the batch once more than the authors' code for CIFAR-100; `correlation_congruence` has a norm where the paper has"
+        " its square, of vectors that are not normalized. What is drawn at random (adapters, negatives) differs.",
         "- *gain*: the difference from the student alone of the same seed (mean ± sd of the differences), last epoch."
         " *best*: test top-1 at the epoch that was best on the validation images.",
         f"- {about['cpu']}, one thread, torch {about['packages']['torch']}, {about['os']}. CPU seconds are of one training,"

@@ -245,6 +245,26 @@ def test_a_search_of_which_nothing_can_be_trained_fails(recipe: Callable[..., Lo
         run(recipe({LR: [1e30, 1e31]}, "distill.lr=1e32", "baselines=[]", sampler="grid"), tmp_path / "reports")
 
 
+SMALL = "model: edgekd:resnet10, args: {width: 3, stem_stride: 2}"
+ONE = "train: {epochs: 1, batch_size: 16, warmup_epochs: 0}"
+TEACHERS = {
+    "peers": ("teacher=null", f"distill.peers=[{{{SMALL}}}]"),
+    "another view": ("teacher.data={image_size: 24}",),
+    "ensemble": (f"teacher={{ensemble: [{{name: a, {SMALL}, {ONE}}}, {{name: b, {SMALL}, {ONE}}}]}}",),
+}
+
+
+@pytest.mark.parametrize("parts", TEACHERS.values(), ids=TEACHERS)
+def test_a_search_whoever_teaches(recipe: Callable[..., Loaded], tmp_path: Path, parts: tuple[str, ...]) -> None:
+    losses = "distill.losses=[{kind: task}, {kind: kd}]"
+    result = run(recipe({KD: [2, 8]}, losses, *parts, trials=2, sampler="random"), tmp_path / "reports")
+    assert result.tuning is not None
+    assert [trial.state for trial in result.tuning.trials] == ["done", "done"]
+    student = result.student()
+    assert student is not None
+    assert student.top1() is not None
+
+
 def test_the_search_decides_the_student_and_not_the_one_alone(recipe: Callable[..., Loaded]) -> None:
     def keys(loaded: Loaded) -> dict[str, str]:
         return {step.name: step.key for step in plan.make(loaded)}
