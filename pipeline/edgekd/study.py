@@ -22,6 +22,7 @@ from edgekd.plan import Planned
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_gates import Gates
 from edgekd.records_json import to_json
+from edgekd.records_tune import words
 from edgekd.report import html, markdown
 from edgekd.report import study as page
 from edgekd.report.facts import section_of
@@ -163,7 +164,7 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     row = Row(
         cell.pair.name, cell.name, "baseline" if cell.role == "baseline" else "method",
         losses=" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.distill.losses),
-        other=_other(cell) if cell.name in cell.pair.methods else "", reason=reason,
+        other=_other(cell, result) if cell.name in cell.pair.methods else "", reason=reason,
     )  # fmt: skip
     if result is None:
         return row
@@ -176,14 +177,18 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     )  # fmt: skip
 
 
-def _other(cell: Cell) -> str:
-    """What a method changes beside its losses: its budget is then another than the other rows'."""
-    common, own = (_without_losses(recipe) for recipe in (cell.pair.common.recipe, cell.loaded.recipe))
-    return plan.changed(common, own) if common != own else ""
+def _other(cell: Cell, result: RunResult | None) -> str:
+    """What a method changes beside its losses, and what it was tuned to: its budget is then another than the other rows'."""
+    common, own = (_budget(recipe) for recipe in (cell.pair.common.recipe, cell.loaded.recipe))
+    parts = [plan.changed(common, own)] if common != own else []
+    if result and result.tuning:
+        found = result.tuning
+        parts.append(f"{len(found.trials)} trials chose {words(found.chosen.values, found.labels)}")
+    return "; ".join(parts)
 
 
-def _without_losses(recipe: Recipe) -> dict[str, Any]:
-    value = recipe.model_dump(mode="json")
+def _budget(recipe: Recipe) -> dict[str, Any]:
+    value = recipe.model_dump(mode="json", exclude={"tune"})
     del value["distill"]["losses"]
     return value
 
