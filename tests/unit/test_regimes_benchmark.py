@@ -1,0 +1,43 @@
+"""What benchmarks/regimes.py takes out of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd import rundir
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    spec = importlib.util.spec_from_file_location("regimes", ROOT / "benchmarks" / "regimes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_are_those_of_the_report(module: Any) -> None:
+    result = rundir.read(ROOT / "reports" / "examples" / "mobilenet")
+    found = module.figures(result)
+    models = {model.name: model.top1() for model in result.models}
+    assert found["gates"] == [12, 12]
+    assert [found[key] for key in ("teacher", "alone", "student", "onnx", "tflite", "openvino")] == [
+        models[name] for name in ("teacher", "student_alone", "distilled", "onnx", "tflite", "openvino")
+    ]
+    page = module.table({"mutual": {**found, "alone": None}})
+    assert page.count("| [") == 1, "a regime that was not run has no row"
+    assert f" | {100 * models['teacher']:.1f} | — | {100 * models['distilled']:.1f} | " in page
+    assert "12 of 12 |" in page
+
+
+def test_what_another_regime_reads_is_made_before_it(module: Any) -> None:
+    names = module.names()
+    assert names.index("black-box-teacher") < names.index("black-box")
+    assert len(names) == len(list((ROOT / "recipes" / "regimes").glob("*.yaml")))
