@@ -303,7 +303,8 @@ Groups = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 
 def _values(rows: Mapping[int, Mapping[str, Any]], key: str) -> dict[int, float]:
     """By seed, in percent where it is an accuracy; without the rows of trainings that could not be."""
-    return {seed: (100 if key.startswith("test") else 1) * row[key] for seed, row in rows.items() if key in row}
+    # rounded to a hundredth of an image: differences that are the same are then equal
+    return {seed: round((100 if key.startswith("test") else 1) * row[key], 4) for seed, row in rows.items() if key in row}
 
 
 def _compared(groups: Groups, one: tuple[str, str], other: tuple[str, str]) -> Spread | None:
