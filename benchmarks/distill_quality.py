@@ -326,7 +326,10 @@ def _summary(groups: Groups, seeds: int) -> list[str]:
     beside = {
         kind: _compared(groups, (kind, "edgekd"), (kind, "torchdistill")) for kind in ours if (kind, "torchdistill") in done
     }
-    below = sorted(kind for kind, found in beside.items() if found and found.high is not None and found.high < 0)
+    # differences that are all the same have no interval
+    below = sorted(
+        kind for kind, found in beside.items() if found and (found.mean if found.high is None else found.high) < 0
+    )
     return [
         f"Of {len(ours)} losses with {seeds} seeds `{best}` helps most: {gain.mean:+.2f} points; the standard deviation of"
         f" the student alone is {alone.sd:.2f}. Of {len(beside)} that torchdistill has too, edgekd's result is below"

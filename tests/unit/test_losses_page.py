@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripts import benchmark
 
 from edgekd.registry import losses
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "losses_page.py"
 PAIR = "resnet32x4-resnet8x4"
 
 
 @pytest.fixture(scope="module")
 def page() -> Any:
-    spec = importlib.util.spec_from_file_location("losses_page", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("losses_page")
 
 
 def test_the_table_is_up_to_date(page: Any) -> None:
