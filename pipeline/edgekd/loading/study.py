@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgekd.errors import Problem, RecipeError
+from edgekd.errors import Problem, RecipeError, did_you_mean
 from edgekd.loading import Loaded, files, mapping, validate, words
 from edgekd.loading.layers import Layer, merged, owner, part, resolved
 from edgekd.loading.overrides import KeySyntaxError, apply, parse_key
@@ -17,7 +17,7 @@ from edgekd.loading.places import Draft, Places
 from edgekd.loading.shape import is_study
 from edgekd.loading.source import parse
 from edgekd.recipe import Recipe
-from edgekd.recipe_study import SHIPPING, Study
+from edgekd.recipe_study import BASELINES, SHIPPING, Study
 
 _LEAST = "a study needs study: 1, recipe: and methods:"
 _COMMON = ("edgekd", "seeds", "baselines")
@@ -75,7 +75,7 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     places = Places(parsed)
     problems = apply(own, value, places)
     study, drafts = _study(value)
-    problems = places.problems(drafts) + problems
+    problems = places.problems([*drafts, *_unknown(value)]) + problems
     if problems or study is None:
         raise RecipeError(problems)
     folder = path.absolute().parent
@@ -120,6 +120,17 @@ def _study(value: dict[str, object]) -> tuple[Study | None, list[Draft]]:
         return Study.model_validate_json(json.dumps(value), strict=True), []
     except ValidationError as error:
         return None, words.drafts(error, value)
+
+
+def _unknown(value: dict[str, object]) -> Iterator[Draft]:
+    """Baselines that are no method of the study, as it is written: so they are told beside methods that are wrong."""
+    methods, named = value.get("methods"), value.get("baselines")
+    if not isinstance(methods, dict) or not isinstance(named, list):
+        return
+    for index, name in enumerate(named):
+        if isinstance(name, str) and name not in (*BASELINES, *methods):
+            hint = did_you_mean(name, [*BASELINES, *methods])
+            yield Draft(("baselines", index), f"there is no method {name!r} to compare with", hint)
 
 
 def _base(study: Study, places: Places, folder: Path, overrides: Sequence[str]) -> tuple[Layer, list[Problem]]:
