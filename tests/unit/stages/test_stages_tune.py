@@ -19,7 +19,8 @@ from edgekd.loading import Loaded, load
 from edgekd.loading.tuned import at, with_values
 from edgekd.progress import Lines, Silent
 from edgekd.records_tune import TrialRecord, TuningRecord, told
-from edgekd.stages import distill, search, tune
+from edgekd.stages import distill, search, teacher, tune
+from edgekd.stages.context import Context
 
 KD, WEIGHT, LAYERS, LR = (
     "distill.losses[1].temperature",
@@ -283,6 +284,20 @@ def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str
     (tmp_path / "trial.json").write_text('{"failure": ""}')
     found = tune._read(cache.Entry(tmp_path, 1.0), recipe(metric=metric).recipe, 1, {})
     assert (found.score, found.val_top1) == (expected, (0.25, 0.75, 0.5))
+
+
+def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Path) -> None:
+    """As the stage that follows them: with the values and the epochs of a trial it learns what that has learnt."""
+    found = recipe({KD: [2, 6]}, "distill.epochs=1", sampler="random", trials=1).recipe
+    done: dict[str, Path] = {}
+    for name, stage, devices in (("teacher", teacher, 1), ("tune", tune, 2), ("distill", distill, 2)):
+        out = tmp_path / name
+        out.mkdir()
+        stage.run(Context(found, name, out, done, tmp_path / "log", Silent(), devices=devices))
+        done = {**done, name: out}
+    (trial,) = tune.read(done["tune"]).trials
+    assert trial.state == "done"
+    assert list(trial.val_top1) == json.loads((done["distill"] / "curve.json").read_text())["val_top1"]
 
 
 def test_torchrun_is_refused_before_anything_is_trained(

@@ -64,10 +64,10 @@ def make(tmp_path: Path, npz: Callable[..., str]) -> Write:
 def run(tmp_path: Path) -> Write:
     """Run a stage of a recipe into a folder that is named as a finished one is, by a key."""
 
-    def call(stage: Any, recipe: Recipe, key: str, name: str = "", **inputs: Path) -> Path:
+    def call(stage: Any, recipe: Recipe, key: str, name: str = "", devices: int = 1, **inputs: Path) -> Path:
         out = tmp_path / key
         out.mkdir()
-        stage.run(Context(recipe=recipe, name=name or key, out=out, inputs=inputs, log=tmp_path / "log", progress=Silent()))
+        stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), devices=devices))
         return out
 
     return call
@@ -171,6 +171,21 @@ def test_a_black_box_sees_its_own_view(tmp_path: Path, npz: Callable[..., str]) 
     (seen,) = views.opened(recipe.teacher, recipe.data, images)
     x = data.preprocess(np.stack([seen.test.images[i] for i in range(4)]), seen.mean, seen.std, 3)
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), np.einsum("nchw,kchw->nk", x, w), atol=2e-2)
+
+
+def test_several_processes_ask_an_ensemble_with_views_and_a_black_box(tmp_path: Path, make: Write, run: Write) -> None:
+    """Two processes: what each of them keeps of the teachers is what these say, and the file is read by both."""
+    w = np.random.default_rng(5).normal(size=(4, 1, 12, 12)).astype(np.float32)
+    members = (
+        "teacher={ensemble: [{model: edgekd:resnet10, name: large, data: {image_size: 16, channels: 3}, args: {width: 2}, "
+        f"train: {{epochs: 1}}}}, {{model: 'onnx:{write_onnx(tmp_path / 't.onnx', w=w)}', name: file}}]}}"
+    )
+    recipe = make(members, "distill.losses=[{kind: kd}, {kind: fitnet, teacher: large}]", "quantize=null").recipe
+    inputs = {name: run(teacher, node(recipe, name), name) for name in ("teacher.large", "teacher.file")}
+    cold = run(distill, recipe, "cold", devices=2, **inputs)
+    live = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher_cache": False})})
+    assert same(cold, run(distill, live, "live", devices=2, **inputs))
+    assert not same(cold, run(distill, live, "alone", **inputs)), "two processes see twice as many images at each step"
 
 
 def test_another_source_has_its_own_normalization() -> None:
