@@ -258,10 +258,14 @@ def table(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any], optio
         " 10, 12 and 14: RepDistiller's CIFAR-100 protocol with a fifteenth of its epochs. No loss was tuned for it.",
         "- torchdistill 1.1.5: its loss modules with the options of its examples and RepDistiller's weights, in the same"
         " loop from the same initial weights, batches and teacher's outputs (`benchmarks/torchdistill_losses.py`).",
-        "- Formulas are the same to 1e-5, values and gradients (tests/unit/distill/), but for three of torchdistill's:"
+        "- Formulas are the same to 1e-5, values and gradients (tests/unit/distill/), but for five of torchdistill's:"
         " `similarity_preserving` divides a row of similarities by its L1 norm, where the paper has L2; `ickd` divides by"
         " the batch once more than the authors' code for CIFAR-100; `correlation_congruence` has a norm where the paper has"
-        " its square, of vectors that are not normalized. What is drawn at random (adapters, negatives) differs.",
+        " its square, of vectors that are not normalized; `fsp` has the norms of columns where the paper has a squared norm;"
+        " `logit_standardization` divides by the deviation with 1 / (K - 1), the authors by that with 1 / K. Three are used"
+        " otherwise: edgekd's `reviewkd` has the pooled last stage as one level more, as the authors' code, and its whole"
+        " weight from the first step, where torchdistill's row has their warm-up; `dist` has beta = gamma = 2 (torchdistill"
+        " 1), `correlation_congruence` a weight of 100 (0.02). What is drawn at random (adapters, negatives) differs.",
         "- *gain*: the difference from the student alone of the same seed (mean ± sd of the differences), last epoch."
         " *best*: test top-1 at the epoch that was best on the validation images.",
         f"- {about['cpu']}, one thread, torch {about['packages']['torch']}, {about['os']}. CPU seconds are of one training,"

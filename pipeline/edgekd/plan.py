@@ -193,7 +193,8 @@ def _records(node: Node, keys: Mapping[str, str]) -> str:
         return ""
     place = training.records_folder(node.recipe, keys, taught_by)
     draws = min(settings.draws or epochs, epochs)
-    return f"teacher cache: {records.describe(place, draws, settings.dtype, settings.top_k)}"
+    name = training.cached(node.recipe, taught_by)
+    return f"teacher cache: {records.describe(place, draws, settings.dtype, settings.top_k, name)}"
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:

@@ -114,7 +114,15 @@ class Loss(Strict):
 
     def lasts(self) -> bool:
         """Whether it goes on in int8: not if it has ended, nor if it reads what int8 computes in one with the activation."""
-        return self.weight > 0 and self.end_epoch is None and self.reads != "preactivations"
+        return self.weight > 0 and not self.rests()
+
+    def rests(self) -> str:
+        """Why it does not go on in int8; empty if it does."""
+        if self.end_epoch is not None:
+            return f"it has ended at epoch {self.end_epoch:g}"
+        if self.reads == "preactivations":
+            return "what stands before an activation is no tensor of an int8 graph, which computes both in one"
+        return ""
 
     def adapter(self, pairs: Any, facts: Any) -> Any:
         """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""

@@ -81,8 +81,10 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     with ExitStack() as stack:
         beside = _beside(steps, options)
         quiet = replace(options, progress=Silent())
-        aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder)) if beside else None
+        aside = None
         for number, step in enumerate(steps[:-1], start=1):
+            if beside and aside is None and not _is_given(step):
+                aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder))
             title = f"[{number}/{len(steps)}] {step.name}"
             if step.key in options.labels:
                 title += f", {options.labels[step.key]}"
@@ -135,6 +137,12 @@ def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
     waiting = [step for step in steps if step.status == "run" and step.node.module == "distill"]
     alone = [step for step in waiting if step.name.partition(".")[0] == "student_alone"]
     return alone if alone and len(alone) < len(waiting) and _two_lanes(options) else []
+
+
+def _is_given(step: Planned) -> bool:
+    """Whether it is a teacher that is not trained here: if its file does not fit, nothing else is trained either."""
+    teacher = step.node.recipe.teacher if step.node.module == "teacher" else None
+    return teacher is not None and teacher.budget is None
 
 
 def _stages(

@@ -76,7 +76,10 @@ class Pupil(nn.Module):
         values = []
         for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
             lessons = mutual.lessons(outputs, index) if self.peers else teacher
-            values.append(torch.stack(terms(outputs[index], lessons, batch, epoch)))
+            own = torch.stack(terms(outputs[index], lessons, batch, epoch))
+            if torch.distributed.is_initialized():  # it waits for the gradient of every parameter, also where none is read
+                own = own + 0 * outputs[index][0].sum()
+            values.append(own)
         return torch.stack(values), torch.stack([own[0] for own in outputs])
 
 
@@ -123,7 +126,7 @@ def fit(
     """
     started = time.monotonic()
     pupil = Pupil(network, terms, peers)
-    module, optimizer = fabric.setup(_channels_last(pupil), _optimizer(pupil, budget))
+    module, optimizer = fabric.setup(_channels_last(pupil), _optimizer(pupil, budget, fused=not _scales(fabric)))
     batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
     feed: Any = fabric.setup_dataloaders(batches)
     if not len(feed):
@@ -277,20 +280,32 @@ def _worst(names: tuple[str, ...], values: Tensor) -> str:
 
 
 def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: float) -> None:
-    """Clip the norm of the gradient: of each network, with its adapters, by itself."""
+    """Clip the norm of the gradient: of each network, with its adapters, by itself.
+
+    In 16-mixed a gradient may overflow: the step is then left out, and the scale lowered, by the scaler.
+    """
+    strict = not _scales(fabric)
     if not pupil.peers:
-        fabric.clip_gradients(module, optimizer, max_norm=largest)
+        fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=strict)
         return
-    fabric.clip_gradients(module, optimizer, max_norm=math.inf)  # leaves them as they are, but for the scale of 16-mixed
+    fabric.clip_gradients(
+        module, optimizer, max_norm=math.inf, error_if_nonfinite=strict
+    )  # takes the scale of 16-mixed away
     own = [*pupil.network.parameters(), *pupil.terms.parameters()]
     for parameters in (own, *(list(peer.parameters()) for peer in pupil.peers)):
         trained = [p for p in parameters if p.requires_grad]
         # in the optimizer's order, for the sum of the norm has another last bit in another one
         ordered = [p for p in trained if p.ndim > 1] + [p for p in trained if p.ndim <= 1]
-        nn.utils.clip_grad_norm_(ordered, largest, error_if_nonfinite=True)
+        nn.utils.clip_grad_norm_(ordered, largest, error_if_nonfinite=strict)
 
 
-def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:
+def _scales(fabric: Fabric) -> bool:
+    """Whether gradients are scaled, for half precision would lose small ones."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
+def _optimizer(pupil: nn.Module, budget: Train, fused: bool) -> torch.optim.Optimizer:
+    """``fused`` is the faster one, whose scaled gradients cannot be clipped."""
     parameters = [p for p in pupil.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": budget.weight_decay},
@@ -298,7 +313,7 @@ def _optimizer(pupil: nn.Module, budget: Train) -> torch.optim.Optimizer:
     ]
     if budget.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=budget.nesterov)
-    return torch.optim.AdamW(groups, lr=budget.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=budget.lr, fused=fused)
 
 
 def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:

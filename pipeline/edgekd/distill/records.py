@@ -114,8 +114,25 @@ def note(place: Path, teacher: str, images: int) -> None:
     made.replace(place / _ABOUT)
 
 
-def describe(place: Path, draws: int, dtype: str, top_k: int | None) -> str:
-    """Say how much of ``draws`` passes is recorded, layer by layer, and how much room it takes."""
+def refused(place: Path, teacher: str) -> str:
+    """Say that there are records of a teacher of this name beside ``place``, and why they are not read; empty if not."""
+    count = 0
+    for about in place.parent.glob(f"*/{_ABOUT}"):
+        try:
+            count += about.parent != place and json.loads(about.read_text(encoding="utf-8"))["teacher"] == teacher
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    if not count:
+        return ""
+    what = f"{count} other cache{'s' * (count > 1)} of {teacher}"
+    return f"{what} not read: other weights, images, augmentation, seed or batch size"
+
+
+def describe(place: Path, draws: int, dtype: str, top_k: int | None, teacher: str) -> str:
+    """Say how much of ``draws`` passes is recorded, layer by layer, and how much room it takes.
+
+    Of an empty one, whether there are records of a teacher of that name that are not used.
+    """
     try:
         images = int(json.loads((place / _ABOUT).read_text(encoding="utf-8"))["images"])
         parts, taken = [], 0
@@ -128,11 +145,10 @@ def describe(place: Path, draws: int, dtype: str, top_k: int | None) -> str:
             taken += sum(file.stat().st_blocks * 512 for file in (sums, sums.with_suffix(".rows")))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         parts = []
-    return (
-        f"{', '.join(parts)} of {draws} draw{'s' * (draws > 1)}, {amount(taken)}"
-        if parts
-        else "empty, filled while it trains"
-    )
+    if parts:
+        return f"{', '.join(parts)} of {draws} draw{'s' * (draws > 1)}, {amount(taken)}"
+    why = refused(place, teacher)
+    return f"empty, filled while it trains{f' ({why})' if why else ''}"
 
 
 def amount(size: float) -> str:

@@ -173,7 +173,9 @@ class Recorded:
         whole = sum(total * (codec.size + records.SUM_BYTES) for codec in self._codecs)
         missing = sum((total - n) * (codec.size + records.SUM_BYTES) for n, codec in zip(there, self._codecs, strict=True))
         what = f"teacher cache: {draws:,} draw{'s' * (draws > 1)} × {images:,} images × {' + '.join(parts)}"
-        self._say(f"  {what} in {settings.dtype}: {records.amount(whole)}, {100 * min(there) // total} % there")
+        why = "" if any(there) else records.refused(recording.folder, recording.teacher)
+        share = f"{100 * min(there) // total} % there{f' ({why})' if why else ''}"
+        self._say(f"  {what} in {settings.dtype}: {records.amount(whole)}, {share}")
         free = shutil.disk_usage(recording.folder).free
         if missing > free:
             raise StorageError(

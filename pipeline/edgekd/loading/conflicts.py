@@ -278,6 +278,8 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
         yield key, "there is no teacher", "remove teacher_cache, or add a teacher"
     elif key != "distill.teacher_cache":
         yield key, "only what the student's own teacher says is kept", "remove teacher_cache here; distill has one too"
+    elif teacher.black_box and teacher.black_box[0] == "outputs":
+        yield key, "the teacher's outputs are stored already", "remove teacher_cache"
     elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k and teacher.ensemble:
         yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
 

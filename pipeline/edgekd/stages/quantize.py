@@ -121,6 +121,10 @@ def _train(fabric: Any, context: Context) -> None:
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    if fabric.global_rank == 0:
+        for loss in chosen:
+            if loss.weight and not loss.lasts():
+                context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,
         models.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,

@@ -211,10 +211,15 @@ def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
     if settings is None or (taught_by == "teacher" and recipe.teacher is None):
         return None
     keys = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
+    progress = context.progress if rank == 0 else Silent()
+    return Recording(records_folder(recipe, keys, taught_by), settings, cached(recipe, taught_by), progress.say)
+
+
+def cached(recipe: Recipe, taught_by: str) -> str:
+    """What the network of which records are kept is called."""
     part = recipe.teacher if taught_by == "teacher" else recipe.student
     assert part is not None
-    progress = context.progress if rank == 0 else Silent()
-    return Recording(records_folder(recipe, keys, taught_by), settings, part.model or "several teachers", progress.say)
+    return part.model or "several teachers"
 
 
 def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:

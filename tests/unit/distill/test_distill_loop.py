@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from edgekd import data
+from edgekd.distill import mutual
 from edgekd.distill.feed import Normalize
 from edgekd.distill.loop import Fitted, Freeze, accuracy, fit, hasten_norms
 from edgekd.distill.outputs import Facts
@@ -280,6 +282,25 @@ def test_clip_grad_norm(run: Callable[..., Fitted], small: Any, section: Data, l
     after = one_step(run, small(), optimizer="sgd", lr=0.1, weight_decay=0, clip_grad_norm=limit)
     for name, p in before.items():
         torch.testing.assert_close(after[name] - p, -0.19 * factor * slope[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("peers", [False, True])
+def test_a_gradient_that_overflows_in_half_precision_is_no_error_of_clipping(small: Any, section: Data, peers: bool) -> None:
+    """The scaler begins far too high, as on a GPU: it leaves out steps and lowers its scale, and then the network learns."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    network, other = small(), small(1)
+    start = {name: p.detach().clone() for name, p in network.named_parameters()}
+    budget = Distill.model_validate({"epochs": 3, "batch_size": 16, "clip_grad_norm": 1.0, "losses": [{"kind": "task"}]})
+    terms, others = (Terms(budget.losses, each, None, X, FACTS) for each in (network, other))
+    fitted = fit(
+        fabric, Tapped(network, ()), terms, None, budget, data.load(section), section, name="net", seed=0,
+        progress=Silent(), snapshot=lambda tapped: dict(tapped.network.state_dict()),
+        peers=[mutual.Peer("other", other, others, 1)] if peers else [],
+    )  # fmt: skip
+    assert scaler.get_scale() < 2.0**24
+    assert all(value.isfinite().all() for value in fitted.last.values())
+    assert all(not torch.equal(fitted.last[name], p) for name, p in start.items())
 
 
 def test_cosine_with_warm_up(run: Callable[..., Fitted]) -> None:

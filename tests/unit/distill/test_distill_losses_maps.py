@@ -20,8 +20,8 @@ from edgekd.progress import Silent
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Distill
 
-KINDS = ("ab", "cwd", "factor_transfer", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
-NOTHING_TO_TRAIN = ("nst",)
+KINDS = ("ab", "attention_transfer", "cwd", "factor_transfer", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
+NOTHING_TO_TRAIN = ("attention_transfer", "nst")
 X = torch.zeros(1, 3, 16, 16)
 
 

@@ -252,7 +252,6 @@ def test_gradients_reach_the_students_projections(
     last = [p for name, p in ours.named_parameters() if "in_proj_weight" in name or "query.weight" in name][-1]
     assert last.grad is not None
     assert last.grad.abs().sum() > 0
-    assert all(p.grad is None for p in theirs.parameters())
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 @pytest.mark.parametrize("kind", ["kd", "attention_transfer"])
-def test_the_same_method_of_both_libraries_has_the_same_value(module: Callable[[str], Any], kind: str) -> None:
+def test_the_same_method_of_both_libraries_has_the_same_value_and_gradients(module: Callable[[str], Any], kind: str) -> None:
     """With its shipped weight, where both follow the same formula."""
     torch.manual_seed(0)
     shapes = [(8, 16, 16), (12, 8, 8)]
@@ -35,10 +35,16 @@ def test_the_same_method_of_both_libraries_has_the_same_value(module: Callable[[
     student, teacher = (Outputs(torch.randn(6, 4), tuple(torch.randn(6, *shape) for shape in shapes)) for _ in range(2))
     batch = Batch(torch.arange(6) % 4, torch.arange(6))
     theirs = next(loss for loss in module("torchdistill_losses").all_losses(epochs=16) if loss.kind == kind)
-    values = []
+    learning = (student.logits,) if kind == "kd" else student.features
+    for tensor in learning:
+        tensor.requires_grad_()
+    found = []
     for loss in (losses.get(kind)(), theirs):
-        values.append(loss.weight * float(loss(student, teacher, batch, loss.adapter(pairs, Facts(4, 6)))))
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
+        value = loss.weight * loss(student, teacher, batch, loss.adapter(pairs, Facts(4, 6)))
+        found.append((value.detach(), *torch.autograd.grad(value, learning)))
+    assert all(gradient.any() for gradient in found[0][1:])
+    for ours, other in zip(*found, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
 def test_every_loss_of_torchdistill_reaches_the_student(module: Callable[[str], Any]) -> None:

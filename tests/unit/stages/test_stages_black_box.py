@@ -13,10 +13,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd import data, plan
+from edgekd import data, plan, runner
 from edgekd.distill.teachers import BlackBox, Stored
 from edgekd.errors import ModelError
 from edgekd.export import foreign
+from edgekd.loading import load
 from edgekd.loading.conflicts import conflicts
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
@@ -122,6 +123,24 @@ def test_a_file_that_does_not_fit_stops_before_training(
     context = Context(recipe, "teacher", tmp_path, {}, tmp_path / "log", Silent())
     with pytest.raises(ModelError, match=message.replace("?", r"\?")):
         teacher.run(context)
+
+
+def test_other_classes_stop_a_run_before_anything_is_trained(
+    tmp_path: Path, npz: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads the student alone would train beside the stage that looks at the file."""
+    (tmp_path / "r.yaml").write_text(
+        f"edgekd: 1\ndata: {{source: '{npz()}', image_size: 16}}\n"
+        f"teacher: {{model: 'onnx:{write_onnx(tmp_path / 't.onnx', w=W[:3])}'}}\n"
+        "student: {model: edgekd:resnet10}\ndistill: {epochs: 1, losses: [{kind: kd}]}\n"
+    )
+    begun: list[str] = []
+    monkeypatch.setattr(distill, "run", lambda context: begun.append(context.name))
+    loaded = load(tmp_path / "r.yaml", ())
+    assert [step.name for step in plan.make(loaded)][:3] == ["teacher", "student_alone", "distill"]
+    with pytest.raises(ModelError, match="t.onnx knows 3 classes, and the data has 4"):
+        runner.run(loaded, runner.Options(tmp_path / "reports", Silent(), threads=2))
+    assert begun == []
 
 
 def test_a_file_that_is_no_model(tmp_path: Path, npz: Callable[..., str]) -> None:

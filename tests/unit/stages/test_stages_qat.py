@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.unit.stages.test_stages_black_box import write_onnx
 
-from edgekd.progress import Silent
+from edgekd.progress import Lines
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
 from edgekd.stages import distill, quantize, teacher
@@ -51,7 +51,9 @@ def _global_state() -> Iterator[None]:
     ],
     ids=["convolutional", "the teacher's classifier", "transformer", "black box"],
 )
-def test_every_loss_stays_on(tmp_path: Path, npz: Callable[..., str], network: str, kinds: list[str]) -> None:
+def test_every_loss_stays_on(
+    tmp_path: Path, npz: Callable[..., str], capsys: pytest.CaptureFixture[str], network: str, kinds: list[str]
+) -> None:
     (tmp_path / "vit.py").write_text(VIT)
     model = network.replace("vit.py", str(tmp_path / "vit.py")) or "edgekd:resnet10"
     taught: dict[str, Any] = {"model": model, "args": {"width": 16}, "train": BUDGET}
@@ -69,12 +71,17 @@ def test_every_loss_stays_on(tmp_path: Path, npz: Callable[..., str], network: s
     for name, stage in (("teacher", teacher), ("distill", distill), ("quantize", quantize)):
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(recipe, name, out, done, tmp_path / "log", Silent()))
+        stage.run(Context(recipe, name, out, done, tmp_path / "log", Lines()))
         done = {**done, name: out}
     float_, int8 = (json.loads((done[name] / "curve.json").read_text()) for name in ("distill", "quantize"))
     assert list(float_["terms"]) == kinds
-    # what stands before an activation is no tensor of an int8 graph
-    assert list(int8["terms"]) == [kind for kind in kinds if KINDS[kind].reads != "preactivations"]
+    resting = [kind for kind in kinds if KINDS[kind].reads == "preactivations"]
+    assert list(int8["terms"]) == [kind for kind in kinds if kind not in resting]
+    said = capsys.readouterr().err
+    assert all(
+        f"{kind}: rests here: what stands before an activation is no tensor of an int8 graph" in said for kind in resting
+    )
+    assert said.count("rests here") == len(resting)
     assert [line for line in float_["pairs"] if line.split(":")[0] in int8["terms"]] == list(int8["pairs"])
     for kind, values in int8["terms"].items():
         assert all(map(math.isfinite, values))

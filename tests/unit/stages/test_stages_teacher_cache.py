@@ -99,6 +99,7 @@ def test_another_teacher_is_never_read(make: Any, run: Any) -> None:
     run(distill, recipe, "first", teacher=taught)
     _, told = run(distill, recipe, "second", teacher=taught.rename(taught.with_name("bb")))
     assert told.cache() == "teacher cache: 0 images read, 144 computed"
+    assert "0 % there (1 other cache of edgekd:resnet10 not read: other weights, images, augmentation" in " ".join(told.said)
 
 
 def test_a_float_student_as_the_teacher_has_records_of_its_own(make: Any, run: Any) -> None:
@@ -117,7 +118,7 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     taught, _ = run(teacher, recipe, "aa")
     cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
     place = training.records_folder(recipe, {"teacher": "aa"}, "teacher")
-    assert records.describe(place, 2, "float16", None).startswith("layer1 66 %")
+    assert records.describe(place, 2, "float16", None, "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
     assert same(cold, warm)
@@ -142,7 +143,9 @@ def test_the_plan_says_what_is_there(make: Any, run: Any) -> None:
     assert "logits 100 % of 1 draw," in found["quantize"]
     assert "logits 50 % of 4 draws" in notes("true", "distill.epochs=4")["distill"]
     assert notes("{dtype: float16}")["distill"] == empty
-    assert notes("true", "data.augment=[crop]")["distill"] == empty
+    assert notes("true", "data.augment=[crop]")["distill"] == (
+        f"{empty} (1 other cache of edgekd:resnet10 not read: other weights, images, augmentation, seed or batch size)"
+    )
     assert notes("true", "distill.losses=[{kind: kd, temperature: 2}]") == found
     assert notes("true", "quantize={method: ptq}").keys() == {"distill"}
 

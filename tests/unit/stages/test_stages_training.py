@@ -173,6 +173,15 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
     training.student(recipe, 4, out / "weights.safetensors")
 
 
+def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
+    """They wait for the gradient of every parameter, of the classifier too."""
+    related = make(recipe.data.source, distill={"losses": [{"kind": "rkd"}]})
+    out = run(distill, related, "distill", devices=2, teacher=run(teacher, recipe, "teacher"))
+    curve = json.loads((out / "curve.json").read_text())
+    assert len(curve["terms"]["rkd"]) == 2
+    assert curve["terms"]["rkd"][1] < curve["terms"]["rkd"][0]
+
+
 def _report_weights(fabric: Any, context: Context) -> None:
     """Train as distill does, and write what each process ends with."""
     from edgekd import data
