@@ -78,10 +78,11 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
         for part in distill.trainings(recipe):
             reads = (*(teacher if part.recipe.teacher else ()), *made)
             if part.recipe.tune:
-                if "tune" not in done:
-                    yield Node("tune", "tune", reads, recipe)
-                    done.append("tune")
-                reads = (*reads, "tune")
+                search = tune.search_of(part.stage)
+                if search not in done:  # with the first seed, for all
+                    yield Node(search, "tune", reads, part.recipe)
+                    done.append(search)
+                reads = (*reads, search)
             yield Node(part.stage, "distill", reads, part.recipe)
             done.append(part.stage)
         trained = training.trained(recipe)

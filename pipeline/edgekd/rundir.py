@@ -81,8 +81,8 @@ class ModelRecord:
     """A network or a file: the teacher, the student in its states, and every artifact.
 
     Attributes:
-        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled``, ``qat`` or
-            ``ptq``, ``onnx``.
+        name: Unique in the run, such as ``teacher``, ``student_alone``, ``kd``, ``tuned_kd``, ``peer.NAME``, ``distilled``,
+            ``qat`` or ``ptq``, ``onnx``.
         role: ``teacher``, ``baseline``, ``peer``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was written.
@@ -127,7 +127,7 @@ class Curve:
     """Training of one network, a value an epoch.
 
     Attributes:
-        model: ``teacher``, ``student_alone``, ``kd``, ``peer.NAME``, ``distilled`` or ``qat``.
+        model: ``teacher``, ``student_alone``, ``kd``, ``tuned_kd``, ``peer.NAME``, ``distilled`` or ``qat``.
         terms: Mean of every (weighted) loss term over the epoch, by its name.
         train_top1: Top-1 over the (augmented) training images.
         val_top1: Top-1 on the validation split.
@@ -153,7 +153,7 @@ class Curve:
 class SeedRecord:
     """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
 
-    ``model`` is ``student_alone``, ``kd`` or ``distilled``.
+    ``model`` is ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``.
     """
 
     model: str

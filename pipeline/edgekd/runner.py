@@ -177,7 +177,7 @@ def _stage(
         with cache.scratch() as scratch:
             started = time.monotonic()
             context = Context(
-                recipe=tune.chosen(step.node.recipe, done), name=step.name, out=scratch,
+                recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),

@@ -174,7 +174,7 @@ def test_an_alias_stands_for_its_anchor(good: Path) -> None:
     text = GOOD.replace("augment: [crop, flip]", "augment: &a [crop]").replace("gates:", "baselines: *b\ngates:")
     good.write_text(text.replace("devices: [host", "devices: &b [host"), encoding="utf-8")
     # An alias is built anew with its own path: this one is wrong where it is used.
-    assert "baselines[0]: must be student_alone or kd, not 'host'" in _message(good)
+    assert "baselines[0]: must be student_alone, kd or tuned_kd, not 'host'" in _message(good)
 
 
 def test_byte_order_mark_and_windows_line_ends(good: Path) -> None:

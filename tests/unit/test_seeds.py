@@ -13,6 +13,7 @@ from edgekd import plan, rundir, runner
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.report import markdown
+from edgekd.stages import search, tune
 from edgekd.statistics import paired
 
 RECIPE = """\
@@ -88,6 +89,39 @@ def test_kd_has_its_defaults_where_the_recipe_has_none(recipe: Path) -> None:
 def test_kd_that_is_distilled_anyway_is_trained_once(recipe: Path) -> None:
     found = keys(recipe, "baselines=[kd]", "distill.losses=[{kind: task}, {kind: kd}]")
     assert found["kd"] == found["distill"]
+
+
+def test_tuned_kd_is_searched_as_the_recipe_searches_or_in_a_grid(recipe: Path) -> None:
+    own = "tune={sampler: random, trials: 5, epochs: 1, metric: last_val_top1, search: {distill.lr: [0.1, 0.01]}}"
+    temperature, weight = "distill.losses[1].temperature", "distill.losses[1].weight"
+    for overrides, sampler, count in (([], "grid", 13), ([own], "random", 5)):
+        loaded = load(recipe, ["baselines=[tuned_kd]", *overrides])
+        found = {node.name: node for node in plan.nodes(loaded.recipe)}
+        assert found["tuned_kd"].inputs == ("teacher", "tune.kd")
+        searched = found["tune.kd"].recipe
+        assert searched.tune is not None
+        assert (searched.tune.sampler, list(searched.tune.search)) == (sampler, [temperature, weight])
+        assert search.count(searched) == count  # of the grid twelve, and the recipe's own values
+        assert ("tune" in found) == bool(overrides)
+        assert found["distill"].inputs == (("teacher", "tune") if overrides else ("teacher",))
+    assert searched.tune.epochs == 1
+    assert searched.tune.metric == "last_val_top1"
+
+
+def test_tuned_kd_has_its_best_values_and_stands_in_the_comparison(recipe: Path) -> None:
+    own = "tune={sampler: random, trials: 3, search: {distill.lr: [0.001, 0.0001]}}"
+    loaded = load(recipe, ["seeds=2", "baselines=[tuned_kd]", own])
+    outcome = runner.run(loaded, runner.Options(recipe.parent / "reports", Silent()))
+    found = {step.name: step.entry.path for step in plan.make(loaded) if step.entry is not None}
+    curves = {curve.model: curve.val_top1 for curve in outcome.result.curves}
+    for stage, model in (("tune.kd", "tuned_kd"), ("tune", "distilled")):
+        assert curves[model] == tune.read(found[stage]).chosen.val_top1
+    assert outcome.result.model("tuned_kd") is not None
+    assert [row.seed for row in outcome.result.seeds if row.model == "tuned_kd"] == [0, 1]
+    text = (outcome.folder / "report.md").read_text("utf-8")
+    assert "− Tuned kd" in text
+    assert "The baseline kd: tuned on 16 validation images: kd temperature" in text
+    assert "Not tuned" not in text
 
 
 def test_a_run_tells_what_the_seeds_have_in_common(recipe: Path) -> None:

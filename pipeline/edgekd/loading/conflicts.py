@@ -105,10 +105,10 @@ def _comparisons(recipe: Recipe) -> Found:
     for index, name in enumerate(recipe.baselines):
         if name in recipe.baselines[:index]:
             yield f"baselines[{index}]", f"{name} is listed twice", "remove one of them"
-        elif name == "kd" and not trained:
-            yield f"baselines[{index}]", "no student is trained here to compare with kd", "remove kd"
-        elif name == "kd" and recipe.teacher is None:
-            yield f"baselines[{index}]", "kd needs a teacher", "remove kd, or add a teacher"
+        elif name != "student_alone" and not trained:
+            yield f"baselines[{index}]", f"no student is trained here to compare with {name}", f"remove {name}"
+        elif name != "student_alone" and recipe.teacher is None:
+            yield f"baselines[{index}]", f"{name} needs a teacher", f"remove {name}, or add a teacher"
 
 
 def _teacher(teacher: Teacher, key: str) -> Found:

@@ -18,6 +18,7 @@ NETWORKS = {
     "teacher": "Teacher",
     "student_alone": "Student alone",
     "kd": "Plain kd",
+    "tuned_kd": "Tuned kd",
     "distilled": "Distilled student",
     "student": "Student",
     "qat": "QAT int8 (torch)",

@@ -129,6 +129,7 @@ def _budgets(result: RunResult, device: str | None) -> list[Budget]:
 _BEFORE = {
     "student_alone": ("teacher",),
     "kd": ("student_alone", "teacher"),
+    "tuned_kd": ("kd", "student_alone", "teacher"),
     "distilled": ("student_alone", "teacher"),
     "qat": ("distilled", "student"),
     "ptq": ("distilled", "student"),

@@ -38,7 +38,8 @@ def section(result: RunResult) -> Section:
 
 
 def _alone(result: RunResult) -> Iterator[str]:
-    names = [facts.label_of(result, model.name) for model in result.models if model.role == "baseline"]
+    plain = (model.name for model in result.models if model.role == "baseline" and model.name != "tuned_kd")
+    names = [facts.label_of(result, name) for name in plain]
     if names:
         yield (
             f"Not tuned: {listing(names)}, with the recipe's own values. What distillation gains over that is in part "

@@ -1,4 +1,4 @@
-"""distill: the student trained with the recipe's losses. Its baselines have the same budget: student_alone, kd."""
+"""distill: the student trained with the recipe's losses. Its baselines have the same budget: student_alone, kd, tuned_kd."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from edgekd.profile import device
 from edgekd.profile.advice import advise
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, Loss
+from edgekd.recipe_tune import Candidates, Range, Tune
 from edgekd.registry import losses
 from edgekd.stages import layers, peers, training, views
 from edgekd.stages.context import Context
@@ -18,6 +19,11 @@ VERSION = 4
 PACKAGES = training.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
 BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers
+KD_GRID: dict[str, Candidates] = {"temperature": (2.0, 4.0, 8.0), "weight": (0.5, 1.0, 2.0, 4.0)}
+KD_RANGES: dict[str, Candidates] = {
+    "temperature": Range(low=1, high=16, log=True),
+    "weight": Range(low=0.1, high=10, log=True),
+}
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -60,13 +66,27 @@ def plain_kd(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"distill": distill, "tune": None})
 
 
+def tuned_kd(recipe: Recipe) -> Recipe:
+    """The recipe of the baseline tuned_kd: plain kd, whose temperature and weight are searched for.
+
+    The search is as long as the recipe's own and by the same rules; without one, or where that is a grid, it is a grid.
+    """
+    plain = plain_kd(recipe)
+    assert plain.distill is not None
+    own = recipe.tune or Tune(sampler="grid", search=KD_GRID)
+    options = KD_GRID if own.sampler == "grid" else KD_RANGES
+    index = [loss.kind for loss in plain.distill.losses].index("kd")
+    search = {f"distill.losses[{index}].{option}": values for option, values in options.items()}
+    return plain.model_copy(update={"tune": own.model_copy(update={"search": search})})
+
+
 @dataclass(frozen=True)
 class Training:
     """A stage of this module: what is trained, as the models of a run call it, with which seed, by which recipe.
 
     Attributes:
         stage: Such as ``distill`` or ``kd.seed2``; the first seed's has no number.
-        model: ``student_alone``, ``kd`` or ``distilled``.
+        model: ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``.
         seed: The seed.
         recipe: What the stage sees.
     """
@@ -81,11 +101,14 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
     """All that a recipe trains of its student, the baselines first; each seed is a stage of its own."""
     if recipe.distill is None:
         return
-    kinds = [("distill", "distilled", recipe)]
-    if "kd" in recipe.baselines:
-        kinds.insert(0, ("kd", "kd", plain_kd(recipe)))
+    kinds = []
     if "student_alone" in recipe.baselines and training.taught(recipe) and recipe.data.teaches:
-        kinds.insert(0, ("student_alone", "student_alone", alone(recipe)))
+        kinds.append(("student_alone", "student_alone", alone(recipe)))
+    if "kd" in recipe.baselines:
+        kinds.append(("kd", "kd", plain_kd(recipe)))
+    if "tuned_kd" in recipe.baselines:
+        kinds.append(("tuned_kd", "tuned_kd", tuned_kd(recipe)))
+    kinds.append(("distill", "distilled", recipe))
     for stage, model, own in kinds:
         for number in range(recipe.seeds):
             name = f"{stage}.seed{number}" if number else stage

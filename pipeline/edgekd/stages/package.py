@@ -84,8 +84,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
         # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
-        replace(curve, model="kd") if stage == "kd" else curve
-        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "distill", "quantize")
+        replace(curve, model=stage) if stage in ("kd", "tuned_kd") else curve
+        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "tuned_kd", "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
         for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
@@ -104,7 +104,9 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
                 (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
     _manifest(context, record, models)
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
-    searched = (f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ()))
+    searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
+    if tune.KD in context.inputs:
+        searched += [f"The baseline kd: {line}." for line in sentences(tune.read(context.inputs[tune.KD]))]
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
@@ -179,6 +181,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         *((name, "teacher", name, section) for name, section in teachers.items()),
         ("student_alone", "baseline", "student_alone", recipe.student),
         ("kd", "baseline", "kd", recipe.student),
+        ("tuned_kd", "baseline", "tuned_kd", recipe.student),
         *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),

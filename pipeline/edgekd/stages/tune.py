@@ -31,6 +31,7 @@ from edgekd.stages.context import Context
 VERSION = 1
 PACKAGES = (*training.PACKAGES, "optuna")
 STEPS = 1000  # of the progress bar, for each trial
+KD = "tune.kd"  # the search of the baseline tuned_kd
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -46,11 +47,17 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     return {**distill.config(recipe, name), "tune": recipe.tune.model_dump(mode="json")}
 
 
-def chosen(recipe: Recipe, done: Mapping[str, Path]) -> Recipe:
-    """The recipe with the values that the finished stage ``tune`` has chosen; as it is without one."""
-    if recipe.tune is None or "tune" not in done:
+def search_of(stage: str) -> str:
+    """The search whose values a stage uses: the baseline tuned_kd has one of its own."""
+    return KD if stage == KD or stage.partition(".")[0] == "tuned_kd" else "tune"
+
+
+def chosen(recipe: Recipe, done: Mapping[str, Path], stage: str = "") -> Recipe:
+    """The recipe with the values that the finished search of a stage has chosen; as it is without one."""
+    search = search_of(stage)
+    if recipe.tune is None or search not in done:
         return recipe
-    return tuned.with_values(recipe, read(done["tune"]).chosen.values)
+    return tuned.with_values(recipe, read(done[search]).chosen.values)
 
 
 def read(folder: Path) -> TuningRecord:
