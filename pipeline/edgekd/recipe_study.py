@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from edgekd.recipe_base import Strict, mistake
 
-BASELINES = ("student_alone", "kd")
+BASELINES = ("student_alone", "kd", "tuned_kd")
 RESERVED = ("teacher", *BASELINES)
 SHIPPING = ("quantize", "export", "profile", "gates")
 """Sections of a recipe that a study leaves out, save with ``artifacts``."""
@@ -27,9 +27,9 @@ class Study(Strict):
     """What is compared, by name: a list of losses, or keys of the recipe that are others in this method."""
     seeds: Annotated[int, Field(ge=2)] = 3
     """Students of each method and pair: with the recipe's seed, the one after it and so on, and one teacher."""
-    baselines: tuple[str, ...] = BASELINES
-    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation; or
-    one of the methods, by its name."""
+    baselines: tuple[str, ...] = ("student_alone", "kd")
+    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation;
+    tuned_kd, the same with a temperature and a weight that were searched for; or one of the methods, by its name."""
     artifacts: bool = False
     """Do what the recipe says of quantize, export, profile and gates too, for the first seed's student of each method."""
 
@@ -56,6 +56,7 @@ class Study(Strict):
             raise mistake("there is nothing to compare", "add a method, such as fitnet: [{kind: task}, {kind: fitnet}]")
         for name in RESERVED:
             if name in value:
-                what = "the teacher's own row" if name == "teacher" else "a baseline, which is trained anyway"
-                raise mistake(f"{name} is {what}", "call it otherwise, or leave it out", name)
+                if name == "teacher":
+                    raise mistake("teacher is the teacher's own row", "call it otherwise, or leave it out", name)
+                raise mistake(f"{name} is a baseline", "list it in baselines, or call this otherwise", name)
         return value

@@ -62,6 +62,8 @@ def cells(loaded: LoadedStudy) -> Iterator[Cell]:
             yield _cell(pair, "student_alone", "baseline", distill.alone(common))
         if "kd" in loaded.study.baselines and common.teacher:
             yield _cell(pair, "kd", "baseline", distill.plain_kd(common))
+        if "tuned_kd" in loaded.study.baselines and common.teacher:
+            yield _cell(pair, "tuned_kd", "baseline", distill.tuned_kd(common))
         for name, own in pair.methods.items():
             yield Cell(pair, name, "baseline" if name in loaded.study.baselines else "method", own)
 

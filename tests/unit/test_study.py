@@ -109,10 +109,10 @@ def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
 
 
 def test_methods_are_compared_with_the_one_that_is_a_baseline() -> None:
-    alone, tuned = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("tuned_kd", [0.74, 0.75, 0.77], "baseline")
+    alone, tuned = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("searched", [0.74, 0.75, 0.77], "baseline")
     found = {own.method: own for own in judged([alone, row("good", [0.90, 0.91, 0.93]), tuned])}
     assert {name: set(own.gains or {}) for name, own in found.items()} == {
-        "good": {"student_alone", "tuned_kd"}, "tuned_kd": {"student_alone"}, "student_alone": set(),
+        "good": {"student_alone", "searched"}, "searched": {"student_alone"}, "student_alone": set(),
     }  # fmt: skip
 
 
@@ -120,16 +120,27 @@ def test_a_tuned_method_is_what_the_others_are_compared_with(path: Path) -> None
     pytest.importorskip("optuna")
     kd = "distill: {losses: [{kind: task}, {kind: kd}]}"
     tune = "tune: {trials: 2, search: {'distill.losses[1].temperature': [2, 8]}}"
-    outcome = run(path, f"methods={{tuned_kd: {{{kd}, {tune}}}, fitnet: [{{kind: fitnet}}]}}", "baselines=[tuned_kd]")
+    outcome = run(path, f"methods={{searched: {{{kd}, {tune}}}, fitnet: [{{kind: fitnet}}]}}", "baselines=[searched]")
     assert outcome.exit_code == ExitCode.OK
     found = {own.method: own for own in outcome.result.rows}
-    assert set(found) == {"tuned_kd", "fitnet"}
-    assert set(found["fitnet"].gains or {}) == {"tuned_kd"}
-    assert rundir.read(outcome.folder / found["tuned_kd"].folder).tuning is not None
-    assert re.fullmatch(r"2 trials chose kd temperature [248]", found["tuned_kd"].other)
+    assert set(found) == {"searched", "fitnet"}
+    assert set(found["fitnet"].gains or {}) == {"searched"}
+    assert rundir.read(outcome.folder / found["searched"].folder).tuning is not None
+    assert re.fullmatch(r"2 trials chose kd temperature [248]", found["searched"].other)
     page = (outcome.folder / "report.md").read_text()
-    assert "Over tuned_kd" in page
-    assert "tuned_kd: those that its own search found" in page
+    assert "Over searched" in page
+    assert "searched: those that its own search found" in page
+
+
+def test_tuned_kd_is_a_baseline_of_every_pair(path: Path) -> None:
+    loaded = load_study(path, ["baselines=[tuned_kd]"])
+    found = {cell.name: cell for cell in study.cells(loaded)}
+    assert found["tuned_kd"].role == "baseline"
+    searched = found["tuned_kd"].loaded.recipe
+    assert searched.tune is not None
+    assert searched.tune.sampler == "grid"
+    assert "kd" not in found
+    assert [step.name for step in plan.make(found["tuned_kd"].loaded)][:3] == ["teacher", "tune", "distill"]
 
 
 def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path: Path) -> None:

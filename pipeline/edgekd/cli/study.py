@@ -29,7 +29,7 @@ my.yaml:
   seeds: 3
   pairs:                                 optional: other teachers and students
     small: {student: {model: edgekd:resnet10, args: {width: 8}}}
-  methods:                               student_alone and kd are trained anyway
+  methods:                               beside baselines: [student_alone, kd]
     fitnet: [{kind: task}, {kind: fitnet}]
     dkd: [{kind: task}, {kind: dkd}]
 
