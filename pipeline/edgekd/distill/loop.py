@@ -288,9 +288,8 @@ def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: fl
     if not pupil.peers:
         fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=strict)
         return
-    fabric.clip_gradients(
-        module, optimizer, max_norm=math.inf, error_if_nonfinite=strict
-    )  # takes the scale of 16-mixed away
+    # nothing but the scale of 16-mixed is taken away
+    fabric.clip_gradients(module, optimizer, max_norm=math.inf, error_if_nonfinite=strict)
     own = [*pupil.network.parameters(), *pupil.terms.parameters()]
     for parameters in (own, *(list(peer.parameters()) for peer in pupil.peers)):
         trained = [p for p in parameters if p.requires_grad]
