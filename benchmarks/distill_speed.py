@@ -345,6 +345,7 @@ def parts(rounds: int) -> dict[str, float]:
                 cross(network(x), labels).backward()
                 optimizer.step()
                 optimizer.zero_grad()
+        # again as edgekd's stages train, for the loop above ends with torch's default
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         own = [output.detach().requires_grad_() for output in learner(x)]
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():

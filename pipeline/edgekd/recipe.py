@@ -225,6 +225,9 @@ class Profile(Strict):
     """Inferences in a block at the least."""
 
 
+Baseline = Literal["student_alone", "kd", "tuned_kd"]
+
+
 class Recipe(Strict):
     """One recipe: data → teacher → student → int8 artifacts → figures → report."""
 
@@ -244,7 +247,7 @@ class Recipe(Strict):
     """Left out: the student is trained already, and `student.weights` are its weights."""
     tune: Tune | None = None
     """Search for values of `distill` first, on the validation split."""
-    baselines: tuple[Literal["student_alone", "kd", "tuned_kd"], ...] = ("student_alone",)
+    baselines: tuple[Baseline, ...] = ("student_alone",)
     """Trained beside the distilled student for comparison with the same budget: student_alone, without a teacher; kd, with
     the labels and Hinton's distillation alone, as the recipe has them among its losses or else with their defaults;
     tuned_kd, the same once its temperature and weight have been searched for, as `tune` says or else in a grid of twelve."""

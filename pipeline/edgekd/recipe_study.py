@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from edgekd.recipe import Baseline
 from edgekd.recipe_base import Strict, mistake
 
-BASELINES = ("student_alone", "kd", "tuned_kd")
+BASELINES: tuple[str, ...] = get_args(Baseline)
 RESERVED = ("teacher", *BASELINES)
 SHIPPING = ("quantize", "export", "profile", "gates")
 """Sections of a recipe that a study leaves out, save with ``artifacts``."""

@@ -58,12 +58,9 @@ def cells(loaded: LoadedStudy) -> Iterator[Cell]:
             no_student = {"student": None, "distill": None, "tune": None, "seeds": 1}
             no_files = {"quantize": None, "export": (), "profile": None, "gates": Gates()}
             yield _cell(pair, "teacher", "teacher", common.model_copy(update=no_student | no_files))
-        if "student_alone" in loaded.study.baselines:
-            yield _cell(pair, "student_alone", "baseline", distill.alone(common))
-        if "kd" in loaded.study.baselines and common.teacher:
-            yield _cell(pair, "kd", "baseline", distill.plain_kd(common))
-        if "tuned_kd" in loaded.study.baselines and common.teacher:
-            yield _cell(pair, "tuned_kd", "baseline", distill.tuned_kd(common))
+        for baseline, make in distill.BASELINES.items():
+            if baseline in loaded.study.baselines and (common.teacher or baseline == "student_alone"):
+                yield _cell(pair, baseline, "baseline", make(common))
         for name, own in pair.methods.items():
             yield Cell(pair, name, "baseline" if name in loaded.study.baselines else "method", own)
 
@@ -166,7 +163,7 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     row = Row(
         cell.pair.name, cell.name, "baseline" if cell.role == "baseline" else "method",
         losses=" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.distill.losses),
-        other=_other(cell, result) if cell.name in cell.pair.methods else "", reason=reason,
+        other=_other(cell, result), reason=reason,
     )  # fmt: skip
     if result is None:
         return row
@@ -182,7 +179,7 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
 def _other(cell: Cell, result: RunResult | None) -> str:
     """What a method changes beside its losses, and what it was tuned to: its budget is then another than the other rows'."""
     common, own = (_budget(recipe) for recipe in (cell.pair.common.recipe, cell.loaded.recipe))
-    parts = [plan.changed(common, own)] if common != own else []
+    parts = [plan.changed(common, own)] if common != own and cell.name in cell.pair.methods else []
     if result and result.tuning:
         found = result.tuning
         parts.append(f"{len(found.trials)} trials chose {words(found.chosen.values, found.labels)}")
@@ -219,7 +216,7 @@ def _limits(loaded: LoadedStudy) -> Iterator[str]:
     """What a study cannot say, whatever it found."""
     if any(teacher.budget for pair in loaded.pairs if (teacher := pair.common.recipe.teacher)):
         yield "spread over teachers: each pair has one teacher, which taught the students of all seeds"
-    tuned = [name for name, own in loaded.pairs[0].methods.items() if own.recipe.tune]
+    tuned = dict.fromkeys(cell.name for cell in cells(loaded) if cell.loaded.recipe.tune)
     found = f"; {', '.join(tuned)}: those that its own search found" if tuned else ", none was tuned"
     yield f"other budgets and weights: each method has those that the study gives it{found}"
     if any(pair.common.recipe.data.source == "fashion-mnist-mini" for pair in loaded.pairs):

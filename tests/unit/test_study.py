@@ -133,7 +133,16 @@ def test_a_tuned_method_is_what_the_others_are_compared_with(path: Path) -> None
 
 
 def test_tuned_kd_is_a_baseline_of_every_pair(path: Path) -> None:
-    loaded = load_study(path, ["baselines=[tuned_kd]"])
+    overrides = ("baselines=[tuned_kd]", "methods={fitnet: [{kind: fitnet}]}")
+    outcome = run(path, *overrides)
+    assert outcome.exit_code == ExitCode.OK
+    rows = {own.method: own for own in outcome.result.rows}
+    assert set(rows["fitnet"].gains or {}) == {"tuned_kd"}
+    assert re.fullmatch(r"12 trials chose kd temperature [248], kd weight [\d.]+", rows["tuned_kd"].other)
+    page = (outcome.folder / "report.md").read_text()
+    assert "Over tuned kd" in page
+    assert "tuned_kd: those that its own search found" in page
+    loaded = load_study(path, overrides)
     found = {cell.name: cell for cell in study.cells(loaded)}
     assert found["tuned_kd"].role == "baseline"
     searched = found["tuned_kd"].loaded.recipe

@@ -76,10 +76,10 @@ class Pupil(nn.Module):
         values = []
         for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
             lessons = mutual.lessons(outputs, index) if self.peers else teacher
-            own = torch.stack(terms(outputs[index], lessons, batch, epoch))
-            if torch.distributed.is_initialized():  # it waits for the gradient of every parameter, also where none is read
-                own = own + 0 * outputs[index][0].sum()
-            values.append(own)
+            value = torch.stack(terms(outputs[index], lessons, batch, epoch))
+            if torch.distributed.is_initialized():  # it waits for a gradient of every parameter, whatever the terms read
+                value = value + 0 * outputs[index][0].sum()
+            values.append(value)
         return torch.stack(values), torch.stack([own[0] for own in outputs])
 
 

@@ -219,7 +219,7 @@ def _conditions(result: StudyResult) -> Section:
         data = result.data
         split = f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"
         blocks.append(Facts((("Images", split), ("Fingerprint (sha256)", data.fingerprint)), "Data"))
-    lead = "The same for every row, save where a row says otherwise; none was tuned for its method, but where it says tune."
+    lead = "The same for every row, save where a row says otherwise; none was tuned, but where a row tells its trials."
     return Section("conditions", "Training conditions", tuple(blocks), lead)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgekd.profile import device
 from edgekd.profile.advice import advise
-from edgekd.recipe import Recipe
+from edgekd.recipe import Baseline, Recipe
 from edgekd.recipe_distill import Distill, Loss
 from edgekd.recipe_tune import Candidates, Range, Tune
 from edgekd.registry import losses
@@ -80,6 +80,10 @@ def tuned_kd(recipe: Recipe) -> Recipe:
     return plain.model_copy(update={"tune": own.model_copy(update={"search": search})})
 
 
+BASELINES: dict[Baseline, Callable[[Recipe], Recipe]] = {"student_alone": alone, "kd": plain_kd, "tuned_kd": tuned_kd}
+"""What the recipe of each baseline is made with, in the order in which they are trained."""
+
+
 @dataclass(frozen=True)
 class Training:
     """A stage of this module: what is trained, as the models of a run call it, with which seed, by which recipe.
@@ -101,15 +105,11 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
     """All that a recipe trains of its student, the baselines first; each seed is a stage of its own."""
     if recipe.distill is None:
         return
-    kinds = []
-    if "student_alone" in recipe.baselines and training.taught(recipe) and recipe.data.teaches:
-        kinds.append(("student_alone", "student_alone", alone(recipe)))
-    if "kd" in recipe.baselines:
-        kinds.append(("kd", "kd", plain_kd(recipe)))
-    if "tuned_kd" in recipe.baselines:
-        kinds.append(("tuned_kd", "tuned_kd", tuned_kd(recipe)))
-    kinds.append(("distill", "distilled", recipe))
-    for stage, model, own in kinds:
+    wanted = [name for name in BASELINES if name in recipe.baselines]
+    if "student_alone" in wanted and not (training.taught(recipe) and recipe.data.teaches):
+        wanted.remove("student_alone")
+    kinds = [(name, name, BASELINES[name](recipe)) for name in wanted]
+    for stage, model, own in (*kinds, ("distill", "distilled", recipe)):
         for number in range(recipe.seeds):
             name = f"{stage}.seed{number}" if number else stage
             seed = recipe.seed + number

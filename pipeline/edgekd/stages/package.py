@@ -84,8 +84,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
         # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
-        replace(curve, model=stage) if stage in ("kd", "tuned_kd") else curve
-        for stage in (*(name for name, _ in lineage), "student_alone", "kd", "tuned_kd", "distill", "quantize")
+        replace(curve, model=stage) if stage in distill.BASELINES else curve
+        for stage in (*(name for name, _ in lineage), *distill.BASELINES, "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
         for curve in (from_json(Curve, context.read(stage, "curve.json")),)
     )
@@ -179,9 +179,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
-        ("student_alone", "baseline", "student_alone", recipe.student),
-        ("kd", "baseline", "kd", recipe.student),
-        ("tuned_kd", "baseline", "tuned_kd", recipe.student),
+        *((name, "baseline", name, recipe.student) for name in distill.BASELINES),
         *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
         (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),

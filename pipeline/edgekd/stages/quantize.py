@@ -123,7 +123,7 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     if fabric.global_rank == 0:
         for loss in chosen:
-            if loss.weight and not loss.lasts():
+            if loss.weight and loss.rests():
                 context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,

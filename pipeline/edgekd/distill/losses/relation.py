@@ -44,7 +44,7 @@ class RKD(FeatureLoss):
             edges = x.unsqueeze(0) - x.unsqueeze(1)
             lengths = edges.norm(dim=2)
             mean = lengths.sum() / max(1, len(x) * (len(x) - 1))
-            return lengths / mean.clamp(min=1e-12), _products(_unit(edges))
+            return lengths / mean.clamp(min=1e-12), products(_unit(edges))
 
         def error(s: Tensor, t: Tensor) -> Tensor:
             distances, angles = (F.smooth_l1_loss(*pair) for pair in zip(relations(s), relations(t), strict=True))
@@ -71,7 +71,7 @@ class SimilarityPreserving(FeatureLoss):
         from torch.nn import functional as F
 
         def similarity(feature: Tensor) -> Tensor:
-            return _unit(_products(feature.flatten(1)))
+            return _unit(products(feature.flatten(1)))
 
         pairs = zip(student.features, teacher.features, strict=True)
         return _sum(F.mse_loss(similarity(s), similarity(t)) for s, t in pairs)
@@ -112,7 +112,7 @@ class CorrelationCongruence(FeatureLoss):
         from torch.nn import functional as F
 
         def correlation(x: Tensor) -> Tensor:
-            cosines = _products(_unit(x))
+            cosines = products(_unit(x))
             terms = ((2 * self.gamma) ** p / math.factorial(p) * cosines**p for p in range(self.order + 1))
             return math.exp(-2 * self.gamma) * _sum(terms)
 
@@ -139,7 +139,7 @@ class PKT(FeatureLoss):
         """Return the mean divergence, summed over the pairs of layers."""
 
         def neighbours(x: Tensor) -> Tensor:
-            similarity = (_products(_unit(x)) + 1) / 2
+            similarity = (products(_unit(x)) + 1) / 2
             return similarity / similarity.sum(dim=1, keepdim=True)
 
         def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -179,20 +179,22 @@ class ICKD(FeatureLoss):
         """Return the error of the correlation matrices, summed over the pairs."""
 
         def correlation(feature: Tensor) -> Tensor:
-            return _unit(_products(feature.flatten(2)))
+            return _unit(products(feature.flatten(2)))
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
         return _sum((correlation(embed(s)) - correlation(t)).pow(2).sum(dim=2).mean() for embed, s, t in pairs)
 
 
-def _products(x: Tensor) -> Tensor:
-    """Scalar products of every two rows, ...×N×D → ...×N×N; not in half precision, which would overflow or lose them."""
+def products(x: Tensor, other: Tensor | None = None) -> Tensor:
+    """Scalar products of every row with every row of ``other``, or of its own: ...×N×D, ...×M×D → ...×N×M.
+
+    Not in half precision, which would overflow or lose them.
+    """
     import torch
 
     with torch.autocast(x.device.type, enabled=False):
-        x = _full(x)
-        products: Tensor = x @ x.mT
-    return products
+        found: Tensor = _full(x) @ _full(x if other is None else other).mT
+    return found
 
 
 def _full(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from edgekd.distill.losses.relation import products
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
 from edgekd.recipe_distill import FeatureLoss, Reads
@@ -128,9 +129,7 @@ class FSP(FeatureLoss):
         def flow(a: Tensor, b: Tensor) -> Tensor:
             size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
             a, b = (x if x.shape[2:] == size else F.adaptive_max_pool2d(x, size) for x in (a, b))
-            with torch.autocast(a.device.type, enabled=False):  # a sum over all places can be more than half precision holds
-                a, b = (x.float() if x.dtype.itemsize < 4 else x for x in (a, b))
-                return a.flatten(2) @ b.flatten(2).mT / (size[0] * size[1])
+            return products(a.flatten(2), b.flatten(2)) / (size[0] * size[1])
 
         ours = [regressor(s) for regressor, s in zip(adapter, student.features, strict=True)]
         flows = zip(pairwise(ours), pairwise(teacher.features), strict=True)
