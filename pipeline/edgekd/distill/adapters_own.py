@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 class Branch(nn.Module):
-    """A classifier at a stage, behind a bottleneck down to the last stage's width and size (BYOT, Zhang et al. 2019).
+    """A classifier at a stage, behind a bottleneck to the last stage's width (BYOT, Zhang et al. 2019).
 
     Args:
-        widths: Channels of the stage and of all behind it; a step of stride 2 leads from each to the next.
+        widths: Channels of the stage and of all behind it; a step of stride 2 leads from each to the next, also where the
+            network's stages keep their size, as a transformer's do.
         classes: Of the data.
     """
 

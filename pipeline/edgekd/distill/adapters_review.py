@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill.arithmetic import full
+
 WIDEST = 512
 """Most channels in which levels are fused (as in the authors' code)."""
 
@@ -91,7 +93,7 @@ def context(ours: Tensor, theirs: Tensor) -> Tensor:
     """
     sizes = [None, *(size for size in (4, 2, 1) if size < ours.shape[2])]
     weights = [2.0**-step for step in range(len(sizes))]
-    errors = [F.mse_loss(_pooled(ours, size), _pooled(theirs, size)) for size in sizes]
+    errors = [F.mse_loss(_pooled(full(ours), size), _pooled(full(theirs), size)) for size in sizes]
     return torch.stack([weight * error for weight, error in zip(weights, errors, strict=True)]).sum() / sum(weights)
 
 

@@ -20,7 +20,8 @@ from edgekd.progress import Silent
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Distill
 
-KINDS = ("ab", "attention_transfer", "cwd", "factor_transfer", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
+KINDS = ("ab", "attention_transfer", "cwd", "factor_transfer", "fitnet", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
+NETWORKS = ("factor_transfer", "mgd", "vid")  # whose adapters are several layers, in half precision as the student is
 NOTHING_TO_TRAIN = ("attention_transfer", "nst")
 X = torch.zeros(1, 3, 16, 16)
 
@@ -67,6 +68,32 @@ def test_finite_on_degenerate_maps(kind: str, case: str) -> None:
     for tensor in (*ours, *(adapter.parameters() if adapter is not None else ())):
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
+        assert case == "huge" or tensor.grad.abs().max() < 1e5  # not 1 / the epsilon of a division
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_keeps_the_small_differences(kind: str, dtype: torch.dtype) -> None:
+    """A student close to its teacher under autocast: the value and the direction of its gradient are those of float64."""
+    theirs = [m.to(dtype) for m in maps((4, 5, 8), seed=4)]
+    ours = [(t.double() + 0.1 * m).to(dtype) for t, m in zip(theirs, maps((4, 5, 8), seed=1), strict=True)]
+
+    def found(dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        student, teacher = [m.to(dtype).requires_grad_() for m in ours], [m.to(dtype) for m in theirs]
+        loss, adapter = build(kind, student, teacher)
+        if adapter is not None and dtype != torch.float64:
+            adapter.float()
+        torch.manual_seed(0)  # the same mask
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float64):
+            value = call(loss, adapter, student, teacher)
+        value.backward()
+        return value.detach(), [m.grad.double() for m in student if m.grad is not None]
+
+    (exact, expected), (value, gradients) = found(torch.float64), found(dtype)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=0.02)
+    for a, b in zip(gradients, expected, strict=True):
+        assert nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > (0.95 if kind in NETWORKS else 0.999)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,13 +7,51 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tests.unit.distill.maps import Array, build, call, convolve, features, gradients
 from torch import Tensor, nn
 
+from edgekd.distill.outputs import Batch, Outputs
+from edgekd.registry import losses
 from edgekd.vision import import_torchvision
 
 OURS = [features(3, 4, 5, 4, seed=1), features(3, 6, 3, 3, seed=2)]
 THEIRS = [features(3, 7, 5, 4, seed=3), features(3, 6, 3, 3, seed=4)]
+
+
+# --- fitnet -----------------------------------------------------------------------------------------------------------
+
+
+def test_fitnet_is_romero_2015() -> None:
+    """``(t - r(s))²``, r a 1×1 convolution where the widths differ; mean over elements and pairs."""
+    loss, adapter = build("fitnet", OURS, THEIRS)
+    errors = [((convolve(OURS[0], adapter[0]) - THEIRS[0]) ** 2).mean(), ((OURS[1] - THEIRS[1]) ** 2).mean()]
+    assert call(loss, adapter, OURS, THEIRS).item() == pytest.approx(np.mean(errors), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["fitnet", "mse_logits"])
+def test_squared_errors_of_torchdistill(kind: str) -> None:
+    """Its examples wrap torch's MSELoss; values and gradients, of the regressor too."""
+    import_torchvision()
+    from torchdistill.losses.mid_level import SimpleLossWrapper
+
+    theirs = SimpleLossWrapper(
+        nn.MSELoss(), input={"is_from_teacher": False, "module_path": "m", "io": "output"},
+        target={"uses_label": False, "is_from_teacher": True, "module_path": "m", "io": "output"},
+    )  # fmt: skip
+    if kind == "fitnet":
+        loss, adapter = build(kind, OURS[:1], THEIRS[:1])
+        leaf, target = torch.tensor(OURS[0], requires_grad=True), torch.tensor(THEIRS[0])
+        value, compared, learnt = call(loss, adapter, [leaf], [target]), adapter[0](leaf), [leaf, *adapter.parameters()]
+    else:
+        leaf, target = torch.tensor(features(3, 5, seed=1), requires_grad=True), torch.tensor(features(3, 5, seed=2))
+        batch = Batch(torch.zeros(3, dtype=torch.int64), torch.arange(3))
+        value, compared, learnt = losses.get(kind)()(Outputs(leaf), Outputs(target), batch, None), leaf, [leaf]
+    expected = theirs({"m": {"output": compared}}, {"m": {"output": target}}, None)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    for a, b in zip(gradients(value, *learnt), gradients(expected, *learnt), strict=True):
+        assert a.any()
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-12)
 
 
 # --- mgd --------------------------------------------------------------------------------------------------------------
@@ -59,6 +97,11 @@ def test_vid_is_ahn_2019(variance: float) -> None:
             mean = convolve(np.maximum(mean, 0) if at else mean, gaussian.mean[at])
         expected += float((np.log(np.sqrt(variance)) + (t - mean) ** 2 / (2 * variance)).mean())
     assert call(loss, adapter, OURS, THEIRS).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_vid_begins_above_epsilon() -> None:
+    with pytest.raises(ValidationError, match=r"the variance begins at 1e-05, but is always larger than epsilon, 1e-05"):
+        losses.get("vid").model_validate({"variance": 1e-5})
 
 
 def test_vid_has_a_variance_for_each_channel() -> None:

@@ -10,6 +10,7 @@ from edgekd.distill.adapters_review import Review, context, levels
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.pairing import Pair
 from edgekd.distill.taps import Layer
+from edgekd.errors import ModelError
 from edgekd.registry import losses
 from edgekd.vision import import_torchvision
 
@@ -114,26 +115,30 @@ def test_levels_are_fused_in_no_more_than_512_channels() -> None:
 
 
 def test_reviewkd_as_torchdistill() -> None:
-    """Its AttentionBasedFusion with our weights and its HierarchicalContextLoss at each level, values and gradients."""
+    """Its AttentionBasedFusion with our weights and its HierarchicalContextLoss at each level: values and all gradients."""
     import_torchvision()
     from torchdistill.losses.mid_level import HierarchicalContextLoss
     from torchdistill.models.wrapper import AttentionBasedFusion
 
     adapter = review()
-    fusions = []
+    fusions, ours_learnt, theirs_learnt = [], [], []
     for level, fusion in enumerate(adapter.fusions):
         other = AttentionBasedFusion(
             fusion.enter[0].in_channels, fusion.enter[0].out_channels, fusion.leave[0].out_channels, level < 3
         ).double()
         other.conv1.load_state_dict(fusion.enter.state_dict())
         other.conv2.load_state_dict(fusion.leave.state_dict())
+        ours_learnt += [*fusion.enter.parameters(), *fusion.leave.parameters()]
+        theirs_learnt += [*other.conv1.parameters(), *other.conv2.parameters()]
         if level < 3:
             other.attention_conv.load_state_dict(fusion.attention.state_dict())
+            ours_learnt += fusion.attention.parameters()
+            theirs_learnt += other.attention_conv.parameters()
         fusions.append(other)
 
     ours, theirs = [x.requires_grad_() for x in maps(OURS, 1)], maps(THEIRS, 2)
     found = value(adapter, ours, theirs)
-    gradients = torch.autograd.grad(found, ours)
+    gradients = torch.autograd.grad(found, [*ours, *ours_learnt])
 
     total, residual = torch.zeros((), dtype=torch.float64), None
     criterion = HierarchicalContextLoss("s", "output", "t", "output")
@@ -141,7 +146,7 @@ def test_reviewkd_as_torchdistill() -> None:
         compared, residual = other(s, residual, s.shape[2])
         total = total + criterion({"s": {"output": (compared, residual)}}, {"t": {"output": t}})
     torch.testing.assert_close(found, total, rtol=1e-5, atol=1e-8)
-    for mine, other_gradient in zip(gradients, torch.autograd.grad(total, ours), strict=True):
+    for mine, other_gradient in zip(gradients, torch.autograd.grad(total, [*ours, *theirs_learnt]), strict=True):
         torch.testing.assert_close(mine, other_gradient, rtol=1e-5, atol=1e-8)
 
 
@@ -165,3 +170,11 @@ def test_dead_maps_are_finite() -> None:
     found.backward()
     assert torch.isfinite(found)
     assert all(x.grad is not None and torch.isfinite(x.grad).all() for x in ours)
+
+
+def test_a_batch_of_one_image_is_refused() -> None:
+    with pytest.raises(ModelError) as caught:
+        value(review(), maps(OURS, 1, n=1), maps(THEIRS, 2, n=1))
+    assert str(caught.value) == (
+        "reviewkd has batch norm of one vector an image: a batch needs two\n  → set distill.batch_size: 2 or more"
+    )

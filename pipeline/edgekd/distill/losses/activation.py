@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
@@ -23,7 +24,8 @@ class AB(FeatureLoss):
 
     The paper's differentiable loss: with a connector r, ``Σ max(0, μ - r(s))²`` over the neurons where the teacher's is
     positive, and ``Σ max(0, μ + r(s))²`` over the others; mean over the batch. As in the authors' code the last pair
-    counts 1, the one before 1/2, and so on, and the weight is theirs (3 / 1000).
+    counts 1, the one before 1/2, and so on, and the weight is theirs (3 / 1000). They have a connector only where the widths
+    differ; here every pair has one.
 
     The paper trains with this term alone first, as an initialization: give it an ``end_epoch``, and the others a
     ``start_epoch``, to do the same.
@@ -49,7 +51,7 @@ class AB(FeatureLoss):
         import torch
 
         def error(s: Tensor, t: Tensor) -> Tensor:
-            return (self.margin - torch.where(t > 0, s, -s)).relu().pow(2).sum() / len(s)
+            return (self.margin - torch.where(t > 0, full(s), -full(s))).relu().pow(2).sum() / len(s)
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
         return _later_counts_more([error(connector(s), t) for connector, s, t in pairs])
@@ -84,7 +86,7 @@ class OFD(FeatureLoss):
         """Return the partial squared distances."""
 
         def error(s: Tensor, t: Tensor) -> Tensor:
-            return ((s - t).pow(2) * ((s > t) | (t > 0))).sum() / len(s)
+            return ((full(s) - full(t)).pow(2) * ((s > t) | (t > 0))).sum() / len(s)
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
         return _later_counts_more([error(part.connector(s), part.margin(t)) for part, s, t in pairs])  # type: ignore[operator]

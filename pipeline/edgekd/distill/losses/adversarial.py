@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
+from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.recipe_distill import FeatureLoss
 from edgekd.registry import losses
@@ -46,5 +47,8 @@ class Adversarial(FeatureLoss):
         import torch
         from torch.nn import functional as F
 
+        def error(ours: Tensor, theirs: Tensor) -> Tensor:
+            return (F.softplus(full(ours)) + F.softplus(-full(theirs))).mean() / 2
+
         judged = adapter(student.features, teacher.features, self.reversal)
-        return torch.stack([(F.softplus(ours) + F.softplus(-theirs)).mean() / 2 for ours, theirs in judged]).mean()
+        return torch.stack([error(*each) for each in judged]).mean()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from edgekd.distill.arithmetic import full, unit
 from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.recipe_base import mistake
 from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
 
@@ -41,7 +43,7 @@ class FitNet(FeatureLoss):
         from torch.nn import functional as F
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
-        return torch.stack([F.mse_loss(regressor(s), t) for regressor, s, t in pairs]).mean()
+        return torch.stack([F.mse_loss(full(regressor(s)), full(t)) for regressor, s, t in pairs]).mean()
 
 
 @losses.register("attention_transfer")
@@ -61,7 +63,7 @@ class AttentionTransfer(FeatureLoss):
         from torch.nn import functional as F
 
         def attention(feature: Tensor) -> Tensor:
-            return F.normalize(feature.pow(2).mean(dim=1).flatten(1), dim=1)
+            return unit(full(feature).pow(2).mean(dim=1).flatten(1))
 
         pairs = zip(student.features, teacher.features, strict=True)
         return torch.stack([F.mse_loss(attention(s), attention(t)) for s, t in pairs]).sum()
@@ -74,7 +76,7 @@ class MGD(FeatureLoss):
     A 1×1 convolution where the widths differ, a random mask, and a block of two 3×3 convolutions; squared error summed over
     a map, mean over the batch, summed over the pairs. The settings are those of the authors' configurations for
     classification, which mask channels; in the paper, and for dense prediction, it is pixels. As this is a sum, the weight
-    is one for maps of their size, 512×7×7: a map with a tenth of the elements needs a weight ten times as large.
+    is one for maps of their sizes, 512×7×7 and 2048×7×7: a map with a tenth of the elements needs one ten times as large.
     """
 
     reads: ClassVar[Reads] = "last_stage"
@@ -99,7 +101,7 @@ class MGD(FeatureLoss):
         import torch
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
-        return torch.stack([(generate(s) - t).pow(2).sum() / len(t) for generate, s, t in pairs]).sum()
+        return torch.stack([(full(generate(s)) - full(t)).pow(2).sum() / len(t) for generate, s, t in pairs]).sum()
 
 
 @losses.register("vid")
@@ -118,6 +120,16 @@ class VID(FeatureLoss):
     epsilon: PositiveFloat = 1e-5
     """ε: σ² is larger than this."""
 
+    @model_validator(mode="after")
+    def _above_epsilon(self) -> VID:
+        if self.variance <= self.epsilon:
+            raise mistake(
+                f"the variance begins at {self.variance:g}, but is always larger than epsilon, {self.epsilon:g}",
+                "let variance be larger than epsilon",
+                "variance",
+            )
+        return self
+
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
         """Return μ and σ² of each pair."""
         from torch import nn
@@ -132,7 +144,7 @@ class VID(FeatureLoss):
 
         def error(gaussian: nn.Module, s: Tensor, t: Tensor) -> Tensor:
             mean, variance = gaussian(s)
-            surprise: Tensor = 0.5 * ((t - mean).pow(2) / variance + variance.log())
+            surprise: Tensor = 0.5 * ((full(t) - full(mean)).pow(2) / variance + variance.log())
             return surprise.mean()
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
@@ -177,8 +189,8 @@ class FactorTransfer(FeatureLoss):
         def error(part: FactorAdapter, s: Tensor, t: Tensor) -> Tensor:
             factor = part.paraphraser(t)
             ours, theirs = part.translator(s).flatten(1), factor.detach().flatten(1)
-            transfer = F.l1_loss(F.normalize(ours, dim=1), F.normalize(theirs, dim=1))
-            return transfer + self.reconstruction * F.mse_loss(part.decoder(factor), t)
+            transfer = F.l1_loss(unit(ours), unit(theirs))
+            return transfer + self.reconstruction * F.mse_loss(full(part.decoder(factor)), full(t))
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
         return torch.stack([error(cast("FactorAdapter", part), s, t) for part, s, t in pairs]).sum()
@@ -210,5 +222,5 @@ class PKD(FeatureLoss):
         from torch.nn import functional as F
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
-        errors = [F.mse_loss(F.normalize(regressor(s), dim=1), F.normalize(t, dim=1)) for regressor, s, t in pairs]
+        errors = [F.mse_loss(unit(regressor(s), dim=1), unit(t, dim=1)) for regressor, s, t in pairs]
         return torch.stack(errors).mean()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.recipe_base import Fraction
 from edgekd.recipe_distill import FeatureLoss, Reads
@@ -26,7 +27,7 @@ class BYOT(FeatureLoss):
     (``alpha``, KL divergence of softened probabilities, without a factor of T²) and from the student's last map, averaged
     over its pixels (``hint``, squared distance to the classifier's own); a sum over the stages and a mean over the images.
     The student's end gets no gradient from it: give it the task loss beside. The authors' code has T = 3, α = 0.3, and a
-    distance that is not squared, over the whole batch, times 0.03.
+    distance that is not squared, over the whole batch, times 0.03, and attention modules in front of its bottlenecks.
     """
 
     needs_teacher: ClassVar[bool] = False
@@ -55,14 +56,14 @@ class BYOT(FeatureLoss):
         import torch
         from torch.nn import functional as F
 
-        target = F.log_softmax(teacher.logits / self.temperature, dim=1)
+        target = F.log_softmax(full(teacher.logits) / self.temperature, dim=1)
         values = []
         for branch, feature, deepest in zip(adapter, student.features, teacher.features, strict=True):
-            deep, logits = branch(feature)
+            deep, logits = map(full, branch(feature))
             learnt = F.log_softmax(logits / self.temperature, dim=1)
             values += [
                 (1 - self.alpha) * F.cross_entropy(logits, batch.labels),
                 self.alpha * F.kl_div(learnt, target, reduction="batchmean", log_target=True),
-                self.hint * (deep - deepest.mean((2, 3))).pow(2).sum(dim=1).mean(),
+                self.hint * (deep - full(deepest).mean((2, 3))).pow(2).sum(dim=1).mean(),
             ]
         return torch.stack(values).sum()

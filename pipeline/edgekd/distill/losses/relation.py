@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from edgekd.distill.arithmetic import full, products, unit
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
@@ -40,11 +41,11 @@ class RKD(FeatureLoss):
         from torch.nn import functional as F
 
         def relations(x: Tensor) -> tuple[Tensor, Tensor]:
-            x = _full(x)
+            x = full(x)
             edges = x.unsqueeze(0) - x.unsqueeze(1)
             lengths = edges.norm(dim=2)
             mean = lengths.sum() / max(1, len(x) * (len(x) - 1))
-            return lengths / mean.clamp(min=1e-12), products(_unit(edges))
+            return lengths / mean.clamp(min=1e-12), products(unit(edges))
 
         def error(s: Tensor, t: Tensor) -> Tensor:
             distances, angles = (F.smooth_l1_loss(*pair) for pair in zip(relations(s), relations(t), strict=True))
@@ -71,7 +72,7 @@ class SimilarityPreserving(FeatureLoss):
         from torch.nn import functional as F
 
         def similarity(feature: Tensor) -> Tensor:
-            return _unit(products(feature.flatten(1)))
+            return unit(products(feature.flatten(1)))
 
         pairs = zip(student.features, teacher.features, strict=True)
         return _sum(F.mse_loss(similarity(s), similarity(t)) for s, t in pairs)
@@ -112,7 +113,7 @@ class CorrelationCongruence(FeatureLoss):
         from torch.nn import functional as F
 
         def correlation(x: Tensor) -> Tensor:
-            cosines = products(_unit(x))
+            cosines = products(unit(x))
             terms = ((2 * self.gamma) ** p / math.factorial(p) * cosines**p for p in range(self.order + 1))
             return math.exp(-2 * self.gamma) * _sum(terms)
 
@@ -139,7 +140,7 @@ class PKT(FeatureLoss):
         """Return the mean divergence, summed over the pairs of layers."""
 
         def neighbours(x: Tensor) -> Tensor:
-            similarity = (products(_unit(x)) + 1) / 2
+            similarity = (products(unit(x)) + 1) / 2
             return similarity / similarity.sum(dim=1, keepdim=True)
 
         def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -179,33 +180,10 @@ class ICKD(FeatureLoss):
         """Return the error of the correlation matrices, summed over the pairs."""
 
         def correlation(feature: Tensor) -> Tensor:
-            return _unit(products(feature.flatten(2)))
+            return unit(products(feature.flatten(2)))
 
         pairs = zip(adapter, student.features, teacher.features, strict=True)
         return _sum((correlation(embed(s)) - correlation(t)).pow(2).sum(dim=2).mean() for embed, s, t in pairs)
-
-
-def products(x: Tensor, other: Tensor | None = None) -> Tensor:
-    """Scalar products of every row with every row of ``other``, or of its own: ...×N×D, ...×M×D → ...×N×M.
-
-    Not in half precision, which would overflow or lose them.
-    """
-    import torch
-
-    with torch.autocast(x.device.type, enabled=False):
-        found: Tensor = _full(x) @ _full(x if other is None else other).mT
-    return found
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype.itemsize < 4 else x
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors over their L2 norm; one of zero stays, and its gradient stays small (an epsilon would make it 1 / epsilon)."""
-    x = _full(x)
-    norm: Tensor = x.norm(dim=-1, keepdim=True)
-    return x / norm.where(norm > 0, 1)
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
+from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Outputs
 from edgekd.recipe_distill import FeatureLoss, Reads
 from edgekd.registry import losses
@@ -45,4 +46,4 @@ class SimKD(FeatureLoss):
         """Return the mean squared error of the last maps."""
         from torch.nn import functional as F
 
-        return F.mse_loss(student.features[0], teacher.features[0])
+        return F.mse_loss(full(student.features[0]), full(teacher.features[0]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.errors import ModelError
 from edgekd.recipe_distill import FeatureLoss
 from edgekd.registry import losses
 
@@ -23,8 +24,10 @@ class ReviewKD(FeatureLoss):
 
     From deep to shallow, each level of the student is fused with what came from the deeper ones by attention (ABF), and
     what comes out is compared with the teacher's level by hierarchical context (HCL), summed over the levels. The levels
-    are the stages and the mean of the last one over its pixels, as in the authors' code. That code raises the weight over
-    the first 20 of 240 epochs: ``warmup_epochs`` does the same.
+    are the stages and the mean of the last one over its pixels. The authors' code compares with the teacher's maps in front
+    of their activation, and takes the mean that the classifier reads, of a later layer in ShuffleNet. It has a weight for
+    each pair of networks on CIFAR-100, 0.6 to 8, which it raises over the first 20 of 240 epochs: ``warmup_epochs`` does the
+    same.
     """
 
     kind: Literal["reviewkd"] = "reviewkd"
@@ -37,10 +40,18 @@ class ReviewKD(FeatureLoss):
         return Review(widths([p.student.channels for p in pairs]), widths([p.teacher.channels for p in pairs]))
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.Module) -> Tensor:
-        """Return the hierarchical context loss, summed over the levels."""
+        """Return the hierarchical context loss, summed over the levels.
+
+        Raises:
+            ModelError: The batch has one image, and batch norm of its last level nothing to compare it with.
+        """
         import torch
 
         from edgekd.distill.adapters_review import context, levels
 
+        if len(student.logits) == 1:
+            raise ModelError(
+                "reviewkd has batch norm of one vector an image: a batch needs two", "set distill.batch_size: 2 or more"
+            )
         reviewed = adapter(levels(student.features))
         return torch.stack([context(s, t) for s, t in zip(reviewed, levels(teacher.features), strict=True)]).sum()

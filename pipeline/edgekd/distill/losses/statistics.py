@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from edgekd.distill.losses.relation import products
+from edgekd.distill.arithmetic import full, products, unit
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
 from edgekd.recipe_distill import FeatureLoss, Reads
@@ -35,16 +35,15 @@ class NST(FeatureLoss):
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
         """Return the squared discrepancy, summed over the pairs."""
         import torch
-        from torch.nn import functional as F
 
         def kernel(a: Tensor, b: Tensor) -> Tensor:
             """Mean of (x·y)² over all pairs of channels: Σ (x·y)² = ⟨aᵀa, bᵀb⟩, the smaller of two matrices."""
             if a.shape[2] < min(a.shape[1], b.shape[1]):
-                return ((a.mT @ a) * (b.mT @ b)).sum() / (len(a) * a.shape[1] * b.shape[1])
-            return (a @ b.mT).pow(2).mean()
+                return (products(a.mT) * products(b.mT)).sum() / (len(a) * a.shape[1] * b.shape[1])
+            return products(a, b).pow(2).mean()
 
         def error(s: Tensor, t: Tensor) -> Tensor:
-            s, t = F.normalize(s.flatten(2), dim=2), F.normalize(t.flatten(2), dim=2)
+            s, t = unit(s.flatten(2)), unit(t.flatten(2))
             return kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
 
         pairs = zip(student.features, teacher.features, strict=True)
@@ -56,7 +55,8 @@ class CWD(FeatureLoss):
     """Channel-wise distillation: KL divergence of each channel's softmax over its positions (Shu et al. 2021).
 
     ``T² / C · Σ KL(softmax(t / T) ‖ softmax(s / T))`` over the channels, mean over the batch, summed over the pairs. Where
-    the widths differ a 1×1 convolution comes first. Weight and temperature are those of the authors' script.
+    the widths differ a 1×1 convolution comes first. Weight and temperature are those of the authors' script, which has them
+    for the logits of a segmentation; for classification the last stage's map is what has positions.
     """
 
     reads: ClassVar[Reads] = "last_stage"
@@ -80,8 +80,8 @@ class CWD(FeatureLoss):
         from torch.nn import functional as F
 
         def error(s: Tensor, t: Tensor) -> Tensor:
-            log_q = F.log_softmax(s.flatten(2) / self.temperature, dim=2)
-            log_p = F.log_softmax(t.flatten(2) / self.temperature, dim=2)
+            log_q = F.log_softmax(full(s).flatten(2) / self.temperature, dim=2)
+            log_p = F.log_softmax(full(t).flatten(2) / self.temperature, dim=2)
             divergence = F.kl_div(log_q, log_p, reduction="sum", log_target=True) / (s.shape[0] * s.shape[1])
             return divergence * self.temperature**2
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from edgekd.distill.arithmetic import products
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
 from edgekd.recipe_distill import Depth, FeatureLoss, Reads
@@ -110,8 +111,7 @@ class MiniLM(FeatureLoss):
 
 def _relation(a: Tensor, b: Tensor) -> Tensor:
     """Scaled products of N×heads×L×C with each other, N×heads×L×L."""
-    scores: Tensor = a @ b.transpose(-2, -1) / math.sqrt(a.shape[-1])
-    return scores
+    return products(a, b) / math.sqrt(a.shape[-1])
 
 
 def _cut(qkv: Tensor, heads: int) -> Tensor:
