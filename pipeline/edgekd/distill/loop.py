@@ -27,6 +27,7 @@ from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache import Recorded, Recording
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
+from edgekd.layout import layout
 from edgekd.progress import Progress, Silent
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Train
@@ -126,7 +127,8 @@ def fit(
     """
     started = time.monotonic()
     pupil = Pupil(network, terms, peers)
-    module, optimizer = fabric.setup(_channels_last(pupil), _optimizer(pupil, budget, fused=not _scales(fabric)))
+    form = layout(pupil)
+    module, optimizer = fabric.setup(_laid_out(pupil, form), _optimizer(pupil, budget, fused=not _scales(fabric)))
     batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
     feed: Any = fabric.setup_dataloaders(batches)
     if not len(feed):
@@ -164,7 +166,7 @@ def fit(
                 x = normalize(images)
                 with torch.no_grad(), fabric.autocast():
                     target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
-                values, logits = module(x, target, labels, indices, step / len(feed))
+                values, logits = module(x.contiguous(memory_format=form), target, labels, indices, step / len(feed))
                 sums = values.sum(1)
                 if not bool(sums.isfinite().all()):
                     worst = sums.isfinite().tolist().index(False)
@@ -208,7 +210,7 @@ def _lessons(
     if teacher is None:
         yield None
         return
-    network = fabric.to_device(_channels_last(teacher.eval().requires_grad_(False)))
+    network = fabric.to_device(_laid_out(teacher.eval().requires_grad_(False), torch.channels_last))
     if recording is None or (layers and not recording.settings.features):
         yield lambda x, _draw, _indices: network(x)
         return
@@ -262,8 +264,8 @@ def predictions(network: nn.Module, split: Split, normalize: Normalize, device: 
     return torch.cat(found)
 
 
-def _channels_last(network: nn.Module) -> nn.Module:
-    cast(Any, network).to(memory_format=torch.channels_last)  # torch's stubs lack this form
+def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
+    cast(Any, network).to(memory_format=form)  # torch's stubs lack this form
     return network
 
 

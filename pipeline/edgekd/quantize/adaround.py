@@ -45,6 +45,8 @@ def learn(layer: Layer, x: Tensor, target: Tensor, settings: AdaRound, generator
         grid = torch.clamp(floor + up, observer.quant_min, observer.quant_max)
         return grid * scale
 
+    if layer.crashes:
+        x, weight = x.contiguous(), weight.contiguous()
     wanted = layer.activate(target.detach())
     with torch.enable_grad():
         variable = _inverse(weight / scale - floor).requires_grad_()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from edgekd.layout import convolution, crashes
 from edgekd.quantize.backend import DerivedObserverOrFakeQuantize, FakeQuantize, FakeQuantizeBase
 from edgekd.quantize.graph import constant
 
@@ -46,6 +47,11 @@ class Layer:
         """Groups of a convolution; 1 for a linear layer."""
         args = self.node.args
         return int(args[6]) if self.node.target is aten.conv2d.default and len(args) > 6 else 1  # type: ignore[arg-type]
+
+    @property
+    def crashes(self) -> bool:
+        """Whether the gradient of its weight ends the process unless input and weight are contiguous."""
+        return crashes(*convolution(self.node, self.weight)) if self.node.target is aten.conv2d.default else False
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Compute the layer on ``x``, without its activation function."""

@@ -21,6 +21,7 @@ from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
+from edgekd.nets.resnet import resnet10
 from edgekd.progress import Silent
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Distill
@@ -108,6 +109,16 @@ def test_it_learns(run: Callable[..., Fitted], small: Any) -> None:
     assert max(fitted.curve.val_top1) == 1.0
     assert fitted.curve.terms["task"][-1] < 0.5 * fitted.curve.terms["task"][0]
     assert fitted.curve.train_top1[-1] > 0.9
+
+
+@pytest.mark.parametrize(("width", "form"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+def test_a_narrow_shortcut_trains(run: Callable[..., Fitted], width: int, form: torch.memory_format) -> None:
+    """Its gradient ends the process in channels last on some CPUs (edgekd.layout)."""
+    torch.manual_seed(0)
+    network = resnet10(4, width=width)
+    fitted = run(network, epochs=4)
+    assert math.isfinite(fitted.curve.terms["task"][-1])
+    assert network.get_parameter("layer2.0.conv1.weight").is_contiguous(memory_format=form)
 
 
 def test_one_seed_one_result(run: Callable[..., Fitted], small: Any) -> None:

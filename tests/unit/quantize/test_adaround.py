@@ -93,3 +93,12 @@ def test_the_same_seed_learns_the_same_weights() -> None:
         learn(layer, inputs("dense"), 40)
         found.append(layer.weight.detach().clone())
     assert torch.equal(found[0], found[1])
+
+
+def test_a_narrow_strided_layer_after_channels_last() -> None:
+    """Its gradient ends the process there on some CPUs (edgekd.layout)."""
+    torch.manual_seed(0)
+    x = images(96)[:, :1].repeat(1, 4, 1, 1).contiguous(memory_format=torch.channels_last)
+    (layer,) = layers(calibrated(nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.ReLU()).eval(), x))
+    nearest, learned = learn(layer, x, 40)
+    assert 0 < learned <= nearest
