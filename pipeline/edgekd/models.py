@@ -9,6 +9,7 @@ import copy
 import hashlib
 import importlib.util
 import inspect
+import json
 import pickle
 import sys
 import warnings
@@ -16,7 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import environment
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
+from edgekd.imports import imported
 from edgekd.recipe_data import Data
 from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
@@ -119,11 +122,22 @@ def example(data: Data, batch: int = 1) -> Tensor:
 
 
 def source_key(source: str) -> str:
-    """What identifies a model source in a cache key: the name, or the hash of the user's file and the callable."""
+    """What identifies a model source in a cache key.
+
+    The name, with timm's version; or the callable and the hash of the user's file, with what it imports from its folder.
+    """
     kind, _, name = source.rpartition(":")
-    if kind in {"torchvision", "timm", "edgekd"}:
+    if kind == "timm":
+        return f"{source} (timm {environment.versions(['timm'])['timm']})"
+    if kind in {"torchvision", "edgekd"}:
         return source
-    return f"{file_sha256(_existing_file(Path(kind)))}:{name}"
+    path = _existing_file(Path(kind))
+    key = file_sha256(path)
+    beside = sorted(imported(path))
+    if beside:
+        files = [(str(file.relative_to(path.parent.resolve())), file_sha256(file)) for file in beside]
+        key = hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
+    return f"{key}:{name}"
 
 
 def weights_path(weights: str) -> Path:

@@ -108,6 +108,16 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
     yield Node("package", "package", (*done, "evaluate"), recipe)
 
 
+def trains(node: Node) -> bool:
+    """Whether a stage trains a network that is kept."""
+    recipe = node.recipe
+    return (
+        node.module == "distill"
+        or (node.module == "quantize" and isinstance(recipe.quantize, Qat))
+        or (node.module == "teacher" and recipe.teacher is not None and recipe.teacher.budget is not None)
+    )
+
+
 def export_names(recipe: Recipe) -> list[str]:
     """Export stages: each file that is asked for, an int8 one with its float twin; with int8, float ONNX first."""
     names = ["export.onnx_float"] if recipe.export and recipe.quantize else []
@@ -119,10 +129,14 @@ def export_names(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def make(loaded: Loaded) -> list[Planned]:
+def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
     """Plan a recipe's run. Looks at files, never at torch.
 
     A stage that cannot be planned (a missing file, say) is blocked, with the reason; so is all that reads it.
+
+    Args:
+        loaded: The recipe.
+        processes: How many train together, each with batches of its own.
     """
     keys: dict[str, str] = {}
     running: set[str] = set()
@@ -144,6 +158,8 @@ def make(loaded: Loaded) -> list[Planned]:
                     samples.same(loaded.recipe.data, node.recipe.data, libraries=False)
                     fingerprints[node.recipe.data] = data.fingerprint(node.recipe.data)
                 material = _material(node, keys, fingerprints[node.recipe.data])
+                if processes > 1 and (trains(node) or node.module == "tune"):
+                    material["processes"] = processes
             except EdgekdError as error:
                 reason = str(error)
         if reason:

@@ -32,7 +32,7 @@ from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, package, peers, tune
-from edgekd.stages.context import Context
+from edgekd.stages.context import Context, processes
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         StageError: A stage failed; all stages before it are kept.
         StorageError: A disk is full or a folder cannot be written.
     """
-    steps = plan.make(loaded)
+    steps = plan.make(loaded, processes(options.devices))
     for step in steps:
         if step.status == "blocked":
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))

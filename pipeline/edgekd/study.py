@@ -69,9 +69,9 @@ def _cell(pair: Pair, name: str, role: Literal["teacher", "baseline"], recipe: R
     return Cell(pair, name, role, replace(pair.common, recipe=recipe, name=f"{pair.common.name}.{name}"))
 
 
-def planned(loaded: LoadedStudy) -> list[tuple[Cell, list[Planned]]]:
+def planned(loaded: LoadedStudy, processes: int = 1) -> list[tuple[Cell, list[Planned]]]:
     """Plan every recipe of a study. Looks at files, never at torch."""
-    return [(cell, plan.make(cell.loaded)) for cell in cells(loaded)]
+    return [(cell, plan.make(cell.loaded, processes)) for cell in cells(loaded)]
 
 
 def trainings(steps: Sequence[tuple[Cell, list[Planned]]]) -> tuple[dict[str, str], int]:
@@ -96,7 +96,7 @@ def run(
     Raises:
         StorageError: A disk is full or a folder cannot be written.
     """
-    steps = planned(loaded)
+    steps = planned(loaded, options.devices)
     labels, cached = trainings(steps)
     folder = runner.run_folder(options.out / loaded.name, key_of({"study": [step.key for _, own in steps for step in own]}))
     options.progress.say(f"{loaded.name}: {len(labels)} trainings to do, {cached} in the cache; report in {folder}")

@@ -11,7 +11,7 @@ from edgekd import cache, plan
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
 from edgekd.progress import Silent
-from edgekd.stages.context import Context
+from edgekd.stages.context import Context, processes
 
 
 def rank() -> int:
@@ -25,7 +25,7 @@ def follow(loaded: Loaded, threads: int) -> None:
     Planned before process 0 can finish any training stage, since those need this process: both see the same plan. When
     process 0 fails, torchrun ends this one.
     """
-    steps = plan.make(loaded)
+    steps = plan.make(loaded, processes(1))
     last = max((index for index, step in enumerate(steps) if trains(step)), default=-1)
     done: dict[str, Path] = {}
     trained: set[str] = set()  # what is asked for twice, as plain kd can be, is trained once
@@ -48,13 +48,7 @@ def follow(loaded: Loaded, threads: int) -> None:
 
 def trains(step: Planned) -> bool:
     """Whether a stage that is to run trains a network."""
-    recipe = step.node.recipe
-    trained_here = (
-        step.node.module == "distill"
-        or (step.node.module == "quantize" and recipe.quantize is not None and recipe.quantize.method == "qat")
-        or (step.node.module == "teacher" and recipe.teacher is not None and recipe.teacher.budget is not None)
-    )
-    return step.status == "run" and trained_here
+    return step.status == "run" and plan.trains(step.node)
 
 
 def _committed(step: Planned) -> Path:

@@ -190,11 +190,41 @@ def test_source_key_is_of_the_content(own: Path, tmp_path: Path) -> None:
     key = models.source_key(f"{own}:net")
     (tmp_path / "else").mkdir()
     moved = own.rename(tmp_path / "else" / "other.py")
+    (tmp_path / "my_blocks.py").rename(tmp_path / "else" / "my_blocks.py")
     assert models.source_key(f"{moved}:net") == key
     assert models.source_key(f"{moved}:Net") != key
     moved.write_text(OWN + "#")
     assert models.source_key(f"{moved}:net") != key
     assert models.source_key("torchvision:resnet18") == "torchvision:resnet18"
+
+
+def test_source_key_is_of_what_the_file_imports_from_its_folder(tmp_path: Path) -> None:
+    """Whatever way it is imported, and what that imports in turn; not what only lies beside it."""
+    files = {
+        "net.py": "import os, helper\nfrom parts.blocks import Block\ndef net(): import late\n",
+        "helper.py": "from parts import sizes\n", "late.py": "", "other.py": "", "parts/__init__.py": "",
+        "parts/blocks.py": "from .norms import Norm\nfrom ..outside import x\nfrom ... import y\n",
+        "parts/norms.py": "import net\n", "parts/sizes.py": "", "parts/unused.py": "not python",
+    }  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    source = f"{tmp_path}/net.py:net"
+    before = models.source_key(source)
+    assert models.source_key(source) == before
+    decides = []
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "# changed\n")
+        decides += [name] * (models.source_key(source) != before)
+        (tmp_path / name).write_text(text)
+    assert decides == [
+        "net.py", "helper.py", "late.py", "parts/__init__.py", "parts/blocks.py", "parts/norms.py", "parts/sizes.py",
+    ]  # fmt: skip
+
+
+def test_source_key_has_timms_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.environment, "versions", lambda names: dict.fromkeys(names, "1.2.3"))
+    assert models.source_key("timm:resnet18") == "timm:resnet18 (timm 1.2.3)"
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -73,6 +73,18 @@ def finish(steps: list[Planned], recipe: str = "small") -> None:
             cache.remember(recipe, step.name, step.material)
 
 
+def test_processes_count_where_something_trains(recipe: Path) -> None:
+    """Each has batches of its own: two of them train another student than one."""
+    alone, together = (plan.make(load(recipe), processes) for processes in (1, 2))
+    keys_of = [{step.name: step.key for step in steps} for steps in (alone, together)]
+    trained = {step.name for step in together if step.material.get("processes") == 2}
+    assert trained == {"teacher", "student_alone", "distill", "quantize"}
+    assert changed(*keys_of) == set(keys_of[0])  # and all that reads them
+    finish(alone)
+    (reason,) = [step.reason for step in plan.make(load(recipe), 2) if step.name == "teacher"]
+    assert reason == "processes none → 2"
+
+
 def lines(steps: list[Planned]) -> Iterator[str]:
     for step in steps:
         yield f"{step.name:<19} {step.status:<7} {step.reason}".rstrip() + "\n"

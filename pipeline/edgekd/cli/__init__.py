@@ -111,9 +111,10 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @set_option
 @click.option("--layers", "with_layers", is_flag=True,
               help="Build both networks and show the layers that each loss compares.")  # fmt: skip
+@devices_option
 @json_option
 @debug_option
-def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, as_json: bool, debug: bool) -> int:
+def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: int, as_json: bool, debug: bool) -> int:
     """Show what a run would do: each stage with run, cached or blocked, and why.
 
     \b
@@ -124,10 +125,10 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, as_json: b
     from edgekd.loading import load
 
     if study.is_study(recipe):
-        return study.plan(recipe, overrides, as_json)
+        return study.plan(recipe, overrides, devices, as_json)
 
     loaded = load(recipe, overrides)
-    steps = planning.make(loaded)
+    steps = planning.make(loaded, devices)
     found = _layers(loaded) if with_layers else None
     if as_json:
         rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note} for s in steps]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,3 +45,8 @@ class Context:
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""
         return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
+
+
+def processes(devices: int) -> int:
+    """How many processes train together: ``--devices``, or as many as ``torchrun`` has started."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else devices
