@@ -253,9 +253,10 @@ def table(rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any], optio
         " validate; left-right flips. Little data: the teacher has seen 37 times as many images.",
         "- Teacher: resnet32x4, trained once for all seeds: 59,000 images (the student's among them),"
         f" {TEACHER.epochs} epochs of AdamW in bfloat16, {100 * known['top1']:.2f} % on the test images.",
-        "- Student: cross-entropy + the loss with its shipped weight, as RepDistiller's `-r 1 -a 0 -b W`; 16 epochs of 25"
-        " steps of 64 images; SGD, momentum 0.9, weight decay 5e-4, learning rate 0.05 (ShuffleNet 0.01), ×0.1 after epochs"
-        " 10, 12 and 14: RepDistiller's CIFAR-100 protocol with a fifteenth of its epochs. No loss was tuned for it.",
+        "- Student: cross-entropy + the loss with its shipped weight, as RepDistiller's `-r 1 -a 0 -b W` (`fitnet` 1, not"
+        " 100; docs/losses.md); 16 epochs of 25 steps of 64 images; SGD, momentum 0.9, weight decay 5e-4, learning rate 0.05"
+        " (ShuffleNet 0.01), ×0.1 after epochs 10, 12 and 14: RepDistiller's CIFAR-100 protocol with a fifteenth of its"
+        " epochs. No loss was tuned for it.",
         "- torchdistill 1.1.5: its loss modules with the options of its examples and RepDistiller's weights, in the same"
         " loop from the same initial weights, batches and teacher's outputs (`benchmarks/torchdistill_losses.py`).",
         "- Formulas are the same to 1e-5, values and gradients (tests/unit/distill/), but for five of torchdistill's:"

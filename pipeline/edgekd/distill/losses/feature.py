@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 class FitNet(FeatureLoss):
     """Hints: squared error between the teacher's feature and the student's after a regressor (Romero et al. 2015, eq. 3).
 
-    Mean over elements and pairs. The regressor is a 1×1 convolution wherever the widths differ.
+    Mean over elements and pairs. The regressor is a 1×1 convolution wherever the widths differ. The paper has one pair in
+    the middle, half the sum of the squares, and trains with this term alone first: ``layers: middle``, an ``end_epoch``, and
+    a ``start_epoch`` for the others do that. The weight is edgekd's, for all stages; RepDistiller and mdistiller have 100
+    for their one pair, behind a regressor with batch norm and ReLU.
     """
 
     kind: Literal["fitnet"] = "fitnet"
