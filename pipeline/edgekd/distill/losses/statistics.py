@@ -94,15 +94,16 @@ class FSP(FeatureLoss):
     """Flow of the solution procedure: how each stage's channels go together with the next one's (Yim et al. 2017, eq. 1, 2).
 
     The FSP matrix of two stages is ``G_ij = mean over positions of a_i · b_j``; the larger map is max-pooled to the smaller,
-    as in the paper. Squared error of the matrices, mean over their elements (as in RepDistiller, whose weight this is; the
-    paper sums them) and over the batch, summed over neighbouring stages. Where the widths differ, the student's maps go
-    through a 1×1 convolution first; the paper has none, for its networks are as wide as each other.
+    as in the paper. Squared error of the matrices, mean over their elements (as in RepDistiller, which trains with it before
+    anything else and has no weight there; the paper sums them) and over the batch, summed over neighbouring stages. Where
+    the widths differ, the student's maps go through a 1×1 convolution first; the paper has none, for its networks are as
+    wide as each other.
 
     The paper trains with this term alone first: give it an ``end_epoch``, and the others a ``start_epoch``, to do the same.
     """
 
     kind: Literal["fsp"] = "fsp"
-    weight: NonNegativeFloat = 50.0
+    weight: NonNegativeFloat = 1.0
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
         """Return the 1×1 convolutions.
