@@ -211,7 +211,7 @@ def _lessons(
         yield None
         return
     network = fabric.to_device(_laid_out(teacher.eval().requires_grad_(False), torch.channels_last))
-    if recording is None or (layers and not recording.settings.features):
+    if recording is None:
         yield lambda x, _draw, _indices: network(x)
         return
     blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)

@@ -127,7 +127,7 @@ class Recording:
 
 
 class Recorded:
-    """The teacher, asked only about what is not recorded.
+    """The teacher, asked only about what is not recorded; features that are not kept are always asked for.
 
     Args:
         recording: Where, and how.
@@ -156,8 +156,11 @@ class Recorded:
         self._keep, self._damage_told = True, False
         self.read, self.computed = 0, 0
         settings, draws = recording.settings, recording.draws(epochs)
-        self._codecs = tuple(codec_of(output, settings, first=index == 0) for index, output in enumerate(probe))
         names = ["logits", *(f"layer.{layer}" for layer in layers)]
+        self._whole = settings.features or not layers
+        if not self._whole:  # the logits are kept all the same, so that the student learns from what is kept of them
+            names, probe = names[:1], probe[:1]
+        self._codecs = tuple(codec_of(output, settings, first=index == 0) for index, output in enumerate(probe))
         try:
             records.note(recording.folder, recording.teacher, images)
             paths = [
@@ -189,20 +192,21 @@ class Recorded:
         """Return the teacher's outputs for a batch: what it takes, the number of its draw, which images (int64, N)."""
         numbers = draw * self._images + indices.cpu().numpy()
         found = [rows.read(numbers) for rows in self._rows]
-        if not all(hits.all() for _, hits in found):
+        live: tuple[Tensor, ...] = ()
+        if not self._whole or not all(hits.all() for _, hits in found):
             self._tell_damage()
             self.computed += len(numbers)
             # The whole batch, though some may be there: a smaller batch has other last bits.
             outputs = self._network(x)
-            for rows, codec, output, (content, hits) in zip(self._rows, self._codecs, outputs, found, strict=True):
+            kept, live = outputs[: len(found)], outputs[len(found) :]
+            for rows, codec, output, (content, hits) in zip(self._rows, self._codecs, kept, found, strict=True):
                 encoded = codec.encode(output)[~hits]
                 content[~hits] = encoded
                 self._write(rows, numbers[~hits], encoded)
         else:
             self.read += len(numbers)
-        return tuple(
-            codec.decode(content).to(indices.device) for codec, (content, _) in zip(self._codecs, found, strict=True)
-        )
+        decoded = [codec.decode(content).to(indices.device) for codec, (content, _) in zip(self._codecs, found, strict=True)]
+        return (*decoded, *live)
 
     def close(self) -> None:
         """Close the files and say how much was read."""

@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.profile import device
 from edgekd.profile.advice import advise
 from edgekd.recipe import Baseline, Recipe
-from edgekd.recipe_distill import Distill, Loss
+from edgekd.recipe_distill import Distill, FeatureLoss, Loss
 from edgekd.recipe_tune import Candidates, Range, Tune
 from edgekd.registry import losses
 from edgekd.stages import layers, peers, training, views
@@ -28,16 +28,28 @@ KD_RANGES: dict[str, Candidates] = {
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Student, budget with its losses where there is one, seed; the teacher cache where it changes the student."""
-    settings = training.teacher_cache(recipe)
-    same = settings is None or settings.exact
-    left_out: dict[str, Any] = {"teacher_cache": True if same else {"features"}, "peers": True, "combine": True}
+    left_out = {"teacher_cache", "peers", "combine"}
+    budget = recipe.distill.model_dump(mode="json", exclude=left_out) | _kept(recipe) if recipe.distill else None
     return {
         **training.model_config(recipe, "student"),
-        "distill": recipe.distill.model_dump(mode="json", exclude=left_out) if recipe.distill else None,
+        "distill": budget,
         "seed": recipe.seed,
         **training.teaching(recipe.teacher),
         **peers.config(recipe),
     }
+
+
+def _kept(recipe: Recipe) -> dict[str, Any]:
+    """The teacher cache where it changes the student; whether features are kept, where they would be rounded.
+
+    A loss counts whatever its weight is, for a search may change that.
+    """
+    settings = training.teacher_cache(recipe)
+    if settings is None or settings.exact:
+        return {}
+    read = recipe.distill is not None and any(isinstance(loss, FeatureLoss) for loss in recipe.distill.losses)
+    rounded = read and settings.features and settings.dtype != "float32"
+    return {"teacher_cache": settings.model_dump(mode="json") | {"features": rounded}}
 
 
 def alone(recipe: Recipe) -> Recipe:

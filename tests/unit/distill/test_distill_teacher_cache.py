@@ -129,15 +129,30 @@ def test_draws_come_round(run: Callable[..., Any], tmp_path: Path) -> None:
     assert same(first, again)
 
 
-def test_features_that_are_not_kept_are_computed(run: Callable[..., Any]) -> None:
+def test_features_that_are_not_kept_are_computed(run: Callable[..., Any], tmp_path: Path) -> None:
     """The draws are the recipe's all the same, so that the student does not depend on what is kept."""
-    kept, _, _ = run(BOTH, cache={"draws": 2})
+    kept, _, _ = run(BOTH, cache={"draws": 2}, folder=tmp_path / "kept")
     live, asked, said = run(BOTH, cache={"draws": 2, "features": False})
-    assert asked + 2 == 3 * 64  # no probe
-    assert not said
+    assert asked == 3 * 64
+    assert said[0].startswith("  teacher cache: 2 draws × 72 images × 4 classes in float32: ")
+    assert said[-1] == "  teacher cache: 0 images read, 192 computed"
     assert same(kept, live)
     _, asked, _ = run(KD, cache={"draws": 2, "features": False})
     assert asked == 0  # the logits are there: this loss reads no features
+
+
+@pytest.mark.parametrize("cache", [{"draws": 1, "dtype": "float16"}, {"top_k": 2}])
+def test_without_features_the_logits_are_what_is_kept_of_them(
+    run: Callable[..., Any], tmp_path: Path, cache: dict[str, Any]
+) -> None:
+    """Also where the teacher runs anyway; features are what it says."""
+    cold, _, _ = run(BOTH, cache={**cache, "features": False})
+    warm, _, _ = run(BOTH, cache={**cache, "features": False})
+    assert same(cold, warm)
+    exact, _, _ = run(BOTH, cache={**cache, "features": False, "dtype": "float32", "top_k": None}, folder=tmp_path / "exact")
+    assert not same(cold, exact)
+    kept, _, _ = run(BOTH, cache=cache, folder=tmp_path / "kept")
+    assert same(cold, kept) == (cache.get("dtype") != "float16")
 
 
 def test_losses_share_what_is_kept(run: Callable[..., Any]) -> None:

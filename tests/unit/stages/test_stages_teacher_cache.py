@@ -159,7 +159,22 @@ def test_keys(make: Any) -> None:
     live, exact, lossy = keys("false"), keys("true"), keys("{draws: 1}")
     assert [live[name] == exact[name] for name in ("student_alone", "distill", "quantize")] == [True, True, False]
     assert [live[name] == lossy[name] for name in ("student_alone", "distill", "quantize")] == [True, False, False]
-    assert lossy == keys("{draws: 1, features: false}")
+    assert lossy == keys("{draws: 1, features: false}")  # which float32 does not round
+
+
+def test_features_are_in_the_key_where_they_are_rounded(make: Any, run: Any) -> None:
+    """Another student has another key; plain kd reads no features."""
+
+    def keys(settings: str) -> dict[str, str]:
+        return {step.name: step.key for step in plan.make(make(settings, "baselines=[kd]"))}
+
+    halves = ("{draws: 1, dtype: float16}", "{draws: 1, dtype: float16, features: false}")
+    kept, live = (keys(settings) for settings in halves)
+    assert [kept[name] == live[name] for name in ("teacher", "kd", "distill", "quantize")] == [True, True, False, False]
+    taught, _ = run(teacher, make().recipe, "aa")
+    first, second = (run(distill, make(settings).recipe, name, teacher=taught)[0]
+                     for settings, name in zip(halves, ("kept", "live"), strict=True))  # fmt: skip
+    assert not same(first, second)
 
 
 def test_no_cache_without_a_teacher(make: Any) -> None:
