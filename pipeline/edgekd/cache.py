@@ -149,7 +149,7 @@ def _storage() -> Iterator[None]:
 
 def storage_error(error: OSError, place: Path) -> StorageError:
     """Say in words why a file could not be written, and what to do."""
-    where = error.filename or place
+    where = error.filename2 or error.filename or place  # of a copy the second is what is written
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"the disk is full while writing {where}",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,6 +191,15 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert cache.lookup(KEY)[0] is not None
 
 
+def test_a_copy_to_a_full_disk_is_told_by_its_target(small_disk: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "weights.bin", small_disk / "weights.bin"
+    source.write_bytes(bytes(1 << 17))
+    with pytest.raises(OSError, match="No space left") as caught:
+        shutil.copyfile(source, target)
+    told = cache.storage_error(caught.value, tmp_path)
+    assert told.message == f"the disk is full while writing {target}"
+
+
 def test_a_disk_that_is_read_only(small_disk: Path) -> None:
     entry = finished()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -229,3 +239,4 @@ def test_a_file_where_the_cache_should_be(tmp_path: Path, monkeypatch: pytest.Mo
 def test_words_for_storage_errors(number: int, text: str) -> None:
     assert str(cache.storage_error(OSError(number, os.strerror(number), "/out/a"), Path("/out"))) == text
     assert str(cache.storage_error(OSError(number, os.strerror(number)), Path("/out/a"))) == text
+    assert str(cache.storage_error(OSError(number, os.strerror(number), "/in/a", None, "/out/a"), Path("/out"))) == text
