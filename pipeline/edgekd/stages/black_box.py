@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -56,8 +57,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         return _stored(Path(path), section.outputs == "probabilities", images)
     side = data.image_size
-    file = Path(path) if kind in FOLDERS else _files(kind, path)[0]
-    call = foreign.opened(file, kind, (images.channels, side, side), threads, section.signature)
+    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature)
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():
@@ -116,16 +116,31 @@ def _hashes(kind: str, files: list[Path]) -> Iterator[str]:
 
 
 def _files(kind: str, path: str) -> list[Path]:
-    """The files of a model; of a folder its graph first."""
+    """The files of a model, all that its runtime reads; of a folder its graph first."""
     if kind in FOLDERS:
         graph = Path(path) / "saved_model.pb"
         if not graph.is_file():
             raise ModelError(f"{path} is no SavedModel: it has no saved_model.pb", "correct teacher.model; give the folder")
-        return [graph, *sorted(file for file in Path(path).rglob("*") if file.is_file() and file != graph)]
-    found = [Path(path), *([Path(path).with_suffix(".bin")] if kind == "openvino" else [])]
-    for file in found:
-        if not file.is_file():
-            raise ModelError(
-                f"{file} does not exist", "correct teacher.model; a relative path starts at the recipe's folder"
-            )
-    return found
+        walk = os.walk(path, followlinks=True)  # as TensorFlow does
+        found = (Path(folder) / name for folder, _, names in walk for name in names)
+        return [graph, *sorted(file for file in found if file.is_file() and file != graph)]
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist", "correct teacher.model; a relative path starts at the recipe's folder")
+    beside = [file.with_suffix(".bin")] if kind == "openvino" else _external(file) if kind == "onnx" else []
+    for missing in (each for each in beside if not each.is_file()):
+        raise ModelError(f"{missing} does not exist", f"put it there: {file.name} has its weights in it")
+    return [file, *beside]
+
+
+def _external(file: Path) -> list[Path]:
+    """The files that hold tensors of an ONNX model; none where it is no model, which is said when it is loaded."""
+    import onnx
+    from onnx import external_data_helper as helper
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception:  # protobuf has its own kinds
+        return []
+    tensors = [each for each in helper._get_all_tensors(model) if helper.uses_external_data(each)]
+    return sorted({file.parent / helper.ExternalDataInfo(each).location for each in tensors})

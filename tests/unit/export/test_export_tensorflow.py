@@ -157,6 +157,10 @@ def test_the_key_of_a_savedmodel_has_all_its_files(tmp_path: Path, monkeypatch: 
     assert first == key()
     (folder / "variables" / "variables.index").write_bytes(b"two")
     assert key() != first
+    second = key()
+    (folder / "variables").rename(tmp_path / "elsewhere")
+    (folder / "variables").symlink_to(tmp_path / "elsewhere")
+    assert key() == second
 
 
 STAND_IN = """\

@@ -155,6 +155,35 @@ def test_a_missing_file_is_told_by_the_plan(npz: Callable[..., str], kind: str) 
         teacher.config(make(npz(), {"model": kind}), "teacher")
 
 
+def test_a_file_counts_with_all_that_its_runtime_reads(tmp_path: Path, npz: Callable[..., str]) -> None:
+    """Weights beside an ONNX file, those of a subgraph and a constant too."""
+    model = onnx.load(write_onnx(tmp_path / "t.onnx"))
+    branch = helper.make_graph([helper.make_node("Identity", ["v"], ["u"])], "branch", [],
+                               [helper.make_tensor_value_info("u", TensorProto.FLOAT, [64])],
+                               [numpy_helper.from_array(np.zeros(64, np.float32), "v")])  # fmt: skip
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.ones(64, np.float32)))
+    model.graph.node.extend([constant, helper.make_node("If", ["b"], ["i"], then_branch=branch, else_branch=branch)])
+    *_, copied, choice = model.graph.node
+    tensors = (model.graph.initializer[0], copied.attribute[0].t, choice.attribute[0].g.initializer[0])
+    for number, tensor in enumerate(tensors):
+        onnx.external_data_helper.set_external_data(tensor, f"{number}.bin")
+        (tmp_path / f"{number}.bin").write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+    (tmp_path / "t.onnx").write_bytes(model.SerializeToString())
+    recipe = make(npz(), {"model": f"onnx:{tmp_path / 't.onnx'}"})
+    keys = [teacher.config(recipe, "teacher")]
+    assert len(keys[0]["teacher"]["model"]) == 1 + 1 + len(tensors)
+    for number in range(len(tensors)):
+        content = bytearray((tmp_path / f"{number}.bin").read_bytes())
+        content[0] ^= 1
+        (tmp_path / f"{number}.bin").write_bytes(content)
+        keys.append(teacher.config(recipe, "teacher"))
+        assert keys[-1] != keys[-2]
+    (tmp_path / "0.bin").unlink()
+    with pytest.raises(ModelError, match="0.bin does not exist\n  → put it there: t.onnx has its weights in it"):
+        teacher.config(recipe, "teacher")
+
+
 def run(recipe: Recipe, folder: Path) -> dict[str, Path]:
     done: dict[str, Path] = {}
     for node in plan.nodes(recipe):
