@@ -17,6 +17,7 @@ from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
+from edgekd.recipe_distill import Train
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import distill, export, quantize, search, training, tune
 
@@ -202,16 +203,17 @@ def _records(node: Node, keys: Mapping[str, str]) -> str:
     settings, quantizer = training.teacher_cache(node.recipe), node.recipe.quantize
     if settings is None or node.module not in ("distill", "quantize"):
         return ""
-    if node.module == "distill":
-        taught_by, epochs = "teacher", node.recipe.distill.epochs if node.recipe.distill else 0
+    budget: Train
+    if node.module == "distill" and node.recipe.distill:
+        taught_by, budget = "teacher", node.recipe.distill
     elif isinstance(quantizer, Qat):
-        taught_by, epochs = quantize.taught_by(node.recipe), quantizer.epochs
+        taught_by, budget = quantize.taught_by(node.recipe), quantize.budget(node.recipe)
     else:
         return ""
     place = training.records_folder(node.recipe, keys, taught_by)
-    draws = min(settings.draws or epochs, epochs)
+    draws = min(settings.draws or budget.epochs, budget.epochs)
     name = training.cached(node.recipe, taught_by)
-    return f"teacher cache: {records.describe(place, draws, settings.dtype, settings.top_k, name)}"
+    return f"teacher cache: {records.describe(place, draws, settings, budget.precision, name)}"
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:

@@ -217,7 +217,8 @@ def _lessons(
     blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
     with torch.no_grad(), fabric.autocast():
         probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
-    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs)
+    precision = fabric.strategy.precision.precision
+    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision)
     try:
         yield recorded
     finally:

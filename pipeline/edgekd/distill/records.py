@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import cache
+from edgekd.recipe_distill import TeacherCache
 
 VERSION = 1  # of the files, and of how augmentation follows from (seed, draw, index)
 SUM_BYTES = 4
@@ -128,20 +129,24 @@ def refused(place: Path, teacher: str) -> str:
     return f"{what} not read: other weights, images, augmentation, seed or batch size"
 
 
-def describe(place: Path, draws: int, dtype: str, top_k: int | None, teacher: str) -> str:
+def describe(place: Path, draws: int, settings: TeacherCache, precision: str, teacher: str) -> str:
     """Say how much of ``draws`` passes is recorded, layer by layer, and how much room it takes.
 
-    Of an empty one, whether there are records of a teacher of that name that are not used.
+    Where the precision of the training is auto, that of all precisions; not float32 is said. Of an empty one, whether there
+    are records of a teacher of that name that are not used.
     """
     try:
         images = int(json.loads((place / _ABOUT).read_text(encoding="utf-8"))["images"])
         parts, taken = [], 0
-        for sums in sorted(place.glob(f"*.{dtype}.*.sums")):
-            layer, *_, kept = sums.stem.rsplit(".", 4)
-            if layer == "logits" and kept != (f"top{top_k}" if top_k else "all"):
+        for sums in sorted(place.glob(f"*.{settings.dtype}.*.sums")):
+            layer, _, computed, _, _, kept = sums.stem.rsplit(".", 5)
+            if precision not in ("auto", computed):
+                continue
+            if layer == "logits" and kept != (f"top{settings.top_k}" if settings.top_k else "all"):
                 continue
             share = 100 * written(sums, draws * images) // (draws * images)
-            parts.append(f"{layer.removeprefix('layer.')} {share} %")
+            among = "" if computed == "32-true" else f" in {computed}"
+            parts.append(f"{layer.removeprefix('layer.')} {share} %{among}")
             taken += sum(file.stat().st_blocks * 512 for file in (sums, sums.with_suffix(".rows")))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         parts = []

@@ -136,6 +136,7 @@ class Recorded:
         probe: What the network returns for two images.
         images: Number of training images.
         epochs: Of the training.
+        precision: Of the training, such as bf16-mixed.
 
     Raises:
         StorageError: The disk lacks the room that the whole of it will take, or cannot be written.
@@ -149,6 +150,7 @@ class Recorded:
         probe: Sequence[Tensor],
         images: int,
         epochs: int,
+        precision: str,
     ) -> None:
         self._network = network
         self._images = images
@@ -164,7 +166,7 @@ class Recorded:
         try:
             records.note(recording.folder, recording.teacher, images)
             paths = [
-                recording.folder / file_name(name, output, codec)
+                recording.folder / file_name(name, precision, output, codec)
                 for name, output, codec in zip(names, probe, self._codecs, strict=True)
             ]
             self._rows = tuple(records.Rows(path, codec.size) for path, codec in zip(paths, self._codecs, strict=True))
@@ -245,11 +247,14 @@ def codec_of(output: Tensor, settings: TeacherCache, *, first: bool) -> Codec:
     return Dense(shape, tuple(order), kept, output.dtype)
 
 
-def file_name(layer: str, output: Tensor, codec: Codec) -> str:
-    """Say what decides a row: the layer, the kind of device and the precision it was computed in, and how it is kept."""
+def file_name(layer: str, precision: str, output: Tensor, codec: Codec) -> str:
+    """Say what decides a row: the layer, the kind of device and the precision it was computed in, and how it is kept.
+
+    The precision is the training's: under autocast an output may be float32 though it was computed from others.
+    """
     kept = f"top{codec.k}" if isinstance(codec, TopK) else "all"
     given, stored = (str(dtype).removeprefix("torch.") for dtype in (output.dtype, codec.kept))  # type: ignore[attr-defined]
-    return f"{layer}.{output.device.type}.{given}.{stored}.{kept}"
+    return f"{layer}.{output.device.type}.{precision}.{given}.{stored}.{kept}"
 
 
 def _words(output: Tensor, codec: Codec, name: str) -> str:

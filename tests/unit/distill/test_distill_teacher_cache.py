@@ -43,7 +43,7 @@ class Counted(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         self.images += len(x)
-        return self.network(x)
+        return tuple(output.float() for output in self.network(x))  # as the maps of a vision transformer under autocast
 
 
 @pytest.fixture
@@ -61,7 +61,10 @@ def place(tmp_path: Path) -> Path:
 def run(fabric: Fabric, section: Data, small: Any, place: Path) -> Callable[..., tuple[Fitted, int, list[str]]]:
     """Train for three epochs; returns what was fitted, how many images the teacher saw, and what was said."""
 
-    def call(losses: Any = BOTH, *, cache: dict[str, Any] | None = None, folder: Path = place, **budget: Any) -> Any:
+    def call(
+        losses: Any = BOTH, *, cache: dict[str, Any] | None = None, folder: Path = place, fabric: Fabric = fabric,
+        **budget: Any,
+    ) -> Any:  # fmt: skip
         settings = Distill.model_validate({"epochs": 3, "batch_size": 16, "warmup_epochs": 0, "losses": losses, **budget})
         student, teacher = small(), small(1, width=8)
         torch.manual_seed(0)
@@ -168,6 +171,19 @@ def test_another_way_of_keeping_is_another_record(run: Callable[..., Any]) -> No
     for cache in ({"dtype": "float16"}, {"top_k": 2}, {"top_k": 3}):
         _, asked, _ = run(KD, cache=cache)
         assert asked == 3 * 64
+
+
+def test_another_precision_is_another_record(run: Callable[..., Any], place: Path) -> None:
+    """Though what the teacher gives is of one type."""
+    mixed = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    live, _, _ = run(BOTH, fabric=mixed)
+    run(BOTH, cache={})
+    cold, asked, _ = run(BOTH, cache={}, fabric=mixed)
+    assert asked == 3 * 64
+    assert same(cold, live)
+    told = {name: records.describe(place, 3, TeacherCache(), name, "") for name in ("32-true", "auto")}
+    assert told["32-true"].startswith("down1 88 %, down2 88 %, stem 88 %, logits 88 % of 3 draws, ")
+    assert "stem 88 %, stem 88 % in bf16-mixed, logits 88 %, logits 88 % in bf16-mixed of 3 draws, " in told["auto"]
 
 
 def test_what_the_folder_depends_on() -> None:

@@ -14,6 +14,7 @@ from edgekd.distill import records
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe, Teacher
+from edgekd.recipe_distill import TeacherCache
 from edgekd.stages import distill, quantize, teacher, training
 from edgekd.stages.context import Context
 
@@ -118,7 +119,7 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     taught, _ = run(teacher, recipe, "aa")
     cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
     place = training.records_folder(recipe, {"teacher": "aa"}, "teacher")
-    assert records.describe(place, 2, "float16", None, "").startswith("layer1 66 %")
+    assert records.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
     assert same(cold, warm)
