@@ -106,10 +106,10 @@ def written(path: Path, stop: int) -> int:
     return count
 
 
-def note(place: Path, teacher: str, images: int) -> None:
+def note(place: Path, teacher: str, images: int, classes: int) -> None:
     """Write down whose records these are, for whoever looks into the folder, and for :func:`describe`."""
     place.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"teacher": teacher, "images": images}) + "\n"
+    text = json.dumps({"teacher": teacher, "images": images, "classes": classes}) + "\n"
     made = place / f".{_ABOUT}.{os.getpid()}"
     made.write_text(text, encoding="utf-8")
     made.replace(place / _ABOUT)
@@ -136,13 +136,14 @@ def describe(place: Path, draws: int, settings: TeacherCache, precision: str, te
     are records of a teacher of that name that are not used.
     """
     try:
-        images = int(json.loads((place / _ABOUT).read_text(encoding="utf-8"))["images"])
+        about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
+        images, largest = int(about["images"]), settings.largest(int(about["classes"]))
         parts, taken = [], 0
         for sums in sorted(place.glob(f"*.{settings.dtype}.*.sums")):
             layer, _, computed, _, _, kept = sums.stem.rsplit(".", 5)
             if precision not in ("auto", computed):
                 continue
-            if layer == "logits" and kept != (f"top{settings.top_k}" if settings.top_k else "all"):
+            if layer == "logits" and kept != (f"top{largest}" if largest else "all"):
                 continue
             share = 100 * written(sums, draws * images) // (draws * images)
             among = "" if computed == "32-true" else f" in {computed}"

@@ -164,7 +164,7 @@ class Recorded:
             names, probe = names[:1], probe[:1]
         self._codecs = tuple(codec_of(output, settings, first=index == 0) for index, output in enumerate(probe))
         try:
-            records.note(recording.folder, recording.teacher, images)
+            records.note(recording.folder, recording.teacher, images, probe[0].shape[-1])
             paths = [
                 recording.folder / file_name(name, precision, output, codec)
                 for name, output, codec in zip(names, probe, self._codecs, strict=True)
@@ -240,8 +240,8 @@ def codec_of(output: Tensor, settings: TeacherCache, *, first: bool) -> Codec:
     """How to keep an output, by what the network gave for two images; ``first`` are the logits."""
     kept: torch.dtype = getattr(torch, settings.dtype)
     classes = output.shape[1]
-    if first and settings.top_k and settings.top_k < classes:
-        return TopK(settings.top_k, classes, kept, output.dtype)
+    if first and (largest := settings.largest(classes)):
+        return TopK(largest, classes, kept, output.dtype)
     shape, strides = tuple(output.shape[1:]), output.stride()[1:]
     order = sorted(range(len(shape)), key=lambda dim: (-strides[dim], shape[dim] == 1))
     return Dense(shape, tuple(order), kept, output.dtype)

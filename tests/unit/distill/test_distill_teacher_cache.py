@@ -186,6 +186,14 @@ def test_another_precision_is_another_record(run: Callable[..., Any], place: Pat
     assert "stem 88 %, stem 88 % in bf16-mixed, logits 88 %, logits 88 % in bf16-mixed of 3 draws, " in told["auto"]
 
 
+def test_top_k_of_all_classes_is_found_again(run: Callable[..., Any], place: Path) -> None:
+    run(KD, cache={"top_k": 4})
+    found = [records.describe(place, 3, TeacherCache(top_k=k), "auto", "") for k in (3, 4, 5)]
+    assert [text.split(",")[0] for text in found] == ["empty", *["logits 88 % of 3 draws"] * 2]
+    run(KD, cache={"top_k": 3}, epochs=1)
+    assert records.describe(place, 3, TeacherCache(top_k=3), "auto", "").startswith("logits 29 % of 3 draws")
+
+
 def test_what_the_folder_depends_on() -> None:
     one = records.folder("teacher", 0, 64)
     others = {records.folder("another", 0, 64), records.folder("teacher", 1, 64), records.folder("teacher", 0, 32)}
