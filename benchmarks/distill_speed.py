@@ -350,7 +350,7 @@ def parts(rounds: int) -> dict[str, float]:
         own = [output.detach().requires_grad_() for output in learner(x)]
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             kept = Recording(Path(folder), TeacherCache(draws=1), "resnet18", lambda _: None)
-            recorded = Recorded(kept, asked, terms.teacher_paths, asked(x[:2]), len(images.train), 1, "32-true")
+            recorded = Recorded(kept, asked, terms.teacher_paths, asked(x[:2]), len(images.train), 1, "32-true", 0)
             recorded(x, 0, indices)
             with timed("fitnet: a batch of the teacher's maps from a warm cache"):
                 told = recorded(x, 0, indices)

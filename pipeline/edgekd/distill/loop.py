@@ -152,7 +152,9 @@ def fit(
     said = "val" if data.measure == "accuracy" else "val agreement"
     step = 0
     with (
-        _lessons(fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs) as lessons,
+        _lessons(
+            fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs, _bytes(pupil)
+        ) as lessons,
         (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
     ):
         for epoch in range(budget.epochs):
@@ -204,7 +206,7 @@ def fit(
 @contextmanager
 def _lessons(
     fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
-    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int,
+    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int, trained: int,
 ) -> Iterator[Lessons | None]:  # fmt: skip
     """What the teacher says about a batch: computed, or read where it is recorded."""
     if teacher is None:
@@ -218,7 +220,7 @@ def _lessons(
     with torch.no_grad(), fabric.autocast():
         probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
     precision = fabric.strategy.precision.precision
-    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision)
+    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision, trained)
     try:
         yield recorded
     finally:
@@ -272,6 +274,10 @@ def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
 
 def _state_dict(network: nn.Module) -> State:
     return dict(network.state_dict())
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(value.nbytes for value in network.state_dict().values())
 
 
 def _copy(state: State) -> State:

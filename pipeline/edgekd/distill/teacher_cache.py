@@ -27,6 +27,7 @@ from edgekd.recipe_distill import TeacherCache
 
 Bytes = NDArray[np.uint8]
 FLOAT16_MAX = 65504.0
+RESERVE = 64 * 10**6  # bytes left beside weights: curves, logs, what the file system takes; or training ends in a full disk
 
 
 class Codec(Protocol):
@@ -137,9 +138,10 @@ class Recorded:
         images: Number of training images.
         epochs: Of the training.
         precision: Of the training, such as bf16-mixed.
+        trained: Bytes of what is trained, for which room is left.
 
     Raises:
-        StorageError: The disk lacks the room that the whole of it will take, or cannot be written.
+        StorageError: The disk lacks the room that the whole of it will take beside the weights, or cannot be written.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Recorded:
         images: int,
         epochs: int,
         precision: str,
+        trained: int,
     ) -> None:
         self._network = network
         self._images = images
@@ -182,11 +185,12 @@ class Recorded:
         share = f"{100 * min(there) // total} % there{f' ({why})' if why else ''}"
         self._say(f"  {what} in {settings.dtype}: {records.amount(whole)}, {share}")
         free = shutil.disk_usage(recording.folder).free
-        if missing > free:
+        reserve = 2 * trained + RESERVE  # the best weights and the last ones
+        if missing and missing + reserve > free:
             raise StorageError(
-                f"{what} in {settings.dtype} needs {records.amount(missing)} more, and {recording.folder} has "
-                f"{records.amount(free)} free",
-                "lower distill.teacher_cache.draws, set its dtype: float16 or features: false, "
+                f"{what} in {settings.dtype} needs {records.amount(missing)} more beside {records.amount(reserve)} for what "
+                f"is trained, and {recording.folder} has {records.amount(free)} free",
+                "free some space, lower distill.teacher_cache.draws, set its dtype: float16 or features: false, "
                 "or choose another disk with EDGEKD_CACHE",
             )
 

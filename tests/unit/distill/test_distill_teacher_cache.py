@@ -21,7 +21,7 @@ from edgekd.distill import records
 from edgekd.distill.loop import Fitted, fit
 from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
-from edgekd.distill.teacher_cache import Dense, Recording, TopK, codec_of
+from edgekd.distill.teacher_cache import Dense, Recorded, Recording, TopK, codec_of
 from edgekd.distill.terms import Terms
 from edgekd.errors import StorageError, TrainingError
 from edgekd.progress import Silent
@@ -286,14 +286,14 @@ def test_rows(tmp_path: Path) -> None:
 def test_too_little_room_is_said_before_training(
     run: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage("/")._replace(free=1000)
+    usage = shutil.disk_usage("/")._replace(free=60_000_000)  # enough for the records, but not for the weights as well
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageError) as caught:
         run(KD, cache={"dtype": "float16"})
     assert str(caught.value) == (
-        "teacher cache: 3 draws × 72 images × 4 classes in float16 needs 2.6 kB more, and "
-        f"{place} has 1.0 kB free\n"
-        "  → lower distill.teacher_cache.draws, set its dtype: float16 or features: false, "
+        "teacher cache: 3 draws × 72 images × 4 classes in float16 needs 2.6 kB more beside 64 MB for what is trained, and "
+        f"{place} has 60 MB free\n"
+        "  → free some space, lower distill.teacher_cache.draws, set its dtype: float16 or features: false, "
         "or choose another disk with EDGEKD_CACHE"
     )
     monkeypatch.undo()
@@ -302,6 +302,17 @@ def test_too_little_room_is_said_before_training(
     _, asked, said = run(KD, cache={"dtype": "float16"})  # no more is needed
     assert asked == 0
     assert said[0] == "  teacher cache: 3 draws × 72 images × 4 classes in float16: 2.6 kB, 100 % there"
+
+
+def test_room_is_left_for_the_weights_of_a_large_student(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best ones and the last ones."""
+    usage = shutil.disk_usage("/")._replace(free=265_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    recording = Recording(place, TeacherCache(), "small", lambda _: None)
+    probe = (torch.zeros(2, 4),)
+    Recorded(recording, nn.Identity(), (), probe, 72, 3, "32-true", 100_000_000).close()
+    with pytest.raises(StorageError, match="needs 4.3 kB more beside 266 MB for what is trained"):
+        Recorded(recording, nn.Identity(), (), probe, 72, 3, "32-true", 101_000_000)
 
 
 def test_a_disk_that_fills_up_does_not_end_training(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
