@@ -71,6 +71,12 @@ def lookup(key: str) -> tuple[Entry | None, str]:
         return None, f"{path / KEY_FILE} is damaged"
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a finished stage, by its name, from when it was finished."""
+    found: dict[str, str] = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))["files"]
+    return found
+
+
 @contextmanager
 def locked(key: str) -> Iterator[None]:
     """Hold a stage against a second run; the lock ends with the process, however it ends."""

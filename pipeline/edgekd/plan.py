@@ -9,6 +9,7 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from edgekd import cache, data, environment, samples
@@ -140,6 +141,7 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
         processes: How many train together, each with batches of its own.
     """
     keys: dict[str, str] = {}
+    made: dict[str, Path] = {}
     running: set[str] = set()
     planned: list[Planned] = []
     blocked: dict[str, str] = {}
@@ -171,7 +173,9 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
         step = _look_up(loaded.name, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
-            step = replace(step, note=_trials(node, keys, fingerprints[node.recipe.data]) or _records(node, keys))
+            step = replace(step, note=_trials(node, keys, fingerprints[node.recipe.data]) or _records(node, made))
+        elif step.entry:
+            made[node.name] = step.entry.path
         planned.append(step)
     return planned
 
@@ -198,8 +202,8 @@ def _trials(node: Node, keys: Mapping[str, str], fingerprint: str) -> str:
     return f"{search.count(node.recipe)} trials{f', {found} of them done' if found else ''}"
 
 
-def _records(node: Node, keys: Mapping[str, str]) -> str:
-    """What a stage that is about to train will find of its teacher's outputs."""
+def _records(node: Node, made: Mapping[str, Path]) -> str:
+    """What a stage that is about to train will find of its teacher's outputs; ``made``: folders of finished stages."""
     settings, quantizer = training.teacher_cache(node.recipe), node.recipe.quantize
     if settings is None or node.module not in ("distill", "quantize"):
         return ""
@@ -210,7 +214,10 @@ def _records(node: Node, keys: Mapping[str, str]) -> str:
         taught_by, budget = quantize.taught_by(node.recipe), quantize.budget(node.recipe)
     else:
         return ""
-    place = training.records_folder(node.recipe, keys, taught_by)
+    for name in training.recorded(node.recipe, taught_by):
+        if name not in made:
+            return f"teacher cache: not known before {name} has run"
+    place = training.records_folder(node.recipe, made, taught_by)
     draws = min(settings.draws or budget.epochs, budget.epochs)
     name = training.cached(node.recipe, taught_by)
     return f"teacher cache: {records.describe(place, draws, settings, budget.precision, name)}"

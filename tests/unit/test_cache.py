@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -31,6 +32,9 @@ def test_commit_and_lookup() -> None:
     assert entry.seconds == 1.25
     assert (entry.path / "weights.bin").read_text() == "weights"
     assert (entry.path / "deep" / "curve.json").read_text() == "[]"
+    assert cache.digests(entry.path) == {
+        name: hashlib.sha256((entry.path / name).read_bytes()).hexdigest() for name in ("deep/curve.json", "weights.bin")
+    }
 
 
 def test_key_is_of_the_material_alone() -> None:

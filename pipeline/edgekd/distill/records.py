@@ -26,8 +26,8 @@ _ABOUT = "about.json"
 def folder(teacher: str, seed: int, batch_size: int) -> Path:
     """Where a teacher's records are.
 
-    What decides a teacher's outputs: its stage's key (weights, model and arguments, the data with its augmentation, size and
-    normalization, package versions), the seed of the draws, and the batch size, which may decide the last bit of a sum.
+    What decides a teacher's outputs: its weights, its stage's key (model and arguments, the data with its augmentation, size
+    and normalization, package versions), the seed of the draws, and the batch size, which may decide the last bit of a sum.
     Neither the student nor the losses do, so all of them share the records.
     """
     material = {"version": VERSION, "teacher": teacher, "seed": seed, "batch_size": batch_size}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "openvino": "openvino"}
 FOLDERS = ("savedmodel",)  # what is a folder, and not a file
+ABOUT = "black_box.json"  # what its stage writes
 
 
 def config(section: Teacher) -> dict[str, Any]:

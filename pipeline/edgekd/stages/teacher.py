@@ -44,7 +44,7 @@ def run(context: Context) -> None:
     images = data.load(context.recipe.data, context.progress)
     if teacher.black_box:  # before anything is trained
         black_box.load(teacher, context.recipe.data, images, context.threads)
-        context.write("black_box.json", black_box.config(teacher))
+        context.write(black_box.ABOUT, black_box.config(teacher))
         return
     assert teacher.model is not None
     assert teacher.weights is not None

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd.cache import key_of
+from edgekd import cache
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Progress, Silent
@@ -189,18 +189,35 @@ def teacher_cache(recipe: Recipe) -> TeacherCache | None:
     return chosen if isinstance(chosen, TeacherCache) else None
 
 
-def records_folder(recipe: Recipe, keys: Mapping[str, str], taught_by: str) -> Path:
+def recorded(recipe: Recipe, taught_by: str) -> tuple[str, ...]:
+    """The stages that make what is recorded: one, or one for each of several teachers."""
+    return recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
+
+
+def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> Path:
     """Where the outputs of the network that the stage ``taught_by`` made, or of several teachers, are kept.
 
-    The seed of the draws is the recipe's, in quantization-aware training too, which thus reads what distillation wrote.
+    A stage's key says what its network sees and is built of; its weights may still be others, trained with another number of
+    threads. The seed of the draws is the recipe's, in quantization-aware training too, which thus reads what distillation
+    wrote.
+
+    Args:
+        recipe: The recipe.
+        made: Folders of finished stages, which are named by their keys.
+        taught_by: The stage.
     """
     assert recipe.distill is not None
-    stages = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
-    made = [keys[name] for name in stages]
-    key = made[0] if len(made) == 1 else key_of({"teachers": made})
+    folders = [made[name] for name in recorded(recipe, taught_by)]
+    material: dict[str, Any] = {"stages": [[folder.name, _digest(folder)] for folder in folders]}
     if taught_by == "teacher" and views.differ(recipe.teacher, recipe.data):  # its views get the draws of the student's
-        key = key_of({"teachers": made, "student": recipe.data.image_size})
-    return records.folder(key, recipe.seed, recipe.distill.batch_size)
+        material["student"] = recipe.data.image_size
+    return records.folder(cache.key_of(material), recipe.seed, recipe.distill.batch_size)
+
+
+def _digest(folder: Path) -> str:
+    """Hash of what a finished stage leaves to teach with: weights, or what a black box has written of its files."""
+    found = cache.digests(folder)
+    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT) if name in found)
 
 
 def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
@@ -210,9 +227,8 @@ def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
     recipe, settings = context.recipe, teacher_cache(context.recipe)
     if settings is None or (taught_by == "teacher" and recipe.teacher is None):
         return None
-    keys = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
     progress = context.progress if rank == 0 else Silent()
-    return Recording(records_folder(recipe, keys, taught_by), settings, cached(recipe, taught_by), progress.say)
+    return Recording(records_folder(recipe, context.inputs, taught_by), settings, cached(recipe, taught_by), progress.say)
 
 
 def cached(recipe: Recipe, taught_by: str) -> str:

@@ -62,16 +62,22 @@ def make(tmp_path: Path, npz: Callable[..., str]) -> Callable[..., Any]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[Path, Telling]]:
-    """Run a stage into a folder that is named as a finished one is, by a key."""
+    """Run a stage and finish it under a key."""
 
     def call(stage: Any, recipe: Recipe, key: str, devices: int = 1, **inputs: Path) -> tuple[Path, Telling]:
-        out, progress = tmp_path / key, Telling()
-        out.mkdir()
-        stage.run(Context(recipe=recipe, name=key, out=out, inputs=inputs, log=tmp_path / "log", progress=progress,
-                          devices=devices))  # fmt: skip
-        return out, progress
+        progress = Telling()
+        with cache.scratch() as out:
+            stage.run(Context(recipe, key, out, inputs, tmp_path / "log", progress, devices))
+            return cache.commit(out, key, {}, 0.0).path, progress
 
     return call
+
+
+def finished(key: str, content: bytes = b"weights", name: str = "weights.safetensors") -> Path:
+    """A stage that has left one file."""
+    with cache.scratch() as out:
+        (out / name).write_bytes(content)
+        return cache.commit(out, key, {}, 0.0).path
 
 
 def same(a: Path, b: Path) -> bool:
@@ -103,6 +109,15 @@ def test_another_teacher_is_never_read(make: Any, run: Any) -> None:
     assert "0 % there (1 other cache of edgekd:resnet10 not read: other weights, images, augmentation" in " ".join(told.said)
 
 
+def test_other_weights_under_the_same_key_are_never_read(make: Any, run: Any) -> None:
+    """As a teacher has that was trained again on another machine, or with other threads."""
+    recipe = make().recipe
+    for number in range(2):
+        taught, _ = run(teacher, make("true", f"seed={number}").recipe, "aa")
+        _, told = run(distill, recipe, f"student{number}", teacher=taught)
+        assert told.cache() == "teacher cache: 0 images read, 144 computed"
+
+
 def test_a_float_student_as_the_teacher_has_records_of_its_own(make: Any, run: Any) -> None:
     recipe = make("true", "quantize.self_distill=true").recipe
     taught, _ = run(teacher, recipe, "aa")
@@ -118,7 +133,7 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     recipe = make("{dtype: float16}").recipe
     taught, _ = run(teacher, recipe, "aa")
     cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
-    place = training.records_folder(recipe, {"teacher": "aa"}, "teacher")
+    place = training.records_folder(recipe, {"teacher": taught}, "teacher")
     assert records.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
@@ -131,11 +146,14 @@ def test_the_plan_says_what_is_there(make: Any, run: Any) -> None:
         return {step.name: step.note for step in plan.make(make(settings, *overrides)) if step.note}
 
     assert notes("false") == {}
-    empty = "teacher cache: empty, filled while it trains"
-    assert notes("true") == {"distill": empty, "quantize": empty}
+    unknown = "teacher cache: not known before {} has run"
+    assert notes("true") == dict.fromkeys(("distill", "quantize"), unknown.format("teacher"))
+    assert notes("true", "quantize.self_distill=true")["quantize"] == unknown.format("distill")
     loaded = make()
     key = next(step.key for step in plan.make(loaded) if step.name == "teacher")
     taught, _ = run(teacher, loaded.recipe, key)
+    empty = "teacher cache: empty, filled while it trains"
+    assert notes("true") == {"distill": empty, "quantize": empty}
     run(distill, loaded.recipe, "first", teacher=taught)
     found = notes("true")
     assert found["distill"].startswith(
@@ -144,7 +162,8 @@ def test_the_plan_says_what_is_there(make: Any, run: Any) -> None:
     assert "logits 100 % of 1 draw," in found["quantize"]
     assert "logits 50 % of 4 draws" in notes("true", "distill.epochs=4")["distill"]
     assert notes("{dtype: float16}")["distill"] == empty
-    assert notes("true", "data.augment=[crop]")["distill"] == (
+    assert notes("true", "data.augment=[crop]")["distill"] == unknown.format("teacher")
+    assert notes("true", "distill.batch_size=12")["distill"] == (
         f"{empty} (1 other cache of edgekd:resnet10 not read: other weights, images, augmentation, seed or batch size)"
     )
     assert notes("true", "distill.losses=[{kind: kd, temperature: 2}]") == found
@@ -187,7 +206,20 @@ def test_no_cache_without_a_teacher(make: Any) -> None:
 
 
 def test_records_are_in_the_cache_folder(make: Any) -> None:
-    assert training.records_folder(make().recipe, {"teacher": "aa"}, "teacher").parent == cache.root() / "teachers"
+    place = training.records_folder(make().recipe, {"teacher": finished("aa")}, "teacher")
+    assert place.parent == cache.root() / "teachers"
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "black_box.json"])
+def test_the_folder_is_named_by_the_weights(make: Any, name: str) -> None:
+    """A stage that was run again may have left others under its key: trained by more threads, or on another machine."""
+    recipe = make().recipe
+    first, again, other = (
+        training.records_folder(recipe, {"teacher": finished("aa", content, name)}, "teacher")
+        for content in (b"one", b"one", b"two")
+    )
+    assert first == again
+    assert first != other
 
 
 def test_several_teachers_have_a_place_of_their_own(make: Any) -> None:
@@ -196,5 +228,8 @@ def test_several_teachers_have_a_place_of_their_own(make: Any) -> None:
     one = {"model": "edgekd:resnet10", "train": {"epochs": 1}}
     several = recipe.model_copy(update={"teacher": Teacher.model_validate({"ensemble": [one, one]})})
     first, second = several.teacher.stages()
-    places = {training.records_folder(several, {first: "aa", second: key}, "teacher") for key in ("bb", "cc")}
-    assert len(places | {training.records_folder(recipe, {"teacher": "aa"}, "teacher")}) == 3
+    made = [{first: finished("aa"), second: finished(key)} for key in ("bb", "cc")]
+    places = {training.records_folder(several, each, "teacher") for each in made}
+    finished("bb", b"others")
+    places |= {training.records_folder(several, made[0], "teacher")}
+    assert len(places | {training.records_folder(recipe, {"teacher": finished("aa")}, "teacher")}) == 4

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tests.unit.stages.test_stages_black_box import write_onnx
 
-from edgekd import data, plan, runner, samples, sources
+from edgekd import cache, data, plan, runner, samples, sources
 from edgekd.distill.teachers import BlackBox
 from edgekd.errors import DataError, RecipeError
 from edgekd.loading import load
@@ -62,13 +62,12 @@ def make(tmp_path: Path, npz: Callable[..., str]) -> Write:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Write:
-    """Run a stage of a recipe into a folder that is named as a finished one is, by a key."""
+    """Run a stage of a recipe and finish it under a key."""
 
     def call(stage: Any, recipe: Recipe, key: str, name: str = "", devices: int = 1, **inputs: Path) -> Path:
-        out = tmp_path / key
-        out.mkdir()
-        stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), devices=devices))
-        return out
+        with cache.scratch() as out:
+            stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), devices=devices))
+            return cache.commit(out, key, {}, 0.0).path
 
     return call
 
@@ -103,7 +102,10 @@ def test_the_student_is_the_same_with_a_cold_a_warm_and_no_cache(make: Write, ru
 def test_the_records_of_a_view_are_of_the_students_size(make: Write) -> None:
     """A crop is drawn in the student's pixels: another student's draws are another view, of the same teacher."""
     own, other = make().recipe, make("data.image_size=14").recipe
-    places = {training.records_folder(recipe, {"teacher": "aa"}, "teacher") for recipe in (own, other)}
+    with cache.scratch() as out:
+        (out / "weights.safetensors").touch()
+        made = {"teacher": cache.commit(out, "aa", {}, 0.0).path}
+    places = {training.records_folder(recipe, made, "teacher") for recipe in (own, other)}
     assert len(places) == 2
 
 
