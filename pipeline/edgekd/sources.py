@@ -37,6 +37,7 @@ FASHION_MNIST_LICENSE = "MIT, © 2017 Zalando SE"
 IN_MEMORY_BYTES = 2**30
 UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
 RANDOM_IMAGES = (16, 32)  # train, test
+MADE = "images.npy"  # what the stage synthesize writes
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
@@ -339,7 +340,7 @@ def _synthesized(data: Data, made: Path | None) -> NDArray[np.uint8]:
     """The images that the stage synthesize made, N×C×S×S."""
     assert data.made is not None
     if made is not None:
-        images: NDArray[np.uint8] = np.load(made / "images.npy", allow_pickle=False)
+        images: NDArray[np.uint8] = np.load(made / MADE, allow_pickle=False)
         return images
     shape = (data.made.images, 1 if data.made.grey else data.channels, data.image_size, data.image_size)
     return np.broadcast_to(np.uint8(0), shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from edgekd import sources
 from edgekd.recipe import Recipe
 from edgekd.stages import training
 from edgekd.stages.context import Context
@@ -73,7 +74,7 @@ def run(context: Context) -> None:
         f"  {len(pixels):,} images from {len(layers)} batch norms of the {source}, which finds the wanted class in "
         f"{100 * right:.1f} % of them"
     )
-    np.save(context.out / "images.npy", pixels)
+    np.save(context.out / sources.MADE, pixels)
     np.save(context.out / "labels.npy", labels)
     (context.out / "sheet.jpg").write_bytes(contact_sheet(pixels, labels))
     context.write("synthetic.json", {"images": len(pixels), "norms": len(layers), "recognized": right})

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd import cache
+from edgekd import cache, sources
 from edgekd.distill import records
 from edgekd.errors import EdgekdError, TrainingError
 from edgekd.progress import Progress, Silent
@@ -190,16 +190,17 @@ def teacher_cache(recipe: Recipe) -> TeacherCache | None:
 
 
 def recorded(recipe: Recipe, taught_by: str) -> tuple[str, ...]:
-    """The stages that make what is recorded: one, or one for each of several teachers."""
-    return recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
+    """The stages that decide what is recorded: of the teacher, or of each of several, and of synthesized images."""
+    teachers = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
+    return (*teachers, "synthesize") if recipe.data.made else teachers
 
 
 def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> Path:
     """Where the outputs of the network that the stage ``taught_by`` made, or of several teachers, are kept.
 
     A stage's key says what its network sees and is built of; its weights may still be others, trained with another number of
-    threads. The seed of the draws is the recipe's, in quantization-aware training too, which thus reads what distillation
-    wrote.
+    threads. So may synthesized images, which all seeds of a recipe share. The seed of the draws is the recipe's, in
+    quantization-aware training too, which thus reads what distillation wrote.
 
     Args:
         recipe: The recipe.
@@ -215,9 +216,9 @@ def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> 
 
 
 def _digest(folder: Path) -> str:
-    """Hash of what a finished stage leaves to teach with: weights, or what a black box has written of its files."""
+    """Hash of what a finished stage leaves to teach with: weights, what a black box has written of its files, or images."""
     found = cache.digests(folder)
-    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT) if name in found)
+    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT, sources.MADE) if name in found)
 
 
 def recording(context: Context, taught_by: str, rank: int) -> Recording | None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgekd import data, gates
+from edgekd import cache, data, gates, plan
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
@@ -172,6 +172,32 @@ def test_synthesized_images_are_the_same_bytes_twice(stage: Callable[..., Path],
     first, again = (stage(synthesize, recipe, name, teacher=taught) for name in ("first", "again"))
     for name in ("images.npy", "sheet.jpg", "synthetic.json"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_the_teacher_is_asked_about_other_synthesized_images(weights: str, tmp_path: Path) -> None:
+    """The second of two seeds learns from the first one's images; a run of that seed alone has images of its own."""
+    distilled = {"epochs": 2, "batch_size": 16, "losses": [{"kind": "kd"}], "teacher_cache": True}
+    changes: dict[str, Any] = {"distill": distilled, "baselines": []}
+    two, alone = free(weights, seeds=2, **changes), free(weights, seed=1, **changes)
+    said: list[list[str]] = []
+
+    def finish(module: Any, recipe: Recipe, key: str, **inputs: Path) -> Path:
+        progress = Silent()
+        said.append([])
+        progress.say = said[-1].append  # type: ignore[method-assign]
+        with cache.scratch() as out:
+            module.run(Context(recipe, key, out, inputs, tmp_path / "log", progress))
+            return cache.commit(out, key, {}, 0.0).path
+
+    taught = finish(teacher, two, "teacher")
+    seeds = {"distill.seed1": finish(synthesize, two, "images0", teacher=taught),
+             "distill": finish(synthesize, alone, "images1", teacher=taught)}  # fmt: skip
+    for name, recipe in (("distill.seed1", two), ("distill", alone), ("distill", alone)):
+        own = next(node.recipe for node in plan.nodes(recipe) if node.name == name)
+        assert own.seed == 1
+        finish(distill, own, name, teacher=taught, synthesize=seeds[name])
+    asked = [lines[-1].split(", ", 1)[1] for lines in said if lines and "teacher cache" in lines[-1]]
+    assert asked == ["64 computed", "64 computed", "0 computed"]
 
 
 def test_real_test_images_beside_synthesized_ones(npz: Callable[..., str], stage: Callable[..., Path], weights: str) -> None:
