@@ -129,7 +129,7 @@ def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> N
         if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
             log = folder / "logs" / f"{name}.log"
             with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
-                layers.find(recipe, options.progress)
+                layers.find(recipe, options.progress, name)
 
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:

@@ -159,7 +159,7 @@ def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert {own.method for own in result.rows} == {"student_alone", "kd", "fitnet", "broken", "long"}
     assert [(own.method, own.reason) for own in result.failed] == [
-        ("broken", "the student has no layer 'nowhere' that gives a feature map")
+        ("broken", "distill.losses[1] (fitnet): the student has no layer 'nowhere' that gives a feature map")
     ]
     assert result.rows[-1].method == "broken"
     means = [own.test.mean for own in result.rows if own.test]

@@ -251,11 +251,14 @@ def rewritten(
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")
-    for loss in recipe.distill.losses if recipe.distill else ():
+    for index, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
         if loss.reuses_teacher and loss.weight:
+            from edgekd.distill.terms import named
+
             assert recipe.teacher is not None
             alike = untrained(recipe.teacher, num_classes, recipe.data)
-            result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
+            with named(loss, index):
+                result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
     if weights is not None:
         load_weights(result.model, weights)
     return result
