@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import cache, data, environment
-from edgekd.errors import ModelError, StageError, TrainingError
+from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
 from edgekd.progress import Silent, Task
 from edgekd.recipe import Recipe
@@ -157,7 +157,7 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
                 try:
                     distill.run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
                     (work / "curve.json").rename(folder / "curve.json")
-                except (TrainingError, ModelError) as error:  # these values cannot be trained; others can
+                except (TrainingError, LayerError) as error:  # these values cannot be trained; others can
                     failure = error.message.removeprefix("distilled: ")
                 shutil.rmtree(work)
                 (folder / "trial.json").write_text(json.dumps({"failure": failure}) + "\n", encoding="utf-8")

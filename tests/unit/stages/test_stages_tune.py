@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from edgekd import cache, plan, records_json, rundir, runner
-from edgekd.errors import StageError, TrainingError
+from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, TrainingError
 from edgekd.loading import Loaded, load
 from edgekd.loading.tuned import at, with_values
 from edgekd.progress import Lines, Silent
@@ -214,6 +214,40 @@ def test_an_interrupted_search_goes_on_with_the_next_trial(
     # a longer search begins where this one ended
     (step,) = [step for step in plan.make(recipe(trials=6)) if step.name == "tune"]
     assert step.note == "6 trials, 4 of them done"
+
+
+@pytest.mark.parametrize("failure", [StorageError("the disk is full"), ModelError("net.py cannot be imported")])
+def test_what_the_values_did_not_cause_ends_the_search_and_the_same_command_goes_on(
+    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: EdgekdError
+) -> None:
+    loaded = recipe({KD: [2, 8]}, "baselines=[]", sampler="grid")
+    train, trained = distill.run, list[str]()
+
+    def fails_at_the_second_trial(context: Any) -> None:
+        trained.append(context.name)
+        if trained == ["trial", "trial"]:
+            raise failure
+        train(context)
+
+    monkeypatch.setattr(distill, "run", fails_at_the_second_trial)
+    with pytest.raises(type(failure), match=failure.message):
+        run(loaded, tmp_path / "reports")
+    found = run(loaded, tmp_path / "reports").tuning
+    assert trained == ["trial", "trial", "trial", "trial", "distill"], "the second trial again, and the third"
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["done"] * 3
+
+
+def test_a_trial_of_layers_that_are_not_there_fails_and_the_run_does_not(
+    recipe: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    losses = "distill.losses=[{kind: task}, {kind: kd}, {kind: minilm, weight: 0}]"
+    found = run(
+        recipe({"distill.losses[2].weight": [0, 1]}, losses, "baselines=[]", sampler="grid"), tmp_path / "out"
+    ).tuning
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["done", "failed"]
+    assert found.trials[1].reason.startswith("distill.losses[2] (minilm): the student has no self-attention")
 
 
 def test_the_same_seed_gives_the_same_bytes(
