@@ -54,6 +54,7 @@ class Terms(nn.Module):
 
     Raises:
         LayerError: A loss needs a teacher, or layers that a network does not have.
+        ModelError: No loss has a weight.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Terms(nn.Module):
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
+        if not found:
+            raise ModelError(f"{key}.losses: all weights are 0", "give at least one loss a weight above 0")
         self.terms = tuple(found)
         self._members: tuple[str, ...] = ()
         if isinstance(teacher, teachers.Ensemble):

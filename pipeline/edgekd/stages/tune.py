@@ -19,6 +19,8 @@ from typing import Any
 from edgekd import cache, data, environment
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
+from edgekd.loading.conflicts import conflicts
+from edgekd.loading.conflicts_tune import refused
 from edgekd.progress import Silent, Task
 from edgekd.recipe import Recipe
 from edgekd.recipe_tune import Range
@@ -81,7 +83,10 @@ def run(context: Context) -> None:
         for number in range(1, count + 1):
             values = search.suggest(recipe, trials)
             bar = _Part(task) if context.devices == 1 else Silent()
-            trial = _trial(replace(context, progress=bar), number, values, _material(recipe, values, inputs, fingerprint))
+            trial = _impossible(recipe, number, values)
+            if trial is None:
+                material = _material(recipe, values, inputs, fingerprint)
+                trial = _trial(replace(context, progress=bar), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)
             came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
@@ -110,11 +115,20 @@ def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str) -> int
     known: list[TrialRecord] = []
     for number in range(1, search.count(recipe) + 1):
         values = search.suggest(recipe, known)
-        entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint)))
-        if entry is None:
-            break
-        known.append(_read(entry, recipe, number, values))
+        trial = _impossible(recipe, number, values)
+        if trial is None:
+            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint)))
+            if entry is None:
+                break
+            trial = _read(entry, recipe, number, values)
+        known.append(trial)
     return len(known)
+
+
+def _impossible(recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord | None:
+    """The trial that fails before it is tried: its values cannot be together. None for all others."""
+    reason = refused(recipe, values, conflicts)
+    return TrialRecord(number, values, "failed", 0.0, reason=reason) if reason else None
 
 
 def _budget(recipe: Recipe) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
-from edgekd.errors import LayerError
+from edgekd.errors import LayerError, ModelError
 from edgekd.recipe_distill import Distill, FeatureLoss
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -48,6 +48,12 @@ def test_a_weight_of_zero_costs_nothing(small: Any) -> None:
     assert terms.student_paths == ()
     assert not list(terms.parameters())
     assert not terms.needs_teacher
+
+
+def test_without_a_weight_there_is_nothing_to_learn(small: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        make(small(), None, {"kind": "task", "weight": 0}, {"kind": "kd", "weight": 0})
+    assert str(caught.value) == "distill.losses: all weights are 0\n  → give at least one loss a weight above 0"
 
 
 def test_needs_teacher(small: Any) -> None:
