@@ -85,7 +85,7 @@ def run(context: Context) -> None:
             bar = _Part(task) if context.devices == 1 else Silent()
             trial = _impossible(recipe, number, values)
             if trial is None:
-                material = _material(recipe, values, inputs, fingerprint)
+                material = _material(recipe, values, inputs, fingerprint, context.devices)
                 trial = _trial(replace(context, progress=bar), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)
@@ -104,20 +104,21 @@ def run(context: Context) -> None:
         context.progress.say(f"  {line}")
 
 
-def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str) -> int:
+def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, processes: int = 1) -> int:
     """How many trials of a search are done already, from the first on, before it has to train.
 
     Args:
         recipe: The recipe.
         inputs: Keys of the stages that it reads.
         fingerprint: Of the data.
+        processes: How many train together.
     """
     known: list[TrialRecord] = []
     for number in range(1, search.count(recipe) + 1):
         values = search.suggest(recipe, known)
         trial = _impossible(recipe, number, values)
         if trial is None:
-            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint)))
+            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint, processes)))
             if entry is None:
                 break
             trial = _read(entry, recipe, number, values)
@@ -144,10 +145,13 @@ def _of(recipe: Recipe, values: tuned.Values) -> Recipe:
     return changed.model_copy(update={"distill": _budget(changed), "tune": None})
 
 
-def _material(recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
+def _material(
+    recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str, processes: int
+) -> dict[str, Any]:
     """What decides a trial's result."""
     assert recipe.tune is not None
-    return {
+    several = {"processes": processes} if processes > 1 else {}  # each has batches of its own
+    return several | {
         "stage": "trial",
         "version": distill.VERSION,
         "config": distill.config(_of(recipe, values), "trial"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from edgekd import cache, plan, records_json, rundir, runner
+from edgekd import cache, data, plan, records_json, rundir, runner
 from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, TrainingError
 from edgekd.loading import Loaded, load, tuned
 from edgekd.loading.tuned import at, with_values
@@ -362,6 +362,8 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
         done = {**done, name: out}
     (trial,) = tune.read(done["tune"]).trials
     assert trial.state == "done"
+    inputs, data_key = {"teacher": "teacher"}, data.fingerprint(found.data)
+    assert [tune.finished(found, inputs, data_key, processes) for processes in (1, 2)] == [0, 1], "one learns another"
     assert list(trial.val_top1) == json.loads((done["distill"] / "curve.json").read_text())["val_top1"]
 
 
