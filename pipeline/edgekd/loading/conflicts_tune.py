@@ -48,10 +48,6 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
     before = set(conflicts(recipe.model_copy(update={"tune": None})))
     for place, message, hint in (found for found in conflicts(trial) if found not in before):
         yield "tune.epochs", f"in a trial of {epochs} epochs, {place}: {message}", hint
-    for index, loss in enumerate(recipe.distill.losses):
-        if loss.weight and loss.start_epoch >= epochs:
-            late = f"distill.losses[{index}] begins at epoch {loss.start_epoch:g}, after the end of a trial"
-            yield "tune.epochs", late, "give the trials more epochs, or let it begin earlier"
     seen: dict[tuple[str | int, ...], str] = {}
     fits = alone = True
     for key, candidates in tune.search.items():
