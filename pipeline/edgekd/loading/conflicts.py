@@ -301,8 +301,16 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
         yield key, "only what the student's own teacher says is kept", "remove teacher_cache here; distill has one too"
     elif teacher.black_box and teacher.black_box[0] == "outputs":
         yield key, "the teacher's outputs are stored already", "remove teacher_cache"
-    elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k and teacher.ensemble:
-        yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
+    elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k:
+        if teacher.ensemble:
+            yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
+        for index, loss in enumerate(distill.losses):
+            standardizes = getattr(loss, "standardize", False)  # Z-scores of what stands for the rest, too
+            if loss.weight and loss.needs_teacher and (loss.reads_all_logits or standardizes):
+                said = f"{loss.kind} with standardize" if standardizes else loss.kind
+                hint = f"{loss.kind} without standardize" if not loss.reads_all_logits else "kd or dkd"
+                place = f"distill.losses[{index}]"
+                yield f"{key}.top_k", f"{said} ({place}) reads all logits alike", f"remove top_k, or use {hint} there"
 
 
 def _trained_student(recipe: Recipe) -> Found:
