@@ -15,7 +15,7 @@ import yaml
 from edgekd.errors import UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
 from edgekd.recipe import SCHEMA_VERSION
-from edgekd.recipe_data import DATA_SOURCES, UNLABELLED
+from edgekd.recipe_data import DATA_SOURCES, NAMED, UNLABELLED
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,), (1.0,))}
 PHOTO_SIZE = 224
@@ -119,7 +119,7 @@ def data_source(data: str | None) -> str:
         return f"imagefolder:{path}" if any(inside.is_dir() for inside in path.iterdir()) else f"images:{path}"
     if path.suffix == ".npz" and path.is_file():
         return f"npz:{path}"
-    hint = did_you_mean(data, [source for source in DATA_SOURCES if ":" not in source])
+    hint = did_you_mean(data, NAMED)
     if not hint.startswith("did you mean"):
         hint = f"give a folder of images, an .npz file, or one of {', '.join(DATA_SOURCES)}"
     what = "is not a folder or an .npz file" if path.exists() else "does not exist"

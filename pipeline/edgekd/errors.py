@@ -8,6 +8,7 @@ The tree:
   - StageError             3   a stage could not do its work
     + DataError            3   missing, empty, truncated or mislabelled data
     + ModelError           3   a model that cannot be built, or that does not fit the data
+      - LayerError         3   layers that a loss compares and a network does not have
     + CheckpointError      3   weights that cannot be read, or that do not fit the model
     + TrainingError        3   NaN loss and the like
     + QuantizeError        3   a graph that cannot be quantized
@@ -110,6 +111,10 @@ class DataError(StageError):
 
 class ModelError(StageError):
     """A model that cannot be built or does not fit the data."""
+
+
+class LayerError(ModelError):
+    """Layers that a loss compares and a network does not have."""
 
 
 class CheckpointError(StageError):

@@ -173,7 +173,8 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
         step = _look_up(loaded.name, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
-            step = replace(step, note=_trials(node, keys, fingerprints[node.recipe.data]) or _records(node, made))
+            note = _trials(node, keys, fingerprints[node.recipe.data], processes) or _records(node, made)
+            step = replace(step, note=note)
         elif step.entry:
             made[node.name] = step.entry.path
         planned.append(step)
@@ -194,11 +195,11 @@ def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], run
     return Planned(node, key, "run", reason, material)
 
 
-def _trials(node: Node, keys: Mapping[str, str], fingerprint: str) -> str:
+def _trials(node: Node, keys: Mapping[str, str], fingerprint: str, processes: int) -> str:
     """How much a search has to do, and what of it is done."""
     if node.module != "tune":
         return ""
-    found = tune.finished(node.recipe, {name: keys[name] for name in node.inputs}, fingerprint)
+    found = tune.finished(node.recipe, {name: keys[name] for name in node.inputs}, fingerprint, processes)
     return f"{search.count(node.recipe)} trials{f', {found} of them done' if found else ''}"
 
 

@@ -197,7 +197,7 @@ class Export(Strict):
 def _export(value: Any) -> Any:
     if isinstance(value, str):
         value = {"format": value}
-    if isinstance(value, dict) and isinstance(value.get("format"), str) and value["format"] not in exporters.names():
+    if isinstance(value, dict) and isinstance(value.get("format"), str) and value["format"] not in exporters:
         hint = did_you_mean(value["format"], exporters.names())
         raise mistake(f"unknown format {value['format']!r}", hint, "format")
     return value

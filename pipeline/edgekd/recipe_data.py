@@ -10,19 +10,27 @@ from edgekd.errors import did_you_mean
 from edgekd.recipe_base import Strict, mistake
 from edgekd.recipe_synthetic import Synthetic
 
-DATA_SOURCES = (
-    "fashion-mnist-mini", "fashion-mnist", "random", "synthetic",
-    "torchvision:NAME", "imagefolder:DIR", "images:DIR", "npz:FILE",
-)  # fmt: skip
+DATA_SOURCES = {
+    "fashion-mnist-mini": "10,000 + 2,000 images, ships with edgekd",
+    "fashion-mnist": "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
+    "random": "noise without labels, to compare files with",
+    "synthetic": "no images: all are made from the teacher",
+    "torchvision:NAME": "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
+    "imagefolder:DIR": "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone",
+    "images:DIR": "images without labels",
+    "npz:FILE": "x_train, y_train, x_test, y_test",
+}
+"""What a source is written as, and what it is."""
+NAMED = tuple(source for source in DATA_SOURCES if ":" not in source)
 UNLABELLED = ("random", "images", "synthetic")
 """Kinds of sources without labels."""
 
 
 def _data_source(value: str) -> str:
     prefix, _, rest = value.partition(":")
-    if value in DATA_SOURCES[:4] or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
+    if value in NAMED or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
         return value
-    hint = did_you_mean(value, DATA_SOURCES[:4])
+    hint = did_you_mean(value, NAMED)
     if not hint.startswith("did you mean"):
         hint = f"allowed: {', '.join(DATA_SOURCES)}"
     raise mistake(f"{value!r} is not a data source", hint)

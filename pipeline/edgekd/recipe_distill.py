@@ -79,6 +79,7 @@ class Loss(Strict):
 
     needs_teacher: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = False  # whether it cannot do without the images' labels
+    reads_all_logits: ClassVar[bool] = False  # whether top_k of a teacher cache would leave out what it reads
     reads: ClassVar[Reads] = "logits"
     reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher: see student()
 

@@ -54,6 +54,11 @@ class Registry(Generic[T]):
         self._load()
         return sorted({*self._entries, *(point.name for point in entry_points(group=self._group))})
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an entry called ``name``; what is installed is looked through only for one that is not loaded."""
+        self._load()
+        return name in self._entries or name in self.names()
+
     def get(self, name: str) -> T:
         """Return the entry called ``name``.
 

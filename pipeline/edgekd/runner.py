@@ -122,14 +122,21 @@ def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
     """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
+    trains = ("teacher", "distill", "tune")
+    first = next((step.name for step in steps if step.status == "run" and step.node.module in trains), "")
+    for step, recipe in lessons(steps):
+        if step.name != first:
+            log = folder / "logs" / f"{step.name}.log"
+            with _guarded(step, Context(recipe, step.name, folder, {}, log, options.progress)):
+                layers.find(recipe, options.progress, step.name)
+
+
+def lessons(steps: Sequence[Planned]) -> Iterator[tuple[Planned, Recipe]]:
+    """The stages that are about to distill with losses on layers or with peers, with the recipe of their student."""
     waiting = {step.name: step for step in steps if step.status == "run"}
-    first = next((step.name for step in waiting.values() if step.node.module in {"teacher", "distill", "tune"}), "")
     for name, recipe in layers.lessons(steps[-1].node.recipe):
-        step = waiting.get(name)
-        if step is not None and name != first and (layers.compared(recipe) or peers.sections(recipe)):
-            log = folder / "logs" / f"{name}.log"
-            with _guarded(step, Context(recipe, name, folder, {}, log, options.progress)):
-                layers.find(recipe, options.progress)
+        if name in waiting and (layers.compared(recipe) or peers.sections(recipe)):
+            yield waiting[name], recipe
 
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from edgekd import __version__, environment, plan, runner, torchrun
 from edgekd.cache import key_of, storage_error
-from edgekd.errors import EdgekdError, ExitCode, StorageError
+from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError
 from edgekd.loading import Loaded
 from edgekd.loading.study import LoadedStudy, Pair
 from edgekd.plan import Planned
@@ -27,7 +27,7 @@ from edgekd.report import html, markdown
 from edgekd.report import study as page
 from edgekd.report.facts import section_of
 from edgekd.rundir import RunResult
-from edgekd.stages import distill
+from edgekd.stages import distill, layers
 from edgekd.studydir import SCHEMA, Row, StudyResult, TeacherRow, judged
 
 
@@ -94,9 +94,11 @@ def run(
         interrupted: Whether somebody wants to stop; a library may have made a failure of the interruption.
 
     Raises:
+        RecipeError: Losses compare layers that the networks do not have; nothing is trained then.
         StorageError: A disk is full or a folder cannot be written.
     """
     steps = planned(loaded, options.devices)
+    _check_layers(steps, options, source, interrupted)
     labels, cached = trainings(steps)
     folder = runner.run_folder(options.out / loaded.name, key_of({"study": [step.key for _, own in steps for step in own]}))
     options.progress.say(f"{loaded.name}: {len(labels)} trainings to do, {cached} in the cache; report in {folder}")
@@ -118,7 +120,7 @@ def run(
             except EdgekdError as error:
                 if interrupted():
                     raise
-                reason = error.message
+                reason = f"{error.message} → {error.hint}" if error.hint else error.message
                 if cell.role == "teacher":
                     lost |= {step.key: f"the teacher failed: {reason}" for step in own if step.node.module == "teacher"}
         if reason:
@@ -145,6 +147,30 @@ def run(
         raise storage_error(error, folder) from error
     failed = study.failed or any(row.reason for row in teachers)
     return Outcome(folder, study, ExitCode.STAGE_FAILED if failed else code)
+
+
+def _check_layers(
+    steps: Sequence[tuple[Cell, list[Planned]]], options: runner.Options, source: str, interrupted: Callable[[], bool]
+) -> None:
+    """Fail now if losses compare layers that are not there, with all of them, and not one by one when their turn comes."""
+    waiting: dict[str, tuple[Cell, Planned, Recipe]] = {}
+    for cell, own in steps:
+        for step, recipe in runner.lessons(own):
+            waiting.setdefault(step.key, (cell, step, recipe))
+    problems: list[Problem] = []
+    if waiting:
+        options.progress.say(f"looking at the layers that {len(waiting)} of the trainings compare")
+    for cell, step, recipe in waiting.values():
+        try:
+            layers.find(recipe, options.progress, step.name)
+        except LayerError as error:
+            key = f"methods.{cell.name}" if cell.name in cell.pair.methods else cell.name
+            problems.append(Problem(source, key, f"in the pair {cell.pair.name}, {error.message}", error.hint))
+        except Exception:  # whatever else is wrong is told in its row
+            if interrupted():
+                raise
+    if problems:
+        raise RecipeError(problems)
 
 
 def write(result: StudyResult, folder: Path) -> None:

@@ -23,6 +23,12 @@ def test_a_recipe_loads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_quick_look_is_one_epoch(path: Path) -> None:
+    if loading.load(path).recipe.distill:
+        loading.load(path, ["distill.epochs=1"])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_its_lock_replays(path: Path, tmp_path: Path) -> None:
     loaded = loading.load(path)
     lock = tmp_path / "recipe.lock.yaml"

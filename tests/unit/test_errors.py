@@ -20,6 +20,7 @@ def test_each_error_has_its_exit_code() -> None:
         "StageError": 3,
         "DataError": 3,
         "ModelError": 3,
+        "LayerError": 3,
         "CheckpointError": 3,
         "TrainingError": 3,
         "QuantizeError": 3,
@@ -34,7 +35,7 @@ def test_the_documented_tree_is_the_real_one() -> None:
     assert errors.__doc__ is not None
     for name in TREE:
         assert f" {name} " in errors.__doc__
-    stages = {name for name, cls in TREE.items() if cls.__base__ is errors.StageError}
+    stages = {name for name, cls in TREE.items() if errors.StageError in cls.__mro__[1:]}
     assert stages == {name for name, code in ((n, TREE[n].exit_code) for n in TREE) if code == 3} - {
         "EdgekdError", "StageError",
     }  # fmt: skip

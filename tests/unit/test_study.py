@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from edgekd import cli, plan, rundir, runner, study
-from edgekd.errors import ExitCode
+from edgekd.errors import ExitCode, TrainingError
 from edgekd.loading import load
 from edgekd.loading.study import load_study
 from edgekd.progress import Silent
@@ -32,7 +32,7 @@ recipe:
   distill: {epochs: 1, batch_size: 16}
 methods:
   fitnet: [{kind: task}, {kind: fitnet}]
-  broken: [{kind: task}, {kind: fitnet, layers: {nowhere: layer1}}]
+  broken: {distill: {lr: 1.0e+30, losses: [{kind: task}, {kind: fitnet}]}}
   long: {distill: {epochs: 2, losses: [{kind: kd}]}}
 """
 
@@ -158,9 +158,8 @@ def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path
     assert "[3/5] distill.seed1, training 11 of 11: never ran" in heard.lines
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert {own.method for own in result.rows} == {"student_alone", "kd", "fitnet", "broken", "long"}
-    assert [(own.method, own.reason) for own in result.failed] == [
-        ("broken", "the student has no layer 'nowhere' that gives a feature map")
-    ]
+    assert [own.method for own in result.failed] == ["broken"]
+    assert re.fullmatch(r"distilled: the loss is .* → lower the learning rate \(now 1e\+30\), .*", result.failed[0].reason)
     assert result.rows[-1].method == "broken"
     means = [own.test.mean for own in result.rows if own.test]
     assert means == sorted(means, reverse=True)
@@ -181,12 +180,51 @@ def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path
     for text in (html, markdown):
         assert "not told apart" in text
         assert "Holm" in text
-        assert "nowhere" in text
+        assert "lower the learning rate (now 1e+30)" in text
         assert "edgekd study mine.yaml" in text
     kd = next(own for own in result.rows if own.method == "kd")
     assert kd.test is not None
     assert kd.test.sd is not None
     assert f"{100 * kd.test.mean:.2f} ± {100 * kd.test.sd:.2f}" in markdown
+
+
+def test_layers_that_are_not_there_are_told_together_before_anything_is_trained(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[object] = []
+    for stage in (teacher, distill):
+        monkeypatch.setattr(stage, "run", trained.append)
+    monkeypatch.chdir(path.parent)
+    pairs = "{one: {}, flat: {student: {model: 'net.py:flat', args: {}}}}"
+    methods = (
+        "{lost: [{kind: task}, {kind: fitnet, layers: {leyer1: layer1}}], fine: [{kind: kd}], minilm: [{kind: minilm}]}"
+    )
+    (path.parent / "net.py").write_text(
+        "from torch import nn\n"
+        "def flat(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, num_classes))\n"
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["study", "mine.yaml", "--set", f"pairs={pairs}", "--set", f"methods={methods}"])
+    assert caught.value.code == ExitCode.USAGE
+    said = capsys.readouterr().err
+    lost, none = "the student has no layer 'leyer1' that gives a feature map", "the student has no self-attention that can"
+    assert [line.partition(" be read")[0] for line in said.splitlines() if not line.startswith("  →")] == [
+        f"mine.yaml: methods.lost: in the pair one, distill.losses[1] (fitnet): {lost}",
+        f"mine.yaml: methods.minilm: in the pair one, distill.losses[0] (minilm): {none}",
+        f"mine.yaml: methods.lost: in the pair flat, distill.losses[1] (fitnet): {lost}",
+        f"mine.yaml: methods.minilm: in the pair flat, distill.losses[0] (minilm): {none}",
+    ]
+    assert "\n  → did you mean layer1?\n" in said
+    assert trained == []
+    assert not (path.parent / "reports").exists()
+
+
+def test_what_else_is_wrong_with_a_method_does_not_keep_the_others_from_running(path: Path) -> None:
+    (path.parent / "net.py").write_text("")
+    methods = "{absent: {student: {model: 'net.py:net'}, distill: {losses: [{kind: fitnet}]}}, fine: [{kind: fitnet}]}"
+    found = run(path, f"methods={methods}", "baselines=[]").result
+    assert [(own.method, bool(own.reason)) for own in found.rows] == [("fine", False), ("absent", True)]
 
 
 def test_an_interrupted_study_goes_on_where_it_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +248,9 @@ def test_an_interrupted_study_goes_on_where_it_stopped(path: Path, monkeypatch: 
 
 
 def test_an_interruption_that_a_library_made_a_failure_of_ends_the_study(path: Path) -> None:
-    loaded = load_study(path, ["methods={broken: [{kind: fitnet, layers: {nowhere: layer1}}]}", "baselines=[]"])
+    loaded = load_study(path, ["methods={broken: {distill: {lr: 1e30, losses: [{kind: kd}]}}}", "baselines=[]"])
     options = runner.Options(path.parent / "reports", Silent())
-    with pytest.raises(Exception, match="nowhere"):
+    with pytest.raises(TrainingError, match="the loss is"):
         study.run(loaded, options, "mine.yaml", interrupted=lambda: True)
 
 

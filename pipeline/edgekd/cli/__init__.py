@@ -199,13 +199,7 @@ def _rows(what: str) -> list[tuple[str, str]]:
     if what == "losses":
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
     if what == "data":
-        return [(source, text) for source, text in zip(recipe_data.DATA_SOURCES, (
-            "10,000 + 2,000 images, ships with edgekd", "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
-            "noise without labels, to compare files with",
-            "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
-            "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone", "images without labels",
-            "x_train, y_train, x_test, y_test",
-        ), strict=True)]  # fmt: skip
+        return list(recipe_data.DATA_SOURCES.items())
     if what == "devices":
         from edgekd.profile import device
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -15,7 +16,7 @@ from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
 from edgekd.distill.pairing import Pair, match
 from edgekd.distill.taps import Survey, survey
-from edgekd.errors import ModelError
+from edgekd.errors import LayerError, ModelError
 from edgekd.recipe_distill import FeatureLoss, Loss, Reads
 
 
@@ -44,6 +45,7 @@ class Terms(nn.Module):
         facts: What is known of the data.
         seen: Input of a teacher that sees something else than the student, by the name that losses give it (None: the only
             one).
+        key: Where the losses stand in the recipe.
 
     Attributes:
         student_paths: Taps the student needs.
@@ -51,12 +53,13 @@ class Terms(nn.Module):
         adapters: What is trained beside the student, by the name of its term.
 
     Raises:
-        ModelError: A loss needs a teacher, or layers that a network does not have.
+        LayerError: A loss needs a teacher, or layers that a network does not have.
+        ModelError: No loss has a weight.
     """
 
     def __init__(
         self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor, facts: Facts,
-        seen: Mapping[str | None, Tensor] | None = None,
+        seen: Mapping[str | None, Tensor] | None = None, key: str = "distill",
     ) -> None:  # fmt: skip
         super().__init__()
         found: list[Term] = []
@@ -68,23 +71,26 @@ class Terms(nn.Module):
             same = sum(before.kind == loss.kind for before in losses[:index])
             name = f"{loss.kind}_{same + 1}" if same else loss.kind
             pairs: tuple[Pair, ...] = ()
-            if loss.needs_teacher and teacher is None:
-                raise ModelError(f"{loss.kind} needs a teacher", "add teacher:")
-            if isinstance(loss, FeatureLoss):
-                chosen = None if loss.layers == "auto" else loss.layers
-                learned_from = (
-                    student if loss.reads == "own_stages" else teachers.member(cast(nn.Module, teacher), loss.teacher)
-                )
-                theirs = example if seen is None else seen[loss.teacher]
-                for network, images in ((student, example), (learned_from, theirs)):
-                    if network not in surveys:
-                        surveys[network] = survey(network, images)
-                pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
-                pairs = teachers.belonging(pairs, loss.teacher)
-            adapter = cast(LossFunction, loss).adapter(pairs, facts)
+            with named(loss, index, key):
+                if loss.needs_teacher and teacher is None:
+                    raise ModelError("needs a teacher", "add teacher:")
+                if isinstance(loss, FeatureLoss):
+                    chosen = None if loss.layers == "auto" else loss.layers
+                    learned_from = (
+                        student if loss.reads == "own_stages" else teachers.member(cast(nn.Module, teacher), loss.teacher)
+                    )
+                    theirs = example if seen is None else seen[loss.teacher]
+                    for network, images in ((student, example), (learned_from, theirs)):
+                        if network not in surveys:
+                            surveys[network] = survey(network, images)
+                    pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
+                    pairs = teachers.belonging(pairs, loss.teacher)
+                adapter = cast(LossFunction, loss).adapter(pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, pairs))
+        if not found:
+            raise ModelError(f"{key}.losses: all weights are 0", "give at least one loss a weight above 0")
         self.terms = tuple(found)
         self._members: tuple[str, ...] = ()
         if isinstance(teacher, teachers.Ensemble):
@@ -160,6 +166,15 @@ class Terms(nn.Module):
         if teacher is None:
             return learning, None
         return learning, Outputs(self._logits(term, teacher[0], batch), tuple(t for _, t in pairs))
+
+
+@contextmanager
+def named(loss: Loss, index: int, key: str = "distill") -> Iterator[None]:
+    """Say which loss it is that finds no layers: number ``index`` of those at ``key``."""
+    try:
+        yield
+    except ModelError as error:
+        raise LayerError(f"{key}.losses[{index}] ({loss.kind}): {error.message}", error.hint) from error
 
 
 def _nothing(logits: Tensor, adapter: nn.Module | None) -> Tensor:

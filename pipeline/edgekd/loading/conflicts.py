@@ -267,9 +267,30 @@ def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
             "there is a teacher but no loss uses it",
             f"add {{kind: kd}} to the losses, or remove {prefix}teacher",
         )
+    for index, loss in enumerate(distill.losses):
+        yield from _times(loss, distill.epochs, f"{prefix}distill.losses[{index}]")
     if distill.teacher_cache and not distill.peers:
         yield from _teacher_cache(distill, teacher, f"{prefix}distill.teacher_cache")
     yield from _budget(f"{prefix}distill", distill)
+
+
+def _times(loss: Loss, epochs: int, key: str) -> Found:
+    """A term that never begins, or never has its weight: only int8 training would have it, from its first step."""
+    if not loss.weight:
+        return
+    end = epochs if loss.end_epoch is None else min(epochs, loss.end_epoch)
+    if loss.start_epoch >= epochs:
+        yield (
+            f"{key}.start_epoch",
+            f"this term begins at epoch {loss.start_epoch:g}, and training ends at {epochs}",
+            "let it begin earlier, or train for more epochs",
+        )
+    elif loss.start_epoch + loss.warmup_epochs > end:
+        yield (
+            f"{key}.warmup_epochs",
+            f"this term has its weight at epoch {loss.start_epoch + loss.warmup_epochs:g}, and ends at {end:g}",
+            f"make its warm-up shorter: {end - loss.start_epoch:g} at most",
+        )
 
 
 def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found:
@@ -280,8 +301,16 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
         yield key, "only what the student's own teacher says is kept", "remove teacher_cache here; distill has one too"
     elif teacher.black_box and teacher.black_box[0] == "outputs":
         yield key, "the teacher's outputs are stored already", "remove teacher_cache"
-    elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k and teacher.ensemble:
-        yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
+    elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k:
+        if teacher.ensemble:
+            yield f"{key}.top_k", "the largest logits of several teachers are not of the same classes", "remove top_k"
+        for index, loss in enumerate(distill.losses):
+            standardizes = getattr(loss, "standardize", False)  # Z-scores of what stands for the rest, too
+            if loss.weight and loss.needs_teacher and (loss.reads_all_logits or standardizes):
+                said = f"{loss.kind} with standardize" if standardizes else loss.kind
+                hint = f"{loss.kind} without standardize" if not loss.reads_all_logits else "kd or dkd"
+                place = f"distill.losses[{index}]"
+                yield f"{key}.top_k", f"{said} ({place}) reads all logits alike", f"remove top_k, or use {hint} there"
 
 
 def _trained_student(recipe: Recipe) -> Found:

@@ -1,8 +1,13 @@
-"""What cannot be searched: keys that do not exist or are no options of the distillation, and values they cannot have."""
+"""What cannot be searched: keys that do not exist or are no options of the distillation, and values they cannot have.
+
+A grid tries every combination of its values, so each is checked. What else is searched is drawn when it runs: a combination
+that cannot be is a trial that fails.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Literal, get_origin
 
 from pydantic import ValidationError
@@ -36,19 +41,15 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
     if recipe.distill is None:
         yield "tune", "there is nothing to search: nothing is distilled", "add distill, or remove tune"
         return
-    whole = recipe.model_copy(update={"tune": None})
-    epochs = min(tune.epochs or recipe.distill.epochs, recipe.distill.epochs)
-    trial = whole.model_copy(update={"distill": recipe.distill.model_copy(update={"epochs": epochs})})
+    trial = shortest(recipe)
+    assert trial.distill is not None
+    epochs = trial.distill.epochs
     known = set(conflicts(trial))
-    before = set(conflicts(whole))
+    before = set(conflicts(recipe.model_copy(update={"tune": None})))
     for place, message, hint in (found for found in conflicts(trial) if found not in before):
         yield "tune.epochs", f"in a trial of {epochs} epochs, {place}: {message}", hint
-    for index, loss in enumerate(recipe.distill.losses):
-        if loss.weight and loss.start_epoch >= epochs:
-            late = f"distill.losses[{index}] begins at epoch {loss.start_epoch:g}, after the end of a trial"
-            yield "tune.epochs", late, "give the trials more epochs, or let it begin earlier"
     seen: dict[tuple[str | int, ...], str] = {}
-    fits = True
+    fits = alone = True
     for key, candidates in tune.search.items():
         place = shape.show(("tune", "search", *(() if '"' in key else (key,))))  # a place with quotes in quotes has no words
         wrong = _key(recipe, key)
@@ -63,13 +64,32 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
             yield place, *wrong
             continue
         for inside, value in _ends(candidates):
-            yield from ((f"{place}{inside}", *wrong) for wrong in _value(trial, key, value, conflicts, known))
+            for told in _value(trial, key, value, conflicts, known):
+                alone = False
+                yield f"{place}{inside}", *told
     if fits and tune.sampler == "grid":
         count = tune.combinations()
         if tune.trials is not None:
             yield "tune.trials", f"a grid has all of its {count} combinations", "remove trials, or use sampler: random"
         elif count > GRID:
             yield "tune.search", f"a grid of {count:,} combinations", "search fewer values, or use sampler: tpe"
+        if alone and count <= GRID:
+            yield from islice(_together(recipe, trial, conflicts, known), 1)
+
+
+def shortest(recipe: Recipe) -> Recipe:
+    """The recipe without its search, as long as a trial or as itself, whichever is less: values have to be right in both."""
+    assert recipe.distill is not None
+    assert recipe.tune is not None
+    epochs = min(recipe.tune.epochs or recipe.distill.epochs, recipe.distill.epochs)
+    return recipe.model_copy(update={"tune": None, "distill": recipe.distill.model_copy(update={"epochs": epochs})})
+
+
+def refused(recipe: Recipe, values: tuned.Values, conflicts: Callable[[Recipe], Found]) -> str:
+    """Why a trial cannot have these values together; empty if it can."""
+    trial = shortest(recipe)
+    found = _wrong(trial, values, conflicts, set(conflicts(trial)))
+    return next((f"{place}: {message}" for place, message, _ in found), "")
 
 
 def _key(recipe: Recipe, key: str) -> tuple[str, str] | None:
@@ -124,15 +144,33 @@ def _value(
     trial: Recipe, key: str, value: Scalar, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with one value of a key, alone or with the rest of the recipe."""
-    value = int(value) if isinstance(value, float) and tuned.whole(trial, key) else value
+    for place, message, hint in _wrong(trial, {key: tuned.typed(trial, key, value)}, conflicts, known):
+        where = "" if place == shape.show(parse_key(key)) else f"with {words.given(value)}, {place}: "
+        yield f"{where}{message}", hint
+
+
+def _together(
+    recipe: Recipe, trial: Recipe, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
+) -> Found:
+    """What is wrong with combinations of values of which each could be."""
+    for values in tuned.grid(recipe)[1:]:
+        for place, message, hint in _wrong(trial, values, conflicts, known):
+            chosen = " and ".join(f"{key} {words.given(value)}" for key, value in values.items())
+            instead = f"{hint}; or use sampler: random, where such a trial fails and the others go on"
+            yield "tune.search", f"with {chosen}, {place}: {message}", instead
+
+
+def _wrong(
+    trial: Recipe, values: tuned.Values, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
+) -> Found:
+    """What is wrong with a trial that has these values, but for what is known of it without them."""
     try:
-        changed = tuned.with_values(trial, {key: value})
+        changed = tuned.with_values(trial, values)
     except ValidationError as error:
         plain = trial.model_dump(mode="json")
-        tuned.put(plain, parse_key(key), value)
+        for key, value in values.items():
+            tuned.put(plain, parse_key(key), value)
         for draft in words.drafts(error, plain):
-            yield draft.message, draft.hint
+            yield shape.show(draft.path), draft.message, draft.hint
         return
-    for place, message, hint in conflicts(changed):
-        if (place, message, hint) not in known:
-            yield f"with {words.given(value)}, {place}: {message}", hint
+    yield from (found for found in conflicts(changed) if found not in known)

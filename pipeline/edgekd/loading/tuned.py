@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from edgekd.loading import shape
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.source import Path
 from edgekd.recipe import Recipe
+from edgekd.recipe_tune import Range
 
 Values = Mapping[str, Any]
 """Values of a recipe by their keys, such as ``distill.losses[0].weight``."""
@@ -29,6 +31,29 @@ def whole(recipe: Recipe, key: str) -> bool:
     """Whether only whole numbers may stand at a key."""
     kinds = set(shape.arms(annotation(recipe, key)))
     return int in kinds and float not in kinds
+
+
+def typed(recipe: Recipe, key: str, value: Any) -> Any:
+    """A value as it stands at a key: a whole number where only that is allowed."""
+    return int(value) if isinstance(value, float) and whole(recipe, key) else value
+
+
+def own(recipe: Recipe) -> dict[str, Any]:
+    """The values that a recipe has at the keys that it searches."""
+    assert recipe.tune is not None
+    return {key: at(recipe, key) for key in recipe.tune.search}
+
+
+def grid(recipe: Recipe) -> list[dict[str, Any]]:
+    """The recipe's own values, then every combination of those that it searches, the last key changing fastest."""
+    assert recipe.tune is not None
+    values = [
+        [typed(recipe, key, value) for value in (one.points() if isinstance(one, Range) else one)]
+        for key, one in recipe.tune.search.items()
+    ]
+    first = own(recipe)
+    combinations = (dict(zip(recipe.tune.search, chosen, strict=True)) for chosen in product(*values))
+    return [first, *(chosen for chosen in combinations if chosen != first)]
 
 
 def with_values(recipe: Recipe, values: Values) -> Recipe:

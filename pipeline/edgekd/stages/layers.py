@@ -33,11 +33,17 @@ def lessons(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         yield "distill", recipe
 
 
-def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
+def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distill") -> Terms:
     """Build the networks with random weights and return what the losses would compare in them.
 
+    Args:
+        recipe: The recipe.
+        progress: Where to report.
+        lesson: The stage whose recipe it is, of those that ``lessons`` yields.
+
     Raises:
-        ModelError: A network cannot be built, or does not have the layers; or a peer begins as another network does.
+        LayerError: A network does not have the layers.
+        ModelError: A network cannot be built; or a peer begins as another network does.
         DataError: The data cannot be opened.
     """
     import torch
@@ -59,7 +65,8 @@ def find(recipe: Recipe, progress: Progress | None = None) -> Terms:
             return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
         teacher = training.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
         seen = views.examples(recipe.teacher, recipe.data)
-        return Terms(recipe.distill.losses, student, teacher, example, facts, seen)
+        key = lesson if lesson == "distill" else f"{lesson}.distill"
+        return Terms(recipe.distill.losses, student, teacher, example, facts, seen, key)
 
 
 def told(terms: Terms) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import StageError
@@ -36,33 +35,15 @@ def check(tune: Tune) -> None:
 def count(recipe: Recipe) -> int:
     """Number of trials of a search."""
     assert recipe.tune is not None
-    return len(_grid(recipe)) if recipe.tune.sampler == "grid" else recipe.tune.trials or TRIALS
+    return len(tuned.grid(recipe)) if recipe.tune.sampler == "grid" else recipe.tune.trials or TRIALS
 
 
 def suggest(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
     """The values of the trial after these, by their keys; those of the first are the recipe's own."""
     assert recipe.tune is not None
     if recipe.tune.sampler == "grid":
-        return _grid(recipe)[len(finished)]
-    return _sampled(recipe, finished) if finished else own(recipe)
-
-
-def own(recipe: Recipe) -> dict[str, Any]:
-    """The values that the recipe has without a search."""
-    assert recipe.tune is not None
-    return {key: tuned.at(recipe, key) for key in recipe.tune.search}
-
-
-def _grid(recipe: Recipe) -> list[dict[str, Any]]:
-    """The recipe's own values, then every combination, the last key changing fastest."""
-    assert recipe.tune is not None
-    values = [
-        [_typed(recipe, key, value) for value in (one.points() if isinstance(one, Range) else one)]
-        for key, one in recipe.tune.search.items()
-    ]
-    first = own(recipe)
-    combinations = (dict(zip(recipe.tune.search, chosen, strict=True)) for chosen in product(*values))
-    return [first, *(chosen for chosen in combinations if chosen != first)]
+        return tuned.grid(recipe)[len(finished)]
+    return _sampled(recipe, finished) if finished else tuned.own(recipe)
 
 
 def _sampled(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -84,7 +65,7 @@ def _sampled(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
             told = optuna.trial.create_trial(params=dict(trial.values), distributions=space, value=trial.score or 0.0)
             study.add_trial(told)
     asked = study.ask(fixed_distributions=space).params
-    return {key: _typed(recipe, key, _rounded(value, recipe.tune.search[key])) for key, value in asked.items()}
+    return {key: tuned.typed(recipe, key, _rounded(value, recipe.tune.search[key])) for key, value in asked.items()}
 
 
 def _distribution(recipe: Recipe, key: str, one: Any) -> BaseDistribution:
@@ -110,8 +91,3 @@ def _rounded(value: Any, one: Any) -> Any:
     if not isinstance(value, float) or not isinstance(one, Range) or one.step is not None:
         return value
     return min(max(float(f"{value:.3g}"), one.low), one.high)
-
-
-def _typed(recipe: Recipe, key: str, value: Any) -> Any:
-    """A whole number where only that is allowed."""
-    return int(value) if isinstance(value, float) and tuned.whole(recipe, key) else value

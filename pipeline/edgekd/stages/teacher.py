@@ -81,7 +81,8 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(section.teacher, recipe.data, images)
     images = training.judge(teacher, images, seen, context, fabric)
-    terms = Terms(chosen, model, teacher, example, facts, views.examples(section.teacher, recipe.data))
+    theirs = views.examples(section.teacher, recipe.data)
+    terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     if first:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd import cache, sources
+from edgekd import cache, errors, sources
 from edgekd.distill import records
-from edgekd.errors import EdgekdError, TrainingError
+from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
@@ -83,7 +84,8 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         told = context.out / _FAILURE
         if not told.exists():
             raise
-        raise TrainingError(**json.loads(told.read_text(encoding="utf-8"))) from error
+        kind, *words = json.loads(told.read_text(encoding="utf-8"))
+        raise getattr(errors, kind, errors.StageError)(*words) from error
 
 
 def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
@@ -92,7 +94,10 @@ def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], No
         work(fabric, context)
     except EdgekdError as error:
         if context.devices > 1:  # its words would drown in the traceback that comes back from a process
-            (context.out / _FAILURE).write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
+            with suppress(OSError):  # the disk that failed may be this one
+                part = context.out / f"{_FAILURE}.{fabric.global_rank}"
+                part.write_text(json.dumps([type(error).__name__, error.message, error.hint]), encoding="utf-8")
+                part.replace(context.out / _FAILURE)
         raise
 
 
@@ -268,11 +273,14 @@ def rewritten(
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")
-    for loss in recipe.distill.losses if recipe.distill else ():
+    for index, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
         if loss.reuses_teacher and loss.weight:
+            from edgekd.distill.terms import named
+
             assert recipe.teacher is not None
             alike = untrained(recipe.teacher, num_classes, recipe.data)
-            result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
+            with named(loss, index):
+                result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
     if weights is not None:
         load_weights(result.model, weights)
     return result

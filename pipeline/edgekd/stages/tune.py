@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import cache, data, environment
-from edgekd.errors import ModelError, StageError, TrainingError
+from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
+from edgekd.loading.conflicts import conflicts
+from edgekd.loading.conflicts_tune import refused
 from edgekd.progress import Silent, Task
 from edgekd.recipe import Recipe
 from edgekd.recipe_tune import Range
@@ -81,7 +83,10 @@ def run(context: Context) -> None:
         for number in range(1, count + 1):
             values = search.suggest(recipe, trials)
             bar = _Part(task) if context.devices == 1 else Silent()
-            trial = _trial(replace(context, progress=bar), number, values, _material(recipe, values, inputs, fingerprint))
+            trial = _impossible(recipe, number, values)
+            if trial is None:
+                material = _material(recipe, values, inputs, fingerprint, context.devices)
+                trial = _trial(replace(context, progress=bar), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)
             came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
@@ -99,22 +104,32 @@ def run(context: Context) -> None:
         context.progress.say(f"  {line}")
 
 
-def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str) -> int:
+def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, processes: int = 1) -> int:
     """How many trials of a search are done already, from the first on, before it has to train.
 
     Args:
         recipe: The recipe.
         inputs: Keys of the stages that it reads.
         fingerprint: Of the data.
+        processes: How many train together.
     """
     known: list[TrialRecord] = []
     for number in range(1, search.count(recipe) + 1):
         values = search.suggest(recipe, known)
-        entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint)))
-        if entry is None:
-            break
-        known.append(_read(entry, recipe, number, values))
+        trial = _impossible(recipe, number, values)
+        if trial is None:
+            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint, processes)))
+            if entry is None:
+                break
+            trial = _read(entry, recipe, number, values)
+        known.append(trial)
     return len(known)
+
+
+def _impossible(recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord | None:
+    """The trial that fails before it is tried: its values cannot be together. None for all others."""
+    reason = refused(recipe, values, conflicts)
+    return TrialRecord(number, values, "failed", 0.0, reason=reason) if reason else None
 
 
 def _budget(recipe: Recipe) -> Any:
@@ -130,10 +145,13 @@ def _of(recipe: Recipe, values: tuned.Values) -> Recipe:
     return changed.model_copy(update={"distill": _budget(changed), "tune": None})
 
 
-def _material(recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
+def _material(
+    recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str, processes: int
+) -> dict[str, Any]:
     """What decides a trial's result."""
     assert recipe.tune is not None
-    return {
+    several = {"processes": processes} if processes > 1 else {}  # each has batches of its own
+    return several | {
         "stage": "trial",
         "version": distill.VERSION,
         "config": distill.config(_of(recipe, values), "trial"),
@@ -157,7 +175,7 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
                 try:
                     distill.run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
                     (work / "curve.json").rename(folder / "curve.json")
-                except (TrainingError, ModelError) as error:  # these values cannot be trained; others can
+                except (TrainingError, LayerError) as error:  # these values cannot be trained; others can
                     failure = error.message.removeprefix("distilled: ")
                 shutil.rmtree(work)
                 (folder / "trial.json").write_text(json.dumps({"failure": failure}) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
-from edgekd.errors import ModelError
+from edgekd.errors import LayerError, ModelError
 from edgekd.recipe_distill import Distill, FeatureLoss
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -50,11 +50,28 @@ def test_a_weight_of_zero_costs_nothing(small: Any) -> None:
     assert not terms.needs_teacher
 
 
+def test_without_a_weight_there_is_nothing_to_learn(small: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        make(small(), None, {"kind": "task", "weight": 0}, {"kind": "kd", "weight": 0})
+    assert str(caught.value) == "distill.losses: all weights are 0\n  → give at least one loss a weight above 0"
+
+
 def test_needs_teacher(small: Any) -> None:
     assert make(small(), small(), {"kind": "task"}, {"kind": "kd"}).needs_teacher
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(LayerError) as caught:
         make(small(), None, {"kind": "fitnet"})
-    assert str(caught.value) == "fitnet needs a teacher\n  → add teacher:"
+    assert str(caught.value) == "distill.losses[0] (fitnet): needs a teacher\n  → add teacher:"
+
+
+def test_what_a_network_lacks_names_the_loss_and_its_place(small: Any) -> None:
+    values = {"kind": "task"}, {"kind": "fitnet", "weight": 0}, {"kind": "fitnet", "layers": {"down3": "down1"}}
+    missing = "the student has no layer 'down3' that gives a feature map"
+    with pytest.raises(LayerError) as caught:
+        make(small(), small(1), *values)
+    assert str(caught.value) == f"distill.losses[2] (fitnet): {missing}\n  → did you mean down2?"
+    with pytest.raises(LayerError) as caught:
+        Terms(losses(*values), small(), small(1), X[:1], Facts(4, 6), key="teacher.distill")
+    assert caught.value.message == f"teacher.distill.losses[2] (fitnet): {missing}"
 
 
 def test_one_kind_twice(small: Any) -> None:

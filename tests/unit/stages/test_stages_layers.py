@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edgekd import runner
 from edgekd.cli import cli
-from edgekd.errors import ModelError
+from edgekd.errors import LayerError
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.runner import Options
@@ -78,11 +78,13 @@ def test_plan_as_json(recipe: Path) -> None:
     [
         (
             "{kind: fitnet, layers: {layer9: layer1}}",
-            "the student has no layer 'layer9' that gives a feature map\n  → did you mean layer4?",
+            "distill.losses[0] (fitnet): the student has no layer 'layer9' that gives a feature map\n"
+            "  → did you mean layer4?",
         ),
         (
             "{kind: minilm}",
-            "the student has no self-attention that can be read: nn.MultiheadAttention, scaled_dot_product_attention or "
+            "distill.losses[0] (minilm): the student has no self-attention that can be read: nn.MultiheadAttention, "
+            "scaled_dot_product_attention or "
             "softmax(q @ k.transpose(-2, -1)) @ v, without mask or position bias\n"
             "  → fitnet and attention_transfer compare feature maps of any two networks",
         ),
@@ -94,7 +96,7 @@ def test_a_run_fails_before_the_teacher_is_trained(
     trained: list[object] = []
     monkeypatch.setattr(teacher, "run", trained.append)
     loaded = load(recipe, (f"distill.losses=[{loss}]",))
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(LayerError) as caught:
         runner.run(loaded, Options(tmp_path / "out", Silent()))
     assert str(caught.value) == text
     assert trained == []
@@ -107,7 +109,8 @@ def test_so_does_one_whose_assistant_cannot_be_taught(recipe: Path, tmp_path: Pa
     lesson = "{epochs: 1, losses: [{kind: fitnet, layers: {layer1: leyer1}}]}"
     assistant = f"{{{network}, distill: {lesson}, teacher: {{{network}, train: {{epochs: 1}}}}}}"
     loaded = load(recipe, (f"teacher={assistant}", "distill.losses=[{kind: kd}]"))
-    with pytest.raises(ModelError, match="the teacher has no layer 'leyer1'.*\n.*did you mean layer1"):
+    told = r"^teacher\.distill\.losses\[0\] \(fitnet\): the teacher has no layer 'leyer1'.*\n.*did you mean layer1"
+    with pytest.raises(LayerError, match=told):
         runner.run(loaded, Options(tmp_path / "out", Silent()))
     assert trained == []
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgekd import models
+from edgekd.errors import LayerError
 from edgekd.loading.conflicts import conflicts
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
@@ -90,3 +91,17 @@ def test_it_starts_as_the_student_alone(npz: Callable[..., str]) -> None:
 def test_one_end_is_enough(npz: Callable[..., str]) -> None:
     found = list(conflicts(make(npz(), {"kind": "simkd"}, {"kind": "simkd"})))
     assert found == [("distill.losses", "simkd and simkd both give the student the teacher's end", "keep one of them")]
+
+
+def test_a_teacher_whose_classifier_cannot_be_taken_is_told_with_the_loss(npz: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(1024, num_classes))\n"
+    )
+    recipe = make(npz(), {"kind": "kd"}, {"kind": "simkd"})
+    assert recipe.teacher is not None
+    flat = recipe.teacher.model_copy(update={"model": f"{file}:net", "args": {}})
+    with pytest.raises(LayerError, match=r"^distill\.losses\[1\] \(simkd\): the teacher has no pooling over height and wid"):
+        training.student(recipe.model_copy(update={"teacher": flat}), 4)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgekd import data
-from edgekd.errors import TrainingError
+from edgekd.errors import StorageError, TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
 from edgekd.stages import distill, package, teacher, training
@@ -228,6 +228,19 @@ def test_too_few_images_for_the_processes(run: Callable[..., Path], recipe: Reci
         "student_alone: 72 training images are less than one batch of 64 for each of 2 processes\n"
         "  → lower batch_size or --devices"
     )
+
+
+def _meet_a_full_disk(fabric: Any, context: Context) -> None:
+    raise StorageError("the disk is full while writing weights", "free some space")
+
+
+def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Recipe) -> None:
+    """A search, for one, goes on where the disk has room again, and where a loss is not finite."""
+    context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    assert recipe.distill is not None
+    with pytest.raises(StorageError) as caught:
+        training.launch(context, recipe.distill, _meet_a_full_disk)
+    assert str(caught.value) == "the disk is full while writing weights\n  → free some space"
 
 
 def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

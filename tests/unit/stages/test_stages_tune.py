@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from edgekd import cache, plan, records_json, rundir, runner
-from edgekd.errors import StageError, TrainingError
-from edgekd.loading import Loaded, load
+from edgekd import cache, data, plan, records_json, rundir, runner
+from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, TrainingError
+from edgekd.loading import Loaded, load, tuned
 from edgekd.loading.tuned import at, with_values
 from edgekd.progress import Lines, Silent
 from edgekd.records_tune import TrialRecord, TuningRecord, told
@@ -105,7 +105,7 @@ def test_sampled_values_are_of_the_space_and_follow_from_seed_and_trials(
 
     tried = walk(found)
     assert search.count(found) == 12
-    assert tried[0] == search.own(found)
+    assert tried[0] == tuned.own(found)
     for values in tried[1:]:
         assert 1 <= values[KD] <= 8
         assert 0.1 <= values[WEIGHT] <= 10
@@ -197,7 +197,7 @@ def test_an_interrupted_search_goes_on_with_the_next_trial(
         if context.name == "trial":
             if len(trained) == 2:
                 raise KeyboardInterrupt
-            trained.append(search.own(context.recipe.model_copy(update={"tune": loaded.recipe.tune})))
+            trained.append(tuned.own(context.recipe.model_copy(update={"tune": loaded.recipe.tune})))
         train(context)
 
     monkeypatch.setattr(distill, "run", interrupted)
@@ -214,6 +214,71 @@ def test_an_interrupted_search_goes_on_with_the_next_trial(
     # a longer search begins where this one ended
     (step,) = [step for step in plan.make(recipe(trials=6)) if step.name == "tune"]
     assert step.note == "6 trials, 4 of them done"
+
+
+@pytest.mark.parametrize("failure", [StorageError("the disk is full"), ModelError("net.py cannot be imported")])
+def test_what_the_values_did_not_cause_ends_the_search_and_the_same_command_goes_on(
+    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: EdgekdError
+) -> None:
+    loaded = recipe({KD: [2, 8]}, "baselines=[]", sampler="grid")
+    train, trained = distill.run, list[str]()
+
+    def fails_at_the_second_trial(context: Any) -> None:
+        trained.append(context.name)
+        if trained == ["trial", "trial"]:
+            raise failure
+        train(context)
+
+    monkeypatch.setattr(distill, "run", fails_at_the_second_trial)
+    with pytest.raises(type(failure), match=failure.message):
+        run(loaded, tmp_path / "reports")
+    found = run(loaded, tmp_path / "reports").tuning
+    assert trained == ["trial", "trial", "trial", "trial", "distill"], "the second trial again, and the third"
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["done"] * 3
+
+
+def test_a_trial_of_layers_that_are_not_there_fails_and_the_run_does_not(
+    recipe: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    losses = "distill.losses=[{kind: task}, {kind: kd}, {kind: minilm, weight: 0}]"
+    found = run(
+        recipe({"distill.losses[2].weight": [0, 1]}, losses, "baselines=[]", sampler="grid"), tmp_path / "out"
+    ).tuning
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["done", "failed"]
+    assert found.trials[1].reason.startswith("distill.losses[2] (minilm): the student has no self-attention")
+
+
+def test_values_that_cannot_be_together_are_a_trial_that_fails_untried(
+    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, end, other = "distill.losses[1].start_epoch", "distill.losses[1].end_epoch", "distill.losses[2].weight"
+    space = {begin: [0, 1], end: [1, 2], "distill.losses[0].weight": [0, 1], WEIGHT: [0, 1], other: [0, 1]}
+    losses = "distill.losses=[{kind: task}, {kind: kd, end_epoch: 2}, {kind: attention_transfer}]"
+    trained: list[str] = []
+    train = distill.run
+
+    def counted(context: Any) -> None:
+        trained.append(context.name)
+        train(context)
+
+    monkeypatch.setattr(distill, "run", counted)
+    found = run(recipe(space, losses, "baselines=[]", sampler="random", epochs=2, trials=12), tmp_path / "reports").tuning
+    assert found is not None
+    impossible = {
+        "distill.losses[1].end_epoch: this term ends at epoch 1, before it begins at 1",
+        "distill.losses: all weights are 0",
+        "distill.losses: there is a teacher but no loss uses it",
+    }
+    assert {trial.reason for trial in found.trials if trial.state == "failed"} == impossible
+    tried = {tuple(trial.values.values()) for trial in found.trials if trial.state == "done"}
+    assert trained == ["trial"] * len(tried) + ["distill"]
+    longer = recipe(space, losses, sampler="random", epochs=2, trials=40)
+    (step,) = [step for step in plan.make(longer) if step.name == "tune"]
+    done = re.fullmatch(r"40 trials, (\d+) of them done", step.note)
+    assert done
+    assert int(done[1]) >= 12
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -297,6 +362,8 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
         done = {**done, name: out}
     (trial,) = tune.read(done["tune"]).trials
     assert trial.state == "done"
+    inputs, data_key = {"teacher": "teacher"}, data.fingerprint(found.data)
+    assert [tune.finished(found, inputs, data_key, processes) for processes in (1, 2)] == [0, 1], "one learns another"
     assert list(trial.val_top1) == json.loads((done["distill"] / "curve.json").read_text())["val_top1"]
 
 
@@ -336,4 +403,4 @@ def test_values_reach_the_recipe_as_the_schema_has_them(recipe: Callable[..., Lo
     found = recipe().recipe
     changed = with_values(found, {KD: 2, LAYERS: "late"})
     assert (at(changed, KD), at(changed, LAYERS), at(changed, WEIGHT)) == (2.0, "late", 1.0)
-    assert with_values(found, search.own(found)) == found
+    assert with_values(found, tuned.own(found)) == found

@@ -106,6 +106,8 @@ class DIST(Loss):
     As in the paper there is no T²; the authors' later code, and torchdistill, have it: give weight T² for theirs.
     """
 
+    reads_all_logits: ClassVar[bool] = True
+
     kind: Literal["dist"] = "dist"
     beta: NonNegativeFloat = 2.0
     """β, weight of the inter-class relation."""
@@ -132,6 +134,8 @@ class MSELogits(Loss):
 
     Mean over classes and batch, as in the code of Kim et al.; `kd` at T → ∞ is half of it for logits of zero mean.
     """
+
+    reads_all_logits: ClassVar[bool] = True
 
     kind: Literal["mse_logits"] = "mse_logits"
 
