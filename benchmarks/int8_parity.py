@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from importlib.metadata import distributions, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 RESULTS = Path(__file__).parent / "results" / "int8_parity"
 MODELS = {
@@ -142,7 +142,7 @@ def calibrated(name: str, size: int, bias: float) -> tuple[Any, Any]:
     from edgekd.quantize import qat
 
     model = settle(build(name, size), size, bias)
-    prepared = qat.prepare(model, images(1, size, 0))
+    prepared = qat.prepare(model, images(1, size, 0), weight_bits=weight_bits())
     with torch.no_grad():
         for seed in (3, 4):
             prepared.module(images(8, size, seed))
@@ -235,12 +235,19 @@ def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) ->
     return found
 
 
+def weight_bits() -> Literal[7, 8]:
+    """What a recipe for this machine takes."""
+    from edgekd.profile import device
+
+    return device.weight_bits_for([device.load("host")])
+
+
 def conditions() -> str:
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     known = [flag for flag in ("avx2", "avx512_vnni", "avx_vnni", "amx_int8") if flags and flag in flags[1].split()]
     installed = {distribution.name for distribution in distributions()}
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES if name in installed)
-    return f"x86 with {', '.join(known)}; 8-bit weights; {versions}"
+    return f"x86 with {', '.join(known)}; {weight_bits()}-bit weights; {versions}"
 
 
 def table() -> str:

@@ -153,15 +153,16 @@ class Curve:
 class SeedRecord:
     """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
 
-    ``model`` is ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``.
+    ``model`` is ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``. Figures on the test split are None where nothing
+    is known of its images: neither labels nor what the teacher says.
     """
 
     model: str
     seed: int
     val_kept: float
     val_last: float
-    test_kept: float
-    test_last: float
+    test_kept: float | None = None
+    test_last: float | None = None
 
 
 @dataclass(frozen=True)

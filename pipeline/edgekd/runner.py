@@ -310,22 +310,22 @@ def _limits(loaded: Loaded) -> Iterator[str]:
         or isinstance(recipe.quantize, Qat)
     ):
         yield from _one_seed(recipe)
-    yield from _unlabelled(recipe)
+    yield from unlabelled(recipe, recipe.baselines)
     if recipe.data.source == "random":
         yield "the preprocessing that the weights were trained with: the images are random, between mean and std as written"
     if recipe.data.source == "fashion-mnist-mini":
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
 
 
-def _unlabelled(recipe: Recipe) -> Iterator[str]:
-    """What is not known for want of labels, or of real images."""
+def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
+    """What is not known for want of labels, or of real images; ``baselines``: what was asked for."""
     data = recipe.data
     if data.classes is not None or data.labels == "none":
         instead = "files were only compared with the network in torch"
         if recipe.teacher:
             instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
         yield f"accuracy: no labels were looked at, so {instead}"
-    if not data.teaches and recipe.distill and "student_alone" in recipe.baselines:
+    if not data.teaches and recipe.distill and "student_alone" in baselines:
         yield "the student alone: without labels there is nothing but the teacher to learn from"
     if data.source == "synthetic":
         yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+SAME = 1e-9
+"""Shares of images that differ by less are the same: differences of equal ones have other last bits."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def spread(values: Sequence[float]) -> Spread:
     from scipy import stats
 
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    if max(values) == min(values):
+    if max(values) - min(values) < SAME:
         return Spread(n, mean, 0.0)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
     return Spread(n, mean, sd, mean - half, mean + half)

@@ -59,7 +59,8 @@ def cells(loaded: LoadedStudy) -> Iterator[Cell]:
             no_files = {"quantize": None, "export": (), "profile": None, "gates": Gates()}
             yield _cell(pair, "teacher", "teacher", common.model_copy(update=no_student | no_files))
         for baseline, make in distill.BASELINES.items():
-            if baseline in loaded.study.baselines and (common.teacher or baseline == "student_alone"):
+            possible = common.data.teaches if baseline == "student_alone" else common.teacher
+            if baseline in loaded.study.baselines and possible:
                 yield _cell(pair, baseline, "baseline", make(common))
         for name, own in pair.methods.items():
             yield Cell(pair, name, "baseline" if name in loaded.study.baselines else "method", own)
@@ -195,6 +196,8 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
         return row
     seconds = sum(stage.seconds for stage in result.stages if stage.name.partition(".")[0] in ("tune", "distill"))
     students = tuple(seed for seed in result.seeds if seed.model == "distilled")
+    if any(seed.test_kept is None for seed in students):
+        return replace(row, reason="nothing is known of the test split: no labels, and no outputs of the teacher")
     found = section_of(result, "distill")["losses"]  # with what a search has chosen
     return replace(
         row, losses=" + ".join(f"{loss['weight']:g} {loss['kind']}" for loss in found), seconds=round(seconds, 1),
@@ -245,6 +248,8 @@ def _limits(loaded: LoadedStudy) -> Iterator[str]:
     tuned = dict.fromkeys(cell.name for cell in cells(loaded) if cell.loaded.recipe.tune)
     found = f"; {', '.join(tuned)}: those that its own search found" if tuned else ", none was tuned"
     yield f"other budgets and weights: each method has those that the study gives it{found}"
+    unknown = (runner.unlabelled(pair.common.recipe, loaded.study.baselines) for pair in loaded.pairs)
+    yield from dict.fromkeys(said for pair in unknown for said in pair)
     if any(pair.common.recipe.data.source == "fashion-mnist-mini" for pair in loaded.pairs):
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
     if not loaded.study.artifacts:

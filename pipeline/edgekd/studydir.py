@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -100,11 +101,7 @@ class StudyResult:
 
 def judged(rows: list[Row]) -> list[Row]:
     """Rank the rows of one pair and compare each with the baselines; p-values are corrected for each baseline's family."""
-    done = [
-        replace(row, test=spread(_kept(row)), last=spread([seed.test_last for seed in row.seeds]))
-        for row in rows
-        if row.seeds
-    ]
+    done = [replace(row, test=spread(_kept(row)), last=spread(_last(row))) for row in rows if row.seeds]
     order = [row.method for row in rows if row.role == "baseline"]
     done.sort(key=lambda row: -row.test.mean if row.test else 0.0)
     places = ranks([_interval(row.test) for row in done if row.test])
@@ -118,7 +115,11 @@ def judged(rows: list[Row]) -> list[Row]:
 
 
 def _kept(row: Row) -> list[float]:
-    return [seed.test_kept for seed in row.seeds]
+    return [seed.test_kept for seed in row.seeds if seed.test_kept is not None]
+
+
+def _last(row: Row) -> list[float]:
+    return [seed.test_last for seed in row.seeds if seed.test_last is not None]
 
 
 def _after(row: Row, base: Row, order: list[str]) -> bool:
@@ -127,6 +128,7 @@ def _after(row: Row, base: Row, order: list[str]) -> bool:
 
 
 def _interval(found: Spread) -> tuple[float, float]:
+    """The mean's; seeds that agree to the image say nothing of how sure they are, so every rank is open."""
     if found.low is None or found.high is None:
-        return found.mean, found.mean
+        return -math.inf, math.inf
     return found.low, found.high

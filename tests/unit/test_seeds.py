@@ -120,7 +120,7 @@ def test_tuned_kd_has_its_best_values_and_stands_in_the_comparison(recipe: Path)
     assert [row.seed for row in outcome.result.seeds if row.model == "tuned_kd"] == [0, 1]
     text = (outcome.folder / "report.md").read_text("utf-8")
     assert "− Tuned kd" in text
-    assert "The baseline kd: tuned on 16 validation images: kd temperature" in text
+    assert "The baseline tuned_kd: tuned on 16 validation images: kd temperature" in text
     assert "Not tuned" not in text
 
 

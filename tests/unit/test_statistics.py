@@ -58,6 +58,15 @@ def test_seeds_that_agree_by_chance_are_not_certainty() -> None:
     assert (found.gain.low, found.p) == (None, None)
 
 
+def test_equal_differences_have_no_spread_whatever_their_last_bits() -> None:
+    """Nine images of 2,000 in both seeds: in floating point the differences differ by 1e-16."""
+    found = paired([1662 / 2000, 1614 / 2000], [1653 / 2000, 1605 / 2000])
+    assert found.gain.mean == pytest.approx(0.0045)
+    assert (found.gain.sd, found.gain.low, found.p) == (0.0, None, None)
+    one_image = paired([1662 / 2000, 1615 / 2000], [1653 / 2000, 1605 / 2000])
+    assert one_image.p is not None
+
+
 def test_holm_by_hand() -> None:
     """Sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1, and never less than the one before."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

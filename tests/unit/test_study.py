@@ -108,6 +108,12 @@ def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
     assert found[3].gains == {}
 
 
+def test_seeds_that_agree_leave_every_rank_open() -> None:
+    """No interval is no certainty: rows whose seeds agree to the image are not told apart by it."""
+    found = judged([row("a", [0.2, 0.2]), row("b", [0.21, 0.21]), row("c", [0.9, 0.9])])
+    assert [own.rank for own in found] == [(1, 3)] * 3
+
+
 def test_methods_are_compared_with_the_one_that_is_a_baseline() -> None:
     alone, tuned = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("searched", [0.74, 0.75, 0.77], "baseline")
     found = {own.method: own for own in judged([alone, row("good", [0.90, 0.91, 0.93]), tuned])}
@@ -150,6 +156,17 @@ def test_tuned_kd_is_a_baseline_of_every_pair(path: Path) -> None:
     assert searched.tune.sampler == "grid"
     assert "kd" not in found
     assert [step.name for step in plan.make(found["tuned_kd"].loaded)][:3] == ["teacher", "tune", "distill"]
+
+
+def test_without_labels_no_student_learns_alone(path: Path) -> None:
+    """As in a recipe; what top-1 is then stands among what was not measured."""
+    given = "recipe.teacher={model: edgekd:resnet10, weights: given.safetensors}"
+    losses = ["recipe.distill.losses=[{kind: kd}]", "methods={hints: [{kind: fitnet}]}"]
+    loaded = load_study(path, ["recipe.data.labels=none", given, *losses])
+    assert [cell.name for cell in study.cells(loaded)] == ["teacher", "kd", "hints"]
+    limits = list(study._limits(loaded))
+    assert [said for said in limits if "top-1 is agreement with the teacher" in said]
+    assert [said for said in limits if said.startswith("the student alone:")]
 
 
 def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path: Path) -> None:

@@ -148,7 +148,7 @@ def fit(
         if hastened and fabric.global_rank == 0:
             progress.say(f"  {each.name}: {hastened}")
     schedule = _schedule(budget, len(feed))
-    freeze_step = min(steps - 1, int(freeze.share * steps)) if freeze else -1
+    freeze_step = max(1, min(steps - 1, int(freeze.share * steps))) if freeze else -1  # ranges are seen in a step at least
     said = "val" if data.measure == "accuracy" else "val agreement"
     step = 0
     with (
@@ -186,6 +186,8 @@ def fit(
                     each.step(own, answers, labels)
                 step += 1
                 task.advance(1)
+            if freeze and step == freeze_step == steps:  # the only one
+                freeze.action(network)
             for each in learners:
                 each.epoch(accuracy(each.kept, data.val, normalize, fabric.device), budget.lr * schedule(step - 1))
                 if (

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 _QUANTIZE = "QuantizeLinear"
 _DEQUANTIZE = "DequantizeLinear"
+_LOWEST = "lowest"
 _LAYERS = {"Conv", "Gemm", "MatMul", "ConvTranspose"}
 # One with the layer before them in every runtime, so the tensor between is never stored.
 _FUSED = {"Relu", "Clip"}
@@ -147,6 +148,39 @@ def pool_globally(model: onnx.ModelProto) -> None:
         if axes in ({2, 3}, {-2, -1}) and attributes.get("keepdims", 1):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
+
+
+def hold_float_layers(model: onnx.ModelProto) -> None:
+    """Put a maximum with the lowest float, which changes nothing, behind each float layer between integers.
+
+    ONNX Runtime takes a convolution or Gemm in float whose input and output are integers for one that was forgotten, and
+    rounds its weights to 8 bits with one scale (its WeightBiasQuantization): what was kept in float would be int8 again.
+    """
+    graph = model.graph
+    floats = {item.name for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
+    made_by = {name: node for node in graph.node for name in node.output}
+    read_by: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            read_by.setdefault(name, []).append(node)
+    nodes: list[onnx.NodeProto] = []
+    held: dict[str, str] = {}  # from what a layer gives to what is read of it
+    for node in graph.node:
+        if node.op_type == _QUANTIZE and node.input[0] in held:
+            nodes.append(onnx.helper.make_node("Max", [node.input[0], _LOWEST], [held[node.input[0]]]))
+            node.input[0] = held[node.input[0]]
+        nodes.append(node)
+        source = made_by.get(node.input[0]) if node.input else None
+        if node.op_type in _LAYERS and node.input[1] in floats and source is not None and source.op_type == _DEQUANTIZE:
+            out = node.output[0]
+            while [reader.op_type for reader in read_by.get(out, ())] in (["Relu"], ["Clip"]):
+                out = read_by[out][0].output[0]
+            if [reader.op_type for reader in read_by.get(out, ())] == [_QUANTIZE]:
+                held[out] = f"{out}_float"
+    if held:
+        del graph.node[:]
+        graph.node.extend(nodes)
+        graph.initializer.append(numpy_helper.from_array(np.float32(np.finfo(np.float32).min), _LOWEST))
 
 
 def compact(model: onnx.ModelProto) -> None:

@@ -10,7 +10,7 @@ from edgekd.report.words import NONE, points, sig
 from edgekd.rundir import RunResult, SeedRecord
 from edgekd.statistics import Paired, Spread, paired, spread
 
-MEASURES: tuple[tuple[str, Callable[[SeedRecord], float]], ...] = (
+MEASURES: tuple[tuple[str, Callable[[SeedRecord], float | None]], ...] = (
     ("Test, kept epoch", lambda row: row.test_kept),
     ("Test, last epoch", lambda row: row.test_last),
     ("Validation, kept epoch", lambda row: row.val_kept),
@@ -35,12 +35,13 @@ def section(result: RunResult) -> Section:
     for row in result.seeds:
         rows.setdefault(row.model, []).append(row)
     seeds = [row.seed for row in next(iter(rows.values()))]
-    columns = Column("Network"), Column("Seeds", "", "number"), *(Column(name, "%", "number") for name, _ in MEASURES)
+    measures = [(name, of) for name, of in MEASURES if all(of(row) is not None for row in result.seeds)]
+    columns = Column("Network"), Column("Seeds", "", "number"), *(Column(name, "%", "number") for name, _ in measures)
     figures = tuple(
         (
             Cell(facts.label_of(result, model)),
             Cell(str(len(own))),
-            *(Cell(plus_minus(spread([of(row) for row in own]))) for _, of in MEASURES),
+            *(Cell(plus_minus(spread(_values(own, of)))) for _, of in measures),
         )
         for model, own in rows.items()
     )
@@ -49,16 +50,22 @@ def section(result: RunResult) -> Section:
         (f"{facts.label_of(result, 'distilled')} − {facts.label_of(result, model)}", name, _difference(rows, model, of))
         for model in rows
         if model != "distilled"
-        for name, of in MEASURES[:2]
+        for name, of in measures
+        if name.startswith("Test")
     ]
     if compared:
         blocks.append(differences(compared))
-    lead = f"Seeds {seeds[0]} to {seeds[-1]}, with the same teacher." if rows else ""
+    taught = ", with the same teacher" if facts.section_of(result, "teacher") else ""
+    lead = f"Seeds {seeds[0]} to {seeds[-1]}{taught}." if rows else ""
     return Section("seeds", title, tuple(blocks), lead)
 
 
-def _difference(rows: dict[str, list[SeedRecord]], model: str, of: Callable[[SeedRecord], float]) -> Paired:
-    return paired([of(row) for row in rows["distilled"]], [of(row) for row in rows[model]])
+def _difference(rows: dict[str, list[SeedRecord]], model: str, of: Callable[[SeedRecord], float | None]) -> Paired:
+    return paired(_values(rows["distilled"], of), _values(rows[model], of))
+
+
+def _values(rows: Sequence[SeedRecord], of: Callable[[SeedRecord], float | None]) -> list[float]:
+    return [value for row in rows if (value := of(row)) is not None]
 
 
 def differences(compared: Sequence[tuple[str, str, Paired]]) -> Table:

@@ -107,9 +107,9 @@ def _subject(result: StudyResult, pairs: tuple[str, ...]) -> str:
 def _numbers(result: StudyResult, pairs: tuple[str, ...]) -> tuple[Number, ...]:
     best = next((row for row in _of(result, pairs[0]) if row.test), None) if pairs else None
     if best is None or best.test is None:
-        return (Number("Top-1 accuracy", "", "not measured", "", "muted", "no row has figures"),)
+        return (Number("Top-1", "", "not measured", "", "muted", "no row has figures"),)
     sd = f"± {100 * best.test.sd:.2f} over {plural(best.test.n, 'seed')}" if best.test.sd is not None else ""
-    numbers = [Number("Top-1 accuracy", "%", percent(best.test.mean), "", "", f"{sd}, test, kept epoch")]
+    numbers = [Number("Top-1", "%", percent(best.test.mean), "", "", f"{sd}, test, kept epoch")]
     for base, found in (best.gains or {}).items():
         cell, between = _compared(found)[:2]
         how = f"95 % interval {between.text}" if between is not NOT_APPLICABLE else "no interval"
@@ -141,7 +141,7 @@ def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
             Dot(
                 label(row), 100 * test.mean, 100 * max(0.0, test.mean if test.low is None else test.low),
                 100 * min(1.0, test.mean if test.high is None else test.high),
-                tuple(100 * seed.test_kept for seed in row.seeds), row.role == "baseline",
+                tuple(100 * seed.test_kept for seed in row.seeds if seed.test_kept is not None), row.role == "baseline",
             )
             for row, test in done
         ]  # fmt: skip

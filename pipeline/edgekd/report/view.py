@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
@@ -62,6 +62,7 @@ def _asked_for(result: RunResult, section: Section) -> bool:
         "training": facts.trained(result),
         "tuning": bool(facts.section_of(result, "tune")),
         "seeds": bool(result.seeds),
+        "layers": bool(facts.quantization(result)),
     }
     return not section.missing or wanted.get(section.id, True)
 
@@ -74,13 +75,20 @@ def story(result: RunResult) -> str:
     if not student:
         return f"{teacher or 'a model'} trained on {source}."
     peers = facts.section_of(result, "distill").get("peers") or ()
-    trained = "trained with hard labels alone" if facts.section_of(result, "distill") else "as given, measured"
+    own = [loss["kind"] for loss in facts.section_of(result, "distill").get("losses", ()) if loss["weight"]]
+    trained = _without_teacher(own) if own else "as given, measured"
     how = f"distilled from {teacher}" if teacher else trained
     if peers:
         how = f"trained together with {listing([_network(peer) for peer in peers])}, each the others' teacher,"
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."
+
+
+def _without_teacher(kinds: Sequence[str]) -> str:
+    """How a student was trained that nobody taught, such as by ``byot``."""
+    others = [kind for kind in dict.fromkeys(kinds) if kind != "task"]
+    return f"trained with hard labels and {listing(others)}" if others else "trained with hard labels alone"
 
 
 def _teacher(part: Mapping[str, Any]) -> str:

@@ -205,20 +205,25 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
 def _seeds(
     context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None
 ) -> list[dict[str, Any]]:
-    """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch."""
-    rows = []
+    """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch.
+
+    Without labels it is agreement with ``judge``; without either, nothing is known of the test split.
+    """
+    rows: list[dict[str, Any]] = []
     for own in distill.trainings(context.recipe):
         folder, curve = context.inputs[own.stage], context.read(own.stage, "curve.json")
         found = {"val_kept": curve["val_top1"][curve["best_epoch"]], "val_last": curve["val_top1"][-1]}
+        rows.append({"model": own.model, "seed": own.seed, **found})
+        if judge is None and not images.test.labelled:
+            continue
         for key, file in (("test_kept", BEST), ("test_last", LAST)):
             logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
             if logits is None:
                 network = training.student(own.recipe, len(images.classes), folder / file).eval()
                 logits = _torch_logits(network, x)
             metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
-            found[key] = metrics.top1
-        rows.append({"model": own.model, "seed": own.seed, **found})
-        context.progress.say(f"  {own.model}, seed {own.seed}: {100 * found['test_kept']:.1f} % on test")
+            rows[-1][key] = metrics.top1
+        context.progress.say(f"  {own.model}, seed {own.seed}: {100 * rows[-1]['test_kept']:.1f} % on test")
     return rows
 
 

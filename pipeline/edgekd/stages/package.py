@@ -83,8 +83,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )  # fmt: skip
     lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
     curves = tuple(
-        # Plain kd may be what is distilled, too: one stage, which is called by the first that needed it.
-        replace(curve, model=stage) if stage in distill.BASELINES else curve
+        # A training may be another run's, or another part of this one, too: it is called by the first that needed it.
+        curve if stage == "quantize" else replace(curve, model="distilled" if stage == "distill" else stage)
         for stage in (*(name for name, _ in lineage), *distill.BASELINES, "distill", "quantize")
         if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
         for curve in (from_json(Curve, context.read(stage, "curve.json")),)
@@ -94,6 +94,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     models = [*_networks(context, found, curves, len(images.val)), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
     layers, repair = _layers(context)
+    if context.recipe.teacher and "teacher" not in found:
+        missing += ("the teacher on the test split: its stored outputs have no `test`",)
     snippets = {}
     if any(model.role == "artifact" for model in models):
         whole = _samples(context, images)
@@ -106,7 +108,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
     searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
     if tune.KD in context.inputs:
-        searched += [f"The baseline kd: {line}." for line in sentences(tune.read(context.inputs[tune.KD]))]
+        searched += [f"The baseline tuned_kd: {line}." for line in sentences(tune.read(context.inputs[tune.KD]))]
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (

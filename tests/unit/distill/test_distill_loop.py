@@ -218,7 +218,7 @@ def test_best_is_by_validation(run: Callable[..., Fitted], small: Any, section: 
 
 @pytest.mark.parametrize(
     ("share", "step", "best"),
-    [(0.0, 0, 0), (0.25, 4, 1), (0.3, 4, 1), (0.5, 8, 2), (0.66, 10, 2), (1.0, 15, 3)],
+    [(0.0, 1, 0), (0.25, 4, 1), (0.3, 4, 1), (0.5, 8, 2), (0.66, 10, 2), (1.0, 15, 3)],
 )
 def test_freeze_happens_once_and_only_later_epochs_count(
     run: Callable[..., Fitted], share: float, step: int, best: int
@@ -230,6 +230,17 @@ def test_freeze_happens_once_and_only_later_epochs_count(
     assert calls == [step]
     assert fitted.curve.best_epoch == best
     assert fitted.best["steps"].item() == 4 * (best + 1)
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"epochs": 1, "batch_size": 72}], ids=["several steps", "one step"])
+def test_freeze_comes_after_a_step_at_least(run: Callable[..., Fitted], small: Any, budget: dict[str, int]) -> None:
+    """What is frozen is what was seen in the steps before."""
+    network, done = small(), []
+    first = next(network.parameters()).detach().clone()
+    fitted = run(network, freeze=Freeze(0.0, lambda net: done.append(next(net.parameters()).detach().clone())), **budget)
+    (seen,) = done
+    assert not torch.equal(seen, first)
+    assert math.isfinite(fitted.curve.val_top1[fitted.curve.best_epoch])
 
 
 def test_freeze_is_given_the_network(run: Callable[..., Fitted]) -> None:

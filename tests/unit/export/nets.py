@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.export.exporter import Source
+from edgekd.profile import device
 from edgekd.quantize import qat
 
 torch.set_num_threads(1)
+BITS = device.weight_bits_for([device.load("host")])
+"""Bits of a weight that the runtimes on this machine add up without saturating, as a recipe for it has them."""
 
 
 def images(count: int, size: int = 12, seed: int = 1) -> Tensor:
@@ -19,7 +22,7 @@ def images(count: int, size: int = 12, seed: int = 1) -> Tensor:
     return nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
 
 
-def make_source(net: nn.Module, size: int = 12, weight_bits: qat.WeightBits = 8) -> Source:
+def make_source(net: nn.Module, size: int = 12, weight_bits: qat.WeightBits = BITS) -> Source:
     """An int8 source from ranges of a few batches."""
     torch.manual_seed(0)
     for module in net.modules():

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from tests.unit.export.nets import Residual, Tokens, images
+from tests.unit.export.nets import BITS, Residual, Tokens, images
 from tests.unit.export.test_operators import Branches, SqueezeExcite
 from torch import fx
 
@@ -41,7 +41,7 @@ class Network:
 def network(name: str) -> Network:
     torch.manual_seed(0)
     model = NETS[name]().eval()
-    prepared = qat.prepare(model, images(1))
+    prepared = qat.prepare(model, images(1), weight_bits=BITS)
     for seed in (2, 3, 4):
         prepared.module(images(16, seed=seed))
     qat.freeze_observers(prepared.module)

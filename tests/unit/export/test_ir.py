@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from tests.unit.export.nets import images
+from tests.unit.export.nets import BITS, images
 from torch import Tensor, nn
 
 from edgekd.export import parity, runtimes
@@ -38,7 +38,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, float, 
     """Logits of the int8 graph in torch, their scale, and the file."""
     torch.manual_seed(0)
     net = Gated().eval()
-    prepared = qat.prepare(net, images(1))
+    prepared = qat.prepare(net, images(1), weight_bits=BITS)
     with torch.no_grad():
         for contrast in (0.5, 1, 2):  # ranges that grow while they are observed, as in training
             prepared.module(contrast * images(64))

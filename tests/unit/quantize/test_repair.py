@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.unit.export.nets import images
+from tests.unit.export.nets import BITS, images
 from tests.unit.quantize.test_sensitivity import Chain, calibrated
 from torch import Tensor, nn
 
 from edgekd.errors import QuantizeError
 from edgekd.export import runtimes
 from edgekd.export.exporter import Options, Source
+from edgekd.export.telemetry import import_onnxruntime
 from edgekd.quantize import qat, sensitivity
 from edgekd.quantize.repair import adopt, repair
 from edgekd.quantize.sensitivity import Sensitivity
@@ -95,7 +96,7 @@ class Loud(nn.Module):
 def test_what_is_in_float_is_in_float_in_the_file(net: str, keep: list[str], format: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = (Chain("channels") if net == "chain" else Loud()).eval()
-    prepared = calibrated(model, keep_float=keep)
+    prepared = calibrated(model, keep_float=keep, weight_bits=BITS)
     source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
     exporter = exporters.get(format)()
     path = tmp_path / f"net{exporter.suffix}"
@@ -112,6 +113,27 @@ def test_what_is_in_float_is_in_float_in_the_file(net: str, keep: list[str], for
     session = runtimes.load(path, format)
     found = np.concatenate([session.run(image[None]) for image in x.numpy()])
     assert np.abs(found - expected).max() <= 1.01 * qat.output_scale(prepared.module)[0]
+
+
+@pytest.mark.parametrize("head", [nn.Conv2d(8, 10, 3), nn.Sequential(nn.Conv2d(8, 10, 3), nn.ReLU())], ids=["bare", "relu"])
+def test_onnx_runtime_does_not_round_what_is_in_float(head: nn.Module, tmp_path: Path) -> None:
+    """By itself it takes a float layer between integers for one that was forgotten (its WeightBiasQuantization)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), head, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    prepared = calibrated(model, keep_float=["2"])
+    source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    exporters.get("onnx")().export(source, tmp_path / "net.onnx", Options("int8", "float32", tmp_path / "log"))
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    runtime.InferenceSession(str(tmp_path / "net.onnx"), options, providers=["CPUExecutionProvider"])
+    weights = {
+        tuple(tensor.dims[:2]): tensor.data_type
+        for tensor in onnx.load(tmp_path / "optimized.onnx").graph.initializer
+        if len(tensor.dims) == 4
+    }
+    assert sorted(weights.values()) == [onnx.TensorProto.FLOAT, onnx.TensorProto.INT8]
 
 
 def test_what_feeds_a_concatenation_in_float_is_in_float() -> None:

@@ -58,8 +58,15 @@ class OnnxExporter:
         """Write ``path``; see ``Exporter``."""
         require_precision(options, "onnx", self.precisions)
         require_float_io(options, "onnx")
+        import onnx
+
+        from edgekd.export import qdq
+
         with captured(options.log, f"writing {path.name}"):
             model, scale = build(source, options)
+            if options.precision == "int8":
+                qdq.hold_float_layers(model)
+                onnx.checker.check_model(model, full_check=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(model.SerializeToString(deterministic=True))
             return describe(model, "onnx", (path,), source, options, scale)
