@@ -15,7 +15,7 @@ from edgekd.registry import losses
 from edgekd.stages import layers, peers, training, views
 from edgekd.stages.context import Context
 
-VERSION = 4
+VERSION = 5
 PACKAGES = training.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
 BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers

@@ -13,7 +13,7 @@ from edgekd.registry import losses
 from edgekd.stages import black_box, layers, training, views
 from edgekd.stages.context import Context
 
-VERSION = 3
+VERSION = 4
 PACKAGES = training.PACKAGES
 
 
