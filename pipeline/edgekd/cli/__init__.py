@@ -120,6 +120,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
     \b
       edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
       edgekd plan my.yaml --layers           which layers learn from which
+      edgekd plan my.yaml --devices 4        as edgekd run my.yaml --devices 4 would find it
     """
     from edgekd import plan as planning
     from edgekd.loading import load
