@@ -45,15 +45,16 @@ def compare(name: str, reference: Array, output: Array, labels: NDArray[np.int64
 def sqnr(reference: Array, output: Array) -> Figure:
     """Return the signal-to-noise ratio of logits in dB, at most ``EXACT_DB``, with its 95 % interval over the images.
 
-    Signal is the variance of the reference's logits over the images (what they say about an image: a constant in a logit
-    says nothing); noise is the mean square of the difference.
+    Signal is the variance of the reference's logits over the images, noise the mean square of the difference. Both are of
+    centred logits, less their mean over the classes: a class is chosen by differences of logits, and what all logits of an
+    image share, or one has in all images, says nothing about it.
 
     Args:
         reference: (N, classes).
         output: (N, classes), of the same images.
     """
     n = len(reference)
-    signal, noise = powers(reference, output)
+    signal, noise = _signal(reference), _power(_centred(output.astype(np.float64) - reference))
     total, error = float(signal.sum()), float(noise.sum())
     if error == 0:
         return Figure(EXACT_DB, n, *((EXACT_DB, EXACT_DB) if n > 1 else ()))
@@ -108,23 +109,29 @@ def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def relative_error(reference: Array, output: Array) -> float:
-    """Return the root mean square of the difference over the deviation of the reference's logits."""
-    signal, noise = (float(power.sum()) for power in powers(reference, output))
+    """Return the root mean square of the difference over the deviation of the reference's (centred) logits."""
+    signal, noise = float(_signal(reference).sum()), float(_power(output.astype(np.float64) - reference).sum())
     return math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
 
 
-def powers(reference: Array, output: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for each image, the power of the signal and of the noise, (N,) each; see :func:`sqnr`."""
+def _signal(reference: Array) -> NDArray[np.float64]:
+    """Power of what the logits say about each image, (N,)."""
     n = len(reference)
-    exact = reference.astype(np.float64)
+    exact = _centred(reference.astype(np.float64))
     # One image has no deviation over images; over its classes it has.
-    centre = exact.mean(axis=0, keepdims=True) if n > 1 else exact.mean(axis=1, keepdims=True)
-    unbiased = n / (n - 1) if n > 1 else 1.0
-    signal = unbiased * np.square(exact - centre).mean(axis=1)
-    least = _FLOOR**2 * float(np.square(exact).mean())
-    if signal.mean() < least:
-        signal = np.full(n, least)
-    return signal, np.square(output.astype(np.float64) - exact).mean(axis=1)
+    signal = _power(exact) if n == 1 else n / (n - 1) * _power(exact - exact.mean(axis=0, keepdims=True))
+    least = _FLOOR**2 * float(np.square(reference.astype(np.float64)).mean())
+    return np.full(n, least) if signal.mean() < least else signal
+
+
+def _centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = logits - logits.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _power(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    power: NDArray[np.float64] = np.square(values).mean(axis=1)
+    return power
 
 
 def _capped(decibels: float) -> float:

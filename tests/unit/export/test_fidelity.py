@@ -45,11 +45,14 @@ def test_three_images_that_agree_prove_nothing() -> None:
 def test_sqnr_is_of_what_the_logits_say_about_an_image() -> None:
     """A constant in a logit says nothing: it makes no signal, however large."""
     x, noise = drawn(), drawn(seed=1, scale=0.2)
+    x, noise = (values - values.mean(axis=1, keepdims=True) for values in (x, noise))
     expected = 10 * np.log10(np.var(x, axis=0, ddof=1).sum() / np.square(noise).mean(axis=0).sum())
     found = fidelity.sqnr(x, x + noise)
     assert found.value == pytest.approx(expected, abs=1e-3)
     shift = np.arange(10, dtype=np.float32) * 100
     assert fidelity.sqnr(x + shift, x + noise + shift).value == pytest.approx(expected, abs=0.01)
+    shared = 100 * drawn(2000, 1, seed=5)  # all logits of an image
+    assert fidelity.sqnr(x + shared, x + noise + shared).value == pytest.approx(expected, abs=0.01)
     assert fidelity.relative_error(x, x + noise) == pytest.approx(10 ** (-expected / 20), rel=1e-3)
     assert fidelity.sqnr(x, x).value == EXACT_DB
 
