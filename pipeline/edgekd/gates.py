@@ -8,6 +8,7 @@ from typing import Literal
 from edgekd.recipe import Recipe
 from edgekd.recipe_gates import Gate
 from edgekd.rundir import GateRecord, ModelRecord, ProfileRecord
+from edgekd.stages import export
 
 Verdict = Literal["pass", "fail", "untrusted", "not_measured"]
 
@@ -32,6 +33,13 @@ def judge(recipe: Recipe, models: Sequence[ModelRecord], profiles: Sequence[Prof
 def passed(gates: Sequence[GateRecord]) -> bool:
     """Whether all gates passed."""
     return all(gate.verdict == "pass" for gate in gates)
+
+
+def missing(recipe: Recipe, models: Sequence[ModelRecord]) -> tuple[str, ...]:
+    """Names of the artifacts that the recipe asks for and that could not be delivered; their gates are ``not_measured``."""
+    written = {model.name for model in models if model.role == "artifact" and model.path is not None}
+    names = (export.stage_name(item.format, export.precision_of(item, recipe)) for item in recipe.export)
+    return tuple(name for stage in dict.fromkeys(names) if (name := stage.removeprefix("export.")) not in written)
 
 
 def _judge(

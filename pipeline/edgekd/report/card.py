@@ -79,6 +79,7 @@ def _files(result: RunResult) -> list[str]:
         )
         for model in _written(result)
     )
+    rows += tuple((Cell("—"), Cell(f"{label}: {reason}"), Cell("—"), Cell("—")) for label, reason in facts.lost(result))
     return [table(Table("Files", columns, rows))] if rows else []
 
 

@@ -136,9 +136,7 @@ def _verdict(result: RunResult) -> Verdict:
         sentence = "The gate passed." if total == 1 else f"All {count(total)} gates passed."
     failed = result.verdict == "fail"
     failures = tuple(_failure(result, gate) for verdict in words for gate in parts[verdict])
-    lost = [f"{name} was {reason}" for name, reason in facts.not_written(result)]
-    unwritten = [model for model in facts.artifacts(result) if model.path is None]
-    lost += [f"{facts.label(model)} was {facts.lost_because(result, model.format)}" for model in unwritten]
+    lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     gates = _gate_table(result) if total else None
     return Verdict("bad" if failed else "good", "Fail" if failed else "Pass", sentence, (*failures, *lost), gates)
 
