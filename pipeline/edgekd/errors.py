@@ -151,12 +151,14 @@ class FilesError(ExportError):
     """Files that were written and do not run in their own runtime.
 
     Args:
-        failures: The reason of each, by the name of the stage that wrote it.
+        message: What is wrong with all of them.
+        hint: As in every error.
+        failures: What is wrong with each, by the name of the stage that wrote it.
     """
 
-    def __init__(self, failures: Mapping[str, ExportError]) -> None:
-        self.failures = dict(failures)
-        super().__init__("; ".join(error.message for error in self.failures.values()))
+    def __init__(self, message: str, hint: str = "", failures: Mapping[str, ExportError] | None = None) -> None:
+        super().__init__(message, hint)
+        self.failures = dict(failures or {})
 
 
 class StorageError(StageError):

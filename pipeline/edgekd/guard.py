@@ -59,7 +59,8 @@ def storage(place: Path) -> Iterator[None]:
 def reason(recipe: Recipe, stage: str, error: EdgekdError) -> str:
     """Say in one line why a stage failed, and what to do next."""
     hints = [hint for hint in (error.hint, export.left_out(recipe, stage)) if hint]
-    text = f"{error.message} → {'; '.join(hints)}" if hints else error.message
+    message = error.message.removeprefix(f"{stage} failed: ")
+    text = f"{message} → {'; '.join(hints)}" if hints else message
     return " ".join(text.split())
 
 

@@ -153,10 +153,10 @@ class _Work:
             *self.pending, self.package = plan.without(self.loaded.name, [*self.pending, self.package], self.lost())
 
     def _failed(self, record: StageRecord, error: EdgekdError) -> None:
-        record = replace(record, reason=guard.reason(self.loaded.recipe, record.name, error))
+        reason = guard.reason(self.loaded.recipe, record.name, error)
+        self.options.progress.say(f"  FAILED: {record.name}: {reason}")
         self.done.pop(record.name, None)
-        self._records[record.name] = record
-        self.options.progress.say(f"  FAILED: {record.name}: {record.reason}")
+        self._records[record.name] = replace(record, reason=reason.replace(f"{self.folder}/", ""))
 
     def records(self) -> tuple[StageRecord, ...]:
         """The stages in the order of the plan."""
@@ -290,7 +290,11 @@ def _finish(work: _Work) -> RunResult:
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
             findings=bundle.findings,
             snippets=bundle.snippets,
-            not_measured=(*(f"{r.name}: {r.reason}" for r in lost), *bundle.not_measured, *_limits(loaded)),
+            not_measured=(
+                *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
+                *bundle.not_measured,
+                *_limits(loaded),
+            ),
             layers=bundle.layers,
             repair=bundle.repair,
             tuning=bundle.tuning,

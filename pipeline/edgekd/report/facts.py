@@ -190,35 +190,37 @@ def headline(result: RunResult) -> ModelRecord | None:
     return min(candidates, key=rank)
 
 
-def requested(result: RunResult) -> dict[str, tuple[str, Precision]]:
-    """Format and precision of each artifact that the recipe asks for, by its name."""
+def requested(result: RunResult) -> tuple[tuple[str, Precision], ...]:
+    """Format and precision of each artifact that the recipe asks for."""
     exports = result.recipe.get("export") or ()
     usual: Precision = "int8" if result.recipe.get("quantize") else "float32"
-    items = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
-    wanted: list[tuple[str, Precision]] = [(str(item.get("format", "")), item.get("precision") or usual) for item in items]
-    return {export.stage_name(*item).removeprefix("export."): item for item in wanted}
+    items: list[Mapping[str, Any]] = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
+    return tuple((str(item.get("format", "")), item.get("precision") or usual) for item in items)
 
 
 def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that have no record: (label, reason). Their rows stay in the tables."""
-    names = {model.name for model in artifacts(result)}
+    present = {_kind(model) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, name))
-        for name, (form, precision) in requested(result).items()
-        if name not in names
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, export.stage_name(form, precision)))
+        for form, precision in requested(result)
+        if (form, precision) not in present
     )
 
 
 def lost(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that were not delivered: (label, reason)."""
-    wanted = requested(result)
-    unwritten = [model for model in artifacts(result) if model.path is None and model.name in wanted]
-    return (*not_written(result), *((label(model), lost_because(result, model.name)) for model in unwritten))
+    unwritten = [model for model in artifacts(result) if model.path is None and _kind(model) in requested(result)]
+    return (*not_written(result), *((label(model), lost_because(result, f"export.{model.name}")) for model in unwritten))
+
+
+def _kind(model: ModelRecord) -> tuple[str, str]:
+    return model.format, model.precision.partition(" ")[0]
 
 
 def lost_because(result: RunResult, name: str) -> str:
-    """Say why an artifact was not delivered, as its stage does."""
-    failed = next((stage for stage in result.stages if stage.status == "failed" and stage.name == f"export.{name}"), None)
+    """Say why the artifact of a stage was not delivered, as the stage does."""
+    failed = next((stage for stage in result.stages if stage.status == "failed" and stage.name == name), None)
     return f"not delivered: {one_line(failed.reason)}" if failed and failed.reason else "not delivered"
 
 

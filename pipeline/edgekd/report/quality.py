@@ -65,7 +65,7 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
     gates = VERDICTS[verdict] if verdict else NOT_APPLICABLE
     if lost:
         gates = Cell("failed", "bad", mark=True)
-    why = facts.lost_because(result, model.name) if lost else ""
+    why = facts.lost_because(result, f"export.{model.name}") if lost else ""
     kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
     return (
         Cell(facts.label(model), note=kind),

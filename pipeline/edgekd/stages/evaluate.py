@@ -101,7 +101,7 @@ def run(context: Context) -> None:
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     if failures:
-        raise FilesError(failures)
+        raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
     judge = None if images.train.labelled else logits.get("teacher")
     for name, value in found.items():
         metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
