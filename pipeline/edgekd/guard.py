@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,15 @@ from edgekd.stages.context import Context
 
 TRAINS = ("teacher", "distill", "tune", "quantize", "synthesize")
 """Modules whose memory depends on the batch."""
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+)
 
 
 @contextmanager
@@ -34,10 +43,10 @@ def guarded(step: Planned, context: Context) -> Iterator[None]:
         _append(context.log, traceback.format_exc())
         if isinstance(error, StorageError):
             raise
-        if isinstance(error, OSError):
-            raise cache.storage_error(error, context.out) from error
         if _is_memory(error):
             raise StageError(f"{step.name} ran out of memory", _smaller(step)) from error
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | IsADirectoryError):
+            raise cache.storage_error(error, context.out) from error
         if any("os error 28" in str(cause) or "No space left" in str(cause) for cause in _causes(error)):
             raise cache.storage_error(OSError(28, "No space left on device"), context.out) from error
         if isinstance(error, EdgekdError):
@@ -61,7 +70,7 @@ def reason(recipe: Recipe, stage: str, error: EdgekdError) -> str:
     hints = [hint for hint in (error.hint, export.left_out(recipe, stage)) if hint]
     message = error.message.removeprefix(f"{stage} failed: ")
     text = f"{message} → {'; '.join(hints)}" if hints else message
-    return " ".join(text.split())
+    return " ".join(_COLOUR.sub("", text).split())
 
 
 def _smaller(step: Planned) -> str:

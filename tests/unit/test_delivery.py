@@ -66,6 +66,11 @@ def needs_memory(write: Callable[[], Exported]) -> Exported:
     return write()
 
 
+def misses_a_file(write: Callable[[], Exported]) -> Exported:
+    Path("operators.json").read_text()
+    return write()
+
+
 def truncates(write: Callable[[], Exported]) -> Exported:
     exported = write()
     path = exported.paths[0]
@@ -237,6 +242,13 @@ def test_out_of_memory_is_said_and_the_same_command_helps(project: Project) -> N
     reason = failed(project.run())["export.tflite"]
     assert reason.startswith("export.tflite ran out of memory → end other programs")
     assert "run the same command: finished stages are kept" in reason
+
+
+def test_what_fails_the_same_way_again_is_not_said_to_go_on(project: Project) -> None:
+    project.breaks("tflite", misses_a_file)
+    reason = failed(project.run())["export.tflite"]
+    assert reason.startswith("FileNotFoundError: [Errno 2] No such file or directory: 'operators.json' → the full log is in")
+    assert "same command" not in reason
 
 
 def test_a_file_that_its_runtime_rejects_is_not_kept(project: Project) -> None:
