@@ -241,7 +241,7 @@ def _stage(
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
         with cache.scratch() as scratch:
-            started = time.monotonic()
+            started, before = time.monotonic(), options.interrupted()
             context = Context(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
@@ -250,7 +250,7 @@ def _stage(
             )  # fmt: skip
             with guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
-            if options.interrupted():  # and a library or a side figure has swallowed it
+            if options.interrupted() and not before:  # a library or a side figure has swallowed it
                 raise KeyboardInterrupt
             entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started)
     cache.remember(loaded.name, step.name, step.material)

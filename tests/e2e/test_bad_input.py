@@ -225,7 +225,7 @@ def test_a_format_that_lacks_an_operator_leaves_the_others(cli: Cli) -> None:
     names: dict[str, Any] = {}
     exec(DETERMINANT, names)
     torch.save(names["Net"](10).state_dict(), cli.folder / "net.pt")
-    command = ("export", "net.py:Net", "--weights", "net.pt", "--size", "32", "--json", "--format")
+    command = ("export", "net.py:Net", "--weights", "net.pt", "--size", "32", "--classes", "10", "--json", "--format")
     done = cli(*command, "onnx,tflite,openvino", code=3)
     found = json.loads(done.stdout)
     assert found["exit_code"] == 3

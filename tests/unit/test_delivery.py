@@ -257,7 +257,7 @@ def test_a_file_that_its_runtime_rejects_is_not_kept(project: Project) -> None:
     outcome = project.run(*recipe)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert set(failed(outcome)) == {"export.onnx"}
-    assert "the file was written, but its runtime rejects it: onnx.onnx cannot be loaded" in failed(outcome)["export.onnx"]
+    assert "the file was written, but cannot be run: onnx.onnx cannot be loaded" in failed(outcome)["export.onnx"]
     assert "openvino.xml" in files(outcome)
     assert verdicts(outcome, "openvino") == {"pass"}
     assert cache.lookup(project.keys(*recipe)["export.onnx"])[0] is None
@@ -296,6 +296,20 @@ def test_an_interruption_is_not_a_format_that_fails(project: Project) -> None:
         project.run(interrupted=lambda: True)
 
 
+def test_an_interruption_that_a_side_figure_swallowed_keeps_nothing(project: Project) -> None:
+    signals: list[int] = []
+
+    def interrupted(*_: object) -> None:
+        signals.append(2)
+        raise RuntimeError("a library's word for an interruption")
+
+    project.monkeypatch.setattr("edgekd.models.macs", interrupted)
+    recipe = "export=[onnx]", "quantize.calibration_images=3"
+    with pytest.raises(KeyboardInterrupt):
+        project.run(*recipe, interrupted=lambda: bool(signals))
+    assert cache.lookup(project.keys(*recipe)["evaluate"])[0] is None
+
+
 def test_a_failed_device_and_a_missing_file_are_3_together() -> None:
     codes = ExitCode.GATE_FAILED, ExitCode.DEVICE_FAILED, ExitCode.STAGE_FAILED, ExitCode.INTERRUPTED
     assert [worst(codes[:count]) for count in range(5)] == [ExitCode.OK, *codes]
@@ -321,21 +335,30 @@ class Net(nn.Module):
 """
 
 
-def test_macs_that_cannot_be_counted_end_no_run(project: Project) -> None:
-    """torch's counter multiplies the symbols of an expanded query."""
+def test_macs_of_an_expanded_parameter_are_counted(project: Project) -> None:
     (project.folder / "query.py").write_text(QUERY)
     names: dict[str, Any] = {}
     exec(QUERY, names)
     torch.manual_seed(0)
     training.save(names["Net"](4).state_dict(), project.folder / "query.safetensors")
-    outcome = project.run(
-        f"student={{model: '{project.folder}/query.py:Net', weights: {project.folder}/query.safetensors}}", "export=[onnx]"
-    )
+    given = f"student={{model: '{project.folder}/query.py:Net', weights: {project.folder}/query.safetensors}}"
+    student = project.run(given, "export=[onnx]").result.model("student")
+    assert student is not None
+    # the convolution, the query's layer, both products of the attention, the last layer
+    assert student.macs == 16 * 8 * 48 + 8 * 8 + 2 * 16 * 8 + 8 * 4
+
+
+def test_macs_that_cannot_be_counted_end_no_run(project: Project) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("no rule for an operator")
+
+    project.monkeypatch.setattr("edgekd.models.macs", fails)
+    outcome = project.run("export=[onnx]", "quantize.calibration_images=4")
     student = outcome.result.model("student")
     assert student is not None
-    assert files(outcome) == {"onnx.onnx", "onnx_float.onnx"}
     assert student.macs is None
-    assert any(line.startswith("MACs of student: ") for line in outcome.result.not_measured)
+    assert files(outcome) == {"onnx.onnx", "onnx_float.onnx"}
+    assert "MACs of student: AssertionError: no rule for an operator" in outcome.result.not_measured
 
 
 def test_layers_that_cannot_be_looked_at_end_no_run(project: Project) -> None:

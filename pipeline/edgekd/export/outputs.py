@@ -40,7 +40,7 @@ def run(
         with captured(log, f"loading {path.name}"):  # TensorFlow Lite greets
             session = runtimes.load(path, format)
     except ExportError as error:  # its hint is for who gave the file
-        raise ExportError(f"the file was written, but its runtime rejects it: {error.message}") from error
+        raise ExportError(f"the file was written, but cannot be run: {error.message}") from error
     rows = []
     for index, (image, wanted) in enumerate(zip(inputs, expected, strict=True)):
         where = f"on image {index + 1} of {len(inputs)}"
