@@ -13,15 +13,17 @@ The tree:
     + TrainingError        3   NaN loss and the like
     + QuantizeError        3   a graph that cannot be quantized
     + ExportError          3   a format that could not be written or read back
+      - FilesError         3   files that were written and do not run in their own runtime
     + StorageError         3   a full disk, a folder that cannot be written
   - DeviceError            4   a device that does not answer or that died
 
-A gate that fails is a result, not an error: the run ends with exit code 1.
+A gate that fails is a result, not an error: the run ends with exit code 1. A file that cannot be written and a device that
+fails are told in the report of the run, which goes on with the others; ``worst`` says which exit code several make together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
@@ -36,6 +38,18 @@ class ExitCode(IntEnum):
     STAGE_FAILED = 3
     DEVICE_FAILED = 4
     INTERRUPTED = 130
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the exit code that several results make together: 130 before 2, 3, 4 and 1; 0 for none.
+
+    Example:
+        >>> int(worst([ExitCode.GATE_FAILED, ExitCode.DEVICE_FAILED, ExitCode.STAGE_FAILED]))
+        3
+    """
+    order = (ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.STAGE_FAILED, ExitCode.DEVICE_FAILED, ExitCode.GATE_FAILED)
+    found = set(codes)
+    return next((code for code in order if code in found), ExitCode.OK)
 
 
 class EdgekdError(Exception):
@@ -131,6 +145,20 @@ class QuantizeError(StageError):
 
 class ExportError(StageError):
     """A format that could not be written or read back."""
+
+
+class FilesError(ExportError):
+    """Files that were written and do not run in their own runtime.
+
+    Args:
+        message: What is wrong with all of them.
+        hint: As in every error.
+        failures: What is wrong with each, by the name of the stage that wrote it.
+    """
+
+    def __init__(self, message: str, hint: str = "", failures: Mapping[str, ExportError] | None = None) -> None:
+        super().__init__(message, hint)
+        self.failures = dict(failures or {})
 
 
 class StorageError(StageError):

@@ -9,6 +9,7 @@ from edgekd.recipe_gates import DEFAULTS, Gate, Gates
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.rundir import ModelRecord, ProfileRecord
+from edgekd.stages import export
 from edgekd.statistics import wilson
 
 QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db")
@@ -32,6 +33,8 @@ def judge(recipe: Recipe, models: Sequence[ModelRecord], profiles: Sequence[Prof
     """
     by_name = {model.name: model for model in models}
     files = [model for model in models if model.role == "artifact"]
+    known = {model.name for model in files}
+    files += [ModelRecord(name, "artifact", *export.split(name)) for name in missing(recipe, models) if name not in known]
     return tuple(
         record
         for name, gate in limits(recipe, models)
@@ -62,6 +65,13 @@ def verdict(gates: Sequence[GateRecord]) -> Verdict:
     """Return the verdict of a run: the worst of its gates, without those that only warn or are off."""
     found = {gate.verdict for gate in gates if gate.level == "error"} - {"not_applicable"}
     return next((word for word in SEVERITY if word in found), "pass")
+
+
+def missing(recipe: Recipe, models: Sequence[ModelRecord]) -> tuple[str, ...]:
+    """Names of the artifacts that the recipe asks for and that could not be delivered; their gates are ``not_measured``."""
+    written = {model.name for model in models if model.role == "artifact" and model.path is not None}
+    names = (export.stage_name(item.format, export.precision_of(item, recipe)) for item in recipe.export)
+    return tuple(name for stage in dict.fromkeys(names) if (name := stage.removeprefix("export.")) not in written)
 
 
 def _judge(

@@ -248,7 +248,7 @@ def macs(model: nn.Module, *data: Data) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).eval().requires_grad_(False)  # the counter asks a view of a parameter for its gradient
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(example(data[0]) if len(data) == 1 else tuple(example(seen) for seen in data))
     return int(counter.get_total_flops()) // 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -177,6 +177,38 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
             step = replace(step, note=note)
         elif step.entry:
             made[node.name] = step.entry.path
+        planned.append(step)
+    return planned
+
+
+def without(recipe: str, steps: Sequence[Planned], failed: Collection[str]) -> list[Planned]:
+    """Plan the rest of a run again after stages have failed.
+
+    Each stage is left with the inputs that there are, under the key that it has in a recipe that asks for no more. Whatever
+    else a key is made of (files, packages, settings) is as it was first planned: the finished stages were made of that. A
+    device with no file left to measure is left out.
+
+    Args:
+        recipe: Its name.
+        steps: The stages that have not run.
+        failed: Names of those that failed.
+    """
+    keys: dict[str, str] = {}
+    gone = set(failed)
+    planned: list[Planned] = []
+    for step in steps:
+        inputs = tuple(name for name in step.node.inputs if name not in gone)
+        if step.node.module == "profile" and not inputs:
+            gone.add(step.name)
+        if step.name in gone:
+            continue
+        found = {name: keys.get(name, step.material["inputs"][name]) for name in inputs}
+        if found != step.material["inputs"]:
+            material = {**step.material, "inputs": found}
+            keys[step.name] = cache.key_of(material)
+            step = _look_up(recipe, replace(step.node, inputs=inputs), keys[step.name], material, set())
+            if step.status == "run" and step.node.module not in ALWAYS:
+                step = replace(step, reason=f"goes on without {', '.join(sorted(failed))}")
         planned.append(step)
     return planned
 

@@ -26,12 +26,13 @@ Measure = Literal["accuracy", "agreement"]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of the run; ``seconds`` is what the work took when it was done."""
+    """One stage of the run; ``seconds`` is what the work took when it was done, ``reason`` why it failed."""
 
     name: str
     status: Literal["ran", "cached", "failed"]
     key: str
     seconds: float
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class ModelRecord:
             ``qat`` or ``ptq``, ``onnx``.
         role: ``teacher``, ``baseline``, ``peer``, ``student`` or ``artifact``.
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
-        path: Main file, relative to the run folder; ``None`` where none was written.
+        path: Main file, relative to the run folder; ``None`` where none was delivered.
         sha256: Hash of that file.
         bytes: Size of all files of the artifact.
         params: Number of parameters.

@@ -1,28 +1,27 @@
 """Executes a plan: stages in order, each committed in one rename, then the run folder with its report.
 
-Whatever happens, finished stages stay in the cache, so the same command goes on where it stopped.
+Whatever happens, finished stages stay in the cache, so the same command goes on where it stopped; and what can be delivered
+is delivered, whichever format or device failed.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib
-import logging
 import os
 import re
 import shlex
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, plan, rundir, samples
+from edgekd import __version__, cache, data, environment, gates, guard, plan, rundir, samples
 from edgekd.background import Background
-from edgekd.errors import DeviceError, EdgekdError, ExitCode, StageError
+from edgekd.errors import EdgekdError, ExitCode, FilesError, StageError, worst
+from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
@@ -39,7 +38,8 @@ from edgekd.stages.context import Context, processes
 class Options:
     """How a recipe is run: where the run folder goes, where to report, processes to train on, threads.
 
-    ``labels`` says more of a stage, by its key, such as which of all trainings it is.
+    ``labels`` says more of a stage, by its key, such as which of all trainings it is; ``interrupted`` whether somebody wants
+    to stop.
     """
 
     out: Path
@@ -47,6 +47,7 @@ class Options:
     devices: int = 1
     threads: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    interrupted: Callable[[], bool] = bool  # never
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Outcome:
 def run(loaded: Loaded, options: Options) -> Outcome:
     """Run a recipe.
 
+    A format that cannot be written and a device that fails are told in the result; everything else is delivered.
+
     Raises:
-        StageError: A stage failed; all stages before it are kept.
+        StageError: Another stage failed; all stages before it are kept.
         StorageError: A disk is full or a folder cannot be written.
     """
     steps = plan.make(loaded, processes(options.devices))
@@ -70,46 +73,102 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         if step.status == "blocked":
             raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
     folder = run_folder(options.out / loaded.name, steps[-1].key)
-    with _storage(folder):
+    with storage(folder):
         (folder / "logs").mkdir()
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
     _check_views(loaded, steps)
     _check_layers(steps, options, folder)
-    done: dict[str, Path] = {}
-    records: list[StageRecord] = []
-    lost: list[str] = []
+    work = _Work(loaded, options, folder, steps)
     with ExitStack() as stack:
         beside = _beside(steps, options)
         quiet = replace(options, progress=Silent())
         aside = None
-        for number, step in enumerate(steps[:-1], start=1):
+        while work.pending:
+            step = work.pending.pop(0)
             if beside and aside is None and not _is_given(step):
                 aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder))
-            title = f"[{number}/{len(steps)}] {step.name}"
-            if step.key in options.labels:
-                title += f", {options.labels[step.key]}"
             if step in beside:
-                options.progress.say(f"{title}: {step.reason}; trains beside the others")
+                options.progress.say(f"{work.title(step)}: {step.reason}; trains beside the others")
                 continue
             if step.name == "evaluate" and aside is not None:  # the first to read what was trained aside
                 for own, (entry, status) in zip(beside, aside.result(), strict=True):
                     options.progress.say(f"  {own.name}: done in {entry.seconds:.0f} s, beside the others")
-                    done[own.name] = entry.path
-                    records.append(StageRecord(own.name, status, own.key, round(entry.seconds, 1)))
-            try:
-                entry, status = _stage(loaded, step, options, done, folder, title)
-            except DeviceError as error:  # the other figures are still worth having
-                lost.append(f"{step.name}: {error.message}")
-                options.progress.say(f"{title}: FAILED, {error.message}")
-                records.append(StageRecord(step.name, "failed", step.key, 0.0))
-                continue
-            done[step.name] = entry.path
-            records.append(StageRecord(step.name, status, step.key, round(entry.seconds, 1)))
-    order = {step.name: number for number, step in enumerate(steps)}
-    records.sort(key=lambda record: order[record.name])
-    result = _finish(loaded, steps[-1], options, done, folder, records, lost)
-    code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
-    return Outcome(folder, result, code)
+                    work.finished(own, entry, status)
+                beside, aside = [], None
+            work.do(step)
+    result = _finish(work)
+    return Outcome(folder, result, work.exit_code(result))
+
+
+class _Work:
+    """A run under way: the stages to come, the folders of those that are finished, and what failed.
+
+    A format that cannot be written, a file that does not run and a device that does not answer are taken out, and the run
+    goes on with what is left.
+    """
+
+    def __init__(self, loaded: Loaded, options: Options, folder: Path, steps: Sequence[Planned]) -> None:
+        self.loaded, self.options, self.folder = loaded, options, folder
+        self.pending, self.package = list(steps[:-1]), steps[-1]
+        self.done: dict[str, Path] = {}
+        self.codes: list[ExitCode] = []  # of devices
+        self._records: dict[str, StageRecord] = {}
+        self._order = [step.name for step in steps]
+
+    def title(self, step: Planned) -> str:
+        """Number and name of a stage, and which of all trainings it is."""
+        name = f"[{self._order.index(step.name) + 1}/{len(self._order)}] {step.name}"
+        label = self.options.labels.get(step.key)
+        return f"{name}, {label}" if label else name
+
+    def finished(self, step: Planned, entry: cache.Entry, status: Literal["ran", "cached"]) -> None:
+        """Note that a stage is finished."""
+        self.done[step.name] = entry.path
+        self._records[step.name] = StageRecord(step.name, status, step.key, round(entry.seconds, 1))
+
+    def do(self, step: Planned) -> None:
+        """Run a stage, or take it from the cache.
+
+        Raises:
+            EdgekdError: It failed, and there is nothing without it.
+        """
+        began = time.monotonic()
+        try:
+            self.finished(step, *_stage(self.loaded, step, self.options, self.done, self.folder, self.title(step)))
+        except EdgekdError as error:
+            if self.options.interrupted():  # a library has made another error of the interruption
+                raise
+            if isinstance(error, FilesError):  # their stages have ended well
+                self.pending.insert(0, step)
+                for stage, failure in error.failures.items():
+                    self._failed(replace(self._records[stage], status="failed"), failure)
+            elif step.node.module in ("export", "profile"):
+                self._failed(StageRecord(step.name, "failed", step.key, round(time.monotonic() - began, 1)), error)
+                if step.node.module == "profile":
+                    self.codes.append(error.exit_code)
+            else:
+                raise
+            *self.pending, self.package = plan.without(self.loaded.name, [*self.pending, self.package], self.lost())
+
+    def _failed(self, record: StageRecord, error: EdgekdError) -> None:
+        reason = guard.reason(self.loaded.recipe, record.name, error)
+        self.options.progress.say(f"  FAILED: {record.name}: {reason}")
+        self.done.pop(record.name, None)
+        self._records[record.name] = replace(record, reason=reason.replace(f"{self.folder}/", ""))
+
+    def records(self) -> tuple[StageRecord, ...]:
+        """The stages in the order of the plan."""
+        return tuple(self._records[name] for name in self._order if name in self._records)
+
+    def lost(self, kind: str = "") -> tuple[str, ...]:
+        """Names of the stages that failed and begin with ``kind``, such as ``export.``."""
+        return tuple(r.name for r in self.records() if r.status == "failed" and r.name.startswith(kind))
+
+    def exit_code(self, result: RunResult) -> ExitCode:
+        """What the shell sees: of files that were asked for and are missing, devices and gates together."""
+        missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
+        judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
+        return worst([*missing, *self.codes, judged])
 
 
 def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
@@ -125,7 +184,7 @@ def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> N
     for step, recipe in lessons(steps):
         if step.name != first:
             log = folder / "logs" / f"{step.name}.log"
-            with _guarded(step, Context(recipe, step.name, folder, {}, log, options.progress)):
+            with guarded(step, Context(recipe, step.name, folder, {}, log, options.progress)):
                 layers.find(recipe, options.progress, step.name)
 
 
@@ -180,80 +239,36 @@ def _stage(
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
         with cache.scratch() as scratch:
-            started = time.monotonic()
+            started, before = time.monotonic(), options.interrupted()
             context = Context(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
             )  # fmt: skip
-            with _guarded(step, context):
+            with guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
+            if options.interrupted() and not before:  # a library or a side figure has swallowed it
+                raise KeyboardInterrupt
             entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started)
     cache.remember(loaded.name, step.name, step.material)
     return entry, "ran"
 
 
-@contextmanager
-def _guarded(step: Planned, context: Context) -> Iterator[None]:
-    """Turn whatever a stage raises into an edgekd error with its log; what libraries warn of goes into the log."""
-    try:
-        with _quiet(context.log):
-            yield
-    except EdgekdError as error:
-        _append(context.log, traceback.format_exc())
-        raise error from error.__cause__
-    except OSError as error:
-        _append(context.log, traceback.format_exc())
-        raise cache.storage_error(error, context.out) from error
-    except MemoryError as error:
-        raise StageError(
-            f"{step.name} ran out of memory", "lower distill.batch_size or data.image_size, and run the same command"
-        ) from error
-    except Exception as error:
-        _append(context.log, traceback.format_exc())
-        if "os error 28" in str(error) or "No space left" in str(error):
-            raise cache.storage_error(OSError(28, "No space left on device"), context.out) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise StageError(
-            f"{step.name} failed: {type(error).__name__}: {first}",
-            f"the whole story is in {context.log}; finished stages are kept, the same command goes on from here",
-        ) from error
-
-
-@contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send warnings and log records of the libraries into the stage's log."""
-    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
-    root = logging.getLogger()
-    kept = root.handlers[:]
-    root.handlers = [handler]
-    logging.captureWarnings(True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            logging.captureWarnings(True)
-            yield
-    finally:
-        logging.captureWarnings(False)
-        root.handlers = kept
-        handler.close()
-
-
-def _finish(
-    loaded: Loaded, step: Planned, options: Options, done: dict[str, Path], folder: Path,
-    records: Sequence[StageRecord], lost: Sequence[str],
-) -> RunResult:  # fmt: skip
+def _finish(work: _Work) -> RunResult:
     """Bundle, judge, and write run.json and the reports."""
+    loaded, options, folder, done, step = work.loaded, work.options, work.folder, work.done, work.package
     started = time.monotonic()
     context = Context(
         recipe=tune.chosen(loaded.recipe, done), name="package", out=folder / "artifacts", inputs=done,
         log=folder / "logs" / "package.log", progress=options.progress,
     )  # fmt: skip
-    with _guarded(step, context), _storage(folder):
+    with guarded(step, context), storage(folder):
         context.out.mkdir()
-        bundle = package.bundle(context, data.fingerprint(loaded.recipe.data))
+        bundle = package.bundle(context, data.fingerprint(loaded.recipe.data), work.lost("export."))
         verdicts = gates.judge(loaded.recipe, bundle.models, bundle.profiles)
+        missing = gates.missing(loaded.recipe, bundle.models)
+        lost = [r for r in work.records() if r.status == "failed" and r.name.removeprefix("export.") not in missing]
         record = StageRecord("package", "ran", step.key, round(time.monotonic() - started, 1))
         result = RunResult(
             schema=rundir.SCHEMA,
@@ -262,10 +277,10 @@ def _finish(
             run=folder.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=f"edgekd run {shlex.quote(f'{options.out.name}/{loaded.name}/{folder.name}/recipe.lock.yaml')}",
-            verdict="fail" if lost else gates.verdict(verdicts),
+            verdict="fail" if missing or work.lost("profile.") else gates.verdict(verdicts),
             recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
             data=bundle.data,
-            stages=(*records, record),
+            stages=(*work.records(), record),
             models=bundle.models,
             curves=bundle.curves,
             profiles=bundle.profiles,
@@ -273,7 +288,11 @@ def _finish(
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
             findings=bundle.findings,
             snippets=bundle.snippets,
-            not_measured=(*lost, *bundle.not_measured, *_limits(loaded)),
+            not_measured=(
+                *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
+                *bundle.not_measured,
+                *_limits(loaded),
+            ),
             layers=bundle.layers,
             repair=bundle.repair,
             tuning=bundle.tuning,
@@ -281,9 +300,9 @@ def _finish(
             pictures=bundle.pictures,
             seeds=bundle.seeds,
         )
+        rundir.write(result, folder)  # first: whatever fails after it, `edgekd report` makes from it
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)
-        rundir.write(result, folder)
         point_latest(folder)
     return result
 
@@ -342,7 +361,7 @@ def _one_seed(recipe: Recipe) -> Iterator[str]:
 
 def run_folder(parent: Path, key: str) -> Path:
     """Make the next ``NNNN-key8`` folder."""
-    with _storage(parent):
+    with storage(parent):
         parent.mkdir(parents=True, exist_ok=True)
         while True:
             taken = [int(m[1]) for path in parent.iterdir() if (m := re.match(r"(\d{4,})-", path.name))]
@@ -361,26 +380,16 @@ def point_latest(folder: Path) -> None:
     link.replace(folder.parent / "latest")
 
 
-@contextmanager
-def _storage(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise cache.storage_error(error, place) from error
-
-
-def _append(log: Path, text: str) -> None:
-    try:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError:
-        pass  # the disk that failed may be the log's
-
-
 def _hint(reason: str) -> str:
     return reason.partition("→")[2].strip()
 
 
 def result_of(outcome: Outcome) -> dict[str, object]:
     """What ``--json`` prints."""
-    return {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "run": to_json(outcome.result)}
+    failures = [{"stage": r.name, "reason": r.reason} for r in outcome.result.stages if r.status == "failed"]
+    return {
+        "folder": str(outcome.folder),
+        "exit_code": int(outcome.exit_code),
+        "failures": failures,
+        "run": to_json(outcome.result),
+    }

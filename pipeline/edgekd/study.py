@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from edgekd import __version__, environment, plan, runner, torchrun
 from edgekd.cache import key_of, storage_error
-from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError
+from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError, worst
 from edgekd.loading import Loaded
 from edgekd.loading.study import LoadedStudy, Pair
 from edgekd.plan import Planned
@@ -23,9 +23,8 @@ from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_gates import Gates
 from edgekd.records_json import to_json
 from edgekd.records_tune import words
-from edgekd.report import html, markdown
+from edgekd.report import facts, html, markdown
 from edgekd.report import study as page
-from edgekd.report.facts import section_of
 from edgekd.rundir import RunResult
 from edgekd.stages import distill, layers
 from edgekd.studydir import SCHEMA, Row, StudyResult, TeacherRow, judged
@@ -103,11 +102,11 @@ def run(
     labels, cached = trainings(steps)
     folder = runner.run_folder(options.out / loaded.name, key_of({"study": [step.key for _, own in steps for step in own]}))
     options.progress.say(f"{loaded.name}: {len(labels)} trainings to do, {cached} in the cache; report in {folder}")
-    options = replace(options, out=folder / "runs", labels=labels)
+    options = replace(options, out=folder / "runs", labels=labels, interrupted=interrupted)
     lost: dict[str, str] = {}  # stages of teachers that failed
     rows: dict[str, list[Row]] = {pair.name: [] for pair in loaded.pairs}
     teachers: list[TeacherRow] = []
-    code, found = ExitCode.OK, None
+    codes, found = [ExitCode.OK], None
     for number, (cell, own) in enumerate(steps, start=1):
         title = f"{cell.pair.name} · {cell.name}"
         options.progress.say(f"[{number}/{len(steps)}] {title}")
@@ -115,7 +114,8 @@ def run(
         if not reason:
             try:
                 outcome = runner.run(cell.loaded, options)
-                result, code = outcome.result, max(code, outcome.exit_code)
+                result = outcome.result
+                codes.append(outcome.exit_code)
             except StorageError:
                 raise
             except EdgekdError as error:
@@ -146,8 +146,9 @@ def run(
         write(study, folder)
     except OSError as error:
         raise storage_error(error, folder) from error
-    failed = study.failed or any(row.reason for row in teachers)
-    return Outcome(folder, study, ExitCode.STAGE_FAILED if failed else code)
+    if study.failed or any(row.reason for row in teachers):
+        codes.append(ExitCode.STAGE_FAILED)
+    return Outcome(folder, study, worst(codes))
 
 
 def _check_layers(
@@ -198,10 +199,11 @@ def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     students = tuple(seed for seed in result.seeds if seed.model == "distilled")
     if any(seed.test_kept is None for seed in students):
         return replace(row, reason="nothing is known of the test split: no labels, and no outputs of the teacher")
-    found = section_of(result, "distill")["losses"]  # with what a search has chosen
+    found = facts.section_of(result, "distill")["losses"]  # with what a search has chosen
     return replace(
         row, losses=" + ".join(f"{loss['weight']:g} {loss['kind']}" for loss in found), seconds=round(seconds, 1),
         folder=f"runs/{cell.loaded.name}/{result.run}", seeds=students,
+        missing=tuple(f"{name} was {why}" for name, why in facts.lost(result)),
     )  # fmt: skip
 
 

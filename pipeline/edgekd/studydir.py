@@ -27,6 +27,7 @@ class Row:
         folder: Its run folder, relative to the study's.
         seconds: Work of its trainings.
         seeds: Each student.
+        missing: Files that the recipe asks for and that were not delivered, each with the reason.
         test: Test top-1 of the kept epoch (the best by validation) over seeds; what is ranked.
         last: Test top-1 of the last epoch over seeds.
         rank: Best and worst rank in its pair that the 95 % intervals of ``test`` leave open.
@@ -46,6 +47,7 @@ class Row:
     last: Spread | None = None
     rank: tuple[int, int] | None = None
     gains: Mapping[str, Paired] | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +200,47 @@ def test_ctrl_c_keeps_the_rows_of_a_study(cli: Cli) -> None:
     assert "the same command goes on" in rest
     assert "Traceback" not in rest
     assert "2 trainings to do, 2 in the cache" in cli("plan", "s.yaml").stdout
+
+
+DETERMINANT = """\
+import torch
+from torch import nn
+
+
+class Volume(nn.Module):
+    def forward(self, x):
+        return torch.linalg.det(x)
+
+
+def Net(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), Volume(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_format_that_lacks_an_operator_leaves_the_others(cli: Cli) -> None:
+    """ONNX has a determinant, TFLite and OpenVINO have none."""
+    import torch
+
+    (cli.folder / "net.py").write_text(DETERMINANT)
+    names: dict[str, Any] = {}
+    exec(DETERMINANT, names)
+    torch.save(names["Net"](10).state_dict(), cli.folder / "net.pt")
+    command = ("export", "net.py:Net", "--weights", "net.pt", "--size", "32", "--classes", "10", "--json", "--format")
+    done = cli(*command, "onnx,tflite,openvino", code=3)
+    found = json.loads(done.stdout)
+    assert found["exit_code"] == 3
+    reasons = {failure["stage"]: failure["reason"] for failure in found["failures"]}
+    assert set(reasons) == {"export.tflite_float", "export.openvino_float"}
+    assert "aten._linalg_det" in reasons["export.tflite_float"]
+    assert "\x1b" not in done.stdout
+    files = {path.name for path in (cli.folder / found["folder"]).rglob("*") if path.is_file()}
+    assert {"onnx_float.onnx", "load_onnx_float.py", "manifest.json", "samples.npz", "report.html", "run.json"} <= files
+    assert "same command" not in done.stderr, "it would fail in the same way"
+    again = cli(*command, "onnx,tflite,openvino", code=3)
+    assert [line.split()[1:3] for line in again.stderr.splitlines() if "cached" in line] == [
+        ["student:", "cached"], ["export.onnx_float:", "cached"], ["evaluate:", "cached"],
+    ]  # fmt: skip
+    assert json.loads(cli(*command, "onnx").stdout)["failures"] == []
 
 
 def test_a_damaged_cache_entry_is_made_again(cli: Cli) -> None:

@@ -25,6 +25,7 @@ def test_each_error_has_its_exit_code() -> None:
         "TrainingError": 3,
         "QuantizeError": 3,
         "ExportError": 3,
+        "FilesError": 3,
         "StorageError": 3,
         "DeviceError": 4,
     }

@@ -280,8 +280,11 @@ def test_a_gate_that_only_has_a_level_keeps_its_limit() -> None:
 
 def test_noise_is_no_image_to_recognize() -> None:
     """Random images compare a file with torch; they say nothing of what a network recognizes."""
-    made = recipe({}, quantize=False).model_dump(exclude_none=True) | {"data": {"source": "random", "classes": 10}}
-    own = replace(model("onnx_dynamic", near=replace(close(None), sqnr_db=Figure(1.0, 8, 0.9, 1.1))), precision="dynamic")
+    made = recipe({}, quantize=False).model_dump(exclude_none=True)
+    made |= {"data": {"source": "random", "classes": 10}, "export": [{"format": "tflite", "precision": "dynamic"}]}
+    own = replace(
+        model("tflite_dynamic", near=replace(close(None), sqnr_db=Figure(1.0, 8, 0.9, 1.1))), precision="dynamic", path="x"
+    )
     found = gates.judge(Recipe.model_validate(made), (model("student", role="student"), own), ())
     assert [gate.name for gate in found] == ["parity_top1"]
 

@@ -17,6 +17,7 @@ from edgekd.errors import ExitCode, TrainingError
 from edgekd.loading import load
 from edgekd.loading.study import load_study
 from edgekd.progress import Silent
+from edgekd.registry import exporters
 from edgekd.rundir import SeedRecord
 from edgekd.stages import distill, teacher
 from edgekd.studydir import Row, judged
@@ -309,6 +310,24 @@ def test_a_study_that_ships_its_students(path: Path) -> None:
     assert result.verdict == "pass"
     assert {model.name for model in result.models} >= {"teacher", "distilled", "onnx", "onnx_float"}
     assert (folder / "artifacts" / "onnx.onnx").exists()
+
+
+def test_a_row_keeps_its_figures_when_one_of_its_files_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses(exporters.get("openvino")):  # type: ignore[misc]  # a class by its name
+        def export(self, *_: object) -> None:
+            raise RuntimeError("no such operator")
+
+    monkeypatch.setitem(exporters._entries, "openvino", Refuses)
+    parts = ("artifacts=true", "recipe.quantize={method: ptq, calibration_images: 16}", "recipe.export=[onnx, openvino]")
+    found = run(path, "baselines=[]", "seeds=2", "methods={fitnet: [{kind: task}, {kind: fitnet}]}", *parts)
+    assert found.exit_code == ExitCode.STAGE_FAILED
+    (own,) = found.result.rows
+    assert own.test is not None
+    assert own.reason == ""
+    (missing,) = own.missing
+    assert missing.startswith("OpenVINO int8 was not delivered: RuntimeError: no such operator")
+    assert (found.folder / own.folder / "artifacts" / "onnx.onnx").exists()
+    assert "RuntimeError: no such operator" in (found.folder / "report.md").read_text()
 
 
 def test_on_the_command_line(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

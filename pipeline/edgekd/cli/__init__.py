@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
 
-RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used; after an interruption or a
-failure the same command goes on where it stopped.
+RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used; after an interruption the
+same command goes on where it stopped. A format or a device that fails is a row with its reason; the others are delivered.
 
 \b
   edgekd run recipes/mobilenet.yaml
   edgekd run mobilenet --set student.model=torchvision:resnet18 --set student.args={}
   edgekd run reports/mobilenet/latest/recipe.lock.yaml
 
-Exit codes: 0 ok, 1 a gate failed, 2 recipe or usage error, 3 a stage failed, 4 a device failed, 130 interrupted.
+Exit codes: 0 ok, 1 a gate failed, 2 recipe or usage error, 3 a stage failed or a requested file is missing, 4 a device
+failed, 130 interrupted; of several 130 before 3, 4 and 1.
 """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekd.cli import interruption
 from edgekd.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
     if torchrun.rank():
         torchrun.follow(loaded, threads)
         return int(ExitCode.OK)
-    outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads))
+    outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads, interrupted=interruption.heard))
     if as_json:
         for line in gates.failures(outcome.result.gates):  # the summary, which says them, is not printed
             click.echo(line, err=True)

@@ -36,7 +36,7 @@ my.yaml:
 --set changes a key of the study (seeds, methods, …) or of the common recipe.
 
 Exit codes: 0 ok, 2 study or usage error, 3 a row failed or could not be trained, 130 interrupted; with artifacts: true also
-1 a gate failed, 4 a device failed.
+1 a gate failed, 3 a requested file is missing, 4 a device failed.
 """
 
 

@@ -48,7 +48,7 @@ def captured(log: Path | None, doing: str) -> Iterator[None]:
             raise
         except Exception as error:  # converters raise anything
             traceback.print_exc(file=stream)
-            raise ExportError(f"{doing} failed: {_summary(error)}", _where(log)) from error
+            raise ExportError(f"{doing} failed: {summary(error)}", _where(log)) from error
 
 
 @contextlib.contextmanager
@@ -70,7 +70,8 @@ def _redirected(target: int) -> Iterator[None]:
             os.close(original)
 
 
-def _summary(error: Exception) -> str:
+def summary(error: Exception) -> str:
+    """Name an error by its class and the first line of its text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 

@@ -79,7 +79,8 @@ def _files(result: RunResult) -> list[str]:
         )
         for model in _written(result)
     )
-    return [table(Table("Files", columns, rows))] if rows else []
+    lost = [f"- {escape(f'{label}: {reason}')}" for label, reason in facts.lost(result)]
+    return [*([table(Table("Files", columns, rows))] if rows else []), *(["\n".join(lost)] if lost else [])]
 
 
 def _use(result: RunResult) -> list[str]:

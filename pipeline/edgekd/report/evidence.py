@@ -86,7 +86,7 @@ def files(result: RunResult) -> Section:
     """What was written, with hashes, inputs and outputs, and how to load it."""
     written = [model for model in facts.artifacts(result) if model.path is not None]
     if not written:
-        return Section("artifacts", "Artifacts", missing="No artifact was written.")
+        return Section("artifacts", "Artifacts", missing="No artifact was delivered.")
     size, digest = Column("Size", "MiB", "number"), Column("sha256", "", "code")
     columns = Column("Artifact"), Column("File", "", "code"), size, digest
     rows = tuple(
@@ -133,7 +133,7 @@ def provenance(result: RunResult) -> Section:
     stages = tuple(
         (
             Cell(one_line(stage.name)),
-            Cell(stage.status, tones[stage.status], mark=stage.status == "failed"),
+            Cell(stage.status, tones[stage.status], one_line(stage.reason), mark=stage.status == "failed"),
             Cell(one_line(stage.key)),
             Cell(sig(stage.seconds)),
         )

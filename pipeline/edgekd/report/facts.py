@@ -10,11 +10,13 @@ from typing import Any
 from edgekd.gates import SEVERITY
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
+from edgekd.recipe import Precision
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import to_json
 from edgekd.report.words import apart, exact, interval, one_line, sig
 from edgekd.rundir import Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.stages import export
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
@@ -145,6 +147,8 @@ def label(model: ModelRecord) -> str:
 def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
+    if model is None and name.partition("_")[0] in FORMATS:  # a file that was not delivered
+        model = ModelRecord(name, "artifact", *export.split(name))
     return label(model) if model else NETWORKS.get(name) or teacher_label(name)
 
 
@@ -178,7 +182,8 @@ def profile_of(result: RunResult, model: str, device: str | None) -> ProfileReco
 
 def baseline(result: RunResult) -> ModelRecord | None:
     """What an int8 artifact is compared with: the float32 ONNX file."""
-    floats = [model for model in artifacts(result) if model.format == "onnx" and not is_int8(model)]
+    written = (model for model in artifacts(result) if model.path is not None)
+    floats = [model for model in written if model.format == "onnx" and not is_int8(model)]
     return next((model for model in floats if model.name == "onnx_float"), floats[0] if floats else None)
 
 
@@ -192,7 +197,7 @@ def headline(result: RunResult) -> ModelRecord | None:
     written = [model for model in artifacts(result) if model.path is not None]
     candidates = [model for model in written if is_int8(model)] or written
     if not candidates:
-        return result.models[-1] if result.models else None
+        return next((model for model in reversed(result.models) if model.role != "artifact"), None)
 
     def rank(model: ModelRecord) -> tuple[bool, bool, bool, float]:
         profile = profile_of(result, model.name, device)
@@ -207,26 +212,38 @@ def headline(result: RunResult) -> ModelRecord | None:
     return min(candidates, key=rank)
 
 
-def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
-    """Artifacts the recipe asks for that do not exist: (label, reason). Their rows stay in the tables."""
+def requested(result: RunResult) -> tuple[tuple[str, Precision], ...]:
+    """Format and precision of each artifact that the recipe asks for."""
     exports = result.recipe.get("export") or ()
-    usual = "int8" if result.recipe.get("quantize") else "float32"
-    items = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
-    wanted = [(item.get("format", ""), item.get("precision") or usual) for item in items]
-    present = {(model.format, model.precision.partition(" ")[0]) for model in artifacts(result)}
+    usual: Precision = "int8" if result.recipe.get("quantize") else "float32"
+    items: list[Mapping[str, Any]] = [item if isinstance(item, Mapping) else {"format": str(item)} for item in exports]
+    return tuple((str(item.get("format", "")), item.get("precision") or usual) for item in items)
+
+
+def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
+    """Artifacts the recipe asks for that have no record: (label, reason). Their rows stay in the tables."""
+    present = {_kind(model) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, form))
-        for form, precision in wanted
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, export.stage_name(form, precision)))
+        for form, precision in requested(result)
         if (form, precision) not in present
     )
 
 
-def lost_because(result: RunResult, form: str) -> str:
-    """Say why there is no file of a format: the stage that failed, where one did."""
-    failed = [stage.name for stage in result.stages if stage.status == "failed"]
-    # A stage that names another format is not to blame.
-    blamed = [name for name in failed if form in name or not any(other in name for other in FORMATS)]
-    return f"not written: stage {one_line(blamed[0])} failed" if blamed else "not written"
+def lost(result: RunResult) -> tuple[tuple[str, str], ...]:
+    """Artifacts the recipe asks for that were not delivered: (label, reason)."""
+    unwritten = [model for model in artifacts(result) if model.path is None and _kind(model) in requested(result)]
+    return (*not_written(result), *((label(model), lost_because(result, f"export.{model.name}")) for model in unwritten))
+
+
+def _kind(model: ModelRecord) -> tuple[str, str]:
+    return model.format, model.precision.partition(" ")[0]
+
+
+def lost_because(result: RunResult, name: str) -> str:
+    """Say why the artifact of a stage was not delivered, as the stage does."""
+    failed = next((stage for stage in result.stages if stage.status == "failed" and stage.name == name), None)
+    return f"not delivered: {one_line(failed.reason)}" if failed and failed.reason else "not delivered"
 
 
 def quantization(result: RunResult) -> str:

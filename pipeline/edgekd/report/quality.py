@@ -84,7 +84,7 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
     gates = VERDICTS[verdict] if verdict else NOT_APPLICABLE
     if lost:
         gates = Cell("failed", "bad", mark=True)
-    why = facts.lost_because(result, model.format) if lost else ""
+    why = facts.lost_because(result, f"export.{model.name}") if lost else ""
     kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
     close = model.fidelity
     change = NOT_APPLICABLE if delta is None or model is reference else figure(delta)

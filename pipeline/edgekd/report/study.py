@@ -91,6 +91,10 @@ def _verdict(result: StudyResult) -> Verdict:
     failures += [f"{row.pair} · teacher: {one_line(row.reason)}" for row in result.teachers if row.reason]
     done = len(result.rows) - len(result.failed)
     sentence = f"{count(done)} of {plural(len(result.rows), 'row')} have figures." if failures else "Every row has figures."
+    missing = [f"{row.pair} · {label(row)}: {one_line(text)}" for row in result.rows for text in row.missing]
+    if missing:
+        sentence += f" {plural(len(missing), 'file')} missing."
+    failures += missing
     return Verdict("bad" if failures else "good", "Incomplete" if failures else "Complete", sentence, tuple(failures), None)
 
 

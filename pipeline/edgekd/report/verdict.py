@@ -30,10 +30,9 @@ def verdict(result: RunResult) -> Verdict:
     """Say the verdict: its word, a sentence, every gate that did not pass, where int8 loses, what to type, and all gates."""
     counted = [gate for gate in result.gates if gate.level == "error" and gate.verdict != "not_applicable"]
     parts = {word: [gate for gate in result.gates if gate.verdict == word] for word in gates.SEVERITY}
-    said = [gate for word in WORDS for gate in parts[word] if gate.level != "off"]
-    lost = [f"{name} was {reason}" for name, reason in facts.not_written(result)]
-    unwritten = [model for model in facts.artifacts(result) if model.path is None]
-    lost += [f"{facts.label(model)} was {facts.lost_because(result, model.format)}" for model in unwritten]
+    delivered = {model.name for model in facts.artifacts(result)}  # the rest is said once, with its reason
+    said = [gate for word in WORDS for gate in parts[word] if gate.level != "off" and gate.model in delivered]
+    lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lines = [*(_line(result, gate) for gate in said), *causes(result), *lost]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,16 @@ class Context:
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""
         return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
+
+
+def optional(notes: list[str], what: str, work: Callable[[], T]) -> T | None:
+    """Do work for a side figure. None if it fails, with the reason in ``notes``: nothing finished is lost for it."""
+    try:
+        return work()
+    except Exception as error:  # whatever a counter or a runtime raises
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        notes.append(f"{what}: {type(error).__name__}{first and f': {first}'}")
+        return None
 
 
 def processes(devices: int) -> int:

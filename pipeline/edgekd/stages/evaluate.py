@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.errors import ExportError
+from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.records_errors import CopiedErrors
@@ -13,7 +15,7 @@ from edgekd.records_json import from_json, to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, peers, quantize, training
-from edgekd.stages.context import Context
+from edgekd.stages.context import Context, optional
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,19 +42,24 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several."""
+    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several.
+
+    Raises:
+        FilesError: Files that do not run in their own runtime.
+    """
     import numpy as np
 
     from edgekd import models
     from edgekd.distill.teachers import Stored, is_open
-    from edgekd.export import fidelity, runtimes
-    from edgekd.export.capture import captured
+    from edgekd.export import fidelity, outputs
     from edgekd.export.weights import BITS
 
     images = training.images(context)
     x = _arrays(images)
 
     found: dict[str, dict[str, Any]] = {}
+    failures: dict[str, ExportError] = {}
+    notes: list[str] = []
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
@@ -71,9 +78,9 @@ def run(context: Context) -> None:
                 logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
-                macs = models.macs(network, *seen.get(name, (context.recipe.data,)))
-                size = {"params": models.parameters(network), "macs": macs}
-                found[name] |= size
+                count = partial(models.macs, network, *seen.get(name, (context.recipe.data,)))
+                macs = optional(notes, f"MACs of {name}", count)
+                found[name] |= {"params": models.parameters(network), "macs": macs}
             task.advance(len(x), name)
         for stage in artifacts:
             name = stage.removeprefix("export.")
@@ -82,22 +89,22 @@ def run(context: Context) -> None:
             if precision != "float32":
                 compressed.append(name)
             path = context.inputs[stage] / exported["paths"][0]
-            with captured(context.log, f"loading {path.name}"):  # TensorFlow Lite greets
-                session = runtimes.load(path, format)
-            rows = []
-            for image in x:
-                rows.append(session.run(image[None]))
-                task.advance(1, name)
-            logits[name] = np.concatenate(rows)
             reference = int8 if precision == "int8" else training.float_name(context.recipe)
             if precision in BITS:  # its weights are rounded, and so are the reference's
                 reference = f"{reference}, {BITS[precision]}-bit weights"
                 if reference not in logits:
                     network = export.source(context, len(images.classes), precision).model
                     logits[reference] = _torch_logits(network, x)
+            try:
+                logits[name] = outputs.run(path, format, x, logits[reference], context.log, partial(task.advance, 1, name))
+            except ExportError as error:  # the others are run, so that all that fail are named at once
+                failures[stage] = error
+                continue
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
+    if failures:
+        raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
     judge = None if images.train.labelled else logits.get("teacher")
     labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
     student = training.float_name(context.recipe)
@@ -115,7 +122,9 @@ def run(context: Context) -> None:
         context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
-        context.write("inside.json", _inside(context, images, files, networks[int8]))
+        inside = partial(_inside, context, images, files, networks[int8], notes)
+        context.write("inside.json", optional(notes, "the layers of the int8 files in their runtimes", inside) or {})
+    context.write("notes.json", notes)
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -226,7 +235,7 @@ def _seeds(
 
 
 def _inside(
-    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module
+    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module, notes: list[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """What the runtimes compute in each layer, by artifact, measure and layer; see ``LayerRecord``."""
     from edgekd.export import inside
@@ -239,21 +248,23 @@ def _inside(
         {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
         for found in (exact_outputs(prepared.module, image[None]) for image in x)
     ]
-    measures: dict[str, dict[str, dict[str, Any]]] = {}
-    for stage in stages:
-        exported = context.read(stage, "exported.json")
-        path = context.inputs[stage] / exported["paths"][0]
-        try:
-            with captured(context.log, f"looking into {path.name}"):
-                found = inside.look(path, exported["format"], x.numpy())
-        except ExportError as error:  # a help to look closer; what is proven is proven by the logits above
-            context.progress.say(f"  {error.message}; the report has no layers of this file")
-            continue
+
+    def look(path: Path, format: str) -> dict[str, dict[str, Any]]:
+        with captured(context.log, f"looking into {path.name}"):
+            found = inside.look(path, format, x.numpy())
         apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
-        measures[stage.removeprefix("export.")] = {
+        return {
             "runtimes": inside.sqnr(exact, found),
             "differences": {name: to_json(difference) for name, difference in apart.items()},
         }
+
+    measures: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in stages:
+        exported, name = context.read(stage, "exported.json"), stage.removeprefix("export.")
+        path = context.inputs[stage] / exported["paths"][0]
+        found = optional(notes, f"the layers of {name} in its runtime", partial(look, path, exported["format"]))
+        if found is not None:  # parity was already checked on the logits
+            measures[name] = found
     return measures
 
 

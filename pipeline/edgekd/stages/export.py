@@ -15,7 +15,8 @@ from edgekd.stages.context import Context
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from edgekd.export.exporter import Exporter, Source
+    from edgekd.data import DataSet
+    from edgekd.export.exporter import Exported, Exporter, Source
     from edgekd.quantize.qat import Prepared
 
 ALL_INT8 = "_all_int8"
@@ -47,6 +48,20 @@ def _suffix(precision: Precision) -> str:
 def precision_of(export: Export, recipe: Recipe) -> Precision:
     """The precision of an artifact: what it says, or int8 where the recipe quantizes, else float32."""
     return export.precision or ("int8" if recipe.quantize else "float32")
+
+
+def left_out(recipe: Recipe, stage: str) -> str:
+    """What to type to have all files but that of a stage; empty where there is no other."""
+    others = [item for item in recipe.export if stage_name(item.format, precision_of(item, recipe)) != stage]
+    if not others or len(others) == len(recipe.export):
+        return ""
+    return f"--set 'export=[{', '.join(map(_typed, others))}]' leaves it out"
+
+
+def _typed(item: Export) -> str:
+    """An artifact as a recipe names it."""
+    pairs = [f"{key}: {value}" for key, value in item.model_dump(exclude_unset=True).items()]
+    return item.format if len(pairs) == 1 else f"{{{', '.join(pairs)}}}"
 
 
 def packages(name: str) -> tuple[str, ...]:
@@ -91,13 +106,30 @@ def run(context: Context) -> None:
         if precision == "int16x8":
             model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
         exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
+        _check(exported, model, images, context)
         value: dict[str, Any] = to_json(exported)
         return value | {"paths": [path.name for path in exported.paths]}
 
     value = write(artifact)
     if precision == "int8" and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
-        value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
+        try:
+            value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
+        except Exception as error:  # whatever a converter raises: the artifact is written, this one is compared with it
+            value["all_int8_failed"] = " ".join(str(error).split())
+            context.progress.say(f"  the same all in int8, for comparison, could not be written: {error}")
     context.write("exported.json", value)
+
+
+def _check(exported: Exported, model: Source, images: DataSet, context: Context) -> None:
+    """Run a new file on one training image in its own runtime, so that one that does not work fails here and not later."""
+    import torch
+
+    from edgekd.export import outputs
+
+    image = quantize.calibration_images(images, 1) if len(images.train) else model.example
+    with torch.inference_mode():
+        expected = model.model(image)
+    outputs.run(exported.paths[0], exported.format, image.numpy(), expected.numpy(), context.log)
 
 
 def source(context: Context, classes: int, precision: Precision, *, all_int8: bool = False) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +72,14 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     return {}
 
 
-def bundle(context: Context, fingerprint: str) -> Bundle:
-    """Write the bundle into ``context.out`` (the run folder's ``artifacts/``) and return the records."""
+def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> Bundle:
+    """Write the bundle into ``context.out`` (the run folder's ``artifacts/``) and return the records.
+
+    Args:
+        context: With every finished stage among its inputs.
+        fingerprint: Of the data.
+        failed: Export stages without a file; each has a record without a path.
+    """
     images = training.images(context)
     found = context.read("evaluate", "metrics.json")
     record = DataRecord(
@@ -92,13 +98,18 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     )
     curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
     seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
-    models = [*_networks(context, found, curves, len(images.val)), *_artifacts(context, found)]
+    models = [
+        *_networks(context, found, curves, len(images.val)),
+        *_artifacts(context, found),
+        *_without_file(context, failed),
+    ]
     profiles, findings, missing = _profiles(context)
+    missing += (*context.read("evaluate", "notes.json"), *_side_figures(context))
     layers, repair = _layers(context)
     if context.recipe.teacher and "teacher" not in found:
         missing += ("the teacher on the test split: its stored outputs have no `test`",)
     snippets = {}
-    if any(model.role == "artifact" for model in models):
+    if any(model.role == "artifact" and model.path is not None for model in models):
         whole = _samples(context, images)
         for model in models:
             if model.role == "artifact" and model.path is not None:
@@ -285,8 +296,8 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
         exported = context.read(stage, "exported.json")
         precision = export.split(stage)[1]
         is_int8 = precision == "int8"
+        told = _precision(context, stage)
         copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
-        told = f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if is_int8 else precision
         models.append(
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=told,
@@ -302,6 +313,32 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
             )
         )  # fmt: skip
     return models
+
+
+def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord]:
+    """The artifacts that could not be delivered: rows without figures; the stage's record has the reason."""
+    recipe = context.recipe
+    models = []
+    for stage in failed:
+        format, precision = export.split(stage)
+        source = recipe.quantize.method if recipe.quantize and precision == "int8" else training.float_name(recipe)
+        models.append(ModelRecord(stage.removeprefix("export."), "artifact", format, _precision(context, stage), source))
+    return models
+
+
+def _precision(context: Context, stage: str) -> str:
+    precision = export.split(stage)[1]
+    return f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if precision == "int8" else precision
+
+
+def _side_figures(context: Context) -> Iterator[str]:
+    """Side figures without which quantize and export have ended, each with the reason."""
+    if "quantize" in context.inputs:
+        yield from context.read("quantize", "graph.json").get("notes", ())
+    for stage in (name for name in context.inputs if name.startswith("export.")):
+        exported = context.read(stage, "exported.json")
+        if "all_int8_failed" in exported:
+            yield f"what the layers in float cost in {stage.removeprefix('export.')}: {exported['all_int8_failed']}"
 
 
 def _profiles(context: Context) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
@@ -350,7 +387,7 @@ def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -
         "order": "float32(image) / 255, minus mean, divided by std, per channel; grey images repeated to all channels",
         "mean": record.mean, "std": record.std, "channels": record.channels, "image_size": record.image_size,
     }  # fmt: skip
-    artifacts = [to_json(model) for model in models if model.role == "artifact"]
+    artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
     value = {
         "schema": 1,
         "classes": record.classes,

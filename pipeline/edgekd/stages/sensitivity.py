@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.errors import QuantizeError
@@ -15,7 +16,7 @@ from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import to_json
 from edgekd.rundir import LayerRecord, RepairRecord
 from edgekd.stages import training
-from edgekd.stages.context import Context
+from edgekd.stages.context import Context, optional
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,8 +53,11 @@ def conclude(
     settings = context.recipe.quantize
     assert settings is not None
     found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
-    rows = measure(quantized.module, [seen], context.progress)
-    if settings.keep_float == "auto":
+    notes: list[str] = []
+    sensitivities = partial(measure, quantized.module, [seen], context.progress)
+    auto = settings.keep_float == "auto"  # otherwise they are for the report alone
+    rows = sensitivities() if auto else optional(notes, "what int8 does to each layer", sensitivities) or ()
+    if auto:
         repaired = _repair(context, images, student, quantized, requantize, rows)
         if repaired is not None:
             training.save(qat.state(quantized.module), context.out / ALL_INT8)
@@ -64,7 +68,8 @@ def conclude(
         context.progress.say(f"  stays float: {op}")
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
-    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers})
+    found |= {"float_ops": quantized.float_ops, "layers": layers} | ({"notes": notes} if notes else {})
+    context.write("graph.json", found)
 
 
 @dataclass(frozen=True)

@@ -394,7 +394,10 @@ def bad() -> RunResult:
         command=f"edgekd run '{HOSTILE}'",
         recipe={**RECIPE, "student": {"model": f"net.py:{HOSTILE}", "args": {HOSTILE: "[bold]x[/bold]\x1b[31m"}}},
         data=replace(base.data, classes=("a|b", HOSTILE, "\ud800\u202egnp.exe", "`code`"), license=""),
-        stages=(*base.stages[:4], StageRecord("export-tflite", "failed", digest("x")[:12], 3.0)),
+        stages=(
+            *base.stages[:4],
+            StageRecord("export.tflite", "failed", digest("x")[:12], 3.0, f"no kernel for {HOSTILE} → leave it out"),
+        ),
         models=models,
         curves=(curve,),
         profiles=(base.profiles[0], slow, pi),

@@ -1,0 +1,61 @@
+"""Runs a file in its own runtime: its outputs, or in words why it has none that can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import ExportError
+from edgekd.export import runtimes
+from edgekd.export.capture import captured, summary
+
+Array = NDArray[np.float32]
+
+
+def run(
+    path: Path,
+    format: str,
+    inputs: Array,
+    expected: Array,
+    log: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Array:
+    """Run a file on inputs (N, C, H, W), one after the other, and return its outputs.
+
+    Args:
+        path: The file to load.
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        inputs: Preprocessed images, float32.
+        expected: What the network gives for them in torch: the outputs have its shape, and are finite where it is.
+        log: Takes what the runtime prints.
+        advance: Called after each input.
+
+    Raises:
+        ExportError: The file cannot be loaded, cannot be run, or gives outputs of another shape, NaN or infinity.
+    """
+    try:
+        with captured(log, f"loading {path.name}"):  # TensorFlow Lite greets
+            session = runtimes.load(path, format)
+    except ExportError as error:  # its hint is for who gave the file
+        raise ExportError(f"the file was written, but cannot be run: {error.message}") from error
+    rows = []
+    for index, (image, wanted) in enumerate(zip(inputs, expected, strict=True)):
+        where = f"on image {index + 1} of {len(inputs)}"
+        try:
+            row = session.run(image[None])
+        except Exception as error:  # runtimes raise their own classes
+            raise ExportError(f"{path.name} fails in its runtime {where}: {summary(error)}") from error
+        if row.shape != (1, *wanted.shape):
+            shape = (1, *wanted.shape)
+            raise ExportError(f"{path.name} gives an output of shape {row.shape} {where}; in torch it is {shape}")
+        if not np.isfinite(row).all() and np.isfinite(wanted).all():
+            raise ExportError(
+                f"{path.name} gives NaN or infinity {where}, where torch does not",
+                "look for a division by a small number, a square root or an exponent before the output",
+            )
+        rows.append(row)
+        advance()
+    return np.concatenate(rows)
