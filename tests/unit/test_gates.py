@@ -284,8 +284,6 @@ def test_noise_is_no_image_to_recognize() -> None:
     made |= {"data": {"source": "random", "classes": 10}, "export": [{"format": "tflite", "precision": "dynamic"}]}
     loud = replace(close(None), sqnr_db=Figure(1.0, 8, 0.9, 1.1))
     own = replace(model("tflite_dynamic", near=loud), precision="dynamic", path="x")
-        model("tflite_dynamic", near=replace(close(None), sqnr_db=Figure(1.0, 8, 0.9, 1.1))), precision="dynamic", path="x"
-    )
     found = gates.judge(Recipe.model_validate(made), (model("student", role="student"), own), ())
     assert [gate.name for gate in found] == ["parity_top1"]
 
