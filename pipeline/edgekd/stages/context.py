@@ -42,6 +42,10 @@ class Context:
         """Write a JSON file into the outputs."""
         (self.out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def read_own(self, name: str) -> Any:
+        """Read a JSON file that this stage has written."""
+        return json.loads((self.out / name).read_text(encoding="utf-8"))
+
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""
         return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))

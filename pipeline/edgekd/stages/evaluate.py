@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_json import to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, peers, quantize, training
+from edgekd.stages import distill, export, figures, peers, quantize, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 6
+VERSION = 7
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
@@ -70,9 +72,9 @@ def run(context: Context) -> None:
                 logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
-                macs = models.macs(network, *seen.get(name, (context.recipe.data,)))
-                size = {"params": models.parameters(network), "macs": macs}
-                found[name] |= size
+                views = seen.get(name, (context.recipe.data,))
+                macs = figures.measured(context, f"MACs of {name}", partial(models.macs, network, *views))
+                found[name] |= {"params": models.parameters(network)} | ({} if macs is None else {"macs": macs})
             task.advance(len(x), name)
         for stage in artifacts:
             name = stage.removeprefix("export.")
@@ -108,7 +110,8 @@ def run(context: Context) -> None:
         context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
-        context.write("inside.json", _inside(context, images, files, networks[int8]))
+        layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, networks[int8]))
+        context.write("inside.json", layers or {})
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -245,17 +248,16 @@ def _inside(
     for stage in stages:
         exported = context.read(stage, "exported.json")
         path = context.inputs[stage] / exported["paths"][0]
-        try:
+
+        def look(path: Path = path, format: str = exported["format"]) -> dict[str, dict[str, Any]]:
             with captured(context.log, f"looking into {path.name}"):
-                found = inside.look(path, exported["format"], x.numpy())
-        except ExportError as error:  # a help to look closer; what is proven is proven by the logits above
-            context.progress.say(f"  {error.message}; the report has no layers of this file")
-            continue
-        apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
-        measures[stage.removeprefix("export.")] = {
-            "runtimes": inside.sqnr(exact, found),
-            "differences": {name: to_json(difference) for name, difference in apart.items()},
-        }
+                found = inside.look(path, format, x.numpy())
+            apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
+            differences = {name: to_json(difference) for name, difference in apart.items()}
+            return {"runtimes": inside.sqnr(exact, found), "differences": differences}
+
+        name = stage.removeprefix("export.")
+        measures |= {name: rows} if (rows := figures.measured(context, f"layers in {name}", look)) is not None else {}
     return measures
 
 

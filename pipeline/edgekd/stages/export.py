@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.records_json import to_json
 from edgekd.registry import exporters
-from edgekd.stages import graphs, quantize, sensitivity, training
+from edgekd.stages import figures, graphs, quantize, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ def run(context: Context) -> None:
 
     value = write(artifact)
     if precision == "int8" and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
-        value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
+        work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
+        companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
+        value |= {} if companion is None else {"all_int8": companion}
     context.write("exported.json", value)
 
 

@@ -32,14 +32,14 @@ from edgekd.rundir import (
     SeedRecord,
     TensorSpec,
 )
-from edgekd.stages import distill, export, peers, quantize, training, tune
+from edgekd.stages import distill, export, figures, peers, quantize, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
 if TYPE_CHECKING:
     from edgekd.data import DataSet
 
-VERSION = 2
+VERSION = 3
 PACKAGES: tuple[str, ...] = ()
 
 SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
@@ -93,6 +93,7 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
     models = [*_networks(context, found, curves, len(images.val)), *_artifacts(context, found)]
     profiles, findings, missing = _profiles(context)
+    missing = (*figures.missing(context), *missing)
     layers, repair = _layers(context)
     if context.recipe.teacher and "teacher" not in found:
         missing += ("the teacher on the test split: its stored outputs have no `test`",)
@@ -285,7 +286,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=told,
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
-                bytes=exported["bytes"], params=found[student]["params"], macs=found[student]["macs"],
+                bytes=exported["bytes"], params=found[student].get("params"), macs=found[student].get("macs"),
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
                 float_ops=tuple(exported.get("float_ops", ())),

@@ -6,12 +6,13 @@ The end of the quantize stage, of both methods; what is found goes into its grap
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import QuantizeError
 from edgekd.records_json import to_json
 from edgekd.rundir import LayerRecord, RepairRecord
-from edgekd.stages import training
+from edgekd.stages import figures, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -44,24 +45,31 @@ def conclude(
         val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
     """
     from edgekd.quantize import qat
-    from edgekd.quantize.sensitivity import measure
 
     settings = context.recipe.quantize
     assert settings is not None
     found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
-    rows = measure(quantized.module, [seen], context.progress)
-    if settings.keep_float == "auto":
+    rows = _measured(context, quantized, seen)
+    if settings.keep_float == "auto" and rows:
         repaired = _repair(context, images, student, quantized, requantize, rows)
         if repaired is not None:
             training.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, record = repaired
-            rows = measure(quantized.module, [seen], context.progress)
+            rows = _measured(context, quantized, seen)
             found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
     for op in quantized.float_ops:
         context.progress.say(f"  stays float: {op}")
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
     context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers})
+
+
+def _measured(context: Context, quantized: Prepared, seen: Tensor) -> tuple[Sensitivity, ...]:
+    """What int8 does to each layer, the worst first; empty where it cannot be measured."""
+    from edgekd.quantize.sensitivity import measure
+
+    work = partial(measure, quantized.module, [seen], context.progress)
+    return figures.measured(context, "what int8 does to each layer", work) or ()
 
 
 def _repair(
