@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from edgekd.stages.context import Context
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def context(tmp_path: Path, said: io.StringIO) -> Context:
     recipe = Recipe.model_validate(
         {
             "edgekd": 1,
@@ -25,7 +31,7 @@ def context(tmp_path: Path) -> Context:
             "distill": {"epochs": 1, "losses": [{"kind": "task"}]},
         }
     )
-    return Context(recipe, "evaluate", tmp_path, {}, tmp_path / "log", Lines())
+    return Context(recipe, "evaluate", tmp_path, {}, tmp_path / "log", Lines(said))
 
 
 def fails(error: Exception) -> Any:
@@ -35,16 +41,16 @@ def fails(error: Exception) -> Any:
     return compute
 
 
-def test_absent_with_its_reason(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_with_its_reason(context: Context, said: io.StringIO) -> None:
     assert figures.measured(context, "parameters", lambda: 3) == 3
     assert figures.measured(context, "MACs of student", fails(AssertionError("Expected gradient\nfunction"))) is None
     for _ in range(2):
         assert figures.measured(context, "layers", fails(QuantizeError("the graph has no layer", "hint"))) is None
     lines = ["MACs of student: AssertionError: Expected gradient", "layers: the graph has no layer"]
     assert json.loads((context.out / figures.FILE).read_text()) == lines
-    assert "not measured: MACs of student" in capsys.readouterr().err
+    assert "not measured: MACs of student" in said.getvalue()
     assert "Traceback" in context.log.read_text()
-    later = Context(context.recipe, "package", context.out, {"evaluate": context.out}, context.log, Lines())
+    later = Context(context.recipe, "package", context.out, {"evaluate": context.out}, context.log, Lines(said))
     assert list(figures.missing(later)) == lines
 
 
