@@ -22,6 +22,7 @@ from edgekd.quantize.bias import round_biases
 from edgekd.quantize.graph import allow_mode_switch
 from edgekd.quantize.layers import scale_of
 from edgekd.quantize.normalise import normalise
+from edgekd.quantize.passes.sharing import separate_copies
 from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
 
 
@@ -33,10 +34,12 @@ class Prepared:
         module: Takes (N, C, H, W) with any N and returns what the model returns, logits first. Its parameters are the
             folded weights; its fake quantizers observe ranges and round until told otherwise.
         float_ops: Operators that stay in float, each as ``"name: reason"``.
+        copies: Weights that the network shares between layers and the graph cannot, each as a sentence.
     """
 
     module: fx.GraphModule
     float_ops: tuple[str, ...]
+    copies: tuple[str, ...] = ()
 
 
 def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> Prepared:
@@ -75,11 +78,12 @@ def prepare_graph(
     Raises:
         QuantizeError: The graph has no layer of a name in ``keep_float``.
     """
+    copies = separate_copies(graph_module)
     quantizer = Int8Quantizer(weight_bits, keep_float)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
     allow_mode_switch(module)
-    return Prepared(module, quantizer.float_ops)
+    return Prepared(module, quantizer.float_ops, copies)
 
 
 def set_observers(module: nn.Module, enabled: bool) -> None:

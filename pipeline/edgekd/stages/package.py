@@ -113,7 +113,8 @@ def bundle(context: Context, fingerprint: str) -> Bundle:
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
-        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings,
+        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied),
+        *_graph_findings(context), *findings,
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
@@ -223,6 +224,11 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             )
         )  # fmt: skip
     return models
+
+
+def _graph_findings(context: Context) -> tuple[str, ...]:
+    """What the quantize stage found about the form of the network, as sentences."""
+    return tuple(context.read("quantize", "graph.json")["findings"]) if "quantize" in context.inputs else ()
 
 
 def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:

@@ -57,11 +57,14 @@ def conclude(
             quantized, record = repaired
             rows = _measured(context, quantized, seen)
             found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
+    for line in quantized.copies:
+        context.progress.say(f"  {line}")
     for op in quantized.float_ops:
         context.progress.say(f"  stays float: {op}")
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
-    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers})
+    said = [f"{line}." for line in quantized.copies]
+    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
 
 
 def _measured(context: Context, quantized: Prepared, seen: Tensor) -> tuple[Sensitivity, ...]:
