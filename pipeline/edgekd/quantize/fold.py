@@ -17,6 +17,7 @@ from edgekd.quantize.graph import finish
 from edgekd.quantize.passes.affine import fold_affines
 from edgekd.quantize.passes.branches import merge_branches
 from edgekd.quantize.passes.constants import compute_constants
+from edgekd.quantize.passes.expansions import expand_last
 from edgekd.quantize.passes.identities import drop_identities
 from edgekd.quantize.passes.sharing import share_weights
 from edgekd.quantize.trace import trace
@@ -54,6 +55,7 @@ def fold(
     """
     graph_module = trace(model, example, decompositions)
     compute_constants(graph_module)
+    expand_last(graph_module)
     drop_identities(graph_module)
     # A merged branch may have a scale behind it, and a scaled branch may be one of several.
     while fold_affines(graph_module) or merge_branches(graph_module):
