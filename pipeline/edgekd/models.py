@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd import environment, tied
+from edgekd import environment, logits, tied
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
 from edgekd.imports import imported
 from edgekd.recipe_data import Data
@@ -26,7 +26,6 @@ from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -257,6 +256,12 @@ def _with_ties(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) 
     return found
 
 
+def dropped(model: nn.Module) -> tuple[str, ...]:
+    """Outputs of a built network that are not its logits, each with its shape: nothing of edgekd reads them."""
+    found: tuple[str, ...] = getattr(model, "dropped_outputs", ())
+    return found
+
+
 def parameters(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -354,15 +359,22 @@ def _check_output(model: nn.Module, source: str, num_classes: int | None, data: 
     training = model.training
     try:
         with torch.no_grad():
-            output: torch.Tensor = model.eval()(example(data))
+            output: object = model.eval()(example(data))
     except Exception as error:  # any failure of the user's forward
         raise ModelError(
             f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
             "correct data.image_size, data.channels or the model",
         ) from error
     model.train(training)
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if num_classes is None and (not isinstance(shape, tuple) or len(shape) != 2):
+    if not isinstance(output, torch.Tensor):
+        found = [(name, tuple(value.shape)) for name, value in logits.tensors(output) if isinstance(value, torch.Tensor)]
+        chosen = logits.choose(found, num_classes, source)
+        output = logits.of(output, chosen.name, source)
+        logits.keep_only(model, chosen.name)
+        model.dropped_outputs = chosen.dropped  # type: ignore[assignment]  # a plain attribute, for `dropped`
+    assert isinstance(output, torch.Tensor)
+    shape = tuple(output.shape)
+    if num_classes is None and len(shape) != 2:
         raise ModelError(f"{source} gives {shape} for one image; edgekd needs (1, classes)", "return the logits alone")
     if shape != (1, num_classes) and num_classes is not None:
         raise ModelError(

@@ -123,7 +123,7 @@ class Net(nn.Module):
 def number(num_classes): return num_classes
 def pair(num_classes):
     class Pair(Net):
-        def forward(self, x): return super().forward(x), x
+        def forward(self, x): return super().forward(x), super().forward(x)
     return Pair(num_classes)
 def broken(num_classes): return [][num_classes]
 def zero(num_classes): return 1 / 0
@@ -159,7 +159,7 @@ def test_own_file_that_does_not_do(own: Path) -> None:
     assert text("nte") == f"{own} has no callable 'nte'\n  → did you mean net?"
     assert text("answer").startswith(f"{own} has no callable 'answer'\n")
     assert text("number") == f"{own}:number returned int, not a torch.nn.Module\n  → return the network"
-    assert text("pair").startswith(f"{own}:pair gives tuple for one image; the data has 5 classes")
+    assert text("pair").startswith(f"{own}:pair has 2 outputs: 0 (1×5), 1 (1×5); several of them are (N, 5)")
     assert text("broken") == (f"{own}:broken cannot be built: list index out of range\n  → correct its args or the file")
     assert text("zero") == f"{own}:zero cannot be built: division by zero\n  → correct its args or the file"
 

@@ -58,7 +58,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         return _stored(Path(path), section.outputs == "probabilities", images)
     side = data.image_size
-    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature)
+    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature, len(images.classes))
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():

@@ -187,6 +187,8 @@ def _train(fabric: Any, context: Context) -> None:
     rewritten = training.rewritten(recipe, classes, say=say)
     student = rewritten.model
     found = structure(context, student) if first else {}
+    if first:
+        figures.note_dropped_outputs(context, "student", student)
     if first and context.name == "distill":
         for line in advice(recipe, found):
             context.progress.say(f"  advice: {line}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
 from edgekd.errors import EdgekdError, StorageError
 from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILE = "not_measured.json"
 Figure = TypeVar("Figure")
@@ -46,6 +49,14 @@ def note(context: Context, line: str) -> None:
     if line not in lines:
         context.progress.say(f"  not measured: {line}")
         context.write(FILE, [*lines, line])
+
+
+def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> None:
+    """List the outputs of a network that nothing reads, for edgekd trains, measures and exports the logits alone."""
+    from edgekd.models import dropped
+
+    if names := dropped(network):
+        note(context, f"outputs of the {role} beside its logits: {', '.join(names)}: dropped, and in no file")
 
 
 def missing(context: Context) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, training
+from edgekd.stages import distill, figures, training
 from edgekd.stages.context import Context
 
 VERSION = 1
@@ -25,6 +25,7 @@ def run(context: Context) -> None:
     classes = len(data.load(recipe.data, context.progress).classes)
     rewritten = training.rewritten(recipe, classes, say=context.progress.say)
     student = rewritten.model.eval()
+    figures.note_dropped_outputs(context, "student", student)
     structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):
         context.progress.say(f"  advice: {line}")

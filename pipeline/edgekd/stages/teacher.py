@@ -51,6 +51,7 @@ def run(context: Context) -> None:
     assert teacher.weights is not None
     classes = images.classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
+    figures.note_dropped_outputs(context, context.name, model)
     models.load_weights(model, models.weights_path(teacher.weights))
     training.save(model.state_dict(), context.out / "weights.safetensors")
 
@@ -85,6 +86,7 @@ def _train(fabric: Any, context: Context) -> None:
     theirs = views.examples(section.teacher, recipe.data)
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     if first:
+        figures.note_dropped_outputs(context, context.name, model)
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:

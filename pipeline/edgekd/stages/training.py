@@ -260,7 +260,7 @@ def rewritten(
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models import build, example, load_weights, weights_path
+    from edgekd.models import build, dropped, example, load_weights, weights_path
     from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
@@ -271,6 +271,7 @@ def rewritten(
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     result = rewrite(model, recipe.student.rewrite, example(recipe.data))
+    result.model.dropped_outputs = dropped(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")

@@ -51,7 +51,7 @@ def expand_last(graph_module: fx.GraphModule) -> None:
             trained=repeated.trained, made_of=repeated.made_of,
         )  # fmt: skip
         with graph_module.graph.inserting_before(node):
-            sizes = [repeated.batch, *([-1] * (repeated.value.ndim - 1))]
+            sizes: list[Any] = [repeated.batch, *([-1] * (repeated.value.ndim - 1))]
             expanded = graph_module.graph.call_function(aten.expand.default, (held, sizes))
         expanded.meta.update({key: node.meta[key] for key in ("val", "nn_module_stack") if key in node.meta})
         for reader in readers:
@@ -85,13 +85,16 @@ def _computed(graph_module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, 
     if any(source not in stored and str(source.meta.get("val")) != str(batch.meta["val"]) for source in rest):
         return None
     one, two = (_run(node, found, stored, count) for count in (1, 2))
-    if two.ndim == 0 or two.shape[:1] != (2,) or one.shape[:1] != (1,) or not torch.allclose(two, one.expand(two.shape)):
+    if two.ndim == 0 or two.shape[:1] != (2,) or one.shape[:1] != (1,) or not _alike(two, one.expand(two.shape)):
         return None  # the first dimension is not the batch any more
-    trained = one.is_floating_point() and (
-        any(part.trained for part in parts) or any(isinstance(constant(graph_module, source), nn.Parameter) for source in stored)
-    )
+    parameter = any(isinstance(constant(graph_module, source), nn.Parameter) for source in stored)
+    trained = one.is_floating_point() and (parameter or any(part.trained for part in parts))
     made_of = frozenset[str]().union(*(part.made_of for part in parts), *(origins(source) for source in stored))
     return _Repeated(one, batch, trained, made_of)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other) if one.is_floating_point() else torch.equal(one, other)
 
 
 def _run(node: fx.Node, found: dict[fx.Node, _Repeated], stored: dict[fx.Node, Tensor], count: int) -> Tensor:
