@@ -71,6 +71,8 @@ def add_call(graph_module: fx.GraphModule, before: fx.Node, target: Any, args: t
     """Insert a call right before ``before`` and return it, its shape worked out."""
     with graph_module.graph.inserting_before(before):
         node = graph_module.graph.call_function(target, args)
+    if "nn_module_stack" in before.meta:
+        node.meta["nn_module_stack"] = before.meta["nn_module_stack"]
     node.meta["val"] = target(*fx.node.map_arg(args, lambda argument: value_of(graph_module, argument, before)))
     return node
 

@@ -45,6 +45,7 @@ def conclude(
         val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
     """
     from edgekd.quantize import qat
+    from edgekd.quantize.footprint import footprint
 
     settings = context.recipe.quantize
     assert settings is not None
@@ -64,6 +65,9 @@ def conclude(
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
     said = [f"{line}." for line in quantized.copies]
+    if advice := footprint(quantized.module).advice():
+        context.progress.say(f"  advice: {advice}")
+        said.append(f"Advice: {advice}.")
     context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
 
 
@@ -119,7 +123,7 @@ def _repair(
     if not found.keep_float:
         say("  keep_float: not needed")
         return None
-    paths = tuple(dict.fromkeys(row.path for row in found.layers))
+    paths = tuple(dict.fromkeys(_layer(row).label for row in found.layers))
     say(f"  keep_float: {len(found.layers)} of {len(rows)} layers stay in float: {', '.join(paths)}")
     record = RepairRecord(
         limit=before - gate.max,

@@ -110,7 +110,7 @@ def test_float_values_are_kept_and_int8_is_close(name: str) -> None:
     with torch.no_grad():
         found = prepared.module(images(256, 1))
         wanted = net(images(256, 1))
-    assert float((found.argmax(1) == wanted.argmax(1)).float().mean()) > 0.93
+    assert float((found.argmax(1) == wanted.argmax(1)).float().mean()) > 0.9
     noise = float((found - wanted).square().mean() / wanted.var())
     assert noise < 0.01
 
