@@ -50,9 +50,7 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
         with warnings.catch_warnings(), _without_dumps():
             # Raised by torch inside its own export and copy code.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-            warnings.filterwarnings(
-                "ignore", message=".*_flat_weights.*were assigned during export"
-            )  # torch's own, of an LSTM
+            warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export")
             own = copy.deepcopy(model).eval()
             program = torch.export.export(own, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
             # This also makes the graph functional: in-place activations are gone afterwards, aliases included.
