@@ -31,7 +31,7 @@ def config(section: Teacher) -> dict[str, Any]:
     """
     assert section.black_box is not None
     kind, path = section.black_box
-    runtime = {"runtime": version(RUNTIMES[kind])} if kind in RUNTIMES else {}
+    runtime = {"runtime": version(RUNTIMES[kind]), "output": "logits"} if kind in RUNTIMES else {}  # of several
     if kind in tensorflow.FORMATS:
         runtime = {"runtime": tensorflow.runtime()}
     signature = {"signature": section.signature} if section.signature else {}
