@@ -24,7 +24,7 @@ from edgekd.quantize.layers import fake_quantizer, scale_of
 from edgekd.quantize.naming import describe
 from edgekd.quantize.normalise import normalise
 from edgekd.quantize.passes.sharing import separate_copies
-from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
+from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, ancestors, logits_node
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def prepare_graph(
     Raises:
         QuantizeError: The graph has no layer of a name in ``keep_float``, or has a constant of -inf or inf in int8.
     """
-    copies = separate_copies(graph_module)
+    copies = separate_copies(ancestors(logits_node(graph_module.graph)))
     quantizer = Int8Quantizer(weight_bits, keep_float)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)

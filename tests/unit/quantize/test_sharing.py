@@ -12,6 +12,7 @@ import torch
 from tests.unit.export.nets import images
 from torch import Tensor, fx, nn
 
+from edgekd.distill.taps import Tapped
 from edgekd.export import runtimes
 from edgekd.export.exporter import Options, Source
 from edgekd.quantize import ptq, qat
@@ -87,6 +88,14 @@ def test_separate_weights_where_norms_differ_and_it_is_said() -> None:
         "step.weight is one weight in the network and 3 in int8: different batch norms, scales or sums behind its uses are "
         "folded into it",
     )
+
+
+def test_a_layer_that_is_kept_for_a_feature_is_no_copy() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    ).eval()
+    nn.init.constant_(net[1].weight, 2.0)  # type: ignore[arg-type]
+    assert qat.prepare(Tapped(net, ["0"]).eval(), images(1)).copies == ()
 
 
 def test_layers_that_are_equal_by_chance_are_not_shared() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import fx, nn
@@ -33,17 +33,20 @@ def share_weights(graph_module: fx.GraphModule) -> None:
         replace(graph_module, node, same)
 
 
-def separate_copies(graph_module: fx.GraphModule) -> tuple[str, ...]:
-    """Name the weights that the network uses several times and the graph stores several times, each as a sentence."""
+def separate_copies(live: Collection[fx.Node]) -> tuple[str, ...]:
+    """Name the weights that the network uses several times and the graph stores several times, each as a sentence.
+
+    ``live`` are the nodes that the logits depend on: a layer may be kept beside its folded one for a feature.
+    """
     stored: dict[str, set[str]] = {}
-    for node in graph_module.graph.nodes:
+    for node in live:
         if node.target in _LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
             source = node.args[1].meta.get("source", str(node.args[1].target))
             stored.setdefault(source, set()).add(str(node.args[1].target))
     return tuple(
         f"{source.removeprefix('network.')} is one weight in the network and {len(copies)} in int8: different batch norms, "
         "scales or sums behind its uses are folded into it"
-        for source, copies in stored.items()
+        for source, copies in sorted(stored.items())
         if len(copies) > 1
     )
 
