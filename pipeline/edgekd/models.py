@@ -13,11 +13,12 @@ import json
 import pickle
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd import environment
+from edgekd import environment, logits, tied
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
 from edgekd.imports import imported
 from edgekd.recipe_data import Data
@@ -25,7 +26,6 @@ from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -166,9 +166,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return tied.load(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read then fails below
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -202,7 +200,7 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
         CheckpointError: Keys or shapes do not fit.
     """
     own = model.state_dict()
-    state = _without_prefix(read_weights(path), own)
+    state = _with_ties(_without_prefix(read_weights(path), own), own, path)
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unknown:
@@ -238,6 +236,32 @@ def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     return state
 
 
+def _with_ties(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Give each name that the model ties to another one the stored tensor of that one.
+
+    Raises:
+        CheckpointError: The file has two different tensors where the model has one.
+    """
+    found = dict(state)
+    for name, first in tied.aliases(own).items():
+        if name in state and first in state and state[name].shape == state[first].shape:
+            if not state[name].equal(state[first]):
+                raise CheckpointError(
+                    f"{path} does not fit the model: {first} and {name} are one tensor in the model and differ in the file",
+                    f"load it into the network that it was saved from, or untie {first} and {name} in the model",
+                )
+        elif name in state or first in state:
+            found.setdefault(name, state.get(first, state.get(name)))  # type: ignore[arg-type]  # one of them is there
+            found.setdefault(first, found[name])
+    return found
+
+
+def dropped(model: nn.Module) -> tuple[str, ...]:
+    """Outputs of a built network that are not its logits, each with its shape: nothing of edgekd reads them."""
+    found: tuple[str, ...] = getattr(model, "dropped_outputs", ())
+    return found
+
+
 def parameters(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -248,10 +272,28 @@ def macs(model: nn.Module, *data: Data) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = copy.deepcopy(model).eval().requires_grad_(False)  # the counter asks a view of a parameter for its gradient
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # The counter hooks what requires a gradient, and fails at a view of a parameter, which has no gradient function here.
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter:
         model(example(data[0]) if len(data) == 1 else tuple(example(seen) for seen in data))
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Run attention and recurrent layers as matrix products, which the counter knows; it counts fused kernels as 0."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            warnings.filterwarnings("ignore", message="TF32 acceleration")  # of a flag that is set again with the others
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def file_sha256(path: Path) -> str:
@@ -317,15 +359,22 @@ def _check_output(model: nn.Module, source: str, num_classes: int | None, data: 
     training = model.training
     try:
         with torch.no_grad():
-            output: torch.Tensor = model.eval()(example(data))
+            output: object = model.eval()(example(data))
     except Exception as error:  # any failure of the user's forward
         raise ModelError(
             f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
             "correct data.image_size, data.channels or the model",
         ) from error
     model.train(training)
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if num_classes is None and (not isinstance(shape, tuple) or len(shape) != 2):
+    if not isinstance(output, torch.Tensor):
+        found = [(name, tuple(value.shape)) for name, value in logits.tensors(output) if isinstance(value, torch.Tensor)]
+        chosen = logits.choose(found, num_classes, source)
+        output = logits.of(output, chosen.name, source)
+        logits.keep_only(model, chosen.name)
+        model.dropped_outputs = chosen.dropped  # type: ignore[assignment]  # a plain attribute, for `dropped`
+    assert isinstance(output, torch.Tensor)
+    shape = tuple(output.shape)
+    if num_classes is None and len(shape) != 2:
         raise ModelError(f"{source} gives {shape} for one image; edgekd needs (1, classes)", "return the logits alone")
     if shape != (1, num_classes) and num_classes is not None:
         raise ModelError(

@@ -302,6 +302,11 @@ class LayerRecord:
     runtimes: Mapping[str, float] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """The module; for what no module makes the operator and its name, as ``keep_float`` takes it."""
+        return self.path or f"forward() {self.op} (%{self.name})"
+
 
 @dataclass(frozen=True)
 class RepairCost:

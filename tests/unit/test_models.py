@@ -123,7 +123,7 @@ class Net(nn.Module):
 def number(num_classes): return num_classes
 def pair(num_classes):
     class Pair(Net):
-        def forward(self, x): return super().forward(x), x
+        def forward(self, x): return super().forward(x), super().forward(x)
     return Pair(num_classes)
 def broken(num_classes): return [][num_classes]
 def zero(num_classes): return 1 / 0
@@ -159,7 +159,7 @@ def test_own_file_that_does_not_do(own: Path) -> None:
     assert text("nte") == f"{own} has no callable 'nte'\n  → did you mean net?"
     assert text("answer").startswith(f"{own} has no callable 'answer'\n")
     assert text("number") == f"{own}:number returned int, not a torch.nn.Module\n  → return the network"
-    assert text("pair").startswith(f"{own}:pair gives tuple for one image; the data has 5 classes")
+    assert text("pair").startswith(f"{own}:pair has 2 outputs: 0 (1×5), 1 (1×5); several of them are (N, 5)")
     assert text("broken") == (f"{own}:broken cannot be built: list index out of range\n  → correct its args or the file")
     assert text("zero") == f"{own}:zero cannot be built: division by zero\n  → correct its args or the file"
 
@@ -449,3 +449,51 @@ def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
     )
     path = stored(tmp_path, {"1.weight": torch.zeros(1, 3072), "1.bias": torch.zeros(1)})
     assert "has one output" in text_of(ModelError, lambda: models.classes_of(f"{tmp_path}/net.py:one", {}, path, DATA))
+
+
+# --- MACs -------------------------------------------------------------------------------------------------------------
+
+
+class Query(nn.Module):
+    """Attention pooling with a learned query that is expanded to the batch, as in SigLIP, CaiT and DETR."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.query, self.q = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.randn(1, 1, 8)), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x).flatten(2).transpose(1, 2)
+        scores = self.q(self.query.expand(len(y), -1, -1)) @ y.transpose(1, 2)
+        return (scores.softmax(-1) @ y)[:, 0]
+
+
+class Sequence(nn.Module):
+    """A layer of sequences on 16 tokens of 8."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.layer = nn.Conv2d(3, 8, 8, 8), layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x).flatten(2).transpose(1, 2)
+        out = self.layer(y, y, y) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(y)
+        return out[0] if isinstance(out, tuple) else out
+
+
+CONV = 16 * 8 * 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (Query(), CONV + 8 * 8 + 2 * 16 * 8),
+        (Sequence(nn.MultiheadAttention(8, 2, batch_first=True)), CONV + 16 * 8 * 32 + 2 * 16 * 16 * 8),
+        (Sequence(nn.TransformerEncoderLayer(8, 2, 24, batch_first=True)), CONV + 16 * 8 * (32 + 48) + 2 * 16 * 16 * 8),
+        (Sequence(nn.LSTM(8, 8, batch_first=True)), CONV + 16 * 4 * 8 * 16),
+        (Sequence(nn.GRU(8, 8, batch_first=True)), CONV + 16 * 3 * 8 * 16),
+    ],
+    ids=["learned query", "attention", "transformer", "lstm", "gru"],
+)
+def test_macs_of_fused_kernels_and_of_expanded_parameters(network: nn.Module, expected: int) -> None:
+    assert models.macs(network, DATA) == expected
+    assert all(parameter.requires_grad for parameter in network.parameters())

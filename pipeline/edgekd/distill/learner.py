@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from edgekd import tied
 from edgekd.data import DataSet
 from edgekd.distill.terms import Terms
 from edgekd.rundir import Curve
@@ -48,7 +49,7 @@ class Learner:
 
     def weights(self) -> State:
         """A copy of the weights as they are now."""
-        return {name: value.detach().cpu().clone() for name, value in self._snapshot(self.kept).items()}
+        return tied.copied(self._snapshot(self.kept))
 
     def step(self, values: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a step that the network has done: the value of each term, and logits N×classes."""

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgekd import tied
 from edgekd.data import DataSet, Split
 from edgekd.distill import mutual
 from edgekd.distill.feed import Normalize, loader
@@ -199,7 +200,7 @@ def fit(
             task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * learner.val_top1[-1]:.1f} %")
     seconds = time.monotonic() - started
     fitted = [
-        Fitted(each.best, each.weights(), _copy(each.terms.adapters.state_dict()), each.curve(seconds, data))
+        Fitted(each.best, each.weights(), tied.copied(each.terms.adapters.state_dict()), each.curve(seconds, data))
         for each in learners
     ]
     return replace(fitted[0], peers=tuple(fitted[1:]))
@@ -286,10 +287,6 @@ def _state_dict(network: nn.Module) -> State:
 
 def _bytes(network: nn.Module) -> int:
     return sum(value.nbytes for value in network.state_dict().values())
-
-
-def _copy(state: State) -> State:
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
 def _worst(names: tuple[str, ...], values: Tensor) -> str:

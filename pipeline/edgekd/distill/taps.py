@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from edgekd import logits
 from edgekd.distill import attention, stages
 from edgekd.distill.forms import Form, Forms
 from edgekd.distill.pooling import last_pooled
@@ -98,8 +99,13 @@ class Tapped(nn.Module):
     def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
         super().__init__()
         self.network: nn.Module = network
+        self._has_taps = bool(paths)
         if paths:
-            graphs = [_with_outputs(network, trace(network, training), paths) for training in (True, False)]
+            evaluated = trace(network, False)
+            chosen = _logits(evaluated, "")
+            place = evaluated.paths.get(chosen, "")
+            traced = (trace(network, True), evaluated)
+            graphs = [_with_outputs(network, each, paths, _logits(each, place)) for each in traced]
             training = network.training
             dual = import_torchvision().models.feature_extraction.DualGraphModule
             self.network = dual(network, *graphs, class_name=type(network).__name__).train(training)
@@ -110,7 +116,7 @@ class Tapped(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return logits and the tapped features, in the order of the paths."""
         out: Any = self.network(x)
-        return out if isinstance(out, tuple) else (out,)
+        return out if self._has_taps else (logits.of(out, None, type(self.network).__name__),)
 
 
 @dataclass(frozen=True)
@@ -148,14 +154,27 @@ def trace(network: nn.Module, training: bool) -> Traced:
     return Traced(graph, paths)
 
 
-def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str]) -> fx.Graph:
+def _logits(traced: Traced, place: str) -> fx.Node:
+    """Return the logits of a traced network that returns more in training: what evaluation mode returns, at ``place``.
+
+    Raises:
+        ModelError: The outputs have no logits.
+    """
+    output: Any = traced.graph.output_node().args[0]
+    if isinstance(output, fx.Node) and isinstance(output.target, type) and hasattr(output.target, "_fields"):
+        output = output.target(*output.args, **output.kwargs)  # a named tuple is a call in a traced graph
+    outputs = list(logits.tensors(output))
+    same = [node for _, node in outputs if traced.paths.get(node) == place]
+    found: fx.Node = same[0] if len(same) == 1 else logits.of(dict(outputs), None, "the network")
+    return found
+
+
+def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str], answer: fx.Node) -> fx.Graph:
     """The graph that returns the logits, and for each path the last node inside it: two paths may end in one node."""
     graph, modules = traced.graph, dict(network.named_modules())
     output = graph.output_node()
-    # A network that returns more in training has its logits last.
-    logits = output.args[0] if isinstance(output.args[0], fx.Node) else list(traced.paths)[-1]
     attentions = attention.find(graph, modules, traced.paths)
-    found = [logits]
+    found = [answer]
     for path in paths:
         if path.endswith(attention.SUFFIX) and path.removesuffix(attention.SUFFIX) in attentions:
             found.append(attention.add(graph, attentions[path.removesuffix(attention.SUFFIX)], modules))
@@ -164,7 +183,7 @@ def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str]) -> f
         if not inside:
             names = sorted(name for name in modules if name)
             raise ModelError(f"there is no layer {path!r} in {type(network).__name__}", did_you_mean(path, names[:40]))
-        if inside[-1] is logits:
+        if inside[-1] is answer:
             raise ModelError(f"layer {path!r} is the output itself", "choose an earlier layer")
         found.append(inside[-1])
     output.args = (tuple(found),)

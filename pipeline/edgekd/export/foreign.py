@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd import logits
 from edgekd.errors import ExportError, ModelError
 from edgekd.export import runtimes, tensorflow
 from edgekd.export.runtimes import Array
@@ -15,7 +16,12 @@ HINT = "correct teacher.model; see docs/distillation.md"
 
 
 def opened(
-    path: Path, format: str, image: tuple[int, int, int], threads: int = 1, signature: str | None = None
+    path: Path,
+    format: str,
+    image: tuple[int, int, int],
+    threads: int = 1,
+    signature: str | None = None,
+    classes: int | None = None,
 ) -> Callable[[Array], Array]:
     """Load a classifier.
 
@@ -25,12 +31,14 @@ def opened(
         image: Channels, height and width of an image.
         threads: Threads inside one operator.
         signature: Which one of a SavedModel.
+        classes: Of the data, to tell the logits from other outputs.
 
     Returns:
         A call from float32 N×C×H×W to float32 N×classes; whole batches where the file takes them, else one by one.
 
     Raises:
-        ModelError: It cannot be loaded, takes other images, or gives something else than N×classes.
+        ModelError: It cannot be loaded, takes other images, or gives something else than N×classes; it has several outputs,
+            and none or several may be the logits.
     """
     session: runtimes.Session
     try:
@@ -38,6 +46,7 @@ def opened(
             session = tensorflow.Session(path, format, threads, signature)
         else:
             session = runtimes.load(path, format, threads)
+            session.output = logits.choose(session.outputs, classes, path.name).index
     except ExportError as error:
         raise ModelError(error.message, HINT) from error
     batch, *sides = session.input_shape

@@ -67,7 +67,12 @@ def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: 
         )
     for name, values in (("reference", reference), ("runtime", output)):
         if not np.isfinite(values).all():
-            raise ExportError(f"the {name} gave NaN or infinity", "look for an operator that overflows in int8")
+            bad = int((~np.isfinite(values)).any(axis=1).sum())
+            raise ExportError(
+                f"the {name} gave NaN or infinity for {bad} of {len(values)} inputs",
+                "look for a mask of -inf (write -24.0 in front of a softmax), a division by what int8 rounds to 0, or an "
+                "overflow; quantize: {keep_float: [MODULE]} leaves the module that has it in float",
+            )
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise ExportError(f"one step of the logits cannot be {scale}", "pass the scale of the int8 logits")
     error = np.abs(reference.astype(np.float64) - output.astype(np.float64))

@@ -23,9 +23,13 @@ class Session(Protocol):
 
     Attributes:
         input_shape: Of its input, as it is in the file; None where any size goes.
+        outputs: Name and shape of each output; a size is None where it is not known.
+        output: Index of the one that ``run`` returns.
     """
 
     input_shape: tuple[int | None, ...]
+    outputs: tuple[tuple[str, tuple[int | None, ...]], ...]
+    output: int
 
     def run(self, x: Array) -> Array:
         """Return the logits (1, classes), float32, of one input (1, C, H, W), float32."""
@@ -70,10 +74,12 @@ class _Onnx:
         options.log_severity_level = 3  # errors only
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-        self.input_shape = tuple(side if isinstance(side, int) else None for side in self._session.get_inputs()[0].shape)
+        self.input_shape = _sizes(self._session.get_inputs()[0].shape)
+        self.outputs = tuple((output.name, _sizes(output.shape or ())) for output in self._session.get_outputs())
+        self.output = 0
 
     def run(self, x: Array) -> Array:
-        output: Array = self._session.run(None, {self._input: x})[0]
+        output: Array = self._session.run(None, {self._input: x})[self.output]
         return output
 
 
@@ -86,14 +92,17 @@ class _Tflite:
         self._interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
+        self._outputs = self._interpreter.get_output_details()
+        self.outputs = tuple((each["name"], _sizes(each["shape"].tolist())) for each in self._outputs)
+        self.output = 0
         self.input_shape: tuple[int | None, ...] = tuple(int(side) for side in self._input["shape"])
 
     def run(self, x: Array) -> Array:
         nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         self._interpreter.set_tensor(self._input["index"], _to_integers(nhwc, self._input))
         self._interpreter.invoke()
-        return _to_floats(self._interpreter.get_tensor(self._output["index"]), self._output)
+        output = self._outputs[self.output]
+        return _to_floats(self._interpreter.get_tensor(output["index"]), output)
 
 
 class _OpenVino:
@@ -108,13 +117,27 @@ class _OpenVino:
         }
         model = self._openvino.Core().compile_model(str(path), "CPU", settings)
         self._request = model.create_infer_request()
-        shape = model.input(0).get_partial_shape()
-        self.input_shape = tuple(side.get_length() if side.is_static else None for side in shape)
+        self.input_shape = _partial(model.input(0).get_partial_shape())
+        self.outputs = tuple(
+            (min(output.get_names(), default=str(index)), _partial(output.get_partial_shape()))
+            for index, output in enumerate(model.outputs)
+        )
+        self.output = 0
 
     def run(self, x: Array) -> Array:
         self._request.set_input_tensor(self._openvino.Tensor(np.ascontiguousarray(x)))
         self._request.infer()
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+        return np.array(self._request.get_output_tensor(self.output).data, dtype=np.float32)
+
+
+def _sizes(shape: Any) -> tuple[int | None, ...]:
+    return tuple(side if isinstance(side, int) else None for side in shape)
+
+
+def _partial(shape: Any) -> tuple[int | None, ...]:
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(side.get_length() if side.is_static else None for side in shape)
 
 
 def _to_integers(x: Array, details: Any) -> NDArray[Any]:

@@ -71,12 +71,16 @@ class Session:
 
     Attributes:
         input_shape: Of its input, as it is in the file; None where any size goes.
+        outputs: Its one output; the worker refuses a network of several.
+        output: Its index.
 
     Raises:
         ModelError: TensorFlow is not installed, or refuses the file; it takes no floats, or would run code.
     """
 
     input_shape: tuple[int | None, ...]
+    outputs: tuple[tuple[str, tuple[int | None, ...]], ...] = (("outputs", ()),)
+    output = 0
 
     def __init__(self, path: Path, format: str, threads: int = 1, signature: str | None = None) -> None:
         runtime()

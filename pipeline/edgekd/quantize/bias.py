@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from edgekd.quantize.graph import constant
+from edgekd.quantize.graph import add_constant, constant
 from edgekd.quantize.layers import scale_of
 
 _LAYERS = {torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
@@ -22,19 +22,23 @@ def round_biases(module: fx.GraphModule) -> None:
 
     Args:
         module: A prepared graph whose ranges are known; its bias parameters are changed in place. A bias that serves
-            several layers stays as it is.
+            several layers becomes one for each: their inputs have different scales, and a file stores the integers.
     """
     for node in module.graph.nodes:
         if node.target not in _LAYERS or len(node.args) < 3 or not isinstance(node.args[2], fx.Node):
             continue
         bias_node = node.args[2]
         x, weight = scale_of(module, node.args[0]), scale_of(module, node.args[1])
-        if len(bias_node.users) > 1 or x is None or weight is None:
-            continue
         bias = constant(module, bias_node)
-        if bias is None:
+        if x is None or weight is None or bias is None:
             continue
+        if len(bias_node.users) > 1:
+            own = add_constant(module, node, f"{node.name}_own.bias", bias, trained=True)
+            node.update_arg(2, own)
+            bias = constant(module, own)
+            assert bias is not None
         step = x[0].double() * weight[0].double()
         steps = torch.round(bias.detach().double() / step).clamp(_INT32.min, _INT32.max)
         with torch.no_grad():
             bias.copy_((steps * step).to(bias.dtype))
+    module.recompile()

@@ -19,6 +19,7 @@ from edgekd.quantize import qat
 from edgekd.quantize.backend import FakeQuantize, FixedQParamsObserver
 from edgekd.quantize.histogram import BINS, Histogram
 from edgekd.quantize.layers import fake_quantizer
+from edgekd.quantize.naming import describe
 
 Choose = Callable[[Histogram], tuple[float, float]]
 BATCH = 64
@@ -77,10 +78,7 @@ def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task
     def widen(fake_quantize: FakeQuantize, x: Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(x))
         if not low <= high < float("inf") or low == -float("inf"):
-            raise QuantizeError(
-                f"calibration: {tensors[fake_quantize]} has values that are NaN or infinite, though the images have none",
-                "look for a division, a logarithm or an overflow in the forward() of the student",
-            )
+            raise _not_finite(module, tensors[fake_quantize], x)
         before = ranges[fake_quantize]
         ranges[fake_quantize] = (min(before[0], low), max(before[1], high))
 
@@ -101,6 +99,20 @@ def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task
             low, high = choose(Histogram(counts[fake_quantize], low, high))
         _set_range(fake_quantize, low, high)
     qat.set_fake_quant(module, True)
+
+
+def _not_finite(module: fx.GraphModule, name: str, x: Tensor) -> QuantizeError:
+    """Say which operator gave values that are not finite, and what they may be of."""
+    where = describe(next(node for node in module.graph.nodes if node.name == name))
+    if bool(torch.isneginf(x).any()) and bool((torch.isfinite(x) | torch.isneginf(x)).all()):
+        return QuantizeError(
+            f"calibration: {where} gives -inf, as a mask does, and no int8 scale holds it beside other values",
+            "mask with a number near the other values, such as x.masked_fill(mask, -24.0) in the forward() of the student",
+        )
+    return QuantizeError(
+        f"calibration: {where} has values that are NaN or infinite, though the images have none",
+        "look in forward() of the student for a division, a logarithm, an overflow or a mask of -inf that hides a whole row",
+    )
 
 
 def activations(module: fx.GraphModule) -> dict[FakeQuantize, str]:

@@ -81,8 +81,10 @@ def pairs(module: fx.GraphModule) -> Iterator[Pair]:
 
 
 def _scalable(first: Layer, second: Layer) -> bool:
-    """Whether each output channel of ``first`` is one input channel of ``second``."""
+    """Whether each output channel of ``first`` is one input channel of ``second``, and both weights serve one layer."""
     channels = first.weight.shape[0]
+    if first.shared or second.shared:  # a channel would be scaled in all layers that share it
+        return False
     depthwise = second.groups == channels == second.weight.shape[0]
     return depthwise or (second.groups == 1 and second.weight.shape[1] == channels)
 

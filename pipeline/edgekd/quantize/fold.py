@@ -17,7 +17,9 @@ from edgekd.quantize.graph import finish
 from edgekd.quantize.passes.affine import fold_affines
 from edgekd.quantize.passes.branches import merge_branches
 from edgekd.quantize.passes.constants import compute_constants
+from edgekd.quantize.passes.expansions import expand_last
 from edgekd.quantize.passes.identities import drop_identities
+from edgekd.quantize.passes.sharing import share_weights
 from edgekd.quantize.trace import trace
 
 
@@ -29,7 +31,8 @@ def fold(
     A batch norm that has no convolution or linear layer of its own before it becomes a 1×1 depthwise convolution
     (two-dimensional ones only; others stay as they are). A sum of convolutions of one tensor becomes one
     convolution: RepVGG (Ding et al. 2021, §3.3), MobileOne (Vasu et al. 2023, §3.2) and their like take their inference
-    form. Outputs keep their structure. A convolution whose output is also an output of the model, as a feature for
+    form. A layer that is used several times keeps one weight where the same is folded into each use. Outputs keep their
+    structure. A convolution whose output is also an output of the model, as a feature for
     distillation, is kept beside the folded one for that output.
 
     Args:
@@ -52,9 +55,11 @@ def fold(
     """
     graph_module = trace(model, example, decompositions)
     compute_constants(graph_module)
+    expand_last(graph_module)
     drop_identities(graph_module)
     # A merged branch may have a scale behind it, and a scaled branch may be one of several.
     while fold_affines(graph_module) or merge_branches(graph_module):
         pass
+    share_weights(graph_module)
     finish(graph_module)
     return graph_module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import torch
@@ -25,7 +26,18 @@ def constant(graph_module: fx.GraphModule, node: object) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value: Tensor, *, trained: bool) -> fx.Node:
+def origins(node: object) -> frozenset[str]:
+    """Return the constants of the traced network that the constant at ``node`` was made of; none for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return frozenset()
+    found: frozenset[str] = node.meta.get("origins", frozenset((str(node.target),)))
+    return found
+
+
+def add_constant(
+    graph_module: fx.GraphModule, before: fx.Node, name: str, value: Tensor, *, trained: bool,
+    made_of: frozenset[str] = frozenset(),
+) -> fx.Node:  # fmt: skip
     """Store a tensor in the module and return a node that reads it.
 
     Args:
@@ -34,6 +46,7 @@ def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value
         name: Dotted name that is wanted; a number is added where it is taken.
         value: The tensor.
         trained: As a parameter, or as a buffer.
+        made_of: Its ``origins``.
     """
     name = _free(graph_module, name)
     owner_path, _, leaf = name.rpartition(".")
@@ -50,6 +63,7 @@ def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value
     with graph_module.graph.inserting_before(before):
         node = graph_module.graph.get_attr(name)
     node.meta["val"] = _fake_like(before, value)
+    node.meta["origins"] = made_of or frozenset((f"{name} of {before.name}",))  # else of nothing that another one is made of
     return node
 
 
@@ -57,6 +71,8 @@ def add_call(graph_module: fx.GraphModule, before: fx.Node, target: Any, args: t
     """Insert a call right before ``before`` and return it, its shape worked out."""
     with graph_module.graph.inserting_before(before):
         node = graph_module.graph.call_function(target, args)
+    if "nn_module_stack" in before.meta:
+        node.meta["nn_module_stack"] = before.meta["nn_module_stack"]
     node.meta["val"] = target(*fx.node.map_arg(args, lambda argument: value_of(graph_module, argument, before)))
     return node
 
@@ -133,6 +149,8 @@ class Layer:
         bias: (out,), zeros where the layer has none.
         settings: Of a convolution: stride, padding, dilation (two integers each), groups.
         name: Dotted name of its weight, up to the last dot.
+        source: Name of the weight in the traced network.
+        made_of: Constants of the traced network that its weight and its bias are made of.
     """
 
     x: fx.Node
@@ -140,6 +158,8 @@ class Layer:
     bias: Tensor
     settings: tuple[Any, ...]
     name: str
+    source: str = ""
+    made_of: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
     @classmethod
     def of(cls, graph_module: fx.GraphModule, node: object) -> Layer | None:
@@ -155,7 +175,20 @@ class Layer:
         name = str(weight_node.target).rpartition(".")[0] or node.name
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         conv = node.target is aten.conv2d.default
-        return cls(x, weight.detach(), bias.detach(), tuple(settings) if conv else (), name)
+        source = weight_node.meta.get("source", str(weight_node.target))
+        made_of = (origins(weight_node), origins(bias_node) or origins(weight_node))
+        return cls(x, weight.detach(), bias.detach(), tuple(settings) if conv else (), name, source, made_of)
+
+    def scaled(self, scale: Tensor, shift: Tensor, made_of: frozenset[str]) -> Layer:
+        """Return the layer that multiplies each output channel by ``scale`` and adds ``shift``, (out,) each.
+
+        ``made_of`` are the constants that scale and shift are made of.
+        """
+        weight = self.weight * scale.reshape([-1] + [1] * (self.weight.ndim - 1))
+        own, own_bias = self.made_of
+        return replace_fields(
+            self, weight=weight, bias=self.bias * scale + shift, made_of=(own | made_of, own_bias | made_of)
+        )
 
     def write(self, graph_module: fx.GraphModule, node: fx.Node) -> None:
         """Turn ``node`` into this layer, with trained weights of its own."""
@@ -163,8 +196,10 @@ class Layer:
         node.target = aten.conv2d.default if self.settings else aten.linear.default
         node.args, node.kwargs = (self.x,), {}
         remove_unused(graph_module, *before)  # first, so that the names of the old weights are free
-        weight = add_constant(graph_module, node, f"{self.name}.weight", self.weight, trained=True)
-        bias = add_constant(graph_module, node, f"{self.name}.bias", self.bias, trained=True)
+        of_weight, of_bias = self.made_of
+        weight = add_constant(graph_module, node, f"{self.name}.weight", self.weight, trained=True, made_of=of_weight)
+        weight.meta["source"] = self.source
+        bias = add_constant(graph_module, node, f"{self.name}.bias", self.bias, trained=True, made_of=of_bias)
         node.args = (self.x, weight, bias, *self.settings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,15 +19,16 @@ _ACTIVATIONS = {aten.relu.default, aten.clamp.default}
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer whose weight is its own and is quantized.
+    """A convolution or linear layer whose weight is quantized.
 
     Attributes:
         node: The operator.
-        weight: (out, in / groups, kH, kW) or (out, in); no other layer reads it.
+        weight: (out, in / groups, kH, kW) or (out, in).
         fake_quantize: Rounds the weight, one scale an output channel.
         rounded: The node that calls it.
-        bias: (out,), or None where there is none or another layer reads it too.
+        bias: (out,), or None where there is none.
         activation: The ReLU or clamp that is fused with the layer, if any.
+        shared: Whether another layer has the same weight or the same bias.
     """
 
     node: fx.Node
@@ -36,6 +37,7 @@ class Layer:
     rounded: fx.Node
     bias: nn.Parameter | None
     activation: fx.Node | None
+    shared: bool = False
 
     @property
     def channel_dim(self) -> int:
@@ -73,15 +75,28 @@ def layers(module: fx.GraphModule) -> Iterator[Layer]:
             continue
         rounded = node.args[1]
         fake_quantize = fake_quantizer(module, rounded)
-        if not isinstance(fake_quantize, FakeQuantize) or len(rounded.users) > 1:
+        if not isinstance(fake_quantize, FakeQuantize):
             continue
         weight = _parameter(module, rounded.args[0])
         if weight is None:
             continue
         bias = _parameter(module, node.args[2]) if len(node.args) > 2 else None
+        read = (rounded, rounded.args[0], *node.args[2:3])
+        shared = any(isinstance(part, fx.Node) and len(part.users) > 1 for part in read)
         reader = next(iter(node.users)) if len(node.users) == 1 else None
         activation = reader if reader is not None and reader.target in _ACTIVATIONS else None
-        yield Layer(node, weight, fake_quantize, rounded, bias, activation)
+        yield Layer(node, weight, fake_quantize, rounded, bias, activation, shared)
+
+
+def related(found: Iterable[Layer]) -> list[list[Layer]]:
+    """Group layers by what they share: a group has a weight or a bias in common, or is one layer that shares nothing."""
+    made: list[list[Layer]] = []
+    for layer in found:
+        own = {id(part) for part in (layer.weight, layer.bias) if part is not None}
+        same = [group for group in made if any(id(part) in own for other in group for part in (other.weight, other.bias))]
+        made = [group for group in made if group not in same]
+        made.append([*(other for group in same for other in group), layer])
+    return made
 
 
 def fake_quantizer(module: fx.GraphModule, node: object) -> FakeQuantizeBase | None:
@@ -108,8 +123,6 @@ def scale_of(module: fx.GraphModule, node: object) -> tuple[Tensor, Tensor] | No
 
 
 def _parameter(module: fx.GraphModule, node: object) -> nn.Parameter | None:
-    """The parameter that ``node`` reads, where it is the only reader."""
-    if not isinstance(node, fx.Node) or len(node.users) > 1:
-        return None
+    """The parameter that ``node`` reads, if it reads one."""
     value = constant(module, node)
     return value if isinstance(value, nn.Parameter) else None

@@ -1,7 +1,8 @@
 """The traced graph brought to the few operators that the int8 rules know.
 
 Compound operators are taken apart, what is one convolution is merged into one, shapes take their static form, and scalars
-become constants, so that each operand can be given a scale. The passes are in ``passes/``; all keep the float values.
+become constants, so that each operand can be given a scale. The passes are in ``passes/``; all keep the float values, those
+of masks in front of a softmax on the condition that ``passes/masks.py`` states.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from edgekd.quantize.graph import finish
 from edgekd.quantize.passes.concatenations import chain_concatenations
 from edgekd.quantize.passes.constants import make_operands_constant
 from edgekd.quantize.passes.decompositions import DECOMPOSITIONS, write_bounded_activations_as_clamps
+from edgekd.quantize.passes.masks import bound_masks
 from edgekd.quantize.passes.pools import write_average_pools_as_convolutions
 from edgekd.quantize.passes.shapes import make_shapes_static
 
 _PASSES = (
+    bound_masks,
     make_shapes_static,
     write_bounded_activations_as_clamps,
     make_operands_constant,

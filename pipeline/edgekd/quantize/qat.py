@@ -19,10 +19,12 @@ from torch.utils import _pytree as pytree
 from edgekd.errors import CheckpointError, QuantizeError
 from edgekd.quantize.backend import FakeQuantize, FakeQuantizeBase, convert_pt2e, prepare_qat_pt2e
 from edgekd.quantize.bias import round_biases
-from edgekd.quantize.graph import allow_mode_switch
-from edgekd.quantize.layers import scale_of
+from edgekd.quantize.graph import allow_mode_switch, constant
+from edgekd.quantize.layers import fake_quantizer, scale_of
+from edgekd.quantize.naming import describe
 from edgekd.quantize.normalise import normalise
-from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, logits_node
+from edgekd.quantize.passes.sharing import separate_copies
+from edgekd.quantize.quantizer import Int8Quantizer, WeightBits, ancestors, logits_node
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Prepared:
     Attributes:
         module: Takes (N, C, H, W) with any N and returns what the model returns, logits first. Its parameters are the
             folded weights; its fake quantizers observe ranges and round until told otherwise.
-        float_ops: Operators that stay in float, each as ``"name: reason"``.
+        float_ops: Operators that stay in float, each as ``"PATH OPERATOR (%NAME): REASON"``.
+        copies: Weights that the network shares between layers and the graph cannot, each as a sentence.
     """
 
     module: fx.GraphModule
     float_ops: tuple[str, ...]
+    copies: tuple[str, ...] = ()
 
 
 def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> Prepared:
@@ -73,13 +77,32 @@ def prepare_graph(
         keep_float: As in ``prepare``.
 
     Raises:
-        QuantizeError: The graph has no layer of a name in ``keep_float``.
+        QuantizeError: The graph has no layer of a name in ``keep_float``, or has a constant of -inf or inf in int8.
     """
+    copies = separate_copies(ancestors(logits_node(graph_module.graph)))
     quantizer = Int8Quantizer(weight_bits, keep_float)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
     allow_mode_switch(module)
-    return Prepared(module, quantizer.float_ops)
+    _check_constants(module)
+    return Prepared(module, quantizer.float_ops, copies)
+
+
+def _check_constants(module: fx.GraphModule) -> None:
+    """See that constants have an int8 scale; weights are looked at when their values matter.
+
+    Raises:
+        QuantizeError: One is infinite.
+    """
+    for node in module.graph.nodes:
+        value = constant(module, node.args[0]) if fake_quantizer(module, node) else None
+        if value is not None and not isinstance(value, nn.Parameter) and bool(torch.isinf(value).any()):
+            (reader, *_) = node.users
+            kind = "-inf" if bool(torch.isneginf(value).any()) else "inf"
+            raise QuantizeError(
+                f"{describe(reader)} reads a constant of {kind}, as a mask has, and no int8 scale holds it beside others",
+                "mask in the forward() of the student with a number near the other values, such as -24.0 instead of -inf",
+            )
 
 
 def set_observers(module: nn.Module, enabled: bool) -> None:

@@ -31,6 +31,7 @@ from edgekd.quantize.backend import (
     Quantizer,
     SharedQuantizationSpec,
 )
+from edgekd.quantize.naming import describe, layer_path, operator_name, source
 from edgekd.quantize.observers import HoldingMinMaxObserver
 
 aten = torch.ops.aten
@@ -46,7 +47,7 @@ _BINARY = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor}
 # One operand, a result with a scale of its own; functions of one value are a table of 256 in every runtime.
 _UNARY = {aten.mean.dim, aten.gelu.default, aten.leaky_relu.default}
 _PRODUCTS = {aten.matmul.default, aten.bmm.default}
-_FLOAT = {
+_FLOAT: dict[Any, str] = {
     aten.layer_norm.default: "no runtime has layer normalisation in int8",
     aten.native_layer_norm.default: "no runtime has layer normalisation in int8",
     aten.elu.default: "no int8 ELU in the TensorFlow Lite converter; ReLU and PReLU have one",
@@ -159,7 +160,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         keep_float: What to leave in float: paths of modules, with all that is inside, or ``%`` and the name of a node.
 
     Attributes:
-        float_ops: After ``annotate``, each operator left in float as ``"name: reason"``.
+        float_ops: After ``annotate``, each operator left in float as ``"PATH OPERATOR (%NAME): REASON"``.
     """
 
     def __init__(self, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> None:
@@ -175,24 +176,26 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write the annotations into the nodes of ``model`` and return it."""
-        live = _ancestors(logits_node(model.graph))
+        live = ancestors(logits_node(model.graph))
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         products = (node for node in live if node.target in _PRODUCTS)
         self._second_operands = {origin for node in products for origin in self._origins(node.args[1])}
-        float_ops = []
+        float_ops: dict[fx.Node, str] = {}
         _check_names(self._keep_float, model.graph)
         kept = _kept(model.graph, self._keep_float)
         for node in model.graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
                 continue
             if node in kept:
-                float_ops.append(f"{node.name}: {kept[node]}")
+                float_ops[source(node)] = kept[node]
                 continue
             rule = _RULES.get(node.target)
-            reason = rule(self, node, live) if rule else _FLOAT.get(node.target, f"no int8 rule for {node.target}")
-            if reason:
-                float_ops.append(f"{node.name}: {reason}")
-        self.float_ops = tuple(float_ops)
+            missing = _FLOAT.get(source(node).target, f"no int8 rule for {operator_name(node)}")
+            reason = rule(self, node, live) if rule else missing
+            # What reads no tensor, such as zeros of the batch size, is no operator that costs anything.
+            if reason and any(isinstance(x.meta.get("val"), Tensor) for x in source(node).all_input_nodes):
+                float_ops[source(node)] = reason
+        self.float_ops = tuple(f"{describe(node)}: {reason}" for node, reason in float_ops.items())
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
@@ -216,14 +219,14 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         x, weight = node.args[0], node.args[1]
         assert isinstance(x, fx.Node)
         if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-            return f"the weight of {node.target} is computed in the graph"
+            return f"the weight of {operator_name(node)} is computed in the graph"
         self._set(node, live, {x: self._input(x), weight: self._weight})
         return ""
 
     def _two_operands(self, node: fx.Node, live: set[fx.Node]) -> str:
         operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if len(operands) != 2 or node.kwargs:
-            return f"{node.target} with a factor or a scalar"
+            return f"{operator_name(node)} with a factor or a scalar"
         inputs = {operand: self._input(operand) for operand in operands}
         factor = self._factor(node)
         if factor and _fused_activation(node, live) is None:
@@ -325,13 +328,6 @@ def warn_of_float_ops(float_ops: tuple[str, ...]) -> None:
         warnings.warn(f"{len(float_ops)} operators stay in float: {'; '.join(float_ops)}", stacklevel=2)
 
 
-def layer_path(node: fx.Node) -> str:
-    """Path of the module whose ``forward`` made a node of an exported graph, as the student's own modules are named."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    path: str = list(stack.values())[-1][0]
-    return path.removeprefix("network").removeprefix(".")  # Tapped puts the student there
-
-
 def _is_named(node: fx.Node, name: str) -> bool:
     """Whether ``name`` means a node: ``%add_2`` by its own name, ``features.3`` by the module it is inside of."""
     return f"%{node.name}" == name or f"{layer_path(node)}.".startswith(f"{name}.")
@@ -351,7 +347,7 @@ def _kept(graph: fx.Graph, names: Collection[str]) -> dict[fx.Node, str]:
             continue
         for feeding in _producers(node):
             if feeding not in kept:
-                kept[feeding] = f"feeds {node.name}, which is kept in float"
+                kept[feeding] = f"feeds {describe(node)}, which is kept in float"
                 waiting.append(feeding)
     return kept
 
@@ -387,7 +383,8 @@ def logits_node(graph: fx.Graph) -> fx.Node:
     return leaves[0]
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return a node and all that it is computed from."""
     found, waiting = set(), [node]
     while waiting:
         current = waiting.pop()

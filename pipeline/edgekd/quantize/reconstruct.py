@@ -1,23 +1,25 @@
 """Layer by layer from input to output: rounding and bias of each layer set by what the float network has there.
 
 The float network and the int8 one go through the graph side by side, with all calibration images at once. When a layer's
-turn comes, all layers before it have their final weights, so that it can make up for their errors.
+turn comes, all layers before it have their final weights, so that it can make up for their errors. Layers that share a
+weight or a bias are fitted together, on the inputs of all of them, before the others.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from edgekd.progress import Task
 from edgekd.quantize import adaround
 from edgekd.quantize.calibrate import batches
 from edgekd.quantize.graph import constant
-from edgekd.quantize.layers import Layer, fake_quantizer, layers
+from edgekd.quantize.layers import Layer, fake_quantizer, layers, related
 from edgekd.recipe_quantize import AdaRound
 
 MEMORY = 2 * 2**30  # bytes of activations kept at a time
@@ -52,35 +54,28 @@ def reconstruct(
     Args:
         module: A calibrated graph: ranges frozen, rounding on.
         images: Calibration images, (N, C, H, W); see ``images_that_fit``.
-        bias_correction: Whether biases are corrected. A layer without a bias of its own stays as it is.
+        bias_correction: Whether biases are corrected. A layer without a bias stays as it is.
         rounding: Options of AdaRound, or None for rounding to nearest.
         seed: Of the order in which AdaRound sees the images.
         task: Advanced by one for each layer.
     """
-    found = {layer.node: layer for layer in layers(module)}
-    last_use = _last_uses(module.graph)
-    exact: dict[fx.Node, _Value] = {}
-    rounded: dict[fx.Node, _Value] = {}
-    done = []
-    generator = torch.Generator().manual_seed(seed)
-    for node in module.graph.nodes:
-        if node.op == "output":
-            break
-        if node.op == "placeholder":
-            exact[node] = rounded[node] = batches(images)
-            continue
-        layer = found.get(node)
-        # Rounding a weight is skipped for the float network, and so is rounding an activation.
-        exact[node] = exact[node.args[0]] if fake_quantizer(module, node) else _run(module, node, exact)
+    grouped = related(layers(module))
+    fitting = _Fitting(bias_correction, rounding, torch.Generator().manual_seed(seed))
+    original = {id(part): part.detach().clone() for group in grouped if len(group) > 1 for part in _parameters(group)}
+    done: dict[fx.Node, Reconstructed] = {}
+    for group in grouped:
+        if len(group) > 1:  # before all others: the float network goes on with the original weights
+            uses = _uses(module, images, {layer.node: layer for layer in group}, original)
+            done |= fitting.fit(uses)
+            task.advance(len(group), group[0].node.name)
+    single = {group[0].node: group[0] for group in grouped if len(group) == 1}
+    for node, exact, rounded in _walk(module, images, original):
+        layer = single.get(node)
         if layer is not None:
-            target = exact[node]
-            assert isinstance(target, list)
-            done.append(_fit(layer, rounded, target, bias_correction, rounding, generator))
+            done |= fitting.fit([_use(layer, exact, rounded)])
+            rounded[layer.rounded] = layer.fake_quantize(layer.weight)
             task.advance(1, node.name)
-        rounded[node] = _run(module, node, rounded)
-        for unused in last_use.get(node, ()):
-            del exact[unused], rounded[unused]
-    return done
+    return [done[node] for node in module.graph.nodes if node in done]
 
 
 _Value = list[Tensor] | Tensor | object  # a tensor of each batch; a parameter or a constant
@@ -104,28 +99,113 @@ def _run(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, _Value]) -
     return [at(index) for index in range(count)] if count else at(0)
 
 
-def _fit(
-    layer: Layer,
-    values: dict[fx.Node, _Value],
-    target: list[Tensor],
-    bias_correction: bool,
-    rounding: AdaRound | None,
-    generator: torch.Generator,
-) -> Reconstructed:
-    x = values[layer.node.args[0]]  # type: ignore[index]
+def _walk(
+    module: fx.GraphModule, images: Tensor, original: dict[int, Tensor]
+) -> Iterator[tuple[fx.Node, dict[fx.Node, _Value], dict[fx.Node, _Value]]]:
+    """Go through the float and the int8 network side by side.
+
+    Args:
+        module: The calibrated graph.
+        images: Calibration images, (N, C, H, W).
+        original: Values of parameters in the float network, by the id of a parameter that has others by now.
+
+    Yields:
+        A node, and the values of the float and the int8 network. The node has no value in the int8 network yet.
+    """
+    last_use = _last_uses(module.graph)
+    exact: dict[fx.Node, _Value] = {}
+    rounded: dict[fx.Node, _Value] = {}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            break
+        if node.op == "placeholder":
+            exact[node] = rounded[node] = batches(images)
+            continue
+        # Rounding a weight is skipped for the float network, and so is rounding an activation.
+        exact[node] = exact[node.args[0]] if fake_quantizer(module, node) else _run(module, node, exact)
+        exact[node] = original.get(id(exact[node]), exact[node])
+        yield node, exact, rounded
+        rounded[node] = _run(module, node, rounded)
+        for unused in last_use.get(node, ()):
+            del exact[unused], rounded[unused]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A layer, its input in the int8 network and its output in the float network, a tensor of each batch."""
+
+    layer: Layer
+    x: list[Tensor]
+    target: list[Tensor]
+
+
+def _use(layer: Layer, exact: dict[fx.Node, _Value], rounded: dict[fx.Node, _Value]) -> _Pair:
+    x, target = rounded[layer.node.args[0]], exact[layer.node]  # type: ignore[index]
     assert isinstance(x, list)
-    nearest = learned = shift = None
-    if rounding is not None:
-        nearest, learned = adaround.learn(layer, torch.cat(x), torch.cat(target), rounding, generator)
-        values[layer.rounded] = layer.fake_quantize(layer.weight)
-    if bias_correction and layer.bias is not None:
-        weight = values[layer.rounded]
-        assert isinstance(weight, Tensor)
-        out = [layer.apply(batch, weight, layer.bias) for batch in x]
-        difference = _channel_means(target, layer.channel_dim) - _channel_means(out, layer.channel_dim)
-        layer.bias.add_(difference.to(layer.bias.dtype))
-        shift = float(difference.abs().max())
-    return Reconstructed(layer.node.name, shift, nearest, learned)
+    assert isinstance(target, list)
+    return _Pair(layer, x, target)
+
+
+def _uses(module: fx.GraphModule, images: Tensor, found: dict[fx.Node, Layer], original: dict[int, Tensor]) -> list[_Pair]:
+    walk = _walk(module, images, original)
+    return [_use(found[node], exact, rounded) for node, exact, rounded in walk if node in found]
+
+
+def _parameters(group: list[Layer]) -> Iterator[nn.Parameter]:
+    return (part for layer in group for part in (layer.weight, layer.bias) if part is not None)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What is done to each layer."""
+
+    bias_correction: bool
+    rounding: AdaRound | None
+    generator: torch.Generator
+
+    def fit(self, pairs: list[_Pair]) -> dict[fx.Node, Reconstructed]:
+        """Set rounding and bias of a layer, or of layers that share them."""
+        errors: dict[fx.Node, tuple[float, float]] = {}
+        if self.rounding is not None:
+            for same in _by_parameter(pairs, lambda layer: layer.weight):
+                uses = [adaround.Use(pair.layer, torch.cat(pair.x), torch.cat(pair.target)) for pair in same]
+                learned = adaround.learn(uses, self.rounding, self.generator)
+                errors |= {pair.layer.node: learned for pair in same}
+        shifts: dict[fx.Node, float] = {}
+        for same in _by_parameter(pairs, lambda layer: layer.bias) if self.bias_correction else ():
+            bias = same[0].layer.bias
+            assert bias is not None
+            difference = _bias_error(same)
+            bias.add_(difference.to(bias.dtype))
+            shifts |= {pair.layer.node: float(difference.abs().max()) for pair in same}
+        nodes = [pair.layer.node for pair in pairs]
+        return {
+            node: Reconstructed(node.name, shifts.get(node), *errors.get(node, (None, None)))
+            for node in nodes
+        }  # fmt: skip
+
+
+def _by_parameter(pairs: list[_Pair], part: Callable[[Layer], nn.Parameter | None]) -> list[list[_Pair]]:
+    found: dict[int, list[_Pair]] = {}
+    for pair in pairs:
+        parameter = part(pair.layer)
+        if parameter is not None:
+            found.setdefault(id(parameter), []).append(pair)
+    return list(found.values())
+
+
+def _bias_error(pairs: list[_Pair]) -> Tensor:
+    """Mean error of each output channel, (out,) float64; of a shared bias, over the values of all layers."""
+    errors, counts = [], []
+    for pair in pairs:
+        layer = pair.layer
+        weight = layer.fake_quantize(layer.weight)
+        out = [layer.apply(batch, weight, layer.bias) for batch in pair.x]
+        errors.append(_channel_means(pair.target, layer.channel_dim) - _channel_means(out, layer.channel_dim))
+        counts.append(sum(batch.numel() for batch in pair.target))
+    if len(pairs) == 1:
+        return errors[0]
+    return torch.stack([error * count for error, count in zip(errors, counts, strict=True)]).sum(0) / sum(counts)
 
 
 def _channel_means(batches: list[Tensor], dim: int) -> Tensor:

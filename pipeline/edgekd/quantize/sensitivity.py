@@ -23,7 +23,8 @@ from edgekd.progress import Progress, Silent
 from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import fake_quantizer, scale_of
-from edgekd.quantize.quantizer import layer_path, logits_node
+from edgekd.quantize.naming import layer_path, operator_name
+from edgekd.quantize.quantizer import logits_node
 from edgekd.rundir import EXACT_DB
 
 
@@ -242,7 +243,7 @@ def _row(module: fx.GraphModule, layer: _Layer, found: _Signals) -> Sensitivity:
     return Sensitivity(
         name=layer.node.name,
         path=layer_path(layer.node) if layer.node.op == "call_function" else "input",
-        op=_operator(layer.node),
+        op=operator_name(layer.node),
         alone_db=found.alone.db,
         logits_db=found.logits.db,
         total_db=found.total.db,
@@ -250,10 +251,6 @@ def _row(module: fx.GraphModule, layer: _Layer, found: _Signals) -> Sensitivity:
         keep_float=tuple(f"%{node.name}" for node in keep),
         float_bytes=_weight_values(module, layer) * 3,
     )
-
-
-def _operator(node: fx.Node) -> str:
-    return str(node.target).split(".")[1] if node.op == "call_function" else "input"
 
 
 def _float_readers(module: fx.GraphModule, quantizers: Sequence[fx.Node]) -> Iterator[fx.Node]:

@@ -19,6 +19,9 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves
 
 from edgekd.errors import QuantizeError
+from edgekd.quantize.naming import describe_several
+
+aten = torch.ops.aten
 
 
 def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
@@ -34,7 +37,7 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
 
     Raises:
         QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, its graph only holds for
-            one batch size, or the model gives other values for one image than for several.
+            one batch size, or the model gives other values for one image than for several, or at each call.
     """
     if example.ndim != 4:
         raise QuantizeError(
@@ -47,14 +50,45 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
         with warnings.catch_warnings(), _without_dumps():
             # Raised by torch inside its own export and copy code.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+            warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export")
             own = copy.deepcopy(model).eval()
             program = torch.export.export(own, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
             # This also makes the graph functional: in-place activations are gone afterwards, aliases included.
             graph_module: fx.GraphModule = program.run_decompositions(dict(decompositions)).module(check_guards=False)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise _in_words(error) from error
+    _refuse_random(own, graph_module, batch[:1])
     _check_one_image(own, graph_module, batch[:1])
     return graph_module
+
+
+def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """See that the model computes the same for the same image, as a file does.
+
+    Raises:
+        QuantizeError: The network draws random numbers in evaluation mode.
+    """
+    drawn = list(_random_operators(graph_module.graph))
+    if not drawn:
+        return
+    with torch.no_grad():
+        pairs = zip(tree_leaves(model(image)), tree_leaves(model(image)), strict=True)
+        differs = any(not torch.equal(a, b) for a, b in pairs)
+    if differs:
+        raise QuantizeError(
+            f"the network gives other values each time it is called, in evaluation mode too: {describe_several(drawn)}",
+            "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()",
+        )
+
+
+def _random_operators(graph: fx.Graph) -> Iterator[fx.Node]:
+    """Yield what may draw random numbers; recurrent layers with dropout draw none in evaluation mode."""
+    for node in graph.nodes:
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        training = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", True)
+        if node.target is not aten.dropout.default or training:
+            yield node
 
 
 def _in_words(error: Exception) -> QuantizeError:

@@ -122,4 +122,4 @@ def _cost(result: RunResult, cost: RepairCost) -> tuple[Cell, ...]:
 
 
 def _name(layer: LayerRecord) -> str:
-    return one_line(layer.path or layer.name)
+    return one_line(layer.label)

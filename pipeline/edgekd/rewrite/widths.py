@@ -105,6 +105,7 @@ def _widths(graph_module: fx.GraphModule) -> tuple[dict[str, Widths], dict[str, 
     """Widths that each layer reads and makes, by its path."""
     calls = Counter(node.target for node in graph_module.graph.nodes if node.op == "call_module")
     modules = dict(graph_module.named_modules())
+    tied = _tied(set(modules.values()))
     of: dict[fx.Node, Widths] = {}
     ins: dict[str, Widths] = {}
     outs: dict[str, Widths] = {}
@@ -119,13 +120,23 @@ def _widths(graph_module: fx.GraphModule) -> tuple[dict[str, Widths], dict[str, 
             continue
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         made = _made(node, layer, shape, read) if len(read) else None
-        if made is None or (layer is not None and calls[node.target] > 1):
+        if layer is not None and layer in tied:
+            _fix(read, f"read by {node.name}, whose weight is tied")
+            made = (_Width(shape[1] if len(shape) > 1 else 1, f"made by {node.name}, whose weight is tied"),)
+        elif made is None or (layer is not None and calls[node.target] > 1):
             _fix(read, f"read by {node.name}")
             made = (_Width(shape[1] if len(shape) > 1 else 1, f"made by {node.name}"),)
         elif isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm):
             ins[str(node.target)], outs[str(node.target)] = read[0], made
         of[node] = made
     return ins, outs
+
+
+def _tied(modules: set[nn.Module]) -> set[nn.Module]:
+    """The modules that have a parameter in common with another one: new channels would untie them."""
+    own = {module: list(module.parameters(recurse=False)) for module in modules}
+    holders = Counter(parameter for parameters in own.values() for parameter in parameters)
+    return {module for module, parameters in own.items() if any(holders[parameter] > 1 for parameter in parameters)}
 
 
 def _made(node: fx.Node, layer: nn.Module | None, shape: tuple[int, ...], read: list[Widths]) -> Widths | None:

@@ -31,7 +31,7 @@ def config(section: Teacher) -> dict[str, Any]:
     """
     assert section.black_box is not None
     kind, path = section.black_box
-    runtime = {"runtime": version(RUNTIMES[kind])} if kind in RUNTIMES else {}
+    runtime = {"runtime": version(RUNTIMES[kind]), "output": "logits"} if kind in RUNTIMES else {}  # of several
     if kind in tensorflow.FORMATS:
         runtime = {"runtime": tensorflow.runtime()}
     signature = {"signature": section.signature} if section.signature else {}
@@ -58,7 +58,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         return _stored(Path(path), section.outputs == "probabilities", images)
     side = data.image_size
-    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature)
+    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature, len(images.classes))
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,13 @@ class Context:
         """Write a JSON file into the outputs."""
         (self.out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def read_own(self, name: str) -> Any:
+        """Read a JSON file that this stage has written."""
+        return json.loads((self.out / name).read_text(encoding="utf-8"))
+
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""
         return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
-
-
-def optional(notes: list[str], what: str, work: Callable[[], T]) -> T | None:
-    """Do work for a side figure. None if it fails, with the reason in ``notes``: nothing finished is lost for it."""
-    try:
-        return work()
-    except Exception as error:  # whatever a counter or a runtime raises
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        notes.append(f"{what}: {type(error).__name__}{first and f': {first}'}")
-        return None
 
 
 def processes(devices: int) -> int:

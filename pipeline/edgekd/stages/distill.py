@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from edgekd.profile import device
 from edgekd.profile.advice import advise
@@ -12,8 +13,11 @@ from edgekd.recipe import Baseline, Recipe
 from edgekd.recipe_distill import Distill, FeatureLoss, Loss
 from edgekd.recipe_tune import Candidates, Range, Tune
 from edgekd.registry import losses
-from edgekd.stages import layers, peers, training, views
+from edgekd.stages import figures, layers, peers, training, views
 from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    from torch import nn
 
 VERSION = 5
 PACKAGES = training.PACKAGES
@@ -138,6 +142,18 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
     return advise(structure["activations"], structure["squeezes"], formats, targets, io)
 
 
+def structure(context: Context, student: nn.Module) -> dict[str, Any]:
+    """Return the activations and squeeze-excite blocks of the student, as in ``rewrite.json``: int8 may be slow at them."""
+    from edgekd import models
+    from edgekd.rewrite import squeeze
+    from edgekd.rewrite.activations import census
+
+    example = models.example(context.recipe.data)
+    activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
+    squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
+    return {"activations": activations or {}, "squeezes": squeezes or 0}
+
+
 def run(context: Context) -> None:
     """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is.
 
@@ -158,8 +174,6 @@ def _train(fabric: Any, context: Context) -> None:
     from edgekd.distill.taps import Tapped
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
-    from edgekd.rewrite import squeeze
-    from edgekd.rewrite.activations import census
 
     recipe = context.recipe
     budget = recipe.distill
@@ -172,9 +186,11 @@ def _train(fabric: Any, context: Context) -> None:
     say = context.progress.say if first else None
     rewritten = training.rewritten(recipe, classes, say=say)
     student = rewritten.model
-    structure = {"activations": census(student, example), "squeezes": len(squeeze.find(student, example))}
+    found = structure(context, student) if first else {}
+    if first:
+        figures.note_dropped_outputs(context, "student", student)
     if first and context.name == "distill":
-        for line in advice(recipe, structure):
+        for line in advice(recipe, found):
             context.progress.say(f"  advice: {line}")
     teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     reused = student.cost if isinstance(student, Reused) else ""
@@ -195,7 +211,8 @@ def _train(fabric: Any, context: Context) -> None:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None and context.name != "trial":
-            training.look_at(teacher, student, terms, images, seen, context, fabric, "teacher")
+            look = partial(training.look_at, teacher, student, terms, images, seen, context, fabric, "teacher")
+            figures.measured(context, "advice on the teacher", look)
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -209,4 +226,4 @@ def _train(fabric: Any, context: Context) -> None:
         training.save_fitted(context, fitted)
         peers.save(context, fitted.peers)
         changes = [str(change) for change in rewritten.changes]
-        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **structure})
+        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **found})

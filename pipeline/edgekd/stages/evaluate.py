@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError, FilesError
@@ -14,10 +13,12 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_json import from_json, to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, peers, quantize, training
-from edgekd.stages.context import Context, optional
+from edgekd.stages import distill, export, figures, peers, quantize, training
+from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
@@ -59,7 +60,6 @@ def run(context: Context) -> None:
 
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, ExportError] = {}
-    notes: list[str] = []
     logits: dict[str, Array] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
@@ -78,9 +78,9 @@ def run(context: Context) -> None:
                 logits[name] = _torch_logits(network, inputs.get(name, x))
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
-                count = partial(models.macs, network, *seen.get(name, (context.recipe.data,)))
-                macs = optional(notes, f"MACs of {name}", count)
-                found[name] |= {"params": models.parameters(network), "macs": macs}
+                views = seen.get(name, (context.recipe.data,))
+                macs = figures.measured(context, f"MACs of {name}", partial(models.macs, network, *views))
+                found[name] |= {"params": models.parameters(network)} | ({} if macs is None else {"macs": macs})
             task.advance(len(x), name)
         for stage in artifacts:
             name = stage.removeprefix("export.")
@@ -122,9 +122,8 @@ def run(context: Context) -> None:
         context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
-        inside = partial(_inside, context, images, files, networks[int8], notes)
-        context.write("inside.json", optional(notes, "the layers of the int8 files in their runtimes", inside) or {})
-    context.write("notes.json", notes)
+        layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, networks[int8]))
+        context.write("inside.json", layers or {})
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -235,7 +234,7 @@ def _seeds(
 
 
 def _inside(
-    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module, notes: list[str]
+    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """What the runtimes compute in each layer, by artifact, measure and layer; see ``LayerRecord``."""
     from edgekd.export import inside
@@ -248,23 +247,20 @@ def _inside(
         {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
         for found in (exact_outputs(prepared.module, image[None]) for image in x)
     ]
-
-    def look(path: Path, format: str) -> dict[str, dict[str, Any]]:
-        with captured(context.log, f"looking into {path.name}"):
-            found = inside.look(path, format, x.numpy())
-        apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
-        return {
-            "runtimes": inside.sqnr(exact, found),
-            "differences": {name: to_json(difference) for name, difference in apart.items()},
-        }
-
     measures: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in stages:
-        exported, name = context.read(stage, "exported.json"), stage.removeprefix("export.")
+        exported = context.read(stage, "exported.json")
         path = context.inputs[stage] / exported["paths"][0]
-        found = optional(notes, f"the layers of {name} in its runtime", partial(look, path, exported["format"]))
-        if found is not None:  # parity was already checked on the logits
-            measures[name] = found
+
+        def look(path: Path = path, format: str = exported["format"]) -> dict[str, dict[str, Any]]:
+            with captured(context.log, f"looking into {path.name}"):
+                found = inside.look(path, format, x.numpy())
+            apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
+            differences = {name: to_json(difference) for name, difference in apart.items()}
+            return {"runtimes": inside.sqnr(exact, found), "differences": differences}
+
+        name = stage.removeprefix("export.")
+        measures |= {name: rows} if (rows := figures.measured(context, f"layers in {name}", look)) is not None else {}
     return measures
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.records_json import to_json
 from edgekd.registry import exporters
-from edgekd.stages import graphs, quantize, sensitivity, training
+from edgekd.stages import figures, graphs, quantize, sensitivity, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
-VERSION = 6
+VERSION = 7
 PACKAGES = ("torch", "torchvision")
 CALIBRATION = 128  # images that the ranges of int16 activations are from
 
@@ -112,11 +113,9 @@ def run(context: Context) -> None:
 
     value = write(artifact)
     if precision == "int8" and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
-        try:
-            value["all_int8"] = write(f"{artifact}{ALL_INT8}", all_int8=True)
-        except Exception as error:  # whatever a converter raises: the artifact is written, this one is compared with it
-            value["all_int8_failed"] = " ".join(str(error).split())
-            context.progress.say(f"  the same all in int8, for comparison, could not be written: {error}")
+        work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
+        companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
+        value |= {} if companion is None else {"all_int8": companion}
     context.write("exported.json", value)
 
 

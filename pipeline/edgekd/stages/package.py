@@ -33,14 +33,14 @@ from edgekd.rundir import (
     SeedRecord,
     TensorSpec,
 )
-from edgekd.stages import distill, export, peers, quantize, training, tune
+from edgekd.stages import distill, export, figures, peers, quantize, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
 if TYPE_CHECKING:
     from edgekd.data import DataSet
 
-VERSION = 2
+VERSION = 3
 PACKAGES: tuple[str, ...] = ()
 
 SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
@@ -104,7 +104,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
         *_without_file(context, failed),
     ]
     profiles, findings, missing = _profiles(context)
-    missing += (*context.read("evaluate", "notes.json"), *_side_figures(context))
+    missing = (*figures.missing(context), *missing)
     layers, repair = _layers(context)
     if context.recipe.teacher and "teacher" not in found:
         missing += ("the teacher on the test split: its stored outputs have no `test`",)
@@ -124,7 +124,8 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
-        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied), *findings,
+        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied),
+        *_graph_findings(context), *findings,
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
@@ -241,6 +242,11 @@ def _fidelity(value: dict[str, Any]) -> Fidelity | None:
     return from_json(Fidelity, value["fidelity"]) if "fidelity" in value else None
 
 
+def _graph_findings(context: Context) -> tuple[str, ...]:
+    """What the quantize stage found about the form of the network, as sentences."""
+    return tuple(context.read("quantize", "graph.json")["findings"]) if "quantize" in context.inputs else ()
+
+
 def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
     """What int8 does to the layers, in torch and in each runtime, and what a repair cost."""
     if "quantize" not in context.inputs:
@@ -302,7 +308,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=told,
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
-                bytes=exported["bytes"], params=found[student]["params"], macs=found[student]["macs"],
+                bytes=exported["bytes"], params=found[student].get("params"), macs=found[student].get("macs"),
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
                 fidelity=_fidelity(found[name]),
@@ -329,16 +335,6 @@ def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord
 def _precision(context: Context, stage: str) -> str:
     precision = export.split(stage)[1]
     return f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if precision == "int8" else precision
-
-
-def _side_figures(context: Context) -> Iterator[str]:
-    """Side figures without which quantize and export have ended, each with the reason."""
-    if "quantize" in context.inputs:
-        yield from context.read("quantize", "graph.json").get("notes", ())
-    for stage in (name for name in context.inputs if name.startswith("export.")):
-        exported = context.read(stage, "exported.json")
-        if "all_int8_failed" in exported:
-            yield f"what the layers in float cost in {stage.removeprefix('export.')}: {exported['all_int8_failed']}"
 
 
 def _profiles(context: Context) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekd.quantize.ptq import Calibrated
     from edgekd.quantize.qat import Prepared
 
-VERSION = 6
+VERSION = 7
 PACKAGES = (*training.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at with: each costs half an inference a layer
@@ -57,7 +57,7 @@ def run(context: Context) -> None:
     if isinstance(context.recipe.quantize, Ptq):
         _calibrate(context, context.recipe.quantize)
         return
-    training.launch(context, context.recipe.distill or budget(context.recipe), _train)
+    training.launch(context, budget(context.recipe), _train)  # not distillation's precision
 
 
 def budget(recipe: Recipe) -> Train:

@@ -15,8 +15,8 @@ from edgekd.recipe_gates import DEFAULTS, Gates
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import to_json
 from edgekd.rundir import LayerRecord, RepairRecord
-from edgekd.stages import training
-from edgekd.stages.context import Context, optional
+from edgekd.stages import figures, training
+from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,28 +48,38 @@ def conclude(
         val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
     """
     from edgekd.quantize import qat
-    from edgekd.quantize.sensitivity import measure
+    from edgekd.quantize.footprint import footprint
 
     settings = context.recipe.quantize
     assert settings is not None
     found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
-    notes: list[str] = []
-    sensitivities = partial(measure, quantized.module, [seen], context.progress)
-    auto = settings.keep_float == "auto"  # otherwise they are for the report alone
-    rows = sensitivities() if auto else optional(notes, "what int8 does to each layer", sensitivities) or ()
-    if auto:
+    rows = _measured(context, quantized, seen, needed=settings.keep_float == "auto")
+    if settings.keep_float == "auto":
         repaired = _repair(context, images, student, quantized, requantize, rows)
         if repaired is not None:
             training.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, record = repaired
-            rows = measure(quantized.module, [seen], context.progress)
+            rows = _measured(context, quantized, seen, needed=False)
             found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
+    for line in quantized.copies:
+        context.progress.say(f"  {line}")
     for op in quantized.float_ops:
         context.progress.say(f"  stays float: {op}")
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
-    found |= {"float_ops": quantized.float_ops, "layers": layers} | ({"notes": notes} if notes else {})
-    context.write("graph.json", found)
+    said = [f"{line}." for line in quantized.copies]
+    if advice := footprint(quantized.module).advice():
+        context.progress.say(f"  advice: {advice}")
+        said.append(f"Advice: {advice}.")
+    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
+
+
+def _measured(context: Context, quantized: Prepared, seen: Tensor, *, needed: bool) -> tuple[Sensitivity, ...]:
+    """What int8 does to each layer, the worst first; empty where it cannot be measured and is not ``needed``."""
+    from edgekd.quantize.sensitivity import measure
+
+    work = partial(measure, quantized.module, [seen], context.progress)
+    return work() if needed else figures.measured(context, "what int8 does to each layer", work) or ()
 
 
 @dataclass(frozen=True)
@@ -158,7 +168,7 @@ def _repair(
     if not found.keep_float:
         say("  keep_float: not needed")
         return None
-    paths = tuple(dict.fromkeys(row.path or f"{row.op} ({row.name})" for row in found.layers))
+    paths = tuple(dict.fromkeys(_layer(row).label for row in found.layers))
     say(f"  keep_float: {len(found.layers)} of {len(rows)} layers stay in float: {', '.join(paths)}")
     before, after = found.tried[0].result, found.result
     by_labels = enough.drop is not None and labels is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, training
+from edgekd.stages import distill, figures, training
 from edgekd.stages.context import Context
 
 VERSION = 1
@@ -19,16 +19,14 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def run(context: Context) -> None:
     """Write ``weights.safetensors``, and what the student has that int8 is slow at."""
-    from edgekd import data, models
-    from edgekd.rewrite import squeeze
-    from edgekd.rewrite.activations import census
+    from edgekd import data
 
     recipe = context.recipe
     classes = len(data.load(recipe.data, context.progress).classes)
     rewritten = training.rewritten(recipe, classes, say=context.progress.say)
-    example = models.example(recipe.data)
     student = rewritten.model.eval()
-    structure = {"activations": census(student, example), "squeezes": len(squeeze.find(student, example))}
+    figures.note_dropped_outputs(context, "student", student)
+    structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):
         context.progress.say(f"  advice: {line}")
     training.save(student.state_dict(), context.out / "weights.safetensors")

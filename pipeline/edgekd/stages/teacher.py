@@ -6,11 +6,12 @@ and whose ``data`` is what this one sees.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
-from edgekd.stages import black_box, layers, training, views
+from edgekd.stages import black_box, figures, layers, training, views
 from edgekd.stages.context import Context
 
 VERSION = 4
@@ -50,6 +51,7 @@ def run(context: Context) -> None:
     assert teacher.weights is not None
     classes = images.classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
+    figures.note_dropped_outputs(context, context.name, model)
     models.load_weights(model, models.weights_path(teacher.weights))
     training.save(model.state_dict(), context.out / "weights.safetensors")
 
@@ -84,10 +86,13 @@ def _train(fabric: Any, context: Context) -> None:
     theirs = views.examples(section.teacher, recipe.data)
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     if first:
+        figures.note_dropped_outputs(context, context.name, model)
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None:
-            training.look_at(teacher, model, terms, images, seen, context, fabric, f"{context.name}.teacher")
+            key = f"{context.name}.teacher"
+            look = partial(training.look_at, teacher, model, terms, images, seen, context, fabric, key)
+            figures.measured(context, f"advice on {key}", look)
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -98,6 +103,4 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if first:
         dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
-        best = {name: v.to(dtype) if v.is_floating_point() else v for name, v in fitted.best.items()}
-        training.save_fitted(context, fitted)
-        training.save(best, context.out / "weights.safetensors")
+        training.save_fitted(context, fitted, dtype)

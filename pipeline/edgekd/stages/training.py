@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd import cache, errors, sources
+from edgekd import cache, errors, sources, tied
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
@@ -24,6 +24,7 @@ from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -259,7 +260,7 @@ def rewritten(
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models import build, example, load_weights, weights_path
+    from edgekd.models import build, dropped, example, load_weights, weights_path
     from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
@@ -270,6 +271,7 @@ def rewritten(
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     result = rewrite(model, recipe.student.rewrite, example(recipe.data))
+    result.model.dropped_outputs = dropped(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")
@@ -361,15 +363,13 @@ def float_name(recipe: Recipe) -> str:
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:
-    """Write a state_dict as safetensors (the same bytes for the same tensors)."""
-    from safetensors.torch import save_file
-
-    save_file({name: value.contiguous() for name, value in state.items()}, path)
+    """Write a state_dict as safetensors (the same bytes for the same tensors); tied weights stay tied."""
+    tied.save(state, path)
 
 
-def save_fitted(context: Context, fitted: Fitted) -> None:
-    """Write the best and the last weights, the adapters and the curve."""
-    save(fitted.best, context.out / "weights.safetensors")
+def save_fitted(context: Context, fitted: Fitted, dtype: torch.dtype | None = None) -> None:
+    """Write the best weights, as ``dtype`` where it is given, the last ones, the adapters and the curve."""
+    save(fitted.best if dtype is None else tied.converted(fitted.best, dtype), context.out / "weights.safetensors")
     save(fitted.last, context.out / "last.safetensors")
     save(fitted.adapters, context.out / "adapters.safetensors")
     context.write("curve.json", to_json(fitted.curve))

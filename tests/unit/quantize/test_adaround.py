@@ -28,7 +28,7 @@ def learn(layer: Layer, x: Tensor, steps: int) -> tuple[float, float]:
     with torch.no_grad():
         target = layer.apply(x, layer.weight, layer.bias)
         generator = torch.Generator().manual_seed(0)
-        return adaround.learn(layer, x, target, AdaRound(steps=steps), generator)
+        return adaround.learn([adaround.Use(layer, x, target)], AdaRound(steps=steps), generator)
 
 
 def small(kind: str) -> nn.Module:
@@ -80,7 +80,7 @@ def test_rounding_to_nearest_is_kept_where_learning_does_not_help() -> None:
         nearest = layer.fake_quantize(layer.weight).clone()
         target = layer.apply(x, nearest, layer.bias)  # nothing can be better
         settings = AdaRound(steps=1, lr=1000.0)  # one step throws each weight to one side
-        errors = adaround.learn(layer, x, target, settings, torch.Generator().manual_seed(0))
+        errors = adaround.learn([adaround.Use(layer, x, target)], settings, torch.Generator().manual_seed(0))
     assert errors[0] == errors[1] == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(layer.weight.detach(), nearest)
 

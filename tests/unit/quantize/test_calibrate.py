@@ -161,5 +161,7 @@ def test_an_overflow_inside_is_named_by_its_tensor() -> None:
         net[0].weight.fill_(1e30)
         net[2].weight.fill_(1e30)
     module = qat.prepare(net, images(1)).module
-    with pytest.raises(QuantizeError, match="conv2d_1 has values that are NaN or infinite, though the images have none"):
+    with pytest.raises(
+        QuantizeError, match=r"2 conv2d \(%conv2d_1\) has values that are NaN or infinite, though the images have none"
+    ):
         run(module, images(8))

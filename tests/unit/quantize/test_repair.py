@@ -138,13 +138,9 @@ def test_onnx_runtime_does_not_round_what_is_in_float(head: nn.Module, tmp_path:
 
 def test_what_feeds_a_concatenation_in_float_is_in_float() -> None:
     float_ops = qat.prepare(Loud().eval(), images(1), keep_float=["%cat"]).float_ops
-    assert [op.partition(": ")[2] for op in float_ops if op.startswith("cat:")] == ["kept in float"]
-    reason = "feeds cat, which is kept in float"
-    assert sorted(op.partition("_")[0].partition(":")[0] for op in float_ops if op.endswith(reason)) == [
-        "conv2d",
-        "mul",
-        "relu",
-    ]
+    assert [op.partition(": ")[2] for op in float_ops if " cat (%cat)" in op.partition(":")[0]] == ["kept in float"]
+    reason = "feeds forward() cat (%cat), which is kept in float"
+    assert sorted(op.partition(" (%")[0].split()[-1] for op in float_ops if op.endswith(reason)) == ["conv2d", "mul", "relu"]
 
 
 def test_a_repaired_graph_adopts_weights_and_ranges() -> None:

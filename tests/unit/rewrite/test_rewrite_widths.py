@@ -127,6 +127,15 @@ def test_what_goes_through_an_unknown_operator_keeps_its_width() -> None:
         assert torch.equal(found.model(X), before)
 
 
+def test_tied_weights_stay_tied() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.ReLU(), nn.Conv2d(10, 10, 1), nn.ReLU(), nn.Conv2d(10, 10, 1), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 5)).eval()  # fmt: skip
+    net[4].weight = net[2].weight
+    found = rewrite(net, Rewrite(round_channels=8), X)
+    assert found.model.get_submodule("4").weight is found.model.get_submodule("2").weight
+    assert any("whose weight is tied" in reason for reason in found.left)
+
+
 def test_it_is_told() -> None:
     net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 5))
     found = rewrite(net, Rewrite(round_channels=8), X)

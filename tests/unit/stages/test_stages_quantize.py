@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from edgekd import data
+from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import quantize
+from edgekd.stages.context import Context
 
 
 @pytest.fixture
@@ -75,3 +78,17 @@ def test_steps_of_distillation_are_not_those_of_int8_training(sections: Callable
     distill = recipe.distill.model_copy(update={"schedule": "step", "milestones": (150, 180)})
     budget = quantize.budget(recipe.model_copy(update={"distill": distill}))
     assert (budget.epochs, budget.schedule, budget.optimizer) == (2, "cosine", "adamw")
+
+
+def test_int8_trains_in_float32_whatever_distillation_does(
+    sections: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = sections(Qat(epochs=1))
+    assert recipe.distill is not None
+    distill = recipe.distill.model_copy(update={"precision": "bf16-mixed"})
+    launched: list[str] = []
+    monkeypatch.setattr(quantize, "_train", lambda fabric, _context: launched.append(fabric.strategy.precision.precision))
+    recipe = recipe.model_copy(update={"distill": distill})
+    quantize.run(Context(recipe, "quantize", tmp_path, {}, tmp_path / "log", Silent()))
+    assert launched == ["32-true"]
+    torch.use_deterministic_algorithms(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekd.quantize.graph import Layer, calls, constant, only_read_by, replace, shape_of
+from edgekd.quantize.graph import Layer, calls, constant, only_read_by, origins, replace, shape_of
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class _Affine:
-    """``x × scale + shift`` with tensors that broadcast to ``x``."""
+    """``x × scale + shift`` with tensors that broadcast to ``x``, made of these constants of the network."""
 
     x: fx.Node
     scale: Tensor
     shift: Tensor
+    made_of: frozenset[str]
 
 
 def fold_affines(graph_module: fx.GraphModule) -> bool:
@@ -56,13 +56,14 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
     if not node.meta["val"].is_floating_point() or shape_of(node) != shape_of(x):
         return None
     one, zero = torch.ones(()), torch.zeros(())
+    made_of = origins(node.args[0]) | origins(node.args[1])
     if node.target is aten.add.Tensor:
-        return _Affine(x, one, value)
+        return _Affine(x, one, value, made_of)
     if node.target is aten.mul.Tensor:
-        return _Affine(x, value, zero)
+        return _Affine(x, value, zero, made_of)
     if node.target is aten.sub.Tensor:
-        return _Affine(x, one, -value) if left is None else _Affine(x, -one, value)
-    return _Affine(x, 1 / value, zero) if left is None else None
+        return _Affine(x, one, -value, made_of) if left is None else _Affine(x, -one, value, made_of)
+    return _Affine(x, 1 / value, zero, made_of) if left is None else None
 
 
 def _depthwise(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
@@ -71,7 +72,8 @@ def _depthwise(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
         return None
     if list(layer.settings[0]) != [1, 1] or list(layer.settings[1]) != [0, 0]:
         return None
-    return _Affine(layer.x, layer.weight.flatten(1)[..., None], layer.bias.reshape(-1, 1, 1))
+    made_of = layer.made_of[0] | layer.made_of[1]
+    return _Affine(layer.x, layer.weight.flatten(1)[..., None], layer.bias.reshape(-1, 1, 1), made_of)
 
 
 def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
@@ -89,7 +91,8 @@ def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
     scale = torch.rsqrt(spread.detach() + eps) * (1.0 if gain is None else gain.detach())
     shift = (0.0 if offset is None else offset.detach()) - average.detach() * scale
     shape = [-1] + [1] * (len(shape_of(x)) - 2)
-    return _Affine(x, scale.reshape(shape), shift.reshape(shape))
+    made_of = frozenset[str]().union(*(origins(part) for part in (weight, bias, mean, variance)))
+    return _Affine(x, scale.reshape(shape), shift.reshape(shape), made_of)
 
 
 def _value(graph_module: fx.GraphModule, argument: Any) -> Tensor | None:
@@ -119,11 +122,7 @@ def _into_layer(graph_module: fx.GraphModule, node: fx.Node, affine: _Affine) ->
     scale, shift = (_by_channel(value, rank, dim, channels) for value in (affine.scale, affine.shift))
     if scale is None or shift is None:
         return False
-    folded = dataclasses.replace(
-        layer,
-        weight=layer.weight * scale.reshape([-1] + [1] * (layer.weight.ndim - 1)),
-        bias=layer.bias * scale + shift,
-    )
+    folded = layer.scaled(scale, shift, affine.made_of)
     if all(len(step.users) == 1 for step in (layer_node, *moves)):
         folded.write(graph_module, layer_node)
         replace(graph_module, node, affine.x)
@@ -155,5 +154,6 @@ def _as_depthwise(graph_module: fx.GraphModule, node: fx.Node, affine: _Affine) 
     settings = ([1, 1], [0, 0], [1, 1], channels)
     shift = _by_channel(affine.shift, 4, 1, channels)
     assert shift is not None  # of one origin with the scale
-    Layer(affine.x, scale.reshape(-1, 1, 1, 1), shift, settings, node.name).write(graph_module, node)
+    made_of = (affine.made_of, affine.made_of)
+    Layer(affine.x, scale.reshape(-1, 1, 1, 1), shift, settings, node.name, node.name, made_of).write(graph_module, node)
     return True

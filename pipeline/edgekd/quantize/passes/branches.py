@@ -89,7 +89,10 @@ def _sum(first: Layer, second: Layer, limit: int) -> Layer | None:
         return None
     weights[1] = F.pad(weights[1], (margins[1], margins[1], margins[0], margins[0]))
     settings = (stride, padding, dilation, fewer)
-    return dataclasses.replace(large, weight=weights[0] + weights[1], bias=large.bias + small.bias, settings=settings)
+    weight_of, bias_of = (one | other for one, other in zip(large.made_of, small.made_of, strict=True))
+    return dataclasses.replace(
+        large, weight=weights[0] + weights[1], bias=large.bias + small.bias, settings=settings, made_of=(weight_of, bias_of)
+    )
 
 
 def _regrouped(weight: Tensor, groups: int, fewer: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.quantize.graph import add_constant, calls, constant, remove_unused
+from edgekd.quantize.graph import add_constant, calls, constant, origins, remove_unused
 
 aten = torch.ops.aten
 
@@ -19,15 +19,17 @@ _SCALAR_OPS = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.div.Tenso
 def compute_constants(graph_module: fx.GraphModule) -> None:
     """Compute what depends on constants alone; the result is trained where one of them is."""
     values: dict[fx.Node, Any] = {}
+    made_of: dict[fx.Node, frozenset[str]] = {}
     trained: set[fx.Node] = set()
     for node in graph_module.graph.nodes:
         stored = constant(graph_module, node)
         if stored is not None:
-            values[node] = stored.detach()
+            values[node], made_of[node] = stored.detach(), origins(node)
             trained |= {node} if isinstance(stored, nn.Parameter) else set()
         elif node.op == "call_function" and _is_constant(node, values):
             arguments = fx.node.map_arg(node.args, lambda argument: values.get(argument, torch.empty(0)))
             values[node] = node.target(*arguments, **node.kwargs)
+            made_of[node] = frozenset[str]().union(*(made_of.get(source, frozenset()) for source in node.all_input_nodes))
             trained |= {node} if trained.intersection(node.all_input_nodes) else set()
     computed = [node for node in values if node.op == "call_function"]
     for node in computed:
@@ -35,7 +37,8 @@ def compute_constants(graph_module: fx.GraphModule) -> None:
         if readers and isinstance(values[node], Tensor):
             value = values[node]
             name = f"{node.name}_constant"
-            held = add_constant(graph_module, node, name, value, trained=node in trained and value.is_floating_point())
+            is_trained = node in trained and value.is_floating_point()
+            held = add_constant(graph_module, node, name, value, trained=is_trained, made_of=made_of[node])
             for reader in readers:
                 reader.replace_input_with(node, held)
     remove_unused(graph_module, *reversed(computed))

@@ -98,11 +98,15 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Any:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1)."""
-    if causal or enable_gqa or (mask is not None and mask.dtype == torch.bool):
+    if enable_gqa:
         return NotImplemented
     factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
     scores = torch.matmul(query * factor, key.transpose(-2, -1))
-    return torch.matmul(torch.softmax(scores if mask is None else scores + mask, -1), value)
+    if causal:
+        mask = torch.ones(int(query.shape[-2]), int(key.shape[-2]), dtype=torch.bool).tril()
+    if mask is not None:
+        scores = torch.where(mask, scores, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.matmul(torch.softmax(scores, -1), value)
 
 
 def _pad(x: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Any:

@@ -1,0 +1,127 @@
+"""The one rule for which output of a network, or of a file, is the logits.
+
+One output is the logits. Of several, the one called ``logits``; else the only one of shape (N, classes). Anything else is
+refused: a guess would train and ship another network than the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekd.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "logits"
+Shape = tuple[int | None, ...]
+HINT = "return the logits alone, or a dict that has them as `logits`"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of several outputs is the logits.
+
+    Attributes:
+        index: Its place.
+        name: Its name; of a tuple its index.
+        dropped: The others, each with its shape, as ``aux (1×10)``.
+    """
+
+    index: int
+    name: str
+    dropped: tuple[str, ...]
+
+
+def choose(outputs: Sequence[tuple[str, Shape | None]], classes: int | None, what: str) -> Choice:
+    """Choose by the rule above.
+
+    Args:
+        outputs: Names and shapes; a size, or a whole shape, is None where it is not known.
+        classes: Of the data; None: any number.
+        what: What has the outputs, for messages.
+
+    Raises:
+        ModelError: None or several of them may be the logits.
+
+    Example:
+        >>> choose([("0", (1, 10)), ("1", (1, 64, 8, 8))], 10, "net.py:Net")
+        Choice(index=0, name='0', dropped=('1 (1×64×8×8)',))
+    """
+    fitting = [index for index, (name, _) in enumerate(outputs) if name == NAME]
+    if len(outputs) == 1:
+        fitting = [0]
+    if len(fitting) != 1:
+        fitting = [index for index, (_, shape) in enumerate(outputs) if shape is not None and _fits(shape, classes)]
+    if len(fitting) != 1:
+        listed = ", ".join(_shown(name, shape) for name, shape in outputs) or "none"
+        wanted = "(N, classes)" if classes is None else f"(N, {classes})"
+        several = "several" if fitting else "none"
+        raise ModelError(
+            f"{what} has {len(outputs)} outputs: {listed}; {several} of them {'are' if fitting else 'is'} {wanted}, "
+            f"and none is called {NAME}",
+            HINT,
+        )
+    (index,) = fitting
+    dropped = tuple(_shown(name, shape) for place, (name, shape) in enumerate(outputs) if place != index)
+    return Choice(index, outputs[index][0], dropped)
+
+
+def tensors(output: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the tensors (or nodes of a traced graph) of an output that is nested in tuples, lists and mappings, by name."""
+    if isinstance(output, Mapping):
+        parts = list(output.items())
+    elif isinstance(output, tuple) and hasattr(output, "_fields"):
+        parts = list(zip(output._fields, output, strict=True))
+    elif isinstance(output, list | tuple):
+        parts = list(enumerate(output))
+    else:
+        if output is not None:
+            yield prefix, output
+        return
+    for name, part in parts:
+        yield from tensors(part, f"{prefix}.{name}" if prefix else str(name))
+
+
+def of(output: Any, name: str | None, what: str) -> Any:
+    """Take the logits of an output.
+
+    Args:
+        output: What a network has returned: a tensor, or several.
+        name: The name that was chosen; None: by the rule.
+        what: The network, for messages.
+
+    Raises:
+        ModelError: It has no logits.
+    """
+    found = list(tensors(output))
+    named = dict(found)
+    if len(found) == 1:
+        return found[0][1]
+    if NAME in named or name in named:
+        return named[NAME if NAME in named else str(name)]
+    return found[choose([(key, getattr(value, "shape", None)) for key, value in found], None, what).index][1]
+
+
+def keep_only(model: nn.Module, name: str) -> None:
+    """Let a network return its logits alone, in every mode. Its modules, and the names of its weights, stay as they are.
+
+    Its class is replaced, not wrapped: tracers call the ``forward`` of the class.
+    """
+    own: Any = type(model)
+
+    def forward(self: Any, x: Any) -> Any:
+        return of(own.forward(self, x), name, own.__name__)
+
+    model.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
+
+
+def _fits(shape: Shape, classes: int | None) -> bool:
+    return len(shape) == 2 and (classes is None or shape[1] in (classes, None))
+
+
+def _shown(name: str, shape: Shape | None) -> str:
+    sizes = "shape unknown" if shape is None else "×".join("?" if size is None else str(size) for size in shape)
+    return f"{name} ({sizes})"

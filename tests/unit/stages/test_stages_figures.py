@@ -1,0 +1,60 @@
+"""A side figure that fails is absent and listed; the run goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd.errors import QuantizeError, StorageError
+from edgekd.progress import Lines
+from edgekd.recipe import Recipe
+from edgekd.stages import figures
+from edgekd.stages.context import Context
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def context(tmp_path: Path, said: io.StringIO) -> Context:
+    recipe = Recipe.model_validate(
+        {
+            "edgekd": 1,
+            "data": {"source": "fashion-mnist-mini"},
+            "student": {"model": "edgekd:resnet10"},
+            "distill": {"epochs": 1, "losses": [{"kind": "task"}]},
+        }
+    )
+    return Context(recipe, "evaluate", tmp_path, {}, tmp_path / "log", Lines(said))
+
+
+def fails(error: Exception) -> Any:
+    def compute() -> int:
+        raise error
+
+    return compute
+
+
+def test_absent_with_its_reason(context: Context, said: io.StringIO) -> None:
+    assert figures.measured(context, "parameters", lambda: 3) == 3
+    assert figures.measured(context, "MACs of student", fails(AssertionError("Expected gradient\nfunction"))) is None
+    for _ in range(2):
+        assert figures.measured(context, "layers", fails(QuantizeError("the graph has no layer", "hint"))) is None
+    lines = ["MACs of student: AssertionError: Expected gradient", "layers: the graph has no layer"]
+    assert json.loads((context.out / figures.FILE).read_text()) == lines
+    assert "not measured: MACs of student" in said.getvalue()
+    assert "Traceback" in context.log.read_text()
+    later = Context(context.recipe, "package", context.out, {"evaluate": context.out}, context.log, Lines(said))
+    assert list(figures.missing(later)) == lines
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("full", "free some")])
+def test_a_full_disk_ends_the_run(context: Context, error: Exception) -> None:
+    with pytest.raises(StorageError):
+        figures.measured(context, "layers", fails(error))
