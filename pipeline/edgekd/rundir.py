@@ -167,7 +167,11 @@ class SeedRecord:
 
 @dataclass(frozen=True)
 class Latency:
-    """Steady-state milliseconds over ``n`` inferences; ``ci`` is the 95 % interval of the median over blocks (bootstrap)."""
+    """Steady-state milliseconds over ``n`` inferences.
+
+    ``ci`` and ``ci_p90`` are the 95 % intervals of p50 and p90 (bootstrap over blocks); runs of earlier versions have no
+    ``ci_p90``.
+    """
 
     p50: float
     p90: float
@@ -176,6 +180,7 @@ class Latency:
     mean: float
     n: int
     ci: tuple[float, float]
+    ci_p90: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,11 @@ class Trust:
 
 @dataclass(frozen=True)
 class ProfileRecord:
-    """One artifact on one device. ``blocks`` holds (median ms of each block) in the order they ran."""
+    """One artifact on one device.
+
+    ``blocks`` holds (median ms of each block) in the order they ran; ``images`` is how many test images were fed in turn, 0
+    where random values were.
+    """
 
     model: str
     device: str
@@ -248,6 +257,7 @@ class ProfileRecord:
     trust: Trust
     blocks: tuple[float, ...]
     samples: str = ""
+    images: int = 0
 
 
 EXACT_DB = 120.0
