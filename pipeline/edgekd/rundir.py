@@ -15,6 +15,7 @@ from typing import Any, Literal
 from edgekd.errors import UsageError
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_json import from_json, to_json
+from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
@@ -93,6 +94,8 @@ class ModelRecord:
         precision: ``float32``, ``int8 (8-bit weights)``, or another that a recipe's export can have, such as ``float16``.
         float_ops: Operations left in float, each with the reason.
         float_tensors: Float tensors inside a TFLite file other than input and output.
+        runtime_graph: What the runtime makes of an int8 file when it loads it, and what of that it runs in float.
+        default_precision: Parity of an OpenVINO file that is loaded without a precision hint, where that is another one.
     """
 
     name: str
@@ -111,6 +114,8 @@ class ModelRecord:
     float_tensors: tuple[str, ...] | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    runtime_graph: RuntimeGraph | None = None
+    default_precision: DefaultPrecision | None = None
 
     def top1(self, split: Literal["val", "test"] = "test") -> float | None:
         """Top-1 on a split, accuracy rather than agreement, or ``None`` if it was not measured."""

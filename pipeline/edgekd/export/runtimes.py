@@ -55,6 +55,16 @@ def load(path: Path, format: str, threads: int = 1) -> Session:
         raise ExportError(f"{path.name} cannot be loaded: {_first_line(error)}", "export it again") from error
 
 
+def load_without_hint(path: Path, threads: int = 1) -> tuple[Session, str]:
+    """Load an OpenVINO file without ``INFERENCE_PRECISION_HINT``, and name the precision that OpenVINO chose for floats.
+
+    Returns:
+        The session, and ``float32``, ``float16`` or ``bfloat16``.
+    """
+    session = _OpenVino(path, threads, hint=False)
+    return session, session.precision
+
+
 def run_all(session: Session, inputs: Array) -> Array:
     """Return the logits (N, classes) of inputs (N, C, H, W), run one after the other."""
     return np.concatenate([session.run(inputs[index : index + 1]) for index in range(len(inputs))])
@@ -97,17 +107,19 @@ class _Tflite:
 
 
 class _OpenVino:
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, hint: bool = True) -> None:
         self._openvino = telemetry.import_openvino()
         # Without the hint some processors compute in 16 bits, silently.
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            **({"INFERENCE_PRECISION_HINT": "f32"} if hint else {}),
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
         model = self._openvino.Core().compile_model(str(path), "CPU", settings)
         self._request = model.create_infer_request()
+        name = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.precision = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}.get(name, name)
         shape = model.input(0).get_partial_shape()
         self.input_shape = tuple(side.get_length() if side.is_static else None for side in shape)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
@@ -12,19 +12,19 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_json import to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, peers, quantize, training
+from edgekd.stages import distill, export, peers, quantize, runtime_figures, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import fx, nn
 
     from edgekd.data import DataSet
 
     Array = NDArray[np.float32]
 
-VERSION = 6
+VERSION = 7
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
@@ -40,7 +40,11 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several."""
+    """Write the figures of the test split, of every network and every file.
+
+    ``metrics.json`` by model name, each artifact's logits, ``inside.json`` by layer, ``runtimes.json``: what each runtime
+    runs of its file, and ``seeds.json`` of several.
+    """
     import numpy as np
 
     from edgekd import models
@@ -54,6 +58,7 @@ def run(context: Context) -> None:
 
     found: dict[str, dict[str, Any]] = {}
     logits: dict[str, Array] = {}
+    references: dict[str, str] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, images)
@@ -92,6 +97,7 @@ def run(context: Context) -> None:
                 if reference not in logits:
                     network = export.source(context, len(images.classes), precision).model
                     logits[reference] = _torch_logits(network, x)
+            references[name] = reference
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
@@ -109,6 +115,8 @@ def run(context: Context) -> None:
     if int8:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
         context.write("inside.json", _inside(context, images, files, networks[int8]))
+    graph = cast("fx.GraphModule", networks[int8]) if int8 else None
+    context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:

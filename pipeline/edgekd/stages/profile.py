@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd.errors import DeviceError
-from edgekd.profile import device, verdicts
+from edgekd.profile import device
 from edgekd.profile.records import Variant
 from edgekd.profile.session import Session, measure
 from edgekd.recipe import Recipe
 from edgekd.records_json import to_json
-from edgekd.rundir import ModelRecord
 from edgekd.stages import export, training
 from edgekd.stages.context import Context
 
@@ -30,7 +29,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``profile.json`` (records, failures, findings) and the raw samples.
+    """Write ``profile.json`` (records, failures, notes) and the raw samples.
 
     Raises:
         DeviceError: No artifact could be measured.
@@ -52,7 +51,7 @@ def run(context: Context) -> None:
     if not session.profiles:
         reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
         raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
-    context.write("profile.json", _record(session, exported, target))
+    context.write("profile.json", _record(session))
 
 
 def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]) -> Iterator[Variant]:
@@ -92,22 +91,11 @@ def _feeds(context: Context, folder: Path) -> dict[str, Path]:
     return found
 
 
-def _record(session: Session, exported: dict[str, Any], target: device.Device) -> dict[str, Any]:
-    records = [
-        ModelRecord(
-            name=name,
-            role="artifact",
-            format=value["format"],
-            precision=export.split(name)[1],
-            float_ops=tuple(value.get("float_ops", ())),
-        )
-        for name, value in exported.items()
-    ]
+def _record(session: Session) -> dict[str, Any]:
     profiles = [record for record in session.profiles if not record.model.endswith(export.ALL_INT8)]
     return {
         "profiles": [to_json(record) for record in profiles],
         "all_int8": [to_json(record) for record in session.profiles if record not in profiles],
         "failures": [to_json(failure) for failure in session.failures],
-        "findings": list(verdicts.findings(profiles, records, target.cpu(), target.name)),
         "notes": list(session.notes),
     }
