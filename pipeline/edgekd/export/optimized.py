@@ -98,8 +98,9 @@ def look(
     found = _LOOKS[format](path)
     groups: dict[tuple[str, str, bool, str], list[tuple[Operator, tuple[_Island, ...]]]] = {}
     islands = tuple(_islands(graph, dict(text.split(": ", 1) for text in float_ops)))
+    explained: Counter[tuple[_Island, str]] = Counter()
     for operator in found.floats:
-        mine = () if operator.edge else _of(operator, islands)
+        mine = () if operator.edge else _explained(operator, _of(operator, islands), explained)
         known = "; ".join(sorted({reason for island in mine for reason in island.reasons}))
         expected = operator.edge or (bool(mine) and all(island.reasons for island in mine))
         key = (operator.kind, operator.precision, expected, known if expected and known else operator.reason)
@@ -153,6 +154,25 @@ def _of(operator: Operator, islands: Iterable[_Island]) -> tuple[_Island, ...]:
     if operator.kind.startswith("Fused"):  # with its activation function
         alike = [island for island in alike if any(_ACTIVATIONS.search(str(node.target)) for node in island.nodes)]
     return tuple(alike or [island for island in near if island.reasons] or near)
+
+
+def _explained(
+    operator: Operator, islands: tuple[_Island, ...], explained: Counter[tuple[_Island, str]]
+) -> tuple[_Island, ...]:
+    """Give an operator to what the rules left in float, to as many as there are of it, and else to what they did not.
+
+    Args:
+        operator: In float.
+        islands: What it can be, by its scale.
+        explained: How many operators of a kind an island was given so far; changed.
+    """
+    kind = operator.does or operator.kind
+    for island in islands:
+        alike = sum(_same(kind, node) for node in island.nodes)  # none of one that is written with other operators
+        if island.reasons and (not alike or explained[island, kind] < alike):
+            explained[island, kind] += 1
+            return (island,)
+    return tuple(island for island in islands if not island.reasons) or islands
 
 
 def _same(kind: str, node: fx.Node) -> bool:
