@@ -100,4 +100,4 @@ def without_hint(found: DefaultPrecision) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return "less than 0.001 %" if 0 < share < 1e-5 else f"{100 * share:.3g} %"

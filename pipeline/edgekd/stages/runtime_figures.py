@@ -88,11 +88,11 @@ def default_precision(path: Path, x: Array, reference: str, exact: Array, hinted
     if precision == "float32":
         return None
     n = min(len(x), IMAGES)
-    agreement, error = _apart(runtimes.run_all(session, x[:n]), exact[:n])
-    return DefaultPrecision(precision, reference, n, agreement, error, *_apart(hinted[:n], exact[:n]))
+    agreement, error = apart(runtimes.run_all(session, x[:n]), exact[:n])
+    return DefaultPrecision(precision, reference, n, agreement, error, *apart(hinted[:n], exact[:n]))
 
 
-def _apart(logits: Array, exact: Array) -> tuple[float, float]:
+def apart(logits: Array, exact: Array) -> tuple[float, float]:
     """Top-1 agreement, and the root mean square of the error over the deviation of the exact logits."""
     import numpy as np
 
