@@ -57,7 +57,8 @@ def test_what_the_runtime_alone_runs_in_float_is_a_reason():
     model = ModelRecord("onnx", "artifact", "onnx", "int8", runtime_graph=RuntimeGraph("onnxruntime 1", 9, floats))
     (told,) = findings([profile("onnx", 6.3, (6.2, 6.4)), FLOAT], [model], VNNI)
     assert told.endswith(
-        "Known: ONNX Runtime runs 2 Gelu (a, b) in float32 although the file is int8: ONNX Runtime has no int8 kernel for Gelu."
+        "Known: ONNX Runtime runs 2 Gelu (a, b) in float32 although the file is int8: "
+        "ONNX Runtime has no int8 kernel for Gelu."
     )
 
 
