@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import fx
 
@@ -26,6 +26,7 @@ from edgekd.export import telemetry
 from edgekd.profile import agent
 from edgekd.records_runtime import FloatOperators, RuntimeGraph
 
+T = TypeVar("T")
 _INPUT, _OUTPUT = "conversion of the input", "conversion of the output"
 _TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _KINDS = (
@@ -194,6 +195,29 @@ def _layers(found: Sequence[tuple[Operator, tuple[_Island, ...]]], modules: Mapp
     return tuple(sorted({name for names in meant for name in names}))
 
 
+def _follow(starts: Iterable[T], step: Callable[[T], Iterable[float | T]], kind: type[T]) -> tuple[float, ...]:
+    """Return the scales that are reached from some tensors or nodes, each of which is visited once.
+
+    Args:
+        starts: Where to begin.
+        step: Scales, and what of ``kind`` to go on with.
+        kind: Of tensors or nodes.
+    """
+    scales: dict[float, None] = {}
+    seen: set[T] = set()
+    waiting = list(starts)
+    while waiting:
+        item = waiting.pop()
+        if item not in seen:
+            seen.add(item)
+            for after in step(item):
+                if isinstance(after, kind):
+                    waiting.append(after)
+                else:
+                    scales[float(after)] = None  # type: ignore[arg-type]  # what is not of the kind is a scale
+    return tuple(scales)
+
+
 def _onnx(path: Path) -> Found:
     """Read the graph that ONNX Runtime writes when asked for what it optimized."""
     import onnx
@@ -217,13 +241,12 @@ def _onnx(path: Path) -> Found:
     kinds = _onnx_types(graph, set(constants))
     floats, count = [], 0
 
-    def scales(names: Iterable[str]) -> Iterator[float]:
-        for name in names:
-            for node in readers.get(name, ()):
-                if node.op_type == "QuantizeLinear":
-                    yield float(numpy_helper.to_array(constants[node.input[1]]).ravel()[0])
-                else:
-                    yield from scales(node.output)
+    def behind(name: str) -> Iterator[float | str]:
+        for node in readers.get(name, ()):
+            if node.op_type == "QuantizeLinear":
+                yield float(numpy_helper.to_array(constants[node.input[1]]).ravel()[0])
+            else:
+                yield from node.output
 
     for node in graph.node:
         reads = {kinds.get(name, "constant") for name in node.input}
@@ -236,8 +259,8 @@ def _onnx(path: Path) -> Found:
         else:
             count += 1
             if "float" in reads and not _is_integer(node.op_type):
-                rounded = tuple(dict.fromkeys(scales(node.output)))
-                floats.append(Operator(node.op_type, "float32", rounded, _onnx_reason(node.op_type)))
+                scales = _follow(node.output, behind, str)
+                floats.append(Operator(node.op_type, "float32", scales, _onnx_reason(node.op_type)))
     return Found(f"onnxruntime {runtime.__version__}", count, tuple(floats))
 
 
@@ -282,13 +305,13 @@ def _tflite(path: Path) -> Found:
         for index in map(int, node["inputs"]):
             readers.setdefault(index, []).append(node)
 
-    def scales(indices: Iterable[int]) -> Iterator[float]:
-        for node in (node for index in indices for node in readers.get(index, ())):
+    def behind(index: int) -> Iterator[float | int]:
+        for node in readers.get(index, ()):
             outputs = [int(index) for index in node["outputs"]]
             if node["op_name"] == "QUANTIZE":
                 yield float(tensors[outputs[0]]["quantization"][0])
             else:
-                yield from scales(outputs)
+                yield from outputs
 
     floats, count = [], 0
     for node in nodes:
@@ -300,7 +323,7 @@ def _tflite(path: Path) -> Found:
         elif not agent.MOVES.search(name):
             count += 1
             if any(_is_float(tensors[index]) for index in outputs if index in tensors):
-                floats.append(Operator(name, "float32", tuple(dict.fromkeys(scales(outputs)))))
+                floats.append(Operator(name, "float32", _follow(outputs, behind, int)))
     left = Counter(node["op_name"] for node in nodes if node not in taken)
     undelegated = tuple(f"{number} {name}" for name, number in sorted(left.items()))
     return Found(f"ai-edge-litert {metadata.version('ai-edge-litert')}", count, tuple(floats), delegate, undelegated)
@@ -334,7 +357,7 @@ def _openvino(path: Path) -> Found:
         rounding = kind == "Subgraph" and set(types) <= {"FakeQuantize", "Relu", "Clamp"}
         reason = "the rounding is not one with the layer before it, whose result is stored in float" if rounding else ""
         label = f"{kind} ({' + '.join(types)})" if kind == "Subgraph" and types else kind
-        scales = tuple(dict.fromkeys(_roundings(nodes)))
+        scales = _roundings(nodes, written)
         floats.append(Operator(label, _TYPES[precision], scales, reason, does=_layer_before(nodes) if rounding else ""))
     return Found(f"openvino {openvino.__version__.split('-')[0]}", count, tuple(floats))
 
@@ -355,19 +378,24 @@ def _layer_before(nodes: Sequence[Any]) -> str:
     return node.get_type_name() if node is not None else ""
 
 
-def _roundings(nodes: Sequence[Any]) -> Iterator[float]:
-    """Yield the scales that the results of some nodes are rounded to, in them or behind them."""
-    names = {node.get_friendly_name() for node in nodes}
-    for node in nodes:
-        readers = [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
-        if any(reader.get_friendly_name() in names for reader in readers):
-            continue
+def _roundings(nodes: Sequence[Any], written: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the scales that the results of some nodes are rounded to, in them or behind them."""
+    inside = {node.get_friendly_name() for node in nodes}
+
+    def after(node: Any) -> list[str]:
+        ports = (port for output in node.outputs() for port in output.get_target_inputs())
+        return [port.get_node().get_friendly_name() for port in ports]
+
+    def behind(name: str) -> Iterator[float | str]:
+        node = written[name]
         if node.get_type_name() == "FakeQuantize":
             low, high = (float(node.input_value(port).get_node().get_data().ravel()[0]) for port in (3, 4))
             yield (high - low) / (int(node.get_attributes()["levels"]) - 1)
         else:
-            for reader in readers:
-                yield from _roundings([reader])
+            yield from after(node)
+
+    last = [node.get_friendly_name() for node in nodes if not inside & set(after(node))]
+    return _follow(last, behind, str)
 
 
 _LOOKS: Mapping[str, Callable[[Path], Found]] = {"onnx": _onnx, "tflite": _tflite, "openvino": _openvino}

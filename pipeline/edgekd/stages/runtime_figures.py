@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.errors import EdgekdError
 from edgekd.records_json import to_json
 from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
+from edgekd.stages import export
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def figures(
         exported = context.read(f"export.{name}", "exported.json")
         path, format = context.inputs[f"export.{name}"] / exported["paths"][0], exported["format"]
         asked: dict[str, tuple[str, Callable[[], Any]]] = {}
-        if graph is not None and exported.get("output_scale") is not None:
+        if graph is not None and export.split(name)[1] == "int8":
             asked[GRAPH] = "what its runtime runs in float", partial(_graph, path, format, graph, exported)
         if format == "openvino":
             measure = partial(default_precision, path, x, reference, logits[reference], logits[name])
