@@ -10,7 +10,7 @@ import torch
 from tests.unit.export.nets import Residual, Tokens, UNet, make_source
 from torch import Tensor, nn
 
-from edgekd.export import optimized
+from edgekd.export import optimized, runtime_graphs
 from edgekd.export.exporter import Options, Source
 from edgekd.quantize.quantizer import layer_path
 from edgekd.records_runtime import FloatOperators, RuntimeGraph, in_float
@@ -97,6 +97,15 @@ def test_openvinos_roundings_in_float_are_counted(folder: Path) -> None:
     assert found.operator == "Subgraph (FakeQuantize)"
     assert found.count >= 2
     assert "stored in float" in found.reason
+
+
+def test_a_float_part_with_many_paths_is_walked_once() -> None:
+    """Sixty residual additions are 2**60 paths."""
+
+    def behind(place: int) -> list[int | float]:
+        return [0.5] if place == 60 else [place + 1, min(place + 2, 60)]
+
+    assert runtime_graphs.follow([0], behind, int) == (0.5,)
 
 
 def test_in_words() -> None:
