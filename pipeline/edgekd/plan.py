@@ -103,9 +103,9 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
             yield Node(name, "export", (*student, *made), recipe)
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
-    exports = tuple(name for name in done if name.startswith("export."))
+    measured = tuple(name for name in done if name.startswith("export.") or name == "synthesize")  # files, and their input
     for device in recipe.profile.devices if recipe.profile else ():
-        yield Node(f"profile.{device}", "profile", exports, recipe)
+        yield Node(f"profile.{device}", "profile", measured, recipe)
         done.append(f"profile.{device}")
     yield Node("package", "package", (*done, "evaluate"), recipe)
 

@@ -17,6 +17,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
+from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
@@ -101,6 +102,8 @@ class ModelRecord:
         fidelity: How close it is to the float model; of the network in int8, and of files that are not float32.
         float_ops: Operations left in float, each with the reason.
         float_tensors: Float tensors inside a TFLite file other than input and output.
+        runtime_graph: What the runtime makes of an int8 file when it loads it, and what of that it runs in float.
+        default_precision: Parity of an OpenVINO file that is loaded without a precision hint, where that is another one.
     """
 
     name: str
@@ -120,6 +123,8 @@ class ModelRecord:
     float_tensors: tuple[str, ...] | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    runtime_graph: RuntimeGraph | None = None
+    default_precision: DefaultPrecision | None = None
 
     def top1(self, split: Literal["val", "test"] = "test") -> float | None:
         """Top-1 on a split, accuracy rather than agreement, or ``None`` if it was not measured."""
@@ -176,7 +181,11 @@ class SeedRecord:
 
 @dataclass(frozen=True)
 class Latency:
-    """Steady-state milliseconds over ``n`` inferences; ``ci`` is the 95 % interval of the median over blocks (bootstrap)."""
+    """Steady-state milliseconds over ``n`` inferences.
+
+    ``ci`` and ``ci_p90`` are the 95 % intervals of p50 and p90 (bootstrap over blocks); runs of earlier versions have no
+    ``ci_p90``.
+    """
 
     p50: float
     p90: float
@@ -185,6 +194,7 @@ class Latency:
     mean: float
     n: int
     ci: tuple[float, float]
+    ci_p90: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -243,7 +253,11 @@ class Trust:
 
 @dataclass(frozen=True)
 class ProfileRecord:
-    """One artifact on one device. ``blocks`` holds (median ms of each block) in the order they ran."""
+    """One artifact on one device.
+
+    ``blocks`` holds (median ms of each block) in the order they ran; ``images`` is how many test images were fed in turn, 0
+    where random values were.
+    """
 
     model: str
     device: str
@@ -257,6 +271,7 @@ class ProfileRecord:
     trust: Trust
     blocks: tuple[float, ...]
     samples: str = ""
+    images: int = 0
 
 
 EXACT_DB = 120.0

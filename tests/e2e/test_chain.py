@@ -28,6 +28,7 @@ def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
     assert {model.name for model in result.models} == {"teacher", "student_alone", "distilled", "qat", *INT8, *FLOAT}
     assert all(model.top1() is not None for model in result.models)
     assert {profile.model for profile in result.profiles} == {*INT8, *FLOAT}
+    assert {profile.images for profile in result.profiles} == {8}, "latency is measured on test images"
     assert [stage.name for stage in result.stages][-2:] == ["profile.host", "package"]
 
 

@@ -177,6 +177,7 @@ def _onnx(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     runtime = telemetry.import_onnxruntime()
     model = onnx.load(path)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    clipped = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Clip"}
     steps: list[tuple[float, int]] = []
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in constants:
@@ -184,7 +185,8 @@ def _onnx(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
         scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
         steps.append((float(scale), int(zero_point)))
         kind = constants[node.input[2]].data_type
-        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
+        result = clipped.get(node.output[0], node.output[0])  # an activation function of integers belongs to the layer
+        model.graph.output.append(onnx.helper.make_tensor_value_info(result, kind, None))
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -266,8 +266,9 @@ def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _kept_in_float(graph: onnx.GraphProto, consumers: dict[str, list[onnx.NodeProto]], outputs: set[str]) -> Iterator[str]:
+    integers = {node.output[0] for node in graph.node if node.op_type == _QUANTIZE}
     for node in graph.node:
-        if node.op_type in (_QUANTIZE, _DEQUANTIZE, "Constant"):
+        if node.op_type in (_QUANTIZE, _DEQUANTIZE, "Constant") or integers & set(node.input):
             continue
         for name in node.output:
             readers = consumers.get(name, [])

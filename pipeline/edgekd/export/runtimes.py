@@ -59,6 +59,16 @@ def load(path: Path, format: str, threads: int = 1) -> Session:
         raise ExportError(f"{path.name} cannot be loaded: {_first_line(error)}", "export it again") from error
 
 
+def load_without_hint(path: Path, threads: int = 1) -> tuple[Session, str]:
+    """Load an OpenVINO file without ``INFERENCE_PRECISION_HINT``, and name the precision that OpenVINO chose for floats.
+
+    Returns:
+        The session, and ``float32``, ``float16`` or ``bfloat16``.
+    """
+    session = _OpenVino(path, threads, hint=False)
+    return session, session.precision
+
+
 def run_all(session: Session, inputs: Array) -> Array:
     """Return the logits (N, classes) of inputs (N, C, H, W), run one after the other."""
     return np.concatenate([session.run(inputs[index : index + 1]) for index in range(len(inputs))])
@@ -106,11 +116,11 @@ class _Tflite:
 
 
 class _OpenVino:
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, hint: bool = True) -> None:
         self._openvino = telemetry.import_openvino()
         # Without the hint some processors compute in 16 bits, silently.
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            **({"INFERENCE_PRECISION_HINT": "f32"} if hint else {}),
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
@@ -123,6 +133,8 @@ class _OpenVino:
             for index, output in enumerate(model.outputs)
         )
         self.output = 0
+        name = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.precision = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}.get(name, name)
 
     def run(self, x: Array) -> Array:
         self._request.set_input_tensor(self._openvino.Tensor(np.ascontiguousarray(x)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from edgekd.profile.device import Device
-from edgekd.profile.verdicts import RUNTIMES
+from edgekd.records_runtime import RUNTIMES
 
 _LACKING: dict[str, tuple[str, ...]] = {
     "onnx": ("hardswish", "silu", "gelu"),

@@ -32,8 +32,9 @@ MOVES = re.compile(
 )
 """Operations that convert or move data; they say nothing about the precision a network computes in."""
 
-# A runtime has: version, load(path), unload(), run(x) as a user writes it, effective(path, x) -> what it says it did,
-# and input() -> (shape with None where free, numpy type, (scale, zero point)).
+# A runtime has: version, load(path), unload(), run(feed) as a user writes it, effective(path, feed) -> what it says it did,
+# and inputs() -> by name, in the model's order: (shape with None where free, numpy type, (scale, zero point)).
+# A feed has an array for each input, by name, in the same order.
 
 
 class _OnnxRuntime:
@@ -49,25 +50,26 @@ class _OnnxRuntime:
         if profile:
             options.enable_profiling, options.profile_file_prefix = True, profile
         self.session = self.module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.name = self.session.get_inputs()[0].name
 
     def unload(self) -> None:
         del self.session
 
-    def input(self) -> tuple[list[Any], str, tuple[float, int]]:
-        first = self.session.get_inputs()[0]
-        kind = first.type[len("tensor(") : -1]
-        shape = [side if isinstance(side, int) else None for side in first.shape]
-        return shape, {"float": "float32", "double": "float64"}.get(kind, kind), (0.0, 0)
+    def inputs(self) -> dict[str, Any]:
+        found = {}
+        for spec in self.session.get_inputs():
+            kind = spec.type[len("tensor(") : -1]
+            shape = [side if isinstance(side, int) else None for side in spec.shape]
+            found[spec.name] = shape, {"float": "float32", "double": "float64"}.get(kind, kind), (0.0, 0)
+        return found
 
-    def run(self, x: Any) -> Any:
-        return self.session.run(None, {self.name: x})[0]
+    def run(self, feed: Any) -> Any:
+        return self.session.run(None, feed)[0]
 
-    def effective(self, path: str, x: Any) -> dict[str, Any]:
+    def effective(self, path: str, feed: Any) -> dict[str, Any]:
         threads = self.session.get_session_options().intra_op_num_threads
         with tempfile.TemporaryDirectory() as folder:  # a session of its own: recording slows a session down
             self.load(path, str(Path(folder) / "nodes"))
-            self.run(x)
+            self.run(feed)
             events = json.loads(Path(self.session.end_profiling()).read_text())
         nodes = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
         counts = sorted(Counter(node["provider"] for node in nodes).items())
@@ -91,36 +93,29 @@ class _TensorFlowLite:
     def load(self, path: str) -> None:
         self.model = self.create(model_path=path, num_threads=self.threads)
         self.model.allocate_tensors()
-        self.spec = self.model.get_input_details()[0]
-        self.at, self.out = self.spec["index"], self.model.get_output_details()[0]["index"]
+        self.at = {spec["name"]: spec["index"] for spec in self.model.get_input_details()}
+        self.out = self.model.get_output_details()[0]["index"]
 
     def unload(self) -> None:
         del self.model
 
-    def input(self) -> tuple[list[Any], str, tuple[float, int]]:
-        scale, zero_point = self.spec["quantization"]
-        return [int(side) for side in self.spec["shape"]], self.spec["dtype"].__name__, (float(scale), int(zero_point))
+    def inputs(self) -> dict[str, Any]:
+        found = {}
+        for spec in self.model.get_input_details():
+            scale, zero_point = spec["quantization"]
+            grid = (float(scale), int(zero_point))
+            found[spec["name"]] = [int(side) for side in spec["shape"]], spec["dtype"].__name__, grid
+        return found
 
-    def run(self, x: Any) -> Any:
-        self.model.set_tensor(self.at, x)
+    def run(self, feed: Any) -> Any:
+        for name, x in feed.items():
+            self.model.set_tensor(self.at[name], x)
         self.model.invoke()
         return self.model.get_tensor(self.out)
 
-    def effective(self, path: str, x: Any) -> dict[str, Any]:
+    def effective(self, path: str, feed: Any) -> dict[str, Any]:
         details = self.model._get_ops_details()  # not public, and there since TensorFlow 2.4
-        nodes = [node for node in details if node["op_name"] != "DELEGATE"]
-        parts = [node for node in details if node["op_name"] == "DELEGATE"]
-        maker = {int(tensor): node for node in nodes for tensor in node["outputs"]}
-        taken: set[int] = set()
-        for part in parts:  # a part is told by its edge alone: walk back from its outputs to its inputs
-            edge, todo = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
-            while todo:
-                node = maker.get(todo.pop())
-                if node and node["index"] not in taken:
-                    taken.add(node["index"])
-                    todo += [int(tensor) for tensor in node["inputs"] if int(tensor) not in edge]
-        plural = "s" if len(parts) > 1 else ""
-        where = f"XNNPACK {len(taken)} of {len(nodes)} operations in {len(parts)} part{plural}" if parts else "none"
+        nodes, _, where = delegated(details)
         # Through the tensors: tflite-runtime 2.14 tells no types with the operations.
         kinds = {tensor["index"]: tensor["dtype"].__name__ for tensor in self.model.get_tensor_details()}
         ops = [(node["op_name"], [kinds[at] for at in map(int, node["inputs"]) if at in kinds]) for node in nodes]
@@ -142,15 +137,18 @@ class _OpenVino:
     def unload(self) -> None:
         del self.request, self.model
 
-    def input(self) -> tuple[list[Any], str, tuple[float, int]]:
-        first = self.model.inputs[0]
-        shape = [side.get_length() if side.is_static else None for side in first.get_partial_shape()]
-        return shape, first.get_element_type().to_dtype().name, (0.0, 0)
+    def inputs(self) -> dict[str, Any]:
+        found = {}
+        for number, port in enumerate(self.model.inputs):
+            shape = [side.get_length() if side.is_static else None for side in port.get_partial_shape()]
+            name = port.get_any_name() if port.get_names() else str(number)
+            found[name] = shape, port.get_element_type().to_dtype().name, (0.0, 0)
+        return found
 
-    def run(self, x: Any) -> Any:
-        return self.request.infer([x])[0]
+    def run(self, feed: Any) -> Any:
+        return self.request.infer(list(feed.values()))[0]
 
-    def effective(self, path: str, x: Any) -> dict[str, Any]:
+    def effective(self, path: str, feed: Any) -> dict[str, Any]:
         names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "uint8", "i8": "int8"}
         ops = []
         for layer in self.model.get_runtime_model().get_ordered_ops():
@@ -180,22 +178,46 @@ def precisions(ops: list[tuple[str, list[str]]]) -> dict[str, Any]:
     return {"ops": dict(counts), "float_ops": dict(left)}
 
 
-def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -> list[Any]:
-    """Inputs to feed in turn, each as the model takes it.
+def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
+    """Say which operations of a TensorFlow Lite model a delegate took.
 
     Args:
-        source: Path of an .npy file (rows of a batch are fed one by one), a shape, or ``None`` for the model's own;
-            without a file the values are random and the same every time.
+        details: What ``Interpreter._get_ops_details()`` returns.
+
+    Returns:
+        The model's operations, those of them that a delegate took, and both in words.
+    """
+    nodes = [node for node in details if node["op_name"] != "DELEGATE"]
+    parts = [node for node in details if node["op_name"] == "DELEGATE"]
+    maker = {int(tensor): node for node in nodes for tensor in node["outputs"]}
+    taken: set[int] = set()
+    for part in parts:  # a part is told by its edge alone: walk back from its outputs to its inputs
+        edge, todo = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
+        while todo:
+            node = maker.get(todo.pop())
+            if node and node["index"] not in taken:
+                taken.add(node["index"])
+                todo += [int(tensor) for tensor in node["inputs"] if int(tensor) not in edge]
+    plural = "s" if len(parts) > 1 else ""
+    where = f"XNNPACK {len(taken)} of {len(nodes)} operations in {len(parts)} part{plural}" if parts else "none"
+    return nodes, [node for node in nodes if node["index"] in taken], where
+
+
+def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -> list[Any]:
+    """Values of one input to feed in turn, each as the model takes it.
+
+    Args:
+        source: Path of an .npy file or its array (rows of a batch are fed one by one), a shape, or ``None`` for the model's
+            own; without a file the values are random and the same every time.
         shape: The model's input shape, ``None`` where free.
         kind: numpy type the model takes.
         grid: (scale, zero point) of a quantized input; floats are put on it.
     """
     import numpy as np
 
-    if isinstance(source, str):
-        x = np.load(source, allow_pickle=False)
-    else:
-        x = np.random.default_rng(0).standard_normal(source or [side or 1 for side in shape]).astype("float32")
+    x = _read(source)
+    if x is None or isinstance(x, list):
+        x = np.random.default_rng(0).standard_normal(x or [side or 1 for side in shape]).astype("float32")
     if x.dtype.kind == "f" and kind in ("int8", "uint8") and grid[0] > 0:
         limits = np.iinfo(kind)
         x = np.clip(np.round(x / grid[0]) + grid[1], limits.min, limits.max).astype(kind)
@@ -204,6 +226,28 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
     if not fits or rows[0].dtype != kind:
         raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
     return [np.ascontiguousarray(row) for row in rows]
+
+
+def _read(source: Any) -> Any:
+    """The array of an .npy file; anything else as it is."""
+    import numpy as np
+
+    return np.load(source, allow_pickle=False) if isinstance(source, str) else source
+
+
+def feeds(source: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Feeds in turn: an array for each of the model's inputs, by name.
+
+    Args:
+        source: By the name of an input, or for the only one without its name: see ``samples``.
+        inputs: See above, of a runtime.
+    """
+    named = source if isinstance(source, dict) else dict.fromkeys(inputs, source)
+    if set(named) != set(inputs):
+        raise ValueError(f"the model takes {', '.join(inputs)}, the inputs are {', '.join(named)}")
+    rows = {name: samples(named[name], *spec) for name, spec in inputs.items()}
+    count = max(len(part) for part in rows.values())
+    return [{name: part[turn % len(part)] for name, part in rows.items()} for turn in range(count)]
 
 
 def drop_from_cache(path: Path) -> bool:
@@ -277,12 +321,14 @@ class Agent:
         import numpy.random  # noqa: F401  # makes the inputs: it belongs to the bare process, not to the model
 
         self.path, self.runtime = path, RUNTIMES[runtime](threads)
+        # Before memory is read: what is fed is not the model's.
+        given = {name: _read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else _read(inputs)
         imported, bare = _since(began), peak_mib()
         dropped = drop_from_cache(Path(path))
         began = time.perf_counter_ns()
         self.runtime.load(path)
         cold = _since(began)
-        self.inputs = samples(inputs, *self.runtime.input())
+        self.feeds = feeds(given, self.runtime.inputs())
         first = self._timed(0)
         self.runtime.unload()  # two models at once would double the peak
         gc.collect()
@@ -291,7 +337,7 @@ class Agent:
         warm = _since(began)
         gc.disable()  # a collection in the middle of an inference is this script's doing, not the model's
         loads = {"import_ms": imported, "cold_ms": cold, "is_cold": dropped, "warm_ms": warm, "first_ms": first}
-        return {"runtime": self.runtime.version, "bare_mib": bare, **loads}
+        return {"runtime": self.runtime.version, "bare_mib": bare, "feeds": len(self.feeds), **loads}
 
     def warmup(self, runs: int, ms: float) -> dict[str, Any]:
         """Run at least ``runs`` times and at least ``ms`` milliseconds."""
@@ -319,13 +365,13 @@ class Agent:
 
     def effective(self) -> dict[str, Any]:
         """What the runtime says it used."""
-        told: dict[str, Any] = self.runtime.effective(self.path, self.inputs[0])
+        told: dict[str, Any] = self.runtime.effective(self.path, self.feeds[0])
         return told
 
     def _timed(self, index: int) -> float:
-        x = self.inputs[index % len(self.inputs)]
+        feed = self.feeds[index % len(self.feeds)]
         began = time.perf_counter_ns()
-        self.runtime.run(x)
+        self.runtime.run(feed)
         return _since(began)
 
     def _repeat(self, runs: int, ms: float) -> list[float]:

@@ -22,13 +22,13 @@ class Variant:
         model: Name of its model record, such as ``onnx_float``.
         runtime: Runtime, named by the format.
         path: The model file; of OpenVINO the .xml.
-        input: .npy file with an input, or a batch that is fed row by row; ``None`` for random values that fit.
+        inputs: By the name of an input, an .npy file with a batch that is fed row by row; empty for random values that fit.
     """
 
     model: str
     runtime: Literal["onnx", "tflite", "openvino"]
     path: Path
-    input: Path | None = None
+    inputs: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,6 +105,7 @@ def record(run: Run, device: Device, threads: int, now: stats.Conditions, sample
         trust=stats.trust(medians, busy, worked, threads, now),
         blocks=medians,
         samples=samples,
+        images=run.start["feeds"] if run.variant.inputs else 0,
     )
 
 

@@ -139,7 +139,7 @@ class _Field:
 
 def _start(run: Run, way: Transport, protocol: Profile) -> None:
     variant = run.variant
-    inputs = way.put(variant.input) if variant.input else None
+    inputs = {name: way.put(part) for name, part in variant.inputs.items()} or None
     path = way.put(variant.path)
     run.start = run.agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=protocol.threads, inputs=inputs)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from edgekd.profile.device import Isa
+from edgekd.records_runtime import RUNTIMES, in_float
 from edgekd.rundir import Latency, ModelRecord, ProfileRecord
 
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
-RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
 FLOAT_SUFFIX = "_float"
 ROUNDS = 6
 """Rounds with the same winner that a claim needs where the times are untrusted."""
@@ -24,31 +24,31 @@ def findings(
 
     Args:
         profiles: Records of the session, ``onnx`` beside ``onnx_float`` and so on; others are ignored.
-        models: Model records, for the operations that were left in float.
+        models: Model records, for what is left in float by the int8 rules and by the runtime.
         cpu: What the device's CPU can do.
         device: The device.
     """
     by_name = {profile.model: profile for profile in profiles if profile.device == device}
-    float_ops = {model.name: model.float_ops for model in models}
+    known = {model.name: model for model in models}
     return tuple(
-        compare(profile, by_name[name + FLOAT_SUFFIX], cpu, float_ops.get(name, ()))
+        compare(profile, by_name[name + FLOAT_SUFFIX], cpu, known.get(name))
         for name, profile in by_name.items()
         if name + FLOAT_SUFFIX in by_name
     )
 
 
-def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Sequence[str] = ()) -> str:
+def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelRecord | None = None) -> str:
     """Say in one sentence whether int8 is faster; a reason is what is known, not proved to be the cause.
 
     Args:
         int8: The int8 artifact's record.
         float32: The float artifact's, of the same runtime and session.
         cpu: What the device's CPU can do.
-        float_ops: Operations of the int8 artifact that were left in float.
+        model: The int8 artifact, for what is left in float.
     """
     where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
     doubts = "; ".join(_doubts(int8, float32))
-    known = list(_reasons(int8, float32, cpu, float_ops))
+    known = list(_reasons(int8, float32, cpu, model))
     why = f" Known: {'; '.join(known)}." if known else ""
     if doubts:
         return f"{where} {_by_rounds(int8, float32, doubts, why)}"
@@ -89,14 +89,16 @@ def _doubts(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
     yield from (f"float32: {reason}" for reason in theirs if reason not in ours)
 
 
-def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, float_ops: Sequence[str]) -> Iterator[str]:
+def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelRecord | None) -> Iterator[str]:
     if not cpu.features:
         yield "the CPU's instruction sets could not be read"
     elif not cpu.has_int8_dot:
         needs = "VNNI" if cpu.arch == "x86_64" else "dot product (asimddp)"
         yield f"the CPU has no {needs}, so that an int8 multiply-add takes several instructions"
-    if float_ops:
-        yield f"{len(float_ops)} {'operation was' if len(float_ops) == 1 else 'operations were'} left in float"
+    if model and model.float_ops:
+        yield f"{len(model.float_ops)} {'operation was' if len(model.float_ops) == 1 else 'operations were'} left in float"
+    if model and model.runtime_graph:
+        yield from in_float(model.format, model.runtime_graph)
     if "float" in int8.effective.precision:
         yield f"the runtime computed {int8.effective.precision}"
     part = re.match(r"XNNPACK (\d+) of (\d+) operations in (\d+) part", int8.effective.delegate)

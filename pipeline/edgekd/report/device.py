@@ -89,12 +89,17 @@ def _trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], emu
         ("Spread of block medians", _between([row.trust.spread * 100 for row in rows], "%")),
         ("Load average, one minute", _between(loads)),
         ("Inferences measured", count(sum(row.latency_ms.n for row in rows))),
+        ("Input", listing(sorted({_input(row) for row in rows}))),
     ]
     trusted = f"all {plural(len(rows), 'figure')} trusted" if len(rows) > 1 else "the figure is trusted"
     verdict = f"{len(doubted)} of {plural(len(rows), 'figure')} untrusted" if doubted else trusted
     if emulated:
         verdict = "not to be quoted"
     return Facts(tuple(pairs), f"{where}: {verdict}", tone)
+
+
+def _input(row: ProfileRecord) -> str:
+    return f"{plural(row.images, 'test image')}, in turn" if row.images else "random values"
 
 
 def _between(values: Sequence[float], unit: str = "") -> str:
@@ -110,10 +115,11 @@ def _times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
         latency = row.latency_ms
         interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
         name = Cell(label, "warn" if doubt else "", "untrusted" if doubt else "", mark=doubt)
-        steady = [figure(sig(value)) for value in (latency.p90, latency.p99, latency.min, latency.mean)]
+        p90 = figure(sig(latency.p90), f"{sig(latency.ci_p90[0])} to {sig(latency.ci_p90[1])}" if latency.ci_p90 else "")
+        steady = [p90, *(figure(sig(value)) for value in (latency.p99, latency.min, latency.mean))]
         once = [figure(sig(value)) for value in (row.first_ms, row.load_ms.cold, row.load_ms.warm, row.warmup_ms)]
         body.append((name, figure(sig(latency.p50), interval), *steady, *once, Cell(count(latency.n))))
-    note = "Below p50: 95 % interval of the median (bootstrap over blocks). Cold load: the file was out of the page cache."
+    note = "Below p50 and p90: their 95 % intervals (bootstrap over blocks). Cold load: the file was out of the page cache."
     heads = *(Column(head, "ms", "number") for head in columns), Column("Inferences", "", "number")
     return Table(f"Times on {where}", (Column("Artifact"), *heads), tuple(body), note)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import compress
 
 from edgekd.records_gates import Verdict
+from edgekd.records_runtime import in_float, number, without_hint
 from edgekd.report import facts
 from edgekd.report.charts import SHAPES, Budget, Point, Step, accuracy_steps, pareto
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
@@ -283,16 +285,43 @@ def parity(result: RunResult) -> Section:
         Column("Largest error", "LSB", "number"),
         Column("Float tensors", "", "number"),
         Column("Float operations", "", "number"),
+        Column("In float by the runtime", "", "number"),
     )
-    note = "Each file is run by its own runtime on the same test images. LSB: one step of the output's int8 scale."
+    note = (
+        "Each file is run by its own runtime on the same test images. LSB: one step of the output's int8 scale. "
+        "Float operations: left in float by the int8 rules. In float by the runtime: int8 in the file, but float in the "
+        "graph that the runtime makes of it on this machine."
+    )
     left = [
         f"{facts.label(model)}: {one_line(text)}"
         for model in facts.artifacts(result)
-        for text in (*model.float_ops, *(f"float tensor {name}" for name in model.float_tensors or ()))
+        for text in _left_in_float(model)
         if facts.is_int8(model)
     ]
     table = Table("Each file against torch", columns, tuple(rows), note)
-    return Section("parity", title, (table, *([Bullets(tuple(left), "Left in float, and why")] if left else [])))
+    hints = tuple(
+        f"{facts.label(model)}: {without_hint(model.default_precision)}."
+        for model in facts.artifacts(result) if model.default_precision
+    )  # fmt: skip
+    cut = tuple(
+        f"{facts.label(model)}: {graph.delegate}; the rest: {', '.join(graph.undelegated)}"
+        for model in facts.artifacts(result)
+        if (graph := model.runtime_graph) and graph.undelegated
+    )
+    lists = {
+        "Left in float, and why": tuple(left),
+        "Int8, but outside of the delegate": cut,
+        "Why the precision hint matters": hints,
+    }
+    return Section("parity", title, (table, *(Bullets(items, heading) for heading, items in lists.items() if items)))
+
+
+def _left_in_float(model: ModelRecord) -> Iterator[str]:
+    """What of an int8 file is in float: by the rules, in the file, and by the runtime's doing alone."""
+    yield from model.float_ops
+    yield from (f"float tensor {name}" for name in model.float_tensors or ())
+    if model.runtime_graph:
+        yield from in_float(model.format, model.runtime_graph)
 
 
 def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
@@ -301,8 +330,12 @@ def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
     if int8 and model.format == "tflite":
         tensors = figure(None if model.float_tensors is None else count(len(model.float_tensors)))
     ops = figure(count(len(model.float_ops)), tone="warn" if model.float_ops else "") if int8 else NOT_APPLICABLE
+    run: Cell = NOT_APPLICABLE
+    if int8:
+        floats = None if model.runtime_graph is None else number(model.runtime_graph.unexpected())
+        run = figure(None if floats is None else count(floats), tone="warn" if floats else "")
     if found is None:
-        return (Cell(facts.label(model)), *[figure(None)] * 8, tensors, ops)
+        return (Cell(facts.label(model)), *[figure(None)] * 8, tensors, ops, run)
     ties = f"{plural(found.ties, 'tie')} of torch counted as the same" if found.ties else ""
     steps = [
         NOT_APPLICABLE if value is None and not int8 else figure(None if value is None else sig(value))
@@ -321,4 +354,5 @@ def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
         *steps,
         tensors,
         ops,
+        run,
     )

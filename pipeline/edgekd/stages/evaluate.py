@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
@@ -13,7 +13,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_json import from_json, to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, figures, peers, quantize, training
+from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import fx, nn
 
     from edgekd.data import DataSet
 
@@ -43,7 +43,10 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``metrics.json`` (by model name), each artifact's logits for the test split, and ``seeds.json`` of several.
+    """Write the figures of the test split, of every network and every file.
+
+    ``metrics.json`` by model name, each artifact's logits, ``inside.json`` by layer, ``runtimes.json``: what each runtime
+    runs of its file, and ``seeds.json`` of several.
 
     Raises:
         FilesError: Files that do not run in their own runtime.
@@ -61,6 +64,7 @@ def run(context: Context) -> None:
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, ExportError] = {}
     logits: dict[str, Array] = {}
+    references: dict[str, str] = {}
     training.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     networks = _networks(context, images)
@@ -100,6 +104,7 @@ def run(context: Context) -> None:
             except ExportError as error:  # the others are run, so that all that fail are named at once
                 failures[stage] = error
                 continue
+            references[name] = reference
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
@@ -124,6 +129,8 @@ def run(context: Context) -> None:
         files = [name for name in artifacts if export.split(name)[1] == "int8"]
         layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, networks[int8]))
         context.write("inside.json", layers or {})
+    graph = cast("fx.GraphModule", networks[int8]) if int8 else None
+    context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:

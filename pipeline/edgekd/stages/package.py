@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekd import records_errors
 from edgekd.distill import advice
+from edgekd.profile import verdicts
+from edgekd.profile.device import load as load_device
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
+from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
@@ -33,7 +36,7 @@ from edgekd.rundir import (
     SeedRecord,
     TensorSpec,
 )
-from edgekd.stages import distill, export, figures, peers, quantize, training, tune
+from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training, tune
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 VERSION = 3
 PACKAGES: tuple[str, ...] = ()
+T = TypeVar("T")
 
 SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
 SAMPLES_OF_LARGE = 256
@@ -103,7 +107,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
         *_artifacts(context, found),
         *_without_file(context, failed),
     ]
-    profiles, findings, missing = _profiles(context)
+    profiles, findings, missing = _profiles(context, models)
     missing = (*figures.missing(context), *missing)
     layers, repair = _layers(context)
     if context.recipe.teacher and "teacher" not in found:
@@ -297,6 +301,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
     models = []
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     student = training.float_name(context.recipe)
+    looked = context.read("evaluate", "runtimes.json")
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
         exported = context.read(stage, "exported.json")
@@ -316,6 +321,8 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
                 float_tensors=tuple(exported.get("float_tensors", ())) if is_int8 else None,
                 inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),
                 outputs=tuple(from_json(TensorSpec, value) for value in exported["outputs"]),
+                runtime_graph=_looked(RuntimeGraph, looked.get(name, {}).get(runtime_figures.GRAPH)),
+                default_precision=_looked(DefaultPrecision, looked.get(name, {}).get(runtime_figures.DEFAULT)),
             )
         )  # fmt: skip
     return models
@@ -337,14 +344,22 @@ def _precision(context: Context, stage: str) -> str:
     return f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if precision == "int8" else precision
 
 
-def _profiles(context: Context) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
+def _looked(kind: type[T], value: Any) -> T | None:
+    """A record of what a runtime runs, where it could be looked at."""
+    return None if value is None else from_json(kind, value)
+
+
+def _profiles(
+    context: Context, models: Sequence[ModelRecord]
+) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
     records: list[ProfileRecord] = []
     findings: list[str] = []
     missing: list[str] = []
     for stage in (name for name in context.inputs if name.startswith("profile.")):
         value = context.read(stage, "profile.json")
         records += [from_json(ProfileRecord, record) for record in value["profiles"]]
-        findings += value["findings"]
+        name = stage.removeprefix("profile.")
+        findings += verdicts.findings(records, models, load_device(name).cpu(), name)
         missing += [f"{failure['model']} on {failure['device']}: {failure['reason']}" for failure in value["failures"]]
         missing += value["notes"]
     return tuple(records), tuple(findings), tuple(missing)

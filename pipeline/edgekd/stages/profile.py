@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd.errors import DeviceError
-from edgekd.profile import device, verdicts
+from edgekd.profile import device
 from edgekd.profile.records import Variant
 from edgekd.profile.session import Session, measure
 from edgekd.recipe import Recipe
 from edgekd.records_json import to_json
-from edgekd.rundir import ModelRecord
-from edgekd.stages import export
+from edgekd.stages import export, training
 from edgekd.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
+IMAGES = 8
+"""Test images that every artifact is fed in turn: a handful, as a figure on one image would be that image's."""
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``profile.json`` (records, failures, findings) and the raw samples.
+    """Write ``profile.json`` (records, failures, notes) and the raw samples.
 
     Raises:
         DeviceError: No artifact could be measured.
@@ -34,14 +38,9 @@ def run(context: Context) -> None:
     target = device.load(context.name.removeprefix("profile."))
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
-    variants = [Variant(name, exported[name]["format"], artifacts[name] / exported[name]["paths"][0]) for name in artifacts]
-    variants += [
-        Variant(f"{name}{export.ALL_INT8}", value["format"], artifacts[name] / value["all_int8"]["paths"][0])
-        for name, value in exported.items()
-        if "all_int8" in value
-    ]
     bars: dict[str, Any] = {}
-    with context.progress.task(f"profile on {target.name}", 100) as task:
+    with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
+        variants = list(_variants(exported, artifacts, _feeds(context, Path(folder))))
 
         def report(what: str, done: int, total: int) -> None:
             share = 100 * done // max(1, total)
@@ -52,25 +51,51 @@ def run(context: Context) -> None:
     if not session.profiles:
         reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
         raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
-    context.write("profile.json", _record(session, exported, target))
+    context.write("profile.json", _record(session))
 
 
-def _record(session: Session, exported: dict[str, Any], target: device.Device) -> dict[str, Any]:
-    records = [
-        ModelRecord(
-            name=name,
-            role="artifact",
-            format=value["format"],
-            precision=export.split(name)[1],
-            float_ops=tuple(value.get("float_ops", ())),
-        )
+def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]) -> Iterator[Variant]:
+    """The artifacts, and after them the same files all in int8 where layers were given back to float.
+
+    Args:
+        exported: ``exported.json``, by artifact.
+        artifacts: Their folders.
+        feeds: Files of test images, by layout.
+    """
+    files = [(name, value, artifacts[name]) for name, value in exported.items()]
+    files += [
+        (f"{name}{export.ALL_INT8}", value["all_int8"], artifacts[name])
         for name, value in exported.items()
+        if "all_int8" in value
     ]
+    for name, value, folder in files:
+        inputs = {part["name"]: feeds[part["layout"]] for part in value["inputs"] if part["layout"] in feeds}
+        yield Variant(name, value["format"], folder / value["paths"][0], inputs)
+
+
+def _feeds(context: Context, folder: Path) -> dict[str, Path]:
+    """Write test images from all over the split, as a network takes them (float32), by layout; none where there are none."""
+    import numpy as np
+
+    from edgekd import data
+
+    images = training.images(context)
+    if not len(images.test):
+        return {}
+    places = np.unique(np.linspace(0, len(images.test) - 1, IMAGES).round().astype(int))
+    stacked = np.stack([images.test.images[int(place)] for place in places])
+    x = data.preprocess(stacked, images.mean, images.std, images.channels)
+    found = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
+    np.save(found["NCHW"], x)
+    np.save(found["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    return found
+
+
+def _record(session: Session) -> dict[str, Any]:
     profiles = [record for record in session.profiles if not record.model.endswith(export.ALL_INT8)]
     return {
         "profiles": [to_json(record) for record in profiles],
         "all_int8": [to_json(record) for record in session.profiles if record not in profiles],
         "failures": [to_json(failure) for failure in session.failures],
-        "findings": list(verdicts.findings(profiles, records, target.cpu(), target.name)),
         "notes": list(session.notes),
     }

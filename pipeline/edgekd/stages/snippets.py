@@ -48,6 +48,7 @@ def run(image):  # float32, 1 x C x H x W; the file wants N x H x W x C
 """
 
 _OPENVINO = """
+# Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 compiled = openvino.Core().compile_model("{file}", "CPU", settings)
 

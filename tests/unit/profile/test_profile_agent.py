@@ -80,6 +80,16 @@ def test_random_input_has_the_models_shape_and_is_the_same_every_time():
     assert (first == second).all()
 
 
+def test_inputs_are_fed_by_name_each_with_its_own_number_of_rows():
+    specs = {"ids": ([1, 1], "int32", (0.0, 0)), "mask": ([1, 1], "float32", (0.0, 0))}
+    ids, mask = np.array([[1], [2]], "int32"), np.array([[0.5]], "float32")
+    found = agent.feeds({"mask": mask, "ids": ids}, specs)
+    assert [list(feed) for feed in found] == [["ids", "mask"]] * 2, "in the model's order"
+    assert [(int(feed["ids"][0, 0]), float(feed["mask"][0, 0])) for feed in found] == [(1, 0.5), (2, 0.5)]
+    with pytest.raises(ValueError, match="the model takes ids, mask, the inputs are ids"):
+        agent.feeds({"ids": ids}, specs)
+
+
 @pytest.mark.parametrize("x", [np.zeros((1, 3), "float32"), np.zeros((1, 2), "int64")])
 def test_an_input_that_does_not_fit_is_refused(tmp_path, x):
     np.save(tmp_path / "x.npy", x)

@@ -37,7 +37,7 @@ def everything(nets, host, tmp_path_factory):
     (folder / "broken.tflite").write_bytes(b"not a model")
     np.save(folder / "x.npy", np.zeros((2, 3, 16, 16), "float32"))
     variants = [
-        Variant("onnx_float", "onnx", nets / "float.onnx", folder / "x.npy"),
+        Variant("onnx_float", "onnx", nets / "float.onnx", {"x": folder / "x.npy"}),
         Variant("onnx", "onnx", nets / "int8.onnx"),
         Variant("broken", "tflite", folder / "broken.tflite"),
         Variant("tflite", "tflite", nets / "float.tflite"),
@@ -96,6 +96,18 @@ def test_raw_samples_give_the_figures_again_and_the_order_moves(everything):
     assert [line["at_s"] for line in lines] == sorted(line["at_s"] for line in lines)
 
 
+def test_a_record_says_how_many_images_it_was_measured_on(everything):
+    assert {record.model: record.images for record in everything[0].profiles} == {
+        "onnx_float": 2, "onnx": 0, "tflite": 0, "openvino": 0,
+    }  # fmt: skip
+
+
+def test_an_input_that_the_model_has_not_is_a_failure(nets, host, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 16, 16), "float32"))
+    session = measure([Variant("onnx", "onnx", nets / "float.onnx", {"mask": tmp_path / "x.npy"})], SHORT, host, tmp_path)
+    assert "the model takes x, the inputs are mask" in session.failures[0].reason
+
+
 def test_progress_tells_the_work_and_its_size(everything):
     told = everything[2]
     assert told[0] == ("load onnx_float", 0, 30)
@@ -104,7 +116,7 @@ def test_progress_tells_the_work_and_its_size(everything):
 
 def test_an_input_that_does_not_fit_is_a_failure(nets, host, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((1, 3, 8, 8), "float32"))
-    session = measure([Variant("onnx", "onnx", nets / "float.onnx", tmp_path / "x.npy")], SHORT, host, tmp_path)
+    session = measure([Variant("onnx", "onnx", nets / "float.onnx", {"x": tmp_path / "x.npy"})], SHORT, host, tmp_path)
     assert not session.profiles
     assert "the model takes float32 [1, 3, 16, 16], the input is float32 [1, 3, 8, 8]" in session.failures[0].reason
 

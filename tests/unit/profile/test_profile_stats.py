@@ -14,27 +14,36 @@ def test_percentiles_are_of_all_samples_pooled():
 
 
 def test_interval_of_equal_blocks_is_their_common_median():
-    assert stats.median_interval([[1.0, 2.0, 3.0]] * 5) == (2.0, 2.0)
+    assert stats.interval([[1.0, 2.0, 3.0]] * 5, 50) == (2.0, 2.0)
 
 
 def test_interval_follows_the_blocks_not_the_number_of_samples():
     """A thousand samples inside a block must not make blocks that disagree look certain."""
-    low, high = stats.median_interval([[1.0] * 1000, [2.0] * 1000, [3.0] * 1000])
+    low, high = stats.interval([[1.0] * 1000, [2.0] * 1000, [3.0] * 1000], 50)
     assert (low, high) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (3, 8, 4, 6), (2, 2, 2, 2, 2)])
-def test_interval_is_that_of_the_plain_bootstrap(sizes):
+@pytest.mark.parametrize("percentile", [50, 90])
+def test_interval_is_that_of_the_plain_bootstrap(sizes, percentile):
     rng = np.random.default_rng(1)
     blocks = [rng.normal(size=size) for size in sizes]
     draws = np.random.default_rng(0).integers(len(blocks), size=(300, len(blocks)))
-    plain = np.percentile([np.median(np.concatenate([blocks[i] for i in draw])) for draw in draws], [2.5, 97.5])
-    assert stats.median_interval(blocks, resamples=300) == pytest.approx(tuple(plain))
+    found = [np.percentile(np.concatenate([blocks[i] for i in draw]), percentile) for draw in draws]
+    plain = np.percentile(found, [2.5, 97.5])
+    assert stats.interval(blocks, percentile, resamples=300) == pytest.approx(tuple(plain))
+
+
+def test_p50_and_p90_each_have_an_interval():
+    """A gate on p90 of an untrusted measurement asks where the whole interval of p90 is."""
+    figures = stats.latency([np.linspace(1, 2, 50), np.linspace(1, 4, 50), np.linspace(1, 3, 50)])
+    assert figures.ci[0] <= figures.p50 <= figures.ci[1] < figures.p90
+    assert figures.ci_p90[0] <= figures.p90 <= figures.ci_p90[1]
 
 
 def test_interval_is_reproducible():
     blocks = list(np.random.default_rng(2).normal(size=(7, 30)))
-    assert stats.median_interval(blocks, seed=3) == stats.median_interval(blocks, seed=3)
+    assert stats.interval(blocks, 90, seed=3) == stats.interval(blocks, 90, seed=3)
 
 
 def test_drift_and_spread_have_their_defined_values():

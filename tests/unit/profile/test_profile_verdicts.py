@@ -4,6 +4,7 @@ import pytest
 
 from edgekd.profile.device import Isa
 from edgekd.profile.verdicts import compare, findings
+from edgekd.records_runtime import FloatOperators, RuntimeGraph
 from edgekd.rundir import Effective, Latency, LoadTime, Memory, ModelRecord, ProfileRecord, Trust
 
 VNNI = Isa("x86_64", frozenset({"avx2", "avx512_vnni"}))
@@ -29,6 +30,7 @@ def profile(model, p50, ci, precision="int8", delegate="CPUExecutionProvider 9 o
 
 
 FLOAT = profile("onnx_float", 3.0, (2.9, 3.1), "float32")
+TWO_LEFT = ModelRecord("tflite", "artifact", "tflite", "int8", float_ops=("a: kept in float", "b: kept in float"))
 
 
 def test_faster():
@@ -38,12 +40,25 @@ def test_faster():
 
 def test_slower_with_all_that_is_known():
     told = compare(
-        profile("tflite", 6.3, (6.2, 6.4), delegate="XNNPACK 50 of 70 operations in 20 parts"), FLOAT, A72, ("a", "b")
+        profile("tflite", 6.3, (6.2, 6.4), delegate="XNNPACK 50 of 70 operations in 20 parts"), FLOAT, A72, TWO_LEFT
     )
     assert told == (
         "In TensorFlow Lite on host int8 is NOT faster than float32: it is 2.10× slower (p50 6.30 ms against 3.00 ms). "
         "Known: the CPU has no dot product (asimddp), so that an int8 multiply-add takes several instructions; "
         "2 operations were left in float; the graph is cut up: XNNPACK 50 of 70 operations in 20 parts."
+    )
+
+
+def test_what_the_runtime_alone_runs_in_float_is_a_reason():
+    floats = (
+        FloatOperators("QuantizeLinear", 1, "float32", True, "conversion of the input"),
+        FloatOperators("Gelu", 2, "float32", False, "ONNX Runtime has no int8 kernel for Gelu", ("a", "b")),
+    )
+    model = ModelRecord("onnx", "artifact", "onnx", "int8", runtime_graph=RuntimeGraph("onnxruntime 1", 9, floats))
+    (told,) = findings([profile("onnx", 6.3, (6.2, 6.4)), FLOAT], [model], VNNI)
+    assert told.endswith(
+        "Known: ONNX Runtime runs 2 Gelu (a, b) in float32 although the file is int8: "
+        "ONNX Runtime has no int8 kernel for Gelu."
     )
 
 

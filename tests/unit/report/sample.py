@@ -9,6 +9,7 @@ from typing import Any
 from edgekd import statistics
 from edgekd.records_fidelity import Fidelity, Figure
 from edgekd.records_gates import GateRecord
+from edgekd.records_runtime import FloatOperators, RuntimeGraph
 from edgekd.rundir import (
     Curve,
     DataRecord,
@@ -170,11 +171,21 @@ def profile(model: str, form: str, p50: float, peak: float, added: float, drift:
         "load_ms": LoadTime(p50 * 61.0, p50 * 22.0),
         "first_ms": p50 * 3.4,
         "warmup_ms": 312.0,
-        "latency_ms": Latency(p50, p50 * 1.06, p50 * 1.31, p50 * 0.94, p50 * 1.02, 3360, (p50 * 0.992, p50 * 1.009)),
+        "latency_ms": Latency(
+            p50,
+            p50 * 1.06,
+            p50 * 1.31,
+            p50 * 0.94,
+            p50 * 1.02,
+            3360,
+            (p50 * 0.992, p50 * 1.009),
+            (p50 * 1.05, p50 * 1.09),
+        ),
         "memory": Memory(peak, peak - added, added),
         "trust": Trust("trusted", (), drift, 0.011, 0.42, 0.97),
         "blocks": tuple(p50 * (1 + change) for change in wobble),
         "samples": f"logs/latency-host-{model}.txt",
+        "images": 8,
     }
     return ProfileRecord(**{**values, **more})
 
@@ -213,6 +224,14 @@ def good() -> RunResult:
             563_204,
             0.9122,
             Parity("qat, torch int8", 10000, 0.9991, 0.213, 0.08, 1.0, 3.0, ties=9, error=0.0123),
+            runtime_graph=RuntimeGraph(
+                "onnxruntime 1.31.1",
+                66,
+                (
+                    FloatOperators("QuantizeLinear", 1, "float32", True, "conversion of the input"),
+                    FloatOperators("Gelu", 2, "float32", False, "ONNX Runtime has no int8 kernel for Gelu", ("a.1", "a.2")),
+                ),
+            ),
         ),
         artifact(
             "tflite",
@@ -223,6 +242,9 @@ def good() -> RunResult:
             0.9119,
             Parity("qat, torch int8", 10000, 0.9987, 0.142, 0.11, 1.0, 2.0, ties=1, error=0.0141),
             float_tensors=(),
+            runtime_graph=RuntimeGraph(
+                "ai-edge-litert 2.3.0", 68, (), "XNNPACK 66 of 68 operations in 3 parts", ("2 GELU",)
+            ),
         ),
         artifact(
             "openvino",

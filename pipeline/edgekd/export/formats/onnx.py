@@ -60,11 +60,13 @@ class OnnxExporter:
         require_float_io(options, "onnx")
         import onnx
 
-        from edgekd.export import qdq
+        from edgekd.export import fusions, qdq
 
         with captured(options.log, f"writing {path.name}"):
             model, scale = build(source, options)
             if options.precision == "int8":
+                fusions.clip_integers(model)
+                fusions.pool_means(model)
                 qdq.hold_float_layers(model)
                 onnx.checker.check_model(model, full_check=True)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,103 @@
+"""What a runtime really runs of a file, as run.json has it, and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
+
+
+@dataclass(frozen=True)
+class FloatOperators:
+    """Operators of one kind that a runtime computes in float in its optimized graph of an int8 file.
+
+    Attributes:
+        operator: Kind, as the runtime names it, such as ``FusedConv``.
+        count: How many.
+        precision: ``float32``, ``float16`` or ``bfloat16``.
+        expected: Whether the file says so: conversions of its input and output, and what the int8 rules left in float.
+        reason: Why; empty where it is not known.
+        layers: Modules (or graph nodes outside of any) that they are from; empty where it cannot be told.
+    """
+
+    operator: str
+    count: int
+    precision: str
+    expected: bool
+    reason: str = ""
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuntimeGraph:
+    """The graph that a runtime makes of an int8 file when it loads it, on the machine of the run.
+
+    Attributes:
+        runtime: Its name and version.
+        operators: Number of operators, without those that only move or convert values.
+        floats: Those that compute in float.
+        delegate: Of TensorFlow Lite, how much of the graph XNNPACK took, in words.
+        undelegated: The kinds of operators that it did not take.
+    """
+
+    runtime: str
+    operators: int
+    floats: tuple[FloatOperators, ...] = ()
+    delegate: str = ""
+    undelegated: tuple[str, ...] = ()
+
+    def unexpected(self) -> tuple[FloatOperators, ...]:
+        """Return what runs in float although the file has it in int8."""
+        return tuple(found for found in self.floats if not found.expected)
+
+
+@dataclass(frozen=True)
+class DefaultPrecision:
+    """An OpenVINO file loaded without ``INFERENCE_PRECISION_HINT=f32``, on a CPU where that makes a difference.
+
+    Attributes:
+        precision: What OpenVINO then computes float layers in, such as ``bfloat16``.
+        reference: The torch network that both loads are compared with.
+        n: Number of test images.
+        top1_agreement: Share of them with the reference's class.
+        error: Root mean square of the logits' error over the standard deviation of the reference's logits.
+        hinted_top1_agreement: The same images, with the hint.
+        hinted_error: Likewise.
+    """
+
+    precision: str
+    reference: str
+    n: int
+    top1_agreement: float
+    error: float
+    hinted_top1_agreement: float
+    hinted_error: float
+
+
+def in_float(format: str, graph: RuntimeGraph) -> Iterator[str]:
+    """Say what a runtime runs in float although the file is int8."""
+    for found in graph.unexpected():
+        where = f" ({', '.join(found.layers)})" if found.layers else ""
+        why = found.reason or "the reason is not known"
+        runtime = RUNTIMES.get(format, format)
+        yield f"{runtime} runs {found.count} {found.operator}{where} in {found.precision} although the file is int8: {why}"
+
+
+def number(floats: Sequence[FloatOperators]) -> int:
+    """Count the operators of several records."""
+    return sum(found.count for found in floats)
+
+
+def without_hint(found: DefaultPrecision) -> str:
+    """Say why the hint matters, with both figures."""
+    return (
+        f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "
+        f"{_percent(found.top1_agreement)} top-1 agreement with {found.reference} on {found.n:,} test images and an error "
+        f"of {_percent(found.error)} of the logits' deviation, against {_percent(found.hinted_top1_agreement)} and "
+        f"{_percent(found.hinted_error)} with the hint, which the load snippet sets"
+    )
+
+
+def _percent(share: float) -> str:
+    return "less than 0.001 %" if 0 < share < 1e-5 else f"{100 * share:.3g} %"
