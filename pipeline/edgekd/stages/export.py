@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
-VERSION = 6
+VERSION = 7
 PACKAGES = ("torch", "torchvision")
 CALIBRATION = 128  # images that the ranges of int16 activations are from
 
@@ -72,6 +72,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 def run(context: Context) -> None:
     """Write the model file(s) and ``exported.json``."""
     from edgekd.export.exporter import Options
+    from edgekd.export.trial import run_once
 
     format, precision = split(context.name)
     recipe = context.recipe
@@ -91,6 +92,7 @@ def run(context: Context) -> None:
         if precision == "int16x8":
             model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
         exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
+        run_once(exported, model, options)
         value: dict[str, Any] = to_json(exported)
         return value | {"paths": [path.name for path in exported.paths]}
 

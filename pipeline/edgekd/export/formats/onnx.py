@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.export.capture import captured
+from edgekd.export.causes import explained
 from edgekd.export.exporter import (
     Exported,
     Options,
@@ -63,7 +64,7 @@ class OnnxExporter:
         from edgekd.export import qdq
 
         with captured(options.log, f"writing {path.name}"):
-            model, scale = build(source, options)
+            model, scale = build(source, options, path.name)
             if options.precision == "int8":
                 qdq.hold_float_layers(model)
                 onnx.checker.check_model(model, full_check=True)
@@ -72,18 +73,30 @@ class OnnxExporter:
             return describe(model, "onnx", (path,), source, options, scale)
 
 
-def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | None]:
-    """Return the ONNX model in memory and one int8 step of its logits."""
+def build(source: Source, options: Options, name: str, format: str = "onnx") -> tuple[onnx.ModelProto, float | None]:
+    """Return the ONNX model in memory and one int8 step of its logits.
+
+    Args:
+        source: What is exported.
+        options: How.
+        name: Of the file that is written from it, for messages.
+        format: Of that file, likewise.
+
+    Raises:
+        ExportError: torch's exporter has no ONNX for an operator.
+    """
     import onnx
     import torch
 
     from edgekd.export import qdq, storage
+    from edgekd.export.lacks import require_operators
     from edgekd.export.weights import BITS
 
     int8 = options.precision == "int8"
     module: Any = source.int8(fold_weights=True) if int8 else source.model
+    require_operators(module, format, name)
     scale = output_step(module) if int8 else None
-    with _one_registry():
+    with _one_registry(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
             module.eval(),
             (source.example,),
@@ -109,6 +122,14 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
         storage.store_integers(model, BITS[options.precision])
     onnx.checker.check_model(model, full_check=True)
     return model, scale
+
+
+def registry() -> Any:
+    """Return torch's table of ONNX operators, made once a process."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with _one_registry():
+        return ONNXRegistry.from_torchlib(_OPSET)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def _matrix(node: fx.Node, sides: list[int], axis: int) -> Tensor:
     """
     size = sides[axis]
     units = torch.eye(size).reshape(1, size, *([size, 1] if axis == 0 else [1, size])).expand(1, size, *sides)
-    result = node.target(units.contiguous(), *node.args[1:])  # type: ignore[operator]
+    result: Any = node.target(units.contiguous(), *node.args[1:])  # type: ignore[operator]
     matrix: Tensor = result[0, :, :, 0] if axis == 0 else result[0, :, 0, :]
     return matrix
 

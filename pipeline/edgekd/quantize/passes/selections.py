@@ -1,7 +1,7 @@
 """Operators that select rows and columns by fixed indices, written with selections that every runtime has.
 
 TensorFlow Lite's converter resizes to the nearest pixel by other rules than torch, OpenVINO cannot read ONNX's circular
-padding, and neither knows windows of unequal sizes. The selected indices depend on shapes only. Torch computes them once, and
+padding, and neither has windows of unequal sizes. The selected indices depend on shapes only. Torch computes them, and
 slices, concatenations or a gather select them: the same values in every runtime, and in int8 the same integers.
 """
 
@@ -105,9 +105,9 @@ def write_flips_one_by_one(graph_module: fx.GraphModule) -> None:
     for node in calls(graph_module):
         if node.target is aten.flip.default and len(node.args[1]) > 1:  # type: ignore[arg-type]
             x, dims = node.args
-            for dim in dims[:-1]:  # type: ignore[index,union-attr]
+            for dim in dims[:-1]:  # type: ignore[index]
                 x = call_as(graph_module, node, aten.flip.default, (x, [dim]))
-            node.args = (x, [dims[-1]])  # type: ignore[index,union-attr]
+            node.args = (x, [dims[-1]])  # type: ignore[index]
 
 
 def select(graph_module: fx.GraphModule, node: fx.Node, x: fx.Node, dim: int, indices: Sequence[int]) -> fx.Node:

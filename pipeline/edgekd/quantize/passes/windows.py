@@ -37,10 +37,11 @@ def write_max_pools_with_equal_windows(graph_module: fx.GraphModule) -> None:
 
 
 def _write_ceil_mode(graph_module: fx.GraphModule, node: fx.Node, rank: int) -> None:
-    x, kernel, stride, padding, dilation, ceil = [*node.args, *([], 0, 1, False)[len(node.args) - 2 :]]
+    given: list[Any] = list(node.args)
+    x, window, stride, padding, dilation, ceil = [*given, *([], 0, 1, False)[len(given) - 2 :]]
     if not ceil:
         return
-    kernel, padding, dilation = (_each(value, rank) for value in (kernel, padding, dilation))
+    kernel, padding, dilation = (_each(value, rank) for value in (window, padding, dilation))
     stride = _each(stride, rank) if stride else kernel
     sides = [int(side) for side in shape_of(x)[-rank:]]
     counts = [int(count) for count in shape_of(node)[-rank:]]
