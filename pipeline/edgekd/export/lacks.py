@@ -76,6 +76,8 @@ def require_operators(graph_module: Any, format: str, name: str) -> None:
 def _lack(node: fx.Node, format: str, why: str) -> Lack:
     operator = operator_name(node)
     instead = _INSTEAD.get(operator, f"write {operator} with other operators of torch")
+    if _is_complex(node):
+        instead = "compute the transform outside of the network, or as a product with a constant matrix"
     return Lack(format, operator, place(node), why, f"{instead}, or remove {format} from export")
 
 

@@ -25,6 +25,7 @@ from edgekd.quantize.passes.selections import (
     write_repeats_as_selections,
     write_resizes_as_selections,
 )
+from edgekd.quantize.passes.transposed import write_transposed_convolutions_as_convolutions
 from edgekd.quantize.passes.windows import write_max_pools_with_equal_windows
 from edgekd.quantize.trace import trace
 
@@ -35,6 +36,7 @@ _SAFE = (
     write_repeats_as_selections,
     write_flips_one_by_one,
     write_max_pools_with_equal_windows,
+    write_transposed_convolutions_as_convolutions,
 )
 """They write what a runtime or its converter has not, or computes otherwise, with operators that are the same in all."""
 

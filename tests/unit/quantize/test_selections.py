@@ -21,6 +21,7 @@ class Of(nn.Module):
     def __init__(self, operations: Iterable[Operation]) -> None:
         super().__init__()
         self.operations = list(operations)
+        self.layers = nn.ModuleList(operation for operation in self.operations if isinstance(operation, nn.Module))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [operation(x) for operation in self.operations]
@@ -46,6 +47,10 @@ REWRITTEN: dict[str, Operation] = {
     "average pool, ceil_mode": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
     "average pool, ceil_mode without effect": lambda x: F.avg_pool2d(x[..., :9], 2, 3, ceil_mode=True),
     "average pool, divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=7),
+    "transposed convolution": nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
+    "transposed convolution, more than padded": nn.ConvTranspose2d(4, 6, 2, 2, output_padding=1, bias=False),
+    "transposed convolution of groups": nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2),
+    "transposed convolution, dilated": nn.ConvTranspose2d(4, 6, (3, 2), 3, (1, 2), dilation=2),
     "adaptive max pool, equal windows": nn.AdaptiveMaxPool2d(4),
     "adaptive max pool, unequal windows": nn.AdaptiveMaxPool2d((5, 7)),
     "adaptive max pool, larger": nn.AdaptiveMaxPool2d(17),
@@ -60,7 +65,8 @@ IN_INT8: dict[str, Operation] = {
 }
 SAFE = {
     "slice.Tensor", "cat.default", "index_select.default", "matmul.default", "transpose.int", "flip.default",
-    "max_pool1d.default", "max_pool2d.default", "avg_pool2d.default", "constant_pad_nd.default", "mul.Tensor",
+    "pixel_shuffle.default", "max_pool1d.default", "max_pool2d.default", "avg_pool2d.default", "mul.Tensor",
+    "constant_pad_nd.default",
     "conv2d.default", "upsample_nearest2d.vec", "reshape.default", "sym_size.int",
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,8 @@ def _one_registry() -> Iterator[None]:
 
     def shared(opset_version: int = _OPSET) -> Any:
         if opset_version not in _REGISTRIES:
+            # It lists what torch has when it is made: the operators of int8 have to be there by then.
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
             _REGISTRIES[opset_version] = make(opset_version)
         return _REGISTRIES[opset_version]
 

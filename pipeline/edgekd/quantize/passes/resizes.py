@@ -39,7 +39,7 @@ def _is_scaled(node: fx.Node) -> bool:
     if not isinstance(scales, list | tuple) or align_corners:  # the corners fix the scale
         return False
     ratios = [after / before for before, after in zip(shape_of(x)[-2:], shape_of(node)[-2:], strict=True)]
-    return any(abs(float(scale) - ratio) > 1e-6 * ratio for scale, ratio in zip(scales, ratios, strict=True))  # type: ignore[arg-type]
+    return any(abs(float(scale) - ratio) > 1e-6 * ratio for scale, ratio in zip(scales, ratios, strict=True))
 
 
 def _matrix(node: fx.Node, sides: list[int], axis: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -103,11 +103,12 @@ def write_repeats_as_selections(graph_module: fx.GraphModule) -> None:
 def write_flips_one_by_one(graph_module: fx.GraphModule) -> None:
     """Flip one dimension after the other: in TensorFlow Lite those of one flip must be neighbours, which NHWC may part."""
     for node in calls(graph_module):
-        if node.target is aten.flip.default and len(node.args[1]) > 1:  # type: ignore[arg-type]
-            x, dims = node.args
-            for dim in dims[:-1]:  # type: ignore[index]
-                x = call_as(graph_module, node, aten.flip.default, (x, [dim]))
-            node.args = (x, [dims[-1]])  # type: ignore[index]
+        if node.target is not aten.flip.default:
+            continue
+        x, dims = (cast(Any, argument) for argument in node.args)
+        for dim in dims[:-1]:
+            x = call_as(graph_module, node, aten.flip.default, (x, [dim]))
+        node.args = (x, [dims[-1]])
 
 
 def select(graph_module: fx.GraphModule, node: fx.Node, x: fx.Node, dim: int, indices: Sequence[int]) -> fx.Node:

@@ -38,7 +38,8 @@ def write_max_pools_with_equal_windows(graph_module: fx.GraphModule) -> None:
 
 def _write_ceil_mode(graph_module: fx.GraphModule, node: fx.Node, rank: int) -> None:
     given: list[Any] = list(node.args)
-    x, window, stride, padding, dilation, ceil = [*given, *([], 0, 1, False)[len(given) - 2 :]]
+    defaults: list[Any] = [[], 0, 1, False]
+    x, window, stride, padding, dilation, ceil = given + defaults[len(given) - 2 :]
     if not ceil:
         return
     kernel, padding, dilation = (_each(value, rank) for value in (window, padding, dilation))
