@@ -23,6 +23,7 @@ fails are told in the report of the run, which goes on with the others; ``worst`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -169,6 +170,41 @@ class DeviceError(EdgekdError):
     """A device that does not answer, or whose runtime died."""
 
     exit_code = ExitCode.DEVICE_FAILED
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Lines of libraries that say that something failed, or what to do in general, but not what.
+_EMPTY = re.compile(
+    r"^(Failed to (convert the exported program|export flatbuffer|run converter passes)|FrontEnd API failed"
+    r"|Check '.*' failed at|Exception from src|Model wasn't fully converted|Next steps|While executing|Original traceback"
+    r"|Some ops are not supported|Details:|Summary:|Got unsupported|\[ONNXRuntimeError\]\s*$)"
+)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and those that it was raised from, the innermost last."""
+    links = [error]
+    while (before := links[-1].__cause__) is not None and before not in links:
+        links.append(before)
+    return links
+
+
+def cause_of(error: BaseException) -> str:
+    r"""Return the line of a library's exception that says what was wrong: of the innermost one, without general advice.
+
+    Example:
+        >>> cause_of(RuntimeError("Check 'false' failed at src/x.cpp:1:\nFrontEnd API failed\nno Det"))
+        'no Det'
+        >>> cause_of(KeyError())
+        'KeyError'
+    """
+    for link in reversed(chain(error)):
+        lines = [line.strip(" -\t") for line in _COLOURS.sub("", str(link)).splitlines()]
+        lines = [line for line in lines if line]
+        telling = [line for line in lines if not _EMPTY.match(line)] or lines
+        if telling:
+            return telling[0].removesuffix(":")[:300]
+    return type(error).__name__
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgekd import cache
-from edgekd.errors import EdgekdError, StageError, StorageError
+from edgekd.errors import EdgekdError, StageError, StorageError, cause_of, chain
 from edgekd.plan import Planned
 from edgekd.recipe import Recipe
 from edgekd.stages import export
@@ -47,12 +47,11 @@ def guarded(step: Planned, context: Context) -> Iterator[None]:
             raise StageError(f"{step.name} ran out of memory", _smaller(step)) from error
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | IsADirectoryError):
             raise cache.storage_error(error, context.out) from error
-        if any("os error 28" in str(cause) or "No space left" in str(cause) for cause in _causes(error)):
+        if any("os error 28" in str(cause) or "No space left" in str(cause) for cause in chain(error)):
             raise cache.storage_error(OSError(28, "No space left on device"), context.out) from error
         if isinstance(error, EdgekdError):
             raise
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        message = f"{step.name} failed: {type(error).__name__}: {first}"
+        message = f"{step.name} failed: {type(error).__name__}: {cause_of(error)}"
         raise StageError(message, f"the full log is in {context.log}") from error
 
 
@@ -84,14 +83,8 @@ def _is_memory(error: BaseException) -> bool:
     return any(
         isinstance(cause, MemoryError)
         or (not isinstance(cause, EdgekdError) and any(words in str(cause).lower() for words in _NO_MEMORY))
-        for cause in _causes(error)
+        for cause in chain(error)
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Literal
 
 from edgekd import __version__, cache, data, environment, gates, guard, plan, rundir, samples
 from edgekd.background import Background
-from edgekd.errors import EdgekdError, ExitCode, FilesError, StageError, worst
+from edgekd.errors import EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded, lock_text
 from edgekd.plan import Planned
@@ -30,7 +30,7 @@ from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord
-from edgekd.stages import layers, package, peers, tune
+from edgekd.stages import layers, operators, package, peers, tune
 from edgekd.stages.context import Context, processes
 
 
@@ -78,6 +78,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
     _check_views(loaded, steps)
     _check_layers(steps, options, folder)
+    _check_operators(steps, options, folder)
     work = _Work(loaded, options, folder, steps)
     with ExitStack() as stack:
         beside = _beside(steps, options)
@@ -186,6 +187,25 @@ def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> N
             log = folder / "logs" / f"{step.name}.log"
             with guarded(step, Context(recipe, step.name, folder, {}, log, options.progress)):
                 layers.find(recipe, options.progress, step.name)
+
+
+def _check_operators(steps: Sequence[Planned], options: Options, folder: Path) -> None:
+    """Fail now if no format of the recipe can have an operator of the student; say it if only some of them cannot.
+
+    Raises:
+        ExportError: All of them cannot.
+    """
+    step = next((step for step in steps if step.status == "run" and step.node.module == "export"), None)
+    if step is None:
+        return
+    recipe = steps[-1].node.recipe
+    log = folder / "logs" / f"{step.name}.log"
+    with guarded(step, Context(recipe, step.name, folder, {}, log, options.progress)):
+        found = operators.lacking(recipe, options.progress)
+    if operators.impossible(recipe, found):
+        raise ExportError(f"no file can be written: {found[0]}", found[0].instead)
+    for lack in found:
+        options.progress.say(f"  warning: {lack}\n    → {lack.instead}")
 
 
 def lessons(steps: Sequence[Planned]) -> Iterator[tuple[Planned, Recipe]]:

@@ -111,7 +111,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @recipe_argument
 @set_option
 @click.option("--layers", "with_layers", is_flag=True,
-              help="Build both networks and show the layers that each loss compares.")  # fmt: skip
+              help="Build both networks and show the layers that each loss compares, and what formats lack.")  # fmt: skip
 @devices_option
 @json_option
 @debug_option
@@ -132,9 +132,14 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
     loaded = load(recipe, overrides)
     steps = planning.make(loaded, devices)
     found = _layers(loaded) if with_layers else None
+    lacking = _lacking(loaded) if with_layers else []
     if as_json:
         rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note} for s in steps]
-        click.echo(json.dumps(rows if found is None else {"stages": rows, "losses": found[0]}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                rows if found is None else {"stages": rows, "losses": found[0], "lacking": lacking}, ensure_ascii=False
+            )
+        )
     else:
         width = max(len(step.name) for step in steps)
         for step in steps:
@@ -145,7 +150,17 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
             click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
         if found is not None:
             click.echo("\n" + ("\n".join(found[1]) or "no loss compares layers"))
+        for lack in lacking:
+            where = f"{lack['operator']}{lack['place']}"
+            click.echo(f"\n{lack['format']} cannot have {where}: {lack['why']}\n  → {lack['instead']}")
     return int(ExitCode.STAGE_FAILED if any(step.status == "blocked" for step in steps) else ExitCode.OK)
+
+
+def _lacking(loaded: Loaded) -> list[dict[str, str]]:
+    """Operators of the student that a format of the recipe cannot have."""
+    from edgekd.stages import operators
+
+    return [vars(lack) for lack in operators.lacking(loaded.recipe)]
 
 
 def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:

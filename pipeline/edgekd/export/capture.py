@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekd.errors import EdgekdError, ExportError
+from edgekd.errors import EdgekdError, ExportError, cause_of
 
 
 @contextlib.contextmanager
@@ -71,9 +71,9 @@ def _redirected(target: int) -> Iterator[None]:
 
 
 def summary(error: Exception) -> str:
-    """Name an error by its class and the first line of its text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    """Name an error by its class and its cause."""
+    name, cause = type(error).__name__, cause_of(error)
+    return name if cause == name else f"{name}: {cause}"
 
 
 def _where(log: Path | None) -> str:

@@ -58,6 +58,10 @@ class Source:
             raise ExportError("an int8 file was asked for, but the model was not quantized", "add a quantize section")
         return self.quantized(fold_weights)
 
+    def graph(self, precision: Precision) -> nn.Module:
+        """Return the graph that a file of ``precision`` is written from."""
+        return self.int8(fold_weights=True) if precision == "int8" else self.model
+
 
 @dataclass(frozen=True)
 class Options:

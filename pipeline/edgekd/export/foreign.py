@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd import logits
-from edgekd.errors import ExportError, ModelError
+from edgekd.errors import ExportError, ModelError, cause_of
 from edgekd.export import runtimes, tensorflow
 from edgekd.export.runtimes import Array
 
@@ -71,7 +71,7 @@ def opened(
         try:
             outputs = [session.run(x)] if batch is None else [session.run(x[i : i + 1]) for i in range(len(x))]
         except Exception as error:  # each runtime raises its own kinds
-            raise ModelError(f"{path.name} cannot run: {str(error).partition(chr(10))[0][:300]}", HINT) from error
+            raise ModelError(f"{path.name} cannot run: {cause_of(error)}", HINT) from error
         if any(output.ndim != 2 for output in outputs):
             raise ModelError(f"{path.name} gives outputs of {outputs[0].ndim} dimensions, not N×classes", HINT)
         return np.concatenate(outputs).astype(np.float32)

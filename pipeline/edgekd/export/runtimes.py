@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import ExportError, did_you_mean
+from edgekd.errors import ExportError, cause_of, did_you_mean
 from edgekd.export import telemetry
 
 Array = NDArray[np.float32]
@@ -56,7 +56,7 @@ def load(path: Path, format: str, threads: int = 1) -> Session:
     except ImportError as error:
         raise ExportError(f"the runtime for {format} cannot be imported: {error}", "reinstall edgekd") from error
     except Exception as error:  # runtimes raise their own classes, RuntimeError and ValueError
-        raise ExportError(f"{path.name} cannot be loaded: {_first_line(error)}", "export it again") from error
+        raise ExportError(f"{path.name} cannot be loaded: {cause_of(error)}", "export it again") from error
 
 
 def load_without_hint(path: Path, threads: int = 1) -> tuple[Session, str]:
@@ -166,10 +166,6 @@ def _to_floats(values: NDArray[Any], details: Any) -> Array:
         return values
     scale, zero_point = details["quantization"]
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 _LOADERS: dict[str, Callable[[Path, int], Session]] = {"onnx": _Onnx, "tflite": _Tflite, "openvino": _OpenVino}

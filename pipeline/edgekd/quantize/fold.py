@@ -8,7 +8,6 @@ matter which classes a model library writes its layers with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -19,13 +18,32 @@ from edgekd.quantize.passes.branches import merge_branches
 from edgekd.quantize.passes.constants import compute_constants
 from edgekd.quantize.passes.expansions import expand_last
 from edgekd.quantize.passes.identities import drop_identities
+from edgekd.quantize.passes.pools import write_average_pools_without_ceil_mode
+from edgekd.quantize.passes.resizes import write_interpolations_as_products
+from edgekd.quantize.passes.selections import (
+    write_circular_padding_as_slices,
+    write_flips_one_by_one,
+    write_repeats_as_selections,
+    write_resizes_as_selections,
+)
 from edgekd.quantize.passes.sharing import share_weights
+from edgekd.quantize.passes.transposed import write_transposed_convolutions_as_convolutions
+from edgekd.quantize.passes.windows import write_max_pools_with_equal_windows
 from edgekd.quantize.trace import trace
 
+_SAFE = (
+    write_resizes_as_selections,
+    write_interpolations_as_products,
+    write_circular_padding_as_slices,
+    write_repeats_as_selections,
+    write_flips_one_by_one,
+    write_max_pools_with_equal_windows,
+    write_transposed_convolutions_as_convolutions,
+)
+"""They write what a runtime or its converter has not, or computes otherwise, with operators that are the same in all."""
 
-def fold(
-    model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]] = MappingProxyType({})
-) -> fx.GraphModule:
+
+def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """Return the traced inference graph of ``model`` without batch normalisation, dropout and parallel branches.
 
     A batch norm that has no convolution or linear layer of its own before it becomes a 1×1 depthwise convolution
@@ -38,7 +56,6 @@ def fold(
     Args:
         model: Any module that takes one tensor; it is not changed.
         example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
-        decompositions: Operators to take apart while tracing.
 
     Returns:
         A graph module with parameters of its own.
@@ -53,10 +70,20 @@ def fold(
         >>> [node.target.__name__ for node in graph.nodes if node.op == "call_function"]
         ['conv2d.default']
     """
+    graph_module = merge(model, example, {})
+    write_average_pools_without_ceil_mode(graph_module)
+    finish(graph_module)
+    return graph_module
+
+
+def merge(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
+    """Return what ``fold`` returns but for average pooling, of which the int8 rules have a form of their own."""
     graph_module = trace(model, example, decompositions)
     compute_constants(graph_module)
     expand_last(graph_module)
     drop_identities(graph_module)
+    for apply in _SAFE:
+        apply(graph_module)
     # A merged branch may have a scale behind it, and a scaled branch may be one of several.
     while fold_affines(graph_module) or merge_branches(graph_module):
         pass

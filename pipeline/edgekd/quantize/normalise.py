@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from edgekd.quantize.fold import fold
+from edgekd.quantize.fold import merge
 from edgekd.quantize.graph import finish
 from edgekd.quantize.passes.concatenations import chain_concatenations
 from edgekd.quantize.passes.constants import make_operands_constant
 from edgekd.quantize.passes.decompositions import DECOMPOSITIONS, write_bounded_activations_as_clamps
 from edgekd.quantize.passes.masks import bound_masks
 from edgekd.quantize.passes.pools import write_average_pools_as_convolutions
+from edgekd.quantize.passes.selections import write_more_resizes_as_selections, write_paddings_as_selections
 from edgekd.quantize.passes.shapes import make_shapes_static
 
 _PASSES = (
     bound_masks,
     make_shapes_static,
+    write_more_resizes_as_selections,
+    write_paddings_as_selections,
     write_bounded_activations_as_clamps,
     make_operands_constant,
     write_average_pools_as_convolutions,
@@ -48,7 +51,7 @@ def normalise(model: nn.Module, example: Tensor) -> fx.GraphModule:
         >>> [node.target.__name__ for node in graph.nodes if node.op == "call_function"]
         ['conv2d.default', 'add.Tensor', 'clamp.default', 'mul.Tensor', 'mul.Tensor']
     """
-    graph_module = fold(model, example, DECOMPOSITIONS)
+    graph_module = merge(model, example, DECOMPOSITIONS)
     for apply in _PASSES:
         apply(graph_module)
     finish(graph_module)

@@ -77,6 +77,7 @@ _SELECTS = {
     aten.max_pool2d.default,
     aten.avg_pool2d.default,
     aten.slice.Tensor,
+    aten.index_select.default,
     aten.constant_pad_nd.default,
     aten.cat.default,
     aten.amax.default,
@@ -264,8 +265,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         reason = _unsupported_selection(node)
         if reason:
             return reason
-        # One, or the operands of a concatenation; a symbolic size is no tensor.
-        first, *others = (x for x in node.all_input_nodes if not isinstance(x.meta.get("val"), torch.SymInt))
+        # One, or the operands of a concatenation; a symbolic size is no tensor, and indices have no scale.
+        first, *others = (x for x in node.all_input_nodes if _is_float_tensor(x))
         shared = SharedQuantizationSpec((first, node))
         self._write(node, {first: self._input(first), **dict.fromkeys(others, shared)}, shared)
         if node.target in _SELECTS:

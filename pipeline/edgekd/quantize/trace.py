@@ -18,7 +18,7 @@ from torch.export import Dim
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves
 
-from edgekd.errors import QuantizeError
+from edgekd.errors import QuantizeError, cause_of
 from edgekd.quantize.naming import describe_several
 
 aten = torch.ops.aten
@@ -105,7 +105,7 @@ def _in_words(error: Exception) -> QuantizeError:
             "write x.flatten(1) or x.reshape(x.shape[0], ...); not len(x), int(x.shape[0]) or a number for the batch",
         )
     return QuantizeError(
-        f"the network cannot be traced: {_first_line(error)}{where}",
+        f"the network cannot be traced: {cause_of(error)}{where}",
         "write its forward() with operations of torch alone, on tensors, without a fixed batch size",
     )
 
@@ -150,10 +150,6 @@ def _without_dumps() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

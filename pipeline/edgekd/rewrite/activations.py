@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from edgekd.errors import cause_of
 from edgekd.vision import import_torchvision
 
 Function = Callable[[Tensor], Tensor]
@@ -87,7 +88,7 @@ def replace(model: nn.Module, targets: Mapping[str, str], example: Tensor) -> Re
         except Exception as error:  # whatever the user's forward meets in a tracer
             kinds = sorted({kind for where, kind in calls if where == path and kind in wanted})
             left.append(f"{' and '.join(kinds)} in the forward of {path or type(model).__name__}, which cannot be traced: "
-                        f"{str(error).splitlines()[0]}")  # fmt: skip
+                        f"{cause_of(error)}")  # fmt: skip
             continue
         kinds_found = [_replace_calls(graph, targets) for graph in graphs][1]
         if kinds_found:

@@ -19,7 +19,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, cause_of
 
 _SAME_MODULES = (
     _BatchNorm, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -81,7 +81,7 @@ def round_up(model: nn.Module, multiple: int, example: Tensor) -> tuple[tuple[st
             ShapeProp(graph_module).propagate(example)
     except Exception as error:  # whatever the user's forward meets in a tracer
         raise ModelError(
-            f"student.rewrite.round_channels: {type(model).__name__} cannot be traced: {str(error).splitlines()[0]}",
+            f"student.rewrite.round_channels: {type(model).__name__} cannot be traced: {cause_of(error)}",
             "remove rewrite.round_channels",
         ) from error
     finally:

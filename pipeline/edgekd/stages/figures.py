@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
-from edgekd.errors import EdgekdError, StorageError
+from edgekd.errors import EdgekdError, StorageError, cause_of
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ def missing(context: Context) -> Iterator[str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, EdgekdError):
         return error.message
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    name, cause = type(error).__name__, cause_of(error)
+    return name if cause == name else f"{name}: {cause}"

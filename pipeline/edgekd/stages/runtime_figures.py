@@ -62,7 +62,7 @@ def figures(
 
 def _graph(path: Path, format: str, graph: fx.GraphModule, exported: Mapping[str, Any]) -> RuntimeGraph:
     from edgekd.export import optimized
-    from edgekd.quantize.graph import layer_path
+    from edgekd.quantize.naming import layer_path
 
     modules = {node.name: layer_path(node) for node in graph.graph.nodes}
     return optimized.look(path, format, graph, exported.get("float_ops", ()), modules)

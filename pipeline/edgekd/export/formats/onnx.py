@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.export.capture import captured
+from edgekd.export.causes import explained
 from edgekd.export.exporter import (
     Exported,
     Options,
@@ -63,7 +65,7 @@ class OnnxExporter:
         from edgekd.export import fusions, qdq
 
         with captured(options.log, f"writing {path.name}"):
-            model, scale = build(source, options)
+            model, scale = build(source, options, path.name)
             if options.precision == "int8":
                 fusions.clip_integers(model)
                 fusions.pool_means(model)
@@ -74,18 +76,30 @@ class OnnxExporter:
             return describe(model, "onnx", (path,), source, options, scale)
 
 
-def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | None]:
-    """Return the ONNX model in memory and one int8 step of its logits."""
+def build(source: Source, options: Options, name: str, format: str = "onnx") -> tuple[onnx.ModelProto, float | None]:
+    """Return the ONNX model in memory and one int8 step of its logits.
+
+    Args:
+        source: What is exported.
+        options: How.
+        name: Of the file that is written from it, for messages.
+        format: Of that file, likewise.
+
+    Raises:
+        ExportError: torch's exporter has no ONNX for an operator.
+    """
     import onnx
     import torch
 
     from edgekd.export import qdq, storage
+    from edgekd.export.lacks import require_operators
     from edgekd.export.weights import BITS
 
     int8 = options.precision == "int8"
     module: Any = source.int8(fold_weights=True) if int8 else source.model
+    require_operators(module, format, name)
     scale = output_step(module) if int8 else None
-    with _one_registry():
+    with _one_registry(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
             module.eval(),
             (source.example,),
@@ -113,6 +127,14 @@ def build(source: Source, options: Options) -> tuple[onnx.ModelProto, float | No
     return model, scale
 
 
+def registry() -> Any:
+    """Return torch's table of ONNX operators, made once a process."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with _one_registry():
+        return ONNXRegistry.from_torchlib(_OPSET)
+
+
 @contextmanager
 def _one_registry() -> Iterator[None]:
     """Let all exports of a process share torch's table of ONNX operators.
@@ -126,6 +148,8 @@ def _one_registry() -> Iterator[None]:
 
     def shared(opset_version: int = _OPSET) -> Any:
         if opset_version not in _REGISTRIES:
+            # It lists what torch has when it is made: the operators of int8 have to be there by then.
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
             _REGISTRIES[opset_version] = make(opset_version)
         return _REGISTRIES[opset_version]
 

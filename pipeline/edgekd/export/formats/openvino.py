@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from edgekd.export import telemetry
 from edgekd.export.capture import captured
+from edgekd.export.causes import explained
 from edgekd.export.exporter import Exported, Options, Refused, Source, Supported, require_float_io, require_precision
 from edgekd.export.formats import onnx as onnx_format
 from edgekd.recipe import Precision
@@ -49,12 +51,13 @@ class OpenVinoExporter:
             half = options.precision == "float16"
             # Its own compression marks the constants, which a cast in the graph would not survive.
             written = replace(options, precision="float32" if half else options.precision, activations="uint8")
-            model, scale = onnx_format.build(source, written)
+            model, scale = onnx_format.build(source, written, path.name, "openvino")
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
                 intermediate = Path(folder) / "model.onnx"
                 intermediate.write_bytes(model.SerializeToString(deterministic=True))
-                with telemetry.off():
+                graph = partial(source.graph, options.precision)
+                with telemetry.off(), explained(f"writing {path.name}", "openvino", graph, options.log):
                     converted = openvino.convert_model(intermediate)
             if options.precision == "int8":
                 ir.fold_scalars(converted)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekd.export.capture import captured
+from edgekd.export.causes import explained
 from edgekd.export.exporter import (
     Exported,
     Options,
@@ -44,12 +45,15 @@ class TfliteExporter:
         require_precision(options, "tflite", self.precisions)
         with captured(options.log, f"writing {path.name}"):
             from edgekd.export import flatbuffer, litert_quantizer
+            from edgekd.export.lacks import require_operators
 
             int8 = options.precision == "int8"
             # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
             module: Any = source.int8(fold_weights=False) if int8 else source.model
+            require_operators(module, "tflite", path.name)
             scale = output_step(module) if int8 else None
-            content = _convert(module.eval(), source.example, int8=int8)
+            with explained(f"writing {path.name}", "tflite", lambda: module, options.log):
+                content = _convert(module.eval(), source.example, int8=int8)
             if options.precision not in ("int8", "float32"):
                 content = litert_quantizer.quantize(content, options.precision, source.images)
             model = flatbuffer.read(content)

@@ -1,0 +1,54 @@
+"""The operators of the student that the requested formats cannot have, found before anything is trained: by one trace."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from edgekd.errors import QuantizeError
+from edgekd.progress import Progress
+from edgekd.recipe import Recipe
+from edgekd.stages import training
+
+if TYPE_CHECKING:
+    from edgekd.export.lacks import Lack
+
+
+def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...]:
+    """Trace the student with random weights and return what a format of ``export`` cannot have.
+
+    Empty for a recipe without files, and for a student that cannot be traced: the stage that needs its graph says why.
+
+    Args:
+        recipe: The recipe.
+        progress: Where to report.
+
+    Raises:
+        ModelError: The student cannot be built.
+        DataError: The data cannot be opened.
+    """
+    import torch
+
+    from edgekd import data, models
+    from edgekd.export.capture import captured
+    from edgekd.export.lacks import lacks
+    from edgekd.quantize.fold import fold
+
+    if not recipe.export or recipe.student is None:
+        return ()
+    classes, _ = data.counts(recipe.data, progress)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the stages will say it
+        torch.default_generator.manual_seed(recipe.seed)
+        student = training.rewritten(recipe, classes).model
+        try:
+            graph = fold(student, models.example(recipe.data))
+        except QuantizeError:
+            return ()
+        with captured(None, "reading the converters' tables"):
+            return lacks(graph, [export.format for export in recipe.export])
+
+
+def impossible(recipe: Recipe, found: tuple[Lack, ...]) -> bool:
+    """Whether no requested format can have the student."""
+    return bool(recipe.export) and {export.format for export in recipe.export} <= {lack.format for lack in found}
