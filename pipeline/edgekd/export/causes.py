@@ -41,7 +41,12 @@ KNOWN = (
         "its values are checked while it runs, which TensorFlow Lite cannot",
         "compare instead: (x.unsqueeze(-1) == torch.arange(n)).float() is F.one_hot(x, n); or remove {format} from export",
     ),
-    Known(r"Lowering not found: (\S+)", "the TensorFlow Lite converter has no {0}"),
+    Known(
+        r"Number of input tokens",
+        "an operator checks values while it runs, such as those of torch.linalg, which TensorFlow Lite cannot",
+        "compute it outside of the network, or remove {format} from export",
+    ),
+    Known(r"Lowering not found: \w+\.(\w+)", "the TensorFlow Lite converter has no {0}"),
     Known(
         r"STABLEHLO_SORT|failed to legalize operation '\w+\.sort'",
         "TensorFlow Lite has no sort, and its converter writes one that no runtime has",
@@ -60,7 +65,7 @@ KNOWN = (
     Known(r"complex(?:64|128)|Only 1D FFT|aten::?\.?complex",
           "{label} computes in real numbers only",
           "compute the transform outside of the network, or as a product with a constant matrix"),
-    Known(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", "torch's ONNX exporter has no {0}"),
+    Known(r"No ONNX function found for <OpOverload\(op='(?:\w+\.)?(\w+)", "torch's ONNX exporter has no {0}"),
     Known(r"No conversion rule found for operations: (\w+?)-\d+", "OpenVINO cannot read ONNX's {0}"),
     Known(r"Conversion failed for (\w+?)-\d+", "OpenVINO cannot read this {0} of the ONNX file"),
     Known(r"NOT_IMPLEMENTED.*?Could not find an implementation for (\w+)", "ONNX Runtime has no {0} for these types"),
@@ -162,6 +167,11 @@ def _source_node(error: BaseException, text: str, module: nn.Module) -> fx.Node 
         for name in [*reversed(made), converting.name]:
             if name in nodes:
                 return nodes[name]
+        origin, stack = str(converting.meta.get("original_aten")), converting.meta.get("stack_trace")
+        alike = [node for node in nodes.values() if str(node.target) == origin]
+        same_line = [node for node in alike if node.meta.get("stack_trace") == stack]
+        if alike:
+            return (same_line or alike)[0]
     lines = module.code.split("\n")
     for number in re.findall(r"<eval_with_key>\.\d+:(\d+):\d+: error", text):
         line = lines[int(number) - 1] if int(number) <= len(lines) else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from edgekd.errors import QuantizeError, StorageError
 from edgekd.progress import Lines
@@ -58,3 +59,13 @@ def test_absent_with_its_reason(context: Context, said: io.StringIO) -> None:
 def test_a_full_disk_ends_the_run(context: Context, error: Exception) -> None:
     with pytest.raises(StorageError):
         figures.measured(context, "layers", fails(error))
+
+
+def test_outputs_that_are_dropped_are_listed(context: Context) -> None:
+    network = nn.Linear(1, 1)
+    figures.note_dropped_outputs(context, "student", network)
+    assert not (context.out / figures.FILE).exists()
+    network.dropped_outputs = ("aux (1×10)",)  # type: ignore[assignment]
+    figures.note_dropped_outputs(context, "student", network)
+    (line,) = json.loads((context.out / figures.FILE).read_text())
+    assert line == "outputs of the student beside its logits: aux (1×10): dropped, and in no file"
