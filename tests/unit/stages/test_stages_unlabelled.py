@@ -16,6 +16,7 @@ from edgekd import cache, data, gates, plan
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
+from edgekd.records_fidelity import Fidelity, Figure
 from edgekd.rundir import Metrics, ModelRecord
 from edgekd.stages import distill, evaluate, quantize, synthesize, teacher, training
 from edgekd.stages.context import Context
@@ -241,8 +242,15 @@ def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(
 
 def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:
     def model(name: str, role: Any, top1: float, measure: Any) -> ModelRecord:
+        drop = Figure(0.9 - top1, 100, 0.9 - top1 - 0.03, 0.9 - top1 + 0.03)
+        close = Fidelity("distilled", Figure(0.9, 100, 0.8, 0.95), Figure(20.0, 100, 19.0, 21.0), drop, drop)
         return ModelRecord(
-            name, role, "onnx", "int8 (8-bit weights)", metrics=(Metrics("test", 100, top1, measure=measure),)
+            name,
+            role,
+            "onnx",
+            "int8 (8-bit weights)",
+            metrics=(Metrics("test", 100, top1, measure=measure),),
+            fidelity=close,
         )
 
     recipe = make({"source": "images:x", "classes": 4}, weights, gates={"accuracy_drop": {"max": 0.01}})
