@@ -244,14 +244,8 @@ def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:
     def model(name: str, role: Any, top1: float, measure: Any) -> ModelRecord:
         drop = Figure(0.9 - top1, 100, 0.9 - top1 - 0.03, 0.9 - top1 + 0.03)
         close = Fidelity("distilled", Figure(0.9, 100, 0.8, 0.95), Figure(20.0, 100, 19.0, 21.0), drop, drop)
-        return ModelRecord(
-            name,
-            role,
-            "onnx",
-            "int8 (8-bit weights)",
-            metrics=(Metrics("test", 100, top1, measure=measure),),
-            fidelity=close,
-        )
+        metrics = (Metrics("test", 100, top1, measure=measure),)
+        return ModelRecord(name, role, "onnx", "int8 (8-bit weights)", metrics=metrics, fidelity=close)
 
     recipe = make({"source": "images:x", "classes": 4}, weights, gates={"accuracy_drop": {"max": 0.01}})
     for measure, name in (("agreement", "agreement_drop"), ("accuracy", "accuracy_drop")):
