@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from edgekd import data
 from edgekd.data import DataSet
+from edgekd.export import runtimes
 from edgekd.recipe_data import Data
 
-SECTION = Data(source="fashion-mnist-mini", image_size=32)
+SECTION = Data(source="fashion-mnist-mini", image_size=32, mean=(0.2863,), std=(0.34,))
+"""Normalized by given numbers, which are the same with labels and without."""
 UNSEEN = 5000
 """Images that the truth is told by; of 58,000 that fashion-mnist-mini has not."""
 EPOCHS, MOST_EPOCHS, ENOUGH = 2, 6, 0.6
@@ -130,3 +132,8 @@ def _batches(x: Tensor) -> Iterator[Tensor]:
 def top1(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Share of images of which the greatest output is the label."""
     return float((outputs.argmax(1) == labels).mean())
+
+
+def file_logits(path: Path, format: str, x: Tensor) -> NDArray[np.float32]:
+    """Of an exported file, in its own runtime."""
+    return runtimes.run_all(runtimes.load(path, format), x.numpy())
