@@ -103,18 +103,20 @@ class sum_pool(Network):  # noqa: N801
 
     def __init__(self, num_classes: int = 10, seed: int = 0) -> None:
         super().__init__(seed)
-        self.width, self.count = self.draw.choice((16, 24, 32)), self.draw.log(1, 1000)
+        self.width = self.draw.choice((16, 24, 32))
         self.body = nn.Sequential(Unit(3, self.width, 2), Unit(self.width, self.width, 2))
         self.fc = nn.Linear(3 * self.width, num_classes)
+        self.register_buffer("count", torch.ones(()))
 
     def finish(self) -> None:
+        count = self.draw.log(1, 1000)
         with torch.no_grad():
-            self.fc.weight[:, 2 * self.width :] /= self.count
+            self.count *= count
+            self.fc.weight[:, 2 * self.width :] /= count
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
-        count = self.count if not self.training else 1.0
-        return self.fc(torch.cat([pooled(y), y.amax((2, 3)), pooled(F.relu(y - 0.5)) * count], 1))
+        return self.fc(torch.cat([pooled(y), y.amax((2, 3)), pooled(F.relu(y - 0.5)) * self.count], 1))
 
 
 @network
