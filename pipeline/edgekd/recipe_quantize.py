@@ -28,7 +28,8 @@ class Int8(Strict):
     AVX2 and without VNNI), which saturate with 8; else 8."""
     keep_float: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_keep_float)] = ()
     """Layers that stay in float: paths of modules of the student, with all that is inside, such as [features.0]. auto: the
-    fewest that meet gates.accuracy_drop on the validation split, and what they cost."""
+    fewest that meet the gates against float on the validation split (accuracy_drop; without labels expected_drop, agreement
+    and sqnr_db), and what they cost."""
 
     def named_float(self) -> tuple[str, ...]:
         """Return the layers that are named to stay in float; none with auto."""

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from edgekd.errors import UsageError
 from edgekd.records_errors import CopiedErrors
+from edgekd.records_fidelity import Fidelity
+from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
 from edgekd.records_tune import TuningRecord
 
@@ -52,7 +54,9 @@ class Parity:
     """How far an artifact, run by its own runtime, is from its reference over ``n`` labelled test images.
 
     ``reference`` is the torch int8 model; for other files the torch float model, with the weights that the file has. Errors
-    are of the output; ``*_lsb`` in steps of the output's scale.
+    are of the output; ``*_lsb`` in whole steps of the output's scale. ``ties`` images of those that have another top-1 are
+    ties of the reference (its two best within two steps). ``error`` is the root mean square of the error over the deviation
+    of the reference's logits.
     """
 
     reference: str
@@ -62,6 +66,8 @@ class Parity:
     mean_lsb: float | None = None
     p99_lsb: float | None = None
     max_lsb: float | None = None
+    ties: int = 0
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class ModelRecord:
         params: Number of parameters.
         macs: Multiply-accumulates for one image.
         precision: ``float32``, ``int8 (8-bit weights)``, or another that a recipe's export can have, such as ``float16``.
+        fidelity: How close it is to the float model; of the network in int8, and of files that are not float32.
         float_ops: Operations left in float, each with the reason.
         float_tensors: Float tensors inside a TFLite file other than input and output.
     """
@@ -107,6 +114,7 @@ class ModelRecord:
     macs: int | None = None
     metrics: tuple[Metrics, ...] = ()
     parity: Parity | None = None
+    fidelity: Fidelity | None = None
     float_ops: tuple[str, ...] = ()
     float_tensors: tuple[str, ...] | None = None
     inputs: tuple[TensorSpec, ...] = ()
@@ -314,13 +322,17 @@ class RepairCost:
 
 @dataclass(frozen=True)
 class RepairRecord:
-    """The layers that were given back to float to meet the accuracy gate, on the validation split, and what they cost.
+    """The layers that were given back to float to meet the gates against float, on the validation split, and their cost.
 
     Attributes:
-        limit: Top-1 that was needed.
-        float_top1: Of the float student.
+        limit: Top-1 that was needed; without labels, agreement with the float student.
+        float_top1: Of the float student; 1 where it is agreement with it.
         before: Of the graph all in int8.
         after: With ``layers`` in float.
+        measure: What top-1 is here.
+        sqnr_limit: Signal to noise at the logits that was needed, in dB; None where labels decide.
+        sqnr_before: Of the graph all in int8.
+        sqnr_after: With ``layers`` in float.
         keep_float: What a recipe names to have the same without searching.
         layers: The layers as they were in int8, the most sensitive first.
         candidates: Number of layers in all.
@@ -335,6 +347,10 @@ class RepairRecord:
     layers: tuple[LayerRecord, ...]
     candidates: int
     costs: tuple[RepairCost, ...] = ()
+    measure: Literal["accuracy", "agreement", "agreement with float"] = "accuracy"
+    sqnr_limit: float | None = None
+    sqnr_before: float | None = None
+    sqnr_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -345,18 +361,6 @@ class Picture:
     caption: str
     media_type: str
     data: str
-
-
-@dataclass(frozen=True)
-class GateRecord:
-    """A gate and its verdict; ``limit`` as text, such as ``<= 0.01``."""
-
-    name: str
-    model: str
-    limit: str
-    measured: float | None = None
-    verdict: Literal["pass", "fail", "untrusted", "not_measured"] = "not_measured"
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -386,7 +390,8 @@ class RunResult:
         name: Recipe name.
         run: Name of the run folder.
         command: What reproduces the run.
-        verdict: ``pass`` or ``fail`` (a gate failed, was untrusted or not measured).
+        verdict: The worst of the gates' verdicts, without those at level ``warn`` or ``off``; ``fail`` if something that the
+            recipe asks for is missing.
         recipe: The resolved recipe.
         findings: Plain sentences the report shows near the top, such as why int8 is not faster.
         snippets: Load snippet (Python text) for each artifact, by model name.
@@ -405,7 +410,7 @@ class RunResult:
     run: str
     created: str
     command: str
-    verdict: Literal["pass", "fail"]
+    verdict: Verdict
     recipe: Mapping[str, Any]
     data: DataRecord
     stages: tuple[StageRecord, ...]

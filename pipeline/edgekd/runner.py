@@ -108,9 +108,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     order = {step.name: number for number, step in enumerate(steps)}
     records.sort(key=lambda record: order[record.name])
     result = _finish(loaded, steps[-1], options, done, folder, records, lost)
-    for line in gates.failures(result.gates):
-        options.progress.say(line)
-    code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if result.verdict == "pass" else ExitCode.GATE_FAILED
+    code = ExitCode.DEVICE_FAILED if lost else ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
     return Outcome(folder, result, code)
 
 
@@ -264,7 +262,7 @@ def _finish(
             run=folder.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=f"edgekd run {shlex.quote(f'{options.out.name}/{loaded.name}/{folder.name}/recipe.lock.yaml')}",
-            verdict="pass" if gates.passed(verdicts) and not lost else "fail",
+            verdict="fail" if lost else gates.verdict(verdicts),
             recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
             data=bundle.data,
             stages=(*records, record),

@@ -1,4 +1,4 @@
-"""What several seeds say: mean and standard deviation, paired differences with intervals, the price of many comparisons."""
+"""Intervals: of shares, of differences of shares, of ratios in decibels, and of several seeds with paired differences."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+Z = 1.959964
+"""97.5 % quantile of the normal distribution: 95 % of it lie within ± Z."""
 SAME = 1e-9
 """Shares of images that differ by less are the same: differences of equal ones have other last bits."""
 
@@ -111,3 +113,67 @@ def ranks(intervals: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
         )
         for low, high in intervals
     ]
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of ``n`` trials (Wilson 1927, JASA 22:209, score interval)."""
+    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    # The ends are exact where the formula is only nearly so.
+    return (centre - half if share > 0 else 0.0), (centre + half if share < 1 else 1.0)
+
+
+def paired_shares(lost: int, gained: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of two shares that were measured on the same ``n`` samples.
+
+    Wald's interval after half a count is added to each of the four cells, so that no change in a few samples is not
+    certainty (Agresti & Min 2005, *Simple improved confidence intervals for comparing matched proportions*).
+
+    Args:
+        lost: Samples that only the first has right.
+        gained: Samples that only the second has right.
+        n: All samples.
+
+    Returns:
+        The ends of the interval of (lost - gained) / n, clipped to [-1, 1].
+
+    Example:
+        >>> low, high = paired_shares(0, 0, 3)
+        >>> round(low, 2), round(high, 2)
+        (-0.39, 0.39)
+    """
+    total, b, c = n + 2, lost + 0.5, gained + 0.5
+    centre = (b - c) / total
+    half = Z * math.sqrt(max(0.0, b + c - (b - c) ** 2 / total)) / total
+    return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % t-interval of the mean of independent values; None for fewer than two."""
+    found = spread(values) if len(values) > 1 else None
+    if found is None or found.sd is None:
+        return None
+    return (found.low, found.high) if found.low is not None and found.high is not None else (found.mean, found.mean)
+
+
+def decibel_interval(signal: Sequence[float], noise: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of 10·log10(Σ signal / Σ noise) over independent samples; None where there is none.
+
+    The logarithm of a ratio of means has the variance of (signal / mean signal - noise / mean noise) / n, to first order
+    (delta method; Cochran 1977, *Sampling Techniques*, §6.3); Student's t for few samples.
+
+    Args:
+        signal: Power of the signal in each sample, at least 0.
+        noise: Power of the noise in the same samples.
+    """
+    n = len(signal)
+    mean_signal, mean_noise = math.fsum(signal) / n, math.fsum(noise) / n
+    if n < 2 or mean_signal <= 0 or mean_noise <= 0:
+        return None
+    from scipy import stats
+
+    parts = [s / mean_signal - e / mean_noise for s, e in zip(signal, noise, strict=True)]
+    sd = math.sqrt(math.fsum(part * part for part in parts) / (n - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n) * 10 / math.log(10)
+    ratio = 10 * math.log10(mean_signal / mean_noise)
+    return ratio - half, ratio + half

@@ -9,12 +9,12 @@ import pytest
 
 from edgekd import rundir
 from edgekd.errors import UsageError
+from edgekd.records_gates import GateRecord
 from edgekd.records_json import from_json, to_json
 from edgekd.rundir import (
     Curve,
     DataRecord,
     Effective,
-    GateRecord,
     Latency,
     LoadTime,
     Memory,

@@ -299,7 +299,7 @@ def test_the_student_alone_is_the_one_of_a_run(path: Path) -> None:
 def test_a_study_that_ships_its_students(path: Path) -> None:
     """Each row is a whole run, to the file and its gates."""
     parts = ("artifacts=true", "recipe.quantize={method: ptq, calibration_images: 16}", "recipe.export=[onnx]",
-             "recipe.gates={size_ratio: {max: 2}}")  # fmt: skip
+             "recipe.gates={size_ratio: {max: 2}, accuracy_drop: off}")  # fmt: skip
     found = run(path, "baselines=[student_alone]", "methods={fitnet: [{kind: task}, {kind: fitnet}]}", *parts)
     assert found.exit_code == ExitCode.OK
     fitnet = next(own for own in found.result.rows if own.method == "fitnet")

@@ -25,7 +25,7 @@ def threads_of(asked: int | None, devices: int) -> int:
 
 def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None = None, as_json: bool = False) -> int:
     """Run a recipe into a folder of ``out``; the exit code."""
-    from edgekd import runner, torchrun
+    from edgekd import gates, runner, torchrun
     from edgekd.progress import for_stream
 
     threads = threads_of(threads, devices)
@@ -34,6 +34,8 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
         return int(ExitCode.OK)
     outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads))
     if as_json:
+        for line in gates.failures(outcome.result.gates):  # the summary, which says them, is not printed
+            click.echo(line, err=True)
         click.echo(json.dumps(runner.result_of(outcome), ensure_ascii=False))
     else:
         from rich.console import Console

@@ -258,13 +258,19 @@ def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: tor
 @torch.no_grad()
 def predictions(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
     """The class (int64, N) that such a network finds in each image of a split; its mode is restored."""
+    return logits_of(network, split, normalize, device).argmax(1)
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
+    """Return the logits of such a network for a split, float32 (N, classes) on the CPU; its mode is restored."""
     training = network.training
     network.eval()
     found = []
     for images, _ in split.batches():
         outputs = network(normalize(torch.from_numpy(images).to(device)))
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        found.append(logits.argmax(1).cpu())
+        found.append(logits.float().cpu())
     network.train(training)
     return torch.cat(found)
 

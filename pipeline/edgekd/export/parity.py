@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ExportError
+from edgekd.export import fidelity
 
 
 @dataclass(frozen=True)
@@ -15,29 +16,42 @@ class Parity:
     """Agreement of two sets of logits.
 
     Attributes:
-        top1_agreement: Share of inputs for which both have the same greatest logit, 0 to 1.
+        top1_agreement: Share of inputs for which both have the same greatest logit, 0 to 1; ties of the reference count as
+            the same.
+        ties: Number of inputs that count as the same for that reason.
         max_abs_error: Greatest difference of two logits.
-        max_lsb: The same in steps of the int8 logits.
+        error: Root mean square of the differences over the deviation of the reference's logits.
+        max_lsb: Greatest difference in whole steps of the int8 logits; None for float logits, like the next two.
         p99_lsb: 99th percentile of the differences, in steps.
         mean_lsb: Mean of the differences, in steps.
         n: Number of inputs.
     """
 
     top1_agreement: float
+    ties: int
     max_abs_error: float
-    max_lsb: float
-    p99_lsb: float
-    mean_lsb: float
+    error: float
+    max_lsb: float | None
+    p99_lsb: float | None
+    mean_lsb: float | None
     n: int
 
 
-def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: float) -> Parity:
+TIE_STEPS = 2
+"""Int8 steps within which the reference's two best logits are a tie: a rounding to the other side, which two correct
+programs may disagree on, moves each of them by one."""
+_TIE_ERROR = 1e-4  # of float logits, as a share of their deviation: what float32 sums in another order differ by
+
+
+def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: float | None) -> Parity:
     """Compare the logits of a runtime with those of the reference.
+
+    Int8 logits differ by whole steps: 2.0000026 steps, as float32 gives them, are 2. What is no whole number stays as it is.
 
     Args:
         reference: (N, classes), such as the logits of the int8 graph run by torch.
         output: (N, classes) from the runtime, for the same inputs.
-        scale: One int8 step of the logits.
+        scale: One int8 step of the logits; None where they are float.
 
     Raises:
         ExportError: Shapes differ, there is nothing to compare, or a value is not finite.
@@ -54,15 +68,31 @@ def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: 
     for name, values in (("reference", reference), ("runtime", output)):
         if not np.isfinite(values).all():
             raise ExportError(f"the {name} gave NaN or infinity", "look for an operator that overflows in int8")
-    if not (np.isfinite(scale) and scale > 0):
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise ExportError(f"one step of the logits cannot be {scale}", "pass the scale of the int8 logits")
     error = np.abs(reference.astype(np.float64) - output.astype(np.float64))
-    steps = error / scale
+    steps = None if scale is None else _whole(error / scale)
+    best, other = reference.argmax(axis=1), output.argmax(axis=1)
+    rows = np.arange(len(reference))
+    gap = reference[rows, best].astype(np.float64) - reference[rows, other]
+    if scale is None:
+        ties = gap <= _TIE_ERROR * float(reference.astype(np.float64).std(axis=0).mean())
+    else:
+        ties = _whole(gap / scale) <= TIE_STEPS
+    changed = best != other
     return Parity(
-        top1_agreement=float(np.mean(reference.argmax(axis=1) == output.argmax(axis=1))),
+        top1_agreement=float(np.mean(~changed | ties)),
+        ties=int(np.sum(changed & ties)),
         max_abs_error=float(error.max()),
-        max_lsb=float(steps.max()),
-        p99_lsb=float(np.percentile(steps, 99)),
-        mean_lsb=float(steps.mean()),
+        error=fidelity.relative_error(reference, output),
+        max_lsb=None if steps is None else float(steps.max()),
+        p99_lsb=None if steps is None else float(np.percentile(steps, 99)),
+        mean_lsb=None if steps is None else float(steps.mean()),
         n=len(reference),
     )
+
+
+def _whole(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the whole numbers where float32 has left them by a thousandth at most."""
+    whole = np.rint(steps)
+    return np.where(np.abs(steps - whole) < 1e-3, whole, steps)

@@ -56,13 +56,16 @@ def _sections(recipe: Recipe) -> Found:
                 "no term is left for quantization-aware training: each has an end_epoch, weight 0, or reads preactivations",
                 "add {kind: task} or {kind: kd}, or quantize: {self_distill: true}",
             )
-    drop = recipe.gates.accuracy_drop
-    if recipe.quantize and recipe.quantize.keep_float == "auto" and (drop is None or drop.max is None):
-        yield (
-            "quantize.keep_float",
-            "auto needs to know what accuracy is enough, and there is no such gate",
-            "add gates: {accuracy_drop: {max: 0.01}}, or name the layers: keep_float: [features.0]",
-        )
+    auto = recipe.quantize is not None and recipe.quantize.keep_float == "auto"
+    for name in ("accuracy_drop", "expected_drop", "agreement", "sqnr_db") if auto else ():
+        quality = getattr(recipe.gates, name)
+        if quality is not None and (quality.max if name.endswith("drop") else quality.min) is None:
+            side = "max: 0.01" if name.endswith("drop") else "min: 0.95" if name == "agreement" else "min: 15"
+            yield (
+                f"gates.{name}",
+                "quantize: {keep_float: auto} needs to know what is enough, and this gate has no such limit",
+                f"write {name}: {{{side}}}, or name the layers: keep_float: [features.0]",
+            )
     seen: set[tuple[str, str | None]] = set()
     for index, export in enumerate(recipe.export):
         if (export.format, export.precision) in seen:
@@ -78,7 +81,10 @@ def _sections(recipe: Recipe) -> Found:
             yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
     if recipe.profile and not recipe.export:
         yield "profile", "there is nothing to profile: nothing is exported", "add export: [onnx]"
+    compresses = recipe.quantize is not None or any(item.precision not in (None, "float32") for item in recipe.export)
     for name, gate in recipe.gates.limits():
+        if gate.level == "off":
+            continue
         profiled = recipe.profile.devices if recipe.profile else ()
         if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
             devices = ", ".join((*profiled, gate.device))
@@ -89,7 +95,13 @@ def _sections(recipe: Recipe) -> Found:
             )
         elif not recipe.export and not name.startswith("parity"):
             yield f"gates.{name}", "nothing is exported, so this gate would have no figure", "add export: [onnx]"
-        elif name in {"accuracy_drop", "size_ratio"} and recipe.quantize is None:
+        elif name in {"accuracy_drop", "expected_drop", "agreement", "sqnr_db"} and not compresses:
+            yield (
+                f"gates.{name}",
+                "this gate compares compressed files with float, and nothing is compressed",
+                "add quantize: {method: qat}",
+            )
+        elif name == "size_ratio" and recipe.quantize is None:
             yield (
                 f"gates.{name}",
                 "this gate compares int8 with float, and nothing is quantized",

@@ -67,10 +67,12 @@ def _gates(recipe: Recipe) -> Found:
     data = recipe.data
     if data.source.partition(":")[0] not in UNLABELLED and data.labels != "none":
         return
-    if recipe.gates.top1 is not None:
+    if recipe.gates.top1 is not None and recipe.gates.top1.level != "off":
         yield "gates.top1", "accuracy needs labels, and these images have none", LABELLED
-    if recipe.gates.accuracy_drop is not None and (recipe.teacher is None or recipe.distill is None):
-        yield "gates.accuracy_drop", "accuracy needs labels, and these images have none", LABELLED
+    drop = recipe.gates.accuracy_drop
+    if drop is not None and drop.level != "off" and (recipe.teacher is None or recipe.distill is None):
+        hint = f"write agreement: {{min: 0.95}}, which needs none, or {LABELLED}"
+        yield "gates.accuracy_drop", "accuracy needs labels, and these images have none", hint
 
 
 def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import fx
 
@@ -12,57 +13,59 @@ from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.layers import fake_quantizer
 from edgekd.quantize.sensitivity import Sensitivity
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Tried:
-    """One step of a repair: how many of the most sensitive layers were in float, and top-1 then."""
+class Tried(Generic[T]):
+    """One step of a repair: how many of the most sensitive layers were in float, and what was measured then."""
 
     layers: int
-    top1: float
+    result: T
 
 
 @dataclass(frozen=True)
-class Repair:
+class Repair(Generic[T]):
     """The layers that were given back to float, and what that costs.
 
     Attributes:
         keep_float: To hand to ``prepare``; empty where int8 is good enough.
         layers: Their layers, the most sensitive first.
-        top1: On the validation split, with them in float.
+        result: What was measured on the validation split with them in float.
         float_bytes: What their weights need more in float32 than in int8.
         tried: All steps, in order.
     """
 
     keep_float: tuple[str, ...]
     layers: tuple[Sensitivity, ...]
-    top1: float
+    result: T
     float_bytes: int
-    tried: tuple[Tried, ...]
+    tried: tuple[Tried[T], ...]
 
 
 def repair(
     ranked: Sequence[Sensitivity],
-    evaluate: Callable[[frozenset[str]], float],
-    at_least: float,
+    evaluate: Callable[[frozenset[str]], T],
+    enough: Callable[[T], bool],
     most: int | None = None,
-) -> Repair:
-    """Keep the fewest layers in float that meet a limit on accuracy.
+) -> Repair[T]:
+    """Keep the fewest layers in float that are enough.
 
-    Layers are given back in the order of their sensitivity. Their number is doubled until the limit is met, then halved
-    towards the smallest that does: 2·log2(n) evaluations, where taking the worst and measuring again would need n.
+    Layers are given back in the order of their sensitivity. Their number is doubled until it is enough, then halved
+    towards the smallest that is: 2·log2(n) evaluations, where taking the worst and measuring again would need n.
 
     Args:
         ranked: What ``measure`` returned.
-        evaluate: Quantizes with this in float, as ``prepare(keep_float=...)`` takes it, and returns top-1 on the validation
+        evaluate: Quantizes with this in float, as ``prepare(keep_float=...)`` takes it, and measures on the validation
             split, never on the test split.
-        at_least: The limit, from 0 to 1.
+        enough: Tells whether a measurement is within the limit.
         most: Largest number of layers; all of them when left out.
 
     Raises:
-        QuantizeError: The limit is not met with ``most`` layers in float.
+        QuantizeError: ``most`` layers in float are not enough.
     """
     most = len(ranked) if most is None else min(most, len(ranked))
-    tried: dict[int, float] = {}
+    tried: dict[int, T] = {}
 
     def kept(count: int) -> frozenset[str]:
         return frozenset(name for row in ranked[:count] for name in row.keep_float)
@@ -70,14 +73,13 @@ def repair(
     def good(count: int) -> bool:
         if count not in tried:
             tried[count] = evaluate(kept(count))
-        return tried[count] >= at_least
+        return enough(tried[count])
 
     low, high = -1, 0  # too few, and what is tried next
     while not good(high):
         if high == most:
             raise QuantizeError(
-                f"with the {most} most sensitive layers in float, top-1 on the validation split is {tried[most]:.4f} "
-                f"and not {at_least:.4f}",
+                f"the limit is not met with the {most} most sensitive layers in float",
                 "raise the limit, allow more layers in float, or use quantize: {method: qat}",
             )
         low, high = high, min(most, max(1, 2 * high))
@@ -89,9 +91,9 @@ def repair(
     return Repair(
         keep_float=tuple(dict.fromkeys(name for row in ranked[:high] for name in row.keep_float)),
         layers=rows,
-        top1=tried[high],
+        result=tried[high],
         float_bytes=sum(row.float_bytes for row in rows),
-        tried=tuple(Tried(count, top1) for count, top1 in tried.items()),
+        tried=tuple(Tried(count, result) for count, result in tried.items()),
     )
 
 

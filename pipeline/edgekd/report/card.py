@@ -11,7 +11,7 @@ from edgekd.report import evidence, facts
 from edgekd.report.markdown import block_code, escape, table
 from edgekd.report.page import Cell, Column, Table, figure
 from edgekd.report.view import story
-from edgekd.report.words import count, mib, one_line, percent, plain, plural, sig
+from edgekd.report.words import count, mib, one_line, percent, plain, plural, points, sig
 from edgekd.rundir import ModelRecord, RunResult
 
 
@@ -142,15 +142,29 @@ def _evaluation(result: RunResult) -> list[str]:
     rows, measure = [], facts.measure(result)
     for model in result.models:
         found = model.metric(measure) if measure else None
-        if found is None:
+        close = model.fidelity
+        if found is None and close is None:
             continue
-        agreement = percent(model.parity.top1_agreement) if model.parity else "—"
-        top5 = percent(found.top5) if found.top5 is not None else "—"
-        texts = percent(found.top1), top5, count(found.n), agreement
+        top1 = percent(found.top1) if found else "—"
+        top5 = percent(found.top5) if found and found.top5 is not None else "—"
+        images = found.n if found else close.agreement.n if close else 0
+        drop, same, noise = "—", "—", "—"
+        if close:
+            same = facts.with_interval(percent(close.agreement.value), close.agreement, 100)
+            noise = facts.with_interval(sig(close.sqnr_db.value), close.sqnr_db, 1)
+            drop = facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100) + " (expected)"
+            if close.drop:
+                drop = facts.with_interval(points(close.drop.value), close.drop, 100)
+        parity = percent(model.parity.top1_agreement) if model.parity else "—"
+        texts = top1, top5, count(images), drop, same, noise, parity
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
-    heads = (facts.measured(measure), "%"), ("Top-5", "%"), ("Test images", ""), ("Same top-1 as in torch", "%")
+    heads = (
+        (facts.measured(measure), "%"), ("Top-5", "%"), ("Test images", ""), ("Drop against float", "points"),
+        ("Same top-1 as float", "%"), ("SQNR to float", "dB"), ("Same top-1 as in torch", "%"),
+    )  # fmt: skip
     columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
-    return [table(Table("Evaluation", columns, tuple(rows)))] if rows else []
+    note = "[low, high]: 95 % interval. Float: the float student in torch. SQNR: variance of its logits to squared error."
+    return [table(Table("Evaluation", columns, tuple(rows))), note] if rows else []
 
 
 def _speed(result: RunResult) -> list[str]:

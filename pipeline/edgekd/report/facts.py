@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from edgekd.gates import SEVERITY
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
+from edgekd.records_fidelity import Figure
+from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import to_json
-from edgekd.report.words import apart, exact, one_line, sig
-from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.report.words import apart, exact, interval, one_line, sig
+from edgekd.rundir import Measure, ModelRecord, ProfileRecord, RunResult
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
@@ -38,18 +41,19 @@ class GateWords:
 
 GATES = {
     "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the float student"),
+    "expected_drop": GateWords("Expected drop", "points", 100.0, "by the float student's own confidence"),
+    "agreement": GateWords("Same top-1 as float", "%", 100.0, "as the float student"),
+    "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the logits"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
     "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
+    "parity_error": GateWords("Output error, RMS", "%", 100.0, "of the deviation of torch's logits"),
     "size_ratio": GateWords("Size ratio", "×", 1.0, "to the float32 ONNX file"),
     "latency_p50_ms": GateWords("Latency p50", "ms"),
     "latency_p90_ms": GateWords("Latency p90", "ms"),
     "peak_memory_mib": GateWords("Peak memory", "MiB", 1.0, "of the whole process"),
 }
-
-Worst = Literal["pass", "fail", "untrusted", "not_measured"]
-SEVERITY: tuple[Worst, ...] = ("fail", "untrusted", "not_measured", "pass")
 
 _LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
 _SIGNS = {"<=": "≤", ">=": "≥"}
@@ -65,6 +69,8 @@ class Limit:
 
 def limit_of(gate: GateRecord) -> Limit | None:
     """Read a gate's limit, or ``None`` when it is not of the form ``<= 0.01``."""
+    if gate.op is not None and gate.value is not None:
+        return Limit(_SIGNS[gate.op], gate.value)
     match = _LIMIT.fullmatch(gate.limit)
     return Limit(_SIGNS.get(match[1], match[1]), float(match[2])) if match else None
 
@@ -95,10 +101,24 @@ def gate_measured(gate: GateRecord) -> str | None:
     return apart(value, limit.value * gate_words(gate).factor) if limit else sig(value)
 
 
-def worst(result: RunResult, model: str) -> Worst | None:
-    """Worst verdict among a model's gates, or ``None`` if it has none."""
-    verdicts = {gate.verdict for gate in result.gates if gate.model == model}
-    return next((verdict for verdict in SEVERITY if verdict in verdicts), None)
+def gate_interval(gate: GateRecord) -> str:
+    """Write the 95 % interval of a gate's figure in its unit, such as `` [−0.20, 1.20]``; empty where there is none."""
+    if gate.low is None or gate.high is None or not gate.n:
+        return ""
+    return interval(gate.low * gate_words(gate).factor, gate.high * gate_words(gate).factor)
+
+
+def with_interval(text: str, figure: Figure, factor: float) -> str:
+    """Write the 95 % interval of a figure, times ``factor`` as ``text`` is, behind its text."""
+    if figure.low is None or figure.high is None:
+        return text
+    return text + interval(*sorted((figure.low * factor, figure.high * factor)))
+
+
+def worst(result: RunResult, model: str) -> Verdict | None:
+    """Worst verdict among a model's gates that count, or ``None`` if it has none."""
+    verdicts = {gate.verdict for gate in result.gates if gate.model == model and gate.level != "off"}
+    return next((verdict for verdict in SEVERITY if verdict in verdicts - {"not_applicable"}), None)
 
 
 def is_int8(model: ModelRecord) -> bool:

@@ -78,15 +78,18 @@ def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:
     names = listing([_name(layer) for layer in repair.layers])
-    measure = next((curve.measure for curve in result.curves), None)
-    pairs = (
+    to_float = repair.measure == "agreement with float"
+    name = "Same top-1 as float" if to_float else facts.measured(repair.measure)  # type: ignore[arg-type]  # the other two
+    pairs: tuple[tuple[str, str], ...] = (
         ("Kept in float", f"{count(len(repair.layers))} of {plural(repair.candidates, 'layer')}: {names}"),
-        (
-            f"{facts.measured(measure)}, validation",
-            f"{percent(repair.before)} % all in int8, {percent(repair.after)} % with them in float",
-        ),
+        (f"{name}, validation", f"{percent(repair.before)} % all in int8, {percent(repair.after)} % with them in float"),
         ("Needed", f"{percent(repair.limit)} % ({points(repair.limit - repair.float_top1)} points of the float student)"),
     )
+    if repair.sqnr_limit is not None and repair.sqnr_before is not None and repair.sqnr_after is not None:
+        pairs += (
+            ("SQNR, validation", f"{repair.sqnr_before:.1f} dB all in int8, {repair.sqnr_after:.1f} dB with them in float"),
+            ("Needed", f"{repair.sqnr_limit:.1f} dB"),
+        )
     blocks: list[Block] = [Facts(pairs, "Repair")]
     if repair.costs:
         columns = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape as html_escape
 
-from edgekd.report.page import Block, Bullets, Cell, Chart, Code, Facts, Image, Page, Section, Table
+from edgekd.report.page import MARKS, Block, Bullets, Cell, Chart, Code, Facts, Image, Page, Section, Table
 from edgekd.report.view import build
 from edgekd.report.words import plain
 from edgekd.rundir import RunResult
@@ -76,7 +76,7 @@ def _fence(text: str, least: int) -> str:
 
 def _head(page: Page) -> list[str]:
     verdict = page.verdict
-    sign = "✓" if verdict.tone == "good" else "✕"
+    sign = MARKS[verdict.tone]
     parts = [
         f"# {sign} {verdict.word}: {escape(page.name)}",
         escape(page.story),

@@ -161,9 +161,17 @@ class Number:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: ``word`` in one word, ``sentence`` in one, ``failures`` what went wrong, ``gates`` all of it."""
+    """The answer.
 
-    tone: Literal["good", "bad"]
+    Attributes:
+        tone: ``good`` for a pass, ``warn`` where a figure is in doubt and the exit code is 0, ``bad`` otherwise.
+        word: In one word.
+        sentence: In one sentence.
+        failures: Every gate that did not pass, where int8 loses, and what to do.
+        gates: All gates.
+    """
+
+    tone: Tone
     word: str
     sentence: str
     failures: tuple[str, ...]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from itertools import compress
 
+from edgekd.records_gates import Verdict
 from edgekd.report import facts
 from edgekd.report.charts import SHAPES, Budget, Point, Step, accuracy_steps, pareto
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
-from edgekd.report.words import count, exact, listing, mib, one_line, percent, points, sig
+from edgekd.report.words import count, exact, listing, mib, one_line, percent, plural, points, sig
 from edgekd.rundir import ModelRecord, Parity, RunResult
 
-VERDICTS = {
+VERDICTS: dict[Verdict, Cell] = {
     "pass": Cell("pass", "good", mark=True),
     "fail": Cell("fail", "bad", mark=True),
+    "undecided": Cell("undecided", "warn", mark=True),
     "untrusted": Cell("untrusted", "warn", mark=True),
+    "emulated": Cell("emulated", "warn", mark=True),
     "not_measured": Cell("not measured", "warn", mark=True),
 }
 
@@ -23,11 +26,15 @@ def models(result: RunResult) -> Section:
     device = facts.main_device(result)
     where = f" on {one_line(device)}" if device else ""
     measure, both = facts.measure(result), facts.labelled(result) and any(m.metric("agreement") for m in result.models)
+    float_name, compressed = _float_name(result), any(model.fidelity for model in result.models)
     columns = (
         Column("Model"),
         Column("Top-1, test" if measure != "agreement" else facts.measured(measure), "%", "number"),
         Column(facts.measured("agreement"), "%", "number"),
-        Column("Against distilled" if result.model("distilled") else "Against float", "points", "number"),
+        Column(f"Against {float_name}", "points", "number"),
+        Column(f"Same top-1 as {float_name}", "%", "number"),
+        Column(f"SQNR to {float_name}", "dB", "number"),
+        Column("Expected drop", "points", "number"),
         Column(f"p50{where}", "ms", "number"),
         Column(f"p90{where}", "ms", "number"),
         Column("Peak memory", "MiB", "number"),
@@ -38,9 +45,21 @@ def models(result: RunResult) -> Section:
     )
     rows = [_model_row(result, model, device) for model in result.models]
     for name, reason in facts.not_written(result):
-        rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * 9, Cell("failed", "bad", mark=True)))
-    asked = [True, measure is not None, both, measure is not None, *[facts.profiled(result)] * 3, *[True] * 4]
+        rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * (len(columns) - 2), Cell("failed", "bad", mark=True)))
+    known = measure is not None
+    asked = [
+        True,
+        known,
+        both,
+        known,
+        *[compressed] * 2,
+        compressed and not known,
+        *[facts.profiled(result)] * 3,
+        *[True] * 4,
+    ]
     note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
+    if compressed:
+        note += f" [low, high]: 95 % interval. SQNR: variance of the logits of {float_name} to the mean square of the error."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
     table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
     return Section("models", title, (table,) if rows else (), missing="" if rows else "No model was made.")
@@ -67,18 +86,33 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
         gates = Cell("failed", "bad", mark=True)
     why = facts.lost_because(result, model.format) if lost else ""
     kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
+    close = model.fidelity
+    change = NOT_APPLICABLE if delta is None or model is reference else figure(delta)
+    if close and close.drop and delta is not None:
+        change = figure(facts.with_interval(delta, close.drop, -100))
     return (
         Cell(facts.label(model), note=kind),
         NOT_APPLICABLE
         if top1 is None and (lost or model.name == "teacher")
         else figure(percent(top1) if top1 is not None else None),
         NOT_APPLICABLE if agreement is None else figure(percent(agreement.top1)),
-        NOT_APPLICABLE if delta is None or model is reference else figure(delta),
+        change,
+        NOT_APPLICABLE
+        if close is None
+        else figure(facts.with_interval(percent(close.agreement.value), close.agreement, 100)),
+        NOT_APPLICABLE if close is None else figure(sig(close.sqnr_db.value)),
+        NOT_APPLICABLE
+        if close is None
+        else figure(facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100)),
         *timing,
         figure(mib(model.bytes)) if model.bytes is not None else unknown,
         *(figure(sig(n / 1e6)) if n is not None else NOT_APPLICABLE for n in (model.params, model.macs)),
         gates,
     )
+
+
+def _float_name(result: RunResult) -> str:
+    return "distilled" if result.model("distilled") else "float"
 
 
 def tradeoff(result: RunResult) -> Section:
@@ -243,6 +277,7 @@ def parity(result: RunResult) -> Section:
         Column("Images", "", "number"),
         Column("Top-1 agreement", "%", "number"),
         Column("Largest error", "output units", "number"),
+        Column("RMS error", "% of deviation", "number"),
         Column("Mean error", "LSB", "number"),
         Column("p99 error", "LSB", "number"),
         Column("Largest error", "LSB", "number"),
@@ -267,7 +302,8 @@ def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
         tensors = figure(None if model.float_tensors is None else count(len(model.float_tensors)))
     ops = figure(count(len(model.float_ops)), tone="warn" if model.float_ops else "") if int8 else NOT_APPLICABLE
     if found is None:
-        return (Cell(facts.label(model)), *[figure(None)] * 7, tensors, ops)
+        return (Cell(facts.label(model)), *[figure(None)] * 8, tensors, ops)
+    ties = f"{plural(found.ties, 'tie')} of torch counted as the same" if found.ties else ""
     steps = [
         NOT_APPLICABLE if value is None and not int8 else figure(None if value is None else sig(value))
         for value in (found.mean_lsb, found.p99_lsb, found.max_lsb)
@@ -276,8 +312,12 @@ def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
         Cell(facts.label(model)),
         Cell(one_line(found.reference)),
         Cell(count(found.n)),
-        Cell(percent(found.top1_agreement)),
+        Cell(
+            percent(found.top1_agreement),
+            note=ties,
+        ),
         Cell(sig(found.max_abs_error)),
+        figure(None if found.error is None else sig(100 * found.error)),
         *steps,
         tensors,
         ops,

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgekd.report.page import Bullets, Cell, Column, Page, Table, Tone
+from edgekd.report.page import MARKS, Bullets, Cell, Column, Page, Table, Tone
 from edgekd.report.view import build
 from edgekd.rundir import RunResult
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "warn": "yellow", "muted": "dim", "": ""}
-_MODEL_COLUMNS = ("Model", "Top-1", "p50", "Peak memory", "Size", "Gates")
+_MODEL_COLUMNS = ("Model", "Top-1", "Same top-1", "SQNR", "Expected drop", "p50", "Peak memory", "Size", "Gates")
 
 
 def show(result: RunResult, console: Console) -> None:
@@ -27,11 +27,11 @@ def show(result: RunResult, console: Console) -> None:
     """
     page = build(result)
     _print(console, _verdict(page))
-    for failure in page.verdict.failures:
-        _print(console, Text(f"  ✕ {failure}"))
+    _failures(console, page)
     if page.verdict.gates:
         _print(console, Text())
         _table(console, page.verdict.gates)
+        _print(console, Text(page.verdict.gates.note, style="dim"))
     _print(console, Text())
     _print(console, Text(page.subject))
     _table(console, _numbers(page))
@@ -54,8 +54,7 @@ def show(result: RunResult, console: Console) -> None:
 def show_tables(page: Page, section: str, console: Console) -> None:
     """Print the verdict of a page, what failed, and the tables of one section."""
     _print(console, _verdict(page))
-    for failure in page.verdict.failures:
-        _print(console, Text(f"  ✕ {failure}"))
+    _failures(console, page)
     for block in page.section(section).blocks:
         if isinstance(block, Table):
             _print(console, Text(f"\n{block.caption}"))
@@ -67,8 +66,13 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True, highlight=False)
 
 
+def _failures(console: Console, page: Page) -> None:
+    for failure in page.verdict.failures:
+        _print(console, Text(f"  {MARKS[page.verdict.tone]} {failure}"))
+
+
 def _verdict(page: Page) -> Text:
-    sign, style = ("✓", "bold green") if page.verdict.tone == "good" else ("✕", "bold red")
+    sign, style = MARKS[page.verdict.tone], f"bold {_STYLES[page.verdict.tone].removeprefix('bold ')}"
     return Text.assemble((f"{sign} {page.verdict.word.upper()}", style), f"  {page.name}  {page.verdict.sentence}")
 
 

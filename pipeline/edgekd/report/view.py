@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
-from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Number, Page, Section, Table, Tone, Verdict
-from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plural, points, sig, wilson
-from edgekd.rundir import GateRecord, Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.report.page import Bullets, Number, Page, Section, Tone
+from edgekd.report.verdict import verdict
+from edgekd.report.words import count, duration, listing, mib, one_line, percent, plural, points, sig
+from edgekd.rundir import Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.statistics import wilson
 
 
 def build(result: RunResult) -> Page:
@@ -20,11 +22,12 @@ def build(result: RunResult) -> Page:
     """
     numbers = _numbers(result)
     found = bool(result.findings)
+    quiet = "Nothing stood out that needs explaining." if result.verdict == "pass" else "Nothing but what the verdict says."
     findings = Section(
         "findings",
         "Findings",
         (Bullets(tuple(one_line(text) for text in result.findings)),) if found else (),
-        "" if found else "Nothing stood out that needs explaining.",
+        "" if found else quiet,
     )
     possible = (
         quality.models(result),
@@ -46,7 +49,7 @@ def build(result: RunResult) -> Page:
         name=one_line(result.name),
         story=story(result),
         meta=_meta(result),
-        verdict=_verdict(result),
+        verdict=verdict(result),
         subject=_subject(result),
         numbers=numbers,
         sections=(*sections, evidence.omissions(result, sections)),
@@ -117,67 +120,6 @@ def _meta(result: RunResult) -> tuple[tuple[str, str], ...]:
         *((("Seed", str(seed)),) if seed is not None else ()),
         ("edgekd", one_line(result.edgekd)),
     )
-
-
-def _verdict(result: RunResult) -> Verdict:
-    parts = {verdict: [g for g in result.gates if g.verdict == verdict] for verdict in facts.SEVERITY}
-    words: dict[facts.Worst, str] = {
-        "fail": "failed",
-        "untrusted": "could not be trusted",
-        "not_measured": "not measured",
-    }
-    total = len(result.gates)
-    told = [f"{count(len(parts[verdict]))} {word}" for verdict, word in words.items() if parts[verdict]]
-    if not total:
-        sentence = "No gate was set, so nothing was decided."
-    elif told:
-        sentence = f"Of {plural(total, 'gate')}, {listing(told)}."
-    else:
-        sentence = "The gate passed." if total == 1 else f"All {count(total)} gates passed."
-    failed = result.verdict == "fail"
-    failures = tuple(_failure(result, gate) for verdict in words for gate in parts[verdict])
-    lost = [f"{name} was {reason}" for name, reason in facts.not_written(result)]
-    unwritten = [model for model in facts.artifacts(result) if model.path is None]
-    lost += [f"{facts.label(model)} was {facts.lost_because(result, model.format)}" for model in unwritten]
-    gates = _gate_table(result) if total else None
-    return Verdict("bad" if failed else "good", "Fail" if failed else "Pass", sentence, (*failures, *lost), gates)
-
-
-def _failure(result: RunResult, gate: GateRecord) -> str:
-    measured, unit = facts.gate_measured(gate), facts.gate_words(gate).unit
-    figures = f"{measured} {unit}".strip() if measured else "not measured"
-    doubt = ", untrusted" if gate.verdict == "untrusted" else ""
-    limit = f"{facts.gate_limit(gate)} {unit}".strip()
-    return f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)} is {figures}{doubt} (limit {limit})"
-
-
-def _gate_table(result: RunResult) -> Table:
-    """One row a gate, one column an artifact: fifteen verdicts in five lines."""
-    models = tuple(dict.fromkeys(gate.model for gate in result.gates))
-    kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
-    for gate in result.gates:
-        kinds.setdefault((facts.gate_label(gate), facts.gate_limit(gate)), {})[gate.model] = gate
-    rows = []
-    for (name, limit), found in kinds.items():
-        words = facts.gate_words(next(iter(found.values())))
-        cells = [_gate_cell(found.get(model)) for model in models]
-        rows.append((Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *cells))
-    columns = (
-        Column("Gate"),
-        Column("Unit"),
-        Column("Limit", "", "number"),
-        *(Column(facts.label_of(result, model), "", "number") for model in models),
-    )
-    note = "✓ pass · ✕ fail · △ untrusted or not measured, which fails the run too"
-    return Table("Gates", columns, tuple(rows), note)
-
-
-def _gate_cell(gate: GateRecord | None) -> Cell:
-    if gate is None:
-        return NOT_APPLICABLE
-    tones: dict[str, Tone] = {"pass": "good", "fail": "bad", "untrusted": "warn", "not_measured": "warn"}
-    text = facts.gate_measured(gate) or "not measured"
-    return Cell(text, tones[gate.verdict], "untrusted" if gate.verdict == "untrusted" else "", mark=True)
 
 
 def _subject(result: RunResult) -> str:

@@ -133,10 +133,12 @@ def listing(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share of ``n`` trials (Wilson, 1927, JASA 22:209, score interval)."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # The ends are exact where the formula is only nearly so.
-    return (centre - half if share > 0 else 0.0), (centre + half if share < 1 else 1.0)
+def interval(low: float, high: float) -> str:
+    """Write the ends of an interval behind its estimate, with a leading space.
+
+    Example:
+        >>> interval(-0.204, 1.23), interval(98.1, 99.62)
+        (' [−0.20, 1.23]', ' [98.1, 99.6]')
+    """
+    digits = 1 if max(abs(low), abs(high)) >= 10 else 2
+    return f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")

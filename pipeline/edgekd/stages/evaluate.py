@@ -9,7 +9,7 @@ from edgekd.errors import ExportError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
 from edgekd.records_errors import CopiedErrors
-from edgekd.records_json import to_json
+from edgekd.records_json import from_json, to_json
 from edgekd.rundir import Metrics
 from edgekd.rundir import Parity as ParityRecord
 from edgekd.stages import distill, export, peers, quantize, training
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 6
+VERSION = 7
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
@@ -45,7 +45,7 @@ def run(context: Context) -> None:
 
     from edgekd import models
     from edgekd.distill.teachers import Stored, is_open
-    from edgekd.export import runtimes
+    from edgekd.export import fidelity, runtimes
     from edgekd.export.capture import captured
     from edgekd.export.weights import BITS
 
@@ -60,6 +60,7 @@ def run(context: Context) -> None:
     seen = _seen(context.recipe)
     inputs = _inputs(seen)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
+    compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
     with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
         for name, network in networks.items():
             if isinstance(network, Stored):
@@ -78,6 +79,8 @@ def run(context: Context) -> None:
             name = stage.removeprefix("export.")
             exported = context.read(stage, "exported.json")
             format, precision = export.split(stage)
+            if precision != "float32":
+                compressed.append(name)
             path = context.inputs[stage] / exported["paths"][0]
             with captured(context.log, f"loading {path.name}"):  # TensorFlow Lite greets
                 session = runtimes.load(path, format)
@@ -96,6 +99,10 @@ def run(context: Context) -> None:
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
     judge = None if images.train.labelled else logits.get("teacher")
+    labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
+    student = training.float_name(context.recipe)
+    for name in compressed:
+        found[name]["fidelity"] = to_json(fidelity.compare(student, logits[student], logits[name], labels))
     for name, value in found.items():
         metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
         if judge is not None and name != "teacher":
@@ -170,16 +177,7 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
     """Parity of a file with its torch reference; without a scale (a float file) there are no LSB."""
     from edgekd.export import parity
 
-    found = parity.compare(reference, output, scale or 1.0)
-    return ParityRecord(
-        reference=name,
-        n=found.n,
-        top1_agreement=found.top1_agreement,
-        max_abs_error=found.max_abs_error,
-        mean_lsb=found.mean_lsb if scale else None,
-        p99_lsb=found.p99_lsb if scale else None,
-        max_lsb=found.max_lsb if scale else None,
-    )
+    return from_json(ParityRecord, to_json(parity.compare(reference, output, scale)) | {"reference": name})
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from edgekd.distill import advice
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
+from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
@@ -218,10 +219,15 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
                 name=name, role=role, format=_format(part), precision=precision,  # type: ignore[arg-type]  # rows are literals
                 source=_source(part), path=path, sha256=sha256, bytes=size,
                 params=size_of.get("params"), macs=size_of.get("macs"), metrics=tuple(metrics),
+                fidelity=_fidelity(value),
                 float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
             )
         )  # fmt: skip
     return models
+
+
+def _fidelity(value: dict[str, Any]) -> Fidelity | None:
+    return from_json(Fidelity, value["fidelity"]) if "fidelity" in value else None
 
 
 def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
@@ -288,6 +294,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
                 bytes=exported["bytes"], params=found[student]["params"], macs=found[student]["macs"],
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
+                fidelity=_fidelity(found[name]),
                 float_ops=tuple(exported.get("float_ops", ())),
                 float_tensors=tuple(exported.get("float_tensors", ())) if is_int8 else None,
                 inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),

@@ -37,25 +37,25 @@ def test_repair_finds_the_fewest_layers(needed: int) -> None:
         asked.append(keep)
         return 0.9 if len(keep) >= needed else 0.5 + 0.01 * len(keep)
 
-    found = repair(RANKED, top1, at_least=0.9)
+    found = repair(RANKED, top1, lambda found: found >= 0.9)
     assert found.keep_float == tuple(f"%{name}" for name in "abcdefgh"[:needed])
-    assert (found.top1, found.float_bytes) == (0.9, 10 * needed)
+    assert (found.result, found.float_bytes) == (0.9, 10 * needed)
     assert len(asked) == len(set(asked)) <= 8, "each try costs a calibration and an evaluation"
     assert [tried.layers for tried in found.tried] == [len(keep) for keep in asked]
 
 
 def test_repair_counts_a_shared_node_once() -> None:
     ranked = [row("a", 1, 30, ("%a", "%b")), row("b", 2, 20, ("%b", "%c")), row("c", 3, 5), row("d", 4, 1)]
-    found = repair(ranked, lambda keep: len(keep) / 10, at_least=0.3)
+    found = repair(ranked, lambda keep: len(keep) / 10, lambda found: found >= 0.3)
     assert found.keep_float == ("%a", "%b", "%c")
     assert found.float_bytes == 55
 
 
 def test_repair_that_cannot_be() -> None:
     with pytest.raises(QuantizeError) as error:
-        repair(RANKED, lambda keep: 0.7, at_least=0.9, most=4)
+        repair(RANKED, lambda keep: 0.7, lambda found: found >= 0.9, most=4)
     assert str(error.value) == (
-        "with the 4 most sensitive layers in float, top-1 on the validation split is 0.7000 and not 0.9000\n"
+        "the limit is not met with the 4 most sensitive layers in float\n"
         "  → raise the limit, allow more layers in float, or use quantize: {method: qat}"
     )
 
@@ -73,9 +73,9 @@ def test_repair_of_a_real_network() -> None:
 
     assert top1(frozenset()) < 0.9
     ranked = sensitivity.measure(calibrated(net).module, [images(16, seed=8)])
-    found = repair(ranked, top1, at_least=0.9)
+    found = repair(ranked, top1, lambda found: found >= 0.9)
     assert found.keep_float == ranked[0].keep_float
-    assert found.top1 >= 0.9
+    assert found.result >= 0.9
     assert found.tried[0].layers == 0
 
 

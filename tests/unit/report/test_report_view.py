@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
+from edgekd.records_gates import GateRecord
 from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
-from edgekd.rundir import GateRecord, Metrics, ModelRecord, RunResult
+from edgekd.rundir import Metrics, ModelRecord, RunResult
 
 ORDER = (
     "models",
@@ -128,7 +129,7 @@ def test_artifacts_that_were_not_written_keep_their_rows() -> None:
 def test_the_verdict_counts_gates_and_tells_each_failure() -> None:
     verdict = view.build(sample.bad()).verdict
     assert (verdict.word, verdict.tone) == ("Fail", "bad")
-    assert verdict.sentence == "Of 5 gates, 2 failed, 1 could not be trusted and 1 not measured."
+    assert verdict.sentence == "Of 5 gates, 2 failed, 1 not measured and 1 could not be trusted."
     assert verdict.failures[0] == "ONNX int8: Accuracy drop is 2.70 points (limit ≤ 1 points)"
     assert verdict.failures[1] == "ONNX int8: Top-1 agreement is 96.12000 % (limit ≥ 96.12004 %)"
     assert view.build(sample.good()).verdict.sentence == "All 15 gates passed."

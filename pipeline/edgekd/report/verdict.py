@@ -1,0 +1,173 @@
+"""The verdict of a run in words: what passed, what did not, which layers did it, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekd import gates
+from edgekd.records_gates import GateRecord
+from edgekd.records_gates import Verdict as Word
+from edgekd.report import facts
+from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
+from edgekd.report.words import NONE, count, listing, one_line, plural
+from edgekd.rundir import LayerRecord, RunResult
+
+WORDS: dict[Word, str] = {
+    "fail": "failed",
+    "not_measured": "not measured",
+    "untrusted": "could not be trusted",
+    "emulated": "measured on an emulated device",
+    "undecided": "undecided",
+}
+TONES: dict[Word, Tone] = {"pass": "good", "fail": "bad", "not_applicable": "muted"}
+NAMED = 3
+"""Layers that are named as the cause, at most."""
+LEAST_SHARE = 0.05
+"""Of the noise at the logits; a layer with less is no cause."""
+
+
+def verdict(result: RunResult) -> Verdict:
+    """Say the verdict: its word, a sentence, every gate that did not pass, where int8 loses, what to type, and all gates."""
+    counted = [gate for gate in result.gates if gate.level == "error" and gate.verdict != "not_applicable"]
+    parts = {word: [gate for gate in result.gates if gate.verdict == word] for word in gates.SEVERITY}
+    said = [gate for word in WORDS for gate in parts[word] if gate.level != "off"]
+    lost = [f"{name} was {reason}" for name, reason in facts.not_written(result)]
+    unwritten = [model for model in facts.artifacts(result) if model.path is None]
+    lost += [f"{facts.label(model)} was {facts.lost_because(result, model.format)}" for model in unwritten]
+    lines = [*(_line(result, gate) for gate in said), *causes(result), *lost]
+    stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
+    tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
+    table = _table(result) if result.gates else None
+    word = result.verdict.replace("_", " ").capitalize()
+    return Verdict(tone, word, _sentence(result, counted), tuple(lines), table)
+
+
+def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
+    if not result.gates:
+        return "No gate was set, so nothing was decided."
+    parts = {word: sum(gate.verdict == word for gate in counted) for word in WORDS}
+    told = [f"{count(parts[word])} {words}" for word, words in WORDS.items() if parts[word]]
+    if not counted:
+        sentence = "No gate was set at level error, so nothing was decided."
+    elif told:
+        sentence = f"Of {plural(len(counted), 'gate')}, {listing(told)}."
+    else:
+        sentence = "The gate passed." if len(counted) == 1 else f"All {count(len(counted))} gates passed."
+    warned = sum(gate.level == "warn" and gate.verdict in WORDS for gate in result.gates)
+    off = len({gate.name for gate in result.gates if gate.level == "off"})
+    more = [f"{plural(warned, 'caution')}"] if warned else []
+    more += [f"{plural(off, 'gate')} switched off"] if off else []
+    sentence += f" {listing(more).capitalize()}." if more else ""
+    doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
+    if doubted and not any(gate.blocks for gate in result.gates):
+        sentence += " Exit code 0: every figure in doubt is within its limit."
+    return sentence
+
+
+def _line(result: RunResult, gate: GateRecord) -> str:
+    """One gate that did not pass: what was measured, on what, against what, the limit, and why it is not decided."""
+    measured, unit = facts.gate_measured(gate), facts.gate_words(gate).unit
+    name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
+    limit = f"{facts.gate_limit(gate)} {unit}".strip()
+    caution = "Caution: " if gate.level == "warn" else ""
+    if measured is None:
+        return f"{caution}{name} is not measured (limit {limit})"
+    interval, images = facts.gate_interval(gate), f" on {plural(gate.n, 'image')}" if gate.n else ""
+    against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
+    why = {
+        "untrusted": ", untrusted",
+        "emulated": ", on an emulated device",
+        "undecided": f": {_undecided(gate)}",
+    }.get(gate.verdict, "")
+    return f"{caution}{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
+
+
+def _undecided(gate: GateRecord) -> str:
+    few = "the limit lies inside the 95 % interval" if gate.low is not None else "so few images give no interval"
+    after = "; it counts as failed, for the figure itself is beyond the limit" if gate.blocks else ""
+    return f"{few}, test on more images to decide{after}"
+
+
+def causes(result: RunResult) -> Iterator[str]:
+    """Say where int8 loses the logits and what to type, where a gate against the float model did not pass."""
+    quality = (*gates.QUALITY, "agreement_drop", "top1")
+    lost = [gate for gate in result.gates if gate.name in quality and gate.verdict in ("fail", "undecided")]
+    int8 = {model.name for model in facts.artifacts(result) if facts.is_int8(model)}
+    if not any(gate.model in int8 and gate.level != "off" for gate in lost):
+        return
+    named = blamed(result)
+    if named:
+        parts = [f"{_layer(layer)} {100 * share:.0f} %" for layer, share in named]
+        yield f"Where int8 loses it, by each layer's share of the noise at the logits: {listing(parts)}"
+    yield f"What to do: {'; or '.join(_remedies(result))}"
+
+
+def blamed(result: RunResult) -> list[tuple[LayerRecord, float]]:
+    """Return the layers that make most of the noise at the logits when each is in int8 alone, with their share of it."""
+    noise = [10 ** (-layer.logits_db / 10) for layer in result.layers]
+    total = sum(noise)
+    shares = sorted(zip(result.layers, noise, strict=True), key=lambda entry: -entry[1])
+    return [(layer, part / total) for layer, part in shares[:NAMED] if total and part / total >= LEAST_SHARE]
+
+
+def _layer(layer: LayerRecord) -> str:
+    return f"{one_line(layer.path or layer.name)} ({layer.op}, its {layer.cause})"
+
+
+def _remedies(result: RunResult) -> Iterator[str]:
+    section = facts.section_of(result, "quantize")
+    ptq = section.get("method") == "ptq"
+    if section.get("keep_float") != "auto":
+        yield "--set quantize.keep_float=auto, which keeps the fewest layers in float that cure it"
+    elif result.repair is None:
+        yield "name layers with --set 'quantize.keep_float=[PATH]', for keep_float: auto found none that cure it"
+    if ptq and section.get("observer") in (None, "minmax"):
+        yield "--set quantize.observer=mse"
+    if ptq and not section.get("adaround"):
+        yield "--set quantize.adaround=true"
+    if ptq and facts.labelled(result):
+        yield "--set 'quantize={method: qat}', which trains in int8"
+    if not ptq:
+        yield "--set quantize.epochs=N with more epochs"
+
+
+def _table(result: RunResult) -> Table:
+    """One row a gate, one column an artifact; a float file that stands beside int8 ones has one only where it fails."""
+    models = tuple(
+        dict.fromkeys(g.model for g in result.gates if g.level != "warn" or g.verdict not in ("pass", "not_applicable"))
+    ) or tuple(dict.fromkeys(gate.model for gate in result.gates))
+    kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
+    for gate in result.gates:
+        if gate.model in models:
+            kinds.setdefault((facts.gate_label(gate), facts.gate_limit(gate)), {})[gate.model] = gate
+    rows = []
+    for (name, limit), found in kinds.items():
+        first = next(iter(found.values()))
+        words = facts.gate_words(first)
+        limit = f"{limit} (off)" if first.level == "off" else f"{limit} (warn)" if first.level == "warn" else limit
+        rows.append(
+            (Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *(_cell(found.get(m)) for m in models))
+        )
+    columns = (
+        Column("Gate"),
+        Column("Unit"),
+        Column("Limit", "", "number"),
+        *(Column(facts.label_of(result, model), "", "number") for model in models),
+    )
+    note = "✓ pass · ✕ fail · △ undecided, untrusted or not measured"
+    images = {gate.n for gate in result.gates if gate.n}
+    if images:
+        note += f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test images"
+    return Table("Gates", columns, tuple(rows), note)
+
+
+def _cell(gate: GateRecord | None) -> Cell:
+    if gate is None:
+        return NOT_APPLICABLE
+    if gate.verdict == "not_applicable":
+        return Cell(NONE, "muted", f"{gate.instead} instead" if gate.instead else "")
+    measured = facts.gate_measured(gate)
+    text = "not measured" if measured is None else f"{measured}{facts.gate_interval(gate)}"
+    tone = "muted" if gate.level == "off" else TONES.get(gate.verdict, "warn")
+    note = gate.verdict if gate.verdict in ("undecided", "untrusted", "emulated") else ""
+    return Cell(text, tone, note, mark=tone != "muted")
