@@ -292,6 +292,10 @@ class query(Network):  # noqa: N801
         self.query = nn.Parameter(torch.randn(1, 1, width) * self.draw.log(0.01, 3))
         self.key, self.value, self.fc = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, num_classes)
 
+    def finish(self) -> None:
+        factors = self.draw.factors(self.key.in_features, self.draw.log(1, 1000))
+        rescale(self.stem[1], [(self.key, 0), (self.value, 0)], factors)
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x).flatten(2).transpose(1, 2)
         weights = (self.query.expand(y.shape[0], -1, -1) @ self.key(y).transpose(1, 2)).softmax(-1)
