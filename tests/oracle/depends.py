@@ -11,8 +11,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = (
     "tests/oracle/networks*.py", "tests/oracle/truth.py",
-    "pipeline/edgekd/gates*", "pipeline/edgekd/gates/*.py", "pipeline/edgekd/recipe_gates.py",
-    "pipeline/edgekd/statistics.py", "pipeline/edgekd/export/fidelity.py", "pipeline/edgekd/recipe_quantize.py", "pipeline/edgekd/quantize/**/*.py",
+    "pipeline/edgekd/gates.py", "pipeline/edgekd/gates/*.py", "pipeline/edgekd/recipe_gates.py",
+    "pipeline/edgekd/statistics.py", "pipeline/edgekd/export/fidelity.py",
+    "pipeline/edgekd/recipe_quantize.py", "pipeline/edgekd/quantize/**/*.py",
 )  # fmt: skip
 """The networks, what is measured of them, how they are quantized, and what decides a verdict."""
 
