@@ -27,7 +27,7 @@ def committed() -> dict[str, Any]:
 def test_verdicts_of_six_networks_are_true(tmp_path: Path, committed: dict[str, Any]) -> None:
     """Without the images that the truth is told by, which are no part of edgekd: the truth is that of the soak."""
     command = [sys.executable, str(ORACLE / "run.py"), "--networks", ",".join(SAMPLE), "--seeds", "1", "--no-truth",
-               "--processes", "1", "--out", str(tmp_path)]  # fmt: skip
+               "--out", str(tmp_path)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
