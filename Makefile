@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test soak lint clean
 
 run: $(VENV)/.run
 	$(BIN)/edgekd run recipes/mobilenet.yaml
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Half an hour on two cores; needs the Debian package dataset-fashion-mnist. Rows that are there are kept.
+soak: $(VENV)/.test
+	$(BIN)/python tests/oracle/run.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,0 +1,51 @@
+"""Which files the oracle's results depend on, and whether they are what they were."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PATTERNS = (
+    "tests/oracle/networks*.py", "tests/oracle/truth.py",
+    "pipeline/edgekd/gates.py", "pipeline/edgekd/gates/*.py", "pipeline/edgekd/recipe_gates.py",
+    "pipeline/edgekd/statistics.py", "pipeline/edgekd/export/fidelity.py",
+    "pipeline/edgekd/recipe_quantize.py", "pipeline/edgekd/quantize/**/*.py",
+)  # fmt: skip
+"""The networks, what is measured of them, how they are quantized, and what decides a verdict."""
+
+
+def digests() -> dict[str, str]:
+    """Return a hash of each file by its path: of what its code says, not of its comments, docstrings and spaces."""
+    paths = {path for pattern in PATTERNS for path in ROOT.glob(pattern) if path.suffix == ".py"}
+    return {str(path.relative_to(ROOT)): digest(path.read_text(encoding="utf-8")) for path in sorted(paths)}
+
+
+def digest(source: str) -> str:
+    """Return the hash of a module.
+
+    Example:
+        >>> digest("x = 1  # one") == digest("x  =  1") != digest("x = 2")
+        True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def kept(path: Path, files: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the rows of a results file, if what they depend on is what ``files`` says."""
+    if not path.exists():
+        return []
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value["rows"] if value["files"] == files else []
+
+
+def _is_text(part: ast.stmt) -> bool:
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
