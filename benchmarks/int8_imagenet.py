@@ -247,8 +247,11 @@ def page(value: Mapping[str, Any]) -> str:
         )
     if value.get("run"):
         done = value["run"]
-        gates = ", ".join("{0} of {1} {4} ({3}; {2})".format(*gate) for gate in done["gates"])
-        said = f"`edgekd quantize` with its defaults, on 256 other crops: {done['verdict']}, exit code {done['code']}."
+        gates = ", ".join(
+            f"{name} of {file} {verdict} ({figure:.4g}; {limit})" for name, file, limit, figure, verdict in done["gates"]
+        )
+        said = "`edgekd quantize` with its defaults, but for the number of calibration images, on 256 other crops"
+        said += f": {done['verdict']}, exit code {done['code']}."
         lines += ["", f"{said} {gates}"]
     return "\n".join(lines) + "\n"
 
