@@ -142,8 +142,9 @@ def said(path: Path, format: str, image: np.ndarray) -> str:
     runtime = agent.RUNTIMES[format](1)
     runtime.load(str(path))
     x = np.ascontiguousarray(image.transpose(0, 2, 3, 1)) if format == "tflite" else image
-    runtime.run(x)
-    found = runtime.effective(str(path), x)
+    feed = dict.fromkeys(runtime.inputs(), x)
+    runtime.run(feed)
+    found = runtime.effective(str(path), feed)
     where = f", {found['delegate']}" if format == "tflite" else ""
     return f"{records.precision(found['ops'])}{where}"
 

@@ -198,8 +198,9 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
         runtime = RUNTIMES["tflite"](1)
         runtime.load(str(exported.paths[0]))
         x = inputs[:1].transpose(0, 2, 3, 1).copy()
-        runtime.run(x)
-        delegate = runtime.effective(str(exported.paths[0]), x)["delegate"]
+        feed = dict.fromkeys(runtime.inputs(), x)
+        runtime.run(feed)
+        delegate = runtime.effective(str(exported.paths[0]), feed)["delegate"]
     layers = inside.differences(graph, inputs[:1], inside.look(exported.paths[0], format, inputs[:1]))
     apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)
     return {

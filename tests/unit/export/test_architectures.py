@@ -171,7 +171,8 @@ def test_xnnpack_takes_the_whole_graph(tmp_path: Path) -> None:
     runtime = RUNTIMES["tflite"](1)
     runtime.load(str(path))
     x = images(1).numpy().transpose(0, 2, 3, 1).copy()
-    runtime.run(x)
-    assert re.fullmatch(r"XNNPACK (\d+) of \1 operations in 1 part", runtime.effective(str(path), x)["delegate"])
+    feed = dict.fromkeys(runtime.inputs(), x)
+    runtime.run(feed)
+    assert re.fullmatch(r"XNNPACK (\d+) of \1 operations in 1 part", runtime.effective(str(path), feed)["delegate"])
     operators = [node["op_name"] for node in runtime.model._get_ops_details()]
     assert "TRANSPOSE" not in operators, "a whole map is turned from NHWC to NCHW"
