@@ -86,13 +86,22 @@ def result_of(cli: Cli, name: str = "Net") -> rundir.RunResult:
     return rundir.read(cli.folder / "build" / name / "latest")
 
 
+def assert_sound(result: rundir.RunResult) -> None:
+    """Every gate passes, but for those whose interval is too wide on so few images, and nothing makes the exit code 1."""
+    doubted = {gate.name for gate in result.gates if gate.verdict != "pass"}
+    assert doubted <= {"accuracy_drop", "expected_drop", "agreement", "sqnr_db"}
+    assert {gate.verdict for gate in result.gates} <= {"pass", "undecided"}
+    assert result.verdict == ("undecided" if doubted else "pass")
+    assert not any(gate.blocks for gate in result.gates)
+
+
 def test_quantize(project: Cli) -> None:
     project(
         "quantize", "net.py:Net", "--weights", "best.pt", "--data", "images", "--size", "28", "--normalize", f"{MEAN}/{STD}",
         "--threads", "1",
     )  # fmt: skip
     result = result_of(project)
-    assert result.verdict == "pass"
+    assert_sound(result)
     student = result.model("student")
     assert student is not None
     assert student.top1() > 0.95, "the weights are good only with the normalization that was given"
@@ -117,7 +126,7 @@ def test_export_needs_no_images(project: Cli) -> None:
     formats = ("--format", "onnx", "--format", "tflite,openvino")
     project("export", "net.py:Net", "--weights", "best.safetensors", "--size", "28", *formats, "--threads", "1")
     result = result_of(project)
-    assert result.verdict == "pass"
+    assert_sound(result)
     assert [model.name for model in result.models] == ["student", "onnx_float", "tflite_float", "openvino_float"]
     for model in result.models[1:]:
         assert model.parity.max_abs_error < 1e-4
@@ -136,7 +145,7 @@ def test_export_in_other_precisions(project: Cli) -> None:
         "--format", "tflite", "--precision", "fp16,dynamic,int16x8", "--threads", "1",
     )  # fmt: skip
     result = result_of(project)
-    assert result.verdict == "pass"
+    assert_sound(result)
     names = ["tflite_float16", "tflite_dynamic", "tflite_int16x8"]
     assert [model.name for model in result.models] == ["student", *names]
     assert [result.model(name).precision for name in names] == ["float16", "dynamic", "int16x8"]
@@ -156,7 +165,7 @@ def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli)
     )  # fmt: skip
     result = result_of(project, "squeezenet1_1")
     assert len(result.data.classes) == 6
-    assert result.verdict == "pass"
+    assert_sound(result)
     assert result.model("onnx").parity.max_lsb < 3
 
 
@@ -166,7 +175,7 @@ def test_qat_of_a_trained_model(project: Cli) -> None:
         "--epochs", "1", "--formats", "onnx", "--threads", "1",
     )  # fmt: skip
     result = result_of(project)
-    assert result.verdict == "pass"
+    assert_sound(result)
     assert result.model("onnx").top1() > 0.95
     assert [curve.model for curve in result.curves] == ["qat"]
 
@@ -255,8 +264,9 @@ def test_the_message(case: str, project: Cli, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", project.folder, copy], check=True)
     prepare(copy)
     done = Cli(copy, project.cache)(*command, "--threads", "1", code=code)
-    start = done.stderr.find("error: ")
-    said = done.stderr[max(start, 0) :].replace(f"{copy}/", "")
+    said = done.stderr[max(done.stderr.find("error: "), 0) :].replace(f"{copy}/", "")
+    if "FAILED: " in said:  # a format that fails is a line, and a row of the report
+        said = "".join(f"{line}\n" for line in said.splitlines() if "FAILED: " in line)
     golden = GOLDEN / f"{case}.txt"
     if os.environ.get("EDGEKD_UPDATE_GOLDEN"):
         golden.write_text(said)
