@@ -38,7 +38,7 @@ class Source:
         example: One input, (1, C, H, W) float32; its shape becomes the shape of the file's input.
         quantized: Gives the int8 graph with its weights folded to int8 (True) or left in float in front of their
             quantize nodes (False); the result must be the caller's to give away. None where there is only a float model.
-        float_ops: Operators that the int8 rules left in float, as ``"name: reason"``.
+        float_ops: Operators that the int8 rules left in float, as ``"PATH OPERATOR (%NAME): REASON"``.
         images: Calibration images, (N, C, H, W) float32, for a precision whose ranges come from them.
     """
 

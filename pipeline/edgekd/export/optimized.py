@@ -37,6 +37,9 @@ _KINDS = (
 """Which operators of a runtime are which of the graph (regular expressions of their names)."""
 _MOVES = re.compile(r"reshape|view|flatten|permute|transpose|squeeze|expand|pixel_shuffle|slice|pad")
 _ACTIVATIONS = re.compile(r"relu|clamp")
+_FLOAT_OP = re.compile(
+    r".*?\(%(\w+)\): (.*)", re.DOTALL
+)  # as quantize.naming.where begins it: PATH OPERATOR (%NAME): REASON
 
 
 def look(
@@ -48,12 +51,12 @@ def look(
         path: The int8 file.
         format: ``onnx``, ``tflite`` or ``openvino``.
         graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
-        float_ops: Operators that the int8 rules left in float, as ``"name: reason"``.
+        float_ops: Operators that the int8 rules left in float, as ``"PATH OPERATOR (%NAME): REASON"``.
         modules: The module that a node of ``graph`` is from, by the node's name; empty for one outside of any.
     """
     found = runtime_graphs.read(path, format)
     groups: dict[tuple[str, str, bool, str], list[tuple[Operator, tuple[_Island, ...]]]] = {}
-    islands = tuple(_islands(graph, dict(text.split(": ", 1) for text in float_ops)))
+    islands = tuple(_islands(graph, dict(match.groups() for text in float_ops if (match := _FLOAT_OP.fullmatch(text)))))
     explained: Counter[tuple[_Island, str]] = Counter()
     for operator in found.floats:
         mine = () if operator.edge else _explained(operator, _of(operator, islands), explained)

@@ -78,7 +78,7 @@ def export(net: nn.Module, folder: Path, activations: str = "uint8") -> tuple[So
 def plain(source: Source, activations: str) -> onnx.ModelProto:
     """The graph as it is before the passes for ONNX Runtime."""
     with captured(None, "a test"):
-        return onnx_format.build(source, Options("int8", activations=activations))[0]  # type: ignore[arg-type]
+        return onnx_format.build(source, Options("int8", activations=activations), "net.onnx")[0]  # type: ignore[arg-type]
 
 
 def looked(source: Source, path: Path) -> RuntimeGraph:
