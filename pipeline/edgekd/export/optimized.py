@@ -37,9 +37,7 @@ _KINDS = (
 """Which operators of a runtime are which of the graph (regular expressions of their names)."""
 _MOVES = re.compile(r"reshape|view|flatten|permute|transpose|squeeze|expand|pixel_shuffle|slice|pad")
 _ACTIVATIONS = re.compile(r"relu|clamp")
-_FLOAT_OP = re.compile(
-    r".*?\(%(\w+)\): (.*)", re.DOTALL
-)  # as quantize.naming.where begins it: PATH OPERATOR (%NAME): REASON
+_FLOAT_OP = re.compile(r".*?\(%(\w+)\): (.*)", re.DOTALL)  # PATH OPERATOR (%NAME): REASON, see quantize.naming.where
 
 
 def look(
