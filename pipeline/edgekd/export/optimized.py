@@ -54,7 +54,7 @@ def look(
     """
     found = runtime_graphs.read(path, format)
     groups: dict[tuple[str, str, bool, str], list[tuple[Operator, tuple[_Island, ...]]]] = {}
-    islands = tuple(_islands(graph, dict(match.groups() for text in float_ops if (match := _FLOAT_OP.fullmatch(text)))))
+    islands = tuple(_islands(graph, {match[1]: match[2] for text in float_ops if (match := _FLOAT_OP.fullmatch(text))}))
     explained: Counter[tuple[_Island, str]] = Counter()
     for operator in found.floats:
         mine = () if operator.edge else _explained(operator, _of(operator, islands), explained)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from edgekd.errors import ExportError
 from edgekd.export import runtimes
 from edgekd.export.capture import captured, summary
+from edgekd.export.causes import explain
+from edgekd.export.exporter import Exported, Options, Source
 
 Array = NDArray[np.float32]
 
@@ -59,3 +61,29 @@ def run(
         rows.append(row)
         advance()
     return np.concatenate(rows)
+
+
+def run_once(exported: Exported, source: Source, options: Options, image: Array, expected: Array) -> None:
+    """Run a file that was just written on one image: one that does not work fails here and not later.
+
+    Converters write operators that no runtime has, and some of these are only noticed when they run.
+
+    Args:
+        exported: The file.
+        source: What it was written from; its graph says where an operator is.
+        options: How it was written.
+        image: (1, C, H, W), preprocessed, float32.
+        expected: What the network gives for it in torch, (1, classes).
+
+    Raises:
+        ExportError: Its runtime cannot load or run it, or it gives outputs of another shape, NaN or infinity.
+    """
+    path = exported.paths[0]
+    try:
+        run(path, exported.format, image, expected, options.log)
+    except ExportError as error:
+        if error.__cause__ is None:  # it runs, and gives what it should not
+            raise
+        graph = source.graph(options.precision)
+        with captured(options.log, f"running {path.name}"):
+            raise explain(error.__cause__, f"running {path.name}", exported.format, graph, options.log) from error

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from edgekd.errors import ExportError
 from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.records_json import to_json
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from edgekd.data import DataSet
-    from edgekd.export.exporter import Exported, Exporter, Source
+    from edgekd.export.exporter import Exported, Exporter, Options, Source
     from edgekd.quantize.qat import Prepared
 
 ALL_INT8 = "_all_int8"
@@ -108,7 +107,7 @@ def run(context: Context) -> None:
         if precision == "int16x8":
             model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
         exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
-        _check(exported, model, images, context, precision)
+        _check(exported, model, images, options)
         value: dict[str, Any] = to_json(exported)
         return value | {"paths": [path.name for path in exported.paths]}
 
@@ -120,26 +119,16 @@ def run(context: Context) -> None:
     context.write("exported.json", value)
 
 
-def _check(exported: Exported, model: Source, images: DataSet, context: Context, precision: Precision) -> None:
-    """Run a new file on one training image in its own runtime, so that one that does not work fails here and not later."""
+def _check(exported: Exported, model: Source, images: DataSet, options: Options) -> None:
+    """Run a new file on one training image in its own runtime."""
     import torch
 
-    from edgekd.export import outputs
-    from edgekd.export.capture import captured
-    from edgekd.export.causes import explain
+    from edgekd.export.outputs import run_once
 
-    path = exported.paths[0]
     image = quantize.calibration_images(images, 1) if len(images.train) else model.example
     with torch.inference_mode():
         expected = model.model(image)
-    try:
-        outputs.run(path, exported.format, image.numpy(), expected.numpy(), context.log)
-    except ExportError as error:
-        if error.__cause__ is None:  # it runs, and gives what it should not
-            raise
-        graph = model.graph(precision)  # says where an operator is in the network
-        with captured(context.log, f"running {path.name}"):
-            raise explain(error.__cause__, f"running {path.name}", exported.format, graph, context.log) from error
+    run_once(exported, model, options, image.numpy(), expected.numpy())
 
 
 def source(context: Context, classes: int, precision: Precision, *, all_int8: bool = False) -> Source:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from edgekd.export.trial import run_once
 from torch import Tensor, nn
 
 from edgekd.errors import ExportError, cause_of
-from edgekd.export.exporter import Options, Source
+from edgekd.export.exporter import Exporter, Options, Source
+from edgekd.export.outputs import run_once
 from edgekd.quantize.fold import fold
 from edgekd.registry import exporters
 
@@ -54,13 +54,19 @@ FAILURES: dict[str, tuple[str, Operation, str, str, str]] = {
 }  # fmt: skip
 
 
+def written(exporter: Exporter, source: Source, path: Path, options: Options) -> None:
+    with torch.no_grad():
+        expected = source.model(source.example).numpy()
+    run_once(exporter.export(source, path, options), source, options, source.example.numpy(), expected)
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_says_operator_place_reason_and_way_out(name: str, tmp_path: Path) -> None:
     format, operation, operator, why, instead = FAILURES[name]
     source = Source(fold(nn.Sequential(nn.Conv2d(3, 4, 1), Middle(operation)), X), X)
     exporter, options = exporters.get(format)(), Options(precision="float32", log=tmp_path / "log")
     with pytest.raises(ExportError) as caught:
-        run_once(exporter.export(source, tmp_path / f"model{exporter.suffix}", options), source, options)
+        written(exporter, source, tmp_path / f"model{exporter.suffix}", options)
     message = caught.value.message
     assert why in message
     assert instead in caught.value.hint
@@ -72,7 +78,7 @@ def test_the_log_has_the_rest(tmp_path: Path) -> None:
     source = Source(fold(Middle(lambda x: x.flatten(2).topk(3, -1)[0]), X), X)
     exporter, options = exporters.get("tflite")(), Options(precision="float32", log=tmp_path / "log")
     with pytest.raises(ExportError) as caught:
-        run_once(exporter.export(source, tmp_path / "model.tflite", options), source, options)
+        written(exporter, source, tmp_path / "model.tflite", options)
     assert str(tmp_path / "log") in caught.value.hint
     assert "Traceback" in (tmp_path / "log").read_text()
 
