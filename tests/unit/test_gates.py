@@ -135,6 +135,13 @@ def test_an_untrusted_figure_whose_interval_reaches_beyond_the_limit_ends_the_ru
     assert gates.passed(warned)
 
 
+def test_the_interval_of_p90_decides_too() -> None:
+    measured = profile(trusted=False)
+    wide = replace(measured, latency_ms=replace(measured.latency_ms, ci_p90=(2.9, 3.4)))
+    assert one("latency_p90_ms", {"max": 3.2}, profiles=(wide,)).blocks
+    assert not one("latency_p90_ms", {"max": 3.5}, profiles=(wide,)).blocks
+
+
 @pytest.mark.parametrize("name", ["latency_p50_ms", "latency_p90_ms", "peak_memory_mib"])
 def test_a_figure_of_an_emulated_device_does_not_pass(name: str) -> None:
     gate = one(name, {"max": 1000}, profiles=(profile(emulated=True),))
