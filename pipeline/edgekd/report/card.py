@@ -9,7 +9,8 @@ import yaml
 
 from edgekd.report import evidence, facts
 from edgekd.report.markdown import block_code, escape, table
-from edgekd.report.page import Cell, Column, Table, figure
+from edgekd.report.page import MARKS, Cell, Column, Table, figure
+from edgekd.report.verdict import verdict
 from edgekd.report.view import story
 from edgekd.report.words import count, mib, one_line, percent, plain, plural, points, sig
 from edgekd.rundir import ModelRecord, RunResult
@@ -22,7 +23,7 @@ def render(result: RunResult) -> str:
         >>> from edgekd import rundir
         >>> text = render(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
-    parts = [_front(result), f"# {escape(one_line(result.name))}", escape(story(result))]
+    parts = [_front(result), f"# {escape(one_line(result.name))}", escape(story(result)), *_verdict(result)]
     for title, blocks in (
         ("Files", _files(result)),
         ("Use", _use(result)),
@@ -36,6 +37,15 @@ def render(result: RunResult) -> str:
         if blocks:
             parts += [f"## {title}", *blocks]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(result: RunResult) -> list[str]:
+    """Say at the top that a model did not pass, for the card travels with its files."""
+    found = verdict(result)
+    if found.tone == "good":
+        return []
+    lines = "\n".join(f"- {escape(line)}" for line in found.failures)
+    return [f"**{MARKS[found.tone]} {found.word}: {escape(found.sentence)}**", *([lines] if lines else [])]
 
 
 def _front(result: RunResult) -> str:

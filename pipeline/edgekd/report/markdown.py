@@ -85,6 +85,8 @@ def _head(page: Page) -> list[str]:
     ]
     if verdict.failures:
         parts.append("\n".join(f"- {escape(failure)}" for failure in verdict.failures))
+    if verdict.cautions:
+        parts.append("\n".join(f"- {MARKS['warn']} Caution: {escape(caution)}" for caution in verdict.cautions))
     if verdict.gates:
         parts += [table(verdict.gates), escape(verdict.gates.note)]
     rows = ["| Figure | Value | Change | How |", "| --- | ---: | --- | --- |"]

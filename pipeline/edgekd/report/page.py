@@ -169,6 +169,7 @@ class Verdict:
         sentence: In one sentence.
         failures: Every gate that did not pass, where int8 loses, and what to do.
         gates: All gates.
+        cautions: Gates at level ``warn`` that did not pass.
     """
 
     tone: Tone
@@ -176,6 +177,7 @@ class Verdict:
     sentence: str
     failures: tuple[str, ...]
     gates: Table | None
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

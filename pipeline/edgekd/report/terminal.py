@@ -69,6 +69,8 @@ def _print(console: Console, text: Text) -> None:
 def _failures(console: Console, page: Page) -> None:
     for failure in page.verdict.failures:
         _print(console, Text(f"  {MARKS[page.verdict.tone]} {failure}"))
+    for caution in page.verdict.cautions:
+        _print(console, Text(f"  {MARKS['warn']} Caution: {caution}"))
 
 
 def _verdict(page: Page) -> Text:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd import gates
+from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord
 from edgekd.records_gates import Verdict as Word
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, listing, one_line, plural
-from edgekd.rundir import LayerRecord, RunResult
+from edgekd.rundir import LayerRecord, ModelRecord, RunResult
 
 WORDS: dict[Word, str] = {
     "fail": "failed",
@@ -22,6 +23,8 @@ WORDS: dict[Word, str] = {
 TONES: dict[Word, Tone] = {"pass": "good", "fail": "bad", "not_applicable": "muted"}
 NAMED = 3
 """Layers that are named as the cause, at most."""
+HALF = 0.5
+"""Of the noise: what single layers explain at least where they are the cause."""
 LEAST_SHARE = 0.05
 """Of the noise at the logits; a layer with less is no cause."""
 
@@ -30,15 +33,17 @@ def verdict(result: RunResult) -> Verdict:
     """Say the verdict: its word, a sentence, every gate that did not pass, where int8 loses, what to type, and all gates."""
     counted = [gate for gate in result.gates if gate.level == "error" and gate.verdict != "not_applicable"]
     parts = {word: [gate for gate in result.gates if gate.verdict == word] for word in gates.SEVERITY}
-    delivered = {model.name for model in facts.artifacts(result)}  # the rest is said once, with its reason
-    said = [gate for word in WORDS for gate in parts[word] if gate.level != "off" and gate.model in delivered]
+    # What was not delivered is said once, with its reason.
+    delivered = {model.name for model in facts.artifacts(result) if model.path is not None}
+    said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
-    lines = [*(_line(result, gate) for gate in said), *causes(result), *lost]
+    lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result)]
+    cautions = [_line(result, gate) for gate in said if gate.level == "warn"]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
     word = result.verdict.replace("_", " ").capitalize()
-    return Verdict(tone, word, _sentence(result, counted), tuple(lines), table)
+    return Verdict(tone, word, _sentence(result, counted), tuple(lines), table, tuple(cautions))
 
 
 def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
@@ -68,9 +73,8 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     measured, unit = facts.gate_measured(gate), facts.gate_words(gate).unit
     name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
     limit = f"{facts.gate_limit(gate)} {unit}".strip()
-    caution = "Caution: " if gate.level == "warn" else ""
     if measured is None:
-        return f"{caution}{name} is not measured (limit {limit})"
+        return f"{name} is not measured (limit {limit})"
     interval, images = facts.gate_interval(gate), f" on {plural(gate.n, 'image')}" if gate.n else ""
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
@@ -78,7 +82,7 @@ def _line(result: RunResult, gate: GateRecord) -> str:
         "emulated": ", on an emulated device",
         "undecided": f": {_undecided(gate)}",
     }.get(gate.verdict, "")
-    return f"{caution}{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
+    return f"{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
 
 
 def _undecided(gate: GateRecord) -> str:
@@ -88,17 +92,56 @@ def _undecided(gate: GateRecord) -> str:
 
 
 def causes(result: RunResult) -> Iterator[str]:
-    """Say where int8 loses the logits and what to type, where a gate against the float model did not pass."""
-    quality = (*gates.QUALITY, "agreement_drop", "top1")
-    lost = [gate for gate in result.gates if gate.name in quality and gate.verdict in ("fail", "undecided")]
+    """Say where int8 loses the logits and what to type, where a gate against the float model did not pass.
+
+    A file that loses what the int8 network in torch does not lose is another program, and no layer of int8 is to blame.
+    """
     int8 = {model.name for model in facts.artifacts(result) if facts.is_int8(model)}
-    if not any(gate.model in int8 and gate.level != "off" for gate in lost):
+    lost = [
+        gate
+        for gate in result.gates
+        if gate.name in (*gates.QUALITY, "agreement_drop")
+        and gate.verdict in ("fail", "undecided")
+        and gate.level != "off"
+        and gate.model in int8
+    ]
+    torch = result.model("ptq") or result.model("qat")
+    own = [gate for gate in lost if torch is None or not _within(gate, torch)]
+    for model in dict.fromkeys(gate.model for gate in lost if gate not in own):
+        yield (
+            f"{facts.label_of(result, model)} loses it as a file: the int8 network in torch is within the limit. Look at "
+            "its parity, and at a network whose answer for an image depends on the rest of its batch"
+        )
+    if not own:
         return
     named = blamed(result)
     if named:
         parts = [f"{_layer(layer)} {100 * share:.0f} %" for layer, share in named]
-        yield f"Where int8 loses it, by each layer's share of the noise at the logits: {listing(parts)}"
+        where = f"Where int8 loses it, by each layer's share of the noise at the logits: {listing(parts)}"
+        yield where + _together(result, torch)
     yield f"What to do: {'; or '.join(_remedies(result))}"
+
+
+def _within(gate: GateRecord, torch: ModelRecord) -> bool:
+    """Tell whether the int8 network in torch is within the limit of a gate against the float model."""
+    name = {"accuracy_drop": "drop", "agreement_drop": "drop"}.get(gate.name, gate.name)
+    found: Figure | None = getattr(torch.fidelity, name, None)
+    if found is None or gate.value is None:
+        return False
+    return found.value <= gate.value if gate.op == "<=" else found.value >= gate.value
+
+
+def _together(result: RunResult, torch: ModelRecord | None) -> str:
+    """Say so where the layers, each in int8 alone, do not explain the noise of all together."""
+    if torch is None or torch.fidelity is None:
+        return ""
+    explained = sum(10 ** (-layer.logits_db / 10) for layer in result.layers) * 10 ** (torch.fidelity.sqnr_db.value / 10)
+    if explained >= HALF:
+        return ""
+    return (
+        f"; each in int8 alone, the layers explain {max(1, round(100 * explained))} % of the noise: look for a "
+        "concatenation or a sum of very different ranges, which share one scale"
+    )
 
 
 def blamed(result: RunResult) -> list[tuple[LayerRecord, float]]:
@@ -120,6 +163,8 @@ def _remedies(result: RunResult) -> Iterator[str]:
         yield "--set quantize.keep_float=auto, which keeps the fewest layers in float that cure it"
     elif result.repair is None:
         yield "name layers with --set 'quantize.keep_float=[PATH]', for keep_float: auto found none that cure it"
+    if ptq and not section.get("equalize") and any(layer.cause == "weight" for layer, _ in blamed(result)):
+        yield "--set quantize.equalize=true"
     if ptq and section.get("observer") in (None, "minmax"):
         yield "--set quantize.observer=mse"
     if ptq and not section.get("adaround"):
@@ -127,7 +172,7 @@ def _remedies(result: RunResult) -> Iterator[str]:
     if ptq and facts.labelled(result):
         yield "--set 'quantize={method: qat}', which trains in int8"
     if not ptq:
-        yield "--set quantize.epochs=N with more epochs"
+        yield f"--set quantize.epochs={2 * int(section.get('epochs') or 1)}, which trains twice as long"
 
 
 def _table(result: RunResult) -> Table:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
+from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord
 from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
@@ -130,8 +131,8 @@ def test_the_verdict_counts_gates_and_tells_each_failure() -> None:
     verdict = view.build(sample.bad()).verdict
     assert (verdict.word, verdict.tone) == ("Fail", "bad")
     assert verdict.sentence == "Of 5 gates, 2 failed, 1 not measured and 1 could not be trusted."
-    assert verdict.failures[0] == "ONNX int8: Accuracy drop is 2.70 points (limit ≤ 1 points)"
-    assert verdict.failures[1] == "ONNX int8: Top-1 agreement is 96.12000 % (limit ≥ 96.12004 %)"
+    assert verdict.failures[2] == "ONNX int8: Accuracy drop is 2.70 points (limit ≤ 1 points)"
+    assert verdict.failures[3] == "ONNX int8: Top-1 agreement is 96.12000 % (limit ≥ 96.12004 %)"
     assert view.build(sample.good()).verdict.sentence == "All 15 gates passed."
     assert view.build(sample.empty()).verdict.gates is None
 
@@ -191,3 +192,51 @@ def test_several_teachers_are_told() -> None:
     assert "distilled from an ensemble of torchvision:resnet50 and timm:vit_tiny on" in view.build(result).story
     assert table(view.build(result), "models").rows[0][0].text == "Teacher resnet50"
     assert "Loss of teacher.ensemble[1]: kd (weight 1)" in card.render(result).replace("\\", "")
+
+
+def destroyed(file_drop: float, torch_drop: float, sqnr: float = 1.0) -> RunResult:
+    """The good run, quantized by calibration: a file loses accuracy, and the int8 network in torch another share of it."""
+    base = sample.good()
+    recipe = {**base.recipe, "quantize": {"method": "ptq", "observer": "minmax"}}
+    close = sample.fidelity(0.9144 - torch_drop)
+    torch = replace(base.model("qat"), name="ptq", fidelity=replace(close, sqnr_db=Figure(sqnr, 10000, sqnr, sqnr)))
+    models = tuple(torch if model.name == "qat" else model for model in base.models)
+    gate = replace(sample.gate("accuracy_drop", "onnx", "<= 0.01", file_drop), verdict="fail", blocking=True)
+    return replace(base, recipe=recipe, models=models, gates=(gate,), verdict="fail", repair=None)
+
+
+def test_a_fail_names_the_layers_and_what_to_type() -> None:
+    lines = view.build(destroyed(0.3, 0.3, sqnr=31.9)).verdict.failures
+    assert lines[1].startswith("Where int8 loses it, by each layer's share of the noise at the logits: features.3.conv.0.0")
+    assert "explain" not in lines[1], "one layer makes the noise of all"
+    assert lines[2].startswith("What to do: --set quantize.keep_float=auto")
+    assert "--set quantize.observer=mse" in lines[2]
+    assert "--set quantize.equalize=true" in lines[2], "a named layer loses by its weight"
+
+
+def test_layers_that_do_not_explain_the_noise_are_said_not_to() -> None:
+    lines = view.build(destroyed(0.3, 0.3, sqnr=1.0)).verdict.failures
+    assert "each in int8 alone, the layers explain 1 % of the noise: look for a concatenation" in lines[1]
+
+
+def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
+    lines = view.build(destroyed(0.3, 0.002)).verdict.failures
+    assert lines[1].startswith("ONNX int8 loses it as a file: the int8 network in torch is within the limit.")
+    assert not [line for line in lines if "keep_float" in line]
+
+
+def test_a_caution_is_no_failure() -> None:
+    caution = replace(sample.gate("parity_error", "onnx_float", "<= 0.01", 0.14), verdict="fail", level="warn")
+    result = replace(sample.good(), gates=(*sample.good().gates, caution))
+    verdict = view.build(result).verdict
+    assert (verdict.word, verdict.tone, verdict.failures) == ("Pass", "good", ())
+    assert verdict.cautions == ("ONNX float32: Output error, RMS is 14.0 % (limit ≤ 1 %)",)
+    assert verdict.sentence.endswith("1 caution.")
+
+
+def test_what_was_not_delivered_comes_first_and_once() -> None:
+    missing = GateRecord("accuracy_drop", "openvino", "<= 0.01")
+    result = sample.bad()
+    lines = view.build(replace(result, gates=(*result.gates, missing))).verdict.failures
+    assert lines[1] == "OpenVINO int8 was not delivered"
+    assert sum("OpenVINO" in line for line in lines) == 1
