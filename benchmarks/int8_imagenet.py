@@ -250,7 +250,7 @@ def page(value: Mapping[str, Any]) -> str:
         gates = ", ".join(
             f"{name} of {file} {verdict} ({figure:.4g}; {limit})" for name, file, limit, figure, verdict in done["gates"]
         )
-        said = "`edgekd quantize` with its defaults, but for the number of calibration images, on 256 other crops"
+        said = "`edgekd quantize` with its default settings and the same number of calibration images, on 256 other crops"
         said += f": {done['verdict']}, exit code {done['code']}."
         lines += ["", f"{said} {gates}"]
     return "\n".join(lines) + "\n"

@@ -54,7 +54,7 @@ class _Graph:
 
 
 def clip_integers(model: onnx.ModelProto) -> None:
-    """Clip the integers behind a layer in the place of its floats, where its activation function is no part of the rounding.
+    """Clip the integers behind a layer instead of its floats, where its activation function is no part of the rounding.
 
     A ReLU is one with the rounding behind it where 0 is the lowest integer. It is not in front of a concatenation with a
     tensor that has negative values, for all operands share one scale. Then ONNX Runtime would compute the convolution in

@@ -77,7 +77,7 @@ def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 
 def merge(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
-    """Return what ``fold`` returns but for average pooling, of which the int8 rules have a form of their own."""
+    """Return what ``fold`` returns, with average pooling as it is: the int8 rules write that in another form."""
     graph_module = trace(model, example, decompositions)
     compute_constants(graph_module)
     expand_last(graph_module)
