@@ -22,14 +22,15 @@ def test_figures_are_those_of_the_report(module: Any) -> None:
     result = rundir.read(ROOT / "reports" / "examples" / "mobilenet")
     found = module.figures(result)
     models = {model.name: model.top1() for model in result.models}
-    assert found["gates"] == [12, 12]
+    passed, of = found["gates"]
+    assert passed == of == len(result.gates) > 0, "the example passes"
     assert [found[key] for key in ("teacher", "alone", "student", "onnx", "tflite", "openvino")] == [
         models[name] for name in ("teacher", "student_alone", "distilled", "onnx", "tflite", "openvino")
     ]
     page = module.table({"mutual": {**found, "alone": None}})
     assert page.count("| [") == 1, "a regime that was not run has no row"
     assert f" | {100 * models['teacher']:.1f} | — | {100 * models['distilled']:.1f} | " in page
-    assert "12 of 12 |" in page
+    assert f"{of} of {of} |" in page
 
 
 def test_what_another_regime_reads_is_made_before_it(module: Any) -> None:
