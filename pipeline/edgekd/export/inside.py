@@ -26,6 +26,7 @@ from edgekd.rundir import EXACT_DB, Difference
 Array = NDArray[np.float32]
 LIKENESS = 0.5
 """Least correlation of what a runtime and torch make of a layer; without any, the tensor is another layer's."""
+_ACTIVATIONS = {torch.ops.aten.relu.default, torch.ops.aten.clamp.default}
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
@@ -128,9 +129,8 @@ def _computed(node: fx.Node) -> bool:
 def _layer(dequantize: fx.Node) -> fx.Node:
     """The operator that a rounded value is from; of one that is fused with an activation function, itself."""
     node = dequantize.all_input_nodes[0].all_input_nodes[0]
-    operands = node.all_input_nodes
-    fused = len(operands) == 1 and operands[0].op == "call_function" and str(operands[0].target) != _DEQUANTIZE
-    return operands[0] if fused else node
+    fused = node.target in _ACTIVATIONS and str(node.args[0].target) != _DEQUANTIZE  # type: ignore[union-attr]
+    return node.args[0] if fused else node  # type: ignore[return-value]  # a function of one node
 
 
 def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:

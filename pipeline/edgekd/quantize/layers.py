@@ -14,7 +14,8 @@ from edgekd.quantize.graph import constant
 
 aten = torch.ops.aten
 _LAYERS = {aten.conv2d.default, aten.linear.default}
-_ACTIVATIONS = {aten.relu.default, aten.clamp.default}
+ACTIVATIONS = {aten.relu.default, aten.clamp.default}
+"""What can be one with the operator before it: no rounding stands between them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def layers(module: fx.GraphModule) -> Iterator[Layer]:
         read = (rounded, rounded.args[0], *node.args[2:3])
         shared = any(isinstance(part, fx.Node) and len(part.users) > 1 for part in read)
         reader = next(iter(node.users)) if len(node.users) == 1 else None
-        activation = reader if reader is not None and reader.target in _ACTIVATIONS else None
+        activation = reader if reader is not None and reader.target in ACTIVATIONS else None
         yield Layer(node, weight, fake_quantize, rounded, bias, activation, shared)
 
 

@@ -31,6 +31,7 @@ from edgekd.quantize.backend import (
     Quantizer,
     SharedQuantizationSpec,
 )
+from edgekd.quantize.layers import ACTIVATIONS
 from edgekd.quantize.naming import describe, layer_path, operator_name, source
 from edgekd.quantize.observers import HoldingMinMaxObserver
 
@@ -57,7 +58,6 @@ _FLOAT: dict[Any, str] = {
     aten.group_norm.default: "no runtime has group normalisation in int8",
     aten.instance_norm.default: "no runtime has instance normalisation in int8",
 }
-_ACTIVATIONS = {aten.relu.default, aten.clamp.default}
 # What TensorFlow Lite can fuse: (lowest, highest) value; other clamps have no int8 operator.
 _CLAMP_RANGES = {(0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (0.0, None)}
 _FUSE_INTO = _WEIGHTED | _BINARY
@@ -171,6 +171,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._affine = activation_spec()
         self._symmetric = activation_spec(torch.per_tensor_symmetric)
         self._second_operands: set[fx.Node] = set()
+        self._concatenated: set[fx.Node] = set()
         self._weight = weight_spec(weight_bits)
         self._selecting: list[fx.Node] = []
         self._constants: dict[str, float] = {}
@@ -181,6 +182,8 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         products = (node for node in live if node.target in _PRODUCTS)
         self._second_operands = {origin for node in products for origin in self._origins(node.args[1])}
+        concatenations = (node for node in live if node.target is aten.cat.default)
+        self._concatenated = {origin for node in concatenations for x in node.all_input_nodes for origin in self._origins(x)}
         float_ops: dict[fx.Node, str] = {}
         _check_names(self._keep_float, model.graph)
         kept = _kept(model.graph, self._keep_float)
@@ -230,8 +233,9 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             return f"{operator_name(node)} with a factor or a scalar"
         inputs = {operand: self._input(operand) for operand in operands}
         factor = self._factor(node)
-        if factor and _fused_activation(node, live) is None:
+        if factor and node not in self._concatenated and _fused_activation(node, live) is None:
             # An observed range would be all but this one, and rounding to steps that are all but equal loses a bit.
+            # In front of a concatenation it is observed: there the scale has to be wide enough for all operands.
             self._write(node, inputs, scaled_spec(operands[0], node, factor))
         else:
             self._set(node, live, inputs)
@@ -266,9 +270,13 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         if reason:
             return reason
         # One, or the operands of a concatenation; a symbolic size is no tensor, and indices have no scale.
-        first, *others = (x for x in node.all_input_nodes if _is_float_tensor(x))
+        operands = _float_operands(node)
+        fixed = {x: _fixed_scale(x) for x in operands}
+        first = next((x for x in operands if fixed[x] is None), operands[0])
+        # A fixed scale does not grow with the other operands: such a one is rounded once more, to a scale that does.
+        own = self._input(first) if fixed[first] is None or len(set(fixed.values())) == 1 else self._activation(node)
         shared = SharedQuantizationSpec((first, node))
-        self._write(node, {first: self._input(first), **dict.fromkeys(others, shared)}, shared)
+        self._write(node, {first: own, **{x: shared for x in operands if x is not first}}, shared)
         if node.target in _SELECTS:
             self._selecting.append(node)
         return ""
@@ -317,7 +325,7 @@ _RULES: dict[Any, Callable[[Int8Quantizer, fx.Node, set[fx.Node]], str]] = {
     **dict.fromkeys(_WEIGHTED, Int8Quantizer._weighted),
     **dict.fromkeys(_BINARY | _PRODUCTS, Int8Quantizer._two_operands),
     **dict.fromkeys(_UNARY, Int8Quantizer._unary),
-    **dict.fromkeys(_ACTIVATIONS, Int8Quantizer._activation_function),
+    **dict.fromkeys(ACTIVATIONS, Int8Quantizer._activation_function),
     **dict.fromkeys(_FIXED, Int8Quantizer._fixed),
     **dict.fromkeys(_MOVES | _SELECTS, Int8Quantizer._shared),
 }
@@ -360,7 +368,7 @@ def _producers(node: fx.Node) -> Iterator[fx.Node]:
             yield operand
             operand = operand.all_input_nodes[0]
         yield operand
-        if operand.target in _ACTIVATIONS:
+        if operand.target in ACTIVATIONS:
             yield operand.all_input_nodes[0]
 
 
@@ -400,12 +408,24 @@ def _is_float_tensor(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+def _float_operands(node: fx.Node) -> list[fx.Node]:
+    return [x for x in node.all_input_nodes if _is_float_tensor(x)]
+
+
+def _fixed_scale(node: fx.Node) -> tuple[float, int] | None:
+    """Return the scale and zero point that a rule fixes for a result, also through what only moves its values."""
+    if node.target in _MOVES | _SELECTS:
+        scales = {_fixed_scale(x) for x in _float_operands(node)}
+        return scales.pop() if len(scales) == 1 else None
+    return _FIXED.get(node.target)
+
+
 def _fused_activation(node: fx.Node, live: set[fx.Node]) -> fx.Node | None:
     """Return the activation that the operator ``node`` is fused with, if any."""
     if node.target not in _FUSE_INTO:
         return None
     readers = [user for user in node.users if user in live]
-    if len(readers) == 1 and readers[0].target in _ACTIVATIONS and not _unsupported_clamp(readers[0]):
+    if len(readers) == 1 and readers[0].target in ACTIVATIONS and not _unsupported_clamp(readers[0]):
         return readers[0]
     return None
 

@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from edgekd.progress import Progress, Silent
 from edgekd.quantize.backend import FakeQuantizeBase
 from edgekd.quantize.graph import constant
-from edgekd.quantize.layers import fake_quantizer, scale_of
+from edgekd.quantize.layers import ACTIVATIONS, fake_quantizer, scale_of
 from edgekd.quantize.naming import layer_path, operator_name
 from edgekd.quantize.quantizer import logits_node
 from edgekd.rundir import EXACT_DB
@@ -79,8 +79,7 @@ def measure(module: fx.GraphModule, batches: Sequence[Tensor], progress: Progres
                 reference = exact[layer.end]
                 found.alone.add(reference, _alone(module, layer, exact))
                 found.total.add(reference, rounded[layer.outputs[0] if layer.outputs else layer.end])
-                both = frozenset((*layer.weights, *layer.outputs))
-                found.logits.add(exact[logits], _run(module, batch, both, exact)[logits])
+                found.logits.add(exact[logits], _run(module, batch, layer.own, exact)[logits])
                 if layer.weights and layer.outputs:
                     found.output.add(exact[logits], _run(module, batch, frozenset(layer.outputs), exact)[logits])
                 told.advance(1, layer.node.name)
@@ -133,12 +132,20 @@ class _Signals:
 
 @dataclass(frozen=True)
 class _Layer:
-    """An operator and its own quantizers; ``end`` is it or the activation function that it is one with."""
+    """An operator and its own quantizers; ``end`` is it or the activation function that it is one with.
+
+    ``operands`` round a tensor once more, to the one scale of a concatenation.
+    """
 
     node: fx.Node
     end: fx.Node
     weights: tuple[fx.Node, ...]
+    operands: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
+
+    @property
+    def own(self) -> frozenset[fx.Node]:
+        return frozenset((*self.weights, *self.operands, *self.outputs))
 
 
 def _layers(module: fx.GraphModule) -> list[_Layer]:
@@ -148,20 +155,19 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
     for node in module.graph.nodes:
         if node.op not in {"call_function", "placeholder"} or node in ends:
             continue
-        weights = tuple(arg for arg in node.all_input_nodes if fake_quantizer(module, arg) and arg.args[0].op == "get_attr")
+        rounded = [arg for arg in node.all_input_nodes if fake_quantizer(module, arg)]
+        weights = tuple(arg for arg in rounded if arg.args[0].op == "get_attr")
+        operands = tuple(arg for arg in rounded if fake_quantizer(module, arg.args[0]))
         end = node
         outputs = _quantizers_of(module, end)
         readers = [user for user in node.users if user.op != "output"]
-        if not outputs and len(readers) == 1 and readers[0].op == "call_function":
-            end = readers[0]
-            outputs = _quantizers_of(module, end) if len(end.all_input_nodes) == 1 else ()
-            end = end if outputs else node
+        if not outputs and len(readers) == 1 and readers[0].target in ACTIVATIONS:
+            outputs = _quantizers_of(module, readers[0])
+            end = readers[0] if outputs else node
         own = {module.get_submodule(str(quantizer.target)) for quantizer in outputs}
-        moved = any(
-            fake_quantizer(module, arg) and module.get_submodule(str(arg.target)) in own for arg in node.all_input_nodes
-        )
-        if (weights or outputs) and not moved:  # what only moves values has the scale of its input and adds no noise
-            found.append(_Layer(node, end, weights, outputs))
+        moved = any(module.get_submodule(str(arg.target)) in own for arg in rounded)
+        if operands or ((weights or outputs) and not moved):  # what only moves values has the scale of its input, no noise
+            found.append(_Layer(node, end, weights, operands, outputs))
             ends.add(end)
     return found
 
@@ -225,10 +231,9 @@ def _readers(nodes: frozenset[fx.Node]) -> set[fx.Node]:
 
 def _alone(module: fx.GraphModule, layer: _Layer, exact: dict[fx.Node, Any]) -> Tensor:
     """The layer's output from exact inputs with its own quantizers on."""
-    own = frozenset((*layer.weights, *layer.outputs))
-    interpreter = _Interpreter(module, own)
+    interpreter = _Interpreter(module, layer.own)
     interpreter.env = dict(exact)
-    for node in (*layer.weights, layer.node, layer.end, *layer.outputs[:1]):
+    for node in (*layer.weights, *layer.operands, layer.node, layer.end, *layer.outputs[:1]):
         if node.op != "placeholder":
             interpreter.env[node] = interpreter.run_node(node)
     out: Tensor = interpreter.env[layer.outputs[0] if layer.outputs else layer.end]

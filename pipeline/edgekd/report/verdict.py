@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from edgekd import gates
@@ -10,9 +11,10 @@ from edgekd.records_gates import GateRecord
 from edgekd.records_gates import Verdict as Word
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
-from edgekd.report.words import NONE, count, listing, one_line, plural
+from edgekd.report.words import NONE, count, listing, one_line, plural, sig
 from edgekd.rundir import LayerRecord, ModelRecord, RunResult
 
+PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
 WORDS: dict[Word, str] = {
     "fail": "failed",
     "not_measured": "not measured",
@@ -25,6 +27,8 @@ NAMED = 3
 """Layers that are named as the cause, at most."""
 HALF = 0.5
 """Of the noise: what single layers explain at least where they are the cause."""
+TIES = 0.005
+"""Share of a layer's values that two correct programs round to different steps, at most; see docs/int8.md, section 5."""
 LEAST_SHARE = 0.05
 """Of the noise at the logits; a layer with less is no cause."""
 
@@ -37,7 +41,7 @@ def verdict(result: RunResult) -> Verdict:
     delivered = {model.name for model in facts.artifacts(result) if model.path is not None}
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
-    lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result)]
+    lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
     cautions = [_line(result, gate) for gate in said if gate.level == "warn"]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
@@ -120,6 +124,39 @@ def causes(result: RunResult) -> Iterator[str]:
         where = f"Where int8 loses it, by each layer's share of the noise at the logits: {listing(parts)}"
         yield where + _together(result, torch)
     yield f"What to do: {'; or '.join(_remedies(result))}"
+
+
+def arithmetic(result: RunResult) -> Iterator[str]:
+    """Name the layer that a runtime computes otherwise than torch, where an int8 file did not pass its parity gates."""
+    failed = [gate for gate in result.gates if gate.name in PARITY and gate.verdict in ("fail", "undecided")]
+    for model in facts.artifacts(result):
+        compared = [(layer.differences[model.name], layer) for layer in result.layers if model.name in layer.differences]
+        gates_of_it = {gate.name: gate for gate in failed if gate.model == model.name and gate.level != "off"}
+        if not gates_of_it or not compared:
+            continue
+        name = facts.label_of(result, model.name)
+        found, worst = max(compared, key=lambda entry: (entry[0].steps > 1, entry[0].share))
+        share, several = f"{sig(100 * found.share, 2)} %", plural(len(compared), "layer")
+        if found.steps > 1 or found.share > TIES:
+            kept = one_line(worst.path or f"%{worst.name}")
+            yield (
+                f"{name} computes {one_line(worst.label)} ({worst.op}) otherwise than torch does from the same input: {share} "
+                f"of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: --set "
+                f"'quantize.keep_float=[{kept}]'"
+            )
+            continue
+        if not found.steps:
+            yield f"{name} computes the {several} that were compared as torch does, and the difference is between them"
+            continue
+        text = (
+            f"{name} computes its layers as torch does ({several} compared; at most {share} of a layer's values differ, by one "
+            "step, where a value lies half-way between two): such differences add up in this network"
+        )
+        steps = gates_of_it.get("parity_lsb_p99")
+        if steps is not None and steps.measured is not None:
+            limit = f"--set 'gates.parity_lsb_p99={{max: {math.ceil(steps.measured)}}}'"
+            text += f". What to do where the gates against float pass: {limit}"
+        yield text
 
 
 def _within(gate: GateRecord, torch: ModelRecord) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekd.quantize.ptq import Calibrated
     from edgekd.quantize.qat import Prepared
 
-VERSION = 7
+VERSION = 9
 PACKAGES = (*training.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at with: each costs half an inference a layer

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.unit.export.nets import BITS, images
+from tests.unit.export.nets import BITS, images, make_source
 from torch import Tensor, nn
 
 from edgekd.export import parity, runtimes
@@ -101,3 +102,32 @@ def test_the_reader_infers_what_is_left_out(gated: tuple[np.ndarray, float, Expo
     assert list(shapes["Convolution"])[1].get_length() == 10
     assert model.input(0).any_name == "input"
     assert model.output(0).any_name == "logits"
+
+
+class Tokens(nn.Module):
+    """A class token with so little variance that the epsilon of its norm counts, as trained vision transformers have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        self.token, self.position = nn.Parameter(torch.randn(1, 1, 32) * 0.05), nn.Parameter(torch.full((1, 19, 32), -1e-2))
+        self.norm, self.head = nn.LayerNorm(32, 1e-3), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        # Its zero point is 0, as far below as above: only then is the scale moved.
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x, x * -1.0], 1) + self.position
+        out: Tensor = self.head(self.norm(x)[:, :2].mean(1))
+        return out
+
+
+def test_epsilon_is_not_lost_behind_a_scale(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = make_source(Tokens())
+    exported = exporters.get("openvino")().export(source, tmp_path / "tokens.xml", Options())
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(images(64)).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], "openvino"), images(64).numpy())
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
+    assert found.mean_lsb < 0.02  # type: ignore[operator]

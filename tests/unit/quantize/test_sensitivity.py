@@ -137,3 +137,19 @@ def test_a_name_that_is_not_there() -> None:
     with pytest.raises(QuantizeError) as error:
         qat.prepare(Chain().eval(), images(1), keep_float=["depthwize"])
     assert str(error.value) == "keep_float: the graph has no layer 'depthwize'\n  → did you mean depthwise?"
+
+
+def test_of_a_chain_of_float_operators_the_one_that_is_rounded_is_named() -> None:
+    class Exponential(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head((self.conv(x) * 3).clamp(max=9.0).exp().mean((2, 3)))
+            return logits
+
+    rows = sensitivity.measure(calibrated(Exponential()).module, [images(16, seed=8)])
+    assert {"exp", "conv2d", "mean"} <= {row.op for row in rows}
+    assert "clamp" not in {row.op for row in rows}

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tests.unit.report import sample
 
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord
 from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
-from edgekd.rundir import Metrics, ModelRecord, RunResult
+from edgekd.rundir import Difference, Metrics, ModelRecord, RunResult
 
 ORDER = (
     "models",
@@ -223,6 +224,30 @@ def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
     lines = view.build(destroyed(0.3, 0.002)).verdict.failures
     assert lines[1].startswith("ONNX int8 loses it as a file: the int8 network in torch is within the limit.")
     assert not [line for line in lines if "keep_float" in line]
+
+
+def apart(share: float, steps: float) -> tuple[str, ...]:
+    """What is said of a TFLite file that is 3 steps off, and of whose first layer so many values differ from torch's."""
+    base = sample.good()
+    first, *rest = (replace(layer, differences={"tflite": Difference(0.0, 0.0)}) for layer in base.layers)
+    layers = (replace(first, differences={"tflite": Difference(share, steps)}), *rest)
+    gate = replace(sample.gate("parity_lsb_p99", "tflite", "<= 2", 3.0), verdict="fail", blocking=True)
+    return view.build(replace(base, layers=layers, gates=(gate,), verdict="fail")).verdict.failures
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.0113, 1.0), (0.0001, 3.0)])
+def test_a_layer_that_a_runtime_computes_otherwise_is_named(share: float, steps: float) -> None:
+    (_, line) = apart(share, steps)
+    layer = sample.good().layers[0]
+    assert line.startswith(f"TFLite int8 computes {layer.label} ({layer.op}) otherwise than torch does from the same input:")
+    assert f"--set 'quantize.keep_float=[{layer.path}]'" in line
+
+
+def test_roundings_that_add_up_are_no_layers_fault() -> None:
+    (_, line) = apart(0.0001, 1.0)
+    assert line.startswith("TFLite int8 computes its layers as torch does")
+    assert "at most 0.010 % of a layer's values differ, by one step" in line
+    assert "--set 'gates.parity_lsb_p99={max: 3}'" in line
 
 
 def test_a_caution_is_no_failure() -> None:

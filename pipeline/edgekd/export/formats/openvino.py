@@ -62,6 +62,7 @@ class OpenVinoExporter:
             if options.precision == "int8":
                 ir.fold_scalars(converted)
                 ir.keep_roundings(converted)
+                ir.keep_epsilons(converted)
                 sigmoids.write_as_polynomials(converted)
                 zero_points.move_into_biases(converted)
             ir.share_ranges(converted)
