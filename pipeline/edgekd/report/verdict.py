@@ -140,17 +140,17 @@ def arithmetic(result: RunResult) -> Iterator[str]:
         if found.steps > 1 or found.share > TIES:
             kept = one_line(worst.path or f"%{worst.name}")
             yield (
-                f"{name} computes {one_line(worst.label)} ({worst.op}) otherwise than torch does from the same input: {share} "
-                f"of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: --set "
+                f"{name} computes {one_line(worst.label)} ({worst.op}) otherwise than torch does from the same input: "
+                f"{share} of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: --set "
                 f"'quantize.keep_float=[{kept}]'"
             )
             continue
         if not found.steps:
-            yield f"{name} computes the {several} that were compared as torch does, and the difference is between them"
+            yield f"{name}: {several} compared, all values are torch's from the same input"
             continue
         text = (
-            f"{name} computes its layers as torch does ({several} compared; at most {share} of a layer's values differ, by one "
-            "step, where a value lies half-way between two): such differences add up in this network"
+            f"{name} computes its layers as torch does ({several} compared; at most {share} of a layer's values differ, by "
+            "one step, where a value lies half-way between two): such differences add up in this network"
         )
         steps = gates_of_it.get("parity_lsb_p99")
         if steps is not None and steps.measured is not None:
