@@ -194,6 +194,7 @@ def _check_operators(steps: Sequence[Planned], options: Options, folder: Path) -
 
     Raises:
         ExportError: All of them cannot.
+        QuantizeError: The student cannot be traced.
     """
     step = next((step for step in steps if step.status == "run" and step.node.module == "export"), None)
     if step is None:

@@ -28,7 +28,8 @@ def operator_name(node: fx.Node) -> str:
     if node.op == "placeholder":
         return "input"
     parts = str(node.target).split(".")
-    return parts[1] if len(parts) > 2 else str(getattr(node.target, "__name__", node.target))
+    name = parts[1] if len(parts) > 2 else str(getattr(node.target, "__name__", node.target))
+    return name.removeprefix("_").removeprefix("native_").removesuffix("_legit")  # as torch.nn.functional calls it
 
 
 def where(path: str, op: str, name: str) -> str:

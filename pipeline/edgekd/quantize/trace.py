@@ -37,7 +37,8 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
 
     Raises:
         QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, its graph only holds for
-            one batch size, or the model gives other values for one image than for several, or at each call.
+            one batch size, or the model gives other values for one image than for several, for an image beside others, or
+            at each call.
     """
     if example.ndim != 4:
         raise QuantizeError(
@@ -59,6 +60,7 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
         raise _in_words(error) from error
     _refuse_random(own, graph_module, batch[:1])
     _check_one_image(own, graph_module, batch[:1])
+    _check_alone(own, graph_module, batch[:1])
     return graph_module
 
 
@@ -137,6 +139,27 @@ def _check_one_image(model: nn.Module, graph_module: fx.GraphModule, image: Tens
             "the network gives other values for one image than for several",
             "a file takes one image: remove what forward() does for one alone, such as if x.shape[0] == 1",
         )
+
+
+def _check_alone(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """See that an image gets the same values alone, as in a file, and beside another image, as in a test.
+
+    Raises:
+        QuantizeError: The model takes values of the whole batch, such as its mean.
+    """
+    other = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image) - image
+    with torch.no_grad():
+        pairs = zip(tree_leaves(model(image)), tree_leaves(model(torch.cat([image, other]))), strict=True)
+        batched = [(a, b[:1]) for a, b in pairs if a.ndim and a.shape[0] == 1 and b.shape == (2, *a.shape[1:])]
+    if all(_alike(a, b) for a, b in batched):
+        return
+    norms = graph_module.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit.no_stats)
+    named = f": {describe_several(norms)}" if norms else ""
+    raise QuantizeError(
+        f"the network's answer for an image depends on the other images of its batch{named}",
+        "a file takes one image: let BatchNorm keep running statistics (track_running_stats=True) and train it so, or use "
+        "GroupNorm; no other operator may reach across the first dimension",
+    )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from edgekd.errors import QuantizeError
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
 from edgekd.stages import training
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...]:
     """Trace the student with random weights and return what a format of ``export`` cannot have.
 
-    Empty for a recipe without files, and for a student that cannot be traced: the stage that needs its graph says why.
+    Empty for a recipe without files.
 
     Args:
         recipe: The recipe.
@@ -26,6 +25,7 @@ def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...
     Raises:
         ModelError: The student cannot be built.
         DataError: The data cannot be opened.
+        QuantizeError: The student cannot be traced, so that no format can have it.
     """
     import torch
 
@@ -41,10 +41,7 @@ def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...
         warnings.simplefilter("ignore")  # the stages will say it
         torch.default_generator.manual_seed(recipe.seed)
         student = training.rewritten(recipe, classes).model
-        try:
-            graph = fold(student, models.example(recipe.data))
-        except QuantizeError:
-            return ()
+        graph = fold(student, models.example(recipe.data))
         with captured(None, "reading the converters' tables"):
             return lacks(graph, [export.format for export in recipe.export])
 

@@ -158,12 +158,6 @@ def test_scales_reach_the_layer_through_a_permutation() -> None:
     assert operators(folded) == ["permute.default", "linear.default", "permute.default"]
 
 
-def test_a_norm_over_the_batch_stays() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)).eval()
-    x = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(fold(net, x)(x), net(x))
-
-
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -184,9 +178,25 @@ class OtherForOne(nn.Module):
         return 2 * x if x.shape[0] == 1 else x
 
 
+class OverTheBatch(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+
+
+class Ranked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
 @pytest.mark.parametrize(
     ("model", "message", "hint"),
     [
+        (
+            OverTheBatch,
+            r"depends on the other images of its batch: 1 batch_norm \(%_native",
+            "track_running_stats=True",
+        ),
+        (Ranked, "the network's answer for an image depends on the other images of its batch", "the first dimension"),
         (
             Branching,
             r"by the values of a tensor in test_fold.py, line \d+: return x if x.sum\(\) > 0",

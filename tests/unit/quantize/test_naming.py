@@ -99,7 +99,7 @@ def test_dropout_that_is_left_on() -> None:
             qat.prepare(net.eval(), X[:1])
         return str(caught.value)
 
-    assert "body native_dropout (%native_dropout)" in message(Net(lambda x: F.dropout(x.mean((2, 3)), 0.5)))
+    assert "body dropout (%native_dropout)" in message(Net(lambda x: F.dropout(x.mean((2, 3)), 0.5)))
 
     class Always(nn.Dropout):
         def train(self, mode: bool = True) -> nn.Module:
