@@ -16,6 +16,7 @@ from edgekd.quantize.graph import finish
 from edgekd.quantize.passes.affine import fold_affines
 from edgekd.quantize.passes.branches import merge_branches
 from edgekd.quantize.passes.constants import compute_constants
+from edgekd.quantize.passes.decompositions import SPELLINGS
 from edgekd.quantize.passes.expansions import expand_last
 from edgekd.quantize.passes.identities import drop_identities
 from edgekd.quantize.passes.pools import write_average_pools_without_ceil_mode
@@ -78,7 +79,7 @@ def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 def merge(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
     """Return what ``fold`` returns, with average pooling as it is: the int8 rules write that in another form."""
-    graph_module = trace(model, example, decompositions)
+    graph_module = trace(model, example, {**SPELLINGS, **decompositions})
     compute_constants(graph_module)
     expand_last(graph_module)
     drop_identities(graph_module)

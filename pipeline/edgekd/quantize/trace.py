@@ -52,6 +52,9 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
             # Raised by torch inside its own export and copy code.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
             warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export")
+            warnings.filterwarnings(
+                "ignore", message="Using padding='same' with even kernel lengths"
+            )  # no copy in the graph
             own = copy.deepcopy(model).eval()
             program = torch.export.export(own, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
             # This also makes the graph functional: in-place activations are gone afterwards, aliases included.

@@ -101,6 +101,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "pools": lambda: Fn(lambda x: nn.functional.avg_pool2d(nn.functional.max_pool2d(x, 3, 1, 1), 2), size=3),
     "uneven_pools": lambda: Fn(uneven_pools, size=3),
     "prelu": lambda: Fn(nn.PReLU(8)),
+    "same_even": lambda: Fn(nn.Conv2d(8, 8, 4, padding="same")),
+    "greatest": lambda: Fn(lambda x: x.flatten(2).max(1, keepdim=True)[0].reshape(-1, 1, 6, 6) - x),
     "gelu": lambda: Fn(nn.GELU()),
     "constant": lambda: Constant(0.0),
     "constant_below_zero": lambda: Constant(-0.5),

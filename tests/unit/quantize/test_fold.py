@@ -43,6 +43,19 @@ def test_norms_go_into_layers_and_values_stay() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items()), "the input was changed"
 
 
+def test_norms_go_into_layers_whose_padding_has_a_name() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding="same", bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 2, padding="valid")
+    )
+    net[1].running_mean.normal_()  # type: ignore[operator]  # a tensor
+    net.eval()
+    x = torch.randn(2, 3, 6, 6)
+    folded = fold(net, x)
+    torch.testing.assert_close(folded(x), net(x))
+    assert operators(folded) == ["conv2d.default", "conv2d.default"]
+
+
 def test_norm_without_a_layer_becomes_depthwise() -> None:
     net = settled(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 1)))
     x = torch.randn(2, 3, 5, 5)

@@ -55,6 +55,8 @@ def dense(x: Tensor) -> Tensor:
     return found[-1]
 
 
+WEIGHT = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(2))
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "hardswish": (F.hardswish, ["add.Tensor", "clamp.default", "mul.Tensor", "mul.Tensor"]),
     "silu": (F.silu, ["sigmoid.default", "mul.Tensor"]),
@@ -76,9 +78,18 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         ["relu.default", "mul.Tensor", "relu.default", "conv2d.default", "add.Tensor"]),
     "glu": (lambda x: F.glu(x, 1), ["slice.Tensor", "slice.Tensor", "sigmoid.default", "mul.Tensor"]),
     "stack": (lambda x: torch.stack([x, x], 1), ["unsqueeze.default", "unsqueeze.default", "cat.default"]),
-    "dense": (dense, ["relu.default", *["cat.default", "neg.default"] * 6]),
+    "dense": (dense, ["relu.default", *["cat.default", "mul.Tensor"] * 6]),
     "long_concatenation": (lambda x: torch.cat([x] * 6, 1), ["cat.default", "cat.default"]),
     "scalars": (lambda x: (x - 1.0) / 4.0, ["add.Tensor", "mul.Tensor"]),
+    "same": (lambda x: F.conv2d(x, WEIGHT, padding="same", dilation=2), ["conv2d.default"]),
+    "same_even": (lambda x: F.conv2d(x, WEIGHT[..., :2], padding="same"), ["constant_pad_nd.default", "conv2d.default"]),
+    "valid": (lambda x: F.conv2d(x, WEIGHT, stride=2, padding="valid"), ["conv2d.default"]),
+    "greatest": (lambda x: x.flatten(2).max(-1)[0], ["reshape.default", "amax.default"]),
+    "at_least": (lambda x: torch.clamp_min(x, 0.0), ["clamp.default"]),
+    "at_most": (lambda x: torch.clamp_max(x, 1.0), ["clamp.default"]),
+    "threshold": (lambda x: F.threshold(x, 0.0, 0.0), ["relu.default"]),
+    "negative": (lambda x: -x, ["mul.Tensor"]),
+    "product": (lambda x: x.mean((2, 3)).mm(WEIGHT[:, :, 0, 0]), ["mean.dim", "matmul.default"]),
     "minus_from": (lambda x: 1.0 - x, ["mul.Tensor", "add.Tensor"]),
     "identities": (lambda x: F.pad(F.dropout(x[:, :], training=False), (0, 0, 0, 0)).clone().relu(), ["relu.default"]),
     "shuffle": (shuffle, ["reshape.default", "transpose.int", "reshape.default"]),

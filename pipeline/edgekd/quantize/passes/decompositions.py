@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,6 +114,53 @@ def _pad(x: Tensor, pad: list[int], mode: str = "constant", value: float | None 
     return aten.constant_pad_nd(x, pad, value or 0.0) if mode == "constant" else NotImplemented
 
 
+def _max(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return torch.amax(x, dim, keepdim), torch.argmax(x, dim, keepdim)  # which is left out where nothing reads it
+
+
+def _clamp_min(x: Tensor, low: float) -> Tensor:
+    return torch.clamp(x, low)
+
+
+def _clamp_max(x: Tensor, high: float) -> Tensor:
+    return torch.clamp(x, max=high)
+
+
+def _threshold(x: Tensor, limit: float, value: float) -> Any:
+    return torch.relu(x) if limit == value == 0 else NotImplemented
+
+
+def _neg(x: Tensor) -> Any:
+    return x * -1.0 if x.is_floating_point() else NotImplemented
+
+
+def _convolution(operator: Any, x: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """Give a convolution with ``padding="same"`` or ``"valid"`` numbers; what is odd goes to the end, as in torch."""
+    bias, stride, padding, dilation, groups = _bound(rest, options)
+    kernel = [int(size) for size in weight.shape[2:]]
+    strides, dilations = (list(values) * (len(kernel) if len(values) == 1 else 1) for values in (stride, dilation))
+    total = [step * (size - 1) if padding == "same" else 0 for step, size in zip(dilations, kernel, strict=True)]
+    if any(values % 2 for values in total):
+        ends = [(values // 2, values - values // 2) for values in total]
+        x = aten.constant_pad_nd(x, [value for pair in reversed(ends) for value in pair], 0.0)
+        total = [0] * len(kernel)
+    out: Tensor = operator(x, weight, bias, strides, [values // 2 for values in total], dilations, groups)
+    return out
+
+
+def _bound(rest: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("bias", "stride", "padding", "dilation", "groups")
+    given = dict(zip(names, rest, strict=False)) | options
+    return tuple(given.get(name, default) for name, default in zip(names, (None, [1], "valid", [1], 1), strict=True))
+
+
+SPELLINGS: dict[Any, Callable[..., Any]] = {
+    aten.conv1d.padding: partial(_convolution, aten.conv1d.default),
+    aten.conv2d.padding: partial(_convolution, aten.conv2d.default),
+    aten.conv3d.padding: partial(_convolution, aten.conv3d.default),
+}
+"""Second names of operators, written with the first in float files too, so that norms are folded into them."""
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.split.Tensor: _split,
     aten.split_with_sizes.default: _split_with_sizes,
@@ -129,6 +177,12 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.stack.default: _stack,
     aten.pad.default: _pad,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
+    aten.max.dim: _max,
+    aten.clamp_min.default: _clamp_min,
+    aten.clamp_max.default: _clamp_max,
+    aten.threshold.default: _threshold,
+    aten.neg.default: _neg,
+    aten.mm.default: torch.matmul,
 }
 
 _SAME_ARGUMENTS = {aten.hardtanh.default: (-1.0, 1.0), aten.relu6.default: (0.0, 6.0)}
