@@ -87,6 +87,20 @@ class Constant(nn.Module):
         return out
 
 
+class FloatReaders(nn.Module):
+    """Two float operators that read one tensor of four dimensions, behind layers whose layout the converter turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(torch.log1p(self.first(x).relu()))
+        soft = torch.log(torch.exp(y.clamp(max=12)).mean((2, 3)) + 1e-8)
+        out: Tensor = self.head(torch.cat([soft, torch.sqrt(y.pow(2).mean((2, 3)) + 1e-6)], 1))
+        return out
+
+
 def uneven_pools(x: Tensor) -> Tensor:
     x = nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     return nn.functional.avg_pool2d(x, 3, 2, ceil_mode=True)
@@ -160,3 +174,16 @@ def test_an_operator_without_int8_is_named(kind: Callable[[], nn.Module]) -> Non
     (reason,) = make_source(Fn(kind())).float_ops
     assert ": no int8 " in reason or "in int8" in reason
     assert "aten" not in reason
+
+
+def test_float_operators_that_read_one_tensor(tmp_path: Path) -> None:
+    """The converter stopped at the second of them: "Attempting to convert non-NHWC compatible node"."""
+    torch.manual_seed(0)
+    source = make_source(FloatReaders())
+    exported = exporters.get("tflite")().export(source, tmp_path / "readers.tflite", Options())
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(images(32)).numpy()
+    found = parity.compare(
+        reference, runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), images(32).numpy()), exported.output_scale
+    )
+    assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
