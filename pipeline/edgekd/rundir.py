@@ -375,6 +375,28 @@ class RepairRecord:
 
 
 @dataclass(frozen=True)
+class FloatWeights:
+    """Weights that the int8 files hold in float32, in bytes.
+
+    Attributes:
+        int8: Bytes of integers.
+        float32: Bytes of floats.
+        kept: Bytes of those floats that ``keep_float`` leaves in float, and not the lack of an int8 rule.
+        holders: Module and operator that hold floats, with their bytes; the largest first.
+    """
+
+    int8: int
+    float32: int
+    kept: int
+    holders: tuple[tuple[str, int], ...]
+
+    @property
+    def share(self) -> float:
+        """Floats among all bytes of the weights, 0 to 1."""
+        return self.float32 / (self.int8 + self.float32) if self.float32 else 0.0
+
+
+@dataclass(frozen=True)
 class Picture:
     """A small picture for the report: ``data`` is the file in base64, ``caption`` says what is on it."""
 
@@ -419,6 +441,7 @@ class RunResult:
         not_measured: What a reader may look for and will not find, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
+        float_weights: Weights that are float32 in the int8 files; None without int8.
         tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
         copied: The teacher's mistakes that the students make, too.
         pictures: What is better looked at than read, such as synthesized images.
@@ -449,6 +472,7 @@ class RunResult:
     copied: tuple[CopiedErrors, ...] = ()
     pictures: tuple[Picture, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()
+    float_weights: FloatWeights | None = None
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

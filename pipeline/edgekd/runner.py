@@ -316,6 +316,7 @@ def _finish(work: _Work) -> RunResult:
             ),
             layers=bundle.layers,
             repair=bundle.repair,
+            float_weights=bundle.float_weights,
             tuning=bundle.tuning,
             copied=bundle.copied,
             pictures=bundle.pictures,

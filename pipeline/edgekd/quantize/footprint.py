@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
 
 from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import fake_quantizer
-from edgekd.quantize.naming import layer_path, operator_name
+from edgekd.quantize.naming import layer_path, operator_name, source
 from edgekd.quantize.quantizer import ancestors, logits_node
+from edgekd.rundir import FloatWeights
 
 aten = torch.ops.aten
-MOST = 0.25
-"""Share of float bytes from which on int8 is hardly worth it: the file is at most 2.3 times smaller than in float32."""
 _LAYERS = {aten.conv2d.default, aten.linear.default}
+_KEPT = re.compile(r"\(%(\w+)\): .*kept in float$")
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of the weights in an int8 file.
+def footprint(module: fx.GraphModule, float_ops: Sequence[str] = ()) -> FloatWeights:
+    """Count the weights of a prepared graph that its logits depend on; biases of int8 layers are not counted.
 
-    Attributes:
-        int8: Of integers.
-        float32: Of floats.
-        holders: Module and operator that hold floats, with their bytes; the largest first.
+    Args:
+        module: ``Prepared.module``.
+        float_ops: ``Prepared.float_ops``, which tell what is float because ``keep_float`` asked for it.
     """
-
-    int8: int
-    float32: int
-    holders: tuple[tuple[str, int], ...]
-
-    def advice(self) -> str:
-        """Return what to do where most of int8 is lost; empty where it is not."""
-        total = self.int8 + self.float32
-        if not self.float32 or self.float32 / total < MOST:
-            return ""
-        names = ", ".join(f"{name} ({size / 1024:.3g} KiB)" for name, size in self.holders[:3])
-        more = f" and {len(self.holders) - 3} more" if len(self.holders) > 3 else ""
-        return (
-            f"{100 * self.float32 / total:.0f} % of the weights' bytes in the int8 file are float32, for these operators "
-            f"have no int8 rule or are kept in float: {names}{more}. Replace them by convolutions or linear layers, export "
-            "[{format: tflite, precision: dynamic}], whose weights have 8 bits, or ship the float32 file"
-        )
-
-
-def footprint(module: fx.GraphModule) -> Footprint:
-    """Count the weights of a prepared graph that its logits depend on; biases of int8 layers are not counted."""
+    asked = {found[1] for line in float_ops if (found := _KEPT.search(line))}
+    kept = 0
     sizes: dict[str, int] = {}
     holders: dict[str, int] = {}
     live = ancestors(logits_node(module.graph))
@@ -64,8 +44,9 @@ def footprint(module: fx.GraphModule) -> Footprint:
         for reader in floats[:1]:
             name = f"{layer_path(reader) or 'forward()'} {operator_name(reader)}"
             holders[name] = holders.get(name, 0) + 4 * value.numel()
+            kept += 4 * value.numel() if source(reader).name in asked else 0
     ordered = sorted(holders.items(), key=lambda entry: -entry[1])
-    return Footprint(sum(sizes.values()), sum(holders.values()), tuple(ordered))
+    return FloatWeights(sum(sizes.values()), sum(holders.values()), kept, tuple(ordered))
 
 
 def _is_bias(module: fx.GraphModule, node: fx.Node, reader: fx.Node) -> bool:

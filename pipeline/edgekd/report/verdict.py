@@ -29,6 +29,8 @@ HALF = 0.5
 """Of the noise: what single layers explain at least where they are the cause."""
 TIES = 0.005
 """Share of a layer's values that two correct programs round to different steps, at most; see docs/int8.md, section 5."""
+FLOAT_SHARE = 0.25
+"""Of the weights' bytes, from which on it is said how many are float32."""
 LEAST_SHARE = 0.05
 """Of the noise at the logits; a layer with less is no cause."""
 
@@ -42,7 +44,7 @@ def verdict(result: RunResult) -> Verdict:
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
-    cautions = [_line(result, gate) for gate in said if gate.level == "warn"]
+    cautions = [*(_line(result, gate) for gate in said if gate.level == "warn"), *_float_weights(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
@@ -63,6 +65,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
         sentence = "The gate passed." if len(counted) == 1 else f"All {count(len(counted))} gates passed."
     warned = sum(gate.level == "warn" and gate.verdict in WORDS for gate in result.gates)
     off = len({gate.name for gate in result.gates if gate.level == "off"})
+    warned += len(tuple(_float_weights(result)))
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
     sentence += f" {listing(more).capitalize()}." if more else ""
@@ -87,6 +90,23 @@ def _line(result: RunResult, gate: GateRecord) -> str:
         "undecided": f": {_undecided(gate)}",
     }.get(gate.verdict, "")
     return f"{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
+
+
+def _float_weights(result: RunResult) -> Iterator[str]:
+    """Say how much of the weights is float32 where int8 is hardly worth it: the files are 2.3 times smaller at most."""
+    weights = result.float_weights
+    if weights is None or weights.share < FLOAT_SHARE:
+        return
+    names = [f"{one_line(name)} ({sig(size / 1024)} KiB)" for name, size in weights.holders[:NAMED]]
+    names += [f"{len(weights.holders) - NAMED} more"] if len(weights.holders) > NAMED else []
+    text = f"{100 * weights.share:.0f} % of the weights' bytes in the int8 files are float32"
+    if weights.kept > weights.float32 / 2:
+        yield f"{text}, as keep_float has it: {listing(names)}"
+        return
+    yield (
+        f"{text}, for lack of an int8 rule: {listing(names)}. What to do: use convolutions or linear layers instead; or "
+        "--set 'export=[{format: tflite, precision: dynamic}]', whose weights have 8 bits; or ship the float32 file"
+    )
 
 
 def _undecided(gate: GateRecord) -> str:

@@ -25,6 +25,7 @@ from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
     Curve,
     DataRecord,
+    FloatWeights,
     LayerRecord,
     Metrics,
     ModelRecord,
@@ -68,6 +69,7 @@ class Bundle:
     seeds: tuple[SeedRecord, ...]
     tuning: TuningRecord | None
     copied: tuple[CopiedErrors, ...]
+    float_weights: FloatWeights | None
     pictures: tuple[Picture, ...] = ()
 
 
@@ -133,7 +135,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
-        _pictures(context),
+        _float_weights(context), _pictures(context),
     )  # fmt: skip
 
 
@@ -249,6 +251,12 @@ def _fidelity(value: dict[str, Any]) -> Fidelity | None:
 def _graph_findings(context: Context) -> tuple[str, ...]:
     """What the quantize stage found about the form of the network, as sentences."""
     return tuple(context.read("quantize", "graph.json")["findings"]) if "quantize" in context.inputs else ()
+
+
+def _float_weights(context: Context) -> FloatWeights | None:
+    if "quantize" not in context.inputs:
+        return None
+    return from_json(FloatWeights, context.read("quantize", "graph.json")["float_weights"])
 
 
 def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:

@@ -68,9 +68,7 @@ def conclude(
     training.save(qat.state(quantized.module), context.out / "weights.safetensors")
     layers = [to_json(_layer(row)) for row in rows]
     said = [f"{line}." for line in quantized.copies]
-    if advice := footprint(quantized.module).advice():
-        context.progress.say(f"  advice: {advice}")
-        said.append(f"Advice: {advice}.")
+    found |= {"float_weights": to_json(footprint(quantized.module, quantized.float_ops))}
     context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
 
 

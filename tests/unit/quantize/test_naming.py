@@ -71,26 +71,30 @@ def test_what_is_in_no_module_has_a_name_that_keep_float_takes() -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_weights_that_stay_float_are_counted_and_advised_on(kind: Any) -> None:
+def test_weights_that_stay_float_are_counted(kind: Any) -> None:
     net = Net(Recurrent(kind))
     found = footprint(qat.prepare(net.eval(), X[:1]).module)
     rnn = sum(parameter.numel() for parameter in net.body.what.parameters())
     assert found.float32 == 4 * rnn
     assert found.int8 == 3 * 8 * 9 + 80
-    assert found.advice().startswith(
-        f"{400 * rnn / (4 * rnn + found.int8):.0f} % of the weights' bytes in the int8 file are float32"
-    )
-    assert "body.what.rnn " in found.advice()
-    assert "precision: dynamic" in found.advice()
+    assert found.share == 4 * rnn / (4 * rnn + found.int8)
+    assert [name.split()[0] for name, _ in found.holders] == ["body.what.rnn"]
+    assert found.kept == 0
 
 
-def test_little_float_needs_no_advice() -> None:
+def test_weights_that_are_kept_in_float_are_told_apart() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    prepared = qat.prepare(net.eval(), X[:1], keep_float=["2"])
+    found = footprint(prepared.module, prepared.float_ops)
+    assert (found.int8, found.float32, found.kept) == (216, 4 * (16 + 576 + 8), 4 * (576 + 8))
+
+
+def test_norms_hold_little_float() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 32, 3), nn.GroupNorm(2, 32), nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     found = footprint(qat.prepare(net.eval(), X[:1]).module)
     assert (found.float32, found.int8) == (4 * 64, 32 * 27 + 32 * 32 * 9)
-    assert found.advice() == ""
 
 
 def test_dropout_that_is_left_on() -> None:

@@ -9,7 +9,7 @@ from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord
 from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
-from edgekd.rundir import Difference, Metrics, ModelRecord, RunResult
+from edgekd.rundir import Difference, FloatWeights, Metrics, ModelRecord, RunResult
 
 ORDER = (
     "models",
@@ -257,6 +257,21 @@ def test_a_caution_is_no_failure() -> None:
     assert (verdict.word, verdict.tone, verdict.failures) == ("Pass", "good", ())
     assert verdict.cautions == ("ONNX float32: Output error, RMS is 14.0 % (limit ≤ 1 %)",)
     assert verdict.sentence.endswith("1 caution.")
+
+
+def test_weights_that_stay_float_are_said_under_the_verdict() -> None:
+    def cautions(int8: int, float32: int, kept: int) -> tuple[str, ...]:
+        weights = FloatWeights(int8, float32, kept, (("rnn lstm", float32),))
+        verdict = view.build(replace(sample.good(), float_weights=weights)).verdict
+        assert ("1 caution" in verdict.sentence) == bool(verdict.cautions)
+        return verdict.cautions
+
+    assert cautions(900, 100, 0) == ()
+    (line,) = cautions(1024, 3072, 0)
+    share = "75 % of the weights' bytes in the int8 files are float32"
+    assert line.startswith(f"{share}, for lack of an int8 rule: rnn lstm (3.00 KiB). What to do: ")
+    assert "--set 'export=[{format: tflite, precision: dynamic}]'" in line
+    assert cautions(1024, 3072, 3072) == (f"{share}, as keep_float has it: rnn lstm (3.00 KiB)",)
 
 
 def test_what_was_not_delivered_comes_first_and_once() -> None:
