@@ -14,6 +14,9 @@ import yaml
 
 from edgekd.errors import UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
+from edgekd.loading.overrides import apply
+from edgekd.loading.places import Places
+from edgekd.loading.source import parse
 from edgekd.recipe import SCHEMA_VERSION
 from edgekd.recipe_data import DATA_SOURCES, NAMED, UNLABELLED
 
@@ -79,7 +82,7 @@ def text_of(given: Given, classes: int | None = None) -> str:
 
 
 def load(given: Given) -> tuple[Loaded, str]:
-    """Compose and check the recipe; returns it with its text.
+    """Compose and check the recipe; returns it with its text, overrides included.
 
     Raises:
         RecipeError: It cannot be run as it is.
@@ -101,7 +104,16 @@ def load(given: Given) -> tuple[Loaded, str]:
         assert student.weights is not None
         text = text_of(given, classes_of(student.model, student.args, weights_path(student.weights), data))
         loaded = load_text(text, path, given.command, given.overrides)
-    return loaded, text
+    return loaded, _with(text, given.overrides)
+
+
+def _with(text: str, overrides: Sequence[str]) -> str:
+    """Write overrides that were checked into the text of a recipe."""
+    if not overrides:
+        return text
+    value = yaml.safe_load(text)
+    apply(overrides, value, Places(parse(text, "")))
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def data_source(data: str | None) -> str:

@@ -209,6 +209,12 @@ def _check_operators(steps: Sequence[Planned], options: Options, folder: Path) -
         options.progress.say(f"  warning: {lack}\n    → {lack.instead}")
 
 
+def _typed(folder: Path) -> Path:
+    """Return a path as it is typed in the working folder."""
+    path, here = folder.absolute(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def lessons(steps: Sequence[Planned]) -> Iterator[tuple[Planned, Recipe]]:
     """The stages that are about to distill with losses on layers or with peers, with the recipe of their student."""
     waiting = {step.name: step for step in steps if step.status == "run"}
@@ -297,7 +303,7 @@ def _finish(work: _Work) -> RunResult:
             name=loaded.name,
             run=folder.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=f"edgekd run {shlex.quote(f'{options.out.name}/{loaded.name}/{folder.name}/recipe.lock.yaml')}",
+            command=f"edgekd run {shlex.quote(f'{_typed(folder)}/recipe.lock.yaml')}",
             verdict="fail" if missing or work.lost("profile.") else gates.verdict(verdicts),
             recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
             data=bundle.data,

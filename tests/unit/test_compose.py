@@ -77,6 +77,16 @@ def test_the_recipe_is_the_one_that_runs() -> None:
     assert loaded.recipe.distill is None
 
 
+def test_what_was_set_is_in_the_recipe() -> None:
+    loaded, text = compose.load(
+        given(data="labelled", overrides=["student.args={width: 2}", "seed=3", "gates.parity_top1=off"])
+    )
+    value = yaml.safe_load(text)
+    assert (value["student"]["args"], value["seed"]) == ({"width": 2}, 3)
+    again = compose.load_text(text, loaded.path, "again").recipe
+    assert again == loaded.recipe
+
+
 def test_a_mistake_is_shown_in_the_recipe() -> None:
     with pytest.raises(RecipeError) as caught:
         compose.load(given(model="resnet18", data="labelled", sections={"export": ["onx"]}))

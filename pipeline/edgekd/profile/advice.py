@@ -21,7 +21,13 @@ _LACKING: dict[str, tuple[str, ...]] = {
 
 
 def advise(
-    activations: Mapping[str, int], squeezes: int, formats: Collection[str], devices: Iterable[Device], io: str = "float32"
+    activations: Mapping[str, int],
+    squeezes: int,
+    formats: Collection[str],
+    devices: Iterable[Device],
+    io: str = "float32",
+    *,
+    trained: bool = True,
 ) -> tuple[str, ...]:
     """Return sentences, each with what to write into the recipe; none where all is well.
 
@@ -31,18 +37,20 @@ def advise(
         formats: What is exported in int8.
         devices: The targets.
         io: Type of the TFLite file's input and output.
+        trained: Whether the recipe trains the student, as it has to behind a rewrite.
     """
     devices = tuple(devices)
     found = []
+    training = "" if trained else " and distill: {epochs: 8, losses: [{kind: task}]} to train it"
     for kind, count in activations.items():
         lacking = [name for name in formats if any(kind in lacks(device, name) for device in devices)]
         if lacking:
             runtimes = _and([RUNTIMES.get(name, name) for name in lacking])
-            found.append(f"{kind} ({count}×) has no int8 kernel in {runtimes}: student.rewrite: {{{kind}: relu6}}")
+            found.append(f"{kind} ({count}×) has no int8 kernel in {runtimes}: student.rewrite: {{{kind}: relu6}}{training}")
     if squeezes and formats:
         found.append(
             f"squeeze-excite ({squeezes}×) is slow in int8 next to the convolutions: "
-            "student.rewrite: {se: drop}, if the accuracy allows"
+            f"student.rewrite: {{se: drop}}{training}, if the accuracy allows"
         )
     if "tflite" in formats and io == "float32":
         wanting = [device.name for device in devices if device.io == "int8"]

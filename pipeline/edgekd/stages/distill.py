@@ -139,7 +139,7 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
     targets = [device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
     io = next((export.io for export in recipe.export if export.format == "tflite"), "float32")
     formats = [export.format for export in recipe.export]
-    return advise(structure["activations"], structure["squeezes"], formats, targets, io)
+    return advise(structure["activations"], structure["squeezes"], formats, targets, io, trained=recipe.distill is not None)
 
 
 def structure(context: Context, student: nn.Module) -> dict[str, Any]:

@@ -48,3 +48,8 @@ def test_a_target_without_float_is_told_of():
 def test_a_device_file_has_the_last_word():
     assert lacks(NPU, "tflite") == ()
     assert "hardswish" in lacks(NPU, "onnx")
+
+
+def test_a_rewrite_of_a_given_network_needs_a_training() -> None:
+    (line,) = advise({"gelu": 2}, 0, ["onnx"], [HOST], trained=False)
+    assert line.endswith("student.rewrite: {gelu: relu6} and distill: {epochs: 8, losses: [{kind: task}]} to train it")
