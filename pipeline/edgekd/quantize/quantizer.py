@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.errors import QuantizeError, did_you_mean
+from edgekd.quantize import floats
 from edgekd.quantize.backend import (
     DerivedQuantizationSpec,
     FakeQuantize,
@@ -184,10 +185,27 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._second_operands = {origin for node in products for origin in self._origins(node.args[1])}
         concatenations = (node for node in live if node.target is aten.cat.default)
         self._concatenated = {origin for node in concatenations for x in node.all_input_nodes for origin in self._origins(x)}
-        float_ops: dict[fx.Node, str] = {}
         _check_names(self._keep_float, model.graph)
         kept = _kept(model.graph, self._keep_float)
-        for node in model.graph.nodes:
+        float_ops = self._annotate(model.graph, live, kept)
+        between = floats.between(
+            model.graph, live, set(float_ops), _BINARY, _BINARY | _UNARY | ACTIVATIONS | _MOVES | _SELECTS
+        )
+        if between:
+            for node in live:
+                node.meta.pop("quantization_annotation", None)
+            self._selecting.clear()
+            float_ops = self._annotate(model.graph, live, between | kept)
+            for node in between:  # what only moves values costs nothing more in float
+                if node.target in _MOVES | _SELECTS:
+                    float_ops.pop(node, None)
+        self.float_ops = tuple(f"{describe(node)}: {reason}" for node, reason in float_ops.items())
+        return model
+
+    def _annotate(self, graph: fx.Graph, live: set[fx.Node], kept: dict[fx.Node, str]) -> dict[fx.Node, str]:
+        """Write the annotations of all but what is ``kept``; return what stays in float, with the reason."""
+        float_ops: dict[fx.Node, str] = {}
+        for node in graph.nodes:
             if node.op != "call_function" or node not in live or not _is_float_tensor(node):
                 continue
             if node in kept:
@@ -199,8 +217,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             # What reads no tensor, such as zeros of the batch size, is no operator that costs anything.
             if reason and any(isinstance(x.meta.get("val"), Tensor) for x in source(node).all_input_nodes):
                 float_ops[source(node)] = reason
-        self.float_ops = tuple(f"{describe(node)}: {reason}" for node, reason in float_ops.items())
-        return model
+        return float_ops
 
     def validate(self, model: fx.GraphModule) -> None:
         """Nothing to check: ``annotate`` lists what it cannot quantize."""

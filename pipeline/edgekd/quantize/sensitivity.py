@@ -119,6 +119,8 @@ class _Sums:
     def db(self) -> float:
         if self.noise == 0:
             return EXACT_DB
+        if not math.isfinite(self.noise):  # a division by what int8 rounds to 0
+            return -EXACT_DB
         return min(EXACT_DB, 10 * math.log10(self.signal / self.noise)) if self.signal else -EXACT_DB
 
 

@@ -48,7 +48,8 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
     # With N = 1 torch.export takes the batch for a constant.
     batch = torch.cat([example, example]) if example.shape[0] == 1 else example
     try:
-        with warnings.catch_warnings(), _without_dumps():
+        # Chosen by sizes, the order of an einsum's products would hold for one batch size.
+        with warnings.catch_warnings(), _without_dumps(), torch.backends.opt_einsum.flags(enabled=False):
             # Raised by torch inside its own export and copy code.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
             warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export")

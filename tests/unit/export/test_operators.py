@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Exported, Options, Source
+from edgekd.quantize.fold import fold
 from edgekd.registry import exporters
 
 
@@ -187,3 +188,28 @@ def test_float_operators_that_read_one_tensor(tmp_path: Path) -> None:
         reference, runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), images(32).numpy()), exported.output_scale
     )
     assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
+
+
+SWAPPED: dict[str, Callable[[Tensor], Tensor]] = {
+    "number_minus": lambda y: 1 - y,
+    "vector_minus": lambda y: torch.arange(1, 9.0) - y,
+    "tensor_minus": lambda y: torch.full((36, 8), 3.0) - y,
+    "reciprocal": lambda y: 1 / (y + 20),
+    "vector_over": lambda y: torch.arange(1, 9.0) / (y + 20),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("case", SWAPPED)
+def test_operands_are_not_swapped(case: str, precision: str, tmp_path: Path) -> None:
+    """Of a transposed x, TFLite files computed x - 1 for 1 - x and x for 1 / x."""
+    torch.manual_seed(0)
+    net = Fn(lambda x: SWAPPED[case](x.flatten(2).transpose(1, 2))).eval()
+    made = make_source(net)
+    source = Source(fold(net, images(1)), images(1), lambda fold_weights: made.int8(fold_weights=fold_weights))
+    exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options(precision=precision))  # type: ignore[arg-type]
+    with torch.no_grad():
+        reference = (made.int8(fold_weights=True) if precision == "int8" else net)(images(16)).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), images(16).numpy())
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.error < 1e-3 if found.max_lsb is None else found.max_lsb <= 1

@@ -222,8 +222,19 @@ def test_layers_that_do_not_explain_the_noise_are_said_not_to() -> None:
 
 def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
     lines = view.build(destroyed(0.3, 0.002)).verdict.failures
-    assert lines[1].startswith("ONNX int8 loses it as a file: the int8 network in torch is within the limit.")
+    assert lines[1].startswith(
+        "ONNX int8 loses it as a file: the int8 network in torch is within the limit; see its parity below"
+    )
     assert not [line for line in lines if "keep_float" in line]
+
+
+def test_an_undecided_figure_within_the_limit_is_no_fault_of_the_file() -> None:
+    base = destroyed(0.015, 0.015, sqnr=31.9)
+    (gate,) = base.gates
+    undecided = replace(gate, limit="<= 0.02", value=0.02, low=0.002, high=0.028, verdict="undecided", blocking=False)
+    lines = view.build(replace(base, gates=(undecided,), verdict="undecided")).verdict.failures
+    assert not [line for line in lines if "as a file" in line]
+    assert [line for line in lines if line.startswith("Where int8 loses it")]
 
 
 def apart(share: float, steps: float) -> tuple[str, ...]:

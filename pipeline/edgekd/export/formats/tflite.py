@@ -23,8 +23,6 @@ from edgekd.export.exporter import (
 from edgekd.recipe import Precision
 from edgekd.registry import exporters
 
-_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
-
 
 @exporters.register("tflite")
 class TfliteExporter:
@@ -87,32 +85,16 @@ def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
+    from edgekd.export import litert_graph
+
     # Only the mode is read from it: static. The graph brings its own scales.
     static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
-    if int8:
-        _give_each_reader_its_own_dequantization(module)
-    nhwc = litert_torch.to_channel_last_io(module, args=[0])
+    nhwc = litert_torch.to_channel_last_io(litert_graph.prepare(module), args=[0])
     sample = example.permute(0, 2, 3, 1).contiguous()
     with _strict():
         converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
     content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
     return content
-
-
-def _give_each_reader_its_own_dequantization(module: Any) -> None:
-    """Copy a dequantization for each operator that reads it.
-
-    The converter forgets the shape of one in front of which it puts a transpose, and stops at its next reader
-    ("Attempting to convert non-NHWC compatible node", litert-torch 0.10).
-    """
-    graph = module.graph
-    for node in list(graph.nodes):
-        if str(node.target) != _DEQUANTIZE:
-            continue
-        for reader in list(node.users)[1:]:
-            with graph.inserting_before(reader):
-                reader.replace_input_with(node, graph.node_copy(node))
-    module.recompile()
 
 
 @contextmanager

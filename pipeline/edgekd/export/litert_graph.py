@@ -1,0 +1,91 @@
+"""A graph in the form that LiteRT's converter turns into a file which computes the same."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+aten = torch.ops.aten
+_NEGATIVE, _RECIPROCAL = (aten.mul.Tensor, -1.0), (aten.pow.Tensor_Scalar, -1.0)
+_WITHOUT_SWAP: dict[Any, tuple[tuple[Any, float], Any]] = {
+    aten.sub.Tensor: (_NEGATIVE, aten.add.Tensor),
+    aten.rsub.Scalar: (_NEGATIVE, aten.add.Tensor),
+    aten.div.Tensor: (_RECIPROCAL, aten.mul.Tensor),
+    aten.reciprocal.default: (_RECIPROCAL, aten.mul.Tensor),
+}
+"""By operator: what turns its variable operand, and what joins that with the constant."""
+_QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
+_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
+
+
+def prepare(module: nn.Module) -> nn.Module:
+    """Return a graph with the same values that the converter takes; what is no graph is returned as it is.
+
+    Args:
+        module: The folded float graph, or the int8 graph; not changed.
+    """
+    if not isinstance(module, fx.GraphModule):
+        return module
+    graph = copy.deepcopy(module)
+    _give_each_reader_its_own_dequantization(graph)
+    _write_without_swapped_operands(graph)
+    return graph
+
+
+def _give_each_reader_its_own_dequantization(module: fx.GraphModule) -> None:
+    """Copy a dequantization for each operator that reads it.
+
+    The converter forgets the shape of one in front of which it puts a transpose, and stops at its next reader
+    ("Attempting to convert non-NHWC compatible node", litert-torch 0.10).
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if str(node.target) != _DEQUANTIZE:
+            continue
+        for reader in list(node.users)[1:]:
+            with graph.inserting_before(reader):
+                reader.replace_input_with(node, graph.node_copy(node))
+    module.recompile()
+
+
+def _write_without_swapped_operands(module: fx.GraphModule) -> None:
+    """Write ``c - x`` as ``-x + c``, and ``c / x`` as ``c · x⁻¹``, for constants c.
+
+    Where x is transposed, the converter moves the transposition behind the operator and swaps its operands: the file
+    computes ``x - c`` and ``x / c`` (litert-torch 0.10).
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        written = _WITHOUT_SWAP.get(node.target)
+        if node.op != "call_function" or written is None or _is_int8(node):
+            continue
+        constant, x = (1.0, node.args[0]) if len(node.args) == 1 else node.args[:2]
+        if node.target is aten.rsub.Scalar:
+            constant, x = x, constant
+        if not isinstance(x, fx.Node) or not _is_constant(constant) or node.kwargs or len(node.args) > 2:
+            continue
+        (inner, number), outer = written
+        with graph.inserting_before(node):
+            turned = graph.call_function(inner, (x, number))
+            made = turned if constant == 1.0 and outer is aten.mul.Tensor else graph.call_function(outer, (turned, constant))
+        for new in (turned, made):
+            new.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
+    module.recompile()
+
+
+def _is_int8(node: fx.Node) -> bool:
+    """Whether it is an operator on integers, which the converter does not swap."""
+    given, read = ([str(near.target) for near in nodes] for nodes in (node.all_input_nodes, node.users))
+    return all(name == _DEQUANTIZE for name in given) and all(name == _QUANTIZE for name in read)
+
+
+def _is_constant(operand: Any) -> bool:
+    """Whether it is a number, or a tensor that the file holds: an int8 one with its dequantization."""
+    while isinstance(operand, fx.Node) and operand.op == "call_function" and len(operand.all_input_nodes) == 1:
+        operand = operand.all_input_nodes[0]
+    return isinstance(operand, int | float) or (isinstance(operand, fx.Node) and operand.op == "get_attr")
