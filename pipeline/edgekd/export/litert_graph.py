@@ -30,7 +30,9 @@ def prepare(module: nn.Module) -> nn.Module:
     if not isinstance(module, fx.GraphModule):
         return module
     graph = copy.deepcopy(module)
-    _give_each_reader_its_own_dequantization(graph)
+    if any(str(node.target) == _DEQUANTIZE for node in graph.graph.nodes):
+        _give_each_reader_its_own_dequantization(graph)
+        _write_without_selection(graph)
     _write_without_swapped_operands(graph)
     return graph
 
@@ -49,6 +51,70 @@ def _give_each_reader_its_own_dequantization(module: fx.GraphModule) -> None:
             with graph.inserting_before(reader):
                 reader.replace_input_with(node, graph.node_copy(node))
     module.recompile()
+
+
+def _write_without_selection(module: fx.GraphModule) -> None:
+    """Write ELU, CELU, SELU, softplus and Mish with sums instead of a choice between two branches.
+
+    The converter makes the choice between integers, and so rounds the branch of the exponential to the steps of x.
+    """
+    for node in list(module.graph.nodes):
+        written = _WITHOUT_SELECTION.get(node.target)
+        if node.op != "call_function" or written is None:
+            continue
+        with module.graph.inserting_before(node):
+            made = written(_Builder(module.graph, node), *node.args, **node.kwargs)
+        node.replace_all_uses_with(made)
+        module.graph.erase_node(node)
+    module.recompile()
+
+
+class _Builder:
+    """Adds operators to a graph in the place of one."""
+
+    def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
+        self._graph, self._node = graph, node
+
+    def __call__(self, operator: Any, *args: Any) -> fx.Node:
+        made = self._graph.call_function(operator, args)
+        made.meta = dict(self._node.meta)
+        return made
+
+
+def _elu(
+    add: _Builder, x: fx.Node, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
+) -> fx.Node:  # scale · (max(x, 0) + alpha · (exp(input_scale · min(x, 0)) - 1))
+    exponential = add(aten.exp.default, add(aten.mul.Tensor, add(aten.clamp.default, x, None, 0.0), input_scale))
+    low = add(aten.mul.Tensor, add(aten.add.Tensor, exponential, -1.0), alpha * scale)
+    return add(aten.add.Tensor, add(aten.mul.Tensor, add(aten.relu.default, x), scale), low)
+
+
+def _celu(add: _Builder, x: fx.Node, alpha: float = 1.0) -> fx.Node:
+    return _elu(add, x, alpha, 1.0, 1 / alpha)
+
+
+def _selu(add: _Builder, x: fx.Node) -> fx.Node:
+    return _elu(add, x, 1.6732632423543772, 1.0507009873554805)
+
+
+def _softplus(add: _Builder, x: fx.Node, beta: float = 1.0, threshold: float = 20.0) -> fx.Node:
+    scaled = add(aten.mul.Tensor, x, beta)  # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
+    small = add(aten.exp.default, add(aten.mul.Tensor, add(aten.abs.default, scaled), -1.0))
+    whole = add(aten.add.Tensor, add(aten.relu.default, scaled), add(aten.log.default, add(aten.add.Tensor, small, 1.0)))
+    return add(aten.mul.Tensor, whole, 1 / beta)
+
+
+def _mish(add: _Builder, x: fx.Node) -> fx.Node:
+    return add(aten.mul.Tensor, x, add(aten.tanh.default, _softplus(add, x)))
+
+
+_WITHOUT_SELECTION = {
+    aten.elu.default: _elu,
+    aten.celu.default: _celu,
+    aten.selu.default: _selu,
+    aten.softplus.default: _softplus,
+    aten.mish.default: _mish,
+}
 
 
 def _write_without_swapped_operands(module: fx.GraphModule) -> None:

@@ -213,3 +213,19 @@ def test_operands_are_not_swapped(case: str, precision: str, tmp_path: Path) -> 
     output = runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), images(16).numpy())
     found = parity.compare(reference, output, exported.output_scale)
     assert found.error < 1e-3 if found.max_lsb is None else found.max_lsb <= 1
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.ELU, lambda: nn.ELU(0.5), lambda: nn.CELU(2.0), nn.SELU, nn.Mish, nn.Softplus, lambda: nn.Softplus(2.0, 5.0)]
+)
+def test_an_exponential_branch_is_not_rounded_to_the_steps_of_x(kind: Callable[[], nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    activation = kind()
+    source = make_source(Fn(lambda x: activation(3 * x)))
+    exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options())
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(images(32)).numpy()
+    output = runtimes.run_all(runtimes.load(exported.paths[0], "tflite"), images(32).numpy())
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
+    assert found.mean_lsb < 0.02  # type: ignore[operator]
