@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
 
-RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used; after an interruption the
-same command goes on where it stopped. A format or a device that fails is a row with its reason; the others are delivered.
+RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used: after an interruption the
+same command goes on, and a training that was running begins anew. A format or a device that fails is a row with its reason;
+the others are delivered.
 
 \b
   edgekd run recipes/mobilenet.yaml
@@ -312,7 +313,9 @@ def main(args: Sequence[str] | None = None) -> None:
             code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        words = EdgekdError("interrupted", "finished stages are kept; the same command goes on")
+        words = EdgekdError(
+            "interrupted", "finished stages are kept; the same command goes on, and a training that was running begins anew"
+        )
         _fail(words, as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
         command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"

@@ -116,7 +116,7 @@ def _undecided(gate: GateRecord) -> str:
 
 
 def causes(result: RunResult) -> Iterator[str]:
-    """Say where int8 loses the logits and what to type, where a gate against the float model did not pass.
+    """Say where int8 loses the logits and what to type, where a gate against the float model has a figure beyond its limit.
 
     A file that loses what the int8 network in torch does not lose is another program, and no layer of int8 is to blame.
     """
@@ -126,11 +126,12 @@ def causes(result: RunResult) -> Iterator[str]:
         for gate in result.gates
         if gate.name in (*gates.QUALITY, "agreement_drop")
         and gate.verdict in ("fail", "undecided")
+        and not _meets(gate, gate.measured)  # a figure in doubt that is within its limit needs images, not another int8
         and gate.level != "off"
         and gate.model in int8
     ]
     torch = result.model("ptq") or result.model("qat")
-    own = [gate for gate in lost if torch is None or not _within(gate, torch) or _meets(gate, gate.measured)]
+    own = [gate for gate in lost if torch is None or not _within(gate, torch)]
     for model in dict.fromkeys(gate.model for gate in lost if gate not in own):
         yield (
             f"{facts.label_of(result, model)} loses it as a file: the int8 network in torch is within the limit; see its "
@@ -224,7 +225,7 @@ def _remedies(result: RunResult) -> Iterator[str]:
     if section.get("keep_float") != "auto":
         yield "--set quantize.keep_float=auto, which keeps the fewest layers in float that cure it"
     elif result.repair is None:
-        yield "name layers with --set 'quantize.keep_float=[PATH]', for keep_float: auto found none that cure it"
+        yield "name layers with --set 'quantize.keep_float=[PATH]', for keep_float: auto kept none"
     if ptq and not section.get("equalize") and any(layer.cause == "weight" for layer, _ in blamed(result)):
         yield "--set quantize.equalize=true"
     if ptq and section.get("observer") in (None, "minmax"):

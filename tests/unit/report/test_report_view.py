@@ -228,13 +228,12 @@ def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
     assert not [line for line in lines if "keep_float" in line]
 
 
-def test_an_undecided_figure_within_the_limit_is_no_fault_of_the_file() -> None:
+def test_an_undecided_figure_within_the_limit_needs_more_images_and_no_other_int8() -> None:
     base = destroyed(0.015, 0.015, sqnr=31.9)
     (gate,) = base.gates
     undecided = replace(gate, limit="<= 0.02", value=0.02, low=0.002, high=0.028, verdict="undecided", blocking=False)
-    lines = view.build(replace(base, gates=(undecided,), verdict="undecided")).verdict.failures
-    assert not [line for line in lines if "as a file" in line]
-    assert [line for line in lines if line.startswith("Where int8 loses it")]
+    (line,) = view.build(replace(base, gates=(undecided,), verdict="undecided")).verdict.failures
+    assert "test on more images to decide" in line, "and that is all there is to do"
 
 
 def apart(share: float, steps: float) -> tuple[str, ...]:
