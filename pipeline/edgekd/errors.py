@@ -195,13 +195,15 @@ def cause_of(error: BaseException) -> str:
     Example:
         >>> cause_of(RuntimeError("Check 'false' failed at src/x.cpp:1:\nFrontEnd API failed\nno Det"))
         'no Det'
+        >>> cause_of(RuntimeError("Exception from src/y.cpp:2:\nCheck 'type.is_static()' failed at src/z.cpp:3"))
+        "Check 'type.is_static()' failed at src/z.cpp:3"
         >>> cause_of(KeyError())
         'KeyError'
     """
     for link in reversed(chain(error)):
         lines = [line.strip(" -\t") for line in _COLOURS.sub("", str(link)).splitlines()]
         lines = [line for line in lines if line]
-        telling = [line for line in lines if not _EMPTY.match(line)] or lines
+        telling = [line for line in lines if not _EMPTY.match(line)] or lines[-1:]  # the last says most, if none says much
         if telling:
             return telling[0].removesuffix(":")[:300]
     return type(error).__name__
