@@ -30,6 +30,28 @@ class FloatOperators:
 
 
 @dataclass(frozen=True)
+class FloatWeights:
+    """Weights that the int8 files hold in float32, in bytes.
+
+    Attributes:
+        int8: Bytes of integers.
+        float32: Bytes of floats.
+        kept: Bytes of those floats that ``keep_float`` leaves in float, and not the lack of an int8 rule.
+        holders: Module and operator that hold floats, with their bytes; the largest first.
+    """
+
+    int8: int
+    float32: int
+    kept: int
+    holders: tuple[tuple[str, int], ...]
+
+    @property
+    def share(self) -> float:
+        """Floats among all bytes of the weights, 0 to 1."""
+        return self.float32 / (self.int8 + self.float32) if self.float32 else 0.0
+
+
+@dataclass(frozen=True)
 class RuntimeGraph:
     """The graph that a runtime makes of an int8 file when it loads it, on the machine of the run.
 

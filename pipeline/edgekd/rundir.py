@@ -17,7 +17,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
-from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
+from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
@@ -372,28 +372,6 @@ class RepairRecord:
     sqnr_limit: float | None = None
     sqnr_before: float | None = None
     sqnr_after: float | None = None
-
-
-@dataclass(frozen=True)
-class FloatWeights:
-    """Weights that the int8 files hold in float32, in bytes.
-
-    Attributes:
-        int8: Bytes of integers.
-        float32: Bytes of floats.
-        kept: Bytes of those floats that ``keep_float`` leaves in float, and not the lack of an int8 rule.
-        holders: Module and operator that hold floats, with their bytes; the largest first.
-    """
-
-    int8: int
-    float32: int
-    kept: int
-    holders: tuple[tuple[str, int], ...]
-
-    @property
-    def share(self) -> float:
-        """Floats among all bytes of the weights, 0 to 1."""
-        return self.float32 / (self.int8 + self.float32) if self.float32 else 0.0
 
 
 @dataclass(frozen=True)

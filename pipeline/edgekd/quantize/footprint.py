@@ -12,7 +12,7 @@ from edgekd.quantize.graph import constant
 from edgekd.quantize.layers import fake_quantizer
 from edgekd.quantize.naming import layer_path, operator_name, source
 from edgekd.quantize.quantizer import ancestors, logits_node
-from edgekd.rundir import FloatWeights
+from edgekd.records_runtime import FloatWeights
 
 aten = torch.ops.aten
 _LAYERS = {aten.conv2d.default, aten.linear.default}

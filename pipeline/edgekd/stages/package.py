@@ -19,13 +19,12 @@ from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
-from edgekd.records_runtime import DefaultPrecision, RuntimeGraph
+from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
 from edgekd.rundir import (
     Curve,
     DataRecord,
-    FloatWeights,
     LayerRecord,
     Metrics,
     ModelRecord,

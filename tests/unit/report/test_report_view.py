@@ -7,9 +7,10 @@ from tests.unit.report import sample
 
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord
+from edgekd.records_runtime import FloatWeights
 from edgekd.report import card, facts, view
 from edgekd.report.page import Cell, Page, Table
-from edgekd.rundir import Difference, FloatWeights, Metrics, ModelRecord, RunResult
+from edgekd.rundir import Difference, Metrics, ModelRecord, RunResult
 
 ORDER = (
     "models",
