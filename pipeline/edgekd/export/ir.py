@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.errors import ExportError
+
 _INDENT = re.compile(r">\s+<")
 _LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)')
 _INNER_LAYER = re.compile(r'<layer [^>]* type="(?!Parameter|Result).*?</layer>', re.DOTALL)
@@ -41,6 +43,42 @@ def fold_scalars(model: Any) -> None:
             continue
         value = _FOLDED[node.get_type_name()](*(operand.data.astype(np.float32) for operand in operands))
         node.output(0).replace(opset13.constant(np.asarray(value, np.float32)).output(0))
+
+
+def fold_layers(model: Any) -> None:
+    """Compute the layers that depend on constants alone, such as the projection of a learned query.
+
+    OpenVINO does not, for it keeps weights as integers; its low-precision passes then leave a tensor without a type, and
+    the file cannot be loaded (openvino 2026.4).
+
+    Args:
+        model: An ``openvino.Model``, changed in place.
+
+    Raises:
+        ExportError: If OpenVINO cannot compute an operator that such a layer depends on.
+    """
+    from openvino import opset13
+
+    fixed: set[str] = set()
+    for node in model.get_ordered_ops():
+        operands = [value.get_node().get_name() for value in node.input_values()]
+        if node.get_type_name() == "Constant" or (operands and fixed.issuperset(operands)):
+            fixed.add(node.get_name())
+            if node.get_type_name() in _LAYERS:
+                value = opset13.constant(np.array(_evaluate(node).data))
+                node.output(0).replace(value.output(0))
+                fixed.add(value.get_name())
+
+
+def _evaluate(node: Any) -> Any:
+    from openvino import Tensor
+
+    if node.get_type_name() == "Constant":
+        return Tensor(node.data)
+    output = Tensor(node.get_output_element_type(0), node.get_output_shape(0))
+    if not node.evaluate([output], [_evaluate(value.get_node()) for value in node.input_values()]):
+        raise ExportError(f"OpenVINO cannot compute {node.get_type_name()} of constants.")
+    return output
 
 
 def keep_roundings(model: Any) -> None:

@@ -102,6 +102,23 @@ class FloatReaders(nn.Module):
         return out
 
 
+class LearnedQuery(nn.Module):
+    """Attention of a parameter to a map: the layers in front of the first product depend on constants alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.query = nn.Conv2d(3, 8, 3, 2, 1), nn.Parameter(torch.randn(1, 2, 8))
+        self.first, self.second = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        query = self.query.expand(x.shape[0], -1, -1)
+        query = query + self.first(query, query, query)[0]
+        out: Tensor = self.head(self.second(query, x, x)[0].flatten(1))
+        return out
+
+
 def uneven_pools(x: Tensor) -> Tensor:
     x = nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     return nn.functional.avg_pool2d(x, 3, 2, ceil_mode=True)
@@ -127,6 +144,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     ),
     "constant_factors": Factors,
     "sigmoid_gate": lambda: Fn(lambda x: torch.sigmoid(x) * x.tanh()),
+    "learned_query": LearnedQuery,
     "softmax": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(200, 10), nn.Softmax(1)),
 }
 

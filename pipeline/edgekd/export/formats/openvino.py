@@ -61,6 +61,7 @@ class OpenVinoExporter:
                     converted = openvino.convert_model(intermediate)
             if options.precision == "int8":
                 ir.fold_scalars(converted)
+                ir.fold_layers(converted)
                 ir.keep_roundings(converted)
                 ir.keep_epsilons(converted)
                 sigmoids.write_as_polynomials(converted)
