@@ -35,8 +35,9 @@ from edgekd.distill.outputs import Facts
 from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import EdgekdError
-from edgekd.models import example, file_sha256, load_weights
+from edgekd.models import example, load_weights
 from edgekd.progress import Silent, for_stream
+from edgekd.reads import file_sha256
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Loss, Train
 from edgekd.registry import losses

@@ -31,7 +31,7 @@ import peers
 import torch
 from torch import Tensor, nn
 
-from edgekd import data, environment, loading, models, plan
+from edgekd import checkpoints, data, environment, loading, models, plan
 from edgekd.data import DataSet, Split
 from edgekd.quantize import ptq, qat
 from edgekd.recipe import Recipe
@@ -110,7 +110,7 @@ def trained_with_labels(subject: Subject) -> Logits:
 def trained_with_teacher(subject: Subject) -> Logits:
     graph = json.loads((subject.trained.parent / "graph.json").read_text(encoding="utf-8"))
     module, _ = quantize.prepare(subject.recipe, len(subject.images.classes), subject.weights, tuple(graph["taps"]))
-    qat.load_state(module.module, models.read_weights(subject.trained))
+    qat.load_state(module.module, checkpoints.read(subject.trained))
     return qat.convert(module.module, fold_weights=True)
 
 

@@ -1,7 +1,9 @@
 """The content-addressed store of finished stages.
 
 An entry is a folder that appears by one rename, so that a stage is either finished or absent. ``key.json`` in it says what
-the key was made of and the hash of each file; an entry whose files do not match is a miss, said aloud.
+the key was made of, the hash of each file, and what else the stage read of the user's (``reads``). An entry whose files do
+not match is a miss, and said to be damaged; so is one whose reads have other bytes now. Of one key there can be several
+entries, with other reads.
 """
 
 from __future__ import annotations
@@ -19,25 +21,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd import reads
 from edgekd.errors import StorageError
+from edgekd.reads import Read
 
 KEY_FILE = "key.json"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage: its folder, and how long the work took when it was done."""
+    """A finished stage: its folder, how long the work took when it was done, and what it read besides what the key has."""
 
     path: Path
     seconds: float
+    reads: tuple[Read, ...] = ()
 
 
 def root() -> Path:
     """``$EDGEKD_CACHE``, else ``edgekd`` in the user's cache folder."""
     chosen = os.environ.get("EDGEKD_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
+    return Path(chosen).expanduser().absolute() if chosen else user_folder()
+
+
+def user_folder() -> Path:
+    """Folder of edgekd in the user's cache folder; torchvision's data sets are in it too."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders that edgekd keeps its results in."""
+    return tuple(root() / name for name in ("stages", "scratch", "locks", "last", "teachers"))
 
 
 def key_of(material: Mapping[str, Any]) -> str:
@@ -46,28 +59,60 @@ def key_of(material: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def lookup(key: str) -> tuple[Entry | None, str]:
+def lookup(key: str, folder: Path | None = None) -> tuple[Entry | None, str]:
     """Find a finished stage.
 
+    Args:
+        key: Its key.
+        folder: The recipe's, where what it read is looked for first.
+
     Returns:
-        The entry, or None with the reason: empty if there is none, else what is damaged.
+        The entry, or None with the reason: empty if there is none, else what is damaged or what has changed.
 
     Raises:
         StorageError: The cache cannot be read.
     """
+    reasons = []
+    for path in _entries(key):
+        entry, reason = _read(path, folder or Path.cwd())
+        if entry is not None:
+            return entry, ""
+        reasons.append(reason)
+    return None, next(iter(reasons), "")
+
+
+def _entries(key: str) -> list[Path]:
+    """Folders of the entries of a key, the newest first."""
     path = _entry(key)
     try:
+        names = [entry.name for entry in path.parent.iterdir()]
+        found = [path.with_name(name) for name in names if name.partition("-")[0] == key]
+        return sorted(found, key=lambda entry: (-entry.stat().st_mtime_ns, entry.name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _read(path: Path, folder: Path) -> tuple[Entry | None, str]:
+    try:
         info = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
-        for name, digest in info["files"].items():
+        seconds, files = float(info["seconds"]), info["files"].items()
+        if "reads" not in info:
+            return None, "an older edgekd made it, which did not note what a stage reads"
+        found = _reads(info)
+        if reason := reads.changed(found, folder):
+            return None, reason
+        for name, digest in files:
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None, f"{path / name} is damaged"
-        return Entry(path, float(info["seconds"])), ""
+        return Entry(path, seconds, found), ""
     except FileNotFoundError as error:
         return None, f"{error.filename} is missing" if path.exists() else ""
     except OSError as error:
         raise storage_error(error, path) from error
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None, f"{path / KEY_FILE} is damaged"
 
 
@@ -75,6 +120,16 @@ def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a finished stage, by its name, from when it was finished."""
     found: dict[str, str] = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))["files"]
     return found
+
+
+def reads_of(folder: Path) -> tuple[Read, ...]:
+    """What a finished stage, and those that it was made of, have read besides what the keys have; nothing for no entry."""
+    path = folder / KEY_FILE
+    return _reads(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
+
+
+def _reads(info: Mapping[str, Any]) -> tuple[Read, ...]:
+    return tuple(Read(path, relative, sha256, tuple(stat)) for path, relative, sha256, stat in info["reads"])
 
 
 @contextmanager
@@ -102,8 +157,8 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float) -> Entry:
-    """Move a finished stage's outputs into the store.
+def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float, found: tuple[Read, ...] = ()) -> Entry:
+    """Move a finished stage's outputs into the store; ``found`` is what it has read besides what the key has.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -114,14 +169,15 @@ def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float) 
             if path.is_file():
                 with path.open("rb") as file:
                     files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-        info = {"material": material, "seconds": round(seconds, 3), "files": files}
+        listed = [[read.path, read.relative, read.sha256, read.stat] for read in found]
+        info = {"material": material, "seconds": round(seconds, 3), "files": files, "reads": listed}
         (folder / KEY_FILE).write_text(json.dumps(info, indent=1, default=str) + "\n", encoding="utf-8")
-        target = _entry(key)
+        target = _entry(f"{key}-{reads.digest(found)[:12]}" if found else key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():  # damaged, or it would have been used
             shutil.rmtree(target)
         folder.rename(target)
-    return Entry(target, seconds)
+    return Entry(target, seconds, found)
 
 
 def remember(recipe: str, stage: str, material: Mapping[str, Any]) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 
-from edgekd.errors import UsageError, did_you_mean
+from edgekd import checkpoints
+from edgekd.errors import CheckpointError, UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
 from edgekd.loading.overrides import apply
 from edgekd.loading.places import Places
 from edgekd.loading.source import parse
 from edgekd.recipe import SCHEMA_VERSION
-from edgekd.recipe_data import DATA_SOURCES, NAMED, UNLABELLED
+from edgekd.recipe_data import DATA_SOURCES, NAMED, NORMALIZATIONS, UNLABELLED
 
-NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,), (1.0,))}
 PHOTO_SIZE = 224
 
 
@@ -35,7 +35,7 @@ class Given:
         data: A folder, an .npz file or a data source of a recipe; None for random images.
         size: Height and width of the images; None for the usual one.
         channels: 1 or 3.
-        normalize: ``imagenet``, ``none`` or ``MEAN/STD``; None measures it.
+        normalize: ``imagenet``, ``half``, ``none`` or ``MEAN/STD``; None measures it.
         classes: Number of classes; None asks the checkpoint where the images have no labels.
         sections: The rest of the recipe: quantize, export, profile.
         overrides: ``KEY=VALUE`` of each ``--set``.
@@ -61,6 +61,8 @@ def text_of(given: Given, classes: int | None = None) -> str:
     """
     source = data_source(given.data)
     data: dict[str, Any] = {"source": source}
+    if given.size is None:
+        _check_size(source)
     size = given.size or (PHOTO_SIZE if source.partition(":")[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
         data["image_size"] = size
@@ -89,22 +91,51 @@ def load(given: Given) -> tuple[Loaded, str]:
         UsageError: The command line is not understood, or the weights are not there.
         StageError: The number of classes had to be read from the model, which cannot be built.
     """
-    if not given.weights.is_file():
-        hint = did_you_mean(given.weights.name, [path.name for path in given.weights.parent.glob("*.[ps]*t*")])
-        hint = hint if hint.startswith("did you mean") else "give the checkpoint of the trained model"
-        raise UsageError(f"--weights {given.weights} does not exist", hint)
+    file = Path(str(given.weights).rpartition("#")[0] or given.weights)
+    if not given.weights.exists() and not file.exists() and file.parent.is_dir():
+        hint = did_you_mean(file.name, [path.name for path in file.parent.glob("*.[ps]*t*")])
+        if hint.startswith("did you mean"):
+            raise UsageError(f"--weights {file} does not exist", hint)
+    try:
+        checkpoints.locate(given.weights)
+    except CheckpointError as error:
+        missing = error.message.endswith("does not exist")
+        hint = "give the checkpoint of the trained model" if missing else error.hint
+        raise UsageError(f"--weights {error.message}", hint) from error
     path = Path.cwd() / f"{given.model.rpartition(':')[2] or 'model'}.yaml"
     text = text_of(given, classes=2)
     loaded = load_text(text, path, given.command, given.overrides)
     student, data = loaded.recipe.student, loaded.recipe.data
     if data.source.partition(":")[0] in UNLABELLED and given.classes is None:
-        from edgekd.models import classes_of, weights_path
+        from edgekd.models import classes_of
 
         assert student is not None
         assert student.weights is not None
-        text = text_of(given, classes_of(student.model, student.args, weights_path(student.weights), data))
+        text = text_of(given, classes_of(student.model, student.args, checkpoints.locate(student.weights), data))
         loaded = load_text(text, path, given.command, given.overrides)
     return loaded, _with(text, given.overrides)
+
+
+def _check_size(source: str) -> None:
+    """See that the usual size of photographs is not taken for small images.
+
+    Raises:
+        UsageError: All images that were looked at have one other size.
+    """
+    from edgekd import image_folders
+
+    kind, _, rest = source.partition(":")
+    if kind not in ("images", "imagefolder") or not Path(rest).is_dir():
+        return
+    sizes = image_folders.sizes(Path(rest))
+    if len(sizes) == 1 and sizes != {(PHOTO_SIZE, PHOTO_SIZE)}:
+        ((width, height),) = sizes
+        side = min(width, height)
+        also = f" or --size {PHOTO_SIZE}" if side < PHOTO_SIZE else ""
+        raise UsageError(
+            f"--size is not given, and all images in {rest} are {width}×{height}, not {PHOTO_SIZE}×{PHOTO_SIZE}",
+            f"add the size that the network was trained on: --size {side}{also}",
+        )
 
 
 def _with(text: str, overrides: Sequence[str]) -> str:
@@ -128,7 +159,9 @@ def data_source(data: str | None) -> str:
         return data
     path = Path(data)
     if path.is_dir():
-        return f"imagefolder:{path}" if any(inside.is_dir() for inside in path.iterdir()) else f"images:{path}"
+        from edgekd.image_folders import class_folders
+
+        return f"imagefolder:{path}" if class_folders(path) else f"images:{path}"
     if path.suffix == ".npz" and path.is_file():
         return f"npz:{path}"
     hint = did_you_mean(data, NAMED)
@@ -139,7 +172,7 @@ def data_source(data: str | None) -> str:
 
 
 def normalization(text: str) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation from ``imagenet``, ``none`` or ``0.5,0.5,0.5/0.25,0.25,0.25``.
+    """Return mean and standard deviation from ``imagenet``, ``half``, ``none`` or ``0.5,0.5,0.5/0.25,0.25,0.25``.
 
     Raises:
         UsageError: It is none of these.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import sources
+from edgekd import image_folders, reads, sources
 from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe_data import Data
@@ -111,6 +111,64 @@ def counts(data: Data, progress: Progress | None = None) -> tuple[int, int]:
     return len(raw.classes), len(kept)
 
 
+def described(data: Data) -> list[str]:
+    """Say in lines what will be read of a source, what of it will not, and what is in both train and test.
+
+    Raises:
+        DataError: As ``load``.
+    """
+    kind, _, rest = data.source.partition(":")
+    if kind in ("torchvision", "random", "synthetic"):  # torchvision says it when it has looked for the files
+        return []
+    if kind == "images":
+        paths = image_folders.image_files(image_folders.existing(Path(rest)))
+        return [f"data: {data.source}: {len(paths):,} images without labels", *_not_read(Path(rest), paths)]
+    if kind != "imagefolder":
+        raw, kept, held_out = _split(data, None, None)
+        twins = _twins(raw.train, raw.test)
+        counted = _counted(data, raw.classes, (len(kept), len(held_out), len(raw.test)))
+        return [counted, *_both([f"image {one} of test is image {other} of train" for one, other in twins], len(raw.test))]
+    splits, classes = image_folders.listed(Path(rest))
+    files = {split: [path for path, _ in found] for split, found in splits.items()}
+    own = files.pop("val", [])
+    held = len(own) or len(stratified(np.array([label for _, label in splits["train"]], np.int64), data.val_fraction)[1])
+    train = len(files["train"]) + len(own) - held
+    same = [f"{one} is {other}" for one, other in image_folders.twins([*files["train"], *own], files["test"])]
+    return [
+        _counted(data, classes, (train, held, len(files["test"]))),
+        *_not_read(Path(rest), [*files["train"], *own, *files["test"]]),
+        *_both(same, len(files["test"])),
+    ]
+
+
+def _counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -> str:
+    names = f"{', '.join(classes[:6])}{', …' if len(classes) > 6 else ''}"
+    train, val, test = (f"{count:,}" for count in counts)
+    images = f"{train} images for training, {val} for validation, {test} for the test"
+    return f"data: {data.source}: {len(classes)} classes ({names}); {images}"
+
+
+def _not_read(root: Path, read: Sequence[Path]) -> list[str]:
+    found = image_folders.not_read(root, {*read})
+    return [f"  not read: {', '.join(found)}"] if found else []
+
+
+def _both(same: Sequence[str], count: int) -> list[str]:
+    if not same:
+        return []
+    return [
+        f"  warning: {len(same)} of {count} test images are training images too ({same[0]}): right on them proves nothing\n"
+        "    → take them out of one of the two"
+    ]
+
+
+def _twins(train: Images, test: Images) -> list[tuple[int, int]]:
+    """Test images that are training images too, pixel for pixel: (test, train)."""
+    known = {hashlib.sha256(train[i].tobytes()).digest(): i for i in range(len(train))}
+    digests = (hashlib.sha256(test[i].tobytes()).digest() for i in range(len(test)))
+    return [(index, known[digest]) for index, digest in enumerate(digests) if digest in known]
+
+
 def _split(
     data: Data, progress: Progress | None, made: Path | None
 ) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
@@ -131,7 +189,10 @@ def _split(
             f"{channels[1]}",
             "give both the same channels" if data.made is None else "add grey: true to data.synthetic, or remove it",
         )
-    kept, held_out = stratified(raw.y_train, data.val_fraction)
+    if raw.own_val and data.made is None:
+        kept, held_out = np.split(np.arange(len(raw.y_train)), [len(raw.y_train) - raw.own_val])
+    else:
+        kept, held_out = stratified(raw.y_train, data.val_fraction)
     if raw.labelled and not len(held_out):
         raise DataError(
             f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is none of any class",
@@ -196,14 +257,25 @@ def fingerprint(data: Data) -> str:
 
         digest.update(f"{rest} {version('torchvision')}".encode())
     else:
-        for name, path in sources.files(kind, rest):
+        files = sources.files(kind, rest)
+        state = reads.state(path for _, path in files)
+        known = _fingerprints.get(data)
+        if known is not None and state == known[0]:
+            return known[1]
+        for name, path in files:
             digest.update(os.fsencode(name) + b"\0")
             try:
-                with path.open("rb") as file:
+                with reads.in_key(), path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror}", "correct data.source") from error
+        if state:
+            _fingerprints[data] = state, digest.hexdigest()
     return digest.hexdigest()
+
+
+_fingerprints: dict[Data, tuple[str, str]] = {}
+"""What was hashed in this process, and the state of its files then."""
 
 
 def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, source: str) -> NDArray[np.int64]:

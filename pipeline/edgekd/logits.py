@@ -6,7 +6,7 @@ refused: a guess would train and ship another network than the user's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +110,33 @@ def keep_only(model: nn.Module, name: str) -> None:
 
     Its class is replaced, not wrapped: tracers call the ``forward`` of the class.
     """
+    what = type(model).__name__
+    _then(model, lambda output: of(output, name, what))
+
+
+def rearrange(model: nn.Module, order: Sequence[int] | None, *, probabilities: bool) -> None:
+    """Let a network return logits in the order of the data's classes. Its modules and weights keep their names.
+
+    Args:
+        model: Returns N×classes.
+        order: The output that belongs to each class of the data; None: they are in its order.
+        probabilities: Whether it returns probabilities; their logarithms are its logits.
+    """
+
+    def change(output: Any) -> Any:
+        output = output.clamp_min(1e-12).log() if probabilities else output
+        return output if order is None else output[:, list(order)]
+
+    if probabilities or order is not None:
+        _then(model, change)
+
+
+def _then(model: nn.Module, change: Callable[[Any], Any]) -> None:
+    """Change what a network returns."""
     own: Any = type(model)
 
     def forward(self: Any, x: Any) -> Any:
-        return of(own.forward(self, x), name, own.__name__)
+        return change(own.forward(self, x))
 
     model.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
 

@@ -1,4 +1,4 @@
-"""Models: built by name or from the user's own file, weights read without unpickling.
+"""Models: built by name or from the user's own file, and their weights.
 
 With sources.py the only module that knows torchvision and timm.
 """
@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
 import inspect
 import json
-import pickle
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd import environment, logits, tied
-from edgekd.errors import CheckpointError, EdgekdError, ModelError, UsageError, did_you_mean
-from edgekd.imports import imported
+from edgekd import checkpoints, environment, logits, reads, tied, user_file
+from edgekd.checkpoints import Checkpoint
+from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean
 from edgekd.recipe_data import Data
-from edgekd.resources import available, find
 from edgekd.vision import import_torchvision
 
 if TYPE_CHECKING:
@@ -72,7 +68,7 @@ def build(source: str, args: Mapping[str, Any], num_classes: int | None, data: D
             _known(name, nets.BUILDERS, source)
             model = nets.BUILDERS[name](**keywords)
         else:
-            builder = _own(Path(kind), name)
+            builder = user_file.load(_existing_file(Path(kind)), name)
             if "num_classes" not in args and not _takes(builder, "num_classes"):
                 keywords = dict(args)
             model = builder(**keywords)
@@ -91,7 +87,7 @@ def build(source: str, args: Mapping[str, Any], num_classes: int | None, data: D
     return model
 
 
-def classes_of(source: str, args: Mapping[str, Any], weights: Path, data: Data) -> int:
+def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: Data) -> int:
     """Number of classes of a trained network: the size of the head in its checkpoint.
 
     Raises:
@@ -102,7 +98,7 @@ def classes_of(source: str, args: Mapping[str, Any], weights: Path, data: Data) 
 
     model = build(source, args, None, data).eval()
     own = model.state_dict()
-    state = _without_prefix(read_weights(weights), own)
+    state = checkpoints.fitting(weights, own).state
     # What the builder would make of another number of classes, it makes in its head alone.
     heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
     sizes = {value.shape[0] for value in heads}
@@ -132,66 +128,24 @@ def source_key(source: str) -> str:
     if kind in {"torchvision", "edgekd"}:
         return source
     path = _existing_file(Path(kind))
-    key = file_sha256(path)
-    beside = sorted(imported(path))
+    key = reads.file_sha256(path)
+    beside = sorted(user_file.imported(path))
     if beside:
-        files = [(str(file.relative_to(path.parent.resolve())), file_sha256(file)) for file in beside]
+        files = [(str(file.relative_to(path.parent.resolve())), reads.file_sha256(file)) for file in beside]
         key = hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
     return f"{key}:{name}"
 
 
-def weights_path(weights: str) -> Path:
-    """Path of a recipe's ``weights``: a file, or ``edgekd:NAME`` for one that ships with edgekd.
-
-    Raises:
-        CheckpointError: There is no such file.
-    """
-    if weights.startswith("edgekd:"):
-        try:
-            return find("assets", weights.removeprefix("edgekd:") + ".safetensors")
-        except UsageError as error:
-            shipped = [name.removesuffix(".safetensors") for name in available("assets") if name.endswith(".safetensors")]
-            hint = f"allowed: {', '.join(f'edgekd:{name}' for name in shipped) or 'none'}, or a file"
-            raise CheckpointError(f"no weights {weights!r} ship with edgekd", hint) from error
-    return _existing_file(Path(weights), CheckpointError)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state_dict from .safetensors, or from a torch file that holds nothing but tensors.
-
-    Raises:
-        CheckpointError: It cannot be read, or it would have to be unpickled with code.
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            return tied.load(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read then fails below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds Python objects, not only tensors; loading it could run code, so edgekd does not",
-            "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
-        ) from error
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}", "save it again") from error
-    for key in ("state_dict", "model", "model_state_dict"):  # the usual wrappers of training scripts
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} is not a state_dict", "save model.state_dict()")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> list[str]:
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint | Path, *, other_head: bool = False, say: Callable[[str], None] | None = None
+) -> list[str]:
     """Load weights into a model, exactly; types are converted to the model's.
 
     Args:
         model: The network to fill.
-        path: Checkpoint.
+        checkpoint: The file, and which weights in it.
         other_head: Leave out the one module whose tensors have another shape (a head for other classes).
+        say: Told which of several sets of weights was taken, and what of the file was not.
 
     Returns:
         Names left out.
@@ -199,11 +153,11 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
     Raises:
         CheckpointError: Keys or shapes do not fit.
     """
+    path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     own = model.state_dict()
-    state = _with_ties(_without_prefix(read_weights(path), own), own, path)
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unknown:
+    found = checkpoints.fitting(Checkpoint(path) if isinstance(checkpoint, Path) else checkpoint, own)
+    if not found.fits:
+        missing, unknown = found.missing, found.unknown
         parts = [f"{len(names)} {what} (first: {names[0]})" for what, names in
                  (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
         near = did_you_mean(missing[0], unknown) if missing and unknown else ""
@@ -212,6 +166,8 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
             f"{path} does not fit the model: {'; '.join(parts)}",
             f"{near}is it of another architecture, or with other args? correct model, args or weights",
         )
+    state = found.state
+    _check_ties(state, own, path)
     other = [name for name, value in state.items() if value.shape != own[name].shape]
     heads = {name.rpartition(".")[0] for name in other}
     if other and not (other_head and len(heads) == 1):  # more than one module is another network, not another head
@@ -224,36 +180,24 @@ def load_weights(model: nn.Module, path: Path, *, other_head: bool = False) -> l
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
+    if say and found.beside:
+        say(f"  {path.name}: not read: {len(found.beside)} tensors of something else, such as {found.beside[0]}")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
     return other
 
 
-def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what a training script puts before every name, such as ``model.`` (Lightning) or ``_orig_mod.`` (compile)."""
-    for prefix in {name[: -len(first)] for first in list(own)[:1] for name in state if name.endswith(f".{first}")}:
-        if all(name.startswith(prefix) for name in state):
-            return {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def _with_ties(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Give each name that the model ties to another one the stored tensor of that one.
+def _check_ties(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Check that the file has one tensor where the model has one of several names.
 
     Raises:
-        CheckpointError: The file has two different tensors where the model has one.
+        CheckpointError: It has two different ones.
     """
-    found = dict(state)
     for name, first in tied.aliases(own).items():
-        if name in state and first in state and state[name].shape == state[first].shape:
-            if not state[name].equal(state[first]):
-                raise CheckpointError(
-                    f"{path} does not fit the model: {first} and {name} are one tensor in the model and differ in the file",
-                    f"load it into the network that it was saved from, or untie {first} and {name} in the model",
-                )
-        elif name in state or first in state:
-            found.setdefault(name, state.get(first, state.get(name)))  # type: ignore[arg-type]  # one of them is there
-            found.setdefault(first, found[name])
-    return found
+        if state[name].shape == state[first].shape and not state[name].equal(state[first]):
+            raise CheckpointError(
+                f"{path} does not fit the model: {first} and {name} are one tensor in the model and differ in the file",
+                f"load it into the network that it was saved from, or untie {first} and {name} in the model",
+            )
 
 
 def dropped(model: nn.Module) -> tuple[str, ...]:
@@ -296,15 +240,9 @@ def _plain_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _existing_file(path: Path, error: type[CheckpointError | ModelError] = ModelError) -> Path:
+def _existing_file(path: Path) -> Path:
     if not path.is_file():
-        raise error(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
+        raise ModelError(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
     return path
 
 
@@ -329,28 +267,6 @@ def _timm() -> Any:
     except ImportError as error:
         raise ModelError("timm is not installed", "pip install 'edgekd[timm]'") from error
     return timm
-
-
-def _own(path: Path, name: str) -> Any:
-    """Import the user's file under a name of its own and return its callable."""
-    _existing_file(path)
-    import_torchvision()  # the file may import torchvision
-    spec = importlib.util.spec_from_file_location(f"edgekd_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))  # so that it can import its neighbours, as a script can
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the file") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    if not callable(getattr(module, name, None)):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ModelError(f"{path} has no callable {name!r}", did_you_mean(name, public))
-    return getattr(module, name)
 
 
 def _check_output(model: nn.Module, source: str, num_classes: int | None, data: Data) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd import cache, data, environment, samples
+from edgekd import cache, data, environment, reads, samples
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
@@ -49,6 +49,11 @@ class Planned:
     material: Mapping[str, Any] = field(default_factory=dict)
     entry: cache.Entry | None = None
     note: str = ""
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Files that the finished stage has read besides what the recipe names, and that it is not used without."""
+        return tuple(read.path for read in self.entry.reads) if self.entry else ()
 
     @property
     def name(self) -> str:
@@ -170,10 +175,10 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
             planned.append(Planned(node, "", "blocked", reason))
             continue
         key = keys[node.name] = cache.key_of(material)
-        step = _look_up(loaded.name, node, key, material, running)
+        step = _look_up(loaded, node, key, material, running)
         if step.status == "run":
             running.add(node.name)
-            note = _trials(node, keys, fingerprints[node.recipe.data], processes) or _records(node, made)
+            note = _trials(loaded, node, keys, fingerprints[node.recipe.data], processes) or _records(node, made)
             step = replace(step, note=note)
         elif step.entry:
             made[node.name] = step.entry.path
@@ -181,7 +186,7 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
     return planned
 
 
-def without(recipe: str, steps: Sequence[Planned], failed: Collection[str]) -> list[Planned]:
+def without(loaded: Loaded, steps: Sequence[Planned], failed: Collection[str]) -> list[Planned]:
     """Plan the rest of a run again after stages have failed.
 
     Each stage is left with the inputs that there are, under the key that it has in a recipe that asks for no more. Whatever
@@ -189,7 +194,7 @@ def without(recipe: str, steps: Sequence[Planned], failed: Collection[str]) -> l
     device with no file left to measure is left out.
 
     Args:
-        recipe: Its name.
+        loaded: The recipe.
         steps: The stages that have not run.
         failed: Names of those that failed.
     """
@@ -206,32 +211,33 @@ def without(recipe: str, steps: Sequence[Planned], failed: Collection[str]) -> l
         if found != step.material["inputs"]:
             material = {**step.material, "inputs": found}
             keys[step.name] = cache.key_of(material)
-            step = _look_up(recipe, replace(step.node, inputs=inputs), keys[step.name], material, set())
+            step = _look_up(loaded, replace(step.node, inputs=inputs), keys[step.name], material, set())
             if step.status == "run" and step.node.module not in ALWAYS:
                 step = replace(step, reason=f"goes on without {', '.join(sorted(failed))}")
         planned.append(step)
     return planned
 
 
-def _look_up(recipe: str, node: Node, key: str, material: Mapping[str, Any], running: set[str]) -> Planned:
+def _look_up(loaded: Loaded, node: Node, key: str, material: Mapping[str, Any], running: set[str]) -> Planned:
     if node.module in ALWAYS:
         reason = "measured anew in every run" if node.module == "profile" else "makes the run folder"
         return Planned(node, key, "run", reason, material)
-    entry, damage = cache.lookup(key)
+    entry, damage = cache.lookup(key, loaded.path.parent)
     if entry is not None:
         return Planned(node, key, "cached", "", material, entry)
-    reason = damage or changed(cache.last(recipe, node.name), material)
+    reason = damage or changed(cache.last(loaded.name, node.name), material)
     upstream = next((name for name in node.inputs if name in running), None)
     if not damage and upstream and reason.startswith("inputs"):
         reason = f"{upstream} runs"
     return Planned(node, key, "run", reason, material)
 
 
-def _trials(node: Node, keys: Mapping[str, str], fingerprint: str, processes: int) -> str:
+def _trials(loaded: Loaded, node: Node, keys: Mapping[str, str], fingerprint: str, processes: int) -> str:
     """How much a search has to do, and what of it is done."""
     if node.module != "tune":
         return ""
-    found = tune.finished(node.recipe, {name: keys[name] for name in node.inputs}, fingerprint, processes)
+    inputs = {name: keys[name] for name in node.inputs}
+    found = tune.finished(node.recipe, inputs, fingerprint, processes, loaded.path.parent)
     return f"{search.count(node.recipe)} trials{f', {found} of them done' if found else ''}"
 
 
@@ -281,7 +287,8 @@ def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
 def _material(node: Node, keys: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
     module = importlib.import_module(f"edgekd.stages.{node.module}")
     names = module.packages(node.name) if hasattr(module, "packages") else module.PACKAGES
-    return {
+    declared = {"reads": reads.declared(node.recipe.reads)} if node.recipe.reads else {}
+    return declared | {
         "stage": node.module,
         "version": module.VERSION,
         "config": module.config(node.recipe, node.name),

@@ -82,8 +82,8 @@ class Student(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
-    """Checkpoint to start from; a head of another size is left out and said aloud. Without a distill section it is the
-    trained student, as it is."""
+    """Checkpoint to start from, FILE#SET where it holds several sets of weights; a head of another size is left out, and
+    that is said. Without a distill section it is the trained student, as it is."""
     rewrite: Rewrite = Rewrite()
     """Activations and blocks to replace before distillation, for int8's sake."""
 
@@ -98,9 +98,11 @@ class Teacher(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
-    """A .safetensors or weights-only .pt/.pth checkpoint, or edgekd:NAME for one that ships with edgekd."""
+    """A .safetensors or weights-only .pt/.pth checkpoint, FILE#SET where it holds several sets of weights (such as
+    best.pt#model_ema), or edgekd:NAME for one that ships with edgekd. With train or distill the teacher starts from it; a
+    head of another size is left out, and that is said."""
     train: TeacherTrain | None = None
-    """Train the teacher in this run instead."""
+    """Train the teacher in this run: from `weights` where they are given, else from random ones."""
     distill: Distill | None = None
     """Train it in this run as the student of its own `teacher`: an assistant between a large teacher and a small student
     (Mirzadeh et al. 2020), or, with the same model, a born-again generation (Furlanello et al. 2018)."""
@@ -114,7 +116,9 @@ class Teacher(Strict):
     """What this teacher, and all behind it, see of the samples, such as more pixels or more channels (cross-modal
     distillation, Gupta et al. 2016). Left out: what its student sees."""
     outputs: Literal["logits", "probabilities"] = "logits"
-    """What a black box gives."""
+    """What a black box, or a network with given weights, returns."""
+    classes: tuple[str | int, ...] | None = None
+    """Names of the data's classes in the order of its outputs, where that is another one than the data's."""
     signature: str | None = None
     """Which signature of a savedmodel is the network. Left out: serving_default, or the only one."""
     mean: tuple[float, ...] | None = None
@@ -255,4 +259,7 @@ class Recipe(Strict):
     """Left out: float artifacts only."""
     export: tuple[AnyExport, ...] = ()
     profile: Profile | None = None
+    reads: tuple[str, ...] = ()
+    """Files, or folders with all files in them, that your own code reads and that no stage may be re-used without, such as
+    one that a native library opens. What Python opens is seen without it."""
     gates: Gates = Gates()

@@ -21,6 +21,12 @@ DATA_SOURCES = {
     "npz:FILE": "x_train, y_train, x_test, y_test",
 }
 """What a source is written as, and what it is."""
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,), (0.5,)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Usual means and standard deviations of pixels between 0 and 1, by the names that ``--normalize`` takes."""
 NAMED = tuple(source for source in DATA_SOURCES if ":" not in source)
 UNLABELLED = ("random", "images", "synthetic")
 """Kinds of sources without labels."""

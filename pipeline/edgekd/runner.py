@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, guard, plan, rundir, samples
+from edgekd import __version__, cache, data, environment, gates, guard, plan, reads, rundir, samples
 from edgekd.background import Background
 from edgekd.errors import EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
 from edgekd.guard import guarded, storage
@@ -76,6 +76,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     with storage(folder):
         (folder / "logs").mkdir()
         (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+    _describe(loaded, steps, options)
     _check_views(loaded, steps)
     _check_layers(steps, options, folder)
     _check_operators(steps, options, folder)
@@ -149,7 +150,7 @@ class _Work:
                     self.codes.append(error.exit_code)
             else:
                 raise
-            *self.pending, self.package = plan.without(self.loaded.name, [*self.pending, self.package], self.lost())
+            *self.pending, self.package = plan.without(self.loaded, [*self.pending, self.package], self.lost())
 
     def _failed(self, record: StageRecord, error: EdgekdError) -> None:
         reason = guard.reason(self.loaded.recipe, record.name, error)
@@ -170,6 +171,15 @@ class _Work:
         missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
         judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
         return worst([*missing, *self.codes, judged])
+
+
+def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:
+    """Say what is read before the first stage that looks at it."""
+    if any(step.status == "run" and step.node.module not in plan.ALWAYS for step in steps):
+        views = dict.fromkeys([loaded.recipe.data, *(step.node.recipe.data for step in steps)])
+        for source in dict.fromkeys(view.source for view in views):
+            for line in data.described(next(view for view in views if view.source == source)):
+                options.progress.say(line)
 
 
 def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
@@ -262,24 +272,37 @@ def _stage(
         return step.entry, "cached"
     options.progress.say(f"{title}: {step.reason}")
     with cache.locked(step.key):
-        entry, _ = cache.lookup(step.key)
+        entry, _ = cache.lookup(step.key, loaded.path.parent)
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
-        with cache.scratch() as scratch:
+        with cache.scratch() as scratch, reads.recording() as recorder:
             started, before = time.monotonic(), options.interrupted()
             context = Context(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
+                folder=loaded.path.parent,
             )  # fmt: skip
             with guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
             if options.interrupted() and not before:  # a library or a side figure has swallowed it
                 raise KeyboardInterrupt
-            entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started)
+            found = context.reads(recorder)
+            if path := recorder.changed() or _changed_data(step):
+                raise StageError(
+                    f"{step.name}: {path} changed after this run had begun, so its result is of no known version",
+                    "run the same command again: the stages before it are kept",
+                )
+            entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started, found)
     cache.remember(loaded.name, step.name, step.material)
     return entry, "ran"
+
+
+def _changed_data(step: Planned) -> str:
+    """Return the stage's data source if its files are other ones than the key's, or empty."""
+    section = step.node.recipe.data
+    return "" if data.fingerprint(section) == step.material["data"] else section.source
 
 
 def _finish(work: _Work) -> RunResult:

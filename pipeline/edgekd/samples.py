@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import sources
+from edgekd import image_folders, sources
 from edgekd.errors import DataError
 from edgekd.progress import Silent
 from edgekd.recipe_data import Data
@@ -69,10 +69,13 @@ def _difference(ours: Samples, theirs: Samples) -> tuple[str, str, str] | None:
 def _splits(data: Data) -> dict[str, Samples]:
     kind, _, rest = data.source.partition(":")
     if kind == "imagefolder":
-        return {split: _named(Path(rest), found) for split, found in sources.listed(Path(rest))[0].items()}
+        found = image_folders.listed(Path(rest))[0]
+        found["train"] += found.pop("val", [])
+        return {split: _named(Path(rest), files) for split, files in found.items()}
     if kind == "npz":
         arrays = sources.archive(Path(rest), "see docs/data.md", labels_alone=True)
-        return {split: Samples(arrays[f"y_{split}"]) for split in ("train", "test")}
+        train = np.concatenate([arrays[name] for name in ("y_train", "y_val") if name in arrays])
+        return {"train": Samples(train), "test": Samples(arrays["y_test"])}
     raw = sources.read(data, Silent())
     return {"train": Samples(raw.y_train), "test": Samples(raw.y_test)}
 

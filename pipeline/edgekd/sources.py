@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd import cache, reads
 from edgekd.errors import DataError, did_you_mean
+from edgekd.image_folders import IMAGE_SUFFIXES, existing, held_out, image_files, listed
 from edgekd.progress import Progress
 from edgekd.recipe_data import Data
 from edgekd.resources import find
@@ -37,8 +39,8 @@ FASHION_MNIST_LICENSE = "MIT, © 2017 Zalando SE"
 IN_MEMORY_BYTES = 2**30
 UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
 RANDOM_IMAGES = (16, 32)  # train, test
+_SHOWN = 10  # damaged images that are named
 MADE = "images.npy"  # what the stage synthesize writes
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
 class Images(Protocol):
@@ -74,6 +76,8 @@ class Raw:
     classes: tuple[str, ...]
     license: str = ""
     labelled: bool = True
+    own_val: int = 0
+    """How many images at the end of ``train`` are the source's own validation split."""
 
 
 def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
@@ -89,7 +93,7 @@ def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
     """
     if data.source == "synthetic":
         images = _synthesized(data, made)
-        test, train = _held_out(range(len(images)), UNLABELLED_TEST)
+        test, train = held_out(range(len(images)), UNLABELLED_TEST)
         return _unlabelled(images[train], images[test], data)
     raw = _real(data, progress)
     if data.made is not None:
@@ -118,17 +122,6 @@ def _real(data: Data, progress: Progress) -> Raw:
             return _torchvision(rest, data, progress)
 
 
-def existing(path: Path) -> Path:
-    """Return the path if something is there.
-
-    Raises:
-        DataError: Nothing is.
-    """
-    if not path.exists():
-        raise DataError(f"{path} does not exist", "correct data.source; a relative path starts at the recipe's folder")
-    return path
-
-
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read one gzipped IDX file of uint8, the format of MNIST.
 
@@ -136,7 +129,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         DataError: The file is missing, truncated or of another format.
     """
     try:
-        with gzip.open(path, "rb") as file:
+        with reads.in_key(), gzip.open(path, "rb") as file:
             raw = file.read()
         magic, *_ = struct.unpack(">HBB", raw[:4])
         kind, rank = raw[2], raw[3]
@@ -182,15 +175,17 @@ def archive(path: Path, hint: str, *, labels_alone: bool = False) -> dict[str, N
     Raises:
         DataError: It cannot be read, or one is missing.
     """
-    wanted = ("y_train", "y_test") if labels_alone else ("x_train", "y_train", "x_test", "y_test")
+    wanted: tuple[str, ...] = ("y_train", "y_test") if labels_alone else ("x_train", "y_train", "x_test", "y_test")
     try:
         # opened here: np.load leaves a file open that it cannot read
-        with existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in wanted or not labels_alone}
+        with reads.in_key(), existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in (*wanted, "y_val") or not labels_alone}
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise DataError(f"{path} cannot be read: {error}", hint) from error
+    own = [name for name in ("x_val", "y_val") if name in arrays]
+    wanted += ("x_val", "y_val") if len(own) == 1 and not labels_alone else ()
     missing = [name for name in wanted if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
@@ -223,7 +218,18 @@ def _from_arrays(
         x = _grey(x) if data.channels == 1 and x.shape[1] == 3 else x
         return _resized(x, data.image_size) if len(x) else x
 
-    return Raw(images("x_train"), arrays["y_train"], images("x_test"), arrays["y_test"], classes, license)
+    train, y_train = images("x_train"), arrays["y_train"]
+    if "x_val" not in arrays:
+        return Raw(train, y_train, images("x_test"), arrays["y_test"], classes, license)
+    val = images("x_val")
+    if val.shape[1:] != train.shape[1:] or arrays["y_val"].shape != (len(val),) or y_train.shape != (len(train),):
+        raise DataError(
+            f"{place or data.source}: x_val is {val.shape} with labels of shape {arrays['y_val'].shape}; x_train is "
+            f"{train.shape}",
+            "give x_val and y_val the form of x_train and y_train, or take them out",
+        )
+    both = np.concatenate([train, val]), np.concatenate([y_train, arrays["y_val"]])
+    return Raw(*both, images("x_test"), arrays["y_test"], classes, license, own_val=len(val))
 
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -269,70 +275,40 @@ def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data
     if count * data.channels * data.image_size**2 > IN_MEMORY_BYTES or not count:
         return Decoded(count, decode)
     images = np.empty((count, data.channels, data.image_size, data.image_size), np.uint8)
+    failures: list[DataError] = []
     with progress.task(f"decoding {name} images", count) as task:
         for index in range(count):
-            images[index] = decode(index)
+            try:
+                images[index] = decode(index)
+            except DataError as error:
+                failures.append(error)
             task.advance()
+    if len(failures) > 1:
+        lines = [error.message for error in failures[:_SHOWN]]
+        lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+        raise DataError("\n  ".join([f"{len(failures)} {name} images cannot be read:", *lines]), failures[0].hint)
+    if failures:
+        raise failures[0]
     return images
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
     splits, classes = listed(root)
+    own = splits.pop("val", [])
+    splits["train"] = [*splits["train"], *own]
     (train, y_train), (test, y_test) = (
         (_opened([path for path, _ in found], data, split, progress), _numbers(label for _, label in found))
         for split, found in splits.items()
     )
-    return Raw(train, y_train, test, y_test, classes)
-
-
-def listed(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
-    """The files of an image folder with their labels, for ``train`` and ``test``, and the names of the classes.
-
-    Raises:
-        DataError: It is no image folder.
-    """
-    if not existing(root).is_dir():
-        raise DataError(f"{root} is not a folder", "unpack it, or correct data.source")
-    if not ((root / "train").is_dir() or (root / "test").is_dir()):
-        return _unsplit(root)
-    splits: dict[str, list[tuple[Path, int]]] = {}
-    classes: tuple[str, ...] = ()
-    for split in ("train", "test"):
-        folder = root / split
-        if not folder.is_dir():
-            raise DataError(f"{folder} does not exist", f"an image folder has {root}/train/CLASS and {root}/test/CLASS")
-        names = _folders(folder)
-        if split == "train":
-            classes = names
-        elif names != classes:
-            odd = sorted(set(names) ^ set(classes))[0]
-            raise DataError(
-                f"{root}: class {odd!r} is in only one of train and test", "give both splits the same class folders"
-            )
-        splits[split] = [(path, label) for label, name in enumerate(names) for path in _image_files(folder / name)]
-    return splits, classes
-
-
-def _unsplit(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
-    """Class folders without train and test: a fixed fifth of each class is the test split."""
-    classes = _folders(root)
-    if not classes:
-        what = f"images:{root} takes images without labels" if _image_files(root) else "it is empty"
-        raise DataError(f"{root} has no folder of a class", f"an image folder has {root}/CLASS/*.png; {what}")
-    split: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    for label, name in enumerate(classes):
-        test, train = _held_out(_image_files(root / name))
-        split["test"] += [(path, label) for path in test]
-        split["train"] += [(path, label) for path in train]
-    return split, classes
+    return Raw(train, y_train, test, y_test, classes, own_val=len(own))
 
 
 def _images(root: Path, data: Data, progress: Progress) -> Raw:
     """A folder of images without labels; a fixed fifth of them, UNLABELLED_TEST at most, is the test split."""
-    paths = _image_files(existing(root))
+    paths = image_files(existing(root))
     if len(paths) < 3:
         raise DataError(f"{root} has {len(paths)} images", f"give 3 at least; {', '.join(sorted(IMAGE_SUFFIXES))} are read")
-    test, train = _held_out(paths, UNLABELLED_TEST)
+    test, train = held_out(paths, UNLABELLED_TEST)
     return _unlabelled(_opened(train, data, "train", progress), _opened(test, data, "test", progress), data)
 
 
@@ -361,23 +337,8 @@ def _unlabelled(train: Images, test: Images, data: Data) -> Raw:
     return Raw(train, none[0], test, none[1], names, labelled=False)
 
 
-def _folders(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
-
-
-def _image_files(root: Path) -> list[Path]:
-    return [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-
-
 def _numbers(labels: Iterable[int]) -> NDArray[np.int64]:
     return np.array(list(labels), np.int64)
-
-
-def _held_out(paths: Sequence[T], most: int | None = None) -> tuple[list[T], list[T]]:
-    """Split into (a fifth, the rest), by chance and always alike; the rest is never empty."""
-    order = np.random.default_rng(0).permutation(len(paths))
-    count = min(-(-len(paths) // 5), max(len(paths) - 1, 0), most or len(paths))
-    return [paths[i] for i in sorted(order[:count])], [paths[i] for i in sorted(order[count:])]
 
 
 def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Images:
@@ -386,7 +347,7 @@ def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Im
     def open_image(index: int) -> Image.Image:
         path = paths[index]
         try:
-            with Image.open(path) as image:
+            with reads.in_key(), Image.open(path) as image:
                 image.load()
                 return image
         except Exception as error:  # PIL raises many kinds for a damaged file
@@ -400,7 +361,7 @@ def _torchvision(name: str, data: Data, progress: Progress) -> Raw:
     known = [cls for cls in datasets.__all__ if hasattr(getattr(datasets, cls), "__getitem__")]
     if name not in known:
         raise DataError(f"torchvision has no data set {name!r}", did_you_mean(name, known))
-    root = Path(data.root).expanduser() if data.root else Path.home() / ".cache" / "edgekd" / "torchvision"
+    root = Path(data.root).expanduser() if data.root else cache.user_folder() / "torchvision"
     builder = getattr(datasets, name)
     parts = []
     for split in ("train", "test"):
@@ -461,7 +422,8 @@ def files(kind: str, rest: str) -> list[tuple[str, Path]]:
             return [("npz", existing(Path(rest)))]
         case "random" | "synthetic":
             return []
+        case "images":
+            paths = image_files(existing(Path(rest)))
         case _:
-            root = existing(Path(rest))
-            files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            return sorted((path.relative_to(root).as_posix(), path) for path in files)
+            paths = [path for split in listed(Path(rest))[0].values() for path, _ in split]
+    return sorted((path.relative_to(rest).as_posix(), path) for path in paths)

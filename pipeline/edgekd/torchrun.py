@@ -41,9 +41,10 @@ def follow(loaded: Loaded, threads: int) -> None:
                     log=Path(os.devnull),
                     progress=Silent(),
                     threads=threads,
+                    folder=loaded.path.parent,
                 )
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
-        done[step.name] = _committed(step)
+        done[step.name] = _committed(step, loaded.path.parent)
 
 
 def trains(step: Planned) -> bool:
@@ -51,10 +52,10 @@ def trains(step: Planned) -> bool:
     return step.status == "run" and plan.trains(step.node)
 
 
-def _committed(step: Planned) -> Path:
+def _committed(step: Planned, folder: Path) -> Path:
     """Wait until process 0 has committed the stage."""
     while True:
-        entry, _ = cache.lookup(step.key)
+        entry, _ = cache.lookup(step.key, folder)
         if entry is not None:
             return entry.path
         time.sleep(0.2)

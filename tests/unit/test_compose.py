@@ -67,19 +67,30 @@ def test_normalization() -> None:
 
 def test_the_recipe_is_the_one_that_runs() -> None:
     sections = {"quantize": {"method": "ptq"}, "export": ["onnx"]}
-    loaded, text = compose.load(given(data="labelled", normalize="imagenet", sections=sections, overrides=("seed=3",)))
+    loaded, text = compose.load(
+        given(data="labelled", size=32, normalize="imagenet", sections=sections, overrides=("seed=3",))
+    )
     assert loaded.name == "Net"
     assert loaded.recipe.student is not None
     assert loaded.recipe.student.weights == str(Path.cwd() / "best.pt")
-    assert (loaded.recipe.data.image_size, loaded.recipe.data.mean) == (224, (0.485, 0.456, 0.406))
+    assert (loaded.recipe.data.image_size, loaded.recipe.data.mean) == (32, (0.485, 0.456, 0.406))
     assert loaded.recipe.seed == 3
     assert yaml.safe_load(text)["data"]["source"] == "imagefolder:labelled"
     assert loaded.recipe.distill is None
 
 
+def test_the_size_of_photographs_is_not_taken_for_small_images() -> None:
+    """All are 8×8; one that is not leaves the usual size, to which photographs are resized."""
+    with pytest.raises(UsageError, match=r"--size is not given, and all images in labelled are 8×8, not 224×224") as caught:
+        compose.load(given(data="labelled"))
+    assert caught.value.hint == "add the size that the network was trained on: --size 8 or --size 224"
+    Image.new("RGB", (9, 8)).save("labelled/ant/other.png")
+    assert compose.load(given(data="labelled"))[0].recipe.data.image_size == 224
+
+
 def test_what_was_set_is_in_the_recipe() -> None:
     loaded, text = compose.load(
-        given(data="labelled", overrides=["student.args={width: 2}", "seed=3", "gates.parity_top1=off"])
+        given(data="labelled", size=32, overrides=["student.args={width: 2}", "seed=3", "gates.parity_top1=off"])
     )
     value = yaml.safe_load(text)
     assert (value["student"]["args"], value["seed"]) == ({"width": 2}, 3)
@@ -89,7 +100,7 @@ def test_what_was_set_is_in_the_recipe() -> None:
 
 def test_a_mistake_is_shown_in_the_recipe() -> None:
     with pytest.raises(RecipeError) as caught:
-        compose.load(given(model="resnet18", data="labelled", sections={"export": ["onx"]}))
+        compose.load(given(model="resnet18", data="labelled", size=32, sections={"export": ["onx"]}))
     assert "edgekd quantize:6:10: student.model: 'resnet18' does not say where the model is from" in str(caught.value)
     assert "→ write torchvision:resnet18 or timm:resnet18" in str(caught.value)
     assert "did you mean onnx?" in str(caught.value)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edgekd import models
+from edgekd import checkpoints, models
+from edgekd.checkpoints import Checkpoint
 from edgekd.errors import CheckpointError, EdgekdError, ModelError
 from edgekd.recipe_data import Data
 
@@ -139,11 +140,6 @@ def own(tmp_path: Path) -> Path:
     path = tmp_path / "my_net.py"
     path.write_text(OWN)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _forget_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(__import__("sys").modules, "my_blocks", raising=False)
 
 
 def test_own_file_with_a_neighbour(own: Path) -> None:
@@ -278,7 +274,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": small().state_dict(), "config": Trap()}, tmp_path / "w.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
     for name in ("w.pt", "plain.pt"):
-        assert text_of(CheckpointError, lambda name=name: models.read_weights(tmp_path / name)) == (
+        assert text_of(CheckpointError, lambda name=name: checkpoints.read(tmp_path / name)) == (
             f"{tmp_path}/{name} holds Python objects, not only tensors; loading it could run code, so edgekd does not\n"
             "  → save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         )
@@ -287,7 +283,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / "w.pt")
-    assert "holds Python objects" in text_of(CheckpointError, lambda: models.read_weights(tmp_path / "w.pt"))
+    assert "holds Python objects" in text_of(CheckpointError, lambda: checkpoints.read(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
@@ -301,13 +297,13 @@ def test_damaged_checkpoint(tmp_path: Path, suffix: str, how: str) -> None:
         save_file(state, path)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"<html>not found</html>"}[how])
-    assert text_of(CheckpointError, lambda: models.read_weights(path)).startswith(f"{path} ")
+    assert text_of(CheckpointError, lambda: checkpoints.read(path)).startswith(f"{path} ")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3, "w": torch.zeros(1)}, torch.zeros(2)])
 def test_what_is_no_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    assert text_of(CheckpointError, lambda: models.read_weights(tmp_path / "w.pt")) == (
+    assert text_of(CheckpointError, lambda: checkpoints.read(tmp_path / "w.pt")) == (
         f"{tmp_path}/w.pt is not a state_dict\n  → save model.state_dict()"
     )
 
@@ -377,18 +373,6 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
     assert not target[0].weight.any()
 
 
-def test_weights_path(tmp_path: Path) -> None:
-    (tmp_path / "w.pt").write_bytes(b"")
-    assert models.weights_path(str(tmp_path / "w.pt")) == tmp_path / "w.pt"
-    assert text_of(CheckpointError, lambda: models.weights_path(f"{tmp_path}/no.pt")) == (
-        f"{tmp_path}/no.pt does not exist\n  → correct the path; a relative one starts at the recipe's folder"
-    )
-    assert text_of(CheckpointError, lambda: models.weights_path("edgekd:no-such-weights")) == (
-        "no weights 'edgekd:no-such-weights' ship with edgekd\n  → allowed: edgekd:fashion-mnist-resnet10, or a file"
-    )
-    assert models.weights_path("edgekd:fashion-mnist-resnet10").is_file()
-
-
 # --- parameters, MACs ------------------------------------------------------------------------------------------------
 
 
@@ -439,8 +423,8 @@ def test_weights_with_a_prefix(tmp_path: Path, prefix: str) -> None:
 def test_the_number_of_classes_is_read_from_the_head(tmp_path: Path) -> None:
     seven = models.build("torchvision:resnet18", {}, 7, DATA)
     path = stored(tmp_path, seven.state_dict())
-    assert models.classes_of("torchvision:resnet18", {}, path, DATA) == 7
-    assert models.classes_of("torchvision:resnet18", {"num_classes": 7}, path, DATA) == 7
+    assert models.classes_of("torchvision:resnet18", {}, Checkpoint(path), DATA) == 7
+    assert models.classes_of("torchvision:resnet18", {"num_classes": 7}, Checkpoint(path), DATA) == 7
 
 
 def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
@@ -448,7 +432,9 @@ def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
         "from torch import nn\ndef one():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))\n"
     )
     path = stored(tmp_path, {"1.weight": torch.zeros(1, 3072), "1.bias": torch.zeros(1)})
-    assert "has one output" in text_of(ModelError, lambda: models.classes_of(f"{tmp_path}/net.py:one", {}, path, DATA))
+    assert "has one output" in text_of(
+        ModelError, lambda: models.classes_of(f"{tmp_path}/net.py:one", {}, Checkpoint(path), DATA)
+    )
 
 
 # --- MACs -------------------------------------------------------------------------------------------------------------

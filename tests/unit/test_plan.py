@@ -337,20 +337,20 @@ def test_without_a_failed_export_the_rest_has_the_keys_of_a_recipe_without_it(re
     steps = make(recipe)
     failed = {"export.tflite", "export.tflite_float"}
     (recipe.parent / "net.py").write_text(NET + "# edited while the run is under way\n")
-    rest = plan.without("small", steps, failed)
+    rest = plan.without(load(recipe), steps, failed)
     (recipe.parent / "net.py").write_text(NET)
     assert {step.name: step.key for step in rest} == keys(recipe, "export=[onnx]")
     assert not failed & {name for step in rest for name in step.node.inputs}
     (evaluate,) = (step for step in rest if step.name == "evaluate")
     assert evaluate.reason == "goes on without export.tflite, export.tflite_float"
     finish(make(recipe, "export=[onnx]"))
-    found = {step.name: step.status for step in plan.without("small", steps, failed)}
+    found = {step.name: step.status for step in plan.without(load(recipe), steps, failed)}
     assert found["evaluate"] == "cached"
 
 
 def test_a_device_has_nothing_to_measure_when_every_export_failed(recipe: Path) -> None:
     steps = make(recipe)
     exports = [step.name for step in steps if step.node.module == "export"]
-    rest = plan.without("small", steps, exports)
+    rest = plan.without(load(recipe), steps, exports)
     assert [step.name for step in rest][-2:] == ["evaluate", "package"]
     assert "profile.host" not in rest[-1].node.inputs

@@ -204,21 +204,27 @@ def test_imagefolder_damaged_image(tree: Path, how: str) -> None:
 
 def test_imagefolder_image_that_would_eat_the_memory(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # an image of 20×12 now counts as a bomb
-    assert error_of(f"imagefolder:{tree}").startswith(f"{tree}/train/ant/0.png is not a readable image: Image size (240 ")
+    text = error_of(f"imagefolder:{tree}")
+    assert text.startswith(
+        f"12 train images cannot be read:\n  {tree}/train/ant/0.png is not a readable image: Image size (240 "
+    )
+    assert text.count(".png is not a readable image") == 10
+    assert text.endswith("\n  and 2 more\n  → replace it or remove it")
 
 
 def test_imagefolder_missing(tree: Path, tmp_path: Path) -> None:
     assert error_of(f"imagefolder:{tmp_path}/no").startswith(f"{tmp_path}/no does not exist\n")
     (tree / "test").rename(tree / "val")
     assert error_of(f"imagefolder:{tree}") == (
-        f"{tree}/test does not exist\n  → an image folder has {tree}/train/CLASS and {tree}/test/CLASS"
+        f"{tree}/test does not exist\n  → an image folder has {tree}/train/CLASS and {tree}/test/CLASS; "
+        f"if {tree}/val is what is tested on, call it test"
     )
 
 
 def test_imagefolder_class_in_one_split(tree: Path) -> None:
     (tree / "test" / "cow").mkdir()
     assert error_of(f"imagefolder:{tree}") == (
-        f"{tree}: class 'cow' is in only one of train and test\n  → give both splits the same class folders"
+        f"{tree}: class 'cow' is in only one of train and test\n  → give all splits the same class folders"
     )
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from edgekd import models, tied
+from edgekd import checkpoints, models, tied
 from edgekd.errors import CheckpointError
 
 
@@ -32,7 +32,7 @@ def test_saved_once_and_loaded_tied(tmp_path: Path) -> None:
     tied.save(net.state_dict(), tmp_path / "w.safetensors")
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         assert sorted(file.keys()) == ["a.bias", "a.weight", "b.bias"]
-    state = models.read_weights(tmp_path / "w.safetensors")
+    state = checkpoints.read(tmp_path / "w.safetensors")
     assert sorted(state) == ["a.bias", "a.weight", "b.bias", "b.weight"]
     assert tied.aliases(state) == {"b.weight": "a.weight"}
     models.load_weights(other, tmp_path / "w.safetensors")
@@ -74,7 +74,7 @@ def test_a_part_of_another_tensor_is_a_tensor_in_the_file(tmp_path: Path) -> Non
     tied.save(
         {"whole": whole, "part": whole[:3], "none": torch.zeros(0), "empty": torch.zeros(0)}, tmp_path / "w.safetensors"
     )
-    state = models.read_weights(tmp_path / "w.safetensors")
+    state = checkpoints.read(tmp_path / "w.safetensors")
     assert state["part"].tolist() == [0, 1, 2]
     assert sorted(state) == ["empty", "none", "part", "whole"]
     tied.save({"alone": torch.ones(2)}, tmp_path / "alone.safetensors")

@@ -135,7 +135,10 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
     found = _layers(loaded) if with_layers else None
     lacking = _lacking(loaded) if with_layers else []
     if as_json:
-        rows = [{"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note} for s in steps]
+        rows = [
+            {"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note, "watched": s.watched}
+            for s in steps
+        ]
         click.echo(
             json.dumps(
                 rows if found is None else {"stages": rows, "losses": found[0], "lacking": lacking}, ensure_ascii=False
@@ -149,6 +152,10 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
                 text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
             text += f"; {step.note}" if step.note else ""
             click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
+        watched = sorted({path for step in steps for path in step.watched})
+        if watched:
+            click.echo("\nWatched besides what the recipe names (a cached stage runs again when one changes):")
+            click.echo("\n".join(f"  {path}" for path in watched))
         if found is not None:
             click.echo("\n" + ("\n".join(found[1]) or "no loss compares layers"))
         for lack in lacking:

@@ -18,6 +18,7 @@ from edgekd.distill.pairing import Pair, match
 from edgekd.distill.taps import Survey, survey
 from edgekd.errors import LayerError, ModelError
 from edgekd.recipe_distill import FeatureLoss, Loss, Reads
+from edgekd.user_file import note_plugin
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Terms(nn.Module):
         for index, loss in enumerate(losses):
             if not loss.weight:
                 continue
+            note_plugin(type(loss))
             same = sum(before.kind == loss.kind for before in losses[:index])
             name = f"{loss.kind}_{same + 1}" if same else loss.kind
             pairs: tuple[Pair, ...] = ()

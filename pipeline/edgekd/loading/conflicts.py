@@ -136,16 +136,19 @@ def _teacher(teacher: Teacher, key: str) -> Found:
     if teacher.black_box is not None:
         yield from _black_box(teacher, key)
         return
-    for name in ("outputs", "signature", "mean", "std"):
+    for name in ("signature", "mean", "std"):
         if getattr(teacher, name) != Teacher.model_fields[name].default:
-            yield f"{key}.{name}", "this is told of a black box alone", "remove it, or give model: onnx:FILE"
+            yield f"{key}.{name}", "only a black box has this option", "remove it, or give model: onnx:FILE"
+    for name in ("outputs", "classes"):
+        if teacher.budget is not None and getattr(teacher, name) != Teacher.model_fields[name].default:
+            yield f"{key}.{name}", "a network that is trained here returns logits, in the order of the data", "remove it"
     given = [name for name in ("weights", "train", "distill") if getattr(teacher, name) is not None]
-    if len(given) != 1:
+    if not given or {"train", "distill"} <= {*given}:
         yield (
             key,
-            f"{' and '.join(given)} are given" if given else "none of weights, train and distill is given",
-            "give one: weights: FILE for a trained teacher, train: {epochs: N} to train it here, or distill: {epochs: N, "
-            "losses: [{kind: kd}]} to have it taught by a teacher of its own",
+            "train and distill are given" if given else "none of weights, train and distill is given",
+            "give weights: FILE for a trained teacher, train: {epochs: N} to train it here (from weights, if given), "
+            "or distill: {epochs: N, losses: [{kind: kd}]} to have it taught by a teacher of its own",
         )
     if teacher.train:
         yield from _budget(f"{key}.train", teacher.train)
@@ -155,7 +158,7 @@ def _teacher(teacher: Teacher, key: str) -> Found:
         yield (
             f"{key}.teacher",
             "there is a teacher of the teacher, and nothing is distilled from it",
-            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} in the place of {given[0] if given else 'train'}, "
+            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} in the place of {given[-1] if given else 'train'}, "
             "or remove this teacher",
         )
     if teacher.seed is not None and teacher.budget is None:
@@ -194,7 +197,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
 
 def _ensemble(teacher: Teacher, key: str) -> Found:
     """Several teachers in the place of one."""
-    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "signature", "mean", "std"):
+    for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "signature", "mean", "std", "classes"):
         if getattr(teacher, name):
             yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"
     if len(teacher.ensemble or ()) < 2:

@@ -100,6 +100,8 @@ def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
     if recipe.data.root is not None:
         data["root"] = join(recipe.data.root, "data", "root")
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
+    if recipe.reads:
+        update["reads"] = tuple(join(path, "reads", index) for index, path in enumerate(recipe.reads))
 
     def network(part: Network, *path: str | int) -> Network:
         new: dict[str, object] = {}

@@ -11,7 +11,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgekd import resources
+from edgekd import reads, resources
 from edgekd.errors import UsageError
 
 Arch = Literal["x86_64", "aarch64", "armv7l"]
@@ -110,7 +110,9 @@ def load(name: str) -> Device:
     """
     path = resources.find("devices", name)
     try:
-        device = Device.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        with reads.in_key():  # what is decided by it is
+            text = path.read_text(encoding="utf-8")
+        device = Device.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:

@@ -13,6 +13,7 @@ from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, listing, one_line, plural, sig
 from edgekd.rundir import LayerRecord, ModelRecord, RunResult
+from edgekd.statistics import wilson
 
 PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
 WORDS: dict[Word, str] = {
@@ -44,7 +45,7 @@ def verdict(result: RunResult) -> Verdict:
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
-    cautions = [*(_line(result, gate) for gate in said if gate.level == "warn"), *_float_weights(result)]
+    cautions = [*(_line(result, gate) for gate in said if gate.level == "warn"), *_chance(result), *_float_weights(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
@@ -90,6 +91,22 @@ def _line(result: RunResult, gate: GateRecord) -> str:
         "undecided": f": {_undecided(gate)}",
     }.get(gate.verdict, "")
     return f"{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
+
+
+def _chance(result: RunResult) -> Iterator[str]:
+    """Say that a network or a teacher knows nothing of the test images: then no other figure means much."""
+    classes, n = len(result.data.classes), result.data.test
+    for model in result.models:
+        metric = model.metric("accuracy")
+        if model.role not in ("teacher", "student") or not model.precision.startswith("float") or metric is None or not n:
+            continue
+        low, high = wilson(metric.top1, n)
+        if low <= 1 / classes:
+            yield (
+                f"{model.name} is no better than chance: top-1 {100 * metric.top1:.1f} % "
+                f"[{100 * low:.1f}, {100 * high:.1f}] on {n:,} test images of {classes} classes. What to do: see that image "
+                "size, mean and std, the order of classes and the weights are those of its training"
+            )
 
 
 def _float_weights(result: RunResult) -> Iterator[str]:

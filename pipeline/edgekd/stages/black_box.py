@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import reads
 from edgekd.errors import ModelError
 from edgekd.export import tensorflow
-from edgekd.models import file_sha256
 from edgekd.recipe import Teacher
 from edgekd.recipe_data import Data
+from edgekd.stages import wiring
 
 if TYPE_CHECKING:
     from edgekd.data import DataSet
@@ -34,7 +35,9 @@ def config(section: Teacher) -> dict[str, Any]:
     runtime = {"runtime": version(RUNTIMES[kind]), "output": "logits"} if kind in RUNTIMES else {}  # of several
     if kind in tensorflow.FORMATS:
         runtime = {"runtime": tensorflow.runtime()}
-    signature = {"signature": section.signature} if section.signature else {}
+    signature: dict[str, Any] = {"signature": section.signature} if section.signature else {}
+    if section.classes is not None:
+        signature["classes"] = section.classes
     return {
         "model": [kind, *_hashes(kind, _files(kind, path))],
         "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime, **signature,
@@ -49,25 +52,29 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     """
     import torch
 
-    from edgekd import models
+    from edgekd import logits, models
     from edgekd.distill.teachers import BlackBox
     from edgekd.export import foreign
 
     assert section.black_box is not None
     kind, path = section.black_box
     if kind == "outputs":
-        return _stored(Path(path), section.outputs == "probabilities", images)
+        order = wiring.order_of(section, images.classes, "teacher")
+        return _stored(Path(path), section.outputs == "probabilities", images, order)
     side = data.image_size
-    call = foreign.opened(Path(path), kind, (images.channels, side, side), threads, section.signature, len(images.classes))
+    shape = (images.channels, side, side)
+    with reads.in_key():
+        call = foreign.opened(Path(path), kind, shape, threads, section.signature, len(images.classes))
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():
         found = network(models.example(data))
     _check(Path(path), found.shape[1], len(images.classes))
+    logits.rearrange(network, wiring.order_of(section, images.classes, "teacher"), probabilities=False)
     return network
 
 
-def _stored(path: Path, probabilities: bool, images: DataSet) -> Stored:
+def _stored(path: Path, probabilities: bool, images: DataSet, order: tuple[int, ...] | None) -> Stored:
     import numpy as np
     import torch
 
@@ -75,7 +82,7 @@ def _stored(path: Path, probabilities: bool, images: DataSet) -> Stored:
     from edgekd.distill.teachers import Stored, logits_of
 
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with reads.in_key(), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise ModelError(f"{path} cannot be read: {error}", "write it with numpy.savez(FILE, train=outputs)") from error
@@ -97,6 +104,8 @@ def _stored(path: Path, probabilities: bool, images: DataSet) -> Stored:
             raise ModelError(f"{path}: {name} holds NaN or infinity", "compute the outputs again")
     rows = {name: logits_of(torch.from_numpy(arrays[name].astype(np.float32)), probabilities)
             for name in sizes if name in arrays}  # fmt: skip
+    if order is not None:
+        rows = {name: values[:, list(order)] for name, values in rows.items()}
     numbers = [torch.from_numpy(data.numbers(split)) for split in (images.train, images.val)]
     return Stored(rows["train"][numbers[0]], rows["train"][numbers[1]], rows.get("test"))
 
@@ -113,7 +122,7 @@ def _hashes(kind: str, files: list[Path]) -> Iterator[str]:
     for file in files:
         if kind in FOLDERS:
             yield file.relative_to(files[0].parent).as_posix()
-        yield file_sha256(file)
+        yield reads.file_sha256(file)
 
 
 def _files(kind: str, path: str) -> list[Path]:

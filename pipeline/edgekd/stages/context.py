@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekd import cache
 from edgekd.progress import Progress
+from edgekd.reads import Read, Recorder
 from edgekd.recipe import Recipe
 
 
@@ -26,6 +28,7 @@ class Context:
         progress: Where to report.
         devices: Accelerators (or CPU processes) to train on.
         threads: Threads torch may use.
+        folder: The recipe's, where a cache entry's reads are looked for first.
     """
 
     recipe: Recipe
@@ -36,7 +39,7 @@ class Context:
     progress: Progress
     devices: int = 1
     threads: int = 1
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path.cwd)
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file into the outputs."""
@@ -45,6 +48,11 @@ class Context:
     def read_own(self, name: str) -> Any:
         """Read a JSON file that this stage has written."""
         return json.loads((self.out / name).read_text(encoding="utf-8"))
+
+    def reads(self, recorder: Recorder) -> tuple[Read, ...]:
+        """Return what this stage, and those that it reads, have read of the user's besides what the keys have."""
+        before = [read for folder in self.inputs.values() for read in cache.reads_of(folder)]
+        return recorder.reads(self.folder, before, (*cache.folders(), self.out, self.log.absolute().parents[1]))
 
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""

@@ -12,6 +12,7 @@ from edgekd.records_json import to_json
 from edgekd.registry import exporters
 from edgekd.stages import figures, graphs, quantize, sensitivity, training
 from edgekd.stages.context import Context
+from edgekd.user_file import note_plugin
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -92,6 +93,7 @@ def run(context: Context) -> None:
     format, precision = split(context.name)
     recipe = context.recipe
     exporter = cast("type[Exporter]", exporters.get(format))()
+    note_plugin(type(exporter))
     images = training.images(context)
     training.seed(recipe.seed, context.threads)
     artifact = context.name.removeprefix("export.")
@@ -159,7 +161,7 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
 
 def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
     """The graph of the quantize stage with its ranges, and the float student that it was made from."""
-    from edgekd import models
+    from edgekd import checkpoints
     from edgekd.quantize import qat
 
     weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
@@ -167,7 +169,7 @@ def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tupl
     taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
     prepared, student = quantize.prepare(context.recipe, classes, weights, taps, keep_float)
     state = sensitivity.ALL_INT8 if all_int8 else "weights.safetensors"
-    qat.load_state(prepared.module, models.read_weights(context.inputs["quantize"] / state))
+    qat.load_state(prepared.module, checkpoints.read(context.inputs["quantize"] / state))
     return prepared, student
 
 

@@ -394,7 +394,7 @@ def _samples(context: Context, images: DataSet) -> bool:
 
 
 def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -> None:
-    from edgekd.models import file_sha256
+    from edgekd.reads import file_sha256
 
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -419,7 +419,7 @@ def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -
 
 def _copy(source: Path, target: Path) -> tuple[str, str, int]:
     """Copy a file into the bundle; returns (path relative to the run folder, sha256, bytes)."""
-    from edgekd.models import file_sha256
+    from edgekd.reads import file_sha256
 
     shutil.copyfile(source, target)
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size

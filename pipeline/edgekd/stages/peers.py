@@ -33,7 +33,8 @@ def sections(recipe: Recipe) -> Mapping[str, Peer]:
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What decides the student's peers: their first weights, and how several of them teach."""
-    from edgekd.models import file_sha256, source_key, weights_path
+    from edgekd.checkpoints import locate
+    from edgekd.models import source_key
 
     found = sections(recipe)
     if not found:
@@ -41,7 +42,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
     assert recipe.distill is not None
     made: list[dict[str, Any]] = [
         {"name": name, "model": source_key(peer.model), "args": peer.args, "seed": peer.seed}
-        | ({"weights": file_sha256(weights_path(peer.weights))} if peer.weights else {})
+        | ({"weights": locate(peer.weights).key()} if peer.weights else {})
         for name, peer in found.items()
     ]
     return {"peers": made, "combine": recipe.distill.combine}
@@ -49,14 +50,14 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = None) -> dict[str, Beginner]:
     """The peers as they begin, each drawn from its own seed; what is left out of given weights is told to ``say``."""
-    from edgekd import models
+    from edgekd import checkpoints, models
     from edgekd.distill.mutual import Beginner, seeded
 
     made = {}
     for name, peer in sections(recipe).items():
         assert peer.seed is not None
         network = seeded(peer.seed, partial(models.build, peer.model, peer.args, classes, recipe.data))
-        left_out = models.load_weights(network, models.weights_path(peer.weights), other_head=True) if peer.weights else []
+        left_out = models.load_weights(network, checkpoints.locate(peer.weights), other_head=True) if peer.weights else []
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
         made[name] = Beginner(network, peer.seed)

@@ -99,11 +99,11 @@ def _train(fabric: Any, context: Context) -> None:
     import torch
 
     from edgekd import models
+    from edgekd.checkpoints import read
     from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
-    from edgekd.models import read_weights
     from edgekd.quantize import calibrate, histogram, qat, repair, scales
     from edgekd.registry import losses
 
@@ -130,7 +130,7 @@ def _train(fabric: Any, context: Context) -> None:
         models.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,
     )  # fmt: skip
     if recipe.distill and not settings.self_distill:
-        saved = read_weights(context.inputs["distill"] / "adapters.safetensors")
+        saved = read(context.inputs["distill"] / "adapters.safetensors")
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
     recording = training.recording(context, taught_by(recipe), fabric.global_rank)
     again = partial(prepare, recipe, classes, weights, terms.student_paths)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, figures, training
+from edgekd.stages import distill, figures, training, wiring
 from edgekd.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 PACKAGES = ("torch", "torchvision")
 
 
@@ -22,9 +22,11 @@ def run(context: Context) -> None:
     from edgekd import data
 
     recipe = context.recipe
-    classes = len(data.load(recipe.data, context.progress).classes)
-    rewritten = training.rewritten(recipe, classes, say=context.progress.say)
+    images = data.load(recipe.data, context.progress)
+    rewritten = training.rewritten(recipe, len(images.classes), say=context.progress.say)
     student = rewritten.model.eval()
+    if not rewritten.changes:  # what was rewritten may compute something else before it is trained
+        wiring.check(student, images, recipe.data, "student", teaches=False, say=context.progress.say)
     figures.note_dropped_outputs(context, "student", student)
     structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):

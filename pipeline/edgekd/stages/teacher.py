@@ -7,19 +7,24 @@ and whose ``data`` is what this one sees.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, Teacher
 from edgekd.registry import losses
-from edgekd.stages import black_box, figures, layers, training, views
+from edgekd.stages import black_box, figures, layers, training, views, wiring
 from edgekd.stages.context import Context
 
-VERSION = 4
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgekd.data import DataSet
+
+VERSION = 5
 PACKAGES = training.PACKAGES
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Model, weights or budget with its losses, seed."""
+    """Model, weights, budget with its losses, seed."""
     assert recipe.teacher is not None
     if recipe.teacher.black_box:
         return {"teacher": black_box.config(recipe.teacher)}
@@ -30,6 +35,9 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
             # only the student has peers
             value["teacher"][key] = budget.model_dump(mode="json", exclude={"peers", "combine"})
             value["seed"] = recipe.seed
+    for key in ("outputs", "classes"):
+        if getattr(recipe.teacher, key) != Teacher.model_fields[key].default:
+            value["teacher"][key] = getattr(recipe.teacher, key)
     return value | training.teaching(recipe.teacher.teacher)
 
 
@@ -40,11 +48,12 @@ def run(context: Context) -> None:
     if teacher.budget is not None:
         training.launch(context, teacher.budget, _train)
         return
-    from edgekd import data, models
+    from edgekd import checkpoints, data, models
 
     images = data.load(context.recipe.data, context.progress)
     if teacher.black_box:  # before anything is trained
-        black_box.load(teacher, context.recipe.data, images, context.threads)
+        network = black_box.load(teacher, context.recipe.data, images, context.threads)
+        _check(network, images, context)
         context.write(black_box.ABOUT, black_box.config(teacher))
         return
     assert teacher.model is not None
@@ -52,14 +61,21 @@ def run(context: Context) -> None:
     classes = images.classes
     model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
     figures.note_dropped_outputs(context, context.name, model)
-    models.load_weights(model, models.weights_path(teacher.weights))
-    training.save(model.state_dict(), context.out / "weights.safetensors")
+    models.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
+    state = model.state_dict()
+    _check(training.arranged(model, teacher, classes, context.name).eval(), images, context)
+    training.save(state, context.out / "weights.safetensors")
+
+
+def _check(network: nn.Module, images: DataSet, context: Context) -> None:
+    """Stop before something learns from a teacher that is wired wrongly."""
+    wiring.check(network, images, context.recipe.data, context.name, teaches=True, say=context.progress.say)
 
 
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import data, models
+    from edgekd import checkpoints, data, models
     from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.taps import Tapped
@@ -74,6 +90,11 @@ def _train(fabric: Any, context: Context) -> None:
     images = data.load(recipe.data, context.progress if first else None)
     classes, example = len(images.classes), models.example(recipe.data)
     model = models.build(section.model, section.args, classes, recipe.data)
+    if section.weights is not None:
+        say = context.progress.say if first else None
+        left_out = models.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
+        if left_out and say:
+            say(f"  {context.name}.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     teacher = None
     if section.teacher is not None:
         teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd import cache, errors, sources, tied
+from edgekd import cache, errors, reads, sources, tied
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
@@ -19,7 +19,7 @@ from edgekd.recipe import Recipe, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import TeacherCache, Train
 from edgekd.records_json import to_json
-from edgekd.stages import black_box, views
+from edgekd.stages import black_box, views, wiring
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -35,18 +35,20 @@ if TYPE_CHECKING:
     from edgekd.rewrite import Rewritten
 
 _FAILURE = "failure.json"
+_READS = "reads.json"  # what a training process of several has read
 _JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
 def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
     """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained, named as in the recipe."""
-    from edgekd.models import file_sha256, source_key, weights_path
+    from edgekd.checkpoints import locate
+    from edgekd.models import source_key
 
     part = getattr(recipe, role)
     value: dict[str, Any] = {"model": source_key(part.model), "args": part.args}
     if part.weights:
-        value["weights"] = file_sha256(weights_path(part.weights))
+        value["weights"] = locate(part.weights).key()
     if role == "student":
         value["rewrite"] = part.rewrite.model_dump(mode="json")
     return {role: value}
@@ -81,6 +83,9 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         return
     try:
         fabric.launch(part)
+        if (context.out / _READS).exists():
+            reads.take_over(context.read_own(_READS))
+            (context.out / _READS).unlink()
     except Exception as error:
         told = context.out / _FAILURE
         if not told.exists():
@@ -92,7 +97,11 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
 def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
     seed(context.recipe.seed, context.threads)
     try:
-        work(fabric, context)
+        with reads.recording() as recorder:
+            work(fabric, context)
+        if context.devices > 1 and fabric.global_rank == 0:  # a process of its own, which the stage does not see into
+            seen = {path: stat for path, stat in recorder.opened.items() if path not in recorder.left_out}
+            context.write(_READS, seen)
     except EdgekdError as error:
         if context.devices > 1:  # its words would drown in the traceback that comes back from a process
             with suppress(OSError):  # the disk that failed may be this one
@@ -139,7 +148,16 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet, stud
     assert section.model is not None
     model = build(section.model, section.args, len(images.classes), seen)
     load_weights(model, context.inputs[name] / "weights.safetensors")
-    return model.eval()
+    return arranged(model, section, images.classes, name).eval()
+
+
+def arranged(model: nn.Module, section: Teacher, classes: Sequence[str], place: str) -> nn.Module:
+    """Let a teacher return logits in the order of the data's classes, as its section says."""
+    from edgekd import logits
+
+    probabilities = section.outputs == "probabilities"
+    logits.rearrange(model, wiring.order_of(section, classes, place), probabilities=probabilities)
+    return model
 
 
 def images(context: Context, progress: Progress | None = None) -> DataSet:
@@ -260,14 +278,15 @@ def rewritten(
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models import build, dropped, example, load_weights, weights_path
+    from edgekd.checkpoints import locate
+    from edgekd.models import build, dropped, example, load_weights
     from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
     model = build(recipe.student.model, recipe.student.args, num_classes, recipe.data)
     if weights is None and recipe.student.weights:
         # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
-        left_out = load_weights(model, weights_path(recipe.student.weights), other_head=recipe.distill is not None)
+        left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     result = rewrite(model, recipe.student.rewrite, example(recipe.data))
@@ -278,9 +297,11 @@ def rewritten(
     for index, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
         if loss.reuses_teacher and loss.weight:
             from edgekd.distill.terms import named
+            from edgekd.user_file import note_plugin
 
             assert recipe.teacher is not None
             alike = untrained(recipe.teacher, num_classes, recipe.data)
+            note_plugin(type(loss))
             with named(loss, index):
                 result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
     if weights is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd import cache, data, environment
+from edgekd import cache, data, environment, reads
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
 from edgekd.loading.conflicts import conflicts
@@ -104,7 +104,9 @@ def run(context: Context) -> None:
         context.progress.say(f"  {line}")
 
 
-def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, processes: int = 1) -> int:
+def finished(
+    recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, processes: int = 1, folder: Path | None = None
+) -> int:
     """How many trials of a search are done already, from the first on, before it has to train.
 
     Args:
@@ -112,13 +114,14 @@ def finished(recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, proces
         inputs: Keys of the stages that it reads.
         fingerprint: Of the data.
         processes: How many train together.
+        folder: The recipe's.
     """
     known: list[TrialRecord] = []
     for number in range(1, search.count(recipe) + 1):
         values = search.suggest(recipe, known)
         trial = _impossible(recipe, number, values)
         if trial is None:
-            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint, processes)))
+            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint, processes)), folder)
             if entry is None:
                 break
             trial = _read(entry, recipe, number, values)
@@ -165,9 +168,9 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
     """Train one student, or read what came of it before. Its curve is kept, its weights are not."""
     key = cache.key_of(material)
     with cache.locked(key):
-        entry, _ = cache.lookup(key)
+        entry, _ = cache.lookup(key, context.folder)
         if entry is None:
-            with cache.scratch() as folder:
+            with cache.scratch() as folder, reads.recording() as recorder:
                 started = time.monotonic()
                 work = folder / "work"
                 work.mkdir()
@@ -179,7 +182,7 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
                     failure = error.message.removeprefix("distilled: ")
                 shutil.rmtree(work)
                 (folder / "trial.json").write_text(json.dumps({"failure": failure}) + "\n", encoding="utf-8")
-                entry = cache.commit(folder, key, material, time.monotonic() - started)
+                entry = cache.commit(folder, key, material, time.monotonic() - started, context.reads(recorder))
     return _read(entry, context.recipe, number, values)
 
 

@@ -113,7 +113,7 @@ def recipe(tmp_path: Path) -> Callable[[str], Recipe]:
         ("{model: keras:t.keras, signature: s}", "teacher.signature: only a savedmodel has signatures"),
         (
             "{model: edgekd:resnet10, train: {epochs: 1}, signature: s}",
-            "teacher.signature: this is told of a black box alone",
+            "teacher.signature: only a black box has this option",
         ),
     ],
 )

@@ -272,7 +272,8 @@ def test_a_member_of_an_ensemble_may_be_a_file(tmp_path: Path, npz: Callable[...
         ({"model": "onnx:t.onnx", "mean": [0.5, 0.5], "std": [1.0]}, {}, "teacher.mean"),
         ({"model": "outputs:o.npz", "mean": [0.5], "std": [1.0]}, {}, "teacher.mean"),
         ({"model": "outputs:o.npz"}, {"augment": ["flip"]}, "data.augment"),
-        ({"model": "edgekd:resnet10", "weights": "w.pt", "outputs": "probabilities"}, {}, "teacher.outputs"),
+        ({"model": "edgekd:resnet10", "train": {"epochs": 1}, "outputs": "probabilities"}, {}, "teacher.outputs"),
+        ({"model": "edgekd:resnet10", "train": {"epochs": 1}, "classes": ["b", "a"]}, {}, "teacher.classes"),
         ({"ensemble": [{"model": "outputs:o.npz"}, {"model": "onnx:t.onnx"}]}, {}, "teacher.ensemble[0].model"),
     ],
 )
