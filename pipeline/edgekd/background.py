@@ -26,6 +26,7 @@ class Background(Generic[T]):
     """
 
     def __init__(self, function: Callable[..., T], *args: Any) -> None:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # a signal.py in the working folder is not Python's
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of what is loaded
         self._answer, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(sender, function, args), daemon=False)

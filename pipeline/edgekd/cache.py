@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from edgekd.errors import StorageError
 from edgekd.reads import Read
 
 KEY_FILE = "key.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,33 @@ def locked(key: str) -> Iterator[None]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder on the cache's own disk, gone afterwards unless it was committed."""
+    """An empty folder on the cache's own disk, gone afterwards unless it was committed.
+
+    What a process left that was killed is removed by the next one: a folder's lock ends with its process.
+    """
     with _storage():
         parent = root() / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent))
+        _sweep(parent)
+        handle, name = tempfile.mkstemp(suffix=_LOCK, dir=parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        folder = Path(name.removesuffix(_LOCK))
+        folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        Path(name).unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the scratch folders of processes that are no more."""
+    for lock in parent.glob(f"*{_LOCK}"):
+        with suppress(OSError), lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float, found: tuple[Read, ...] = ()) -> Entry:

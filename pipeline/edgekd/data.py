@@ -316,8 +316,17 @@ def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[f
 
 
 def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each stored channel over (at most 4,096 of) the training images."""
+    """Mean and standard deviation of each stored channel over (at most 4,096 of) the training images.
+
+    From whole numbers, one image at a time: exact, and without all of them in memory.
+    """
     step = max(1, len(train) // 4096)
-    sample = np.stack([train.images[i] for i in range(0, len(train), step)]).astype(np.float64) / 255
-    mean, std = sample.mean(axis=(0, 2, 3)), sample.std(axis=(0, 2, 3))
+    pixels = 0
+    total = squares = np.zeros(len(train.images[0]), np.int64)
+    for index in range(0, len(train), step):
+        image = train.images[index].astype(np.int64)
+        pixels += image[0].size
+        total, squares = total + image.sum((1, 2)), squares + (image * image).sum((1, 2))
+    mean = total / pixels / 255
+    std = np.sqrt(np.maximum(squares / pixels / 255**2 - mean**2, 0))
     return tuple(np.round(mean, 4).tolist()), tuple(np.round(np.maximum(std, 1e-3), 4).tolist())

@@ -39,7 +39,8 @@ class Node:
 class Planned:
     """One stage of a plan.
 
-    ``reason`` says why it runs or is blocked, ``material`` is what the key is made of, ``note`` what else it will find.
+    ``reason`` says why it runs or is blocked, ``material`` is what the key is made of, ``note`` what else it will find,
+    ``problem`` the error that blocks it.
     """
 
     node: Node
@@ -49,6 +50,7 @@ class Planned:
     material: Mapping[str, Any] = field(default_factory=dict)
     entry: cache.Entry | None = None
     note: str = ""
+    problem: EdgekdError | None = None
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -151,17 +153,20 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
     planned: list[Planned] = []
     blocked: dict[str, str] = {}
     fingerprints: dict[Data, str] = {}
-    data_problem = ""
+    data_problem: EdgekdError | None = None
     try:
         fingerprints[loaded.recipe.data] = data.fingerprint(loaded.recipe.data)
     except EdgekdError as error:
-        data_problem = str(error)
+        data_problem = error
     for node in nodes(loaded.recipe):
-        waits = next((name for name in node.inputs if name in blocked), None)
-        reason = data_problem or (f"{waits} is blocked" if waits else "")
+        waits = next((name for name in (blocked if data_problem else node.inputs) if name in blocked), "")
+        reason = f"{waits} is blocked" if waits else ""
+        problem = None
         material: dict[str, Any] = {}
         if not reason:
             try:
+                if data_problem is not None:
+                    raise data_problem
                 if node.recipe.data not in fingerprints:
                     samples.same(loaded.recipe.data, node.recipe.data, libraries=False)
                     fingerprints[node.recipe.data] = data.fingerprint(node.recipe.data)
@@ -169,10 +174,10 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
                 if processes > 1 and (trains(node) or node.module == "tune"):
                     material["processes"] = processes
             except EdgekdError as error:
-                reason = str(error)
+                reason, problem = str(error), error
         if reason:
             blocked[node.name] = reason
-            planned.append(Planned(node, "", "blocked", reason))
+            planned.append(Planned(node, "", "blocked", reason, problem=problem))
             continue
         key = keys[node.name] = cache.key_of(material)
         step = _look_up(loaded, node, key, material, running)

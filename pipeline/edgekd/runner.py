@@ -70,8 +70,8 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     """
     steps = plan.make(loaded, processes(options.devices))
     for step in steps:
-        if step.status == "blocked":
-            raise StageError(f"{step.name} cannot run: {step.reason.partition(chr(10))[0]}", _hint(step.reason))
+        if step.problem is not None:
+            raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
@@ -429,10 +429,6 @@ def point_latest(folder: Path) -> None:
     link = folder.parent / f".latest-{os.getpid()}"
     link.symlink_to(folder.name)
     link.replace(folder.parent / "latest")
-
-
-def _hint(reason: str) -> str:
-    return reason.partition("→")[2].strip()
 
 
 def result_of(outcome: Outcome) -> dict[str, object]:

@@ -349,6 +349,8 @@ def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Im
         try:
             with reads.in_key(), Image.open(path) as image:
                 image.load()
+                if image.mode == "F":  # it would be black
+                    raise ValueError("its pixels are floats, of no known range; save it with 8 or 16 bits")
                 return image
         except Exception as error:  # PIL raises many kinds for a damaged file
             raise DataError(f"{path} is not a readable image: {error}", "replace it or remove it") from error

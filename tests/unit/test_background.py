@@ -3,6 +3,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,3 +74,18 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the process went on without its parent, and left a half-made file")
+
+
+def test_a_module_in_the_working_folder_is_not_pythons(tmp_path: Path) -> None:
+    """A ``signal.py`` or ``types.py`` beside somebody's recipe."""
+    for name in ("signal", "types", "selectors"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the working folder was run')\n")
+    script = tmp_path / "script"
+    script.mkdir()
+    (script / "run.py").write_text(
+        "from edgekd.background import Background\nimport operator\n"
+        "if __name__ == '__main__':\n    with Background(operator.add, 40, 2) as work:\n        print(work.result())\n"
+    )
+    for command in ([str(script / "run.py")], ["-m", "edgekd", "--version"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr

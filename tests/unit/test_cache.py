@@ -244,3 +244,14 @@ def test_words_for_storage_errors(number: int, text: str) -> None:
     assert str(cache.storage_error(OSError(number, os.strerror(number), "/out/a"), Path("/out"))) == text
     assert str(cache.storage_error(OSError(number, os.strerror(number)), Path("/out/a"))) == text
     assert str(cache.storage_error(OSError(number, os.strerror(number), "/in/a", None, "/out/a"), Path("/out"))) == text
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
+    script = "import os\nfrom edgekd import cache\nwith cache.scratch() as folder:\n (folder / 'half').touch()\n os._exit(9)"
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert len(list((cache.root() / "scratch").iterdir())) == 2
+    with cache.scratch() as first, cache.scratch() as second:
+        assert first.is_dir()
+        assert second.is_dir()
+        assert len(list((cache.root() / "scratch").iterdir())) == 4
+    assert list((cache.root() / "scratch").iterdir()) == []

@@ -89,18 +89,21 @@ def run(
 @json_option
 @debug_option
 def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -> int:
-    """Check a recipe without running anything: every mistake at once, at its line.
+    """Check a recipe without running anything: every mistake at once, at its line. Files that it names have to be there.
 
     \b
       edgekd check recipes/mobilenet.yaml
       edgekd check my.yaml --set distill.epochs=1
     """
+    from edgekd import preflight
     from edgekd.loading import load
 
     if study.is_study(recipe):
         return study.check(recipe, overrides, as_json)
 
     loaded = load(recipe, overrides)
+    if missing := preflight.problems(loaded):
+        raise RecipeError(missing)
     if as_json:
         click.echo(json.dumps({"ok": True, "recipe": loaded.recipe.model_dump(mode="json")}))
     else:

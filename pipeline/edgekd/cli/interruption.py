@@ -15,8 +15,13 @@ _signals: list[int] = []
 
 
 def listen() -> None:
-    """From now on SIGTERM raises KeyboardInterrupt as SIGINT does, if that is not ignored, and the exit code is kept."""
+    """From now on SIGTERM, SIGHUP and SIGINT raise KeyboardInterrupt, the last two if they are not ignored (``nohup``).
+
+    The exit code is kept.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     atexit.register(_exit)  # the first to be registered is the last to be called

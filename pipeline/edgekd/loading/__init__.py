@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,14 @@ class Loaded:
         name: What its runs are called: the file's stem; for a lock, the name of the recipe it was made from.
         path: The file, absolute.
         overrides: The ``--set`` values, as they were given.
+        places: Where its values are written, for problems that are found later.
     """
 
     recipe: Recipe
     name: str
     path: Path
     overrides: tuple[str, ...] = ()
+    places: Places | None = field(default=None, compare=False, repr=False)
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -88,7 +90,7 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
     if problems or checked is None:
         raise RecipeError(problems)
     resolved = files.absolute(checked, files.start(path.absolute().parent, places))
-    return Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides))
+    return Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
 
 
 def mapping(parsed: Source, what: str, least: str) -> dict[str, Any]:

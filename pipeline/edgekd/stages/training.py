@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -86,9 +87,11 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         if (context.out / _READS).exists():
             reads.take_over(context.read_own(_READS))
             (context.out / _READS).unlink()
-    except Exception as error:
+    except BaseException as error:
+        for child in multiprocessing.active_children():  # they would train on to the end, for nobody
+            child.terminate()
         told = context.out / _FAILURE
-        if not told.exists():
+        if not isinstance(error, Exception) or not told.exists():
             raise
         kind, *words = json.loads(told.read_text(encoding="utf-8"))
         raise getattr(errors, kind, errors.StageError)(*words) from error

@@ -1,0 +1,96 @@
+"""What a recipe names and is not there: all of it at once, each at its line, and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from edgekd import preflight
+from edgekd.errors import Problem
+from edgekd.loading import load
+
+NET = """\
+from torch import nn as layers
+raise RuntimeError("this file is not run")
+class Big: pass
+def small(): pass
+"""
+
+RECIPE = """\
+edgekd: 1
+data: {source: "imagefolder:images"}
+teacher:
+  ensemble:
+    - {model: "net.py:Big", weights: best.pt}
+    - {model: "onnx:other.onnx", data: {source: "imagefolder:images"}}
+student: {model: "net.py:small"}
+distill: {epochs: 1, losses: [{kind: kd}]}
+export: [onnx]
+profile: {devices: [host]}
+reads: [table.csv]
+"""
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Callable[..., list[Problem]]:
+    (tmp_path / "net.py").write_text(NET)
+    for name in ("best.pt", "other.onnx", "table.csv"):
+        (tmp_path / name).write_bytes(b"")
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / place / "0.png")
+
+    def found(*changes: tuple[str, str], overrides: tuple[str, ...] = ()) -> list[Problem]:
+        text = RECIPE
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "r.yaml").write_text(text)
+        return preflight.problems(load(tmp_path / "r.yaml", overrides))
+
+    return found
+
+
+def test_a_recipe_whose_files_are_all_there(problems: Callable[..., list[Problem]]) -> None:
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message", "hint"),
+    [
+        ("imagefolder:images", "imagefolder:image", "data.source", "image does not exist", "correct data.source"),
+        ("net.py:Big", "net.py:Bigg", "teacher.ensemble[0].model", "net.py has no Bigg", "did you mean Big?"),
+        ("net.py:small", "nets.py:small", "student.model", "nets.py does not exist", "did you mean net.py?"),
+        ("best.pt", "bst.pt", "teacher.ensemble[0].weights", "bst.pt does not exist", "did you mean best.pt?"),
+        ("best.pt", "no/best.pt", "teacher.ensemble[0].weights", "no/best.pt does not exist", "there is no folder"),
+        ("best.pt", "https://host/best.pt", "teacher.ensemble[0].weights", "is a URL", "download it"),
+        ("other.onnx", "no.onnx", "teacher.ensemble[1].model", "no.onnx does not exist", "did you mean"),
+        ("[host]", "[host, pi9]", "profile.devices[1]", "no device called 'pi9'", "allowed: "),
+        ("table.csv", "no.csv", "reads", "no.csv does not exist", "correct the path"),
+    ],
+)
+def test_what_is_not_there_is_found_at_its_place(
+    problems: Callable[..., list[Problem]], old: str, new: str, key: str, message: str, hint: str
+) -> None:
+    found = problems((old, new))[0]
+    assert (found.key, message in found.message) == (key, True)
+    assert hint in found.hint
+    assert found.snippet
+
+
+def test_all_at_once_and_also_of_set(problems: Callable[..., list[Problem]]) -> None:
+    found = problems(("best.pt", "no1.pt"), ("[host]", "[pi9]"), overrides=("student.weights=no2.pt",))
+    assert [problem.key for problem in found] == ["teacher.ensemble[0].weights", "profile.devices[0]", "student.weights"]
+    assert found[-1].where == "--set student.weights=no2.pt"
+
+
+def test_names_that_only_running_the_file_would_tell_are_not_refused(
+    problems: Callable[..., list[Problem]], tmp_path: Path
+) -> None:
+    for text in ("from blocks import *\n", "globals()['small'] = 1\n", "if True:\n    small = Big = 1\n", "def broken(:\n"):
+        problems()
+        (tmp_path / "net.py").write_text(text)
+        assert preflight.problems(load(tmp_path / "r.yaml")) == []
