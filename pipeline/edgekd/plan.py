@@ -22,6 +22,7 @@ from edgekd.recipe_distill import Train
 from edgekd.recipe_quantize import Qat
 from edgekd.stages import distill, export, quantize, search, training, tune
 
+THREADED = ("tune", "quantize", "synthesize", "evaluate")  # modules that compute with torch and train no network
 ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
 
 
@@ -173,6 +174,8 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
                 material = _material(node, keys, fingerprints[node.recipe.data])
                 if processes > 1 and (trains(node) or node.module == "tune"):
                     material["processes"] = processes
+                if node.recipe.threads and (trains(node) or node.module in THREADED):
+                    material["threads"] = node.recipe.threads
             except EdgekdError as error:
                 reason, problem = str(error), error
         if reason:

@@ -242,6 +242,9 @@ class Recipe(Strict):
     seeds: PositiveInt = 1
     """Train the student and its baselines this many times, with seed, seed + 1 and so on and the same teacher, to have a
     spread. The first one is quantized, exported and profiled."""
+    threads: PositiveInt | None = None
+    """Threads that torch computes with, which decide the last bits of every sum. Left out: one a core, at most 4; a run
+    writes into its lock how many there were."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""

@@ -30,7 +30,7 @@ from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord
-from edgekd.stages import layers, operators, package, peers, tune
+from edgekd.stages import layers, operators, package, peers, quantize, tune
 from edgekd.stages.context import Context, processes
 
 
@@ -75,7 +75,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
-        (folder / "recipe.lock.yaml").write_text(lock_text(loaded), encoding="utf-8")
+        (folder / "recipe.lock.yaml").write_text(lock_text(_decided(loaded)), encoding="utf-8")
     _describe(loaded, steps, options)
     _check_views(loaded, steps)
     _check_layers(steps, options, folder)
@@ -171,6 +171,15 @@ class _Work:
         missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
         judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
         return worst([*missing, *self.codes, judged])
+
+
+def _decided(loaded: Loaded) -> Loaded:
+    """The recipe with what this machine and its devices decide, so that whoever replays the lock decides nothing again."""
+    recipe = loaded.recipe
+    if recipe.quantize is None:
+        return loaded
+    settings = recipe.quantize.model_copy(update={"weight_bits": quantize.weight_bits(recipe)})
+    return replace(loaded, recipe=recipe.model_copy(update={"quantize": settings}))
 
 
 def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:

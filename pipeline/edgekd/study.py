@@ -69,9 +69,16 @@ def _cell(pair: Pair, name: str, role: Literal["teacher", "baseline"], recipe: R
     return Cell(pair, name, role, replace(pair.common, recipe=recipe, name=f"{pair.common.name}.{name}"))
 
 
-def planned(loaded: LoadedStudy, processes: int = 1) -> list[tuple[Cell, list[Planned]]]:
+def planned(loaded: LoadedStudy, processes: int = 1, threads: int | None = None) -> list[tuple[Cell, list[Planned]]]:
     """Plan every recipe of a study. Looks at files, never at torch."""
-    return [(cell, plan.make(cell.loaded, processes)) for cell in cells(loaded)]
+    found = (_threaded(cell, threads) for cell in cells(loaded))
+    return [(cell, plan.make(cell.loaded, processes)) for cell in found]
+
+
+def _threaded(cell: Cell, threads: int | None) -> Cell:
+    """The cell with the number of threads that it is trained with."""
+    recipe = cell.loaded.recipe.model_copy(update={"threads": threads})
+    return replace(cell, loaded=replace(cell.loaded, recipe=recipe))
 
 
 def trainings(steps: Sequence[tuple[Cell, list[Planned]]]) -> tuple[dict[str, str], int]:
@@ -97,7 +104,7 @@ def run(
         RecipeError: Losses compare layers that the networks do not have; nothing is trained then.
         StorageError: A disk is full or a folder cannot be written.
     """
-    steps = planned(loaded, options.devices)
+    steps = planned(loaded, options.devices, options.threads)
     _check_layers(steps, options, source, interrupted)
     labels, cached = trainings(steps)
     folder = runner.run_folder(options.out / loaded.name, key_of({"study": [step.key for _, own in steps for step in own]}))

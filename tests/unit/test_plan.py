@@ -330,6 +330,15 @@ print(sorted(heavy & set(sys.modules)))
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
+def test_threads_decide_what_is_computed_with_torch(recipe: Path) -> None:
+    """They change the last bits of sums; without a number, as for a caller of Python, nothing is said of them."""
+    before = keys(recipe, "threads=1")
+    assert changed(before, keys(recipe, "threads=2")) == before.keys()
+    finish(make(recipe, "threads=1"))
+    reasons = {step.name: step.reason for step in make(recipe, "threads=2")}
+    assert reasons["teacher"] == "threads 1 → 2"
+
+
 # --- what is planned again --------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import click
 
 from edgekd import __version__
 from edgekd.cli import interruption, model, study
-from edgekd.cli.execute import execute
+from edgekd.cli.execute import execute, threaded
 from edgekd.cli.options import (
     debug_option,
     devices_option,
@@ -117,9 +117,18 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @click.option("--layers", "with_layers", is_flag=True,
               help="Build both networks and show the layers that each loss compares, and what formats lack.")  # fmt: skip
 @devices_option
+@threads_option
 @json_option
 @debug_option
-def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: int, as_json: bool, debug: bool) -> int:
+def plan(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    with_layers: bool,
+    devices: int,
+    threads: int | None,
+    as_json: bool,
+    debug: bool,
+) -> int:
     """Show what a run would do: each stage with run, cached or blocked, and why.
 
     \b
@@ -131,9 +140,9 @@ def plan(recipe: Path, overrides: tuple[str, ...], with_layers: bool, devices: i
     from edgekd.loading import load
 
     if study.is_study(recipe):
-        return study.plan(recipe, overrides, devices, as_json)
+        return study.plan(recipe, overrides, devices, threads, as_json)
 
-    loaded = load(recipe, overrides)
+    loaded = threaded(load(recipe, overrides), threads, devices)
     steps = planning.make(loaded, devices)
     found = _layers(loaded) if with_layers else None
     lacking = _lacking(loaded) if with_layers else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ from edgekd.errors import ExitCode
 
 if TYPE_CHECKING:
     from edgekd.loading import Loaded
+
+
+def threaded(loaded: Loaded, asked: int | None, devices: int) -> Loaded:
+    """The recipe with the number of threads that it runs with: what was typed, what it says, or the default."""
+    threads = threads_of(asked or loaded.recipe.threads, devices)
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"threads": threads}))
 
 
 def threads_of(asked: int | None, devices: int) -> int:
@@ -29,7 +36,8 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
     from edgekd import gates, runner, torchrun
     from edgekd.progress import for_stream
 
-    threads = threads_of(threads, devices)
+    loaded = threaded(loaded, threads, devices)
+    threads = loaded.recipe.threads or 1
     if torchrun.rank():
         torchrun.follow(loaded, threads)
         return int(ExitCode.OK)

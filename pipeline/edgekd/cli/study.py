@@ -104,12 +104,12 @@ def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-def plan(path: Path, overrides: tuple[str, ...], devices: int, as_json: bool) -> int:
+def plan(path: Path, overrides: tuple[str, ...], devices: int, threads: int | None, as_json: bool) -> int:
     """Show the trainings of a study: each with run, cached or blocked, and why."""
     from edgekd import study as studies
     from edgekd.loading.study import load_study
 
-    steps = studies.planned(load_study(path, overrides), devices)
+    steps = studies.planned(load_study(path, overrides), devices, threads_of(threads, devices))
     rows = [
         {"pair": cell.pair.name, "method": cell.name, "stage": s.name, "status": s.status, "reason": s.reason, "key": s.key}
         for cell, own in steps

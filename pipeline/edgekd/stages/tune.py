@@ -154,6 +154,7 @@ def _material(
     """What decides a trial's result."""
     assert recipe.tune is not None
     several = {"processes": processes} if processes > 1 else {}  # each has batches of its own
+    several |= {"threads": recipe.threads} if recipe.threads else {}
     return several | {
         "stage": "trial",
         "version": distill.VERSION,
