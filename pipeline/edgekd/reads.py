@@ -183,14 +183,24 @@ def declared(paths: Iterable[str]) -> str:
             raise UsageError(
                 f"reads: {place} does not exist", "correct the path; a relative one starts at the recipe's folder"
             )
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-        for path in files:
+        for path in [place] if place.is_file() else sorted(_below(place)):
             name = path.relative_to(place).as_posix() if path != place else path.name
             found = _sha256(str(path))
             if not found:
                 raise UsageError(f"reads: {path} cannot be read", "correct its permissions")
             digest.update(f"{name}\0{found}\n".encode())
     return digest.hexdigest()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, those behind links to folders too, each folder once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        yield from (Path(place, name) for name in files)
 
 
 def changed(reads: Sequence[Read], folder: Path) -> str:

@@ -279,6 +279,17 @@ def test_an_entry_of_an_older_edgekd_is_a_miss(tmp_path: Path) -> None:
     assert cache.lookup("ab" * 32) == (None, "an older edgekd made it, which did not note what a stage reads")
 
 
+def test_declared_folders_are_read_through_links(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.txt").write_text("1")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "linked").symlink_to("../store")
+    (tmp_path / "store" / "loop").symlink_to("..")
+    before = reads.declared([str(tmp_path / "tables")])
+    (tmp_path / "store" / "a.txt").write_text("2")
+    assert reads.declared([str(tmp_path / "tables")]) != before
+
+
 def test_declared_reads_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no.bin does not exist"):
         reads.declared([str(tmp_path / "no.bin")])
