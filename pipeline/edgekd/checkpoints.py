@@ -249,6 +249,11 @@ def _sets(value: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tu
 
 
 def _load(path: Path) -> Any:
+    with reads.in_key():  # it is there by its bytes
+        return _opened(path)
+
+
+def _opened(path: Path) -> Any:
     import torch
 
     _refuse(path)
@@ -268,7 +273,7 @@ def _load_one(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return tied.load(path)
-        with reads.in_key(), warnings.catch_warnings(), torch.serialization.safe_globals(_safe_types()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_types()):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read then fails below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -283,7 +288,8 @@ def _load_one(path: Path) -> Any:
 
 def _index(path: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        with reads.in_key():
+            found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): Path(str(file)).name for name, file in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "give the .index.json of its folder"
@@ -296,7 +302,7 @@ def _refuse(path: Path) -> None:
     Raises:
         CheckpointError: It is.
     """
-    with reads.in_key(), path.open("rb") as file:
+    with path.open("rb") as file:
         head = file.read(512)
     text = head.lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
@@ -310,7 +316,7 @@ def _refuse(path: Path) -> None:
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         raise CheckpointError(f"{path} is compressed", "unpack it and give the checkpoint in it")
     if zipfile.is_zipfile(path):
-        with reads.in_key(), zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             raise CheckpointError(

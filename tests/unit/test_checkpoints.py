@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edgekd import checkpoints, models
+from edgekd import checkpoints, models, reads
 from edgekd.checkpoints import Checkpoint
 from edgekd.errors import CheckpointError
 
@@ -153,6 +153,21 @@ def test_of_two_sets_the_recipe_chooses(tmp_path: Path, part: str) -> None:
     assert checkpoints.locate(f"{path}#{part}").key() != checkpoints.locate(f"{path}#{other}").key()
     with pytest.raises(CheckpointError, match="has no weights called 'no'"):
         models.load_weights(target, checkpoints.locate(f"{path}#no"))
+
+
+def test_a_checkpoint_is_in_the_key_and_not_among_the_reads(tmp_path: Path) -> None:
+    """So that it may lie somewhere else the next time."""
+    state = Net(3).state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    save_file(state, tmp_path / "w.safetensors")
+    save_file(state, tmp_path / "a-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(state, "a-00001-of-00001.safetensors")}
+    (tmp_path / "a.safetensors.index.json").write_text(json.dumps(index))
+    with reads.recording() as recorder:
+        for name in ("w.pt", "w.safetensors", "a.safetensors.index.json"):
+            checkpoints.locate(tmp_path / name).key()
+            models.load_weights(Net(), tmp_path / name)
+    assert recorder.reads(tmp_path) == ()
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:

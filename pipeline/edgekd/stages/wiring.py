@@ -96,8 +96,15 @@ def check(
             order.hint(place, images.classes),
         )
     if low > sample.chance or n < ENOUGH:
-        better = None if fixed or data.mean is not None else _normalization(network, sample, data.channels, right)
-        if better is not None:
+        given = data.mean is not None
+        few = Sample(sample.images[:FEW], sample.labels[:FEW]) if given else sample
+        better = None if fixed else _normalization(network, few, data.channels, right[: len(few.labels)])
+        if better is not None and given:
+            say(
+                f"  warning: {place} has {shown}, but {100 * better.top1:.1f} % on {FEW} of them with {better.words}\n"
+                f"    → {_write_normalization(place, better)}"
+            )
+        elif better is not None:
             raise ModelError(
                 f"{place} has {shown} with the mean and the standard deviation of the data, and {100 * better.top1:.1f} % "
                 f"with {better.words}",

@@ -144,6 +144,11 @@ def test_a_default_normalization_that_is_worse_than_a_usual_one(net: Net, sectio
     error = stopped(Folds(), data.load(given), given)
     assert re.search(r"with the mean and the standard deviation of the data, and \d+\.\d % with half", error.message)
     assert "write teacher.data: {mean: [0.5], std: [0.5]}" in error.hint
+    # What the recipe gives is somebody's choice: it is told, and kept.
+    told = given.model_copy(update={"mean": (0.2863,), "std": (0.34,)})
+    warning, line = check(Folds(), data.load(told), told)
+    assert re.match(r"  warning: teacher has top-1 .* % on 96 of them with half\n    → write teacher.data", warning)
+    assert line.startswith("  teacher: top-1 ")
 
 
 def test_another_size(net: Net, images: DataSet, section: Data) -> None:
