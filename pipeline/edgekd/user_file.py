@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -34,7 +34,7 @@ def load(path: Path, name: str) -> Any:
         ModelError: It cannot be imported, or has no such callable.
     """
     import_torchvision()  # the file may import torchvision
-    path = path.resolve()
+    path = path.absolute()  # a link stays one: its neighbours are those of the project
     folder = _Folder(path.parent)
     spec = importlib.util.spec_from_file_location(
         f"edgekd_user_{path.stem}", path, loader=_Loader(f"edgekd_user_{path.stem}", str(path), folder)
@@ -48,7 +48,7 @@ def load(path: Path, name: str) -> Any:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
             raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the file") from error
-    beside = {path, *imported(path)}
+    beside = {path, *(path.parent / file.relative_to(path.parent.resolve()) for file in imported(path))}
     opened = _opened.setdefault(path, set())
     opened.update(recorder.opened)
     reads.note(opened | {str(file) for file in elsewhere(beside)})
@@ -88,7 +88,8 @@ class _Folder:
             yield
         finally:
             self._is_active = False
-            sys.path.remove(str(self.path))
+            with suppress(ValueError):  # the user's code may change the path too
+                sys.path.remove(str(self.path))
             sys.meta_path.remove(self)
             for name in [name for name in sys.modules if name not in before]:
                 if name in self._modules or self._is_below(_place(sys.modules[name])):
@@ -120,6 +121,9 @@ class _Folder:
     def _hides(self, name: str) -> bool:
         """Whether a module in memory is not what its name means in this folder, such as one that a script has imported."""
         top = name.partition(".")[0]
+        place = _place(sys.modules[top]) if top in sys.modules else None
+        if place is not None and reads.is_library(place) and self._is_below(place):
+            return False  # edgekd's own folder lies beside the file
         return top in self._files or (top in self._folders and getattr(sys.modules.get(top), "__file__", None) is None)
 
     def _is_below(self, file: str | None) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import edgekd
 from edgekd import reads, user_file
 from edgekd.vision import import_torchvision
 
@@ -88,6 +92,34 @@ def test_an_edit_is_seen_by_the_same_process(tmp_path: Path) -> None:
     assert user_file.load(path, "build")()[0] == "a"
     (path.parent / "blocks.py").write_text("NAME = 'edited'\n")
     assert user_file.load(path, "build")()[0] == "edited"
+
+
+def test_a_linked_file_has_the_neighbours_of_the_link(tmp_path: Path) -> None:
+    """And a project behind a linked folder reads nothing that is not in its key."""
+    for name in "ab":
+        project(tmp_path / name, name)
+    (tmp_path / "b" / "net.py").unlink()
+    (tmp_path / "b" / "net.py").symlink_to("../a/net.py")
+    assert user_file.load(tmp_path / "b" / "net.py", "build")()[0] == "b"
+    (tmp_path / "linked").symlink_to("a")
+    with reads.recording() as recorder:
+        assert user_file.load(tmp_path / "linked" / "net.py", "build")()[0] == "a"
+    assert [Path(read.path).name for read in recorder.reads(tmp_path)] == ["chosen.py"]  # by name alone, in no import
+
+
+def test_edgekd_beside_the_file_stays_edgekd(tmp_path: Path) -> None:
+    """Of a checkout, whose folder has the file too."""
+    shutil.copytree(
+        Path(edgekd.__file__).parent, tmp_path / "edgekd", ignore=shutil.ignore_patterns("assets", "__pycache__")
+    )
+    (tmp_path / "net.py").write_text("import edgekd\ndef build(): return edgekd\n")
+    script = (
+        "import edgekd, sys\nfrom pathlib import Path\nfrom edgekd import user_file\n"
+        "assert Path(edgekd.__file__).parents[1] == Path(sys.argv[1]), edgekd.__file__\n"
+        "assert user_file.load(Path(sys.argv[1]) / 'net.py', 'build')() is edgekd\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
 
 
 def names(recorder: reads.Recorder, folder: Path) -> list[str]:
