@@ -67,7 +67,11 @@ def _unsplit(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, 
     """Class folders without train and test: a fixed fifth of each class is the test split."""
     classes = class_folders(root)
     if not classes:
-        what = f"images:{root} takes images without labels" if image_files(root) else "it is empty"
+        inside = sorted(path.name for path in root.iterdir())
+        packed = next((name for name in inside if name.endswith((".tar", ".tgz", ".gz", ".zip", ".7z", ".rar"))), None)
+        what = f"it holds {', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}" if inside else "it is empty"
+        what = f"unpack {packed}" if packed else what
+        what = f"images:{root} takes images without labels" if image_files(root) else what
         raise DataError(f"{root} has no folder of a class", f"an image folder has {root}/CLASS/*.png; {what}")
     split: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for label, name in enumerate(classes):

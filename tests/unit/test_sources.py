@@ -529,3 +529,12 @@ def test_statistics_are_exact_and_need_no_room(tree: Path) -> None:
     pixels = np.stack([found.train.images[i] for i in range(len(found.train))]).astype(np.float64) / 255
     assert found.mean == tuple(np.round(pixels.mean((0, 2, 3)), 4))
     assert found.std[:2] == tuple(np.round(pixels.std((0, 2, 3)), 4))[:2]
+
+
+def test_a_folder_that_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    assert "; it is empty" in error_of(f"imagefolder:{tmp_path}/d")
+    (tmp_path / "d" / "notes.txt").write_text("")
+    assert "; it holds notes.txt" in error_of(f"imagefolder:{tmp_path}/d")
+    (tmp_path / "d" / "photos.tar").write_bytes(b"")
+    assert "; unpack photos.tar" in error_of(f"imagefolder:{tmp_path}/d")

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from edgekd.errors import Problem
-from edgekd.loading.syntax import Span, explain, snippet
+from edgekd.loading.syntax import LINE_BREAK, Span, explain, snippet
 
 Path = tuple[str | int, ...]
 
@@ -83,6 +83,16 @@ class Source:
 def parse(text: str, where: str) -> Source:
     """Read a YAML text; what is wrong with it is in ``problems``, and then there is no value."""
     source = Source(where, text)
+    for number, line in enumerate(LINE_BREAK.split(text), start=1):
+        space = _ODD_SPACE.match(line)
+        if space:
+            span = Span(number, space.end(), space.end() + 1)
+            what = f"a space that YAML takes for a letter (U+{ord(line[space.end() - 1]):04X})"
+            source.problems.append(
+                source.problem(span, what, "type a plain space; this one comes with text from a web page")
+            )
+    if source.problems:
+        return source
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
@@ -109,6 +119,10 @@ def parse(text: str, where: str) -> Source:
     if not source.problems:
         source.value = value
     return source
+
+
+_ODD_SPACE = re.compile(r"(?:[ -]*|[ ]*[\w.-]+:[ ]*)[\u00a0\u2007\u202f\u3000\u200b]")
+"""A space that is none, where a plain one indents a line or follows a key."""
 
 
 class _Loader(yaml.SafeLoader):
