@@ -182,6 +182,27 @@ def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Si
     assert plan.splitlines()[0].split()[:2] == ["distill", "cached"]
 
 
+def test_a_time_limit_ends_the_other_training_processes_too(cli: Cli) -> None:
+    """The scheduler's signal goes to the main process alone; the others would train on to the end, for nobody."""
+    command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--devices", "2", "--set", "distill.epochs=500"]
+    process = subprocess.Popen(command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if ": started" in line and "alone" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert len(children) >= 2
+    deadline = time.monotonic() + 10
+    while (left := [child for child in children if Path(f"/proc/{child}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
 def test_ctrl_c_keeps_the_rows_of_a_study(cli: Cli) -> None:
     methods = "{soft: [{kind: task, label_smoothing: 0.1}], long: {distill: {epochs: 500}}}"
     (cli.folder / "s.yaml").write_text(f"study: 1\nseeds: 2\nrecipe: r.yaml\nbaselines: []\nmethods: {methods}\n")
