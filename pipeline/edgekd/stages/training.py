@@ -82,14 +82,16 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         part(fabric)
         fabric.barrier()
         return
+    others = multiprocessing.active_children()  # what trains beside this one
     try:
         fabric.launch(part)
         if (context.out / _READS).exists():
             reads.take_over(context.read_own(_READS))
             (context.out / _READS).unlink()
     except BaseException as error:
-        for child in multiprocessing.active_children():  # they would train on to the end, for nobody
-            child.terminate()
+        for child in multiprocessing.active_children():  # those of this training would go on to the end, for nobody
+            if child not in others:
+                child.terminate()
         told = context.out / _FAILURE
         if not isinstance(error, Exception) or not told.exists():
             raise
