@@ -137,6 +137,7 @@ def described(data: Data) -> list[str]:
     return [
         _counted(data, classes, (train, held, len(files["test"]))),
         *_not_read(Path(rest), [*files["train"], *own, *files["test"]]),
+        *_nested([item for found in splits.values() for item in found], classes),
         *_both(same, len(files["test"])),
     ]
 
@@ -151,6 +152,14 @@ def _counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -
 def _not_read(root: Path, read: Sequence[Path]) -> list[str]:
     found = image_folders.not_read(root, {*read})
     return [f"  not read: {', '.join(found)}"] if found else []
+
+
+def _nested(found: Sequence[tuple[Path, int]], classes: Sequence[str]) -> list[str]:
+    deep = [(path, classes[label]) for path, label in found if path.parent.name != classes[label]]
+    if not deep:
+        return []
+    path, name = deep[0]
+    return [f"  {len(deep)} images are in folders below a class, and of that class: {path.parent} is {name}"]
 
 
 def _both(same: Sequence[str], count: int) -> list[str]:

@@ -495,6 +495,15 @@ def test_what_is_read_is_described(tree: Path) -> None:
     assert data.load(Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)).classes == ("ant", "bee")
 
 
+def test_folders_below_a_class_are_of_that_class(tree: Path) -> None:
+    (tree / "train" / "bee" / "young").mkdir()
+    (tree / "train" / "bee" / "0.png").rename(tree / "train" / "bee" / "young" / "0.png")
+    section = Data(source=f"imagefolder:{tree}", image_size=8)
+    told = f"  1 images are in folders below a class, and of that class: {tree}/train/bee/young is bee"
+    assert told in data.described(section)
+    assert data.load(section).classes == ("ant", "bee")
+
+
 def test_images_of_an_archive_in_both_splits(npz: Callable[..., str]) -> None:
     arrays = make_arrays()
     arrays["x_test"][3] = arrays["x_train"][5]
