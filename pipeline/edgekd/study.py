@@ -225,7 +225,7 @@ def _other(cell: Cell, result: RunResult | None) -> str:
 
 
 def _budget(recipe: Recipe) -> dict[str, Any]:
-    value = recipe.model_dump(mode="json", exclude={"tune"})
+    value = recipe.model_dump(mode="json", exclude={"tune", "threads"})
     del value["distill"]["losses"]
     return value
 

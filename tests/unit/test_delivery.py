@@ -202,15 +202,6 @@ def test_a_format_that_fails_leaves_the_others(project: Project) -> None:
     assert told["failures"] == [{"stage": name, "reason": text} for name, text in failed(outcome).items()]
 
 
-def test_the_lock_holds_what_the_machine_has_decided(project: Project) -> None:
-    """Whoever replays it decides nothing again, and finds every stage."""
-    lock = project.run().folder / "recipe.lock.yaml"
-    replayed = load(lock)
-    assert replayed.recipe.quantize is not None
-    assert replayed.recipe.quantize.weight_bits in (7, 8)
-    assert {step.status for step in plan.make(replayed) if step.node.module not in plan.ALWAYS} == {"cached"}
-
-
 def test_stages_after_a_failure_have_the_keys_of_what_they_read(project: Project) -> None:
     """Nothing is kept under the key of the whole, and what was evaluated is that of a recipe without the format."""
     whole, rest = project.keys(), project.keys("export=[onnx]")
@@ -399,3 +390,12 @@ def test_a_repaired_file_without_its_like_all_in_int8_is_delivered(project: Proj
     (line,) = json.loads((tmp_path / "out" / figures.FILE).read_text())
     assert line.startswith("what keep_float costs in onnx: ")
     assert (tmp_path / "out" / "onnx.onnx").read_bytes() == (done["export.onnx"] / "onnx.onnx").read_bytes()
+
+
+def test_the_lock_holds_what_the_machine_has_decided(project: Project) -> None:
+    """Whoever replays it decides nothing again, and finds every stage."""
+    lock = project.run().folder / "recipe.lock.yaml"
+    replayed = load(lock)
+    assert replayed.recipe.quantize is not None
+    assert replayed.recipe.quantize.weight_bits in (7, 8)
+    assert {step.status for step in plan.make(replayed) if step.node.module not in plan.ALWAYS} == {"cached"}
