@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import make_arrays
 
 from edgekd import data, sources
 from edgekd.errors import DataError
@@ -426,124 +423,3 @@ def test_decoding_is_reported(tree: Path) -> None:
 
     data.load(Data(source=f"imagefolder:{tree}", image_size=16, val_fraction=0.2), Listening())
     assert told == [("decoding train images", 12), ("decoding test images", 4)]
-
-
-# --- what is read, and what is not --------------------------------------------------------------------------------------
-
-
-def test_an_own_validation_split_is_used(tree: Path, npz: Callable[..., str]) -> None:
-    """Of a folder and of an archive: val_fraction does not count."""
-    shutil.copytree(tree / "test", tree / "val")
-    found = data.load(Data(source=f"imagefolder:{tree}", image_size=8))
-    assert (len(found.train), len(found.val), len(found.test)) == (12, 4, 4)
-    source = npz(changes={"x_val": np.full((8, 16, 16), 7, np.uint8), "y_val": np.arange(8) % 4})
-    found = data.load(Data(source=source, image_size=16))
-    assert (len(found.train), len(found.val)) == (80, 8)
-    assert (found.val.images[0] == 7).all()
-    assert found.val.labels.tolist() == [0, 1, 2, 3] * 2
-    before = data.fingerprint(Data(source=f"imagefolder:{tree}"))
-    next((tree / "val").rglob("*.png")).unlink()
-    assert data.fingerprint(Data(source=f"imagefolder:{tree}")) != before
-
-
-def test_half_a_validation_split_is_refused(npz: Callable[..., str]) -> None:
-    assert "but no y_val" in error_of(npz(changes={"x_val": np.zeros((8, 16, 16), np.uint8)}))
-    wrong = {"x_val": np.zeros((8, 16, 16), np.uint8), "y_val": np.zeros(7, np.int64)}
-    assert "x_val is (8, 1, 16, 16) with labels of shape (7,)" in error_of(npz(changes=wrong))
-
-
-def test_linked_folders_are_read_and_hashed(tree: Path, tmp_path: Path) -> None:
-    """Also a link to a folder above it, which would be read for ever."""
-    section = Data(source=f"imagefolder:{tree}", image_size=8)
-    plain = data.fingerprint(section)
-    for place in ("train", "test/bee"):
-        (tree / place).rename(tmp_path / place.replace("/", "-"))
-        (tree / place).symlink_to(tmp_path / place.replace("/", "-"))
-    (tree / "test" / "ant" / "loop").symlink_to(tree / "test")
-    found = data.load(section)
-    assert len(found.train) + len(found.val) == 12
-    assert len(found.test) == 4 + 2  # bee below ant, once
-    (tree / "test" / "ant" / "loop").unlink()
-    assert data.fingerprint(section) == plain
-    next((tmp_path / "train" / "ant").iterdir()).unlink()
-    assert data.fingerprint(section) != plain
-    heap = tmp_path / "heap"
-    heap.mkdir()
-    (heap / "more").symlink_to(tmp_path / "train")
-    unlabelled = Data(source=f"images:{heap}", image_size=8, classes=2)
-    assert len(data.load(unlabelled).train) + len(data.load(unlabelled).test) + len(data.load(unlabelled).val) == 11
-    before = data.fingerprint(unlabelled)
-    next((tmp_path / "train" / "bee").iterdir()).unlink()
-    assert data.fingerprint(unlabelled) != before
-
-
-def test_what_is_read_is_described(tree: Path) -> None:
-    for name in (".ipynb_checkpoints", "train/.cache", "extra"):
-        (tree / name).mkdir()
-        shutil.copy(next((tree / "train").rglob("*.png")), tree / name / "x.png")
-    (tree / "train" / "ant" / "notes.txt").write_text("")
-    (tree / "train" / "ant" / "old.gif").write_bytes(b"")
-    shutil.copy(tree / "train" / "bee" / "0.png", tree / "test" / "bee" / "same.png")
-    lines = data.described(Data(source=f"imagefolder:{tree}", val_fraction=0.3))
-    assert lines[0] == (
-        f"data: imagefolder:{tree}: 2 classes (ant, bee); 8 images for training, 4 for validation, 5 for the test"
-    )
-    assert lines[1] == (
-        "  not read: 1 image in extra, 1 .gif file, 1 .txt file, hidden folder .cache, hidden folder .ipynb_checkpoints"
-    )
-    assert lines[2].startswith(f"  warning: 5 of 5 test images are training images too ({tree}/test/ant/0.png is ")
-    assert data.load(Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)).classes == ("ant", "bee")
-
-
-def test_folders_below_a_class_are_of_that_class(tree: Path) -> None:
-    (tree / "train" / "bee" / "young").mkdir()
-    (tree / "train" / "bee" / "0.png").rename(tree / "train" / "bee" / "young" / "0.png")
-    section = Data(source=f"imagefolder:{tree}", image_size=8)
-    told = f"  1 images are in folders below a class, and of that class: {tree}/train/bee/young is bee"
-    assert told in data.described(section)
-    assert data.load(section).classes == ("ant", "bee")
-
-
-def test_images_of_an_archive_in_both_splits(npz: Callable[..., str]) -> None:
-    arrays = make_arrays()
-    arrays["x_test"][3] = arrays["x_train"][5]
-    (line, warning) = data.described(Data(source=npz(changes=arrays), image_size=16))
-    assert "4 classes (0, 1, 2, 3); 72 images for training, 8 for validation, 16 for the test" in line
-    assert warning.startswith("  warning: 1 of 16 test images are training images too (image 3 of test is image 5 of train)")
-
-
-def test_pixels_that_are_floats_are_refused(tree: Path) -> None:
-    """They would be black."""
-    Image.fromarray(np.random.default_rng(0).random((8, 8)).astype(np.float32)).save(tree / "train" / "ant" / "f.tiff")
-    assert "f.tiff is not a readable image: its pixels are floats" in error_of(f"imagefolder:{tree}")
-
-
-def test_a_folder_that_cannot_be_read_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not left out. (Whoever runs the tests may read everything.)"""
-    scan = os.scandir
-
-    def refuses(path: str) -> object:
-        if str(path).endswith("deep"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    (tree / "train" / "ant" / "deep").mkdir()
-    monkeypatch.setattr(os, "scandir", refuses)
-    assert error_of(f"imagefolder:{tree}").startswith(f"{tree}/train/ant/deep cannot be read: Permission denied\n")
-
-
-def test_statistics_are_exact_and_need_no_room(tree: Path) -> None:
-    section = Data(source=f"imagefolder:{tree}", image_size=8)
-    found = data.load(section)
-    pixels = np.stack([found.train.images[i] for i in range(len(found.train))]).astype(np.float64) / 255
-    assert found.mean == tuple(np.round(pixels.mean((0, 2, 3)), 4))
-    assert found.std[:2] == tuple(np.round(pixels.std((0, 2, 3)), 4))[:2]
-
-
-def test_a_folder_that_is_not_unpacked(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    assert "; it is empty" in error_of(f"imagefolder:{tmp_path}/d")
-    (tmp_path / "d" / "notes.txt").write_text("")
-    assert "; it holds notes.txt" in error_of(f"imagefolder:{tmp_path}/d")
-    (tmp_path / "d" / "photos.tar").write_bytes(b"")
-    assert "; unpack photos.tar" in error_of(f"imagefolder:{tmp_path}/d")
