@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd import data
+from edgekd import data, models
 from edgekd.errors import StorageError, TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
@@ -139,6 +139,45 @@ def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Pat
     out = run(teacher, given, "given")
     assert [path.name for path in out.iterdir()] == ["weights.safetensors"]
     assert equal(weights(out), weights(taught))
+
+
+def test_a_teacher_with_weights_and_a_budget_is_fine_tuned(
+    run: Callable[..., Path], recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It starts from its weights; a head for another number of classes is left out, as the student's is."""
+    torch.manual_seed(7)
+    state = models.build("edgekd:resnet10", {"width": 4}, 6, recipe.data).state_dict()
+    training.save(state, tmp_path / "six.safetensors")
+    slow = {"epochs": 1, "batch_size": 16, "lr": 1e-9, "warmup_epochs": 0}
+    tuned = make(recipe.data.source, teacher={"weights": str(tmp_path / "six.safetensors"), "train": slow})
+    out = weights(run(teacher, tuned, "tuned", progress=Lines()))
+    assert "  tuned.weights: head.bias, head.weight left out, for another number of classes" in capfd.readouterr().err
+    learnt = [name for name, value in out.items() if value.ndim > 1 and name != "head.weight"]
+    assert all(torch.allclose(out[name], state[name], atol=1e-5) for name in learnt)
+    assert out["head.weight"].shape[0] == 4
+    assert teacher.config(tuned, "teacher")["teacher"]["weights"] != teacher.config(recipe, "teacher")["teacher"].get(
+        "weights"
+    )
+
+
+def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[..., Path], recipe: Recipe) -> None:
+    """And its probabilities become logits."""
+    taught = run(teacher, recipe, "trained")
+    file = {"train": None, "weights": str(taught / "weights.safetensors")}
+    other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
+    images = data.load(recipe.data)
+    networks = []
+    for one in (make(recipe.data.source, teacher=file), other):
+        assert one.teacher is not None
+        context = Context(
+            recipe=one, name="x", out=taught, inputs={"teacher": taught}, log=taught / "log", progress=Silent()
+        )
+        networks.append(training.teacher(one.teacher, "teacher", context, images))
+    x = models.example(recipe.data, 3)
+    with torch.no_grad():
+        plain, arranged = (network(x) for network in networks)
+    assert torch.equal(arranged, plain.clamp_min(1e-12).log()[:, [1, 3, 0, 2]])
+    assert teacher.config(other, "teacher") != teacher.config(make(recipe.data.source, teacher=file), "teacher")
 
 
 @pytest.mark.parametrize("losses", [[{"kind": "task"}], [{"kind": "task"}, {"kind": "fitnet"}]], ids=["plain", "tapped"])
