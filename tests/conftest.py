@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
 
@@ -48,3 +49,15 @@ def npz(tmp_path: Path) -> Callable[..., str]:
         return f"npz:{path}"
 
     return write
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two classes; the colour of an image tells its class and number."""
+    for split, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(("ant", "bee")):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (20, 12), (100 * label, 10 * index, 7)).save(folder / f"{index}.png")
+    return tmp_path / "images"

@@ -26,7 +26,7 @@ class Background(Generic[T]):
     """
 
     def __init__(self, function: Callable[..., T], *args: Any) -> None:
-        os.environ.setdefault("PYTHONSAFEPATH", "1")  # a signal.py in the working folder is not Python's
+        isolate_children()
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of what is loaded
         self._answer, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(sender, function, args), daemon=False)
@@ -59,6 +59,11 @@ class Background(Generic[T]):
             raise error
         result: T = value
         return result
+
+
+def isolate_children() -> None:
+    """Keep processes that are started from importing a ``signal.py`` of the working folder instead of Python's own."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def _follow_parent() -> None:

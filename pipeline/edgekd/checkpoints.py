@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ class Fitting:
         beside: Names in the file that belong to something else, such as a loss.
         missing: Names of the network that are not in it.
         unknown: Names that are not in the network.
+        others: Sets of the file that were not taken, though they have most of the network's names, with what they lack.
     """
 
     label: str
@@ -129,6 +130,7 @@ class Fitting:
     beside: tuple[str, ...]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -163,7 +165,7 @@ def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
         ]  # fmt: skip
         if not chosen:
             raise CheckpointError(f"{path} has no weights called {part!r}", did_you_mean(part, labels))
-        found = chosen
+        found = [one for one in chosen if part == one.label] or chosen
     fits = _different([one for one in found if one.fits])
     if len(fits) > 1:
         averaged = [one.label for one in fits if "ema" in one.label.lower() or "average" in one.label.lower()]
@@ -174,16 +176,27 @@ def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
             f"{path} holds {len(fits)} sets of weights of this network: {', '.join(one.label for one in fits)}",
             f"choose one: {first} or {rest}",
         )
-    return fits[0] if fits else min(found, key=lambda one: len(one.missing) + len(one.unknown))
+    if not fits:
+        return min(found, key=lambda one: len(one.missing) + len(one.unknown))
+    near = (one for one in found if not checkpoint.part and not one.fits and one.missing and len(one.missing) < len(own) / 2)
+    others = [
+        f"{one.label}, which lacks {len(one.missing)} of {len(own)} names" for one in near if one.label != fits[0].label
+    ]
+    return replace(fits[0], others=tuple(others))
 
 
 def _different(found: Sequence[Fitting]) -> list[Fitting]:
     """Leave out sets that have the same tensors as one before them."""
     kept: list[Fitting] = []
     for one in found:
-        if not any(all(one.state[name].equal(value) for name, value in other.state.items()) for other in kept):
+        if not any(_same(one.state, other.state) for other in kept):
             kept.append(one)
     return kept
+
+
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two sets are one; a counter of batches, which nothing depends on, may be in only one of them."""
+    return all(a[name].equal(b[name]) for name in a.keys() & b.keys())
 
 
 def _named(label: str, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[Fitting]:

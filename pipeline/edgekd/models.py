@@ -145,7 +145,7 @@ def load_weights(
         model: The network to fill.
         checkpoint: The file, and which weights in it.
         other_head: Leave out the one module whose tensors have another shape (a head for other classes).
-        say: Told which of several sets of weights was taken, and what of the file was not.
+        say: Called with what of the file was not read.
 
     Returns:
         Names left out.
@@ -180,6 +180,9 @@ def load_weights(
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
+    if say:
+        for passed in found.others:
+            say(f"  {path.name}: reads {found.label or 'the names without a prefix'}; not read: {passed}")
     if say and found.beside:
         say(f"  {path.name}: not read: {len(found.beside)} tensors of something else, such as {found.beside[0]}")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)

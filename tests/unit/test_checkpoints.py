@@ -155,6 +155,37 @@ def test_of_two_sets_the_recipe_chooses(tmp_path: Path, part: str) -> None:
         models.load_weights(target, checkpoints.locate(f"{path}#no"))
 
 
+def test_a_counter_in_only_one_of_two_sets_makes_no_difference(tmp_path: Path) -> None:
+    """Checkpoints of torch 0.4 lack it; two sets that differ in it alone are one."""
+    state = Net(3).state_dict()
+    short = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    for sets in ({"state_dict": state, "best": short}, {"state_dict": short, "best": state}):
+        torch.save(sets, tmp_path / "w.pt")
+        target = Net()
+        models.load_weights(target, tmp_path / "w.pt")
+        assert same(target, state)
+    torch.save({"state_dict": state, "best": {name: value + 1 for name, value in short.items()}}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="holds 2 sets"):
+        models.load_weights(Net(), tmp_path / "w.pt")
+
+
+def test_a_set_that_does_not_fit_is_said_and_not_passed_over(tmp_path: Path) -> None:
+    """A moving average of the parameters alone, without the statistics of batch norm."""
+    state = Net(3).state_dict()
+    torch.save({"model": state, "model_ema": dict(Net(4).named_parameters())}, tmp_path / "w.pt")
+    said: list[str] = []
+    models.load_weights(Net(), tmp_path / "w.pt", say=said.append)
+    assert said == ["  w.pt: reads model; not read: model_ema, which lacks 2 of 9 names"]
+
+
+def test_a_set_is_meant_by_its_whole_name_first(tmp_path: Path) -> None:
+    raw, ema = Net(3).state_dict(), Net(4).state_dict()
+    torch.save({"model": {"a": raw, "model": ema}, "best": {"model": raw}}, tmp_path / "w.pt")
+    target = Net()
+    models.load_weights(target, checkpoints.locate(f"{tmp_path}/w.pt#model.model"))
+    assert same(target, ema)
+
+
 def test_a_checkpoint_is_in_the_key_and_not_among_the_reads(tmp_path: Path) -> None:
     """So that it may lie somewhere else the next time."""
     state = Net(3).state_dict()

@@ -25,18 +25,6 @@ def error_of(source: str, **settings: Any) -> str:
     return str(caught.value)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Two classes; the colour of an image tells its class and number."""
-    for split, count in (("train", 6), ("test", 2)):
-        for label, name in enumerate(("ant", "bee")):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                Image.new("RGB", (20, 12), (100 * label, 10 * index, 7)).save(folder / f"{index}.png")
-    return tmp_path / "images"
-
-
 def test_an_own_validation_split_is_used(tree: Path, npz: Callable[..., str]) -> None:
     """Of a folder and of an archive: val_fraction does not count."""
     shutil.copytree(tree / "test", tree / "val")

@@ -130,18 +130,6 @@ def test_npz_that_is_a_folder(tmp_path: Path) -> None:
 # --- imagefolder ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Two classes; the colour of an image tells its class and number."""
-    for split, count in (("train", 6), ("test", 2)):
-        for label, name in enumerate(("ant", "bee")):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                Image.new("RGB", (20, 12), (100 * label, 10 * index, 7)).save(folder / f"{index}.png")
-    return tmp_path / "images"
-
-
 def test_imagefolder(tree: Path) -> None:
     images = load(f"imagefolder:{tree}", val_fraction=0.2)
     assert images.classes == ("ant", "bee")

@@ -158,7 +158,7 @@ def _teacher(teacher: Teacher, key: str) -> Found:
         yield (
             f"{key}.teacher",
             "there is a teacher of the teacher, and nothing is distilled from it",
-            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} in the place of {given[-1] if given else 'train'}, "
+            f"write {key}.distill: {{epochs: 8, losses: [{{kind: kd}}]}} instead of {given[-1] if given else 'train'}, "
             "or remove this teacher",
         )
     if teacher.seed is not None and teacher.budget is None:

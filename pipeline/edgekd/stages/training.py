@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekd import cache, errors, reads, sources, tied
+from edgekd.background import isolate_children
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
@@ -82,6 +83,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         part(fabric)
         fabric.barrier()
         return
+    isolate_children()
     others = multiprocessing.active_children()  # what trains beside this one
     try:
         fabric.launch(part)
