@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from edgekd.errors import EdgekdError, StageError
 
 T = TypeVar("T")
+_AGAIN = "run the same command again: finished stages are kept"
 
 
 class Background(Generic[T]):
@@ -51,14 +52,22 @@ class Background(Generic[T]):
             error, value = self._answer.recv()
         except EOFError:
             self._process.join()
-            raise StageError(
-                f"a background process died with exit code {self._process.exitcode}",
-                "was the memory full? Run the same command again: finished stages are kept",
-            ) from None
+            code = self._process.exitcode
+            if code == -signal.SIGKILL:
+                raise killed("the process that trains beside the others") from None
+            raise StageError(f"a background process died with exit code {code}", _AGAIN) from None
         if error is not None:
             raise error
         result: T = value
         return result
+
+
+def killed(process: str) -> StageError:
+    """The error for a process that something else has ended with SIGKILL."""
+    return StageError(
+        f"{process} was killed (SIGKILL), as systems do when the memory is full",
+        f"free some memory, or train in smaller batches; {_AGAIN}",
+    )
 
 
 def isolate_children() -> None:

@@ -266,24 +266,41 @@ def fingerprint(data: Data) -> str:
 
         digest.update(f"{rest} {version('torchvision')}".encode())
     else:
-        files = sources.files(kind, rest)
-        state = reads.state(path for _, path in files)
-        known = _fingerprints.get(data)
-        if known is not None and state == known[0]:
-            return known[1]
-        for name, path in files:
-            digest.update(os.fsencode(name) + b"\0")
-            try:
-                with reads.in_key(), path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}", "correct data.source") from error
-        if state:
-            _fingerprints[data] = state, digest.hexdigest()
+        for name, content in _hashed(data.source):
+            digest.update(name + b"\0" + content)
     return digest.hexdigest()
 
 
-_fingerprints: dict[Data, tuple[str, str]] = {}
+def files_sha256(source: str) -> str:
+    """Hash of a source's files, by their names in it and their bytes.
+
+    Raises:
+        DataError: They are not there, or cannot be read.
+    """
+    return hashlib.sha256(b"".join(name + b"\0" + content for name, content in _hashed(source))).hexdigest()
+
+
+def _hashed(source: str) -> list[tuple[bytes, bytes]]:
+    """Name and SHA-256 of each file of a source; of a process once, while size, times and place of all stay."""
+    kind, _, rest = source.partition(":")
+    files = sources.files(kind, rest)
+    state = reads.state(path for _, path in files)
+    known = _contents.get(source)
+    if known is not None and state == known[0]:
+        return known[1]
+    found = []
+    for name, path in files:
+        try:
+            with reads.in_key(), path.open("rb") as file:
+                found.append((os.fsencode(name), hashlib.file_digest(file, "sha256").digest()))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}", "correct data.source") from error
+    if state:
+        _contents[source] = state, found
+    return found
+
+
+_contents: dict[str, tuple[str, list[tuple[bytes, bytes]]]] = {}
 """What was hashed in this process, and the state of its files then."""
 
 

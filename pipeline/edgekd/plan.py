@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd import cache, data, environment, reads, samples
+from edgekd import cache, data, environment, locked, reads, samples
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.loading import Loaded
@@ -147,7 +147,11 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
     Args:
         loaded: The recipe.
         processes: How many train together, each with batches of its own.
+
+    Raises:
+        UsageError: It is a lock, and files that it locks have changed.
     """
+    locked.check(loaded)
     keys: dict[str, str] = {}
     made: dict[str, Path] = {}
     running: set[str] = set()
@@ -230,7 +234,7 @@ def _look_up(loaded: Loaded, node: Node, key: str, material: Mapping[str, Any], 
     if node.module in ALWAYS:
         reason = "measured anew in every run" if node.module == "profile" else "makes the run folder"
         return Planned(node, key, "run", reason, material)
-    entry, damage = cache.lookup(key, loaded.path.parent)
+    entry, damage = cache.lookup(key, loaded.folder)
     if entry is not None:
         return Planned(node, key, "cached", "", material, entry)
     reason = damage or changed(cache.last(loaded.name, node.name), material)
@@ -245,7 +249,7 @@ def _trials(loaded: Loaded, node: Node, keys: Mapping[str, str], fingerprint: st
     if node.module != "tune":
         return ""
     inputs = {name: keys[name] for name in node.inputs}
-    found = tune.finished(node.recipe, inputs, fingerprint, processes, loaded.path.parent)
+    found = tune.finished(node.recipe, inputs, fingerprint, processes, loaded.folder)
     return f"{search.count(node.recipe)} trials{f', {found} of them done' if found else ''}"
 
 

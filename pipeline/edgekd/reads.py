@@ -206,11 +206,11 @@ def _below(folder: Path) -> Iterator[Path]:
 def changed(reads: Sequence[Read], folder: Path) -> str:
     """Return the first file whose bytes are other ones now, or empty.
 
-    A file counts where it lies from the recipe's folder, else where it was.
+    A file counts where it lies from the recipe's folder; one from outside of it, else where it was.
     """
     for read in reads:
         moved = os.path.normpath(folder / read.relative)
-        path = moved if Path(moved).exists() else read.path
+        path = moved if not read.relative.startswith("..") or Path(moved).exists() else read.path
         now = _stat(path)
         if now is None:
             return f"{read.path} is missing"

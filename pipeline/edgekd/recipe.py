@@ -196,6 +196,9 @@ class Export(Strict):
     quantized as they come), int16x8 (16-bit activations, 8-bit weights). docs/formats.md says which format has which."""
     io: Literal["float32", "int8"] = "float32"
     """Type of the input and the output; int8 only in tflite."""
+    activations: Literal["uint8", "int8"] | None = None
+    """Type of the activations of an int8 ONNX file; the values are the same. Left out: int8, which Arm computes with, where
+    all devices of the recipe are Arm, else uint8."""
 
 
 def _export(value: Any) -> Any:
@@ -232,6 +235,15 @@ class Profile(Strict):
 Baseline = Literal["student_alone", "kd", "tuned_kd"]
 
 
+class Lock(Strict):
+    """What a run writes into its lock of the files that it has read."""
+
+    recipe: str
+    """The recipe's own file: what your code reads is looked for from its folder."""
+    sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default_factory=dict)
+    """SHA-256 of each file, and of the files of each data source; a replay stops where one is another."""
+
+
 class Recipe(Strict):
     """One recipe: data → teacher → student → int8 artifacts → figures → report."""
 
@@ -266,3 +278,5 @@ class Recipe(Strict):
     """Files, or folders with all files in them, that your own code reads and that no stage may be re-used without, such as
     one that a native library opens. What Python opens is seen without it."""
     gates: Gates = Gates()
+    lock: Lock | None = None
+    """Written by edgekd, in recipe.lock.yaml alone."""

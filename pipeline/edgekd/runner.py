@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, guard, plan, reads, rundir, samples
+from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, reads, rundir, samples
 from edgekd.background import Background
 from edgekd.errors import EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
 from edgekd.guard import guarded, storage
-from edgekd.loading import Loaded, lock_text
+from edgekd.loading import Loaded
 from edgekd.plan import Planned
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
@@ -30,7 +30,7 @@ from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord
-from edgekd.stages import layers, operators, package, peers, quantize, tune
+from edgekd.stages import layers, operators, package, peers, tune
 from edgekd.stages.context import Context, processes
 
 
@@ -75,7 +75,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
-        (folder / "recipe.lock.yaml").write_text(lock_text(_decided(loaded)), encoding="utf-8")
+        locked.write(loaded, folder)
     _describe(loaded, steps, options)
     _check_views(loaded, steps)
     _check_layers(steps, options, folder)
@@ -113,6 +113,7 @@ class _Work:
         self.loaded, self.options, self.folder = loaded, options, folder
         self.pending, self.package = list(steps[:-1]), steps[-1]
         self.done: dict[str, Path] = {}
+        self.entries: list[cache.Entry] = []
         self.codes: list[ExitCode] = []  # of devices
         self._records: dict[str, StageRecord] = {}
         self._order = [step.name for step in steps]
@@ -126,6 +127,7 @@ class _Work:
     def finished(self, step: Planned, entry: cache.Entry, status: Literal["ran", "cached"]) -> None:
         """Note that a stage is finished."""
         self.done[step.name] = entry.path
+        self.entries.append(entry)
         self._records[step.name] = StageRecord(step.name, status, step.key, round(entry.seconds, 1))
 
     def do(self, step: Planned) -> None:
@@ -173,15 +175,6 @@ class _Work:
         return worst([*missing, *self.codes, judged])
 
 
-def _decided(loaded: Loaded) -> Loaded:
-    """The recipe with what this machine and its devices decide, so that whoever replays the lock decides nothing again."""
-    recipe = loaded.recipe
-    if recipe.quantize is None:
-        return loaded
-    settings = recipe.quantize.model_copy(update={"weight_bits": quantize.weight_bits(recipe)})
-    return replace(loaded, recipe=recipe.model_copy(update={"quantize": settings}))
-
-
 def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:
     """Say what is read before the first stage that looks at it."""
     if any(step.status == "run" and step.node.module not in plan.ALWAYS for step in steps):
@@ -198,9 +191,14 @@ def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
 
 
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
-    """Fail now if the losses' layers or a peer do not exist, and not when what comes before is trained."""
+    """Fail now if the student, the losses' layers or a peer cannot be, and not when what comes before is trained."""
     trains = ("teacher", "distill", "tune")
     first = next((step.name for step in steps if step.status == "run" and step.node.module in trains), "")
+    student = next((step for step in steps if step.status == "run" and step.node.module == "distill"), None)
+    if student is not None and student.name != first:
+        log = folder / "logs" / f"{student.name}.log"
+        with guarded(student, Context(student.node.recipe, student.name, folder, {}, log, options.progress)):
+            layers.check_student(student.node.recipe, options.progress)
     for step, recipe in lessons(steps):
         if step.name != first:
             log = folder / "logs" / f"{step.name}.log"
@@ -281,7 +279,7 @@ def _stage(
         return step.entry, "cached"
     options.progress.say(f"{title}: {step.reason}")
     with cache.locked(step.key):
-        entry, _ = cache.lookup(step.key, loaded.path.parent)
+        entry, _ = cache.lookup(step.key, loaded.folder)
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
         with cache.scratch() as scratch, reads.recording() as recorder:
@@ -291,7 +289,7 @@ def _stage(
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
-                folder=loaded.path.parent,
+                folder=loaded.folder,
             )  # fmt: skip
             with guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
@@ -360,6 +358,7 @@ def _finish(work: _Work) -> RunResult:
             pictures=bundle.pictures,
             seeds=bundle.seeds,
         )
+        locked.write(loaded, folder, (read for entry in work.entries for read in entry.reads))
         rundir.write(result, folder)  # first: whatever fails after it, `edgekd report` makes from it
         (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
         write_reports(result, folder)

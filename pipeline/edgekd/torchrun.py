@@ -41,10 +41,10 @@ def follow(loaded: Loaded, threads: int) -> None:
                     log=Path(os.devnull),
                     progress=Silent(),
                     threads=threads,
-                    folder=loaded.path.parent,
+                    folder=loaded.folder,
                 )
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
-        done[step.name] = _committed(step, loaded.path.parent)
+        done[step.name] = _committed(step, loaded.folder)
 
 
 def trains(step: Planned) -> bool:

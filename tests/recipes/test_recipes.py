@@ -32,7 +32,7 @@ def test_a_quick_look_is_one_epoch(path: Path) -> None:
 def test_its_lock_replays(path: Path, tmp_path: Path) -> None:
     loaded = loading.load(path)
     lock = tmp_path / "recipe.lock.yaml"
-    lock.write_text(loading.lock_text(loaded), encoding="utf-8")
+    lock.write_text(loading.lock_text(loaded, lock.parent), encoding="utf-8")
     again = loading.load(lock)
     assert again.recipe == loaded.recipe
     assert again.name == loaded.name

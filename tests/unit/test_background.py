@@ -46,7 +46,7 @@ def test_an_error_keeps_its_words() -> None:
 
 
 def test_a_process_that_dies_is_an_error() -> None:
-    with Background(die) as work, pytest.raises(StageError, match="exit code -9"):
+    with Background(die) as work, pytest.raises(StageError, match=r"killed \(SIGKILL\)"):
         work.result()
 
 

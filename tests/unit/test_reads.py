@@ -113,6 +113,10 @@ def _shared_cache(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
         monkeypatch.setenv("EDGEKD_CACHE", str(request.getfixturevalue("project").parent / "cache"))
 
 
+def lock(project: Path) -> Path:
+    return project.parent / "reports" / "recipe" / "latest" / "recipe.lock.yaml"
+
+
 def statuses(project: Path) -> dict[str, str]:
     return {step.name: step.status for step in plan.make(load(project / "recipe.yaml"))}
 
@@ -146,6 +150,9 @@ def test_any_changed_byte_of_anything_that_was_read_is_a_miss(
             os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
         found = statuses(project)
         assert found["distill"] == found["evaluate"] == "run"
+        if item.startswith("project/"):  # a library is not locked: where it lies is another machine's own
+            with pytest.raises(UsageError, match=r"recipe\.lock\.yaml was made with other bytes than there are now in "):
+                plan.make(load(lock(project)))
         assert found["student_alone"] == ("cached" if item in PLUGIN else "run")
     finally:
         file.write_bytes(content)
@@ -199,6 +206,31 @@ def test_a_project_can_be_moved(project: Path, tmp_path: Path) -> None:
     (moved / "cfg.json").write_text('{"width": 5}')
     assert statuses(moved)["distill"] == "run"
     assert statuses(project)["distill"] == "cached"
+
+
+def test_a_lock_moves_with_its_project(project: Path, tmp_path: Path) -> None:
+    """No path in it is of this place, and what the code reads is looked for beside the recipe that it was made from."""
+    moved = tmp_path / "moved"
+    shutil.copytree(project.parent, moved, symlinks=True, ignore=shutil.ignore_patterns("cache"))
+    assert str(project.parent) not in lock(project).read_text()
+    replayed = load(lock(moved / "project"))
+    assert replayed.recipe == load(moved / "project" / "recipe.yaml").recipe
+    assert {step.name: step.status for step in plan.make(replayed)} | {"package": "run"} == statuses(project)
+    assert replayed.lock is not None
+    names = {Path(name).name for name in replayed.lock.sha256}
+    assert names == {"net.py", "blocks.py", "cfg.json", "images", "native.bin", "tables"}
+    (moved / "project" / "cfg.json").write_text('{"width": 5}')
+    with pytest.raises(UsageError, match=f"other bytes than there are now in {moved}/project/cfg.json") as caught:
+        plan.make(replayed)
+    assert caught.value.hint.endswith(f"edgekd run {moved}/project/recipe.yaml")
+    (moved / "project" / "cfg.json").unlink()
+    with pytest.raises(UsageError, match=r"cfg\.json"):
+        plan.make(replayed)
+    (moved / "project" / "cfg.json").write_text('{"width": 4}')
+    assert plan.make(replayed)[0].status == "cached"
+    other = load(lock(moved / "project"), ["student.model=edgekd:resnet8", "reads=[]"])
+    (moved / "project" / "net.py").write_text("")
+    assert plan.make(other)[0].status == "run"  # which no longer names what has changed
 
 
 class Edits(Silent):

@@ -95,7 +95,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
       edgekd check recipes/mobilenet.yaml
       edgekd check my.yaml --set distill.epochs=1
     """
-    from edgekd import preflight
+    from edgekd import locked, preflight
     from edgekd.loading import load
 
     if study.is_study(recipe):
@@ -104,6 +104,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
     loaded = load(recipe, overrides)
     if missing := preflight.problems(loaded):
         raise RecipeError(missing)
+    locked.check(loaded)
     if as_json:
         click.echo(json.dumps({"ok": True, "recipe": loaded.recipe.model_dump(mode="json")}))
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgekd.loading.places import Draft, Places
 from edgekd.loading.schema import json_schema
 from edgekd.loading.shape import is_study
 from edgekd.loading.source import Source, parse
-from edgekd.recipe import Recipe
+from edgekd.recipe import Lock, Recipe
 
 __all__ = ["Loaded", "json_schema", "load", "load_text", "lock_text"]
 
@@ -38,6 +38,7 @@ class Loaded:
         path: The file, absolute.
         overrides: The ``--set`` values, as they were given.
         places: Where its values are written, for problems that are found later.
+        lock: Of a lock, what it says of the files that were read, with absolute paths.
     """
 
     recipe: Recipe
@@ -45,6 +46,17 @@ class Loaded:
     path: Path
     overrides: tuple[str, ...] = ()
     places: Places | None = field(default=None, compare=False, repr=False)
+    lock: Lock | None = field(default=None, compare=False)
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe's own file: of a lock, the one that it was made from."""
+        return Path(self.lock.recipe) if self.lock else self.path
+
+    @property
+    def folder(self) -> Path:
+        """Where what the user's code reads is looked for."""
+        return self.recipe_file.parent
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -89,8 +101,13 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
     problems = places.problems(drafts) + problems
     if problems or checked is None:
         raise RecipeError(problems)
-    resolved = files.absolute(checked, files.start(path.absolute().parent, places))
-    return Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
+    folder = path.absolute().parent
+    resolved = files.absolute(checked, files.start(folder, places))
+    loaded = Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
+    if resolved.lock is None:
+        return loaded
+    # What it locks is about files, not a part of what is run: the replay's recipe is the recipe's.
+    return replace(loaded, recipe=resolved.model_copy(update={"lock": None}), lock=resolved.lock)
 
 
 def mapping(parsed: Source, what: str, least: str) -> dict[str, Any]:

@@ -77,6 +77,9 @@ def _sections(recipe: Recipe) -> Found:
                 f"{export.format} has float32 input and output, always",
                 "only tflite can have int8; remove io here",
             )
+        int8 = (export.precision or ("int8" if recipe.quantize else "float32")) == "int8"
+        if export.activations and not (export.format == "onnx" and int8):
+            yield f"export[{index}].activations", "only an int8 ONNX file has a choice of activations", "remove it here"
         if export.io == "int8" and recipe.quantize is None:
             yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
     if recipe.profile and not recipe.export:

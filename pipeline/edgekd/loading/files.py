@@ -84,38 +84,53 @@ def start(folder: Path, places: Places) -> Callable[[Key], Path]:
 
 
 def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
-    """Return the recipe with absolute paths, so that its lock replays from anywhere.
+    """Return the recipe with absolute paths.
 
     ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
     """
+    return with_paths(recipe, lambda text, path: os.path.normpath(folder_of(path) / Path(text).expanduser()))
+
+
+def relative(path: str, folder: Path) -> str:
+    """Return a path as it is written in a file of a folder; absolute where the two have nothing in common."""
+    here = folder.absolute()
+    return path if os.path.commonpath([path, here]) == os.sep else os.path.relpath(path, here)
+
+
+def with_paths(recipe: Recipe, written: Callable[[str, Key], str]) -> Recipe:
+    """Return the recipe with every path in it as ``written`` gives it, called with the path and its place."""
 
     def source(text: str, *path: str | int) -> str:
         kind, _, rest = text.partition(":")
-        return f"{kind}:{join(rest, *path)}" if kind in {"imagefolder", "images", "npz"} else text
-
-    def join(text: str, *path: str | int) -> str:
-        return os.path.normpath(folder_of(path) / Path(text).expanduser())
+        return f"{kind}:{written(rest, path)}" if kind in {"imagefolder", "images", "npz"} else text
 
     data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:
-        data["root"] = join(recipe.data.root, "data", "root")
+        data["root"] = written(recipe.data.root, ("data", "root"))
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
     if recipe.reads:
-        update["reads"] = tuple(join(path, "reads", index) for index, path in enumerate(recipe.reads))
+        update["reads"] = tuple(written(path, ("reads", index)) for index, path in enumerate(recipe.reads))
+    if recipe.lock is not None:
+        sha256 = {
+            source(name, "lock") if ":" in name else written(name, ("lock",)): digest
+            for name, digest in recipe.lock.sha256.items()
+        }
+        file = written(recipe.lock.recipe, ("lock",))
+        update["lock"] = recipe.lock.model_copy(update={"recipe": file, "sha256": sha256})
 
     def network(part: Network, *path: str | int) -> Network:
         new: dict[str, object] = {}
         file, _, callable_name = (part.model or "").rpartition(":")
         if file.endswith(".py"):
-            new["model"] = f"{join(file, *path, 'model')}:{callable_name}"
+            new["model"] = f"{written(file, (*path, 'model'))}:{callable_name}"
         if isinstance(part, Teacher) and part.black_box is not None:
             kind, file = part.black_box
-            new["model"] = f"{kind}:{join(file, *path, 'model')}"
+            new["model"] = f"{kind}:{written(file, (*path, 'model'))}"
         if isinstance(part, Teacher) and part.data is not None and part.data.source is not None:
             seen = source(part.data.source, *path, "data", "source")
             new["data"] = part.data.model_copy(update={"source": seen})
         if part.weights is not None and not part.weights.startswith("edgekd:"):
-            new["weights"] = join(part.weights, *path, "weights")
+            new["weights"] = written(part.weights, (*path, "weights"))
         if isinstance(part, Teacher) and part.teacher is not None:
             new["teacher"] = network(part.teacher, *path, "teacher")
         if isinstance(part, Teacher) and part.ensemble is not None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from edgekd import __version__
+from edgekd.loading.files import relative, with_paths
 from edgekd.loading.source import CORE_SCHEMA
+from edgekd.recipe import Lock
 
 if TYPE_CHECKING:
     from edgekd.loading import Loaded
@@ -19,10 +22,16 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"^# recipe: (\w[\w.\- ]*)$", re.MULTILINE)
 
 
-def lock_text(loaded: Loaded) -> str:
+def lock_text(loaded: Loaded, folder: Path, sha256: Mapping[str, str] = MappingProxyType({})) -> str:
     """Write the resolved recipe as YAML, all defaults included; :func:`edgekd.loading.load` gives the same recipe.
 
-    The text depends on the recipe, its name, the overrides and the version of edgekd alone.
+    The text depends on the recipe, its name, the overrides, the version of edgekd, the files' hashes, and where they lie
+    from the lock's folder.
+
+    Args:
+        loaded: The recipe.
+        folder: Where the lock will lie.
+        sha256: Hash of each file and data source that was read, named as the recipe names them.
     """
     head = [
         f"# What edgekd {__version__} ran, with every default written out. Replay it: edgekd run recipe.lock.yaml",
@@ -30,9 +39,10 @@ def lock_text(loaded: Loaded) -> str:
     ]
     # Applied already; kept to tell what was typed. A comment is one line.
     head += [f"# --set {shlex.quote(' '.join(text.split()))}" for text in loaded.overrides]
-    body = yaml.dump(
-        loaded.recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000
-    )
+    lock = Lock(recipe=str(loaded.recipe_file), sha256=dict(sorted(sha256.items())))
+    recipe = loaded.recipe.model_copy(update={"lock": lock})
+    recipe = with_paths(recipe, lambda path, _: relative(path, folder))
+    body = yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000)
     return "\n".join(head) + "\n\n" + body
 
 
@@ -57,6 +67,12 @@ class _Dumper(yaml.SafeDumper):
         return node
 
 
+def _text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+    """U+0085 in single quotes is folded into a space by whoever reads it; in double ones it is escaped."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+
+_Dumper.add_representer(str, _text)
 for _name, _pattern in CORE_SCHEMA.items():
     # Without first characters a resolver is asked for every text.
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, None)

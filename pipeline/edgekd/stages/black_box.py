@@ -39,7 +39,7 @@ def config(section: Teacher) -> dict[str, Any]:
     if section.classes is not None:
         signature["classes"] = section.classes
     return {
-        "model": [kind, *_hashes(kind, _files(kind, path))],
+        "model": [kind, *_hashes(kind, files(kind, path))],
         "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime, **signature,
     }  # fmt: skip
 
@@ -118,15 +118,19 @@ def _check(path: Path, outputs: int, classes: int) -> None:
         )
 
 
-def _hashes(kind: str, files: list[Path]) -> Iterator[str]:
-    for file in files:
+def _hashes(kind: str, found: list[Path]) -> Iterator[str]:
+    for file in found:
         if kind in FOLDERS:
-            yield file.relative_to(files[0].parent).as_posix()
+            yield file.relative_to(found[0].parent).as_posix()
         yield reads.file_sha256(file)
 
 
-def _files(kind: str, path: str) -> list[Path]:
-    """The files of a model, all that its runtime reads; of a folder its graph first."""
+def files(kind: str, path: str) -> list[Path]:
+    """The files of a model, all that its runtime reads; of a folder its graph first.
+
+    Raises:
+        ModelError: One is missing.
+    """
     if kind in FOLDERS:
         graph = Path(path) / "saved_model.pb"
         if not graph.is_file():

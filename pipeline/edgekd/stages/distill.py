@@ -13,7 +13,7 @@ from edgekd.recipe import Baseline, Recipe
 from edgekd.recipe_distill import Distill, FeatureLoss, Loss
 from edgekd.recipe_tune import Candidates, Range, Tune
 from edgekd.registry import losses
-from edgekd.stages import figures, layers, peers, training, views
+from edgekd.stages import figures, layers, peers, training, views, wiring
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def _train(fabric: Any, context: Context) -> None:
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(recipe.teacher, recipe.data, images)
     images = training.judge(teacher, images, seen, context, fabric)
+    wiring.refuse_probabilities(student, example, "student")
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
         beginners = peers.beginners(recipe, classes, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from edgekd.profile import device
 from edgekd.recipe import Export, Precision, Recipe
@@ -82,8 +82,14 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     if precision == "int8":
         value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
         if format == "onnx":
-            value["activations"] = device.onnx_activations_for(quantize.targets(recipe))
+            value["activations"] = activations(recipe)
     return value
+
+
+def activations(recipe: Recipe) -> Literal["uint8", "int8"]:
+    """The type of activations in an int8 ONNX file: what the recipe says, or what its devices compute with."""
+    chosen = next((item.activations for item in recipe.export if item.format == "onnx" and item.activations), None)
+    return chosen or device.onnx_activations_for(quantize.targets(recipe))
 
 
 def run(context: Context) -> None:
@@ -100,7 +106,7 @@ def run(context: Context) -> None:
     options = Options(
         precision=precision,
         io=_options(recipe, format).io if precision == "int8" else "float32",
-        activations=device.onnx_activations_for(quantize.targets(recipe)),
+        activations=activations(recipe),
         log=context.log,
     )
 

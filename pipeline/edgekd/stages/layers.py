@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe, Student
 from edgekd.recipe_distill import FeatureLoss
-from edgekd.stages import peers, training, views
+from edgekd.stages import peers, training, views, wiring
 
 if TYPE_CHECKING:
     from edgekd.distill.terms import Terms
@@ -67,6 +67,24 @@ def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distil
         seen = views.examples(recipe.teacher, recipe.data)
         key = lesson if lesson == "distill" else f"{lesson}.distill"
         return Terms(recipe.distill.losses, student, teacher, example, facts, seen, key)
+
+
+def check_student(recipe: Recipe, progress: Progress) -> None:
+    """Build the student that is to be trained, and see that it gives logits.
+
+    Raises:
+        ModelError: It cannot be built, or gives probabilities.
+        DataError: The data cannot be opened.
+    """
+    import torch
+
+    from edgekd import data, models
+
+    classes, _ = data.counts(recipe.data, progress)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the stage that trains will say it
+        student = training.rewritten(recipe, classes).model
+        wiring.refuse_probabilities(student, models.example(recipe.data), "student")
 
 
 def told(terms: Terms) -> Iterator[str]:

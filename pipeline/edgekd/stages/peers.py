@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Peer
 from edgekd.records_json import to_json
+from edgekd.stages import wiring
 from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = 
         left_out = models.load_weights(network, checkpoints.locate(peer.weights), other_head=True) if peer.weights else []
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
+        wiring.refuse_probabilities(network, models.example(recipe.data), name)
         made[name] = Beginner(network, peer.seed)
     return made
 

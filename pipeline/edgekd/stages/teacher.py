@@ -95,6 +95,7 @@ def _train(fabric: Any, context: Context) -> None:
         left_out = models.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {context.name}.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
+    wiring.refuse_probabilities(model, example, context.name)
     teacher = None
     if section.teacher is not None:
         teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekd import cache, errors, reads, sources, tied
-from edgekd.background import isolate_children
+from edgekd.background import isolate_children, killed
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
@@ -63,6 +63,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
     """
     import torch
     from lightning_fabric import Fabric
+    from torch.multiprocessing.spawn import ProcessExitedException
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must be set before CUDA starts to have any effect
     gpu = torch.cuda.is_available()
@@ -95,6 +96,8 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
             if child not in others:
                 child.terminate()
         told = context.out / _FAILURE
+        if isinstance(error, ProcessExitedException) and error.signal_name == "SIGKILL":
+            raise killed(f"process {error.error_index + 1} of {context.devices}") from error
         if not isinstance(error, Exception) or not told.exists():
             raise
         kind, *words = json.loads(told.read_text(encoding="utf-8"))

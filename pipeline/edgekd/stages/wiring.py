@@ -7,6 +7,7 @@ than chance, or much better with another of the usual normalizations, the cause 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from edgekd.recipe_data import NORMALIZATIONS, Data
 from edgekd.statistics import paired_shares, wilson
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgekd.data import DataSet
     from edgekd.recipe import Teacher
@@ -119,6 +120,31 @@ def check(
     if teaches:
         raise ModelError(message, hint)
     say(f"  warning: {message}\n    → {hint}")
+
+
+def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> None:
+    """Stop before a network is trained that has its softmax inside: every loss takes another one of it.
+
+    Args:
+        network: As it is built or loaded, in any mode.
+        example: An input, 1×C×S×S.
+        place: Where it stands in the recipe.
+
+    Raises:
+        ModelError: It gives probabilities.
+    """
+    import torch
+
+    alike = copy.deepcopy(network)  # whose batch statistics may move
+    several = torch.cat([example, example])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        # One that has its softmax in evaluation alone is trained right.
+        outputs = [alike.train(mode)(several).float().numpy() for mode in (False, True)]
+    if all(map(_are_probabilities, outputs)):
+        raise ModelError(
+            f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",
+            "take the softmax out of the network: the losses compute their own",
+        )
 
 
 def order_of(section: Teacher, classes: Sequence[str], place: str) -> tuple[int, ...] | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgekd import data, models
-from edgekd.errors import StorageError, TrainingError
+from edgekd.errors import StageError, StorageError, TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
 from edgekd.stages import distill, package, teacher, training
@@ -280,6 +284,21 @@ def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Re
     with pytest.raises(StorageError) as caught:
         training.launch(context, recipe.distill, _meet_a_full_disk)
     assert str(caught.value) == "the disk is full while writing weights\n  → free some space"
+
+
+def _be_killed(fabric: Any, context: Context) -> None:
+    if fabric.global_rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_process_that_is_killed_ends_all_with_its_reason(tmp_path: Path, recipe: Recipe) -> None:
+    """The other one would wait for it."""
+    context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    assert recipe.distill is not None
+    with pytest.raises(StageError, match=r"^process 2 of 2 was killed \(SIGKILL\), as systems do when the memory is full"):
+        training.launch(context, recipe.distill, _be_killed)
+    assert not [child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess")]
 
 
 def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 
@@ -166,6 +167,33 @@ def test_probabilities(net: Net, images: DataSet, section: Data) -> None:
     network = nn.Sequential(net, nn.Softmax(1))
     logits.rearrange(network, None, probabilities=True)
     check(network, images, section)
+
+
+class Ends(nn.Module):
+    """Softmax always, in evaluation alone, or a log-softmax."""
+
+    def __init__(self, net: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.net, self.norm, self.kind = net, nn.BatchNorm1d(10), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.norm(self.net(x))
+        if self.kind == "log" or (self.kind == "evaluation" and self.training):
+            return logits.log_softmax(1)
+        return logits.softmax(1)
+
+
+def test_a_network_that_is_to_be_trained_has_no_softmax(net: Net) -> None:
+    """Which its losses take another one of; those that may be trained are not touched."""
+    example = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(ModelError, match="^student gives probabilities, not logits"):
+        wiring.refuse_probabilities(Ends(net, "always"), example, "student")
+    for network in (net, Ends(net, "evaluation"), Ends(net, "log").train()):
+        before, mode, drawn = copy.deepcopy(network.state_dict()), network.training, torch.get_rng_state()
+        wiring.refuse_probabilities(network, example, "student")
+        assert network.training == mode
+        assert torch.equal(torch.get_rng_state(), drawn)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_other_classes(images: DataSet, section: Data) -> None:
