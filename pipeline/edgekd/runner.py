@@ -211,8 +211,13 @@ def _check_operators(steps: Sequence[Planned], options: Options, folder: Path) -
 
     Raises:
         ExportError: All of them cannot.
-        QuantizeError: The student cannot be traced.
+        QuantizeError: The student cannot be traced, or has no layer that is to stay in float.
     """
+    quantized = next((step for step in steps if step.status == "run" and step.name == "quantize"), None)
+    if quantized is not None:
+        log = folder / "logs" / f"{quantized.name}.log"
+        with guarded(quantized, Context(quantized.node.recipe, quantized.name, folder, {}, log, options.progress)):
+            operators.check_keep_float(quantized.node.recipe)
     step = next((step for step in steps if step.status == "run" and step.node.module == "export"), None)
     if step is None:
         return

@@ -145,6 +145,8 @@ def plan(
 
     loaded = threaded(load(recipe, overrides), threads, devices)
     steps = planning.make(loaded, devices)
+    if not any(step.problem for step in steps):
+        _check_names(loaded, {step.name for step in steps if step.status == "run"})
     found = _layers(loaded) if with_layers else None
     lacking = _lacking(loaded) if with_layers else []
     if as_json:
@@ -182,6 +184,18 @@ def _lacking(loaded: Loaded) -> list[dict[str, str]]:
     from edgekd.stages import operators
 
     return [vars(lack) for lack in operators.lacking(loaded.recipe)]
+
+
+def _check_names(loaded: Loaded, waiting: set[str]) -> None:
+    """See that the layers are there that the recipe names for stages that run; builds networks only if it names any."""
+    from edgekd.stages import layers, operators
+
+    if layers.named(loaded.recipe):
+        for name, lesson in layers.lessons(loaded.recipe):
+            if name in waiting:
+                layers.find(lesson, lesson=name)
+    if "quantize" in waiting:
+        operators.check_keep_float(loaded.recipe)
 
 
 def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:

@@ -21,6 +21,15 @@ def compared(recipe: Recipe) -> bool:
     return any(isinstance(loss, FeatureLoss) and loss.weight > 0 for loss in losses)
 
 
+def named(recipe: Recipe) -> bool:
+    """Whether a loss of the recipe names layers, which may not be there."""
+    return any(
+        isinstance(loss, FeatureLoss) and loss.weight > 0 and not isinstance(loss.layers, str)
+        for _, lesson in lessons(recipe)
+        for loss in (lesson.distill.losses if lesson.distill else ())
+    )
+
+
 def lessons(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Yield the stage of each network that is distilled, and the recipe of which it is the student."""
     data = recipe.teacher.views(recipe.data) if recipe.teacher else {}

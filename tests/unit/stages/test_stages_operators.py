@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,22 @@ import pytest
 from click.testing import CliRunner
 
 from edgekd import cli, runner
-from edgekd.errors import ExportError
+from edgekd.errors import ExportError, LayerError, QuantizeError
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.runner import Options
 from edgekd.stages import operators
+
+
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
 
 NET = """
 import torch
@@ -50,6 +62,35 @@ def test_one_format_of_two_is_not_the_end(npz: Callable[..., str], tmp_path: Pat
     found = operators.lacking(loaded.recipe)
     assert {lack.format for lack in found} == {"tflite"}
     assert not operators.impossible(loaded.recipe, found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "quantize: {method: ptq, keep_float: [convs]}",
+            "keep_float: the graph has no layer 'convs'\n  → did you mean conv?",
+        ),
+        (
+            "teacher: {model: 'net.py:Net', train: {epochs: 1}}\n"
+            "distill: {epochs: 1, losses: [{kind: fitnet, layers: {convs: conv}}]}",
+            "distill.losses[0] (fitnet): the student has no layer 'convs' that gives a feature map\n  → did you mean conv?",
+        ),
+    ],
+    ids=["keep_float", "losses"],
+)
+def test_layers_that_are_not_there_are_told_by_plan_and_before_anything_is_trained(
+    npz: Callable[..., str], tmp_path: Path, keys: str, said: str
+) -> None:
+    path = recipe(npz, tmp_path, "[onnx]")
+    text = path.read_text()
+    path.write_text(("\n".join(text.splitlines()[:3]) if "distill" in keys else text) + f"\n{keys}\n")
+    with pytest.raises((QuantizeError, LayerError), match=re.escape(said)):
+        CliRunner().invoke(cli.cli, ["plan", str(path)], catch_exceptions=False)
+    progress = Said()
+    with pytest.raises((QuantizeError, LayerError), match=re.escape(said)):
+        runner.run(load(path), Options(tmp_path / "out", progress))
+    assert not [line for line in progress.lines if line.startswith("[1/")]
 
 
 def test_a_plan_with_layers_lists_them(npz: Callable[..., str], tmp_path: Path) -> None:
