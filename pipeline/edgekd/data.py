@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def described(data: Data) -> list[str]:
         return []
     if kind == "images":
         paths = image_folders.image_files(image_folders.existing(Path(rest)))
+        _check_undecoded(data, {"": paths})
         return [f"data: {data.source}: {len(paths):,} images without labels", *_not_read(Path(rest), paths)]
     if kind != "imagefolder":
         raw, kept, held_out = _split(data, None, None)
@@ -131,6 +132,7 @@ def described(data: Data) -> list[str]:
     splits, classes = image_folders.listed(Path(rest))
     files = {split: [path for path, _ in found] for split, found in splits.items()}
     own = files.pop("val", [])
+    _check_undecoded(data, {"train": [*files["train"], *own], "test": files["test"]})
     held = len(own) or len(stratified(np.array([label for _, label in splits["train"]], np.int64), data.val_fraction)[1])
     train = len(files["train"]) + len(own) - held
     same = [f"{one} is {other}" for one, other in image_folders.twins([*files["train"], *own], files["test"])]
@@ -140,6 +142,13 @@ def described(data: Data) -> list[str]:
         *_nested([item for found in splits.values() for item in found], classes),
         *_both(same, len(files["test"])),
     ]
+
+
+def _check_undecoded(data: Data, files: Mapping[str, Sequence[Path]]) -> None:
+    """Look through the splits that are decoded while they are used; of the others, decoding finds what is damaged."""
+    for split, paths in files.items():
+        if sources.on_demand(len(paths), data):
+            sources.check_undecoded(paths, split or data.source)
 
 
 def _counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -> str:

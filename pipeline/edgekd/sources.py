@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ FASHION_MNIST_LICENSE = "MIT, © 2017 Zalando SE"
 IN_MEMORY_BYTES = 2**30
 UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
 RANDOM_IMAGES = (16, 32)  # train, test
+_FLOATS = "its pixels are floats, of no known range; save it with 8 or 16 bits"
 _SHOWN = 10  # damaged images that are named
 MADE = "images.npy"  # what the stage synthesize writes
 
@@ -272,7 +273,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data: Data, name: str,
                     progress: Progress) -> Images:  # fmt: skip
     """Decode once if the whole split fits in IN_MEMORY_BYTES, else when asked."""
-    if count * data.channels * data.image_size**2 > IN_MEMORY_BYTES or not count:
+    if not count or on_demand(count, data):
         return Decoded(count, decode)
     images = np.empty((count, data.channels, data.image_size, data.image_size), np.uint8)
     failures: list[DataError] = []
@@ -283,13 +284,61 @@ def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data
             except DataError as error:
                 failures.append(error)
             task.advance()
-    if len(failures) > 1:
+    _refuse(failures, name)
+    return images
+
+
+def on_demand(count: int, data: Data) -> bool:
+    """Whether a split of so many images is decoded image by image when they are used: it is too large to keep."""
+    return count * data.channels * data.image_size**2 > IN_MEMORY_BYTES
+
+
+def check_undecoded(paths: Sequence[Path], name: str) -> None:
+    """Look at the head and the end of images that are decoded later, so that damaged ones do not end a training.
+
+    Raises:
+        DataError: With all of them.
+    """
+    failures = []
+    for path in paths:
+        try:
+            _look_at(path)
+        except Exception as error:  # PIL raises many kinds for a damaged file
+            failures.append(_unreadable(path, error))
+    _refuse(failures, name)
+
+
+def _look_at(path: Path) -> None:
+    from PIL import Image
+
+    with reads.in_key():
+        with Image.open(path) as image:
+            kind, mode = image.format, image.mode
+            image.verify()
+        if mode == "F":
+            raise ValueError(_FLOATS)
+        if kind == "JPEG":  # of which verify reads the head alone
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 2**16))
+                if b"\xff\xd9" not in file.read():
+                    raise ValueError("its end is missing")
+        elif kind not in ("PNG", "WEBP"):
+            with Image.open(path) as image:
+                image.load()
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable image: {error}", "replace it or remove it")
+
+
+def _refuse(failures: Sequence[DataError], split: str) -> None:
+    """Raise what was found, all at once."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
         lines = [error.message for error in failures[:_SHOWN]]
         lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
-        raise DataError("\n  ".join([f"{len(failures)} {name} images cannot be read:", *lines]), failures[0].hint)
-    if failures:
-        raise failures[0]
-    return images
+        raise DataError("\n  ".join([f"{len(failures)} {split} images cannot be read:", *lines]), failures[0].hint)
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
@@ -350,10 +399,10 @@ def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Im
             with reads.in_key(), Image.open(path) as image:
                 image.load()
                 if image.mode == "F":  # it would be black
-                    raise ValueError("its pixels are floats, of no known range; save it with 8 or 16 bits")
+                    raise ValueError(_FLOATS)
                 return image
         except Exception as error:  # PIL raises many kinds for a damaged file
-            raise DataError(f"{path} is not a readable image: {error}", "replace it or remove it") from error
+            raise _unreadable(path, error) from error
 
     return _kept_in_memory(len(paths), _decoder(data, open_image), data, split, progress)
 

@@ -180,6 +180,26 @@ def test_imagefolder_decoded_on_demand_is_the_same(tree: Path, monkeypatch: pyte
         lazy.test.images[3]
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+def test_what_is_decoded_on_demand_is_looked_through_before(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A training would end at the first of them, hours later."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    paths = [tree / "train" / "bee" / f"{how}.{suffix}" for how in ("truncated", "empty", "text")]
+    for path in paths:
+        noise.save(path)
+    section = Data(source=f"imagefolder:{tree}", val_fraction=0.2, image_size=8)
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
+    data.described(section)
+    for path in paths:
+        damaged(path, path.stem)
+    with pytest.raises(DataError) as caught:
+        data.described(section)
+    assert caught.value.message.startswith("3 train images cannot be read:")
+    assert all(f"{path} is not a readable image" in caught.value.message for path in paths)
+
+
 @pytest.mark.parametrize("how", ["truncated", "empty", "text"])
 def test_imagefolder_damaged_image(tree: Path, how: str) -> None:
     path = tree / "train" / "bee" / "4.png"
