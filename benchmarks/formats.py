@@ -137,7 +137,8 @@ def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
 
 def said(path: Path, format: str, image: np.ndarray) -> str:
     """What the runtime computes in, read back from it."""
-    from edgekd.profile import agent, records
+    from edgekd.profiling.agents import python as agent
+    from edgekd.profiling.measured import precision
 
     runtime = agent.RUNTIMES[format](1)
     runtime.load(str(path))
@@ -146,7 +147,7 @@ def said(path: Path, format: str, image: np.ndarray) -> str:
     runtime.run(feed)
     found = runtime.effective(str(path), feed)
     where = f", {found['delegate']}" if format == "tflite" else ""
-    return f"{records.precision(found['ops'])}{where}"
+    return f"{precision(found['ops'])}{where}"
 
 
 def processor() -> str:

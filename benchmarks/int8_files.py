@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import peers
 
+from edgekd.devices import schema, targets
 from edgekd.export import telemetry
-from edgekd.profile import device
 from edgekd.recipe import Precision, Rewrite
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _make(model: Model, rewrite: Mapping[str, str], folder: Path, runtimes: Sequ
     from edgekd.export.exporter import Exporter, Options
     from edgekd.registry import exporters
 
-    bits = device.weight_bits_for([device.load("host")])
+    bits = targets.weight_bits_for([schema.load("host")])
     calibration = images(CALIBRATION, model.size, seed=2)
     source = quantized(network(model, rewrite), calibration, bits)
     folder.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,9 @@ from PIL import Image
 from torch import Tensor, fx, nn
 
 from edgekd import data, environment
+from edgekd.devices import schema, targets
 from edgekd.export import runtimes
 from edgekd.export.exporter import Exporter, Options, Source
-from edgekd.profile import device
 from edgekd.quantize import calibrate, ptq, qat
 from edgekd.quantize.fold import fold
 from edgekd.quantize.normalise import normalise
@@ -129,15 +129,15 @@ def ours(format: str, **options: Any) -> Method:
     """Edgekd's file, by post-training quantization with these settings."""
 
     def make(subject: Subject, path: Path) -> None:
-        host = [device.load("host")]
-        prepared = qat.prepare_graph(copy.deepcopy(normalised(subject.network)), weight_bits=device.weight_bits_for(host))
+        host = [schema.load("host")]
+        prepared = qat.prepare_graph(copy.deepcopy(normalised(subject.network)), weight_bits=targets.weight_bits_for(host))
         ptq.quantize(prepared.module, subject.calibration, Ptq(method="ptq", **options))
 
         def int8(fold_weights: bool) -> fx.GraphModule:
             return qat.convert(prepared.module, fold_weights=fold_weights)
 
         source = Source(subject.network, torch.zeros(1, 3, SIZE, SIZE), int8, prepared.float_ops)
-        _exporter(format).export(source, path, Options("int8", activations=device.onnx_activations_for(host)))
+        _exporter(format).export(source, path, Options("int8", activations=targets.onnx_activations_for(host)))
 
     return Method(format, make)
 
@@ -151,7 +151,7 @@ def peer(format: str, tool: Callable[..., None], **options: Any) -> Method:
         _exporter(format).export(Source(fold(subject.network, example), example), float_file, Options("float32"))
         more = dict(options)
         if "reduce_range" in inspect.signature(tool).parameters:
-            more["reduce_range"] = device.weight_bits_for([device.load("host")]) == 7
+            more["reduce_range"] = targets.weight_bits_for([schema.load("host")]) == 7
         tool(float_file, subject.calibration.numpy(), path, **more)
 
     return Method(format, make)

@@ -29,9 +29,10 @@ import int8_files
 import numpy as np
 from int8_files import MODELS, PEERS
 
-from edgekd.profile import device, session
-from edgekd.profile.host import Host
-from edgekd.profile.records import Variant
+from edgekd.devices import isa, schema
+from edgekd.profiling import session
+from edgekd.profiling.measured import Variant
+from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def measure(name: str, runtime: str, folder: Path) -> list[Row]:
     samples = folder / "samples" / f"{name}.{runtime}"
     variants = [Variant(tool, cast(Any, runtime), path) for tool, path in paths.items()]
     uninterrupted = os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO)  # agents inherit it
-    found = session.measure(variants, PROTOCOL, device.load("host"), samples)
+    found = session.measure(variants, PROTOCOL, schema.load("host"), samples)
     for failure in found.failures:
         print(f"{name}, {runtime}: {failure.model} failed: {failure.reason}")
     blocks: dict[str, list[float]] = {}
@@ -124,7 +125,7 @@ def table(rows: Sequence[Row]) -> str:
     cpu = next(
         line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     )
-    isa = ", ".join(sorted(device.detect_isa().features))
+    features = ", ".join(sorted(isa.detect_isa().features))
     versions = [
         *dict.fromkeys(row.version for row in rows),
         *(f"{tool} {version(tool)}" for tool in ("nncf", "ai-edge-quantizer")),
@@ -139,7 +140,7 @@ def table(rows: Sequence[Row]) -> str:
         f" ({PROTOCOL.blocks} rounds). A ratio is edgekd's p50 over the other's of the same round, median over rounds, with"
         " its 95 % interval.",
         "",
-        f"Conditions: {cpu} ({isa}), {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, Python"
+        f"Conditions: {cpu} ({features}), {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, Python"
         f" {platform.python_version()}; {'; '.join(versions)}.",
     ]
     if all(row.uninterrupted for row in rows):

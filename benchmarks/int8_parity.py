@@ -185,7 +185,7 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
 def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
     from edgekd.export import inside, parity, runtimes
     from edgekd.export.exporter import Exporter, Options
-    from edgekd.profile.agent import RUNTIMES
+    from edgekd.profiling.agents.python import RUNTIMES
     from edgekd.registry import exporters
 
     exporter = cast("type[Exporter]", exporters.get(format))()
@@ -239,9 +239,9 @@ def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) ->
 
 def weight_bits() -> Literal[7, 8]:
     """What a recipe for this machine takes."""
-    from edgekd.profile import device
+    from edgekd.devices import schema, targets
 
-    return device.weight_bits_for([device.load("host")])
+    return targets.weight_bits_for([schema.load("host")])
 
 
 def conditions() -> str:

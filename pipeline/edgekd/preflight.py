@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgekd import checkpoints, image_folders, reads
+from edgekd.devices import schema
 from edgekd.errors import EdgekdError, Problem, UsageError, did_you_mean
 from edgekd.loading import Loaded
 from edgekd.loading.places import Draft
-from edgekd.profile import device
 from edgekd.recipe import Student, Teacher
 from edgekd.recipe_data import Data
 from edgekd.recipe_distill import Peer
@@ -34,7 +34,7 @@ def _drafts(loaded: Loaded) -> Iterator[Draft]:
         yield from _network(peer, ("distill", "peers", index))
     for index, name in enumerate(recipe.profile.devices if recipe.profile else ()):
         try:
-            device.load(name)
+            schema.load(name)
         except EdgekdError as error:
             yield Draft(("profile", "devices", index), error.message, error.hint)
     try:

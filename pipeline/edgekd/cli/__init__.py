@@ -253,9 +253,9 @@ def _rows(what: str) -> list[tuple[str, str]]:
     if what == "data":
         return list(recipe_data.DATA_SOURCES.items())
     if what == "devices":
-        from edgekd.profile import device
+        from edgekd.devices import schema
 
-        return [(name, device.load(name).description) for name in resources.available("devices")]
+        return [(name, schema.load(name).description) for name in resources.available("devices")]
     if what == "recipes":
         return [(name, _first_comment(resources.find("recipes", name))) for name in resources.available("recipes")]
     from edgekd import models

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd.export import telemetry
-from edgekd.profile import agent
+from edgekd.profiling.agents import python as agent
 
 T = TypeVar("T")
 _INPUT, _OUTPUT = "conversion of the input", "conversion of the output"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.profile import device
-from edgekd.profile.advice import advise
+from edgekd.devices import targets
+from edgekd.profiling.advice import advise
 from edgekd.recipe import Baseline, Recipe
 from edgekd.recipe_distill import Distill, FeatureLoss, Loss
 from edgekd.recipe_tune import Candidates, Range, Tune
@@ -136,10 +136,11 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
     """What is slow in int8 on the recipe's devices: ``structure`` is what the student has, as in ``rewrite.json``."""
     if recipe.quantize is None:
         return ()
-    targets = [device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
     io = next((export.io for export in recipe.export if export.format == "tflite"), "float32")
     formats = [export.format for export in recipe.export]
-    return advise(structure["activations"], structure["squeezes"], formats, targets, io, trained=recipe.distill is not None)
+    return advise(
+        structure["activations"], structure["squeezes"], formats, targets.of(recipe), io, trained=recipe.distill is not None
+    )
 
 
 def structure(context: Context, student: nn.Module) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from edgekd.profile import device
+from edgekd.devices import targets
 from edgekd.recipe import Export, Precision, Recipe
 from edgekd.records_json import to_json
 from edgekd.registry import exporters
@@ -89,7 +89,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 def activations(recipe: Recipe) -> Literal["uint8", "int8"]:
     """The type of activations in an int8 ONNX file: what the recipe says, or what its devices compute with."""
     chosen = next((item.activations for item in recipe.export if item.format == "onnx" and item.activations), None)
-    return chosen or device.onnx_activations_for(quantize.targets(recipe))
+    return chosen or targets.onnx_activations_for(targets.of(recipe))
 
 
 def run(context: Context) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekd import records_errors
+from edgekd.devices.schema import load as load_device
 from edgekd.distill import advice
-from edgekd.profile import verdicts
-from edgekd.profile.device import load as load_device
+from edgekd.profiling import verdicts
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from edgekd.devices import schema
 from edgekd.errors import DeviceError
-from edgekd.profile import device
-from edgekd.profile.records import Variant
-from edgekd.profile.session import Session, measure
+from edgekd.profiling.measured import Variant
+from edgekd.profiling.session import Session, measure
 from edgekd.recipe import Recipe
 from edgekd.records_json import to_json
 from edgekd.stages import export, training
@@ -35,7 +35,7 @@ def run(context: Context) -> None:
         DeviceError: No artifact could be measured.
     """
     assert context.recipe.profile is not None
-    target = device.load(context.name.removeprefix("profile."))
+    target = schema.load(context.name.removeprefix("profile."))
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
     bars: dict[str, Any] = {}

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgekd.profile import device
-from edgekd.profile.device import Device
+from edgekd.devices import targets
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Loss, Train
 from edgekd.recipe_quantize import Ptq, Qat
@@ -44,12 +43,7 @@ def weight_bits(recipe: Recipe) -> Literal[7, 8]:
     bits = recipe.quantize.weight_bits
     if bits != "auto":
         return bits
-    return device.weight_bits_for(targets(recipe))
-
-
-def targets(recipe: Recipe) -> list[Device]:
-    """The devices that the recipe profiles on, or this machine."""
-    return [device.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
+    return targets.weight_bits_for(targets.of(recipe))
 
 
 def run(context: Context) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from edgekd.devices import schema, targets
 from edgekd.export.exporter import Source
-from edgekd.profile import device
 from edgekd.quantize import qat
 
 torch.set_num_threads(1)
-BITS = device.weight_bits_for([device.load("host")])
+BITS = targets.weight_bits_for([schema.load("host")])
 """Bits of a weight that the runtimes on this machine add up without saturating, as a recipe for it has them."""
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from edgekd.profile.device import Isa
+from edgekd.devices.isa import Isa
 from edgekd.records_runtime import RUNTIMES, in_float
 from edgekd.rundir import Latency, ModelRecord, ProfileRecord
 

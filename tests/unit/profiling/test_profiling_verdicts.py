@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgekd.profile.device import Isa
-from edgekd.profile.verdicts import compare, findings
+from edgekd.devices.isa import Isa
+from edgekd.profiling.verdicts import compare, findings
 from edgekd.records_runtime import FloatOperators, RuntimeGraph
 from edgekd.rundir import Effective, Latency, LoadTime, Memory, ModelRecord, ProfileRecord, Trust
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgekd.profile.advice import advise, lacks
-from edgekd.profile.device import Device
+from edgekd.devices.schema import Device
+from edgekd.profiling.advice import advise, lacks
 from edgekd.recipe import Rewrite
 
 HOST = Device(edgekd=1, name="box", transport="host", description="a box", arch="x86_64", isa=("avx2", "avx512_vnni"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.profile import agent
+from edgekd.profiling.agents import python as agent
 
 SOURCE = Path(agent.__file__)
 RUNTIMES = {"onnxruntime", "ai_edge_litert", "tflite_runtime", "openvino"}

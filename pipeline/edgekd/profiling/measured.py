@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.profile import stats
-from edgekd.profile.device import Device
-from edgekd.profile.transport import Agent
+from edgekd.devices.schema import Device
+from edgekd.profiling import stats
+from edgekd.profiling.transports.base import Agent
 from edgekd.rundir import Effective, LoadTime, Memory, ProfileRecord
 
 

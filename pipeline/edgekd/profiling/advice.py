@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from edgekd.profile.device import Device
+from edgekd.devices.schema import Device
 from edgekd.records_runtime import RUNTIMES
 
 _LACKING: dict[str, tuple[str, ...]] = {

@@ -1,9 +1,9 @@
 import pytest
 
 from edgekd import resources
+from edgekd.devices import isa, schema, targets
+from edgekd.devices.schema import Device
 from edgekd.errors import UsageError
-from edgekd.profile import device
-from edgekd.profile.device import Device
 
 
 def cpuinfo(tmp_path, *lines):
@@ -17,14 +17,14 @@ def target(arch, *isa, **keys):
 
 
 def test_host_ships_and_is_this_machine():
-    host = device.load("host")
+    host = schema.load("host")
     assert (host.name, host.transport, host.emulated) == ("host", "host", False)
-    assert host.cpu() == device.detect_isa()
+    assert host.cpu() == isa.detect_isa()
 
 
 def test_unknown_device_lists_what_there_is():
     with pytest.raises(UsageError, match="host"):
-        device.load("hots")
+        schema.load("hots")
 
 
 @pytest.mark.parametrize(
@@ -46,27 +46,27 @@ def test_mistakes_in_a_file_are_told_all_at_once(tmp_path, monkeypatch, text, me
     path.write_text(text)
     monkeypatch.setattr(resources, "find", lambda kind, name: path)
     with pytest.raises(UsageError) as error:
-        device.load("pi")
+        schema.load("pi")
     for message in (*messages, "pi.yaml"):
         assert message in str(error.value)
 
 
 def test_x86_flags_are_read(tmp_path):
-    found = device.detect_isa(cpuinfo(tmp_path, "flags : fpu avx avx2 avx512_vnni"), "amd64")
+    found = isa.detect_isa(cpuinfo(tmp_path, "flags : fpu avx avx2 avx512_vnni"), "amd64")
     assert (found.arch, found.features, found.has_int8_dot) == ("x86_64", {"avx2", "avx512_vnni"}, True)
 
 
 def test_only_what_every_core_has_counts(tmp_path):
-    found = device.detect_isa(cpuinfo(tmp_path, "Features : asimd asimddp", "Features : asimd"), "aarch64")
+    found = isa.detect_isa(cpuinfo(tmp_path, "Features : asimd asimddp", "Features : asimd"), "aarch64")
     assert (found.features, found.has_int8_dot) == ({"asimd"}, False)
 
 
 def test_unreadable_cpuinfo_gives_no_features(tmp_path):
-    assert device.detect_isa(tmp_path / "none", "x86_64").features == frozenset()
+    assert isa.detect_isa(tmp_path / "none", "x86_64").features == frozenset()
 
 
 @pytest.mark.parametrize(
-    ("targets", "bits"),
+    ("devices", "bits"),
     [
         ([target("x86_64", "avx2")], 7),
         ([target("x86_64", "avx2", "avx_vnni")], 8),
@@ -79,12 +79,12 @@ def test_unreadable_cpuinfo_gives_no_features(tmp_path):
         ([], 7),
     ],
 )
-def test_weight_bits_are_safe_on_every_target(targets, bits):
-    assert device.weight_bits_for(targets) == bits
+def test_weight_bits_are_safe_on_every_target(devices, bits):
+    assert targets.weight_bits_for(devices) == bits
 
 
 @pytest.mark.parametrize(
-    ("targets", "activations"),
+    ("devices", "activations"),
     [
         ([target("x86_64", "avx2")], "uint8"),
         ([target("aarch64", "asimd"), target("armv7l", "neon")], "int8"),
@@ -92,13 +92,13 @@ def test_weight_bits_are_safe_on_every_target(targets, bits):
         ([], "uint8"),
     ],
 )
-def test_onnx_activations_are_what_the_kernels_multiply(targets, activations):
-    assert device.onnx_activations_for(targets) == activations
+def test_onnx_activations_are_what_the_kernels_multiply(devices, activations):
+    assert targets.onnx_activations_for(devices) == activations
 
 
 def test_weight_bits_of_an_unreadable_host_are_7(monkeypatch):
-    monkeypatch.setattr(device, "detect_isa", lambda: device.Isa(""))
-    assert device.weight_bits_for([device.load("host")]) == 7
+    monkeypatch.setattr(schema, "detect_isa", lambda: isa.Isa(""))
+    assert targets.weight_bits_for([schema.load("host")]) == 7
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_what_a_runtime_lacks_on_a_device_is_read_from_its_file(tmp_path, monkey
         "lacks: {tflite: [gelu, silu]}\nio: int8\n"
     )
     monkeypatch.setattr(resources, "find", lambda kind, name: path)
-    found = device.load("npu")
+    found = schema.load("npu")
     assert (found.lacks, found.io, found.sums()) == ({"tflite": ("gelu", "silu")}, "int8", 32)
     path.write_text(path.read_text().replace("gelu", "swish"))
     with pytest.raises(UsageError, match=r"npu.yaml: lacks.tflite.0: Input should be 'hardswish'"):
-        device.load("npu")
+        schema.load("npu")

@@ -1,7 +1,7 @@
 """How a session reaches a device: a transport puts files there and starts agents.
 
 A new kind of device (ssh, adb) is one module with one :class:`Transport`; the agents it starts are local processes too
-(``ssh pi@board python3 agent.py``), so that :class:`Agent`, with its time limits and its telling of deaths, serves all.
+(``ssh pi@board python3 python.py``), so that :class:`Agent`, with its time limits and its telling of deaths, serves all.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Transport(Protocol):
         ...
 
     def spawn(self, label: str) -> Agent:
-        """Start a fresh ``agent.py`` on the device.
+        """Start a fresh ``agents/python.py`` on the device.
 
         Args:
             label: What the agent is for, in messages, such as ``tflite on pi4``.
@@ -56,7 +56,7 @@ class Transport(Protocol):
 
 
 class Agent:
-    """A running ``agent.py``: one question, one answer, never a hang.
+    """A running ``agents/python.py``: one question, one answer, never a hang.
 
     Args:
         argv: Command that starts the agent and joins its stdin and stdout.
@@ -89,7 +89,7 @@ class Agent:
         """Send a command and wait for its answer.
 
         Args:
-            command: Name of the command; ``agent.py`` lists them.
+            command: Name of the command; ``agents/python.py`` lists them.
             timeout: Seconds to wait; after that the agent is killed.
             arguments: Of the command.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgekd.profile.transport import Agent
+from edgekd.profiling.agents import python
+from edgekd.profiling.transports.base import Agent
 
 
 class Host:
@@ -18,4 +19,4 @@ class Host:
     def spawn(self, label: str) -> Agent:
         """Start an agent with the Python that runs edgekd."""
         # -P: the agent's folder, full of modules with common names, must not shadow anybody's imports.
-        return Agent([sys.executable, "-P", str(Path(__file__).with_name("agent.py"))], label)
+        return Agent([sys.executable, "-P", python.__file__], label)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from tests import ctrl_c
 
+from edgekd.devices import schema
 from edgekd.errors import DeviceError
-from edgekd.profile import device, records
-from edgekd.profile.host import Host
-from edgekd.profile.records import Run, Variant
-from edgekd.profile.session import measure
+from edgekd.profiling import measured
+from edgekd.profiling.measured import Run, Variant
+from edgekd.profiling.session import measure
+from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 from edgekd.records_json import from_json, to_json
 from edgekd.rundir import ProfileRecord
@@ -27,7 +28,7 @@ SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 
 @pytest.fixture(scope="module")
 def host():
-    return device.load("host")
+    return schema.load("host")
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +162,9 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
         """
         import sys
         from pathlib import Path
-        from edgekd.profile import device
-        from edgekd.profile.host import Host
-        from edgekd.profile.session import Variant, measure
+        from edgekd.devices import schema
+        from edgekd.profiling.transports.host import Host
+        from edgekd.profiling.session import Variant, measure
         from edgekd.recipe import Profile
 
         class Loud(Host):
@@ -177,7 +178,7 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
 
         variants = [Variant(name, "onnx", Path(sys.argv[1])) for name in ("a", "b")]
         protocol = Profile(warmup_runs=1, warmup_ms=1, blocks=3, block_ms=60000)
-        measure(variants, protocol, device.load("host"), Path(sys.argv[2]), progress, Loud())
+        measure(variants, protocol, schema.load("host"), Path(sys.argv[2]), progress, Loud())
         """
     )
     command = [sys.executable, "-c", script, str(nets / "float.onnx"), str(tmp_path)]
@@ -201,7 +202,7 @@ def state(**change):
 
 def test_own_work_is_not_another_processs_load():
     run = Run(None, None, warmup={"spent_s": 1.0}, blocks=[{"spent_s": 3.0}, {"spent_s": 9.0}])
-    found = records.conditions(state(), state(at=10.0, busy=11.0, steal=1.0), [run], emulated=False)
+    found = measured.conditions(state(), state(at=10.0, busy=11.0, steal=1.0), [run], emulated=False)
     assert found.others == pytest.approx(0.3)
     assert found.steal == pytest.approx(1 / 12)
 
@@ -216,17 +217,17 @@ def test_own_work_is_not_another_processs_load():
     ],
 )
 def test_only_throttling_during_the_session_counts(before, after, throttled):
-    assert records.conditions(state(**before), state(at=1.0, **after), [], False).throttled is throttled
+    assert measured.conditions(state(**before), state(at=1.0, **after), [], False).throttled is throttled
 
 
 def test_powersave_is_slow_unless_a_pstate_driver_means_something_else_by_it():
     for driver, expected in (("acpi-cpufreq", "powersave"), ("intel_pstate", None)):
         after = state(at=1.0, governor="powersave", driver=driver)
-        assert records.conditions(state(), after, [], False).governor == expected
+        assert measured.conditions(state(), after, [], False).governor == expected
 
 
 def test_an_unreadable_state_is_not_trusted():
-    assert records.conditions({}, {}, [], False).others is None
+    assert measured.conditions({}, {}, [], False).others is None
 
 
 @pytest.mark.parametrize(
@@ -234,10 +235,10 @@ def test_an_unreadable_state_is_not_trusted():
     [({"int8": 5}, "int8"), ({"float32": 2, "int8": 12}, "int8 12, float32 2 of 14 operations"), ({}, "unknown")],
 )
 def test_precision_in_words(ops, told):
-    assert records.precision(ops) == told
+    assert measured.precision(ops) == told
 
 
 def test_profiling_needs_neither_torch_nor_a_runtime_in_this_process():
-    modules = "edgekd.profile.session, edgekd.profile.device, edgekd.profile.verdicts"
+    modules = "edgekd.profiling.session, edgekd.devices.schema, edgekd.profiling.verdicts"
     heavy = "{'torch', 'onnxruntime', 'openvino', 'ai_edge_litert'}"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert not {heavy} & set(sys.modules)"], check=True)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profile import records
-from edgekd.profile.device import Device
-from edgekd.profile.host import Host
-from edgekd.profile.records import Run, Variant
-from edgekd.profile.transport import Transport
+from edgekd.profiling import measured
+from edgekd.profiling.measured import Run, Variant
+from edgekd.profiling.transports.base import Transport
+from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 from edgekd.rundir import ProfileRecord
 
@@ -93,10 +93,10 @@ def measure(
                 _write(log, run, turn, place, at)
 
             field.each(f"block {turn + 1}/{protocol.blocks}", block, shift=turn)
-        now = records.conditions(before, _state(field.live), field.entered, device.emulated)
+        now = measured.conditions(before, _state(field.live), field.entered, device.emulated)
         field.each("read", lambda run, _: _finish(run))
-    profiles = tuple(records.record(run, device, protocol.threads, now, raw.name) for run in field.live)
-    return Session(profiles, tuple(field.failures), tuple(records.notes(field.live, device)))
+    profiles = tuple(measured.record(run, device, protocol.threads, now, raw.name) for run in field.live)
+    return Session(profiles, tuple(field.failures), tuple(measured.notes(field.live, device)))
 
 
 class _Field:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgekd.profile import stats
+from edgekd.profiling import stats
 
 QUIET = stats.Conditions(load_before=0.1, load_after=0.9, cores=4, others=0.2)
 STEADY = [1.0] * 7

@@ -1,0 +1,46 @@
+"""What the integer arithmetic of a recipe's devices means for weights and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from edgekd.devices.schema import Device, load
+from edgekd.recipe import Recipe
+
+
+def of(recipe: Recipe) -> list[Device]:
+    """The devices that a recipe profiles on, or this machine.
+
+    Raises:
+        UsageError: There is no such device, or its file is wrong.
+    """
+    return [load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
+
+
+def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:
+    """Choose how many bits of an int8 weight may be used so that no target's kernels saturate.
+
+    x86 kernels without VNNI multiply unsigned by signed bytes with ``pmaddubsw``, which adds two products in 16 bits:
+    255·127·2 does not fit and is clipped without a word, while 255·63·2 fits. VNNI and Arm add in 32 bits. Where a
+    target is not known, or none is named, 7 is the safe choice: it is right everywhere and costs a little accuracy,
+    whereas 8 is silently wrong where it is wrong.
+
+    Args:
+        devices: All targets of the recipe.
+    """
+    sums = [device.sums() for device in devices]
+    return 8 if sums and all(bits == 32 for bits in sums) else 7
+
+
+def onnx_activations_for(devices: Iterable[Device]) -> Literal["uint8", "int8"]:
+    """Choose the type of activations in ONNX files.
+
+    ONNX Runtime's x86 kernels multiply unsigned by signed bytes, and so do VNNI instructions; Arm's dot product takes two
+    signed ones. The real values are the same. int8 only where all targets are Arm: on x86 it costs a conversion.
+
+    Args:
+        devices: All targets of the recipe.
+    """
+    archs = {device.cpu().arch for device in devices}
+    return "int8" if archs and archs <= {"aarch64", "armv7l"} else "uint8"

@@ -1,0 +1,1 @@
+"""Who measures on a device: a script that is sent there."""

@@ -1,0 +1,1 @@
+"""How files and processes get to a device."""
