@@ -22,6 +22,8 @@ from edgekd.recipe import SCHEMA_VERSION
 from edgekd.recipe_data import DATA_SOURCES, NAMED, NORMALIZATIONS, UNLABELLED
 
 PHOTO_SIZE = 224
+OWN = "data"
+"""What ``--normalize`` is to use the images' own mean and deviation."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Given:
         data: A folder, an .npz file or a data source of a recipe; None for random images.
         size: Height and width of the images; None for the usual one.
         channels: 1 or 3.
-        normalize: ``imagenet``, ``half``, ``none`` or ``MEAN/STD``; None measures it.
+        normalize: ``imagenet``, ``half``, ``none``, ``MEAN/STD`` or ``data``, the images' own, which None is too if labels
+            show whether it is right.
         classes: Number of classes; None asks the checkpoint where the images have no labels.
         sections: The rest of the recipe: quantize, export, profile.
         overrides: ``KEY=VALUE`` of each ``--set``.
@@ -63,6 +66,11 @@ def text_of(given: Given, classes: int | None = None) -> str:
     data: dict[str, Any] = {"source": source}
     if given.size is None:
         _check_size(source)
+    if given.normalize is None and source.partition(":")[0] == "images":
+        raise UsageError(
+            "--normalize is not given, and without labels nothing shows what the network was trained with",
+            f"add --normalize {', '.join(NORMALIZATIONS)}, MEAN/STD, or {OWN} (the mean and deviation of these images)",
+        )
     size = given.size or (PHOTO_SIZE if source.partition(":")[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
         data["image_size"] = size
@@ -72,7 +80,7 @@ def text_of(given: Given, classes: int | None = None) -> str:
         data["classes"] = given.classes or classes
     elif given.classes is not None:
         data["classes"] = given.classes
-    if given.normalize is not None:
+    if given.normalize not in (None, OWN):
         data["mean"], data["std"] = normalization(given.normalize)
     recipe = {
         "edgekd": SCHEMA_VERSION,
@@ -189,6 +197,7 @@ def normalization(text: str) -> tuple[list[float], list[float]]:
     except ValueError:
         raise UsageError(
             f"--normalize {text} is not understood",
-            f"allowed: {', '.join(NORMALIZATIONS)}, or MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25",
+            f"allowed: {', '.join(NORMALIZATIONS)}, {OWN}, or MEAN/STD: 0.5/0.25, or a number for each channel, as in "
+            "0.5,0.5,0.5/0.25,0.25,0.25",
         ) from None
     return first, second

@@ -192,6 +192,8 @@ def _split(
 ) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
     """The source with checked labels, and which of its training images are kept and held out."""
     raw = sources.read(data, progress or Silent(), made)
+    if data.class_order is not None:
+        raw = _renumbered(raw, [str(name) for name in data.class_order], data.source)
     if raw.labelled:
         y_train = raw.y_train
         if data.made is None:
@@ -217,6 +219,27 @@ def _split(
             "raise data.val_fraction or give more images",
         )
     return raw, kept, held_out
+
+
+def _renumbered(raw: sources.Raw, order: Sequence[str], source: str) -> sources.Raw:
+    """The source with its classes numbered in another order.
+
+    Raises:
+        DataError: The names are not those of its classes.
+    """
+    if sorted(order) != sorted(raw.classes):
+        odd = sorted({*order} ^ {*raw.classes})
+        what = f"{', '.join(odd[:3])} is in only one of them" if odd else "a name is there twice"
+        raise DataError(f"data.class_order are not the classes of {source}: {what}", f"list these: {', '.join(raw.classes)}")
+    number = np.array([order.index(name) for name in raw.classes])
+
+    def labels(given: NDArray[Any]) -> NDArray[Any]:
+        known = (
+            given.dtype.kind in "iu" and given.ndim == 1 and len(given) and given.min() >= 0 and given.max() < len(number)
+        )
+        return number[given] if known else given  # what is wrong with them is said where they are checked
+
+    return replace(raw, classes=tuple(order), y_train=labels(raw.y_train), y_test=labels(raw.y_test))
 
 
 def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
@@ -268,7 +291,8 @@ def fingerprint(data: Data) -> str:
     torchvision checks its downloads itself.
     """
     kind, _, rest = data.source.partition(":")
-    settings = data.model_dump(mode="json", exclude={"source", "root", "download"})
+    unset = {"class_order"} if data.class_order is None else set()  # a key that is newer than many a cache
+    settings = data.model_dump(mode="json", exclude={"source", "root", "download", *unset})
     digest = hashlib.sha256(json.dumps([kind, settings], sort_keys=True).encode())
     if kind == "torchvision":
         from importlib.metadata import version

@@ -60,6 +60,9 @@ class Data(Strict):
     """Channels the models see; grey images are repeated to 3."""
     classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes, where the images have no labels that tell it."""
+    class_order: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
+    """Names of the classes in the order in which they are numbered: that of a trained network's outputs. Left out: the
+    source's own, which for folders is that of their names."""
     labels: Literal["all", "test", "none"] = "all"
     """Which labels are looked at. none: the images are taken as unlabelled, and top-1 is agreement with the teacher. test:
     those of the test split alone, so that the report has accuracy beside agreement."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -139,11 +140,20 @@ class BlackBox(nn.Module):
         self, call: Callable[[Array], Array], seen: Normalization, own: Normalization, *, probabilities: bool = False
     ) -> None:
         super().__init__()
+        self._call, self._seen, self._probabilities = call, seen, probabilities
+        self._trained_with(own)
+
+    def trained_with(self, own: Normalization) -> BlackBox:
+        """The same, as if its images had been normalized in another way in its training."""
+        other = copy.copy(self)
+        other._trained_with(own)
+        return other
+
+    def _trained_with(self, own: Normalization) -> None:
+        seen = self._seen
         (mean, std), (own_mean, own_std) = ([torch.tensor(v).reshape(-1, 1, 1) for v in pair] for pair in (seen, own))
         self._same = seen == own
         self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
-        self._call = call
-        self._probabilities = probabilities
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits N×classes on the device of the images, without a gradient."""

@@ -21,6 +21,8 @@ def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found
         yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
     if kind in UNLABELLED and data.classes is None:
         yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
+    if kind in UNLABELLED and data.class_order is not None:
+        yield "data.class_order", "these images have no labels to number", "remove class_order"
     if kind in UNLABELLED and data.labels != "all":
         yield "data.labels", "these images have no labels to look at", "remove labels"
     if data.made is not None:

@@ -46,6 +46,17 @@ def lock_text(loaded: Loaded, folder: Path, sha256: Mapping[str, str] = MappingP
     return "\n".join(head) + "\n\n" + body
 
 
+def flow(value: object) -> str:
+    """Return a value as it is typed into a recipe, in one line.
+
+    Example:
+        >>> flow({"mean": [0.5], "class_order": ["010", "x: y", "cat"]})
+        "{mean: [0.5], class_order: ['010', 'x: y', cat]}"
+    """
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100_000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def lock_name(path: Path, text: str) -> str:
     """Return what the runs of a recipe are called: the file's stem, or what its lock says."""
     stem = path.stem

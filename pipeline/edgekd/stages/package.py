@@ -36,7 +36,7 @@ from edgekd.rundir import (
     SeedRecord,
     TensorSpec,
 )
-from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training, tune
+from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training, tune, wiring
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -130,7 +130,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
         *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied),
-        *_graph_findings(context), *findings,
+        *_wiring_findings(context), *_graph_findings(context), *findings,
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
@@ -245,6 +245,13 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
 
 def _fidelity(value: dict[str, Any]) -> Fidelity | None:
     return from_json(Fidelity, value["fidelity"]) if "fidelity" in value else None
+
+
+def _wiring_findings(context: Context) -> Iterator[str]:
+    """What is doubtful of the networks whose weights were given."""
+    for stage, folder in context.inputs.items():
+        if (folder / wiring.FILE).exists():
+            yield from context.read(stage, wiring.FILE)
 
 
 def _graph_findings(context: Context) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from edgekd.recipe import Recipe
 from edgekd.stages import distill, figures, training, wiring
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("torch", "torchvision")
 
 
@@ -26,7 +26,8 @@ def run(context: Context) -> None:
     rewritten = training.rewritten(recipe, len(images.classes), say=context.progress.say)
     student = rewritten.model.eval()
     if not rewritten.changes:  # what was rewritten may compute something else before it is trained
-        wiring.check(student, images, recipe.data, "student", teaches=False, say=context.progress.say)
+        role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
+        context.write(wiring.FILE, wiring.check(student, images, recipe.data, role, context.progress.say))
     figures.note_dropped_outputs(context, "student", student)
     structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):

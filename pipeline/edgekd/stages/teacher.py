@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgekd.data import DataSet
 
-VERSION = 5
+VERSION = 6
 PACKAGES = training.PACKAGES
 
 
@@ -69,7 +69,12 @@ def run(context: Context) -> None:
 
 def _check(network: nn.Module, images: DataSet, context: Context) -> None:
     """Stop before something learns from a teacher that is wired wrongly."""
-    wiring.check(network, images, context.recipe.data, context.name, teaches=True, say=context.progress.say)
+    teacher, section = context.recipe.teacher, context.recipe.data
+    assert teacher is not None
+    box = teacher.black_box is not None
+    normalized = section.mean is not None or (box and teacher.mean is not None)
+    role = wiring.Role(context.name, teaches=True, box=box, normalized=normalized)
+    context.write(wiring.FILE, wiring.check(network, images, section, role, context.progress.say))
 
 
 def _train(fabric: Any, context: Context) -> None:

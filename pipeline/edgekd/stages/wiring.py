@@ -1,13 +1,15 @@
 """Is a trained network wired to the data as it was in its training? Asked before anything is trained.
 
 A teacher whose classes are in another order, whose images are normalized in another way or which gives probabilities trains
-a bad student without any error. So a network whose weights are given is run on some labelled images. If it is no better
-than chance, or much better with another of the usual normalizations, the cause is looked for, and the run stops.
+a bad student without any error; a student that is wired wrongly is exported and passes every comparison with itself. So a
+network whose weights are given is run on some labelled images, as the recipe says and in the other usual ways
+(:mod:`edgekd.stages.hypotheses`). Where another way is right on more of them beyond chance, the run stops and says which.
 """
 
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ModelError
+from edgekd.loading.lock import flow
 from edgekd.recipe_data import NORMALIZATIONS, Data
-from edgekd.statistics import paired_shares, wilson
+from edgekd.stages.hypotheses import Tried, Way, are_probabilities, chance
+from edgekd.statistics import wilson
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,101 +29,103 @@ if TYPE_CHECKING:
     from edgekd.data import DataSet
     from edgekd.recipe import Teacher
 
-IMAGES = 256
-ENOUGH = 100  # labelled images, below which chance is no proof
-GAIN = 0.03  # what another normalization has to bring at the least, of top-1
-ORDER_GAIN = 0.2  # what another order of the classes has to bring at the least
-FEW = 96  # images that are tried at each size, with each normalization
-SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
-_BATCH = 32
+FILE = "wiring.json"
+"""What is doubtful of a network that was given, in its stage's folder."""
+IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
+ENOUGH = 100  # labelled images, below which nothing is proved
+MUCH = 0.1  # what another way has to bring for sure, of top-1, to stop a run that has written down its own
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Labelled images: uint8 N×C×S×S, labels int64 N."""
+class Role:
+    """Who is looked at.
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    Attributes:
+        place: Where it stands in the recipe: ``teacher``, ``teacher.teacher``, ``student``.
+        teaches: Whether something learns from it: then probabilities and chance stop the run. Of a student that is used as
+            it is they are only said.
+        box: It is a file of which only the outputs are known.
+        normalized: The recipe says what its images are normalized with.
+    """
 
-    @property
-    def chance(self) -> float:
-        """Share of the most frequent class."""
-        return float(np.bincount(self.labels).max()) / len(self.labels)
+    place: str
+    teaches: bool
+    box: bool = False
+    normalized: bool = False
 
 
-def check(
-    network: nn.Module,
-    images: DataSet,
-    data: Data,
-    place: str,
-    *,
-    teaches: bool,
-    say: Callable[[str], None],
-) -> None:
+def check(network: nn.Module, images: DataSet, data: Data, role: Role, say: Callable[[str], None]) -> tuple[str, ...]:
     """Run a given network on labelled images, and stop if it is wired wrongly.
 
     Args:
         network: In evaluation mode, from normalized N×C×S×S to N×classes.
         images: What it sees.
         data: The data section that it sees.
-        place: Where it stands in the recipe: ``teacher`` or ``student``.
-        teaches: Whether something learns from it: then probabilities and chance are faults. Of a student that is used as it
-            is chance is only said.
-        say: Told its accuracy.
+        role: Who it is.
+        say: Told its accuracy, and what is doubtful.
+
+    Returns:
+        What is doubtful, for the report.
 
     Raises:
-        ModelError: It gives probabilities, is no better than chance, or is better with another normalization where the
-            recipe gives none. The message names the cause if one is found.
+        ModelError: It gives probabilities, is no better than chance, or is right on more images in another way. The message
+            names the way.
     """
+    doubts = tuple(_doubts(network, images, data, role, say))
+    for doubt in doubts:
+        say(f"  warning: {doubt}")
+    return doubts
+
+
+def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, say: Callable[[str], None]) -> Iterator[str]:
     from edgekd.distill.teachers import Stored
 
+    pixels, labels, chosen = _sample(images, data.image_size)
+    tried = Tried(network, pixels, labels, images, data)
     fixed = isinstance(network, Stored)
-    sample, chosen = _sample(images)
-    if isinstance(network, Stored):
-        logits = network.train_logits.numpy()[chosen]
-    else:
-        logits = _run(network, sample.images, images.mean, images.std, data.channels)
-    if teaches and _are_probabilities(logits):
-        raise ModelError(
-            f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",
-            f"take the softmax out of the network, or write {place}.outputs: probabilities",
-        )
+    given = tried.as_it_is(network.train_logits.numpy()[chosen] if isinstance(network, Stored) else None)
+    yield from _probabilities(given.logits, role)
     if not images.train.labelled:
-        return
-    right = logits.argmax(1) == sample.labels
-    n, top1 = len(right), float(right.mean())
-    low, high = wilson(top1, n)
-    shown = f"top-1 {100 * top1:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {n} training images"
-    order = _order(logits, sample) if n >= ENOUGH else None
-    if order is not None and teaches:
-        raise ModelError(
-            f"{place} has its classes in another order: {shown}; {order.words(images.classes)}",
-            order.hint(place, images.classes),
-        )
-    if low > sample.chance or n < ENOUGH:
-        given = data.mean is not None
-        few = Sample(sample.images[:FEW], sample.labels[:FEW]) if given else sample
-        better = None if fixed else _normalization(network, few, data.channels, right[: len(few.labels)])
-        if better is not None and given:
-            say(
-                f"  warning: {place} has {shown}, but {100 * better.top1:.1f} % on {FEW} of them with {better.words}\n"
-                f"    → {_write_normalization(place, better)}"
+        if not fixed and not role.normalized and data.source != "random":
+            yield (
+                f"{role.place} sees images normalized with their own mean and deviation, as the recipe gives none; whether "
+                "it was trained so cannot be seen without labels"
             )
-        elif better is not None:
-            raise ModelError(
-                f"{place} has {shown} with the mean and the standard deviation of the data, and {100 * better.top1:.1f} % "
-                f"with {better.words}",
-                _write_normalization(place, better),
-            )
-        say(f"  {place}: {shown}")
-        if low <= sample.chance:
-            say(f"  warning: {place} is not better than chance ({100 * sample.chance:.1f} %), as far as {n} images can tell")
         return
-    cause, hint = _cause(network, sample, images, data, logits, place, fixed=fixed)
-    message = f"{place} is no better than chance: {shown}, chance is {100 * sample.chance:.1f} %. {cause}"
-    if teaches:
-        raise ModelError(message, hint)
-    say(f"  warning: {message}\n    → {hint}")
+    n, classes = len(labels), given.logits.shape[1]
+    low, high = wilson(given.top1, n)
+    shown = f"top-1 {100 * given.top1:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {n} training images"
+    luck = chance(given.logits.argmax(1), labels, classes)
+    lost = low <= luck
+    best = tried.best(given, fixed=fixed, lost=lost) if n >= ENOUGH and given.top1 < 1 else None
+    if best is not None:
+        found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
+        hint = _hint(best, role, images.classes)
+        written = (best.normalization is not None and role.normalized) or best.side is not None
+        if lost or not written or best.gain(given) > MUCH:
+            raise ModelError(found, hint)
+        yield f"{found}; {hint}"
+    elif lost and n >= ENOUGH:
+        cause, hint = _unexplained(given, images.classes)
+        message = f"{role.place} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
+        if role.teaches:
+            raise ModelError(message, hint)
+        yield f"{message}; {hint}"
+    else:
+        say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
+        if lost:
+            yield f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+
+
+def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
+    place = role.place
+    if are_probabilities(outputs):
+        told = f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
+        if role.teaches:
+            raise ModelError(told, f"take the softmax out of the network, or write {place}.outputs: probabilities")
+        yield f"{told}; so all that is said of its logits is said of probabilities"
+    elif len(outputs) >= ENOUGH and outputs.min() >= 0 and 0.5 < outputs.max() <= 1:
+        yield f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size"
 
 
 def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> None:
@@ -140,7 +146,7 @@ def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> Non
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # One that has its softmax in evaluation alone is trained right.
         outputs = [alike.train(mode)(several).float().numpy() for mode in (False, True)]
-    if all(map(_are_probabilities, outputs)):
+    if all(map(are_probabilities, outputs)):
         raise ModelError(
             f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",
             "take the softmax out of the network: the losses compute their own",
@@ -166,169 +172,92 @@ def order_of(section: Teacher, classes: Sequence[str], place: str) -> tuple[int,
     return tuple(given.index(name) for name in classes)
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """A usual normalization, and the accuracy with it."""
-
-    words: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    top1: float
-
-
-def _sample(images: DataSet) -> tuple[Sample, list[int]]:
+def _sample(images: DataSet, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
     """Training images by chance, always the same ones (a step could follow the order of the classes), and which they are."""
     split = images.train
-    count = min(IMAGES, len(split))
+    least, most = IMAGES
+    count = min(len(split), most, max(least, least * 96**2 // side**2))
     chosen: list[int] = sorted(np.random.default_rng(0).choice(len(split), count, replace=False).tolist())
-    return Sample(np.stack([split.images[i] for i in chosen]), split.labels[chosen]), chosen
+    return np.stack([split.images[i] for i in chosen]), split.labels[chosen], chosen
 
 
-def _run(
-    network: nn.Module, images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int
-) -> NDArray[np.float32]:
-    import torch
-
-    from edgekd.data import preprocess
-
-    device = next((value.device for value in network.parameters()), torch.device("cpu"))
-    found = []
-    with torch.no_grad():
-        for start in range(0, len(images), _BATCH):
-            batch = torch.from_numpy(preprocess(images[start : start + _BATCH], mean, std, channels))
-            found.append(network(batch.to(device)).float().cpu().numpy())
-    return np.concatenate(found)
+def _normalized(images: DataSet, role: Role) -> str:
+    mean, std = map(_numbers, (images.mean, images.std))
+    return "what the recipe says" if role.normalized else f"the images' own mean {mean} and deviation {std}"
 
 
-def _are_probabilities(logits: NDArray[np.float32]) -> bool:
-    return bool((logits >= 0).all() and (logits <= 1).all() and np.allclose(logits.sum(1), 1, atol=1e-3))
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _usual(channels: int) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ...]]]:
-    for name, (mean, std) in NORMALIZATIONS.items():
-        if len(mean) <= channels:
-            yield name, mean, std
-    yield "pixels from 0 to 255", (0.0,), (1 / 255,)
+def _words(way: Way, classes: Sequence[str]) -> str:
+    """Say how it is right on more."""
+    said = []
+    if way.side is not None:
+        said.append(f"at {way.side}×{way.side}")
+    if way.normalization is not None:
+        said.append(f"with the normalization {way.normalization[0]}".replace("normalization that", "normalization"))
+    if way.bgr:
+        said.append("with the channels in the order blue, green, red")
+    if way.labels is not None:
+        first = next(index for index, label in enumerate(way.labels) if index != label)
+        said.append(f"if its output {first} is {classes[way.labels[first]]!r}, and so on")
+    return " and ".join(said)
 
 
-def _normalization(network: nn.Module, sample: Sample, channels: int, right: NDArray[np.bool_]) -> Normalization | None:
-    """The usual normalization that is better beyond chance and by enough, if one is."""
-    best: Normalization | None = None
-    for words, mean, std in _usual(channels):
-        now = _run(network, sample.images, mean, std, channels).argmax(1) == sample.labels
-        low, _ = paired_shares(int((now & ~right).sum()), int((right & ~now).sum()), len(right))
-        if low > GAIN and (best is None or now.mean() > best.top1):
-            best = Normalization(words, mean, std, float(now.mean()))
-    return best
+def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
+    """Say what to write for it."""
+    place, own = role.place, role.place == "student"
+    written: list[str] = []
+    typed: list[str] = []
+    section: dict[str, object] = {}
+    if way.side is not None:
+        section["image_size"] = way.side
+        typed.append(f"--size {way.side}")
+    if way.normalization is not None:
+        name, (mean, std) = way.normalization
+        numbers = "/".join(_numbers(part).replace(" ", "") for part in (mean, std))
+        typed.append(f"--normalize {name if name in NORMALIZATIONS else numbers}")
+        values = {"mean": _rounded(mean), "std": _rounded(std)}
+        if role.box:
+            written.append(", ".join(f"{place}.{key}: {flow(value)}" for key, value in values.items()))
+        else:
+            section |= values
+    if way.labels is not None:
+        names = [classes[label] for label in way.labels]
+        if own:
+            section["class_order"] = names
+            typed.append(f"--set {shlex.quote(f'data.class_order={flow(names)}')}")
+        else:
+            written.append(f"{place}.classes: {flow(names)}")
+    if section:
+        written.insert(0, f"{'data' if own else f'{place}.data'}: {flow(section)}")
+    hint = f"write {' and '.join(written)}" if written else ""
+    if own and typed:
+        hint += f" ({' '.join(typed)})"
+    if way.bgr:
+        turned = "turn the channels of its first convolution: weight = weight[:, [2, 1, 0]]"
+        hint = f"{hint}; {turned}" if hint else turned
+    return hint
 
 
-def _write_normalization(place: str, found: Normalization) -> str:
-    mean, std = (", ".join(f"{value:.4g}" for value in part) for part in (found.mean, found.std))
-    section = "data" if place == "student" else f"{place}.data"
-    typed = found.words if found.words in NORMALIZATIONS else f"{mean}/{std}".replace(" ", "")
-    command = f" (--normalize {typed})" if place == "student" else ""
-    return f"write {section}: {{mean: [{mean}], std: [{std}]}}{command}, or those that it was trained with"
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
 
 
-def _cause(
-    network: nn.Module, sample: Sample, images: DataSet, data: Data, logits: NDArray[np.float32], place: str, *, fixed: bool
-) -> tuple[str, str]:
-    """Why a network is no better than chance, and what to do."""
-    right = logits.argmax(1) == sample.labels
-    order = _order(logits, sample)
-    if order is not None:
-        words = order.words(images.classes)
-        return f"Its classes are in another order: {words}", "order the folders or labels of the data as in its training"
-    if not fixed:
-        better = _normalization(network, sample, data.channels, right)
-        if better is not None:
-            return f"It was trained with another normalization: {100 * better.top1:.1f} % with {better.words}", (
-                _write_normalization(place, better)
-            )
-        size = _size(network, sample, images, data, right)
-        if size is not None:
-            side, top1, words = size
-            section = "data" if place == "student" else f"{place}.data"
-            return f"It was trained on images of another size: {100 * top1:.1f} % at {side}×{side}{words}", (
-                f"write {section}: {{image_size: {side}}}{f' (--size {side})' if place == 'student' else ''}"
-            )
-    probabilities = _softmax(logits)
-    most = float(np.bincount(logits.argmax(1)).max()) / len(logits)
-    confidence, even = float(probabilities.max(1).mean()), 1 / logits.shape[1]
-    if most > 0.9 or confidence < 2 * even + 0.05:
-        says = f"gives {images.classes[int(np.bincount(logits.argmax(1)).argmax())]!r} for {100 * most:.0f} % of the images"
+def _unexplained(given: Way, classes: Sequence[str]) -> tuple[str, str]:
+    """Why a network is no better than chance where no usual way explains it, and what to do."""
+    counts = np.bincount(given.logits.argmax(1))
+    most, sure = float(counts.max()) / len(given.logits), given.confidence
+    if most > 0.9 or given.unsure:
+        says = f"gives {classes[int(counts.argmax())]!r} for {100 * most:.0f} % of the images"
         return (
-            f"It looks untrained: it {says}, with a probability of {confidence:.2f} in the mean",
+            f"It looks untrained: it {says}, with a probability of {sure:.2f} in the mean",
             "are these the trained weights, of this architecture? Give others, or add train: {epochs: N}",
         )
+    listed = f"{', '.join(classes[:4])}{', …' if len(classes) > 4 else ''}"
     return (
-        f"No order of classes, usual normalization or size explains it, and it is sure of what it says "
-        f"({confidence:.2f} in the mean): it seems to know other classes than {', '.join(images.classes[:4])}"
-        f"{', …' if len(images.classes) > 4 else ''}",
+        "No order of classes or channels, usual normalization or size explains it, and it is sure of what it says "
+        f"({sure:.2f} in the mean): it seems to know other classes than {listed}",
         "give weights that were trained on these classes, or add train: {epochs: N} to fine-tune it",
     )
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which class of the data each output is, and the accuracy in this order."""
-
-    labels: tuple[int, ...]
-    top1: float
-
-    def words(self, classes: Sequence[str]) -> str:
-        """Say what the order would be."""
-        first = next(index for index, label in enumerate(self.labels) if index != label)
-        return f"if its output {first} is {classes[self.labels[first]]!r}, and so on, it is right on {100 * self.top1:.1f} %"
-
-    def hint(self, place: str, classes: Sequence[str]) -> str:
-        """Say what to write."""
-        return f"write {place}.classes: [{', '.join(classes[label] for label in self.labels)}]"
-
-
-def _order(logits: NDArray[np.float32], sample: Sample) -> Order | None:
-    """The order of classes that explains the predictions far better than the one of the data; None if none does."""
-    from scipy.optimize import linear_sum_assignment
-
-    classes = logits.shape[1]
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (logits.argmax(1), sample.labels), 1)
-    _, labels = linear_sum_assignment(-counts)
-    n = len(logits)
-    share, as_it_is = float(counts[np.arange(classes), labels].sum()) / n, float(np.trace(counts)) / n
-    # The best of all orders is better than the given one by its choice alone.
-    if wilson(share, n)[0] < max(as_it_is + ORDER_GAIN, sample.chance + 0.4 * (1 - sample.chance)):
-        return None
-    return Order(tuple(int(label) for label in labels), share)
-
-
-def _size(
-    network: nn.Module, sample: Sample, images: DataSet, data: Data, right: NDArray[np.bool_]
-) -> tuple[int, float, str] | None:
-    """The usual size at which the network is right far more often, with the normalization that it needs there."""
-    import torch
-
-    from edgekd.vision import import_torchvision
-
-    resize = import_torchvision().transforms.v2.functional.resize
-    best: tuple[int, float, str] | None = None
-    few, labels, right = sample.images[:FEW], sample.labels[:FEW], right[:FEW]
-    for side in SIZES:
-        if side == data.image_size:
-            continue
-        pixels = resize(torch.from_numpy(few), [side, side]).numpy()
-        for words, mean, std in (("", images.mean, images.std), *_usual(data.channels)):
-            try:
-                now = _run(network, pixels, mean, std, data.channels).argmax(1) == labels
-            except Exception:  # a network of a fixed size raises what it likes
-                break
-            low, _ = paired_shares(int((now & ~right).sum()), int((right & ~now).sum()), len(right))
-            if low > GAIN and (best is None or now.mean() > best[1]):
-                best = (side, float(now.mean()), f" with the normalization {words}" if words else "")
-    return best
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    scaled = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    found: NDArray[np.float64] = scaled / scaled.sum(1, keepdims=True)
-    return found
