@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import image_folders, reads, sources
+from edgekd import decoding, image_folders, reads, sources
+from edgekd.decoding import Images
 from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe_data import Data
 from edgekd.rundir import Measure
-from edgekd.sources import Images
 
 SPLIT_SEED = 0  # the validation split is the same for every seed of a recipe, so that seeds can be compared
 
@@ -123,7 +123,8 @@ def described(data: Data) -> list[str]:
     if kind == "images":
         paths = image_folders.image_files(image_folders.existing(Path(rest)))
         _check_undecoded(data, {"": paths})
-        return [f"data: {data.source}: {len(paths):,} images without labels", *_not_read(Path(rest), paths)]
+        head = f"data: {data.source}: {len(paths):,} images without labels"
+        return [head, *_not_read(Path(rest), paths), *decoding.dark(paths)]
     if kind != "imagefolder":
         raw, kept, held_out = _split(data, None, None)
         twins = _twins(raw.train, raw.test)
@@ -140,6 +141,7 @@ def described(data: Data) -> list[str]:
         _counted(data, classes, (train, held, len(files["test"]))),
         *_not_read(Path(rest), [*files["train"], *own, *files["test"]]),
         *_nested([item for found in splits.values() for item in found], classes),
+        *decoding.dark([path for found in splits.values() for path, _ in found]),
         *_both(same, len(files["test"])),
     ]
 
@@ -147,8 +149,8 @@ def described(data: Data) -> list[str]:
 def _check_undecoded(data: Data, files: Mapping[str, Sequence[Path]]) -> None:
     """Look through the splits that are decoded while they are used; of the others, decoding finds what is damaged."""
     for split, paths in files.items():
-        if sources.on_demand(len(paths), data):
-            sources.check_undecoded(paths, split or data.source)
+        if decoding.on_demand(len(paths), data):
+            decoding.check_undecoded(paths, split or data.source)
 
 
 def _counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -> str:

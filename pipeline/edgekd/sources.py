@@ -8,16 +8,17 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import cache, reads
+from edgekd import cache, decoding, reads
+from edgekd.decoding import Images
 from edgekd.errors import DataError, did_you_mean
 from edgekd.image_folders import IMAGE_SUFFIXES, existing, held_out, image_files, listed
 from edgekd.progress import Progress
@@ -28,42 +29,15 @@ from edgekd.vision import import_torchvision
 if TYPE_CHECKING:
     from PIL import Image
 
-T = TypeVar("T")
-
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_LICENSE = "MIT, © 2017 Zalando SE"
 
-IN_MEMORY_BYTES = 2**30
 UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
 RANDOM_IMAGES = (16, 32)  # train, test
-_FLOATS = "its pixels are floats, of no known range; save it with 8 or 16 bits"
-_SHOWN = 10  # damaged images that are named
 MADE = "images.npy"  # what the stage synthesize writes
-
-
-class Images(Protocol):
-    """Images by number: uint8, C×S×S at the recipe's image size, C as stored (1 or 3)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]: ...
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Images decoded when they are asked for: too many to keep in memory."""
-
-    count: int
-    decode: Callable[[int], NDArray[np.uint8]]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return self.decode(index)
 
 
 @dataclass(frozen=True)
@@ -216,8 +190,8 @@ def _from_arrays(
                 "images must be uint8, N×H×W (grey) or N×H×W×3",
             )
         x = x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
-        x = _grey(x) if data.channels == 1 and x.shape[1] == 3 else x
-        return _resized(x, data.image_size) if len(x) else x
+        x = decoding.grey(x) if data.channels == 1 and x.shape[1] == 3 else x
+        return decoding.resized(x, data.image_size) if len(x) else x
 
     train, y_train = images("x_train"), arrays["y_train"]
     if "x_val" not in arrays:
@@ -233,120 +207,12 @@ def _from_arrays(
     return Raw(*both, images("x_test"), arrays["y_test"], classes, license, own_val=len(val))
 
 
-def _grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The luma (ITU-R BT.601) of uint8 N×3×H×W, N×1×H×W: what Pillow makes of colour images."""
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    parts = [
-        np.tensordot(weights, part.astype(np.uint32), (0, 1)) for part in np.array_split(images, len(images) // 4096 + 1)
-    ]
-    return ((np.concatenate(parts) + 0x8000) >> 16).astype(np.uint8)[:, None]
-
-
-def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if images.shape[2:] == (size, size):
-        return np.ascontiguousarray(images)
-    import torch
-
-    resize = import_torchvision().transforms.v2.functional.resize
-    parts = [resize(torch.from_numpy(part.copy()), [size, size]) for part in np.array_split(images, len(images) // 4096 + 1)]
-    return np.ascontiguousarray(torch.cat(parts).numpy())
-
-
-def _decoder(data: Data, open_image: Callable[[int], Image.Image]) -> Callable[[int], NDArray[np.uint8]]:
-    def decode(index: int) -> NDArray[np.uint8]:
-        pixels = np.asarray(_eight_bit(open_image(index)).convert("L" if data.channels == 1 else "RGB"))
-        resized: NDArray[np.uint8] = _resized(np.atleast_3d(pixels).transpose(2, 0, 1)[None], data.image_size)[0]
-        return resized
-
-    return decode
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Prepare an image for ``convert``, which clips 16-bit pixels to white and warns of a palette with transparency."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        from PIL import Image
-
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
-
-
-def _kept_in_memory(count: int, decode: Callable[[int], NDArray[np.uint8]], data: Data, name: str,
-                    progress: Progress) -> Images:  # fmt: skip
-    """Decode once if the whole split fits in IN_MEMORY_BYTES, else when asked."""
-    if not count or on_demand(count, data):
-        return Decoded(count, decode)
-    images = np.empty((count, data.channels, data.image_size, data.image_size), np.uint8)
-    failures: list[DataError] = []
-    with progress.task(f"decoding {name} images", count) as task:
-        for index in range(count):
-            try:
-                images[index] = decode(index)
-            except DataError as error:
-                failures.append(error)
-            task.advance()
-    _refuse(failures, name)
-    return images
-
-
-def on_demand(count: int, data: Data) -> bool:
-    """Whether a split of so many images is decoded image by image when they are used: it is too large to keep."""
-    return count * data.channels * data.image_size**2 > IN_MEMORY_BYTES
-
-
-def check_undecoded(paths: Sequence[Path], name: str) -> None:
-    """Look at the head and the end of images that are decoded later, so that damaged ones do not end a training.
-
-    Raises:
-        DataError: With all of them.
-    """
-    failures = []
-    for path in paths:
-        try:
-            _look_at(path)
-        except Exception as error:  # PIL raises many kinds for a damaged file
-            failures.append(_unreadable(path, error))
-    _refuse(failures, name)
-
-
-def _look_at(path: Path) -> None:
-    from PIL import Image
-
-    with reads.in_key():
-        with Image.open(path) as image:
-            kind, mode = image.format, image.mode
-            image.verify()
-        if mode == "F":
-            raise ValueError(_FLOATS)
-        if kind == "JPEG":  # of which verify reads the head alone
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - 2**16))
-                if b"\xff\xd9" not in file.read():
-                    raise ValueError("its end is missing")
-        elif kind not in ("PNG", "WEBP"):
-            with Image.open(path) as image:
-                image.load()
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is not a readable image: {error}", "replace it or remove it")
-
-
-def _refuse(failures: Sequence[DataError], split: str) -> None:
-    """Raise what was found, all at once."""
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        lines = [error.message for error in failures[:_SHOWN]]
-        lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
-        raise DataError("\n  ".join([f"{len(failures)} {split} images cannot be read:", *lines]), failures[0].hint)
-
-
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
     splits, classes = listed(root)
     own = splits.pop("val", [])
     splits["train"] = [*splits["train"], *own]
     (train, y_train), (test, y_test) = (
-        (_opened([path for path, _ in found], data, split, progress), _numbers(label for _, label in found))
+        (decoding.opened([path for path, _ in found], data, split, progress), _numbers(label for _, label in found))
         for split, found in splits.items()
     )
     return Raw(train, y_train, test, y_test, classes, own_val=len(own))
@@ -358,7 +224,7 @@ def _images(root: Path, data: Data, progress: Progress) -> Raw:
     if len(paths) < 3:
         raise DataError(f"{root} has {len(paths)} images", f"give 3 at least; {', '.join(sorted(IMAGE_SUFFIXES))} are read")
     test, train = held_out(paths, UNLABELLED_TEST)
-    return _unlabelled(_opened(train, data, "train", progress), _opened(test, data, "test", progress), data)
+    return _unlabelled(decoding.opened(train, data, "train", progress), decoding.opened(test, data, "test", progress), data)
 
 
 def _synthesized(data: Data, made: Path | None) -> NDArray[np.uint8]:
@@ -390,23 +256,6 @@ def _numbers(labels: Iterable[int]) -> NDArray[np.int64]:
     return np.array(list(labels), np.int64)
 
 
-def _opened(paths: list[Path], data: Data, split: str, progress: Progress) -> Images:
-    from PIL import Image
-
-    def open_image(index: int) -> Image.Image:
-        path = paths[index]
-        try:
-            with reads.in_key(), Image.open(path) as image:
-                image.load()
-                if image.mode == "F":  # it would be black
-                    raise ValueError(_FLOATS)
-                return image
-        except Exception as error:  # PIL raises many kinds for a damaged file
-            raise _unreadable(path, error) from error
-
-    return _kept_in_memory(len(paths), _decoder(data, open_image), data, split, progress)
-
-
 def _torchvision(name: str, data: Data, progress: Progress) -> Raw:
     datasets = import_torchvision().datasets
     known = [cls for cls in datasets.__all__ if hasattr(getattr(datasets, cls), "__getitem__")]
@@ -420,7 +269,7 @@ def _torchvision(name: str, data: Data, progress: Progress) -> Raw:
         parts.append(part)
         progress.say(f"  {name} {split}: {len(part)} images")
     images = [
-        _kept_in_memory(len(part), _decoder(data, partial(_image_of, part)), data, split, progress)
+        decoding.kept_in_memory(len(part), partial(_image_of, part), data, split, progress)
         for part, split in zip(parts, ("train", "test"), strict=True)
     ]
     labels = [_torchvision_labels(part) for part in parts]

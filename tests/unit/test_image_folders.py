@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.conftest import make_arrays
 
-from edgekd import data
+from edgekd import data, decoding
 from edgekd.errors import DataError
 from edgekd.recipe_data import Data
 
@@ -110,6 +110,48 @@ def test_pixels_that_are_floats_are_refused(tree: Path) -> None:
     """They would be black."""
     Image.fromarray(np.random.default_rng(0).random((8, 8)).astype(np.float32)).save(tree / "train" / "ant" / "f.tiff")
     assert "f.tiff is not a readable image: its pixels are floats" in error_of(f"imagefolder:{tree}")
+
+
+@pytest.mark.parametrize("most", [255, 65535])
+def test_pixels_of_32_bits_are_refused(tree: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says which number is white: labels and counts have 32 bits too."""
+    path = tree / "train" / "ant" / "f.tiff"
+    Image.fromarray(np.linspace(0, most, 64).reshape(8, 8).astype(np.int32)).save(path)
+    told = "f.tiff is not a readable image: its pixels are numbers of 32 bits or with a sign, of no known range"
+    assert told in error_of(f"imagefolder:{tree}")
+    monkeypatch.setattr(decoding, "IN_MEMORY_BYTES", 100)
+    with pytest.raises(DataError, match="of no known range"):
+        data.described(Data(source=f"imagefolder:{tree}", val_fraction=0.3))
+
+
+def test_pixels_of_16_bits_are_read_in_whatever_mode_they_come(tree: Path) -> None:
+    pixels = np.full((8, 8), 0x8000, np.uint16)
+    for path in (tree / "test").rglob("*.png"):
+        path.unlink()
+    for label in ("ant", "bee"):
+        folder = tree / "test" / label
+        Image.fromarray(pixels).save(folder / "a.png")
+        Image.fromarray(pixels).save(folder / "b.tif")
+        Image.fromarray(pixels.astype(">u2")).save(folder / "c.tif")
+        (folder / "d.ppm").write_bytes(b"P5 8 8 65535\n" + pixels.astype(">u2").tobytes())  # Pillow's mode I
+    test = data.load(Data(source=f"imagefolder:{tree}", image_size=8)).test.images
+    assert [np.unique(test[index]).tolist() for index in range(8)] == [[128]] * 8
+
+
+def test_images_of_12_bits_in_16_are_warned_of(tree: Path) -> None:
+    """They are nearly black; one that uses its range shows that the others may."""
+    section = Data(source=f"imagefolder:{tree}", val_fraction=0.3)
+    images = Data(source=f"images:{tree}", classes=2)
+    for index in range(3):
+        pixels = np.full((8, 8), 4095 - index, np.uint16)
+        Image.fromarray(pixels).save(tree / "train" / "ant" / f"deep{index}.png")
+    for lines in (data.described(section), data.described(images)):
+        assert [line for line in lines if "16-bit" in line] == [
+            "  warning: no pixel of the 3 16-bit images that were looked at is above 4,095 of 65,535, which is read as 15 "
+            "of 255: they are nearly black\n    → scale them to the whole range of 16 bits, or save them with 8"
+        ]
+    Image.fromarray(np.full((8, 8), 2**13, np.uint16)).save(tree / "train" / "ant" / "bright.png")
+    assert not any("16-bit" in line for line in data.described(section))
 
 
 def test_a_folder_that_cannot_be_read_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

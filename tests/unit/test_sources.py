@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd import data, sources
+from edgekd import data, decoding, sources
 from edgekd.errors import DataError
 from edgekd.progress import Silent
 from edgekd.recipe_data import Data
@@ -171,7 +171,7 @@ def test_imagefolder_of_16_bit_images_keeps_their_range(tree: Path) -> None:
 def test_imagefolder_decoded_on_demand_is_the_same(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that does not fit in memory; a damaged file is then told when it is met."""
     kept = load(f"imagefolder:{tree}", val_fraction=0.2)
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(decoding, "IN_MEMORY_BYTES", 100)
     lazy = load(f"imagefolder:{tree}", val_fraction=0.2)
     assert [lazy.train.images[i].tobytes() for i in range(10)] == [kept.train.images[i].tobytes() for i in range(10)]
     path = tree / "test" / "bee" / "1.png"
@@ -190,7 +190,7 @@ def test_what_is_decoded_on_demand_is_looked_through_before(
     for path in paths:
         noise.save(path)
     section = Data(source=f"imagefolder:{tree}", val_fraction=0.2, image_size=8)
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(decoding, "IN_MEMORY_BYTES", 100)
     data.described(section)
     for path in paths:
         damaged(path, path.stem)
