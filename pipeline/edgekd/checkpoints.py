@@ -51,8 +51,11 @@ class Checkpoint:
             return (self.path,)
         shards = {self.path.with_name(name) for name in _index(self.path).values()}
         for shard in sorted(shards):
-            if not shard.is_file():
+            reason = reads.unreadable(shard)
+            if reason == "does not exist":
                 raise CheckpointError(f"{self.path} lists {shard.name}, which is not beside it", "put all its files there")
+            if reason:
+                raise CheckpointError(f"{shard} {reason}", "correct its permissions")
         return (self.path, *sorted(shards))
 
     def key(self) -> str:
@@ -70,7 +73,7 @@ def locate(weights: str | Path) -> Checkpoint:
     """Find a recipe's ``weights``: a file, ``FILE#SET``, or ``edgekd:NAME`` for one that ships with edgekd.
 
     Raises:
-        CheckpointError: There is no such file.
+        CheckpointError: There is no such file, or it cannot be read.
     """
     text = str(weights)
     if text.startswith("edgekd:"):
@@ -81,9 +84,10 @@ def locate(weights: str | Path) -> Checkpoint:
             hint = f"allowed: {', '.join(f'edgekd:{name}' for name in shipped) or 'none'}, or a file"
             raise CheckpointError(f"no weights {text!r} ship with edgekd", hint) from error
     file, _, part = text.rpartition("#")
-    checkpoint = Checkpoint(Path(text)) if not file or Path(text).is_file() else Checkpoint(Path(file), part)
+    checkpoint = Checkpoint(Path(text)) if not file or not reads.unreadable(Path(text)) else Checkpoint(Path(file), part)
     path = checkpoint.path
-    if path.is_file():
+    reason = reads.unreadable(path)
+    if not reason:
         return checkpoint
     if re.match(r".*\b(https?|s3|gs|hf):/", text):
         raise CheckpointError(f"{text} is a URL", "download it and give the file: edgekd downloads no weights")
@@ -93,11 +97,12 @@ def locate(weights: str | Path) -> Checkpoint:
             "write them into one: from torchvision.models import get_model; "
             "torch.save(get_model(NAME, weights='DEFAULT').state_dict(), 'weights.pt')",
         )
-    if path.is_dir():
+    if reason == "is a folder":
         inside = sorted(entry.name for entry in path.iterdir() if _CHECKPOINT.search(entry.name))
         files = ", ".join(inside[:6]) or "there is no checkpoint"
         raise CheckpointError(f"{path} is a folder", f"give a file in it: {files}")
-    raise CheckpointError(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
+    hint = "correct the path; a relative one starts at the recipe's folder"
+    raise CheckpointError(f"{path} {reason}", hint if reason == "does not exist" else "correct the path, or its permissions")
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from edgekd import checkpoints
+from edgekd import checkpoints, reads
 from edgekd.errors import CheckpointError, UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
 from edgekd.loading.overrides import apply
@@ -100,7 +100,7 @@ def load(given: Given) -> tuple[Loaded, str]:
         StageError: The number of classes had to be read from the model, which cannot be built.
     """
     file = Path(str(given.weights).rpartition("#")[0] or given.weights)
-    if not given.weights.exists() and not file.exists() and file.parent.is_dir():
+    if reads.unreadable(given.weights) and reads.unreadable(file) == "does not exist" and file.parent.is_dir():
         hint = did_you_mean(file.name, [path.name for path in file.parent.glob("*.[ps]*t*")])
         if hint.startswith("did you mean"):
             raise UsageError(f"--weights {file} does not exist", hint)
@@ -166,17 +166,17 @@ def data_source(data: str | None) -> str:
     if data in DATA_SOURCES or any(data.startswith(f"{kind}:") for kind in ("torchvision", "imagefolder", "images", "npz")):
         return data
     path = Path(data)
-    if path.is_dir():
+    reason = reads.unreadable(path)
+    if reason == "is a folder":
         from edgekd.image_folders import class_folders
 
         return f"imagefolder:{path}" if class_folders(path) else f"images:{path}"
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix == ".npz" and not reason:
         return f"npz:{path}"
     hint = did_you_mean(data, NAMED)
     if not hint.startswith("did you mean"):
         hint = f"give a folder of images, an .npz file, or one of {', '.join(DATA_SOURCES)}"
-    what = "is not a folder or an .npz file" if path.exists() else "does not exist"
-    raise UsageError(f"--data {data} {what}", hint)
+    raise UsageError(f"--data {data} {reason or 'is not a folder or an .npz file'}", hint)
 
 
 def normalization(text: str) -> tuple[list[float], list[float]]:

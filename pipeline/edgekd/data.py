@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgekd import decoding, image_folders, reads, sources
 from edgekd.decoding import Images
-from edgekd.errors import DataError
+from edgekd.errors import DataError, printable
 from edgekd.progress import Progress, Silent
 from edgekd.recipe_data import Data
 from edgekd.rundir import Measure
@@ -129,19 +129,25 @@ def described(data: Data) -> list[str]:
         raw, kept, held_out = _split(data, None, None)
         twins = _twins(raw.train, raw.test)
         counted = _counted(data, raw.classes, (len(kept), len(held_out), len(raw.test)))
-        return [counted, *_both([f"image {one} of test is image {other} of train" for one, other in twins], len(raw.test))]
-    splits, classes = image_folders.listed(Path(rest))
-    files = {split: [path for path, _ in found] for split, found in splits.items()}
+        return [
+            counted,
+            *raw.notes,
+            *_both([f"image {one} of test is image {other} of train" for one, other in twins], len(raw.test)),
+        ]
+    found = image_folders.listed(Path(rest))
+    files = {split: [path for path, _ in entries] for split, entries in found.splits.items()}
     own = files.pop("val", [])
-    _check_undecoded(data, {"train": [*files["train"], *own], "test": files["test"]})
-    held = len(own) or len(stratified(np.array([label for _, label in splits["train"]], np.int64), data.val_fraction)[1])
-    train = len(files["train"]) + len(own) - held
-    same = [f"{one} is {other}" for one, other in image_folders.twins([*files["train"], *own], files["test"])]
+    train = [*files["train"], *own]
+    _check_undecoded(data, {"train": train, "test": files["test"]})
+    labels = np.array([label for _, label in found.splits["train"]], np.int64)
+    held = len(own) or len(stratified(labels, data.val_fraction)[1])
+    same = [f"{one} is {other}" for one, other in image_folders.twins(train, files["test"])]
     return [
-        _counted(data, classes, (train, held, len(files["test"]))),
-        *_not_read(Path(rest), [*files["train"], *own, *files["test"]]),
-        *_nested([item for found in splits.values() for item in found], classes),
-        *decoding.dark([path for found in splits.values() for path, _ in found]),
+        _counted(data, found.classes, (len(train) - held, held, len(files["test"]))),
+        *found.notes,
+        *_not_read(Path(rest), found.paths),
+        *_nested(found),
+        *decoding.dark(found.paths),
         *_both(same, len(files["test"])),
     ]
 
@@ -165,8 +171,9 @@ def _not_read(root: Path, read: Sequence[Path]) -> list[str]:
     return [f"  not read: {', '.join(found)}"] if found else []
 
 
-def _nested(found: Sequence[tuple[Path, int]], classes: Sequence[str]) -> list[str]:
-    deep = [(path, classes[label]) for path, label in found if path.parent.name != classes[label]]
+def _nested(found: image_folders.Listing) -> list[str]:
+    images = [item for entries in found.splits.values() for item in entries]
+    deep = [(path, found.classes[label]) for path, label in images if printable(path.parent.name) != found.classes[label]]
     if not deep:
         return []
     path, name = deep[0]
@@ -200,6 +207,7 @@ def _split(
         y_train = raw.y_train
         if data.made is None:
             y_train = _labels(y_train, len(raw.train), raw.classes, "train", data.source)
+            _check_taught(y_train[: len(y_train) - raw.own_val], raw, data.source)
         y_test = _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
         hidden = {"train": data.labels != "all", "test": data.labels == "none"}
         y_train, y_test = (np.full_like(y, -1) if hidden[name] else y for name, y in (("train", y_train), ("test", y_test)))
@@ -329,7 +337,7 @@ def _hashed(source: str) -> list[tuple[bytes, bytes]]:
             with reads.in_key(), path.open("rb") as file:
                 found.append((os.fsencode(name), hashlib.file_digest(file, "sha256").digest()))
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}", "correct data.source") from error
+            raise DataError(f"{path} cannot be read: {error.strerror}", "correct its permissions, or remove it") from error
     if state:
         _contents[source] = state, found
     return found
@@ -354,19 +362,24 @@ def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, sou
             f"(0 to {len(classes) - 1}); labels outside of them: {len(wrong)}",
             "correct the labels",
         )
-    if split == "train":
-        missing = sorted(set(range(len(classes))) - set(np.unique(y).tolist()))
-        if missing:
-            raise DataError(
-                f"{source}: no training image of class {missing[0]} ({classes[missing[0]]})",
-                "add images of it, or number the labels from 0 without gaps",
-            )
-        if len(classes) < 2:
-            raise DataError(
-                f"{source}: there is only one class",
-                "a classifier needs two at least; images:DIR takes images without labels",
-            )
     return y.astype(np.int64)
+
+
+def _check_taught(trained: NDArray[np.int64], raw: sources.Raw, source: str) -> None:
+    """See that each class has an image that is trained on: those of the source's own validation split are not."""
+    missing = sorted(set(range(len(raw.classes))) - set(np.unique(trained).tolist()))
+    if missing:
+        label = missing[0]
+        alone = ", which the validation split alone has" if label in raw.y_train else ""
+        raise DataError(
+            f"{source}: no training image of class {label} ({raw.classes[label]}){alone}",
+            "add images of it, or number the labels from 0 without gaps",
+        )
+    if len(raw.classes) < 2:
+        raise DataError(
+            f"{source}: there is only one class",
+            "a classifier needs two at least; images:DIR takes images without labels",
+        )
 
 
 def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:

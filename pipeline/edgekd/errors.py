@@ -64,9 +64,9 @@ class EdgekdError(Exception):
     exit_code = ExitCode.STAGE_FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message
@@ -207,6 +207,19 @@ def cause_of(error: BaseException) -> str:
         if telling:
             return telling[0].removesuffix(":")[:300]
     return type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Return text that can be written as UTF-8: bytes of the name of a file that are no UTF-8 as ``\xff``.
+
+    Example:
+        >>> printable(b"caf\xe9".decode("utf-8", "surrogateescape"))
+        'caf\\xe9'
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that no name of a file brings
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Folders of images: which files are read, and which classes they are of.
+"""Folders of images: which files are read, of which split and of which class.
 
 One list serves reading and hashing, so nothing is read that the cache does not see. Links are followed.
 """
@@ -7,65 +7,176 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from edgekd.errors import DataError
+from edgekd import reads
+from edgekd.errors import DataError, printable
 
 T = TypeVar("T")
+Labelled = list[tuple[Path, int]]
+"""Files with their labels."""
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+SPLITS = {
+    "train": "train", "training": "train",
+    "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+}  # fmt: skip
+"""Names of folders of splits, in whatever case."""
+_LIKE_A_SPLIT = re.compile(
+    r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)[-_ .]?(sets?|data|images?|imgs?|split|\d+)?", re.IGNORECASE
+)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What an image folder holds.
+
+    Attributes:
+        root: The folder.
+        splits: The images of ``train``, ``test`` and, if there is one, ``val``.
+        classes: Names of the labels.
+        folders: The folder of each split that has one of its own.
+        notes: What a user has to know of how it is read, in lines.
+    """
+
+    root: Path
+    splits: Mapping[str, Labelled]
+    classes: tuple[str, ...]
+    folders: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        """All images."""
+        return [path for found in self.splits.values() for path, _ in found]
+
+    def name(self, path: Path) -> str:
+        """The place of an image in its split: the same wherever the folder lies, and whatever the split's is called."""
+        for split, folder in self.folders.items():
+            if path.is_relative_to(folder):
+                return f"{split}/{path.relative_to(folder).as_posix()}"
+        return path.relative_to(self.root).as_posix()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say which file or folder may not be looked at."""
+    try:
+        yield
+    except OSError as error:
+        _unreadable(error)
+
+
+@_told()
 def existing(path: Path) -> Path:
     """Return the path if something is there.
 
     Raises:
-        DataError: Nothing is.
+        DataError: Nothing is, or it may not be looked at.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist", "correct data.source; a relative path starts at the recipe's folder")
     return path
 
 
-def listed(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
-    """The files of an image folder with their labels, for ``train``, ``test`` and, if there is one, ``val``; the classes.
+def existing_file(path: Path) -> Path:
+    """Return the path of a file that can be opened.
 
     Raises:
-        DataError: It is no image folder.
+        DataError: There is none, or it is a pipe, on which opening would wait.
+    """
+    reason = reads.unreadable(path)
+    if reason and existing(path):
+        raise DataError(
+            f"{path} {reason}", "correct its permissions" if reason.startswith("cannot be read") else "correct data.source"
+        )
+    return path
+
+
+@_told()
+def listed(root: Path) -> Listing:
+    """List the images of an image folder.
+
+    Raises:
+        DataError: It is no image folder, or some of it cannot be read.
     """
     if not existing(root).is_dir():
         raise DataError(f"{root} is not a folder", "unpack it, or correct data.source")
-    if not ((root / "train").is_dir() or (root / "test").is_dir()):
-        return _unsplit(root)
-    splits: dict[str, list[tuple[Path, int]]] = {}
-    classes: tuple[str, ...] = ()
-    for split in ("train", "test", *(("val",) if (root / "val").is_dir() else ())):
-        folder = root / split
-        if not folder.is_dir():
-            hint = f"an image folder has {root}/train/CLASS and {root}/test/CLASS"
-            if split == "test" and (root / "val").is_dir():
-                hint += f"; if {root}/val is what is tested on, call it test"
-            raise DataError(f"{folder} does not exist", hint)
-        names = class_folders(folder)
-        if split == "train":
-            classes = names
-        elif names != classes:
-            odd = sorted(set(names) ^ set(classes))[0]
+    named = [root / name for name in _folders(root) if name.casefold() in SPLITS]
+    if any(SPLITS[folder.name.casefold()] != "val" and not _is_flat(folder) for folder in named):
+        return _split(root, _split_folders(named))
+    return _unsplit(root)
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has images in itself alone, as one of a class has; ``train`` may be a class, beside ``bus``."""
+    return not class_folders(folder) and _has_images(folder)
+
+
+def _split_folders(named: Sequence[Path]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for folder in named:
+        split = SPLITS[folder.name.casefold()]
+        if split in folders:
             raise DataError(
-                f"{root}: class {odd!r} is in only one of train and {split}", "give all splits the same class folders"
+                f"{folders[split]} and {folder} are both the {split} split", "join them, or rename what is not to be read"
             )
-        splits[split] = [(path, label) for label, name in enumerate(names) for path in image_files(folder / name)]
-    return splits, classes
+        folders[split] = folder
+    return folders
 
 
-def _unsplit(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
+def _split(root: Path, folders: dict[str, Path]) -> Listing:
+    """Folders of splits, with the same class folders in each."""
+    if "train" not in folders:
+        raise DataError(
+            f"{root}/train does not exist",
+            f"an image folder has {root}/train/CLASS and {root}/test/CLASS, or {root}/CLASS alone",
+        )
+    notes = [f"  read as {split}: {folder.name}" for split, folder in sorted(folders.items()) if folder.name != split]
+    if "test" not in folders and "val" in folders:
+        folders["test"] = folders.pop("val")
+        notes.append(
+            f"  no test folder: {folders['test'].name} is the test split, and data.val_fraction of train is for validation"
+        )
+    found = {
+        split: {name: image_files(folders[split] / name) for name in _folders(folders[split])}
+        for split in ("train", "test", "val")
+        if split in folders
+    }
+    filled = {name for classes in found.values() for name, paths in classes.items() if paths}
+    empty = {name for classes in found.values() for name in classes} - filled
+    for split, classes in found.items():
+        odd = sorted(filled & (classes.keys() ^ found["train"].keys()))
+        if odd:
+            raise DataError(
+                f"{root}: class {odd[0]!r} is in only one of {folders['train'].name} and {folders[split].name}",
+                "give all splits the same class folders",
+            )
+    names = sorted(filled)
+    splits: dict[str, Labelled] = {
+        split: [(path, label) for label, name in enumerate(names) for path in classes[name]]
+        for split, classes in found.items()
+    }
+    if "test" not in splits:
+        splits |= _carved({name: found["train"][name] for name in names})
+        notes.append(f"  no test folder: a fixed fifth of each class of {folders['train'].name} is the test split")
+    notes += [*_no_classes(empty), *_like_splits(folders["train"], names)]
+    return Listing(root, splits, tuple(map(printable, names)), folders, tuple(notes))
+
+
+def _unsplit(root: Path) -> Listing:
     """Class folders without train and test: a fixed fifth of each class is the test split."""
-    classes = class_folders(root)
+    found = {name: image_files(root / name) for name in _folders(root)}
+    classes = {name: paths for name, paths in found.items() if paths}
     if not classes:
         inside = sorted(path.name for path in root.iterdir())
         packed = next((name for name in inside if name.endswith((".tar", ".tgz", ".gz", ".zip", ".7z", ".rar"))), None)
@@ -73,22 +184,73 @@ def _unsplit(root: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, 
         what = f"unpack {packed}" if packed else what
         what = f"images:{root} takes images without labels" if image_files(root) else what
         raise DataError(f"{root} has no folder of a class", f"an image folder has {root}/CLASS/*.png; {what}")
-    split: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    for label, name in enumerate(classes):
-        test, train = held_out(image_files(root / name))
+    if len(classes) == 1:
+        (name,) = classes
+        if class_folders(root / name):
+            raise DataError(
+                f"{root} has images in one folder alone, {name}, and that has folders: it seems to be the image folder",
+                f"give {root / name}",
+            )
+    notes = [*_no_classes(found.keys() - classes.keys()), *_like_splits(root, list(classes))]
+    return Listing(root, _carved(classes), tuple(map(printable, classes)), {}, tuple(notes))
+
+
+def _carved(classes: Mapping[str, Sequence[Path]]) -> dict[str, Labelled]:
+    """A fixed fifth of each class for the test."""
+    split: dict[str, Labelled] = {"train": [], "test": []}
+    for label, paths in enumerate(classes.values()):
+        test, train = held_out(paths)
         split["test"] += [(path, label) for path in test]
         split["train"] += [(path, label) for path in train]
-    return split, classes
+    return split
 
 
+def _no_classes(names: Iterable[str]) -> list[str]:
+    listing = ", ".join(sorted(names))
+    return [f"  no class, for there is no image in it: {listing}"] if listing else []
+
+
+def _like_splits(place: Path, classes: Sequence[str]) -> list[str]:
+    """Tell classes that are called as splits are.
+
+    Raises:
+        DataError: All are, so that they will be splits.
+    """
+    named = [name for name in classes if _LIKE_A_SPLIT.fullmatch(name)]
+    if len(named) > 1 and len(named) == len(classes):
+        if all(_is_flat(place / name) for name in named):
+            hint = f"an image folder has {place}/train/CLASS/*.png; images:{place} takes images without labels"
+        else:
+            hint = f"call the folders of splits train, test and val: {place}/train/CLASS/*.png"
+        raise DataError(f"the folders in {place} are called like splits and not like classes: {', '.join(named)}", hint)
+    return [
+        f"  warning: taken as a class, though a split may be called so: {name}\n"
+        f"    → if it is one, {place} should hold train/CLASS and test/CLASS"
+        for name in named
+    ]
+
+
+@_told()
 def class_folders(root: Path) -> tuple[str, ...]:
-    """Names of the folders of classes; those of programs, such as .ipynb_checkpoints, are none."""
-    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+    """Names of the folders of classes: those with images below, and not those of programs, such as .ipynb_checkpoints."""
+    return tuple(name for name in _folders(root) if _has_images(root / name))
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
 
 
 def image_files(root: Path) -> list[Path]:
     """The images below a folder, those behind links to folders too."""
-    return sorted(path for path in _files(root) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(_images(root))
+
+
+def _has_images(root: Path) -> bool:
+    return next(_images(root), None) is not None
+
+
+def _images(root: Path) -> Iterator[Path]:
+    return (path for path in _files(root) if path.suffix.lower() in IMAGE_SUFFIXES and not reads.is_special(path))
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -103,19 +265,24 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in files)
 
 
+@_told()
 def not_read(root: Path, read: Collection[Path]) -> list[str]:
     """Say what lies below a folder and is not read, such as ``50 .gif files`` or ``2 images in val``."""
-    others = [path.relative_to(root) for path in _files(root) if path not in read]
+    paths = [path for path in _files(root) if path not in read]
+    special = {path for path in paths if reads.is_special(path)}
+    others = [path.relative_to(root) for path in paths if path not in special]
     kinds = Counter(path.suffix.lower() or "nameless" for path in others if path.suffix.lower() not in IMAGE_SUFFIXES)
     places = Counter(path.parts[0] for path in others if path.suffix.lower() in IMAGE_SUFFIXES)
     hidden = sorted({path.name for path in root.rglob("*") if path.is_dir() and _is_hidden(path.name)})
     return [
         *(f"{count} image{'s' * (count > 1)} in {place}" for place, count in sorted(places.items())),
         *(f"{count} {kind} file{'s' * (count > 1)}" for kind, count in sorted(kinds.items())),
+        *([f"{len(special)} pipes, sockets or devices"] if special else []),
         *(f"hidden folder {name}" for name in hidden),
     ]
 
 
+@_told()
 def twins(train: Iterable[Path], test: Iterable[Path]) -> list[tuple[Path, Path]]:
     """Find test images that are training images too, byte for byte: (test, train)."""
     by_size: dict[int, list[Path]] = {}

@@ -244,8 +244,9 @@ def _plain_kernels() -> Iterator[None]:
 
 
 def _existing_file(path: Path) -> Path:
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist", "correct the path; a relative one starts at the recipe's folder")
+    if reason := reads.unreadable(path):
+        hint = "correct the path; a relative one starts at the recipe's folder"
+        raise ModelError(f"{path} {reason}", hint if reason == "does not exist" else "correct the path, or its permissions")
     return path
 
 

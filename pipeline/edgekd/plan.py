@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from edgekd import cache, data, environment, locked, reads, samples
 from edgekd.distill import records
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, StageError
 from edgekd.loading import Loaded
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import Data
@@ -166,7 +166,7 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
     for node in nodes(loaded.recipe):
         waits = next((name for name in (blocked if data_problem else node.inputs) if name in blocked), "")
         reason = f"{waits} is blocked" if waits else ""
-        problem = None
+        problem: EdgekdError | None = None
         material: dict[str, Any] = {}
         if not reason:
             try:
@@ -182,6 +182,9 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
                     material["threads"] = node.recipe.threads
             except EdgekdError as error:
                 reason, problem = str(error), error
+            except OSError as error:  # a file that the recipe names, or one that such a file needs, may not be read
+                problem = StageError(f"{error.filename} cannot be read: {error.strerror}", "correct its permissions")
+                reason = str(problem)
         if reason:
             blocked[node.name] = reason
             planned.append(Planned(node, "", "blocked", reason, problem=problem))

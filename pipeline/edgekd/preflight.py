@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from edgekd import checkpoints, image_folders, reads
+from edgekd import checkpoints, image_folders, reads, user_file
 from edgekd.devices import schema
 from edgekd.errors import EdgekdError, Problem, UsageError, did_you_mean
 from edgekd.loading import Loaded
@@ -49,8 +49,8 @@ def _teacher(teacher: Teacher, key: Key, data: Data) -> Iterator[Draft]:
         yield from _data(seen, (*key, "data", "source"))
     if teacher.black_box is not None:
         path = Path(teacher.black_box[1])
-        if not path.exists():
-            yield Draft((*key, "model"), f"{path} does not exist", _near(path))
+        if (reason := reads.unreadable(path)) not in ("", "is a folder"):
+            yield _draft((*key, "model"), path, reason)
     elif teacher.model is not None:
         yield from _network(teacher, key)
     if teacher.teacher is not None:
@@ -63,9 +63,11 @@ def _network(network: Teacher | Student | Peer, key: Key) -> Iterator[Draft]:
     file, _, name = (network.model or "").rpartition(":")
     if file.endswith(".py"):
         path = Path(file)
-        if not path.is_file():
-            yield Draft((*key, "model"), f"{path} does not exist", _near(path))
+        if reason := reads.unreadable(path):
+            yield _draft((*key, "model"), path, reason)
         else:
+            beside = ((other, reads.unreadable(other)) for other in sorted(user_file.imported(path)))
+            yield from (_draft((*key, "model"), other, reason) for other, reason in beside if reason)
             found = _defined(path)
             if found is not None and name not in found:
                 yield Draft((*key, "model"), f"{path} has no {name}", did_you_mean(name, sorted(found)))
@@ -82,11 +84,28 @@ def _data(data: Data, key: Key) -> Iterator[Draft]:
     path = Path(rest)
     try:
         if kind == "imagefolder":
-            image_folders.listed(path)
-        elif kind in ("images", "npz") and not path.exists():
-            yield Draft(key, f"{path} does not exist", _near(path))
+            yield from _images(image_folders.listed(path).paths, key)
+        elif kind in ("images", "npz") and (reason := reads.unreadable(path)) not in ("", "is a folder"):
+            yield _draft(key, path, reason)
+        elif kind == "images":
+            yield from _images(image_folders.image_files(path), key)
     except EdgekdError as error:
         yield Draft(key, error.message, error.hint)
+
+
+def _images(paths: Iterable[Path], key: Key) -> Iterator[Draft]:
+    """Images that cannot be opened: the first, and how many there are."""
+    failures = [(path, reason) for path in paths if (reason := reads.unreadable(path))]
+    if failures:
+        path, reason = failures[0]
+        more = f", and {len(failures) - 1} more images" if len(failures) > 1 else ""
+        what = "is a link to nothing" if reason == "does not exist" else reason
+        yield Draft(key, f"{path} {what}{more}", "correct its permissions, or remove it")
+
+
+def _draft(key: Key, path: Path, reason: str) -> Draft:
+    hint = _near(path) if reason == "does not exist" else "correct the path, or its permissions"
+    return Draft(key, f"{path} {reason}", hint)
 
 
 def _near(path: Path) -> str:
@@ -94,7 +113,10 @@ def _near(path: Path) -> str:
     hint = "correct the path; a relative one starts at the recipe's folder"
     if not path.parent.is_dir():
         return f"{hint}; there is no folder {path.parent}"
-    meant = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+    try:
+        meant = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+    except OSError:
+        return hint
     return meant if meant.startswith("did you mean") else hint
 
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import source_from_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edgekd.errors import UsageError
 
@@ -115,6 +115,23 @@ def in_key() -> Iterator[None]:
         _here.in_key = before
 
 
+def unreadable(path: Path) -> str:
+    """Say in the words that follow a path why it is no file that can be opened; empty if it is one.
+
+    Never waits, as opening a pipe would.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "is a folder" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device, not a file"
+        with in_key(), path.open("rb"):
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file for a key. While size, times and place of the file stay, it is hashed once in a process.
 
@@ -138,7 +155,7 @@ def state(paths: Iterable[Path]) -> str:
         now = _settled(_stat(str(path)))
         if not now:
             return ""
-        digest.update(f"{path} {now}\n".encode())
+        digest.update(os.fsencode(f"{path} {now}\n"))
     return digest.hexdigest()
 
 
@@ -179,28 +196,46 @@ def declared(paths: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for place in map(Path, paths):
-        if not place.exists():
-            raise UsageError(
-                f"reads: {place} does not exist", "correct the path; a relative one starts at the recipe's folder"
-            )
-        for path in [place] if place.is_file() else sorted(_below(place)):
+        reason = unreadable(place)
+        if reason == "does not exist":
+            raise UsageError(f"reads: {place} {reason}", "correct the path; a relative one starts at the recipe's folder")
+        if reason not in ("", "is a folder"):
+            raise UsageError(f"reads: {place} {reason}", "correct the path, or its permissions")
+        for path in sorted(_below(place)) if reason else [place]:
             name = path.relative_to(place).as_posix() if path != place else path.name
             found = _sha256(str(path))
             if not found:
-                raise UsageError(f"reads: {path} cannot be read", "correct its permissions")
-            digest.update(f"{name}\0{found}\n".encode())
+                raise UsageError(f"reads: {path} cannot be read", "correct its permissions, or remove it")
+            digest.update(os.fsencode(f"{name}\0{found}\n"))
     return digest.hexdigest()
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files below a folder, those behind links to folders too, each folder once."""
+    """The files below a folder, those behind links to folders too, each folder once; no pipe, on which reading would wait.
+
+    Raises:
+        UsageError: A folder cannot be read.
+    """
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         if os.path.realpath(place) in seen:
             folders.clear()
             continue
         seen.add(os.path.realpath(place))
-        yield from (Path(place, name) for name in files)
+        yield from (path for name in files if not is_special(path := Path(place, name)))
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UsageError(f"reads: {error.filename} cannot be read: {error.strerror}", "correct its permissions") from error
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is a pipe, a socket or a device; a link to nothing is none of them, and cannot be read."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def changed(reads: Sequence[Read], folder: Path) -> str:
@@ -221,7 +256,7 @@ def changed(reads: Sequence[Read], folder: Path) -> str:
 
 def digest(reads: Iterable[Read]) -> str:
     """Name a list of reads by their bytes."""
-    return hashlib.sha256("".join(f"{read.relative} {read.sha256}\n" for read in reads).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(f"{read.relative} {read.sha256}\n" for read in reads))).hexdigest()
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, reads, rundir, samples
 from edgekd.background import Background
-from edgekd.errors import EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
+from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
@@ -70,6 +70,8 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     """
     steps = plan.make(loaded, processes(options.devices))
     for step in steps:
+        if isinstance(step.problem, DataError):  # of no stage's own
+            raise step.problem
         if step.problem is not None:
             raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
     folder = run_folder(options.out / loaded.name, steps[-1].key)

@@ -6,7 +6,7 @@ Labels and names are looked at, never pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -69,17 +69,17 @@ def _difference(ours: Samples, theirs: Samples) -> tuple[str, str, str] | None:
 def _splits(data: Data) -> dict[str, Samples]:
     kind, _, rest = data.source.partition(":")
     if kind == "imagefolder":
-        found = image_folders.listed(Path(rest))[0]
-        found["train"] += found.pop("val", [])
-        return {split: _named(Path(rest), files) for split, files in found.items()}
+        folder = image_folders.listed(Path(rest))
+        both = [*folder.splits["train"], *folder.splits.get("val", [])]
+        return {"train": _named(folder, both), "test": _named(folder, folder.splits["test"])}
     if kind == "npz":
-        arrays = sources.archive(Path(rest), "see docs/data.md", labels_alone=True)
+        arrays, _ = sources.archive(Path(rest), "see docs/data.md", labels_alone=True)
         train = np.concatenate([arrays[name] for name in ("y_train", "y_val") if name in arrays])
         return {"train": Samples(train), "test": Samples(arrays["y_test"])}
     raw = sources.read(data, Silent())
     return {"train": Samples(raw.y_train), "test": Samples(raw.y_test)}
 
 
-def _named(root: Path, found: list[tuple[Path, int]]) -> Samples:
-    names = tuple(path.relative_to(root).with_suffix("").as_posix() for path, _ in found)
-    return Samples(np.array([label for _, label in found], np.int64), names)
+def _named(folder: image_folders.Listing, files: list[tuple[Path, int]]) -> Samples:
+    names = tuple(PurePosixPath(folder.name(path)).with_suffix("").as_posix() for path, _ in files)
+    return Samples(np.array([label for _, label in files], np.int64), names)

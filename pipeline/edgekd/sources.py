@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from edgekd import cache, decoding, reads
 from edgekd.decoding import Images
-from edgekd.errors import DataError, did_you_mean
-from edgekd.image_folders import IMAGE_SUFFIXES, existing, held_out, image_files, listed
+from edgekd.errors import DataError, did_you_mean, printable
+from edgekd.image_folders import IMAGE_SUFFIXES, existing, existing_file, held_out, image_files, listed
 from edgekd.progress import Progress
 from edgekd.recipe_data import Data
 from edgekd.resources import find
@@ -53,6 +53,8 @@ class Raw:
     labelled: bool = True
     own_val: int = 0
     """How many images at the end of ``train`` are the source's own validation split."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know of how it is read, in lines."""
 
 
 def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
@@ -137,15 +139,16 @@ def _fashion_mnist(data: Data) -> Raw:
 
 
 def _npz(path: Path, data: Data, hint: str, license: str = "") -> Raw:
-    arrays = archive(path, hint)
+    arrays, notes = archive(path, hint)
     names = (
         arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
     )
-    return _from_arrays(arrays, data, tuple(str(name) for name in names), license, str(path))
+    raw = _from_arrays(arrays, data, tuple(printable(str(name)) for name in names), license, str(path))
+    return replace(raw, notes=notes)
 
 
-def archive(path: Path, hint: str, *, labels_alone: bool = False) -> dict[str, NDArray[Any]]:
-    """The arrays of an archive.
+def archive(path: Path, hint: str, *, labels_alone: bool = False) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """The arrays of an archive, and what a user has to know of how they are read, in lines.
 
     Raises:
         DataError: It cannot be read, or one is missing.
@@ -153,19 +156,23 @@ def archive(path: Path, hint: str, *, labels_alone: bool = False) -> dict[str, N
     wanted: tuple[str, ...] = ("y_train", "y_test") if labels_alone else ("x_train", "y_train", "x_test", "y_test")
     try:
         # opened here: np.load leaves a file open that it cannot read
-        with reads.in_key(), existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with reads.in_key(), existing_file(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in (*wanted, "y_val") or not labels_alone}
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise DataError(f"{path} cannot be read: {error}", hint) from error
+    notes: tuple[str, ...] = ()
+    if not {"x_test", "y_test"} & arrays.keys() and "y_val" in arrays:
+        arrays |= {f"{axis}_test": arrays.pop(f"{axis}_val") for axis in "xy" if f"{axis}_val" in arrays}
+        notes = ("  no x_test: x_val is the test split, and data.val_fraction of x_train is for validation",)
     own = [name for name in ("x_val", "y_val") if name in arrays]
     wanted += ("x_val", "y_val") if len(own) == 1 and not labels_alone else ()
     missing = [name for name in wanted if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
-    return arrays
+    return arrays, notes
 
 
 def _class_count(path: Path, y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
@@ -208,14 +215,13 @@ def _from_arrays(
 
 
 def _imagefolder(root: Path, data: Data, progress: Progress) -> Raw:
-    splits, classes = listed(root)
-    own = splits.pop("val", [])
-    splits["train"] = [*splits["train"], *own]
+    found = listed(root)
+    own = found.splits.get("val", [])
     (train, y_train), (test, y_test) = (
-        (decoding.opened([path for path, _ in found], data, split, progress), _numbers(label for _, label in found))
-        for split, found in splits.items()
+        (decoding.opened([path for path, _ in files], data, split, progress), _numbers(label for _, label in files))
+        for split, files in (("train", [*found.splits["train"], *own]), ("test", found.splits["test"]))
     )
-    return Raw(train, y_train, test, y_test, classes, own_val=len(own))
+    return Raw(train, y_train, test, y_test, found.classes, own_val=len(own))
 
 
 def _images(root: Path, data: Data, progress: Progress) -> Raw:
@@ -319,11 +325,11 @@ def files(kind: str, rest: str) -> list[tuple[str, Path]]:
             folder = _fashion_mnist_folder()
             return [(path.name, path) for path in sorted(folder.glob("*.gz"))]
         case "npz":
-            return [("npz", existing(Path(rest)))]
+            return [("npz", existing_file(Path(rest)))]
         case "random" | "synthetic":
             return []
         case "images":
-            paths = image_files(existing(Path(rest)))
+            return sorted((path.relative_to(rest).as_posix(), path) for path in image_files(existing(Path(rest))))
         case _:
-            paths = [path for split in listed(Path(rest))[0].values() for path, _ in split]
-    return sorted((path.relative_to(rest).as_posix(), path) for path in paths)
+            found = listed(Path(rest))
+            return sorted((found.name(path), path) for path in found.paths)

@@ -271,7 +271,7 @@ def test_fingerprint_of_any_file_name(tmp_path: Path) -> None:
 def test_fingerprint_of_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         data.fingerprint(Data(source=f"npz:{tmp_path}"))
-    assert str(caught.value) == f"{tmp_path} cannot be read: Is a directory\n  → correct data.source"
+    assert str(caught.value) == f"{tmp_path} is a folder\n  → correct data.source"
 
 
 def test_the_normalization_of_given_weights(npz: Callable[..., str]) -> None:

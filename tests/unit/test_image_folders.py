@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.conftest import make_arrays
 
-from edgekd import data, decoding
+from edgekd import data, decoding, samples
 from edgekd.errors import DataError
 from edgekd.recipe_data import Data
 
@@ -183,3 +183,164 @@ def test_a_folder_that_is_not_unpacked(tmp_path: Path) -> None:
     assert "; it holds notes.txt" in error_of(f"imagefolder:{tmp_path}/d")
     (tmp_path / "d" / "photos.tar").write_bytes(b"")
     assert "; unpack photos.tar" in error_of(f"imagefolder:{tmp_path}/d")
+
+
+def renamed(tree: Path, **names: str) -> data.DataSet:
+    for old, new in names.items():
+        (tree / old).rename(tree / new)
+    return data.load(Data(source=f"imagefolder:{tree}", image_size=8))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"train": "Train", "test": "TEST"}, ["  read as test: TEST", "  read as train: Train"]),
+        ({"train": "Training", "test": "testing"}, ["  read as test: testing", "  read as train: Training"]),
+    ],
+)
+def test_splits_by_other_names(tree: Path, names: dict[str, str], told: list[str]) -> None:
+    """They are not two classes; and the same images are the same data."""
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    before = data.fingerprint(section)
+    found = renamed(tree, **names)
+    assert (found.classes, len(found.test)) == (("ant", "bee"), 4)
+    assert data.fingerprint(section) == before
+    assert data.described(section)[1:3] == told
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_validation_splits_by_other_names(tree: Path, name: str) -> None:
+    shutil.copytree(tree / "test", tree / name)
+    found = data.load(Data(source=f"imagefolder:{tree}", image_size=8))
+    assert (len(found.train), len(found.val), len(found.test)) == (12, 4, 4)
+
+
+def test_two_folders_of_one_split_are_refused(tree: Path) -> None:
+    shutil.copytree(tree / "train", tree / "Training")
+    assert error_of(f"imagefolder:{tree}") == (
+        f"{tree}/Training and {tree}/train are both the train split\n  → join them, or rename what is not to be read"
+    )
+
+
+@pytest.mark.parametrize("names", [("training_set", "test_set"), ("train2017", "val2017"), ("TrainImages", "TestImages")])
+def test_classes_that_are_called_like_splits_are_refused(tree: Path, names: tuple[str, str]) -> None:
+    for old, new in zip(("train", "test"), names, strict=True):
+        (tree / old).rename(tree / new)
+    first, second = sorted(names)
+    assert error_of(f"imagefolder:{tree}") == (
+        f"the folders in {tree} are called like splits and not like classes: {first}, {second}\n"
+        f"  → call the folders of splits train, test and val: {tree}/train/CLASS/*.png"
+    )
+
+
+def flattened(folder: Path) -> None:
+    """Leave the images of the first class, in the folder itself."""
+    for path in (folder / "ant").iterdir():
+        path.rename(folder / path.name)
+    for name in ("ant", "bee"):
+        shutil.rmtree(folder / name)
+
+
+def test_splits_without_classes_are_refused(tree: Path) -> None:
+    flattened(tree / "train")
+    flattened(tree / "test")
+    assert error_of(f"imagefolder:{tree}").endswith(f"/*.png; images:{tree} takes images without labels")
+
+
+def test_a_class_that_is_called_like_a_split_is_told(tree: Path) -> None:
+    """Trains and buses: a folder with images alone is no split."""
+    (tree / "test").rename(tree / "bus")
+    shutil.copytree(tree / "train", tree / "car")
+    flattened(tree / "train")
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    assert data.load(section).classes == ("bus", "car", "train")
+    assert any(
+        line.startswith("  warning: taken as a class, though a split may be called so: train\n")
+        for line in data.described(section)
+    )
+
+
+def test_val_is_the_test_split_where_there_is_no_other(tree: Path, npz: Callable[..., str]) -> None:
+    before = data.fingerprint(Data(source=f"imagefolder:{tree}"))
+    (tree / "test").rename(tree / "valid")
+    arrays = make_arrays()
+    source = npz(changes={"x_test": None, "y_test": None, "x_val": arrays["x_test"], "y_val": arrays["y_test"]})
+    sections = [Data(source=name, image_size=16, val_fraction=0.25) for name in (f"imagefolder:{tree}", source)]
+    folder, archive = (data.load(section) for section in sections)
+    assert (len(folder.train), len(folder.val), len(folder.test)) == (8, 4, 4)
+    assert (len(archive.train), len(archive.val), len(archive.test)) == (60, 20, 16)
+    assert data.described(sections[0])[2] == (
+        "  no test folder: valid is the test split, and data.val_fraction of train is for validation"
+    )
+    assert data.described(sections[1])[1] == (
+        "  no x_test: x_val is the test split, and data.val_fraction of x_train is for validation"
+    )
+    samples.same(sections[0], sections[0].model_copy(update={"source": f"imagefolder:{tree}/."}))
+    assert data.fingerprint(Data(source=f"imagefolder:{tree}")) == before, "it is the same data by another name"
+
+
+def test_train_alone_keeps_a_fifth_for_the_test(tree: Path) -> None:
+    shutil.rmtree(tree / "test")
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    assert np.bincount(data.load(section).test.labels).tolist() == [2, 2]
+    assert "  no test folder: a fixed fifth of each class of train is the test split" in data.described(section)
+
+
+def test_a_class_that_is_in_the_validation_split_alone_is_refused(tree: Path, npz: Callable[..., str]) -> None:
+    """It would never be trained."""
+    shutil.copytree(tree / "test", tree / "val")
+    for path in (tree / "train" / "bee").iterdir():
+        path.unlink()
+    told = ": no training image of class 1 (bee), which the validation split alone has\n"
+    assert told in error_of(f"imagefolder:{tree}")
+    labels = {"y_train": np.arange(80) % 3, "x_val": np.zeros((8, 16, 16), np.uint8), "y_val": np.arange(8) % 4}
+    assert ": no training image of class 3 (3), which the validation split alone has\n" in error_of(npz(changes=labels))
+
+
+def test_a_folder_without_images_is_no_class(tree: Path) -> None:
+    for place in ("train/wasp", "test/wasp", "test/fly/deep"):
+        (tree / place).mkdir(parents=True)
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    assert data.load(section).classes == ("ant", "bee")
+    assert "  no class, for there is no image in it: fly, wasp" in data.described(section)
+    root = tree / "train"
+    section = Data(source=f"imagefolder:{root}", image_size=8, val_fraction=0.3)
+    assert data.load(section).classes == ("ant", "bee")
+    assert "  no class, for there is no image in it: wasp" in data.described(section)
+
+
+def test_a_folder_that_is_one_too_high(tree: Path) -> None:
+    """The folder that a recipe lies in, with the data and what edgekd writes."""
+    (tree.parent / "build" / "net").mkdir(parents=True)
+    (tree.parent / "build" / "net" / "run.json").write_text("")
+    assert error_of(f"imagefolder:{tree.parent}") == (
+        f"{tree.parent} has images in one folder alone, images, and that has folders: it seems to be the image folder\n"
+        f"  → give {tree}"
+    )
+
+
+def test_pipes_are_not_read(tree: Path, tmp_path: Path) -> None:
+    """Opening one waits for ever."""
+    os.mkfifo(tree / "train" / "ant" / "x.png")
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    assert len(data.load(section).train) == 8
+    assert data.described(section)[1] == "  not read: 1 pipes, sockets or devices"
+    data.fingerprint(section)
+    os.mkfifo(tmp_path / "x.npz")
+    for read in (data.load, data.fingerprint):
+        with pytest.raises(DataError, match="x.npz is a pipe, a socket or a device, not a file"):
+            read(Data(source=f"npz:{tmp_path}/x.npz"))
+
+
+def test_names_that_are_no_utf_8(tree: Path) -> None:
+    """Old archives have them. All that is said and written of them is UTF-8."""
+    for split in ("train", "test"):
+        (tree / split / "bee").rename(tree / split / os.fsdecode(b"b\xe9"))
+    image = tree / "train" / "ant" / os.fsdecode(b"\xff.png")
+    shutil.copy(tree / "train" / "ant" / "0.png", image)
+    section = Data(source=f"imagefolder:{tree}", image_size=8, val_fraction=0.3)
+    assert data.load(section).classes == ("ant", "b\\xe9")
+    data.fingerprint(section)
+    "".join(data.described(section)).encode()
+    image.write_bytes(b"")
+    assert "/ant/\\xff.png is not a readable image: " in error_of(f"imagefolder:{tree}")

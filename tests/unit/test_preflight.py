@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from edgekd import preflight
+from edgekd import plan, preflight
 from edgekd.errors import Problem
 from edgekd.loading import load
 
@@ -94,3 +97,79 @@ def test_names_that_only_running_the_file_would_tell_are_not_refused(
         problems()
         (tmp_path / "net.py").write_text(text)
         assert preflight.problems(load(tmp_path / "r.yaml")) == []
+
+
+@pytest.fixture
+def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one who may not read everything, as root may."""
+    folder = Path(tempfile.mkdtemp())
+    monkeypatch.setenv("EDGEKD_CACHE", str(folder / "cache"))
+    was = os.geteuid()
+    if was == 0:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(was)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        ("images", "data.source"),
+        ("images/train", "data.source"),
+        ("images/train/a", "data.source"),
+        ("images/test/b/0.png", "data.source"),
+        ("net.py", "student.model"),
+        ("blocks.py", "student.model"),
+        ("best.pt", "student.weights"),
+        ("table.csv", "reads"),
+        ("tables", "reads"),
+    ],
+)
+def test_what_may_not_be_read_is_told_by_check_and_by_plan(unprivileged: Path, place: str, key: str) -> None:
+    (unprivileged / "net.py").write_text("import blocks\ndef small(): pass\n")
+    for name in ("best.pt", "table.csv", "blocks.py"):
+        (unprivileged / name).write_bytes(b"")
+    for folder in ("images/train/a", "images/train/b", "images/test/a", "images/test/b", "tables"):
+        (unprivileged / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(unprivileged / folder / "0.png")
+    (unprivileged / "r.yaml").write_text(
+        "edgekd: 1\ndata: {source: 'imagefolder:images'}\nstudent: {model: 'net.py:small', weights: best.pt}\n"
+        "quantize: {method: ptq}\nexport: [onnx]\nreads: [table.csv, tables]\n"
+    )
+    loaded = load(unprivileged / "r.yaml")
+    assert preflight.problems(loaded) == []
+    (unprivileged / place).chmod(0)
+    (problem,) = preflight.problems(loaded)
+    assert problem.key == key
+    assert "cannot be read" in problem.message
+    assert place in problem.message
+    assert "permissions" in problem.hint
+    (blocked,) = [step for step in plan.make(loaded) if step.problem]
+    assert f"{place} cannot be read" in str(blocked.problem) or f"{place}/train cannot be read" in str(blocked.problem)
+
+
+def test_images_that_are_links_to_nothing(problems: Callable[..., list[Problem]], tmp_path: Path) -> None:
+    problems()
+    for number in (1, 2):
+        (tmp_path / "images" / "train" / "a" / f"{number}.png").symlink_to("no.png")
+    told = f"{tmp_path}/images/train/a/1.png is a link to nothing, and 1 more images"
+    assert [problem.message for problem in problems()] == [told]
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [("net.py", "student.model"), ("best.pt", "teacher.ensemble[0].weights"), ("table.csv", "reads")]
+)
+def test_a_pipe_is_no_file(problems: Callable[..., list[Problem]], tmp_path: Path, place: str, key: str) -> None:
+    """Opening one waits for ever."""
+    problems()
+    (tmp_path / place).unlink()
+    os.mkfifo(tmp_path / place)
+    found = preflight.problems(load(tmp_path / "r.yaml"))
+    assert key in [problem.key for problem in found]
+    assert {problem.message for problem in found} == {f"{tmp_path}/{place} is a pipe, a socket or a device, not a file"}

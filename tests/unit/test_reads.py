@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -325,3 +326,23 @@ def test_declared_folders_are_read_through_links(tmp_path: Path) -> None:
 def test_declared_reads_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no.bin does not exist"):
         reads.declared([str(tmp_path / "no.bin")])
+
+
+def test_declared_pipes_are_left_out_and_no_name_is_refused(tmp_path: Path) -> None:
+    """Opening a pipe waits for ever; and names of files are bytes, whatever they say."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1")
+    before = reads.declared([str(folder)])
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(folder / "socket"))
+        assert reads.declared([str(folder)]) == before
+    with pytest.raises(UsageError, match="pipe is a pipe, a socket or a device, not a file"):
+        reads.declared([str(folder / "pipe")])
+    odd = folder / os.fsdecode(b"\xff.csv")
+    odd.write_text("2")
+    assert reads.declared([str(folder)]) != before
+    old = time.time() - 60
+    os.utime(odd, (old, old))
+    reads.state([odd])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_npz_that_is_one_array(tmp_path: Path) -> None:
 
 
 def test_npz_that_is_a_folder(tmp_path: Path) -> None:
-    assert error_of(f"npz:{tmp_path}").startswith(f"{tmp_path} cannot be read: ")
+    assert error_of(f"npz:{tmp_path}") == f"{tmp_path} is a folder\n  → correct data.source"
 
 
 # --- imagefolder ------------------------------------------------------------------------------------------------------
@@ -222,15 +223,15 @@ def test_imagefolder_image_that_would_eat_the_memory(tree: Path, monkeypatch: py
 
 def test_imagefolder_missing(tree: Path, tmp_path: Path) -> None:
     assert error_of(f"imagefolder:{tmp_path}/no").startswith(f"{tmp_path}/no does not exist\n")
-    (tree / "test").rename(tree / "val")
+    shutil.rmtree(tree / "train")
     assert error_of(f"imagefolder:{tree}") == (
-        f"{tree}/test does not exist\n  → an image folder has {tree}/train/CLASS and {tree}/test/CLASS; "
-        f"if {tree}/val is what is tested on, call it test"
+        f"{tree}/train does not exist\n"
+        f"  → an image folder has {tree}/train/CLASS and {tree}/test/CLASS, or {tree}/CLASS alone"
     )
 
 
 def test_imagefolder_class_in_one_split(tree: Path) -> None:
-    (tree / "test" / "cow").mkdir()
+    shutil.copytree(tree / "test" / "bee", tree / "test" / "cow")
     assert error_of(f"imagefolder:{tree}") == (
         f"{tree}: class 'cow' is in only one of train and test\n  → give all splits the same class folders"
     )

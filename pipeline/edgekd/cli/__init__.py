@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -341,6 +342,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; every error becomes words and its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the name of a file may have bytes that are no UTF-8
+            stream.reconfigure(errors="backslashreplace")  # \udcff, which is JSON for it
     interruption.listen()
     try:
         with interruption.kept():

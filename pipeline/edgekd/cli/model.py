@@ -47,7 +47,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @model_options
 @click.option("--data", required=True, metavar="IMAGES",
               help="Calibration and test images: a folder (CLASS/*.png, train/ and test/ in it, or images alone), an .npz "
-                   "file, or a data set's name. A fifth is kept for the test where there is no test split.")  # fmt: skip
+                   "file, or a data set's name. A fifth of a folder is kept for the test where it has neither test/ nor "
+                   "val/.")  # fmt: skip
 @click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
 @click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: all three]")

@@ -133,14 +133,14 @@ def files(kind: str, path: str) -> list[Path]:
     """
     if kind in FOLDERS:
         graph = Path(path) / "saved_model.pb"
-        if not graph.is_file():
+        if reads.unreadable(graph) == "does not exist":
             raise ModelError(f"{path} is no SavedModel: it has no saved_model.pb", "correct teacher.model; give the folder")
         walk = os.walk(path, followlinks=True)  # as TensorFlow does
         found = (Path(folder) / name for folder, _, names in walk for name in names)
         return [graph, *sorted(file for file in found if file.is_file() and file != graph)]
     file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist", "correct teacher.model; a relative path starts at the recipe's folder")
+    if reason := reads.unreadable(file):
+        raise ModelError(f"{file} {reason}", "correct teacher.model; a relative path starts at the recipe's folder")
     beside = [file.with_suffix(".bin")] if kind == "openvino" else _external(file) if kind == "onnx" else []
     for missing in (each for each in beside if not each.is_file()):
         raise ModelError(f"{missing} does not exist", f"put it there: {file.name} has its weights in it")
