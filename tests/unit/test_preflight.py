@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,21 +101,27 @@ def test_names_that_only_running_the_file_would_tell_are_not_refused(
 
 
 @pytest.fixture
-def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one who may not read everything, as root may."""
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every user may look into, unlike pytest's."""
     folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
     monkeypatch.setenv("EDGEKD_CACHE", str(folder / "cache"))
+    yield folder
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be someone who may not read everything, as root may."""
     was = os.geteuid()
     if was == 0:
-        os.chown(folder, 65534, 65534)
         os.seteuid(65534)
     try:
-        yield folder
+        yield
     finally:
         os.seteuid(was)
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o700)
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
@@ -131,26 +138,28 @@ def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("tables", "reads"),
     ],
 )
-def test_what_may_not_be_read_is_told_by_check_and_by_plan(unprivileged: Path, place: str, key: str) -> None:
-    (unprivileged / "net.py").write_text("import blocks\ndef small(): pass\n")
+def test_what_may_not_be_read_is_told_by_check_and_by_plan(shared: Path, place: str, key: str) -> None:
+    (shared / "net.py").write_text("import blocks\ndef small(): pass\n")
     for name in ("best.pt", "table.csv", "blocks.py"):
-        (unprivileged / name).write_bytes(b"")
+        (shared / name).write_bytes(b"")
     for folder in ("images/train/a", "images/train/b", "images/test/a", "images/test/b", "tables"):
-        (unprivileged / folder).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(unprivileged / folder / "0.png")
-    (unprivileged / "r.yaml").write_text(
+        (shared / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(shared / folder / "0.png")
+    (shared / "r.yaml").write_text(
         "edgekd: 1\ndata: {source: 'imagefolder:images'}\nstudent: {model: 'net.py:small', weights: best.pt}\n"
         "quantize: {method: ptq}\nexport: [onnx]\nreads: [table.csv, tables]\n"
     )
-    loaded = load(unprivileged / "r.yaml")
+    loaded = load(shared / "r.yaml")
     assert preflight.problems(loaded) == []
-    (unprivileged / place).chmod(0)
-    (problem,) = preflight.problems(loaded)
+    assert not any(step.problem for step in plan.make(loaded))
+    (shared / place).chmod(0)
+    with unprivileged():  # who may not read Python either: all that is imported has been by now
+        (problem,) = preflight.problems(loaded)
+        (blocked,) = [step for step in plan.make(loaded) if step.problem]
     assert problem.key == key
     assert "cannot be read" in problem.message
     assert place in problem.message
     assert "permissions" in problem.hint
-    (blocked,) = [step for step in plan.make(loaded) if step.problem]
     assert f"{place} cannot be read" in str(blocked.problem) or f"{place}/train cannot be read" in str(blocked.problem)
 
 
