@@ -43,6 +43,12 @@ def test_what_data_means(data: str | None, source: str) -> None:
     assert compose.data_source(data) == source
 
 
+def test_what_edgekd_writes_beside_the_images_is_no_class() -> None:
+    Path("flat/build/net").mkdir(parents=True)
+    Path("flat/build/net/report.html").write_text("")
+    assert compose.data_source("flat") == "images:flat"
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
