@@ -184,15 +184,29 @@ def _unsplit(root: Path) -> Listing:
         what = f"unpack {packed}" if packed else what
         what = f"images:{root} takes images without labels" if image_files(root) else what
         raise DataError(f"{root} has no folder of a class", f"an image folder has {root}/CLASS/*.png; {what}")
-    if len(classes) == 1:
-        (name,) = classes
-        if class_folders(root / name):
-            raise DataError(
-                f"{root} has images in one folder alone, {name}, and that has folders: it seems to be the image folder",
-                f"give {root / name}",
-            )
+    _check_height(root, list(classes))
     notes = [*_no_classes(found.keys() - classes.keys()), *_like_splits(root, list(classes))]
     return Listing(root, _carved(classes), tuple(map(printable, classes)), {}, tuple(notes))
+
+
+def _check_height(root: Path, classes: Sequence[str]) -> None:
+    """See that the image folder is not one of the folders that were taken for classes.
+
+    Raises:
+        DataError: It is.
+    """
+    for name in classes:
+        inside = [folder for folder in _folders(root / name) if folder.casefold() in SPLITS]
+        if len({SPLITS[folder.casefold()] for folder in inside}) > 1:
+            raise DataError(
+                f"{root / name} has folders of splits, {' and '.join(inside)}, and so it is no class",
+                f"give {root / name}, if it is the image folder; else put them above the classes: {root}/train/{name}",
+            )
+    if len(classes) == 1 and class_folders(root / classes[0]):
+        raise DataError(
+            f"{root} has images in one folder alone, {classes[0]}, and that has folders: it seems to be the image folder",
+            f"give {root / classes[0]}",
+        )
 
 
 def _carved(classes: Mapping[str, Sequence[Path]]) -> dict[str, Labelled]:

@@ -59,6 +59,8 @@ def check(loaded: Loaded) -> None:
 
 def _sha256(name: str) -> str:
     """Of a file that the recipe does not name, and that is of no key; empty if it is not there."""
+    if reads.unreadable(Path(name)):
+        return ""
     try:
         with reads.in_key(), Path(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

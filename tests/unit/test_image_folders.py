@@ -313,6 +313,16 @@ def test_a_folder_that_is_one_too_high(tree: Path) -> None:
     """The folder that a recipe lies in, with the data and what edgekd writes."""
     (tree.parent / "build" / "net").mkdir(parents=True)
     (tree.parent / "build" / "net" / "run.json").write_text("")
+    too_high = error_of(f"imagefolder:{tree.parent}")
+    assert too_high == (
+        f"{tree} has folders of splits, test and train, and so it is no class\n"
+        f"  → give {tree}, if it is the image folder; else put them above the classes: {tree.parent}/train/images"
+    )
+    (tree.parent / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(tree.parent / "more" / "0.png")
+    assert error_of(f"imagefolder:{tree.parent}") == too_high
+    shutil.rmtree(tree.parent / "more")
+    shutil.rmtree(tree / "test")
     assert error_of(f"imagefolder:{tree.parent}") == (
         f"{tree.parent} has images in one folder alone, images, and that has folders: it seems to be the image folder\n"
         f"  → give {tree}"
