@@ -1,37 +1,40 @@
 """Checkpoints of other tools: which weights of a file, and under which names, are a network's.
 
 A training script stores weights in a dictionary beside an optimizer, with a prefix before each name, and often twice: as
-they are and as a moving average. What fits the network is found; where two sets fit, the recipe says which: ``FILE#SET``.
-Nothing is unpickled but by torch's ``weights_only`` with the types of ``_safe_types``.
+they are and as a moving average. What fits the network is found; where several sets fit, a recipe says which: ``FILE#SET``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekd import reads, tied
+from edgekd import reads, tied, weight_files
 from edgekd.errors import CheckpointError, UsageError, did_you_mean
 from edgekd.resources import available, find
+from edgekd.weight_files import Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
+PLAIN = "plain"
+"""What a recipe calls the set whose names have no prefix and that no key leads to."""
+
 _CHECKPOINT = re.compile(r"\.(safetensors|pth?|ckpt|bin|index\.json)$")
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch.compile, FSDP and activation checkpointing put into names, anywhere in them."""
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 """Tensors that tools leave in a state_dict: thop's counts and that of ``AveragedModel``."""
-_ALONE = "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+_WEIGHT_NORM = (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1"))
+"""Names of the two tensors of a weight norm: of older versions of torch, and of newer ones."""
+_TYPED = re.compile(r"[\w+@-][\w.+@-]*")
+"""Names that a shell, YAML and a path leave as they are."""
+_AVERAGE = re.compile(r"(^|[^a-z])(ema|swa|averaged?|shadow)([^a-z]|$)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Checkpoint:
         """
         if not self.path.name.endswith(".index.json"):
             return (self.path,)
-        shards = {self.path.with_name(name) for name in _index(self.path).values()}
+        shards = {self.path.with_name(name) for name in weight_files.index(self.path).values()}
         for shard in sorted(shards):
             reason = reads.unreadable(shard)
             if reason == "does not exist":
@@ -83,8 +86,7 @@ def locate(weights: str | Path) -> Checkpoint:
             shipped = [name.removesuffix(".safetensors") for name in available("assets") if name.endswith(".safetensors")]
             hint = f"allowed: {', '.join(f'edgekd:{name}' for name in shipped) or 'none'}, or a file"
             raise CheckpointError(f"no weights {text!r} ship with edgekd", hint) from error
-    file, _, part = text.rpartition("#")
-    checkpoint = Checkpoint(Path(text)) if not file or not reads.unreadable(Path(text)) else Checkpoint(Path(file), part)
+    checkpoint = _divided(text)
     path = checkpoint.path
     reason = reads.unreadable(path)
     if not reason:
@@ -105,16 +107,29 @@ def locate(weights: str | Path) -> Checkpoint:
     raise CheckpointError(f"{path} {reason}", hint if reason == "does not exist" else "correct the path, or its permissions")
 
 
+def _divided(text: str) -> Checkpoint:
+    """A file and the set after a ``#``; either may have a ``#`` in its name."""
+    if _is_there(text):
+        return Checkpoint(Path(text))
+    signs = [match.start() for match in re.finditer("#", text) if match.start()]
+    there = [sign for sign in signs if _is_there(text[:sign])] or signs
+    return Checkpoint(Path(text[: there[-1]]), text[there[-1] + 1 :]) if there else Checkpoint(Path(text))
+
+
+def _is_there(text: str) -> bool:
+    return reads.unreadable(Path(text)) != "does not exist"
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """Read a file that holds one state_dict.
 
     Raises:
         CheckpointError: It cannot be read, holds something else, or would have to be unpickled with code.
     """
-    state = next((state for name, state in _sets(_load(path), path) if not name), None)
+    state = next((stored for stored in weight_files.stored(path) if not stored.name and not stored.values), None)
     if state is None:
         raise CheckpointError(f"{path} is not a state_dict", "save model.state_dict()")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {name.removeprefix("module."): value for name, value in state.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -122,25 +137,40 @@ class Fitting:
     """A set of weights with the names of a network.
 
     Attributes:
-        label: How the set is called in the file, as a recipe writes it after ``#``; empty for the only one.
+        name: How the file calls the set: the keys that lead to it and the prefix of its names; empty without both.
+        full: The same with ``module``, which wrappers of torch put before names.
         state: The tensors by the network's names, and those that it does not know.
         beside: Names in the file that belong to something else, such as a loss.
+        values: Keys beside the tensors that hold no tensor, such as the number of an epoch.
         missing: Names of the network that are not in it.
         unknown: Names that are not in the network.
+        share: Which share of the network's names it has, from 0 to 1.
+        numbered: Whether a list or a number leads to it.
+        label: How a recipe writes the set after ``#``; empty where it does not fit.
         others: Sets of the file that were not taken, though they have most of the network's names, with what they lack.
     """
 
-    label: str
+    name: str
+    full: str
     state: dict[str, Tensor]
     beside: tuple[str, ...]
+    values: tuple[str, ...]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
+    share: float
+    numbered: bool = False
+    label: str = ""
     others: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         """Whether the network's names are all there, and no others."""
         return not self.missing and not self.unknown
+
+    def __str__(self) -> str:
+        """The set in words."""
+        name = self.name or "the names without a prefix"
+        return name if self.label in ("", self.name) else self.label if self.label == self.full else f"{self.label} ({name})"
 
 
 def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
@@ -156,38 +186,74 @@ def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
     Raises:
         CheckpointError: The file cannot be read, holds no weights, or several sets fit and none was asked for.
     """
-    path = checkpoint.path
-    sets = list(_sets(_load(path), path))
-    if not sets:
+    path, part = checkpoint.path, checkpoint.part
+    found = [one for stored in weight_files.stored(path) for one in _candidates(stored, own)]
+    found = [one for one in found if one.share or not one.numbered]  # not the state of an optimizer
+    if not found:
         raise CheckpointError(f"{path} is not a state_dict", "save model.state_dict()")
-    found = [one for name, state in sets for one in _named(name, state, own)]
-    labels = list(dict.fromkeys(one.label for one in found if one.label))
-    if checkpoint.part:
-        part = checkpoint.part
-        chosen = [
-            one for one in found
-            if part == one.label or one.label.endswith(f".{part}") or one.label.startswith(f"{part}.")
-        ]  # fmt: skip
+    fits = _labelled([one for one in found if one.fits])
+    near = [one for one in found if not one.fits and one.share >= 0.5]
+    if part:
+        chosen = _called(part, fits, near)
         if not chosen:
-            raise CheckpointError(f"{path} has no weights called {part!r}", did_you_mean(part, labels))
-        found = [one for one in chosen if part == one.label] or chosen
-    fits = _different([one for one in found if one.fits])
+            labels = [one.label or one.name for one in (*fits, *near)]
+            hint = did_you_mean(part, dict.fromkeys(filter(None, labels))) if any(labels) else f"give {path} alone"
+            raise CheckpointError(f"{path} has no weights called {part!r}", hint)
+        fits, found = [one for one in chosen if one.fits], chosen
+    fits = _different(fits)
     if len(fits) > 1:
-        averaged = [one.label for one in fits if "ema" in one.label.lower() or "average" in one.label.lower()]
-        first = f"weights: {path.name}#{(averaged or [fits[0].label])[0]}"
-        first += ", a moving average, which is what is usually reported," if averaged else ""
-        rest = " or ".join(f"{path.name}#{one.label}" for one in fits if not averaged or one.label != averaged[0])
-        raise CheckpointError(
-            f"{path} holds {len(fits)} sets of weights of this network: {', '.join(one.label for one in fits)}",
-            f"choose one: {first} or {rest}",
-        )
+        raise _several(path, fits)
     if not fits:
-        return min(found, key=lambda one: len(one.missing) + len(one.unknown))
-    near = (one for one in found if not checkpoint.part and not one.fits and one.missing and len(one.missing) < len(own) / 2)
-    others = [
-        f"{one.label}, which lacks {len(one.missing)} of {len(own)} names" for one in near if one.label != fits[0].label
-    ]
+        return max(found, key=lambda one: (one.share, -len(one.unknown)))
+    others = [] if part else [f"{one}, which {_differs(one, own)}" for one in near if one.name != fits[0].name]
     return replace(fits[0], others=tuple(others))
+
+
+def _called(part: str, fits: Sequence[Fitting], near: Sequence[Fitting]) -> list[Fitting]:
+    """The sets that a recipe means by a word: by the label of one, by a name, or by a part of names."""
+
+    def parts(one: Fitting) -> bool:
+        return any(f".{part}." in f".{name}." for name in (one.name, one.full))
+
+    return (
+        [one for one in fits if one.label == part]
+        or [one for one in (*fits, *near) if part in (one.name, one.full)]
+        or [one for one in (*fits, *near) if parts(one)]
+    )
+
+
+def _several(path: Path, fits: Sequence[Fitting]) -> CheckpointError:
+    """The error of a file with several sets that fit."""
+    averaged = next((one for one in fits if _AVERAGE.search(one.full.lower())), None)
+    first = averaged or fits[0]
+    usual = ", a moving average, which is what is usually reported," if averaged else ""
+    rest = " or ".join(f"{path}#{one.label}" for one in fits if one is not first)
+    return CheckpointError(
+        f"{path} holds {len(fits)} sets of weights of this network: {', '.join(map(str, fits))}",
+        f"choose one: weights: {path}#{first.label}{usual} or {rest}",
+    )
+
+
+def _differs(one: Fitting, own: Mapping[str, Tensor]) -> str:
+    if one.missing:
+        return f"lacks {len(one.missing)} of {len(own)} names"
+    return f"has {len(one.unknown)} more, such as {one.unknown[0]}"
+
+
+def _labelled(fits: Sequence[Fitting]) -> list[Fitting]:
+    """Give each set a label that is its alone and that can be typed: its name, or else its number in the file."""
+    short = Counter(one.name for one in fits)
+    names = [one.name if short[one.name] == 1 else one.full for one in fits]
+    counts = Counter(name or PLAIN for name in names)
+    labelled = []
+    for number, (one, name) in enumerate(zip(fits, names, strict=True), 1):
+        label = name or PLAIN
+        if counts[label] > 1 or not _TYPED.fullmatch(label):
+            label = f"set{number}"
+            while label in counts:
+                label += "_"
+        labelled.append(replace(one, label=label))
+    return labelled
 
 
 def _different(found: Sequence[Fitting]) -> list[Fitting]:
@@ -201,25 +267,67 @@ def _different(found: Sequence[Fitting]) -> list[Fitting]:
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Whether two sets are one; a counter of batches, which nothing depends on, may be in only one of them."""
-    return all(a[name].equal(b[name]) for name in a.keys() & b.keys())
+    return all(_equal(a[name], b[name]) for name in a.keys() & b.keys())
 
 
-def _named(label: str, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[Fitting]:
-    """A stored set with the names of a network, once for each prefix that the network's names have in it."""
-    state = {_plain(name): value for name, value in stored.items() if name.rpartition(".")[2] not in _COUNTERS}
+def _equal(a: Tensor, b: Tensor) -> bool:
+    import torch
+
+    if a.dtype != b.dtype or a.shape != b.shape or _no_values(a) or _no_values(b):
+        return a is b
+    whole = a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8)
+    return bool(whole[0].equal(whole[1]))
+
+
+def _candidates(stored: Stored, own: Mapping[str, Tensor]) -> Iterator[Fitting]:
+    """A stored dictionary with the names of a network, once for each prefix that the network's names have in it."""
+    state = _unwrapped(
+        {name: value for name, value in stored.tensors.items() if name in own or name.rpartition(".")[2] not in _COUNTERS}
+    )
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    probes = {*[*own][:1], max(own, key=lambda name: name.count("."), default="")} - {""}
-    prefixes = {""} | {name[: -len(probe)] for probe in probes for name in state if name.endswith(f".{probe}")}
-    for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        inside = tied_names(_weight_norm(inside, own), own)
-        beside = tuple(name for name in state if not name.startswith(prefix))
-        short = prefix.removesuffix("module.").strip(".")
-        missing, unknown = sorted(needed - inside.keys()), sorted(inside.keys() - own.keys())
-        one = Fitting(".".join(filter(None, (label, short))), inside, beside, tuple(missing), tuple(unknown))
+    prefixes = _prefixes(state, needed)
+    whole = [prefix for prefix in prefixes if needed <= _under(prefix, state, own).keys()]
+
+    def elsewhere(name: str) -> bool:
+        """Whether a name is one of another whole set of this dictionary."""
+        return any(name.removeprefix(prefix) in own for prefix in whole if name.startswith(prefix))
+
+    for prefix in prefixes:
+        inner = tuple(other for other in whole if other != prefix and other.startswith(prefix))
+        names = [name for name in state if name.startswith(prefix)]
+        mine = [name for name in names if name.removeprefix(prefix) in own or not name.startswith(inner)]
+        inside = _under(prefix, {name: state[name] for name in mine}, own)
+        extra = [name for name in inside if name not in own and name.rpartition(".")[2] == "_extra_state"]
+        inside = {name: value for name, value in inside.items() if name not in extra}
+        beside = tuple(name for name in state if not name.startswith(prefix) and not elsewhere(name))
+        missing = tuple(sorted(needed - inside.keys()))
+        full, short = (
+            ".".join(filter(None, (stored.name, part.strip(".")))) for part in (prefix, prefix.removesuffix("module."))
+        )
+        one = Fitting(
+            short, full, inside, beside, (*stored.values, *extra), missing, tuple(sorted(inside.keys() - own.keys())),
+            (len(needed) - len(missing)) / max(1, len(needed)), stored.numbered,
+        )  # fmt: skip
         yield one
-        if one.fits and not prefix:  # these are the names of this network and of no other
+        if one.fits and not prefix and len(whole) == 1:  # these are the names of this network and of no other
             return
+
+
+def _prefixes(state: Iterable[str], needed: Iterable[str]) -> list[str]:
+    """What stands before the names of a network: nothing, and each prefix that half of the names have."""
+    own = {_older(name) for name in needed}
+    counts = Counter({"": 0})
+    for name in map(_older, state):
+        places = (place + 1 for place, sign in enumerate(name) if sign == ".")
+        counts.update(name[:place] for place in places if name[place:] in own)
+    often = [prefix for prefix, count in counts.items() if not prefix or 2 * count >= len(own)]
+    return sorted(often, key=lambda prefix: (len(prefix), prefix))
+
+
+def _under(prefix: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names have a prefix, by the network's names."""
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return tied_names(_weight_norm(inside, own), own)
 
 
 def tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -233,17 +341,30 @@ def tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     return found
 
 
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names without what wrappers of torch put into them, unless two would have one name."""
+    plain = {name: _plain(name) for name in state}
+    counts = Counter(plain.values())
+    return {plain[name] if counts[plain[name]] == 1 else name: value for name, value in state.items()}
+
+
 def _plain(name: str) -> str:
-    """A name without what wrappers of torch put into it."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
+def _older(name: str) -> str:
+    """A name of a weight norm as older versions of torch have it."""
+    for old, new in _WEIGHT_NORM:
+        if name.endswith(new):
+            return name.removesuffix(new) + old
+    return name
+
+
 def _weight_norm(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the two tensors of a weight norm where the file has the names of another version of torch."""
-    pairs = (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1"))
-    for old, new in (*pairs, *((new, old) for old, new in pairs)):
+    for old, new in (*_WEIGHT_NORM, *((new, old) for old, new in _WEIGHT_NORM)):
         for name in [name for name in state if name.endswith(old)]:
             other = name.removesuffix(old) + new
             if name not in own and other in own and other not in state:
@@ -251,116 +372,95 @@ def _weight_norm(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
     return state
 
 
-def _sets(value: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """The dictionaries of tensors in what a file holds, by the names that lead to them."""
-    import torch
-
-    if not isinstance(value, Mapping) or depth > 3:
-        return
-    tensors = [isinstance(item, torch.Tensor) for item in value.values()]
-    if all(tensors) and all(isinstance(key, str) for key in value) and (tensors or not depth):
-        yield name, value
-        return
-    for key, item in value.items():
-        if isinstance(key, str):
-            yield from _sets(item, path, f"{name}.{key}" if name else key, depth + 1)
-
-
-def _load(path: Path) -> Any:
-    with reads.in_key():  # it is there by its bytes
-        return _opened(path)
+def mismatch(path: Path, found: Fitting, own: Mapping[str, Tensor]) -> CheckpointError:
+    """The error of a set that does not have a network's names."""
+    missing, unknown = found.missing, found.unknown
+    parts = [f"{len(names)} {what} (first: {names[0]})" for what, names in
+             (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
+    message = f"{path} does not fit the model: {'; '.join(parts)}"
+    renamed, count = _renamed(found, own)
+    needed = len(missing) / (1 - found.share) if missing else 0
+    if renamed and 2 * count >= len(missing) and found.share + count / needed >= 0.5:
+        alike = f", and {count - 1} more of the {len(missing)} likewise" if count > 1 else ""
+        pair = f"what the model calls {renamed[0]} is {renamed[1]} in the file{alike}"
+        return CheckpointError(message, f"{pair}: rename them, or correct the model")
+    if found.share < 0.5:
+        share = f"{round(needed) - len(missing)} of the model's {round(needed)} names are in it"
+        return CheckpointError(message, f"it is of another architecture: {share}; correct model or weights")
+    return CheckpointError(message, "is it of another architecture, or with other args? correct model, args or weights")
 
 
-def _opened(path: Path) -> Any:
-    import torch
+def _renamed(found: Fitting, own: Mapping[str, Tensor]) -> tuple[tuple[str, str] | None, int]:
+    """The change of a prefix that gives most of the missing names; a pair that shows it, and how many it gives."""
 
-    _refuse(path)
-    if path.name.endswith(".index.json"):
-        return {name: value for shard in Checkpoint(path).files()[1:] for name, value in _load_one(shard).items()}
-    shard = _SHARD.fullmatch(path.name)
-    if shard and int(shard[3]) > 1:
-        index = path.with_name(f"{shard[1]}{shard[4]}.index.json")
-        raise CheckpointError(f"{path} is part {int(shard[2])} of {int(shard[3])}", f"give the list of all parts: {index}")
-    with torch.no_grad():
-        return _load_one(path)
+    def shape(name: str, of: Mapping[str, Tensor]) -> tuple[int, ...]:
+        return tuple(of[name].shape)
 
-
-def _load_one(path: Path) -> Any:
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            return tied.load(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_types()):
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read then fails below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        kind = re.search(r"GLOBAL (\w+\.[\w.]+)", str(error))
-        what = f" ({kind[1]})" if kind else ""
-        raise CheckpointError(
-            f"{path} holds Python objects{what}, not only tensors; loading it could run code, so edgekd does not", _ALONE
-        ) from error
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}", "save it again") from error
+    best: tuple[str, str] | None = None
+    most = 0
+    for name in (found.missing[:1] + found.missing[-1:]) if found.missing else ():
+        for other in found.unknown:
+            end = _common_end(name, other)
+            if not end or shape(name, own) != shape(other, found.state):
+                continue
+            ours, theirs = name.removesuffix(end), other.removesuffix(end)
+            pairs = [(one, theirs + one.removeprefix(ours)) for one in found.missing if one.startswith(ours)]
+            count = sum(there in found.state and shape(one, own) == shape(there, found.state) for one, there in pairs)
+            if count > most:
+                best, most = (name, other), count
+    return best, most
 
 
-def _index(path: Path) -> dict[str, str]:
-    try:
-        with reads.in_key():
-            found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): Path(str(file)).name for name, file in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        hint = "give the .index.json of its folder"
-        raise CheckpointError(f"{path} is no list of the parts of a checkpoint", hint) from error
+def _common_end(a: str, b: str) -> str:
+    """The last parts that two names have in common."""
+    count = 0
+    first, second = a.split("."), b.split(".")
+    while count < min(len(first), len(second)) and first[-1 - count] == second[-1 - count]:
+        count += 1
+    return ".".join(first[len(first) - count :]) if count else ""
 
 
-def _refuse(path: Path) -> None:
-    """Say what a file is that is something else than weights.
+def converted(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the tensors of a set to the types of a network.
 
     Raises:
-        CheckpointError: It is.
+        CheckpointError: One cannot be, or would no longer be what it was.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
-    text = head.lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a pointer of git-lfs, not the weights", "git lfs pull")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise CheckpointError(f"{path} is a web page, not the weights", "download the file itself, not the page about it")
-    if head[4:8] == b"TFL3" or path.suffix in (".onnx", ".tflite", ".keras", ".h5", ".pb"):
-        kind = {".onnx": "onnx", ".tflite": "tflite", ".keras": "keras"}.get(path.suffix, "")
-        hint = f"as a teacher: model: {kind}:{path.name}; else " if kind else ""
-        raise CheckpointError(f"{path} is a model of another format", f"{hint}give the weights of the torch network")
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise CheckpointError(f"{path} is compressed", "unpack it and give the checkpoint in it")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise CheckpointError(
-                f"{path} is a TorchScript program",
-                f"write its weights into a file: torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')",
-            )
-        if not any(name.endswith("data.pkl") for name in names):
-            raise CheckpointError(f"{path} is an archive without weights", "unpack it and give the checkpoint in it")
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        wrong = _no_values(value) or _other_kind(value, own[name])
+        if wrong:
+            raise CheckpointError(f"{path}: {name} {wrong[0]}", wrong[1])
+        found[name] = value.to(own[name].dtype)
+    return found
 
 
-def _safe_types() -> list[Any]:
-    """Types that training scripts store beside weights and that run no code when they are read."""
-    import argparse
-    import collections
-    import datetime
-    import pathlib
-    import types
+def _no_values(value: Tensor) -> tuple[str, str] | None:
+    """What a tensor is that cannot be read as numbers in rows, and what to do."""
+    import torch
 
-    import numpy as np
-    from numpy._core import multiarray
+    if value.is_meta:
+        return "has no values: it was saved from the device meta", "load the weights before you save model.state_dict()"
+    if value.is_quantized:
+        hint = "save the float weights, before they are quantized: edgekd quantizes them itself"
+        return f"is quantized ({value.dtype})", hint
+    if value.layout != torch.strided:
+        hint = "save dense tensors: torch.save({name: value.to_dense() for name, value in state.items()}, 'weights.pt')"
+        return f"is sparse ({value.layout})", hint
+    return None
 
-    names: list[Any] = [argparse.Namespace, types.SimpleNamespace, collections.defaultdict, datetime.datetime]
-    names += [datetime.date, datetime.timedelta, set, frozenset, np.ndarray, np.dtype]
-    names += [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdUSO"]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and 2
-        names += [(multiarray.scalar, f"{module}.scalar"), (multiarray._reconstruct, f"{module}._reconstruct")]
-    for module in ("pathlib", "pathlib._local"):  # Python 3.13 and others
-        names += [(pathlib.PurePosixPath, f"{module}.PosixPath"), (pathlib.PureWindowsPath, f"{module}.WindowsPath")]
-    return names
+
+def _other_kind(value: Tensor, own: Tensor) -> tuple[str, str] | None:
+    """Why a tensor's type cannot become a network's, and what to do."""
+    what = f"is {value.dtype} in the file and {own.dtype} in the model"
+    numbers = own.is_floating_point() or own.is_complex()
+    if numbers and not value.is_floating_point() and not (value.is_complex() and own.is_complex()):
+        scales = "" if value.is_complex() else ", not quantized ones, whose scales are somewhere else"
+        return what, f"save the float weights{scales}"
+    try:
+        back = value.to(own.dtype)
+        if not numbers and value.is_floating_point() and not back.to(value.dtype).equal(value):
+            return f"{what}, and has fractions", "is it of another architecture? correct model or weights"
+    except (RuntimeError, NotImplementedError):  # some of the types with 8 bits and less
+        return f"{what}, which torch cannot convert", "save the weights in float32"
+    return None

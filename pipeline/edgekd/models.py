@@ -154,19 +154,11 @@ def load_weights(
         CheckpointError: Keys or shapes do not fit.
     """
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if hasattr(value, "dtype")}  # no extra state
     found = checkpoints.fitting(Checkpoint(path) if isinstance(checkpoint, Path) else checkpoint, own)
     if not found.fits:
-        missing, unknown = found.missing, found.unknown
-        parts = [f"{len(names)} {what} (first: {names[0]})" for what, names in
-                 (("weights of the model are not in it", missing), ("are not in the model", unknown)) if names]  # fmt: skip
-        near = did_you_mean(missing[0], unknown) if missing and unknown else ""
-        near = f"{missing[0]}: {near} " if near.startswith("did you mean") else ""
-        raise CheckpointError(
-            f"{path} does not fit the model: {'; '.join(parts)}",
-            f"{near}is it of another architecture, or with other args? correct model, args or weights",
-        )
-    state = found.state
+        raise checkpoints.mismatch(path, found, own)
+    state = checkpoints.converted(path, found.state, own)
     _check_ties(state, own, path)
     other = [name for name, value in state.items() if value.shape != own[name].shape]
     heads = {name.rpartition(".")[0] for name in other}
@@ -181,12 +173,25 @@ def load_weights(
     if bad:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
     if say:
-        for passed in found.others:
-            say(f"  {path.name}: reads {found.label or 'the names without a prefix'}; not read: {passed}")
-    if say and found.beside:
-        say(f"  {path.name}: not read: {len(found.beside)} tensors of something else, such as {found.beside[0]}")
+        for note in _notes(found, path):
+            say(f"  {path.name}: {note}")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
     return other
+
+
+def _notes(found: checkpoints.Fitting, path: Path) -> Iterator[str]:
+    """What of a file is not read, or not read as it is."""
+    for passed in found.others:
+        yield f"reads {found}; not read: {passed}"
+    if found.beside:
+        tensors = "1 tensor" if len(found.beside) == 1 else f"{len(found.beside)} tensors"
+        yield f"not read: {tensors} of something else, such as {found.beside[0]}"
+    if found.values:
+        more = f" and {len(found.values) - 3} more" if len(found.values) > 3 else ""
+        yield f"not read: {', '.join(found.values[:3])}{more}, beside the tensors"
+    small = sorted({str(value.dtype) for value in found.state.values() if value.is_floating_point() and value.itemsize < 2})
+    if small:
+        yield f"converts {', '.join(small)}; scales, if there are any, are not applied"
 
 
 def _check_ties(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import random
 import re
+import tarfile
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -73,6 +76,10 @@ def averaged(state: State) -> State:
     return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9)).state_dict()
 
 
+def in_type(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
 LOADED: dict[str, Callable[[State], Any]] = {
     "plain": lambda state: state,
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
@@ -93,6 +100,13 @@ LOADED: dict[str, Callable[[State], Any]] = {
     "accelerate": lambda state: {"module": state, "step": 3},
     "nested": lambda state: {"checkpoint": {"model": {"state_dict": state}}},
     "twice the same": lambda state: {"state_dict": state, "best_state_dict": dict(state)},
+    "beside plain values": lambda state: {**state, "epoch": 3, "arch": "net"},
+    "extra state": lambda state: {**state, "features._extra_state": {"a": 1}, "head._extra_state": None},
+    "extra state of tensors": lambda state: {
+        "state_dict": {**prefixed("model.", state), "model._extra_state": torch.ones(3)}
+    },
+    "deep": lambda state: {"a": {"b": {"c": {"d": {"e": state}}}}},
+    "float64": lambda state: {name: in_type(value, torch.float64) for name, value in state.items()},
 }
 
 
@@ -127,10 +141,29 @@ def test_parts_of_safetensors(tmp_path: Path) -> None:
         Checkpoint(index).key()
 
 
+def test_the_list_of_parts_decides_which_file_a_name_is_from(tmp_path: Path) -> None:
+    state, old = Net(3).state_dict(), Net(4).state_dict()
+    files = {"m-1.safetensors": [*state][:3], "m-2.safetensors": [*state][3:]}
+    index = tmp_path / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, names in files.items() for name in names}}))
+    for file, names in files.items():  # each has all names, those of the other with old values
+        save_file({name: state[name] if name in names else old[name] for name in state}, tmp_path / file)
+    target = Net()
+    models.load_weights(target, index)
+    assert same(target, state)
+    save_file({name: state[name] for name in files["m-2.safetensors"]}, tmp_path / "m-1.safetensors")
+    with pytest.raises(CheckpointError, match=r"lists features.0.weight in m-1.safetensors, which does not have it"):
+        models.load_weights(Net(), index)
+
+
 TWICE: dict[str, Callable[[State, State], Any]] = {
     "state_dict_ema": lambda raw, ema: {"state_dict": raw, "state_dict_ema": ema},
     "model_ema": lambda raw, ema: {"model": raw, "model_ema": prefixed("module.", ema) | {"n_averaged": torch.tensor(9)}},
     "ema": lambda raw, ema: {"state_dict": prefixed("model.", raw) | prefixed("ema.module.", ema)},
+    "callbacks.EMA.ema_weights": lambda raw, ema: {
+        "state_dict": prefixed("model.", raw),
+        "callbacks": {"EMA": {"ema_weights": prefixed("model.", ema)}},
+    },
 }
 
 
@@ -142,17 +175,90 @@ def test_of_two_sets_the_recipe_chooses(tmp_path: Path, part: str) -> None:
     torch.save(TWICE[part](raw, ema), path)
     with pytest.raises(CheckpointError, match="holds 2 sets of weights of this network") as error:
         models.load_weights(Net(), path)
-    label = "state_dict.ema" if part == "ema" else part
-    assert f"choose one: weights: w.pt#{label}, a moving average" in str(error.value)
+    label = {"ema": "state_dict.ema", "callbacks.EMA.ema_weights": f"{part}.model"}.get(part, part)
+    assert f"choose one: weights: {path}#{label}, a moving average" in str(error.value)
     target = Net()
     models.load_weights(target, checkpoints.locate(f"{path}#{part}"))
     assert same(target, ema)
-    other = {"state_dict_ema": "state_dict", "model_ema": "model", "ema": "model"}[part]
+    other = {"state_dict_ema": "state_dict", "model_ema": "model", "ema": "model"}.get(part, "state_dict")
     models.load_weights(target, checkpoints.locate(f"{path}#{other}"))
     assert same(target, raw)
     assert checkpoints.locate(f"{path}#{part}").key() != checkpoints.locate(f"{path}#{other}").key()
     with pytest.raises(CheckpointError, match="has no weights called 'no'"):
         models.load_weights(target, checkpoints.locate(f"{path}#no"))
+
+
+def test_a_set_may_have_a_prefix_also_when_it_is_named(tmp_path: Path) -> None:
+    state = Net(3).state_dict()
+    torch.save(lightning(state), tmp_path / "lit.ckpt")
+    for part in ("state_dict", "model", "state_dict.model"):
+        target = Net()
+        models.load_weights(target, checkpoints.locate(f"{tmp_path}/lit.ckpt#{part}"))
+        assert same(target, state)
+
+
+def choices(path: Path) -> list[str]:
+    """What a refusal says to type, in the order of its hint; each once."""
+    with pytest.raises(CheckpointError, match=r"holds \d sets of weights of this network") as error:
+        models.load_weights(Net(), path)
+    found = re.findall(rf"{re.escape(str(path))}#([^\s,]*)", error.value.hint)
+    assert len(set(found)) == len(found) == int(re.search(r"holds (\d) sets", error.value.message)[1])  # type: ignore[index]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("prefix", "label"),
+    [("ema.", "ema"), ("module.", "module"), ("ema_model.module.", "ema_model"), ("_orig_mod.", "_orig_mod"),
+     ("a.b.", "a.b"), ("plain.", "plain")],
+)  # fmt: skip
+def test_names_without_a_prefix_beside_others_in_one_dictionary(tmp_path: Path, prefix: str, label: str) -> None:
+    raw, other = Net(3).state_dict(), Net(4).state_dict()
+    path = tmp_path / "w.pt"
+    torch.save({**raw, **prefixed(prefix, other)}, path)
+    without = "set1" if label == "plain" else "plain"
+    other_label = "set2" if label == "plain" else label
+    assert sorted(choices(path)) == sorted((other_label, without))
+    said: list[str] = []
+    for part, state in ((without, raw), (other_label, other)):
+        target = Net()
+        models.load_weights(target, checkpoints.locate(f"{path}#{part}"), say=said.append)
+        assert same(target, state)
+    assert not said  # the other set is no "something else"
+
+
+WORDS = ("ema", "ema#1", "", "model", "a.b", "a", "b", "my ema", "plain", "set1", "set2", "module", "x/y", "..", "a: b", "é",
+         "#", "a\nb", "'", "state_dict", "-", "[x]")  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_each_hint_works_when_it_is_typed(tmp_path: Path, seed: int) -> None:
+    """Sets of any names, with and without prefixes, side by side and in one another."""
+    chance = random.Random(seed)
+    states = [Net(seed + number).state_dict() for number in range(chance.choice((2, 3, 4)))]
+    content: dict[str, Any] = {}
+    for state in states:
+        inside, words = content, chance.choices(WORDS, k=chance.choice((0, 1, 1, 2)))
+        for word in words:
+            inside = inside.setdefault(word, {})
+        prefix = "".join(
+            f"{word}." for word in chance.choices(("model", "module", "ema", "plain", "a#b"), k=chance.choice((0, 0, 1, 2)))
+        )
+        inside.update(prefixed(prefix, state))
+    path = tmp_path / "w#1.pt"
+    torch.save(content, path)
+    kept = [state for state in states if any(state["head.bias"] is value for value in tensors(content))]
+    if len(kept) < 2:  # one was written over
+        return
+    loaded = []
+    for label in choices(path):
+        target = Net()
+        models.load_weights(target, checkpoints.locate(f"{path}#{label}"))
+        loaded += [number for number, state in enumerate(kept) if same(target, state)]
+    assert sorted(loaded) == [*range(len(kept))]
+
+
+def tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [one for item in value.values() for one in tensors(item)]
 
 
 def test_a_counter_in_only_one_of_two_sets_makes_no_difference(tmp_path: Path) -> None:
@@ -176,6 +282,24 @@ def test_a_set_that_does_not_fit_is_said_and_not_passed_over(tmp_path: Path) -> 
     said: list[str] = []
     models.load_weights(Net(), tmp_path / "w.pt", say=said.append)
     assert said == ["  w.pt: reads model; not read: model_ema, which lacks 2 of 9 names"]
+
+
+def test_a_set_with_more_is_said_and_not_passed_over(tmp_path: Path) -> None:
+    torch.save(
+        {**Net(3).state_dict(), "criterion.weight": torch.ones(5), **prefixed("ema.", Net(4).state_dict())},
+        tmp_path / "w.pt",
+    )
+    said: list[str] = []
+    models.load_weights(Net(), tmp_path / "w.pt", say=said.append)
+    assert said[0] == "  w.pt: reads ema; not read: the names without a prefix, which has 1 more, such as criterion.weight"
+
+
+def test_plain_values_beside_the_tensors_are_said(tmp_path: Path) -> None:
+    values = {"epoch": 3, "arch": "net", "best": 0.9, "lr": 0.1, "features._extra_state": None}
+    torch.save({**Net(3).state_dict(), **values}, tmp_path / "w.pt")
+    said: list[str] = []
+    models.load_weights(Net(), tmp_path / "w.pt", say=said.append)
+    assert said == ["  w.pt: not read: epoch, arch, best and 2 more, beside the tensors"]
 
 
 def test_a_set_is_meant_by_its_whole_name_first(tmp_path: Path) -> None:
@@ -208,6 +332,107 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     assert said == ["  w.ckpt: not read: 2 tensors of something else, such as criterion.weight"]
 
 
+KINDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
+    "int8": (lambda value: (10 * value).to(torch.int8), "is torch.int8 in the file and torch.float32", "save the float"),
+    "uint8": (lambda value: value.to(torch.uint8), "is torch.uint8 in the file and torch.float32", "whose scales"),
+    "bool": (lambda value: value > 0, "is torch.bool in the file and torch.float32 in the model", "save the float weights"),
+    "complex": (lambda value: value.to(torch.complex64), "is torch.complex64 in the file", "save the float weights"),
+    "sparse": (lambda value: value.to_sparse(), r"is sparse \(torch.sparse_coo\)", "to_dense"),
+    "meta": (lambda value: value.to("meta"), "has no values: it was saved from the device meta", "load the weights before"),
+    "quantized": (
+        lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+        r"is quantized \(torch.qint8\)", "before they are quantized",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:.*torch.ao.quantization:DeprecationWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_that_are_no_float_weights(tmp_path: Path, kind: str) -> None:
+    make, message, hint = KINDS[kind]
+    state, path = Net(3).state_dict(), tmp_path / "w.pt"
+    torch.save({"state_dict": state | {"head.weight": make(state["head.weight"])}, "scales": {"head": torch.ones(1)}}, path)
+    with pytest.raises(CheckpointError, match=f"w.pt: head.weight {message}") as error:
+        models.load_weights(Net(), path)
+    assert hint in error.value.hint
+    torch.save({"model": state, "other": {name: make(v) if v.ndim else v for name, v in state.items()}}, path)
+    assert choices(path) == ["model", "other"]
+
+
+def test_fractions_for_whole_numbers_are_refused(tmp_path: Path) -> None:
+    counter = "features.1.num_batches_tracked"
+    state = Net(3).state_dict()
+    torch.save(state | {counter: torch.tensor(7.0)}, tmp_path / "w.pt")
+    target = Net()
+    models.load_weights(target, tmp_path / "w.pt")
+    assert target.state_dict()[counter] == 7
+    torch.save(state | {counter: torch.tensor(7.5)}, tmp_path / "w.pt")
+    with pytest.raises(
+        CheckpointError, match="is torch.float32 in the file and torch.int64 in the model, and has fractions"
+    ):
+        models.load_weights(target, tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_floats_of_8_bits_are_converted_and_said(tmp_path: Path, name: str) -> None:
+    state = {name: in_type(value, torch.float8_e4m3fn) for name, value in Net(3).state_dict().items()}
+    (save_file if name == "w.safetensors" else torch.save)(state, tmp_path / name)
+    target, said = Net(), list[str]()
+    models.load_weights(target, tmp_path / name, say=said.append)
+    assert same(target, {name: in_type(value, torch.float32) for name, value in state.items()})
+    assert said == [f"  {name}: converts torch.float8_e4m3fn; scales, if there are any, are not applied"]
+
+
+def test_values_that_the_networks_type_cannot_hold(tmp_path: Path) -> None:
+    state = Net(3).state_dict()
+    torch.save(state | {"head.bias": torch.full((5,), 1e300, dtype=torch.float64)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="head.bias holds NaN or infinity"):
+        models.load_weights(Net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.safetensors", "w.onnx", "w"])
+@pytest.mark.parametrize("form", ["torch", "torch before its archives", "safetensors"])
+def test_a_file_is_what_it_holds_whatever_it_is_called(tmp_path: Path, form: str, name: str) -> None:
+    state, path = Net(3).state_dict(), tmp_path / name
+    with path.open("wb") as file:
+        if form == "safetensors":
+            file.write(save(state))
+        else:
+            torch.save({"state_dict": state}, file, _use_new_zipfile_serialization=form == "torch")
+    target = Net()
+    models.load_weights(target, path)
+    assert same(target, state)
+
+
+RENAMED: dict[str, tuple[Callable[[State], State], str]] = {
+    "another head": (
+        lambda state: {name.replace("head.", "fc."): value for name, value in state.items()},
+        "what the model calls head.bias is fc.bias in the file, and 1 more of the 2 likewise: rename them",
+    ),
+    "all of a part": (
+        lambda state: {name.replace("features.", "stem.body."): value for name, value in state.items()},
+        "what the model calls features.0.bias is stem.body.0.bias in the file, and 5 more of the 6 likewise: rename them",
+    ),
+    "another network": (
+        lambda state: {"conv1.weight": torch.ones(3), "layer4.1.bn2.bias": torch.ones(5), "fc.weight": torch.ones(5, 4)},
+        "it is of another architecture: 0 of the model's 8 names are in it; correct model or weights",
+    ),
+    "a few names alike": (
+        lambda state: {"head.weight": torch.ones(5, 4), "stem.0.weight": torch.ones(4, 3, 3, 3)},
+        "it is of another architecture: 1 of the model's 8 names are in it; correct model or weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", RENAMED)
+def test_names_are_suggested_where_most_correspond(tmp_path: Path, form: str) -> None:
+    make, hint = RENAMED[form]
+    torch.save(make(Net(3).state_dict()), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="w.pt does not fit the model: ") as error:
+        models.load_weights(Net(), tmp_path / "w.pt")
+    assert error.value.hint.startswith(hint)
+
+
 @pytest.mark.parametrize("newer", [True, False])
 def test_weight_norm_of_another_torch(tmp_path: Path, newer: bool) -> None:
     def made(seed: int, new: bool) -> nn.Module:
@@ -236,6 +461,21 @@ def write_script(path: Path) -> None:
     torch.jit.save(torch.jit.trace(Net().eval(), torch.zeros(1, 3, 8, 8)), path)
 
 
+def write_program(path: Path) -> None:
+    with path.open("wb") as file:
+        torch.export.save(torch.export.export(Net().eval(), (torch.zeros(1, 3, 8, 8),)), file)
+
+
+def write_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no weights")
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("best.pt"))
+
+
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "whole model": ("w.pt", lambda p: torch.save(Net(), p), "holds Python objects", "save the weights alone"),
     "custom type": (
@@ -251,7 +491,28 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "TorchScript": ("w.pt", write_script, "is a TorchScript program", r"torch.jit.load\('w.pt'\).state_dict"),
     "onnx": ("w.onnx", lambda p: p.write_bytes(b"\x08\x07"), "is a model of another format", "model: onnx:w.onnx"),
     "gzip": ("w.pt.gz", lambda p: p.write_bytes(b"\x1f\x8b\x08"), "is compressed", "unpack it"),
-    "numpy": ("w.npz", lambda p: np.savez(p, a=np.zeros(3)), "is an archive without weights", "unpack it"),
+    "numpy": ("w.npz", lambda p: np.savez(p, a=np.zeros(3)), "holds numpy arrays, not tensors", "numpy.load"),
+    "archive": ("w.zip", write_archive, "is an archive without weights", "unpack it"),
+    "old archive": ("w.tar", write_tar, "is an archive", "unpack it"),
+    "arrays": (
+        "w.pkl", lambda p: p.write_bytes(pickle.dumps({"model": {"a.weight": np.zeros(3), "b": np.float64(1)}, "by": "x"})),
+        "is a pickle of numpy arrays, not of tensors", "torch.from_numpy",
+    ),
+    "arrays beside objects": (
+        "w.pkl", lambda p: p.write_bytes(pickle.dumps({"a": np.zeros(3), "b": Custom()})),
+        "holds Python objects", "save the weights alone",
+    ),
+    "arrays of torch.save": (
+        "w.pt", lambda p: torch.save({"model": {"a": np.zeros(3)}}, p), "holds numpy arrays", "torch.from_numpy",
+    ),
+    "JSON": ("w.pt", lambda p: p.write_text('{"error": "Not found"}'), 'is JSON, not weights: {"error": "Not', "download"),
+    "text": ("w.safetensors", lambda p: p.write_text("Entry not found"), "is text, not weights: Entry not", "download"),
+    "list of parts": ("index.json", lambda p: p.write_text('{"weight_map": {}}'), "is a list of the parts", "index.json"),
+    "exported program": ("w.pt", write_program, "is an exported program", r"torch.export.load\('w.pt'\).state_dict"),
+    "empty": ("w.pt", lambda p: p.write_bytes(b""), "is not a readable checkpoint: it is empty", "save it again"),
+    "pickle called safetensors": (
+        "w.safetensors", lambda p: p.write_bytes(pickle.dumps(Custom())), "holds Python objects", "save the weights alone",
+    ),
     "optimizer": ("w.pt", lambda p: torch.save({"optimizer": adam({})}, p), "is not a state_dict", "save model.state_dict"),
     "cut off": ("w.pt", lambda p: p.write_bytes(b"PK\x03\x04" + bytes(99)), "is not a readable checkpoint", "save it again"),
 }  # fmt: skip
@@ -298,3 +559,7 @@ def test_a_file_with_a_number_sign_in_its_name(tmp_path: Path) -> None:
     (tmp_path / "run#3.pt").write_bytes(b"")
     assert checkpoints.locate(tmp_path / "run#3.pt") == Checkpoint(tmp_path / "run#3.pt")
     assert checkpoints.locate(f"{tmp_path}/run#3.pt#ema") == Checkpoint(tmp_path / "run#3.pt", "ema")
+    (tmp_path / "20.pt").write_bytes(b"")
+    assert checkpoints.locate(f"{tmp_path}/20.pt#ema#1") == Checkpoint(tmp_path / "20.pt", "ema#1")
+    with pytest.raises(CheckpointError, match="no.pt does not exist"):
+        checkpoints.locate(f"{tmp_path}/no.pt#ema")
