@@ -86,7 +86,7 @@ def locate(weights: str | Path) -> Checkpoint:
             shipped = [name.removesuffix(".safetensors") for name in available("assets") if name.endswith(".safetensors")]
             hint = f"allowed: {', '.join(f'edgekd:{name}' for name in shipped) or 'none'}, or a file"
             raise CheckpointError(f"no weights {text!r} ship with edgekd", hint) from error
-    checkpoint = _divided(text)
+    checkpoint = divided(text)
     path = checkpoint.path
     reason = reads.unreadable(path)
     if not reason:
@@ -107,8 +107,8 @@ def locate(weights: str | Path) -> Checkpoint:
     raise CheckpointError(f"{path} {reason}", hint if reason == "does not exist" else "correct the path, or its permissions")
 
 
-def _divided(text: str) -> Checkpoint:
-    """A file and the set after a ``#``; either may have a ``#`` in its name."""
+def divided(text: str) -> Checkpoint:
+    """A file and the set after a ``#``; either may have a ``#`` in its name. Nothing has to be there."""
     if _is_there(text):
         return Checkpoint(Path(text))
     signs = [match.start() for match in re.finditer("#", text) if match.start()]
@@ -385,7 +385,7 @@ def mismatch(path: Path, found: Fitting, own: Mapping[str, Tensor]) -> Checkpoin
         pair = f"what the model calls {renamed[0]} is {renamed[1]} in the file{alike}"
         return CheckpointError(message, f"{pair}: rename them, or correct the model")
     if found.share < 0.5:
-        share = f"{round(needed) - len(missing)} of the model's {round(needed)} names are in it"
+        share = f"it has {round(needed) - len(missing)} of the model's {round(needed)} names"
         return CheckpointError(message, f"it is of another architecture: {share}; correct model or weights")
     return CheckpointError(message, "is it of another architecture, or with other args? correct model, args or weights")
 

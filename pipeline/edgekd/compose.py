@@ -5,7 +5,11 @@ The text is what a user would have written, so that it can be kept and grown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 import yaml
 
 from edgekd import checkpoints, reads
-from edgekd.errors import CheckpointError, UsageError, did_you_mean
+from edgekd.errors import CheckpointError, EdgekdError, Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading import Loaded, load_text
 from edgekd.loading.overrides import apply
 from edgekd.loading.places import Places
@@ -24,6 +28,13 @@ from edgekd.recipe_data import DATA_SOURCES, NAMED, NORMALIZATIONS, UNLABELLED
 PHOTO_SIZE = 224
 OWN = "data"
 """What ``--normalize`` is to use the images' own mean and deviation."""
+
+_OPTIONS = {
+    "student.model": "MODEL", "student.weights": "--weights", "data.source": "--data", "data.image_size": "--size",
+    "data.channels": "--channels", "data.mean": "--normalize", "data.std": "--normalize", "data.classes": "--classes",
+    "quantize.method": "--method", "quantize.epochs": "--epochs", "export": "--format", "profile.devices": "--device",
+}  # fmt: skip
+"""Keys of the recipe and what is typed for them."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +110,15 @@ def load(given: Given) -> tuple[Loaded, str]:
         UsageError: The command line is not understood, or the weights are not there.
         StageError: The number of classes had to be read from the model, which cannot be built.
     """
-    file = Path(str(given.weights).rpartition("#")[0] or given.weights)
-    if reads.unreadable(given.weights) and reads.unreadable(file) == "does not exist" and file.parent.is_dir():
-        hint = did_you_mean(file.name, [path.name for path in file.parent.glob("*.[ps]*t*")])
-        if hint.startswith("did you mean"):
-            raise UsageError(f"--weights {file} does not exist", hint)
     try:
         checkpoints.locate(given.weights)
     except CheckpointError as error:
-        missing = error.message.endswith("does not exist")
-        hint = "give the checkpoint of the trained model" if missing else error.hint
-        raise UsageError(f"--weights {error.message}", hint) from error
+        if not error.message.endswith("does not exist"):
+            raise UsageError(f"--weights {error.message}", error.hint) from error
+        file = checkpoints.divided(str(given.weights)).path
+        hint = did_you_mean(file.name, [path.name for path in file.parent.glob("*.[ps]*t*")])
+        hint = hint if hint.startswith("did you mean") else "give the checkpoint of the trained model"
+        raise UsageError(f"--weights {file} does not exist", hint) from error
     path = Path.cwd() / f"{given.model.rpartition(':')[2] or 'model'}.yaml"
     text = text_of(given, classes=2)
     loaded = load_text(text, path, given.command, given.overrides)
@@ -122,6 +131,48 @@ def load(given: Given) -> tuple[Loaded, str]:
         text = text_of(given, classes_of(student.model, student.args, checkpoints.locate(student.weights), data))
         loaded = load_text(text, path, given.command, given.overrides)
     return loaded, _with(text, given.overrides)
+
+
+@contextmanager
+def in_options(given: Given) -> Iterator[None]:
+    """Tell what is wrong in the words of the command: of its options, not of a recipe that nobody wrote."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(_problem(problem, given) for problem in error.problems) from error
+    except EdgekdError as error:
+        error.hint = _hint(error.hint, given)
+        raise
+
+
+def _problem(problem: Problem, given: Given) -> Problem:
+    if not problem.where.startswith(f"{given.command}:"):  # a --set, which was typed
+        return problem
+    begins = (name for name in _OPTIONS if re.match(rf"{re.escape(name)}(\W|$)", problem.key))
+    key = max(begins, key=len, default="")
+    option = _OPTIONS.get(key, "" if problem.key == "quantize" else problem.key)  # the command itself is called so
+    if re.fullmatch(r"export\[\d+\]\.precision", problem.key):
+        option = "--precision"
+    hint = _hint(problem.hint, given)
+    if hint == f"remove {key.rpartition('.')[2]}":
+        hint = f"remove {option}" + (", which is for images without labels" if option == "--classes" else "")
+    return Problem(given.command, option, problem.message, hint)
+
+
+def _hint(hint: str, given: Given) -> str:
+    file = checkpoints.divided(str(given.weights)).path
+    typed = shlex.quote(str(file))
+    hint = hint.replace(os.path.abspath(file), typed)  # noqa: PTH100  # as a recipe's paths are made
+    hint = hint.replace(f"weights: {typed}#", f"--weights {typed}#")
+    # What a recipe would say, with the option after it in brackets.
+    hint = re.sub(r"\bwrite data: \{[^}]*\} \((--[^)]+)\)", r"add \1", hint)
+    hint = re.sub(r"\bwrite data: \{(\w+): (\w+)\}", lambda found: f"add {_option(found[1])} {found[2]}", hint)
+    hint = re.sub(r"\bdata\.(\w+)", lambda found: _option(found[1]), hint)
+    return re.sub(r"\b(source|classes): (?=\S)", lambda found: f"{_option(found[1])} ", hint)
+
+
+def _option(key: str) -> str:
+    return _OPTIONS.get(f"data.{key}", f"data.{key}")
 
 
 def _check_size(source: str) -> None:

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -278,6 +279,14 @@ def _timm() -> Any:
     return timm
 
 
+def _about_images(error: Exception, data: Data) -> str:
+    """What to change where a network cannot run on the images."""
+    channels = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))  # a convolution of torch says it
+    if channels and channels[1] in ("1", "3") and int(channels[2]) == data.channels:
+        return f"write data: {{channels: {channels[1]}}}, or correct the model"
+    return "correct data.image_size, data.channels or the model"
+
+
 def _check_output(model: nn.Module, source: str, num_classes: int | None, data: Data) -> None:
     import torch
 
@@ -288,7 +297,7 @@ def _check_output(model: nn.Module, source: str, num_classes: int | None, data: 
     except Exception as error:  # any failure of the user's forward
         raise ModelError(
             f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
-            "correct data.image_size, data.channels or the model",
+            _about_images(error, data),
         ) from error
     model.train(training)
     if not isinstance(output, torch.Tensor):

@@ -415,11 +415,11 @@ RENAMED: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "another network": (
         lambda state: {"conv1.weight": torch.ones(3), "layer4.1.bn2.bias": torch.ones(5), "fc.weight": torch.ones(5, 4)},
-        "it is of another architecture: 0 of the model's 8 names are in it; correct model or weights",
+        "it is of another architecture: it has 0 of the model's 8 names; correct model or weights",
     ),
     "a few names alike": (
         lambda state: {"head.weight": torch.ones(5, 4), "stem.0.weight": torch.ones(4, 3, 3, 3)},
-        "it is of another architecture: 1 of the model's 8 names are in it; correct model or weights",
+        "it is of another architecture: it has 1 of the model's 8 names; correct model or weights",
     ),
 }
 

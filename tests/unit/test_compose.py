@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from torch import nn
 
-from edgekd import compose
-from edgekd.errors import RecipeError, UsageError
+from edgekd import checkpoints, compose, models
+from edgekd.errors import CheckpointError, ModelError, RecipeError, UsageError
 
 WEIGHTS = Path("best.pt")
 
@@ -104,15 +106,75 @@ def test_what_was_set_is_in_the_recipe() -> None:
     assert again == loaded.recipe
 
 
-def test_a_mistake_is_shown_in_the_recipe() -> None:
-    with pytest.raises(RecipeError) as caught:
-        compose.load(given(model="resnet18", data="labelled", size=32, sections={"export": ["onx"]}))
-    assert "edgekd quantize:6:10: student.model: 'resnet18' does not say where the model is from" in str(caught.value)
-    assert "→ write torchvision:resnet18 or timm:resnet18" in str(caught.value)
+def test_a_mistake_is_told_by_its_option() -> None:
+    """Nobody wrote the recipe: no line of it is shown."""
+    what = given(model="resnet18", data="labelled", size=32, sections={"export": ["onx"]})
+    with pytest.raises(RecipeError) as caught, compose.in_options(what):
+        compose.load(what)
+    assert [(problem.where, problem.key, problem.snippet) for problem in caught.value.problems] == [
+        ("edgekd quantize", "MODEL", ""), ("edgekd quantize", "--format", ""),
+    ]  # fmt: skip
+    assert str(caught.value).startswith(
+        "edgekd quantize: MODEL: 'resnet18' does not say where the model is from\n  → write torchvision:resnet18 or"
+    )
     assert "did you mean onnx?" in str(caught.value)
+
+
+def test_classes_are_for_images_without_labels() -> None:
+    what = given(data="labelled", size=32, classes=8, sections={"export": ["onnx"]})
+    with pytest.raises(RecipeError) as caught, compose.in_options(what):
+        compose.load(what)
+    assert str(caught.value) == (
+        "edgekd quantize: --classes: the labels of imagefolder tell the number of classes\n"
+        "  → remove --classes, which is for images without labels"
+    )
+
+
+def test_what_was_set_is_told_where_it_was_typed() -> None:
+    what = given(data="labelled", size=32, sections={"export": ["onnx"]}, overrides=["export=[onx]"])
+    with (
+        pytest.raises(RecipeError, match=r"^--set export=\[onx\]: export\[0\]: unknown format 'onx'"),
+        compose.in_options(what),
+    ):
+        compose.load(what)
+
+
+HINTS = [
+    ("choose one: weights: {file}#ema, a moving average, or {file}#plain",
+     "choose one: --weights runs/best.pt#ema, a moving average, or runs/best.pt#plain"),
+    ("correct data.image_size, data.channels or the model", "correct --size, --channels or the model"),
+    ("write data: {{channels: 1}}, or correct the model", "add --channels 1, or correct the model"),
+    ("write data: {{image_size: 32}} (--size 32)", "add --size 32"),
+    ("write data: {{mean: [0.5], std: [0.25]}} (--normalize 0.5/0.25), or those that it was trained with",
+     "add --normalize 0.5/0.25, or those that it was trained with"),
+    ("use another checkpoint", "use another checkpoint"),
+    ("write teacher.data: {{image_size: 32}}", "write teacher.data: {{image_size: 32}}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "told"), HINTS)
+def test_hints_are_in_the_words_of_the_command(hint: str, told: str) -> None:
+    hint = hint.format(file=Path.cwd() / "runs" / "best.pt")
+    with pytest.raises(ModelError) as caught, compose.in_options(given(weights=Path("runs/best.pt"))):
+        raise ModelError("it is wrong", hint)
+    assert str(caught.value) == f"it is wrong\n  → {told.format()}"
+
+
+def test_a_set_is_chosen_as_the_hint_says(tmp_path: Path) -> None:
+    """A hint of the command works when it is typed behind the command."""
+    net = nn.Linear(2, 2)
+    torch.save({"model": net.state_dict(), "ema": nn.Linear(2, 2).state_dict()}, "best.pt")
+    with pytest.raises(CheckpointError) as caught, compose.in_options(given()):
+        models.load_weights(net, checkpoints.locate(tmp_path / "best.pt"))
+    assert caught.value.hint.startswith("choose one: --weights best.pt#ema, a moving average")
+    models.load_weights(net, checkpoints.locate("best.pt#ema"))
 
 
 def test_weights_that_are_not_there() -> None:
     with pytest.raises(UsageError) as caught:
         compose.load(given(weights=Path("bst.pt")))
+    assert str(caught.value) == "--weights bst.pt does not exist\n  → did you mean best.pt?"
+    WEIGHTS.write_bytes(b"")
+    with pytest.raises(UsageError) as caught:
+        compose.load(given(weights=Path("bst.pt#ema")))
     assert str(caught.value) == "--weights bst.pt does not exist\n  → did you mean best.pt?"

@@ -102,6 +102,9 @@ def test_images_that_do_not_fit() -> None:
     grey = Data(source="fashion-mnist-mini", image_size=32, channels=1)
     text = text_of(ModelError, lambda: models.build("torchvision:resnet18", {}, 5, grey))
     assert text.startswith("torchvision:resnet18 cannot run on 1×32×32 images: ")
+    assert text.endswith("\n  → write data: {channels: 3}, or correct the model")
+    large = Data(source="fashion-mnist-mini", image_size=8)
+    text = text_of(ModelError, lambda: models.build("torchvision:densenet121", {}, 5, large))
     assert text.endswith("\n  → correct data.image_size, data.channels or the model")
 
 

@@ -19,7 +19,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed((
         click.argument("model"),
         click.option("--weights", required=True, type=click.Path(path_type=Path),
-                     help="Its trained weights: .safetensors, or a .pt/.pth that holds nothing but tensors."),
+                     help="Its trained weights: .safetensors, or what torch.save wrote; FILE#SET of a file with several."),
         click.option("--size", type=click.IntRange(8, 1024), metavar="PIXELS",
                      help="Height and width of its images.  [default: 224; 32 for data sets that are named]"),
         click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True,
@@ -112,8 +112,9 @@ def _run(
     given = compose.Given(
         command, model, weights, data, size, int(channels), normalize, classes, sections, overrides
     )  # fmt: skip
-    loaded, text = compose.load(given)
-    if recipe_only:
-        click.echo(text, nl=False)
-        return 0
-    return execute(loaded, out, threads=threads, as_json=as_json)
+    with compose.in_options(given):
+        loaded, text = compose.load(given)
+        if recipe_only:
+            click.echo(text, nl=False)
+            return 0
+        return execute(loaded, out, threads=threads, as_json=as_json)
