@@ -187,8 +187,12 @@ def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
         CheckpointError: The file cannot be read, holds no weights, or several sets fit and none was asked for.
     """
     path, part = checkpoint.path, checkpoint.part
-    found = [one for stored in weight_files.stored(path) for one in _candidates(stored, own)]
-    found = [one for one in found if one.share or not one.numbered]  # not the state of an optimizer
+    ends = {_older(name).rpartition(".")[2] for name in own}
+    found = [
+        one for stored in weight_files.stored(path)
+        if not stored.numbered or any(_older(name).rpartition(".")[2] in ends for name in stored.tensors)
+        for one in _candidates(stored, own)
+    ]  # fmt: skip  # numbered, without any such name: the state of an optimizer
     if not found:
         raise CheckpointError(f"{path} is not a state_dict", "save model.state_dict()")
     fits = _labelled([one for one in found if one.fits])
@@ -273,10 +277,11 @@ def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 def _equal(a: Tensor, b: Tensor) -> bool:
     import torch
 
-    if a.dtype != b.dtype or a.shape != b.shape or _no_values(a) or _no_values(b):
+    if _no_values(a) or _no_values(b) or a.dtype != b.dtype or a.shape != b.shape:
         return a is b
-    whole = a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8)
-    return bool(whole[0].equal(whole[1]))
+    # By bytes: float8 has no comparison.
+    first, second = (one.resolve_conj().contiguous().flatten().view(torch.uint8) for one in (a, b))
+    return bool(first.equal(second))
 
 
 def _candidates(stored: Stored, own: Mapping[str, Tensor]) -> Iterator[Fitting]:
@@ -444,6 +449,8 @@ def _no_values(value: Tensor) -> tuple[str, str] | None:
     if value.is_quantized:
         hint = "save the float weights, before they are quantized: edgekd quantizes them itself"
         return f"is quantized ({value.dtype})", hint
+    if value.is_nested:
+        return "is a nested tensor", "save tensors of one shape each"
     if value.layout != torch.strided:
         hint = "save dense tensors: torch.save({name: value.to_dense() for name, value in state.items()}, 'weights.pt')"
         return f"is sparse ({value.layout})", hint

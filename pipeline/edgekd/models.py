@@ -98,8 +98,9 @@ def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: 
     import torch
 
     model = build(source, args, None, data).eval()
-    own = model.state_dict()
-    state = checkpoints.fitting(weights, own).state
+    own = _tensors(model)
+    found = checkpoints.fitting(weights, own)
+    state = checkpoints.converted(weights.path, found.state, own) if found.fits else found.state
     # What the builder would make of another number of classes, it makes in its head alone.
     heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
     sizes = {value.shape[0] for value in heads}
@@ -155,7 +156,7 @@ def load_weights(
         CheckpointError: Keys or shapes do not fit.
     """
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
-    own = {name: value for name, value in model.state_dict().items() if hasattr(value, "dtype")}  # no extra state
+    own = _tensors(model)
     found = checkpoints.fitting(Checkpoint(path) if isinstance(checkpoint, Path) else checkpoint, own)
     if not found.fits:
         raise checkpoints.mismatch(path, found, own)
@@ -178,6 +179,11 @@ def load_weights(
             say(f"  {path.name}: {note}")
     model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
     return other
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A network's state_dict without extra state, which may be anything."""
+    return {name: value for name, value in model.state_dict().items() if not name.endswith("_extra_state")}
 
 
 def _notes(found: checkpoints.Fitting, path: Path) -> Iterator[str]:

@@ -96,7 +96,7 @@ def _dictionaries(value: Any, name: str = "", depth: int = 0, *, numbered: bool 
     if not isinstance(value, Mapping):
         return
     tensors = {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, torch.Tensor)}
-    if tensors:
+    if tensors or not (depth or value):  # a network may have no tensors
         yield Stored(name, tensors, tuple(str(key) for key in value if key not in tensors), numbered)
     for key, item in value.items():
         if isinstance(key, str | int):

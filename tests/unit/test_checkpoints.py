@@ -325,6 +325,28 @@ def test_a_checkpoint_is_in_the_key_and_not_among_the_reads(tmp_path: Path) -> N
     assert recorder.reads(tmp_path) == ()
 
 
+def test_a_file_without_tensors_is_the_state_of_a_network_without(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "w.safetensors")
+    assert checkpoints.read(tmp_path / "w.safetensors") == {}
+    assert models.load_weights(nn.Flatten(), tmp_path / "w.safetensors") == []
+    with pytest.raises(CheckpointError, match="does not fit the model: 8 weights of the model are not in it"):
+        models.load_weights(Net(), tmp_path / "w.safetensors")
+
+
+def test_extra_state_of_the_network_is_left_alone(tmp_path: Path) -> None:
+    class Stateful(Net):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"a": 1}
+
+        def set_extra_state(self, state: Any) -> None:
+            raise AssertionError("it may be anything, and is not read")
+
+    torch.save(Stateful().state_dict(), tmp_path / "w.pt")
+    said: list[str] = []
+    models.load_weights(Stateful(), tmp_path / "w.pt", say=said.append)
+    assert said == ["  w.pt: not read: _extra_state, beside the tensors"]
+
+
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     torch.save(lightning(Net(3).state_dict()), tmp_path / "w.ckpt")
     said: list[str] = []

@@ -58,7 +58,9 @@ def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = 
     for name, peer in sections(recipe).items():
         assert peer.seed is not None
         network = seeded(peer.seed, partial(models.build, peer.model, peer.args, classes, recipe.data))
-        left_out = models.load_weights(network, checkpoints.locate(peer.weights), other_head=True) if peer.weights else []
+        left_out = []
+        if peer.weights:
+            left_out = models.load_weights(network, checkpoints.locate(peer.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
         wiring.refuse_probabilities(network, models.example(recipe.data), name)
