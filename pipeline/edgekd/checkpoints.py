@@ -209,8 +209,9 @@ def fitting(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> Fitting:
         raise _several(path, fits)
     if not fits:
         return max(found, key=lambda one: (one.share, -len(one.unknown)))
-    others = [] if part else [f"{one}, which {_differs(one, own)}" for one in near if one.name != fits[0].name]
-    return replace(fits[0], others=tuple(others))
+    taken = {id(value) for value in fits[0].state.values()}
+    passed = [one for one in near if not part and not taken.issuperset(map(id, one.state.values()))]
+    return replace(fits[0], others=tuple(f"{one}, which {_differs(one, own)}" for one in passed))
 
 
 def _called(part: str, fits: Sequence[Fitting], near: Sequence[Fitting]) -> list[Fitting]:
@@ -290,12 +291,13 @@ def _candidates(stored: Stored, own: Mapping[str, Tensor]) -> Iterator[Fitting]:
         {name: value for name, value in stored.tensors.items() if name in own or name.rpartition(".")[2] not in _COUNTERS}
     )
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    older = {_older(name) for name in own}
     prefixes = _prefixes(state, needed)
     whole = [prefix for prefix in prefixes if needed <= _under(prefix, state, own).keys()]
 
     def elsewhere(name: str) -> bool:
         """Whether a name is one of another whole set of this dictionary."""
-        return any(name.removeprefix(prefix) in own for prefix in whole if name.startswith(prefix))
+        return any(_older(name.removeprefix(prefix)) in older for prefix in whole if name.startswith(prefix))
 
     for prefix in prefixes:
         inner = tuple(other for other in whole if other != prefix and other.startswith(prefix))

@@ -168,7 +168,7 @@ def _hint(hint: str, given: Given) -> str:
     hint = re.sub(r"\bwrite data: \{[^}]*\} \((--[^)]+)\)", r"add \1", hint)
     hint = re.sub(r"\bwrite data: \{(\w+): (\w+)\}", lambda found: f"add {_option(found[1])} {found[2]}", hint)
     hint = re.sub(r"\bdata\.(\w+)", lambda found: _option(found[1]), hint)
-    return re.sub(r"\b(source|classes): (?=\S)", lambda found: f"{_option(found[1])} ", hint)
+    return re.sub(r"(?<![\w.])(source|classes): (?=\S)", lambda found: f"{_option(found[1])} ", hint)
 
 
 def _option(key: str) -> str:

@@ -294,6 +294,19 @@ def test_a_set_with_more_is_said_and_not_passed_over(tmp_path: Path) -> None:
     assert said[0] == "  w.pt: reads ema; not read: the names without a prefix, which has 1 more, such as criterion.weight"
 
 
+def test_a_part_of_the_network_that_is_like_it_is_no_set(tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        return nn.ModuleDict({"a": nn.Linear(2, 2), "ema": nn.ModuleDict({"a": nn.Linear(2, 2)})})
+
+    state, path = network().state_dict(), tmp_path / "w.pt"
+    for content in (state, prefixed("model.", state), {"model": prefixed("module.", state)}):
+        torch.save(content, path)
+        target, said = network(), list[str]()
+        models.load_weights(target, path, say=said.append)
+        assert same(target, state)
+        assert not said
+
+
 def test_plain_values_beside_the_tensors_are_said(tmp_path: Path) -> None:
     values = {"epoch": 3, "arch": "net", "best": 0.9, "lr": 0.1, "features._extra_state": None}
     torch.save({**Net(3).state_dict(), **values}, tmp_path / "w.pt")
