@@ -394,6 +394,8 @@ def _limits(loaded: Loaded) -> Iterator[str]:
     ):
         yield from _one_seed(recipe)
     yield from unlabelled(recipe, recipe.baselines)
+    if recipe.student and recipe.student.weights and not recipe.distill and recipe.data.teaches:
+        yield "images that are new to the network: whether the given weights were trained on the test images is not known"
     if recipe.data.source == "random":
         yield "the preprocessing that the weights were trained with: the images are random, between mean and std as written"
     if recipe.data.source == "fashion-mnist-mini":

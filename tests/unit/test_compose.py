@@ -96,6 +96,16 @@ def test_the_size_of_photographs_is_not_taken_for_small_images() -> None:
     assert compose.load(given(data="labelled"))[0].recipe.data.image_size == 224
 
 
+def test_without_labels_the_normalization_is_asked_for() -> None:
+    with pytest.raises(UsageError, match="--normalize is not given, and without labels nothing shows what") as caught:
+        compose.load(given(data="flat", size=8))
+    for how in ("imagenet", "half", "none", "0.5/0.25", "data"):
+        assert how in caught.value.hint or how == "0.5/0.25"
+        mean = compose.load(given(data="flat", size=8, normalize=how, classes=2))[0].recipe.data.mean
+        assert (mean is None) == (how == "data")
+    assert compose.load(given(data="labelled", size=8))[0].recipe.data.mean is None  # the labels will show it
+
+
 def test_what_was_set_is_in_the_recipe() -> None:
     loaded, text = compose.load(
         given(data="labelled", size=32, overrides=["student.args={width: 2}", "seed=3", "gates.parity_top1=off"])
@@ -147,6 +157,8 @@ HINTS = [
     ("write data: {{image_size: 32}} (--size 32)", "add --size 32"),
     ("write data: {{mean: [0.5], std: [0.25]}} (--normalize 0.5/0.25), or those that it was trained with",
      "add --normalize 0.5/0.25, or those that it was trained with"),
+    ("write data: {{mean: [0.5], class_order: ['1', b c]}} (--normalize half --set 'data.class_order=[\"1\", b c]')",
+     "add --normalize half --set 'data.class_order=[\"1\", b c]'"),
     ("use another checkpoint", "use another checkpoint"),
     ("write teacher.data: {{image_size: 32}}", "write teacher.data: {{image_size: 32}}"),
 ]  # fmt: skip

@@ -36,12 +36,16 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
     from edgekd import gates, runner, torchrun
     from edgekd.progress import for_stream
 
+    locked = loaded.recipe.threads if loaded.lock else None
     loaded = threaded(loaded, threads, devices)
     threads = loaded.recipe.threads or 1
     if torchrun.rank():
         torchrun.follow(loaded, threads)
         return int(ExitCode.OK)
-    outcome = runner.run(loaded, runner.Options(out, for_stream(), devices, threads, interrupted=interruption.heard))
+    progress = for_stream()
+    if locked not in (None, threads):
+        progress.say(f"threads: {threads}, and the lock has {locked}: what is computed anew will have other bytes")
+    outcome = runner.run(loaded, runner.Options(out, progress, devices, threads, interrupted=interruption.heard))
     if as_json:
         for line in gates.failures(outcome.result.gates):  # the summary, which says them, is not printed
             click.echo(line, err=True)

@@ -25,8 +25,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True,
                      help="Channels of its images."),
         click.option("--normalize", metavar="HOW",
-                     help="How images were normalized in its training: imagenet, half (0.5/0.5), none (0 to 1), or MEAN/STD "
-                          "such as 0.5,0.5,0.5/0.25,0.25,0.25.  [default: mean and standard deviation of the data]"),
+                     help="How images were normalized in its training: imagenet, half (0.5/0.5), none (0 to 1), MEAN/STD "
+                          "such as 0.5,0.5,0.5/0.25,0.25,0.25, or data (by their own mean and deviation).  [default: data, "
+                          "if the labels do not show another; without labels it has to be given]"),
         click.option("--classes", type=click.IntRange(2),
                      help="Number of classes, for images without labels.  [default: as in the weights]"),
     )):  # fmt: skip
