@@ -77,11 +77,8 @@ def text_of(given: Given, classes: int | None = None) -> str:
     data: dict[str, Any] = {"source": source}
     if given.size is None:
         _check_size(source)
-    if given.normalize is None and source.partition(":")[0] == "images":
-        raise UsageError(
-            "--normalize is not given, and without labels nothing shows what the network was trained with",
-            f"add --normalize {', '.join(NORMALIZATIONS)}, MEAN/STD, or {OWN} (the mean and deviation of these images)",
-        )
+    if given.normalize is None:
+        _check_normalization(source)
     size = given.size or (PHOTO_SIZE if source.partition(":")[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
         data["image_size"] = size
@@ -173,6 +170,22 @@ def _hint(hint: str, given: Given) -> str:
 
 def _option(key: str) -> str:
     return _OPTIONS.get(f"data.{key}", f"data.{key}")
+
+
+def _check_normalization(source: str) -> None:
+    """See that the images' own mean and deviation are nobody's silent choice.
+
+    Raises:
+        UsageError: There are images, and they have no labels.
+    """
+    from edgekd import image_folders
+
+    kind, _, rest = source.partition(":")
+    if kind == "images" and Path(rest).is_dir() and image_folders.sizes(Path(rest), most=1):
+        raise UsageError(
+            "--normalize is not given, and without labels nothing shows what the network was trained with",
+            f"add --normalize {', '.join(NORMALIZATIONS)}, MEAN/STD, or {OWN} (the mean and deviation of these images)",
+        )
 
 
 def _check_size(source: str) -> None:
