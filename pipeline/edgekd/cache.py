@@ -99,9 +99,9 @@ def _read(path: Path, folder: Path) -> tuple[Entry | None, str]:
     try:
         info = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
         seconds, files = float(info["seconds"]), info["files"].items()
-        if "reads" not in info:
+        found = reads.of_rows(info["reads"]) if "reads" in info else None
+        if found is None:
             return None, "an older edgekd made it, which did not note what a stage reads"
-        found = _reads(info)
         if reason := reads.changed(found, folder):
             return None, reason
         for name, digest in files:
@@ -126,11 +126,8 @@ def digests(folder: Path) -> dict[str, str]:
 def reads_of(folder: Path) -> tuple[Read, ...]:
     """What a finished stage, and those that it was made of, have read besides what the keys have; nothing for no entry."""
     path = folder / KEY_FILE
-    return _reads(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
-
-
-def _reads(info: Mapping[str, Any]) -> tuple[Read, ...]:
-    return tuple(Read(path, relative, sha256, tuple(stat)) for path, relative, sha256, stat in info["reads"])
+    found = json.loads(path.read_text(encoding="utf-8"))["reads"] if path.exists() else ()
+    return reads.of_rows(found) or ()
 
 
 @contextmanager
@@ -154,7 +151,7 @@ def scratch() -> Iterator[Path]:
     with _storage():
         parent = root() / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        sweep()
         handle, name = tempfile.mkstemp(suffix=_LOCK, dir=parent)
         fcntl.flock(handle, fcntl.LOCK_EX)
         folder = Path(name.removesuffix(_LOCK))
@@ -167,9 +164,9 @@ def scratch() -> Iterator[Path]:
         os.close(handle)
 
 
-def _sweep(parent: Path) -> None:
+def sweep() -> None:
     """Remove the scratch folders of processes that are no more."""
-    for lock in parent.glob(f"*{_LOCK}"):
+    for lock in (root() / "scratch").glob(f"*{_LOCK}"):
         with suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
@@ -188,8 +185,7 @@ def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float, 
             if path.is_file():
                 with path.open("rb") as file:
                     files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-        listed = [[read.path, read.relative, read.sha256, read.stat] for read in found]
-        info = {"material": material, "seconds": round(seconds, 3), "files": files, "reads": listed}
+        info = {"material": material, "seconds": round(seconds, 3), "files": files, "reads": reads.rows_of(found)}
         (folder / KEY_FILE).write_text(json.dumps(info, indent=1, default=str) + "\n", encoding="utf-8")
         target = _entry(f"{key}-{reads.digest(found)[:12]}" if found else key)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,8 @@ def write(loaded: Loaded, folder: Path, found: Iterable[Read] = ()) -> None:
     """
     sha256 = dict(_named(loaded.recipe))
     for read in found:
-        if read.sha256 and not read.relative.startswith(".."):
-            sha256[os.path.normpath(loaded.folder / read.relative)] = read.sha256
+        if read.kind == "file" and read.sha256 and ".." not in Path(read.relative).parts:
+            sha256[reads.place(read.relative, loaded.folder)] = read.sha256
     text = lock_text(replace(loaded, recipe=_decided(loaded.recipe)), folder, sha256)
     aside = folder / f".recipe.lock.{os.getpid()}"
     aside.write_text(text, encoding="utf-8")

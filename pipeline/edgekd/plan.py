@@ -40,8 +40,8 @@ class Node:
 class Planned:
     """One stage of a plan.
 
-    ``reason`` says why it runs or is blocked, ``material`` is what the key is made of, ``note`` what else it will find,
-    ``problem`` the error that blocks it.
+    ``reason`` says why it runs or is blocked, ``material`` is what the key is made of, ``files`` are those that were hashed
+    for it, ``note`` says what else it will find, ``problem`` is the error that blocks it.
     """
 
     node: Node
@@ -52,11 +52,12 @@ class Planned:
     entry: cache.Entry | None = None
     note: str = ""
     problem: EdgekdError | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Files that the finished stage has read besides what the recipe names, and that it is not used without."""
-        return tuple(read.path for read in self.entry.reads) if self.entry else ()
+        return tuple(read.path for read in self.entry.reads if read.kind == "file") if self.entry else ()
 
     @property
     def name(self) -> str:
@@ -175,7 +176,8 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
                 if node.recipe.data not in fingerprints:
                     samples.same(loaded.recipe.data, node.recipe.data, libraries=False)
                     fingerprints[node.recipe.data] = data.fingerprint(node.recipe.data)
-                material = _material(node, keys, fingerprints[node.recipe.data])
+                with reads.hashing() as files:
+                    material = _material(node, keys, fingerprints[node.recipe.data])
                 if processes > 1 and (trains(node) or node.module == "tune"):
                     material["processes"] = processes
                 if node.recipe.threads and (trains(node) or node.module in THREADED):
@@ -190,7 +192,7 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
             planned.append(Planned(node, "", "blocked", reason, problem=problem))
             continue
         key = keys[node.name] = cache.key_of(material)
-        step = _look_up(loaded, node, key, material, running)
+        step = replace(_look_up(loaded, node, key, material, running), files=files)
         if step.status == "run":
             running.add(node.name)
             note = _trials(loaded, node, keys, fingerprints[node.recipe.data], processes) or _records(node, made)
@@ -226,7 +228,8 @@ def without(loaded: Loaded, steps: Sequence[Planned], failed: Collection[str]) -
         if found != step.material["inputs"]:
             material = {**step.material, "inputs": found}
             keys[step.name] = cache.key_of(material)
-            step = _look_up(loaded, replace(step.node, inputs=inputs), keys[step.name], material, set())
+            found_now = _look_up(loaded, replace(step.node, inputs=inputs), keys[step.name], material, set())
+            step = replace(found_now, files=step.files)
             if step.status == "run" and step.node.module not in ALWAYS:
                 step = replace(step, reason=f"goes on without {', '.join(sorted(failed))}")
         planned.append(step)

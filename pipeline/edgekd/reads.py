@@ -1,113 +1,61 @@
-"""What the making of a stage reads of the user's, besides what its key is made of.
+"""What the making of a stage reads of the user's, besides what its key is made of: the list that is kept with the result.
 
 A key is made of what a recipe declares. The user's code may read more: a library beside the project, a config file. Each
-such file is recorded while the stage runs, and the finished stage is used again only while all of them have the same bytes.
-
-Python says of each file that it opens, so nothing has to be declared. What a native library opens itself is not seen:
-docs/cache.md says how to declare it.
+such file is recorded while the stage runs (watch.py), and the finished stage is used again only while all of them have the
+same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import site
 import stat
-import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import source_from_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Literal, NoReturn
 
 from edgekd.errors import UsageError
 
-_PACKAGE = Path(__file__).resolve().parent
-_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share")
+Stat = tuple[int, ...]
 _SETTLED_NS = 2 * 10**9  # a file may change twice in one tick of its clock, so a stat counts only after a while
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 @dataclass(frozen=True)
 class Read:
-    """One file that the making of a stage has read.
+    """One thing that the making of a stage depends on besides what its key is made of.
 
     Attributes:
-        path: The file.
-        relative: The same from the recipe's folder, so that a project can be moved.
-        sha256: Of its bytes; empty if they changed while the stage ran.
+        kind: A file that was read, one that was asked for and was not there, or an installed package.
+        path: The file; of a package, its name.
+        relative: The file from the recipe's folder, so that a project can be moved.
+        sha256: Of the file's bytes when it was read, or empty if they changed meanwhile; of a package, its version.
         stat: Size, times and place on the disk, which spare the hashing while they are the same; empty if the file was too
-            new for that.
+            new for that, or was written afterwards.
+        typed: How it was opened, if by a path from the working folder.
     """
 
+    kind: Literal["file", "absent", "package"]
     path: str
-    relative: str
-    sha256: str
-    stat: tuple[int, ...]
+    relative: str = ""
+    sha256: str = ""
+    stat: Stat = ()
+    typed: str = ""
 
 
-class Recorder:
-    """The files that are opened for reading while it is active."""
-
-    def __init__(self) -> None:
-        self.opened: dict[str, tuple[int, ...]] = {}
-        self.left_out: set[str] = set()
-        self.other: set[str] = set()
-
-    def changed(self) -> str:
-        """Return a file that was read and no longer had the bytes of which the key is made, or empty."""
-        return next((path for path in sorted(self.other) if _sha256(path) != _hashed[path][1]), "")
-
-    def reads(self, folder: Path, before: Iterable[Read] = (), without: Sequence[Path] = ()) -> tuple[Read, ...]:
-        """Return what was read, in the order of the paths. Files that are gone or that were written here are left out.
-
-        Args:
-            folder: The recipe's.
-            before: What the making of the stages that this one reads has read.
-            without: Folders of edgekd's own.
-        """
-        found = {(read.path, read.sha256): read for read in before}
-        own = tuple(f"{place}{os.sep}" for place in without)
-        for path, first in self.opened.items():
-            now = _stat(path)
-            if now is None or path in self.left_out or path.startswith(own):
-                continue
-            digest = _sha256(path) if now == first else ""
-            found.setdefault((path, digest), Read(path, os.path.relpath(path, folder), digest, _settled(now)))
-        return tuple(found[key] for key in sorted(found))
-
-
-_recorders: list[Recorder] = []
 _here = threading.local()
-_hooked = False
-_first: dict[str, tuple[int, ...]] = {}
-_hashed: dict[str, tuple[tuple[int, ...], str]] = {}
-"""What keys are made of: the stat of each file when it was hashed, and its hash."""
-
-
-@contextmanager
-def recording() -> Iterator[Recorder]:
-    """Record the files that this process opens for reading; recordings can be inside of each other."""
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_hook)  # it cannot be taken out again
-        _hooked = True
-    recorder = Recorder()
-    _recorders.append(recorder)
-    try:
-        yield recorder
-    finally:
-        _recorders.remove(recorder)
+_hashed: dict[str, tuple[Stat, str]] = {}
+"""The stat of each file when it was hashed, and its hash."""
 
 
 @contextmanager
 def in_key() -> Iterator[None]:
     """Do not record what this thread opens: the key has it, by its bytes and not by its path."""
-    before = getattr(_here, "in_key", False)
+    before = is_in_key()
     _here.in_key = True
     try:
         yield
@@ -132,60 +80,58 @@ def unreadable(path: Path) -> str:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
+def is_in_key() -> bool:
+    """Whether what this thread opens is not to be recorded."""
+    return getattr(_here, "in_key", False)
+
+
+@contextmanager
+def hashing() -> Iterator[dict[str, str]]:
+    """Collect the files that this thread hashes for a key, with their hashes."""
+    before = getattr(_here, "files", None)
+    files: dict[str, str] = {}
+    _here.files = files
+    try:
+        yield files
+    finally:
+        _here.files = before
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file for a key. While size, times and place of the file stay, it is hashed once in a process.
 
     Raises:
         OSError: It cannot be read.
     """
-    name, now = os.path.normpath(path.absolute()), _stat(str(path))
+    name, now = os.path.normpath(path.absolute()), stat_of(str(path))
     known = _hashed.get(name)
-    if known is not None and known[0] == now:
-        return known[1]
-    with in_key(), path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    _hashed[name] = (_settled(now), found)
-    return found
+    if known is None or known[0] != now:
+        with in_key(), path.open("rb") as file:
+            known = settled(now), hashlib.file_digest(file, "sha256").hexdigest()
+        _hashed[name] = known
+    files = getattr(_here, "files", None)
+    if files is not None:
+        files[name] = known[1]
+    return known[1]
+
+
+def sha256_of(path: str) -> str:
+    """Return the SHA-256 of a file, or empty if it cannot be read."""
+    try:
+        return file_sha256(Path(path))
+    except OSError:
+        return ""
 
 
 def state(paths: Iterable[Path]) -> str:
     """Return a hash of the size, times and place of files; empty if one is too new for that, or missing."""
     digest = hashlib.sha256()
     for path in paths:
-        now = _settled(_stat(str(path)))
+        now = settled(stat_of(str(path)))
         if not now:
             return ""
         digest.update(os.fsencode(f"{path} {now}\n"))
     return digest.hexdigest()
-
-
-def note(paths: Iterable[str]) -> None:
-    """Record source files that are used without being opened, since they have been imported before.
-
-    The first time counts: a file that has changed since then is not what was imported.
-    """
-    for name in paths:
-        first = _first.setdefault(name, _stat(name) or ())
-        for recorder in _recorders:
-            recorder.opened.setdefault(name, first)
-
-
-def take_over(opened: Mapping[str, Sequence[int]]) -> None:
-    """Record what another process has opened: its ``Recorder.opened``."""
-    for recorder in _recorders:
-        for name, found in opened.items():
-            recorder.opened.setdefault(name, tuple(found))
-
-
-def leave_out(paths: Iterable[Path]) -> None:
-    """Do not record these files: the key has them."""
-    for recorder in _recorders:
-        recorder.left_out.update(str(path) for path in paths)
-
-
-def is_library(path: str | Path) -> bool:
-    """Tell whether a file belongs to Python, to an installed package, to edgekd or to the system."""
-    return str(path).startswith(_libraries()) or Path(path).parent.suffix in (".dist-info", ".egg-info")
 
 
 def declared(paths: Iterable[str]) -> str:
@@ -203,8 +149,7 @@ def declared(paths: Iterable[str]) -> str:
             raise UsageError(f"reads: {place} {reason}", "correct the path, or its permissions")
         for path in sorted(_below(place)) if reason else [place]:
             name = path.relative_to(place).as_posix() if path != place else path.name
-            found = _sha256(str(path))
-            if not found:
+            if not (found := sha256_of(str(path))):
                 raise UsageError(f"reads: {path} cannot be read", "correct its permissions, or remove it")
             digest.update(os.fsencode(f"{name}\0{found}\n"))
     return digest.hexdigest()
@@ -239,78 +184,85 @@ def is_special(path: Path) -> bool:
 
 
 def changed(reads: Sequence[Read], folder: Path) -> str:
-    """Return the first file whose bytes are other ones now, or empty.
+    """Return the first thing that is another one now and how, or empty.
 
-    A file counts where it lies from the recipe's folder; one from outside of it, else where it was.
+    Args:
+        reads: What the making of a stage depends on.
+        folder: The recipe's now.
     """
-    for read in reads:
-        moved = os.path.normpath(folder / read.relative)
-        path = moved if not read.relative.startswith("..") or Path(moved).exists() else read.path
-        now = _stat(path)
+    return next((reason for read in reads if (reason := _differs(read, folder))), "")
+
+
+def _differs(read: Read, folder: Path) -> str:
+    if read.kind == "package":
+        installed = version_of(read.path)
+        return "" if installed == read.sha256 else f"{read.path} {read.sha256} → {installed or 'not installed'}"
+    for place in _places(read, folder):
+        if read.kind == "absent":
+            if Path(place).exists():
+                return f"{place} was not there"
+            continue
+        now = stat_of(place)
         if now is None:
-            return f"{read.path} is missing"
-        if not read.sha256 or (now != read.stat and _sha256(path) != read.sha256):
-            return f"{path} changed"
+            return f"{place} is missing"
+        if not read.sha256 or (now != read.stat and sha256_of(place) != read.sha256):
+            return f"{place} changed"
     return ""
 
 
+def _places(read: Read, folder: Path) -> list[str]:
+    """Where a file has to be as it was, since what is run now may open any of these.
+
+    Where it lies from the recipe's folder; where it was; and where it lies from the working folder, if it was opened so.
+    What is outside of the recipe's folder may be gone from the first, and what has been moved is gone from the second.
+    """
+    moved, inside = place(read.relative, folder), is_inside(read.relative)
+    found = [moved] if inside or Path(moved).exists() else []
+    if not found or Path(read.path).exists():
+        found.append(read.path)
+    if read.typed:
+        found.append(str(Path.cwd() / read.typed))
+    return list(dict.fromkeys(found))
+
+
+def is_inside(relative: str) -> bool:
+    """Whether a path from the recipe's folder stays in it."""
+    return not relative.startswith(f"..{os.sep}")
+
+
+def relative(path: str, folder: Path) -> str:
+    """Return a path from a folder. What is behind ``..`` in it stays as it is, for that may follow a link to a folder."""
+    head, dots, tail = path.partition(f"{os.sep}..{os.sep}")
+    return f"{os.path.relpath(head, folder)}{dots}{tail}"
+
+
+def place(relative: str, folder: Path) -> str:
+    """Return the path that :func:`relative` was made from, for the folder now."""
+    while relative.startswith(f"..{os.sep}"):
+        relative, folder = relative[3:], folder.parent
+    return str(folder / relative)
+
+
 def digest(reads: Iterable[Read]) -> str:
-    """Name a list of reads by their bytes."""
-    return hashlib.sha256(os.fsencode("".join(f"{read.relative} {read.sha256}\n" for read in reads))).hexdigest()
+    """Name a list of reads by what they depend on."""
+    text = "".join(f"{read.kind} {read.relative or read.path} {read.sha256} {read.typed}\n" for read in reads)
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _recorders:
-        return
-    given, _, flags = arguments
+def version_of(package: str) -> str:
+    """Return the version of an installed package, or empty."""
     try:
-        name = os.path.normpath(Path.cwd() / os.fsdecode(given))
-    except TypeError:  # a descriptor, of a file that is open already
-        return
-    if isinstance(flags, int) and flags & _WRITES:
-        for recorder in _recorders:
-            recorder.left_out.add(name)
-        return
-    if name.endswith(".pyc"):
-        try:
-            name = source_from_cache(name)
-        except ValueError:
-            return
-    if name.endswith(".py") and Path(sys._getframe(1).f_code.co_filename).stem in ("tokenize", "linecache"):
-        return  # a line of it is shown, in a warning
-    hashed = _hashed.get(name)
-    if hashed is not None and _stat(name) != hashed[0]:
-        for recorder in _recorders:
-            recorder.other.add(name)
-    if getattr(_here, "in_key", False) or is_library(name):
-        return
-    now = _stat(name)
-    if now is not None:
-        for recorder in _recorders:
-            recorder.opened.setdefault(name, now)
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
-def _libraries() -> tuple[str, ...]:
-    global _prefixes
-    if not _prefixes:
-        paths = sysconfig.get_paths()
-        folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-        folders |= {*site.getsitepackages(), site.getusersitepackages(), str(_PACKAGE), *_SYSTEM}
-        folders |= {sys.prefix} if sys.prefix != sys.base_prefix else set()
-        folders |= {os.path.realpath(folder) for folder in folders}
-        _prefixes = tuple(f"{folder}{os.sep}" for folder in sorted(folders))
-    return _prefixes
-
-
-_prefixes: tuple[str, ...] = ()
-
-
-def _settled(now: tuple[int, ...] | None) -> tuple[int, ...]:
+def settled(now: Stat | None) -> Stat:
     """A stat that may spare a hashing later; empty if the file is too new, and could change without another stat."""
     return now if now and time.time_ns() - max(now[1:3]) >= _SETTLED_NS else ()
 
 
-def _stat(path: str) -> tuple[int, ...] | None:
+def stat_of(path: str) -> Stat | None:
     """Size, times and place of a plain file. Its change time cannot be set back, as its modification time can."""
     try:
         found = Path(path).stat()
@@ -321,9 +273,23 @@ def _stat(path: str) -> tuple[int, ...] | None:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
 
 
-def _sha256(path: str) -> str:
-    try:
-        with in_key(), Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+def of_rows(rows: Iterable[Sequence[object]]) -> tuple[Read, ...] | None:
+    """Read a list that :func:`rows_of` has made; None if it is of an older edgekd."""
+    found = []
+    for row in rows:
+        if len(row) != len(Read.__dataclass_fields__):
+            return None
+        kind, path, relative, sha256, stat, typed = row
+        found.append(Read(kind, path, relative, sha256, tuple(stat), typed))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def rows_of(reads: Iterable[Read]) -> list[list[object]]:
+    """Return a list of reads for JSON."""
+    return [[read.kind, read.path, read.relative, read.sha256, read.stat, read.typed] for read in reads]
+
+
+def merged(reads: Iterable[Read]) -> tuple[Read, ...]:
+    """Return reads in the order of their paths, each once."""
+    found: Mapping[tuple[str, ...], Read] = {(r.path, r.kind, r.sha256, r.typed): r for r in reads}
+    return tuple(found[key] for key in sorted(found))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
+from edgekd import watch
+from edgekd.bytecode import from_source
 from edgekd.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
@@ -81,7 +83,8 @@ class Registry(Generic[T]):
     def _load_plugin(self, name: str) -> None:
         for point in entry_points(group=self._group, name=name):
             try:
-                self._entries[name] = point.load()
+                with watch.plugin(), from_source():
+                    self._entries[name] = point.load()
             except Exception as error:  # a broken plugin is named, whatever it raised
                 raise UsageError(
                     f"{self.noun} {name!r} comes from {point.value}, which cannot be imported: {error}",

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, reads, rundir, samples
+from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, rundir, samples, watch
 from edgekd.background import Background
-from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, StageError, worst
+from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
@@ -31,7 +31,7 @@ from edgekd.records_json import to_json
 from edgekd.report import card, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, operators, package, peers, tune
-from edgekd.stages.context import Context, processes
+from edgekd.stages.context import Context, changed, processes
 
 
 @dataclass(frozen=True)
@@ -289,25 +289,22 @@ def _stage(
         entry, _ = cache.lookup(step.key, loaded.folder)
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
-        with cache.scratch() as scratch, reads.recording() as recorder:
+        with cache.scratch() as scratch, watch.recording(step.files) as recorder:
             started, before = time.monotonic(), options.interrupted()
             context = Context(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, devices=options.devices, threads=_threads(step, options),
-                folder=loaded.folder,
+                folder=loaded.folder, files=step.files,
             )  # fmt: skip
             with guarded(step, context):
                 importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
             if options.interrupted() and not before:  # a library or a side figure has swallowed it
                 raise KeyboardInterrupt
             found = context.reads(recorder)
-            if path := recorder.changed() or _changed_data(step):
-                raise StageError(
-                    f"{step.name}: {path} changed after this run had begun, so its result is of no known version",
-                    "run the same command again: the stages before it are kept",
-                )
+            if source := _changed_data(step):
+                raise changed(step.name, source)
             entry = cache.commit(scratch, step.key, step.material, time.monotonic() - started, found)
     cache.remember(loaded.name, step.name, step.material)
     return entry, "ran"

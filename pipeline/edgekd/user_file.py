@@ -11,7 +11,7 @@ import builtins
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -19,12 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekd import reads
+from edgekd import reads, watch
+from edgekd.bytecode import SourceLoader, from_source
 from edgekd.errors import ModelError, did_you_mean
+from edgekd.libraries import is_library
 from edgekd.vision import import_torchvision
-
-_opened: dict[Path, set[str]] = {}
-"""What was opened when a file was first imported: a library that it imports is read once in a process."""
 
 
 def load(path: Path, name: str) -> Any:
@@ -36,23 +35,19 @@ def load(path: Path, name: str) -> Any:
     import_torchvision()  # the file may import torchvision
     path = path.absolute()  # a link stays one: its neighbours are those of the project
     folder = _Folder(path.parent)
-    spec = importlib.util.spec_from_file_location(
-        f"edgekd_user_{path.stem}", path, loader=_Loader(f"edgekd_user_{path.stem}", str(path), folder)
-    )
+    own = f"{watch.USER_MODULE}{path.stem}"
+    spec = importlib.util.spec_from_file_location(own, path, loader=_Loader(own, str(path), folder))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with reads.recording() as recorder, folder.active():
+    with watch.recording(), folder.active():
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
             raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the file") from error
     beside = {path, *(path.parent / file.relative_to(path.parent.resolve()) for file in imported(path))}
-    opened = _opened.setdefault(path, set())
-    opened.update(recorder.opened)
-    reads.note(opened | {str(file) for file in elsewhere(beside)})
-    reads.leave_out(beside)
+    _note(beside, keyed=True)
     if not callable(getattr(module, name, None)):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ModelError(f"{path} has no callable {name!r}", did_you_mean(name, public))
@@ -78,6 +73,11 @@ class _Folder:
         if self._is_active:
             yield
             return
+        with from_source(), self._in_memory():
+            yield
+
+    @contextmanager
+    def _in_memory(self) -> Iterator[None]:
         others = {name: sys.modules.pop(name) for name in [*sys.modules] if self._hides(name)}
         before = {*sys.modules}
         sys.modules.update(self._modules)
@@ -122,7 +122,7 @@ class _Folder:
         """Whether a module in memory is not what its name means in this folder, such as one that a script has imported."""
         top = name.partition(".")[0]
         place = _place(sys.modules[top]) if top in sys.modules else None
-        if place is not None and reads.is_library(place) and self._is_below(place):
+        if place is not None and is_library(place) and self._is_below(place):
             return False  # edgekd's own folder lies beside the file
         return top in self._files or (top in self._folders and getattr(sys.modules.get(top), "__file__", None) is None)
 
@@ -136,7 +136,7 @@ def _place(module: ModuleType) -> str | None:
     return file or next((f"{folder}{os.sep}" for folder in getattr(module, "__path__", ())), None)
 
 
-class _Loader(SourceFileLoader):
+class _Loader(SourceLoader):
     """Runs a module of a user's folder so that its import statements, whenever they run, begin in that folder."""
 
     def __init__(self, name: str, path: str, folder: _Folder) -> None:
@@ -160,7 +160,20 @@ def note_plugin(entry: object) -> None:
         return
     modules = [module for own, module in [*sys.modules.items()] if own.partition(".")[0] == top]
     files = {Path(place) for module in modules if (place := _place(module) or "").endswith(".py")}
-    reads.note(str(file) for file in files | elsewhere(files))
+    _note(files)
+
+
+def _note(files: Collection[Path], *, keyed: bool = False) -> None:
+    """Record files and what they import: the user's files by their bytes, installed packages by their versions.
+
+    Args:
+        files: The files.
+        keyed: The key has them.
+    """
+    own, installed = elsewhere(files)
+    names = [str(file) for file in files]
+    watch.note([*map(str, own), *([] if keyed else names)], names if keyed else ())
+    watch.note_packages(installed)
 
 
 def imported(path: Path) -> set[Path]:
@@ -180,24 +193,31 @@ def imported(path: Path) -> set[Path]:
     return found - {path.resolve()}
 
 
-def elsewhere(files: Iterable[Path]) -> set[Path]:
-    """Files of the user's outside of their folder that files import, and those that these import: of modules in memory.
+def elsewhere(files: Iterable[Path]) -> tuple[set[Path], set[str]]:
+    """What files import from outside of their folder, and what that imports.
 
-    A library of the user's that lies on ``PYTHONPATH``, or is installed as editable.
+    Returns:
+        Files of modules in memory that are no installed package's: a library of the user's that lies on ``PYTHONPATH``, or
+        is installed as editable. And the top-level names of all that is imported from elsewhere.
     """
     found: set[Path] = set()
+    installed: set[str] = set()
     waiting = [(file, "") for file in files]
     while waiting:
         file, package = waiting.pop()
         for name in _names(file, package):
+            top = name.partition(".")[0]
+            if top in sys.stdlib_module_names or top == "edgekd":
+                continue
+            installed.add(top)
             module = sys.modules.get(name)
             origin = getattr(module, "__file__", None)
-            if module is None or not origin or not origin.endswith(".py") or reads.is_library(origin):
+            if module is None or not origin or not origin.endswith(".py") or Path(origin) in found:
                 continue
-            if Path(origin) not in found:
+            if not is_library(origin) or top not in watch.packages():
                 found.add(Path(origin))
                 waiting.append((Path(origin), module.__package__ or ""))
-    return found
+    return found, installed
 
 
 def _imports(file: Path, folder: Path) -> Iterator[tuple[str, ...]]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edgekd import checkpoints, models, reads
+from edgekd import checkpoints, models, watch
 from edgekd.checkpoints import Checkpoint
 from edgekd.errors import CheckpointError
 
@@ -331,7 +331,7 @@ def test_a_checkpoint_is_in_the_key_and_not_among_the_reads(tmp_path: Path) -> N
     save_file(state, tmp_path / "a-00001-of-00001.safetensors")
     index = {"weight_map": dict.fromkeys(state, "a-00001-of-00001.safetensors")}
     (tmp_path / "a.safetensors.index.json").write_text(json.dumps(index))
-    with reads.recording() as recorder:
+    with watch.recording() as recorder:
         for name in ("w.pt", "w.safetensors", "a.safetensors.index.json"):
             checkpoints.locate(tmp_path / name).key()
             models.load_weights(Net(), tmp_path / name)

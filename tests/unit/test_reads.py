@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgekd import cache, plan, reads, runner
+from edgekd import cache, plan, reads, runner, watch
 from edgekd.errors import StageError, UsageError
 from edgekd.loading import load
 from edgekd.progress import Silent
@@ -268,13 +269,13 @@ def test_a_file_that_changes_after_it_was_read_never_matches(tmp_path: Path) -> 
     file = tmp_path / "a.txt"
     file.write_text("1")
     os.utime(file, ns=(10**18, 10**18))
-    with reads.recording() as recorder:
+    with watch.recording() as recorder:
         file.read_text()
         time.sleep(0.05)
         file.write_text("2")
-    (read,) = recorder.reads(tmp_path) or (None,)
-    assert read is None  # this process wrote it
-    with reads.recording() as recorder:
+    (read,) = recorder.reads(tmp_path)
+    assert read.sha256 == hashlib.sha256(b"1").hexdigest()  # what was read before this process wrote it
+    with watch.recording() as recorder:
         file.read_text()
         time.sleep(0.05)
         subprocess.run(["sh", "-c", f"printf 3 > {file}"], check=True)
@@ -285,7 +286,7 @@ def test_a_file_that_changes_after_it_was_read_never_matches(tmp_path: Path) -> 
 
 def test_what_is_not_the_users_is_not_recorded(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("1")
-    with reads.recording() as recorder:
+    with watch.recording() as recorder:
         Path(os.__file__).read_bytes()
         Path(np.__file__).read_bytes()
         Path(reads.__file__).read_bytes()
@@ -299,7 +300,7 @@ def test_what_is_not_the_users_is_not_recorded(tmp_path: Path) -> None:
         descriptor = os.open(tmp_path, os.O_RDONLY)
         os.close(descriptor)
     assert recorder.reads(tmp_path) == ()
-    with reads.recording() as recorder:
+    with watch.recording() as recorder:
         (tmp_path / "mine.txt").read_text()
     assert [read.relative for read in recorder.reads(tmp_path)] == ["mine.txt"]
 

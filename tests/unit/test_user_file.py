@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import edgekd
-from edgekd import reads, user_file
+from edgekd import user_file, watch
 from edgekd.vision import import_torchvision
 
 import_torchvision()
@@ -102,7 +102,7 @@ def test_a_linked_file_has_the_neighbours_of_the_link(tmp_path: Path) -> None:
     (tmp_path / "b" / "net.py").symlink_to("../a/net.py")
     assert user_file.load(tmp_path / "b" / "net.py", "build")()[0] == "b"
     (tmp_path / "linked").symlink_to("a")
-    with reads.recording() as recorder:
+    with watch.recording() as recorder:
         assert user_file.load(tmp_path / "linked" / "net.py", "build")()[0] == "a"
     assert [Path(read.path).name for read in recorder.reads(tmp_path)] == ["chosen.py"]  # by name alone, in no import
 
@@ -122,7 +122,7 @@ def test_edgekd_beside_the_file_stays_edgekd(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
 
 
-def names(recorder: reads.Recorder, folder: Path) -> list[str]:
+def names(recorder: watch.Recorder, folder: Path) -> list[str]:
     return [Path(read.path).relative_to(folder).as_posix() for read in recorder.reads(folder)]
 
 
@@ -142,7 +142,7 @@ def test_what_it_reads_besides_its_modules_is_recorded_each_time(tmp_path: Path,
     )
     try:
         for _ in range(2):
-            with reads.recording() as recorder:
+            with watch.recording() as recorder:
                 user_file.load(path, "build")()
             expected = ["a/cfg.json", "lib/mylib/__init__.py", "lib/mylib/core.py", "lib/mylib/table.csv"]
             assert names(recorder, tmp_path) == ["a/blocks.py", *expected]

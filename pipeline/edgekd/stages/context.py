@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import cache
+from edgekd.errors import StageError
 from edgekd.progress import Progress
-from edgekd.reads import Read, Recorder
+from edgekd.reads import Read
 from edgekd.recipe import Recipe
+from edgekd.watch import Recorder
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Context:
         devices: Accelerators (or CPU processes) to train on.
         threads: Threads torch may use.
         folder: The recipe's, where a cache entry's reads are looked for first.
+        files: What the key's files were hashed to; the stage is made of these bytes or of none.
     """
 
     recipe: Recipe
@@ -40,6 +43,7 @@ class Context:
     devices: int = 1
     threads: int = 1
     folder: Path = field(default_factory=Path.cwd)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file into the outputs."""
@@ -50,13 +54,27 @@ class Context:
         return json.loads((self.out / name).read_text(encoding="utf-8"))
 
     def reads(self, recorder: Recorder) -> tuple[Read, ...]:
-        """Return what this stage, and those that it reads, have read of the user's besides what the keys have."""
+        """Return what this stage, and those that it reads, have read of the user's besides what the keys have.
+
+        Raises:
+            StageError: It was not made of what its key says.
+        """
+        if path := recorder.changed():
+            raise changed(self.name, path)
         before = [read for folder in self.inputs.values() for read in cache.reads_of(folder)]
         return recorder.reads(self.folder, before, (*cache.folders(), self.out, self.log.absolute().parents[1]))
 
     def read(self, stage: str, name: str) -> Any:
         """Read a JSON file of a finished stage."""
         return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
+
+
+def changed(stage: str, path: str) -> StageError:
+    """The error for a stage whose key says of a file what is no longer so."""
+    return StageError(
+        f"{stage}: {path} changed after this run had begun, so its result is of no known version",
+        "run the same command again: the stages before it are kept",
+    )
 
 
 def processes(devices: int) -> int:

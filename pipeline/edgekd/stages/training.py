@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd import cache, errors, reads, sources, tied
+from edgekd import cache, errors, sources, tied, watch
 from edgekd.background import isolate_children, killed
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
@@ -88,9 +88,9 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
     others = multiprocessing.active_children()  # what trains beside this one
     try:
         fabric.launch(part)
-        if (context.out / _READS).exists():
-            reads.take_over(context.read_own(_READS))
-            (context.out / _READS).unlink()
+        for told in sorted(context.out.glob(f"*.{_READS}")):
+            watch.take_over(context.read_own(told.name))
+            told.unlink()
     except BaseException as error:
         for child in multiprocessing.active_children():  # those of this training would go on to the end, for nobody
             if child not in others:
@@ -107,11 +107,10 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
 def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
     seed(context.recipe.seed, context.threads)
     try:
-        with reads.recording() as recorder:
+        with watch.recording(context.files) as recorder:
             work(fabric, context)
-        if context.devices > 1 and fabric.global_rank == 0:  # a process of its own, which the stage does not see into
-            seen = {path: stat for path, stat in recorder.opened.items() if path not in recorder.left_out}
-            context.write(_READS, seen)
+        if context.devices > 1:  # a process of its own, which the stage does not see into
+            context.write(f"{fabric.global_rank}.{_READS}", recorder.told())
     except EdgekdError as error:
         if context.devices > 1:  # its words would drown in the traceback that comes back from a process
             with suppress(OSError):  # the disk that failed may be this one

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd import cache, data, environment, reads
+from edgekd import cache, data, environment, reads, watch
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
 from edgekd.loading.conflicts import conflicts
@@ -85,8 +85,9 @@ def run(context: Context) -> None:
             bar = _Part(task) if context.devices == 1 else Silent()
             trial = _impossible(recipe, number, values)
             if trial is None:
-                material = _material(recipe, values, inputs, fingerprint, context.devices)
-                trial = _trial(replace(context, progress=bar), number, values, material)
+                with reads.hashing() as files:
+                    material = _material(recipe, values, inputs, fingerprint, context.devices)
+                trial = _trial(replace(context, progress=bar, files=files), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)
             came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
@@ -153,8 +154,9 @@ def _material(
 ) -> dict[str, Any]:
     """What decides a trial's result."""
     assert recipe.tune is not None
-    several = {"processes": processes} if processes > 1 else {}  # each has batches of its own
+    several: dict[str, Any] = {"processes": processes} if processes > 1 else {}  # each has batches of its own
     several |= {"threads": recipe.threads} if recipe.threads else {}
+    several |= {"reads": reads.declared(recipe.reads)} if recipe.reads else {}
     return several | {
         "stage": "trial",
         "version": distill.VERSION,
@@ -171,7 +173,7 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
     with cache.locked(key):
         entry, _ = cache.lookup(key, context.folder)
         if entry is None:
-            with cache.scratch() as folder, reads.recording() as recorder:
+            with cache.scratch() as folder, watch.recording(context.files) as recorder:
                 started = time.monotonic()
                 work = folder / "work"
                 work.mkdir()
