@@ -32,6 +32,7 @@ class Background(Generic[T]):
         self._answer, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(sender, function, args), daemon=False)
         self._process.start()
+        self._got: tuple[EdgekdError | None, Any] | None = None
         sender.close()
 
     def __enter__(self) -> Background[T]:
@@ -48,18 +49,26 @@ class Background(Generic[T]):
         Raises:
             EdgekdError: What the function raised, or a StageError if the process died.
         """
-        try:
-            error, value = self._answer.recv()
-        except EOFError:
-            self._process.join()
-            code = self._process.exitcode
-            if code == -signal.SIGKILL:
-                raise killed("the process that trains beside the others") from None
-            raise StageError(f"a background process died with exit code {code}", _AGAIN) from None
+        error, value = self._received()
         if error is not None:
             raise error
         result: T = value
         return result
+
+    def failure(self) -> EdgekdError | None:
+        """What :meth:`result` would raise, if that is known already. Does not wait."""
+        return self._received()[0] if self._got or self._answer.poll() else None
+
+    def _received(self) -> tuple[EdgekdError | None, Any]:
+        if self._got is None:
+            try:
+                self._got = self._answer.recv()
+            except EOFError:
+                self._process.join()
+                code = self._process.exitcode
+                error = StageError(f"a background process died with exit code {code}", _AGAIN)
+                self._got = killed("the process that trains beside the others") if code == -signal.SIGKILL else error, None
+        return self._got
 
 
 def killed(process: str) -> StageError:

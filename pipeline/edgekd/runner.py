@@ -20,6 +20,7 @@ from typing import Literal
 
 from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, rundir, samples, watch
 from edgekd.background import Background
+from edgekd.beside import Beside
 from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
@@ -90,7 +91,11 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         while work.pending:
             step = work.pending.pop(0)
             if beside and aside is None and not _is_given(step):
+                stack.callback(cache.sweep)  # a process that is killed leaves what it has half made
                 aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder))
+                work.options = replace(options, progress=Beside(options.progress, aside, beside[0].name))
+            if aside is not None and (failure := aside.failure()):
+                raise failure
             if step in beside:
                 options.progress.say(f"{work.title(step)}: {step.reason}; trains beside the others")
                 continue
@@ -98,7 +103,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
                 for own, (entry, status) in zip(beside, aside.result(), strict=True):
                     options.progress.say(f"  {own.name}: done in {entry.seconds:.0f} s, beside the others")
                     work.finished(own, entry, status)
-                beside, aside = [], None
+                beside, aside, work.options = [], None, options
             work.do(step)
     result = _finish(work)
     return Outcome(folder, result, work.exit_code(result))
