@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgekd import cache, runner
 from edgekd.background import Background
+from edgekd.beside import Beside
 from edgekd.errors import StageError, TrainingError
+from edgekd.loading import load
+from edgekd.progress import Silent
 
 
 def double(value: int) -> int:
@@ -24,6 +30,12 @@ def fail() -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_half_way(*_: object) -> None:
+    with cache.scratch() as folder:
+        (folder / "half").write_text("")
+        die()
 
 
 def linger(folder: Path) -> None:
@@ -48,6 +60,69 @@ def test_an_error_keeps_its_words() -> None:
 def test_a_process_that_dies_is_an_error() -> None:
     with Background(die) as work, pytest.raises(StageError, match=r"killed \(SIGKILL\)"):
         work.result()
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_became_of_it_is_said_while_another_stage_is_under_way() -> None:
+    """Once, and what is under way goes on."""
+    said = Said()
+    with Background(die) as work, Beside(said, work, "student_alone").task("distill", 9) as task:
+        deadline = time.monotonic() + 60
+        while not said.lines and time.monotonic() < deadline:
+            time.sleep(0.05)
+            task.advance()
+        task.advance()
+    assert said.lines == [
+        "  FAILED: student_alone: the process that trains beside the others was killed (SIGKILL), as systems do when the "
+        "memory is full; this run stops when the stage that is under way is done"
+    ]
+
+
+def test_one_that_ends_well_has_no_failure() -> None:
+    with Background(double, 21) as work:
+        while work._process.is_alive():
+            assert work.failure() is None
+        assert work.failure() is None
+        assert work.result() == work.result() == 42
+
+
+RECIPE = """\
+edgekd: 1
+data: {source: "SOURCE", image_size: 16}
+teacher: {model: "edgekd:resnet10", args: {width: 4}, train: {epochs: 1, batch_size: 32}}
+student: {model: "edgekd:resnet10", args: {width: 4}}
+distill: {epochs: 1, batch_size: 32, losses: [{kind: task}, {kind: kd}]}
+seeds: 2
+"""
+
+
+def test_a_run_stops_at_the_next_stage_and_leaves_nothing_half_made(
+    tmp_path: Path, npz: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("SOURCE", npz()))
+    monkeypatch.setattr(runner, "_two_lanes", lambda _: True)
+    monkeypatch.setattr(runner, "_stages", die_half_way)
+    said = Said()
+
+    def trains(self: Any, step: Any) -> None:
+        said.lines.append(step.name)
+        while not said.lines[-1].startswith("  FAILED"):
+            with self.options.progress.task("training", 1) as task:
+                task.advance()
+            time.sleep(0.05)
+
+    monkeypatch.setattr(runner._Work, "do", trains)
+    with pytest.raises(StageError, match=r"the process that trains beside the others was killed \(SIGKILL\)"):
+        runner.run(load(tmp_path / "r.yaml"), runner.Options(tmp_path / "out", said, threads=2))
+    assert [line for line in said.lines if line in ("teacher", "distill", "distill.seed1", "evaluate")] == ["teacher"]
+    assert list((cache.root() / "scratch").iterdir()) == []
 
 
 def test_leaving_ends_it_and_it_cleans_up(tmp_path: Path) -> None:

@@ -28,18 +28,25 @@ NET = """\
 import json
 from pathlib import Path
 
+import numpy as np
 from blocks import block
 from torch import nn
 
 import mylib
 
 WIDTH = json.loads(Path(__file__).with_name("cfg.json").read_text())["width"]
+TABLE = np.memmap(Path(__file__).with_name("t.bin"), dtype=np.uint8)
+try:
+    WIDTH = json.loads(Path(__file__).with_name("local.json").read_text())["width"]
+except FileNotFoundError:
+    pass
 
 
 class Net(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
         self.body, self.head = block(3, WIDTH), nn.Linear(WIDTH, num_classes)
+        mylib.once()
 
     def forward(self, x):
         return self.head(mylib.scale(self.body(x)).mean((2, 3)))
@@ -48,8 +55,12 @@ class Net(nn.Module):
 LOSS = """\
 from typing import ClassVar, Literal
 
+from pathlib import Path
+
 from edgekd.recipe_distill import Loss
 from half import HALF
+
+HALF *= float(Path(__file__).with_name("half.txt").read_text())
 
 
 class Half(Loss):
@@ -88,10 +99,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         files = {
             "net.py": NET, "cfg.json": '{"width": 4}', "recipe.yaml": RECIPE, "native.bin": "1", "tables/a.txt": "1",
             "blocks.py": "from torch import nn\n\n\ndef block(a, b):\n    return nn.Conv2d(a, b, 3, 2, 1)\n",
-            "../lib/mylib/__init__.py": "from .core import scale\n",
+            "t.bin": "4", "../lib/mylib/__init__.py": "from .core import once, scale\n",
             "../lib/mylib/core.py": "from pathlib import Path\nS = float((Path(__file__).parent / 's').read_text())\n"
-            "def scale(x): return x * S\n",
-            "../lib/mylib/s": "2.0", "../site/halfloss.py": LOSS, "../site/half.py": "HALF = 0.5\n",
+            "def scale(x): return x * S\nfrom functools import lru_cache\n@lru_cache\n"
+            "def once(): return (Path(__file__).parent / 'once').read_text()\n",
+            "../lib/mylib/s": "2.0", "../lib/mylib/once": "1", "../site/halfloss.py": LOSS,
+            "../site/half.py": "HALF = 0.5\n", "../site/half.txt": "1.0",
             "../site/halfloss-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: halfloss\nVersion: 1.0\n",
             "../site/halfloss-1.0.dist-info/entry_points.txt": "[edgekd.losses]\nhalf = halfloss:Half\n",
         }  # fmt: skip
@@ -123,9 +136,10 @@ def statuses(project: Path) -> dict[str, str]:
     return {step.name: step.status for step in plan.make(load(project / "recipe.yaml"))}
 
 
-LIBRARY = ("lib/mylib/__init__.py", "lib/mylib/core.py", "lib/mylib/s")
-CODE = ("project/net.py", "project/blocks.py", "project/cfg.json", *LIBRARY)
-PLUGIN = ("site/halfloss.py", "site/half.py")
+LIBRARY = ("lib/mylib/__init__.py", "lib/mylib/core.py", "lib/mylib/once", "lib/mylib/s")
+CODE = ("project/net.py", "project/blocks.py", "project/cfg.json", "project/t.bin", *LIBRARY)
+PLUGIN = ("site/half.py", "site/half.txt", "site/halfloss.py")
+ABSENT = ("project/local.json",)
 DECLARED = ("project/native.bin", "project/tables/a.txt")
 DATA = tuple(
     f"project/{place}/{index}.png"
@@ -135,7 +149,9 @@ DATA = tuple(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(item=st.sampled_from(CODE + PLUGIN + DECLARED + DATA), position=st.floats(0, 0.999), keeps_time=st.booleans())
+@given(
+    item=st.sampled_from(CODE + PLUGIN + ABSENT + DECLARED + DATA), position=st.floats(0, 0.999), keeps_time=st.booleans()
+)
 def test_any_changed_byte_of_anything_that_was_read_is_a_miss(
     project: Path, item: str, position: float, keeps_time: bool
 ) -> None:
@@ -143,21 +159,27 @@ def test_any_changed_byte_of_anything_that_was_read_is_a_miss(
     assert set(statuses(project).values()) == {"cached", "run"}
     assert statuses(project)["distill"] == statuses(project)["evaluate"] == "cached"
     file = project.parent / item
-    content, times = file.read_bytes(), file.stat()
-    changed = bytearray(content)
-    changed[int(position * len(content))] ^= 1
+    content = None if item in ABSENT else file.read_bytes()
+    times = file.stat() if content else None
+    changed = bytearray(content or b"{}")
+    changed[int(position * len(changed))] ^= 1
     try:
         file.write_bytes(changed)
-        if keeps_time:
+        if keeps_time and times:
             os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
         found = statuses(project)
         assert found["distill"] == found["evaluate"] == "run"
-        if item.startswith("project/"):  # a library is not locked: where it lies is another machine's own
+        if (
+            item.startswith("project/") and content is not None
+        ):  # a library is not locked: where it lies is another machine's own
             with pytest.raises(UsageError, match=r"recipe\.lock\.yaml was made with other bytes than there are now in "):
                 plan.make(load(lock(project)))
         assert found["student_alone"] == ("cached" if item in PLUGIN else "run")
     finally:
-        file.write_bytes(content)
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
     assert statuses(project)["distill"] == "cached"
 
 
@@ -189,7 +211,7 @@ def test_links_that_point_elsewhere_are_other_data(project: Path) -> None:
 def test_plan_shows_what_is_watched_and_why_a_stage_runs(project: Path) -> None:
     steps = {step.name: step for step in plan.make(load(project / "recipe.yaml"))}
     watched = [Path(path).relative_to(project.parent).as_posix() for path in steps["distill"].watched]
-    assert watched == sorted(["project/cfg.json", *LIBRARY, *PLUGIN])
+    assert watched == sorted(["project/cfg.json", "project/t.bin", *LIBRARY, *PLUGIN])
     assert steps["evaluate"].watched == steps["distill"].watched
     assert not {*PLUGIN} & {Path(p).relative_to(project.parent).as_posix() for p in steps["student_alone"].watched}
     (project / "cfg.json").write_text('{"width": 5}')
@@ -220,7 +242,7 @@ def test_a_lock_moves_with_its_project(project: Path, tmp_path: Path) -> None:
     assert {step.name: step.status for step in plan.make(replayed)} | {"package": "run"} == statuses(project)
     assert replayed.lock is not None
     names = {Path(name).name for name in replayed.lock.sha256}
-    assert names == {"net.py", "blocks.py", "cfg.json", "images", "native.bin", "tables"}
+    assert names == {"net.py", "blocks.py", "cfg.json", "images", "native.bin", "t.bin", "tables"}
     (moved / "project" / "cfg.json").write_text('{"width": 5}')
     with pytest.raises(UsageError, match=f"other bytes than there are now in {moved}/project/cfg.json") as caught:
         plan.make(replayed)
