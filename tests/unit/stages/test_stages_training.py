@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd import data, models
+from edgekd import data, models, reads, watch
 from edgekd.errors import StageError, StorageError, TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
@@ -284,6 +284,33 @@ def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Re
     with pytest.raises(StorageError) as caught:
         training.launch(context, recipe.distill, _meet_a_full_disk)
     assert str(caught.value) == "the disk is full while writing weights\n  → free some space"
+
+
+def _read_a_file(fabric: Any, context: Context) -> None:
+    with reads.in_key():
+        (context.log.parent / f"net{fabric.global_rank}.py").read_text()
+    (context.log.parent / f"cfg{fabric.global_rank}.json").read_text()
+
+
+def test_what_each_process_reads_is_compared_with_the_key_and_recorded(tmp_path: Path, recipe: Recipe) -> None:
+    """Also if the bytes of the key are back at the end."""
+    for name in ("net0.py", "net1.py", "cfg0.json", "cfg1.json"):
+        (tmp_path / name).write_text("1")
+    (tmp_path / "out").mkdir()
+    with reads.hashing() as files:
+        reads.file_sha256(tmp_path / "net0.py")
+        reads.file_sha256(tmp_path / "net1.py")
+    (tmp_path / "net1.py").write_text("2")
+    context = Context(recipe, "two", tmp_path / "out", {}, tmp_path / "log", Silent(), devices=2, files=files)
+    assert recipe.distill is not None
+    with watch.recording(files) as recorder:
+        training.launch(context, recipe.distill, _read_a_file)
+    (tmp_path / "net1.py").write_text("1")
+    assert recorder.changed() == str(tmp_path / "net1.py")
+    assert [read.relative for read in recorder.reads(tmp_path)] == ["cfg0.json", "cfg1.json"]
+    assert not [*(tmp_path / "out").iterdir()]
+    with pytest.raises(StageError, match="changed after this run had begun"):
+        context.reads(recorder)
 
 
 def _be_killed(fabric: Any, context: Context) -> None:

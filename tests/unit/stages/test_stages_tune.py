@@ -342,6 +342,15 @@ def test_the_search_decides_the_student_and_not_the_one_alone(recipe: Callable[.
     assert {"tune", "distill", "evaluate"} <= before.keys() - same
 
 
+def test_what_a_recipe_declares_decides_a_trial(recipe: Callable[..., Loaded], tmp_path: Path) -> None:
+    (tmp_path / "native.bin").write_text("1")
+    found = recipe(SEARCH, f"reads=[{tmp_path}/native.bin]").recipe
+    values = search.suggest(found, [])
+    before = tune._material(found, values, {}, "", 1)
+    (tmp_path / "native.bin").write_text("2")
+    assert tune._material(found, values, {}, "", 1) != before
+
+
 @pytest.mark.parametrize(("metric", "expected"), [("best_val_top1", 0.75), ("last_val_top1", 0.5)])
 def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str, expected: float) -> None:
     curve = rundir.Curve("distilled", {}, (), (0.25, 0.75, 0.5), (), 1, 1.0)
