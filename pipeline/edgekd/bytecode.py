@@ -30,7 +30,8 @@ class _Finder:
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find a module; see ``importlib.abc.MetaPathFinder``."""
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+        finders = [*sys.meta_path]
+        for finder in finders[finders.index(self) + 1 :] if self in finders else ():  # another thread may have taken it out
             spec = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
             if spec is not None:
                 if type(spec.loader) is SourceFileLoader and not is_library(spec.loader.path):

@@ -21,6 +21,7 @@ from typing import Literal
 from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, rundir, samples, watch
 from edgekd.background import Background
 from edgekd.beside import Beside
+from edgekd.bytecode import from_source
 from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
@@ -294,7 +295,7 @@ def _stage(
         entry, _ = cache.lookup(step.key, loaded.folder)
         if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
             return entry, "cached"
-        with cache.scratch() as scratch, watch.recording(step.files) as recorder:
+        with cache.scratch() as scratch, watch.recording(step.files) as recorder, from_source():
             started, before = time.monotonic(), options.interrupted()
             context = Context(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,

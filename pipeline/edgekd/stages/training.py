@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekd import cache, errors, sources, tied, watch
 from edgekd.background import isolate_children, killed
+from edgekd.bytecode import from_source
 from edgekd.distill import records
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress, Silent
@@ -107,7 +108,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
 def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
     seed(context.recipe.seed, context.threads)
     try:
-        with watch.recording(context.files) as recorder:
+        with watch.recording(context.files) as recorder, from_source():
             work(fabric, context)
         if context.devices > 1:  # a process of its own, which the stage does not see into
             context.write(f"{fabric.global_rank}.{_READS}", recorder.told())
