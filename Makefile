@@ -1,9 +1,11 @@
-# Two commands for a fresh machine: `make run` and `make test`. Both make .venv on first use and re-use it afterwards.
+# For a fresh machine: `make install`, `make run` and `make test`. Each makes .venv on first use and re-uses it afterwards.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test soak lint clean
+.PHONY: install run test soak lint clean
+
+install: $(VENV)/.run
 
 run: $(VENV)/.run
 	$(BIN)/edgekd run recipes/mobilenet.yaml

@@ -161,11 +161,12 @@ def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli)
     torch.save(network.state_dict(), project.folder / "squeeze.pth")
     project(
         "quantize", "torchvision:squeezenet1_1", "--weights", "squeeze.pth", "--data", "images:images", "--size", "64",
-        "--normalize", "imagenet", "--formats", "onnx", "--threads", "1",
+        "--normalize", "data", "--formats", "onnx", "--threads", "1",
     )  # fmt: skip
     result = result_of(project, "squeezenet1_1")
     assert len(result.data.classes) == 6
     assert_sound(result)
+    assert any("student sees images normalized with their own mean" in finding for finding in result.findings)
     assert result.model("onnx").parity.max_lsb < 3
 
 
