@@ -20,19 +20,22 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekd.data import DataSet
+    from edgekd.progress import Progress
 
 Normalization: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, of each channel or one of all."""
 Right: TypeAlias = NDArray[np.bool_]
 
+LARGE = 96  # pixels from which on data sets of small images are not thought of
+FULL = "pixels from 0 to 255"
 OTHERS: dict[str, Normalization] = {
     "that of CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
     "that of CIFAR-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "that of MNIST": ((0.1307,), (0.3081,)),
     "that of Fashion-MNIST": ((0.286,), (0.353,)),
-    "pixels from 0 to 255": ((0.0,), (1 / 255,)),
+    FULL: ((0.0,), (1 / 255,)),
 }
-"""Tried besides those that have a name in a recipe."""
+"""Tried besides those that have a name in a recipe; on large images, only the last."""
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
 SURE = 0.004  # how seldom chance alone may bring what a way brings (one-sided sign test)
 SIMPLER = 0.02  # what each change of a way has to bring, of top-1: the simpler explanation wins
@@ -114,26 +117,35 @@ class Tried:
         self._network, self._pixels, self._labels = network, pixels, labels
         self._own: Normalization = images.mean, images.std
         self._data = data
+        small = data.image_size < LARGE
+        named = NORMALIZATIONS | OTHERS if small else NORMALIZATIONS | {FULL: OTHERS[FULL]}
+        self._named = {name: value for name, value in named.items() if len(value[0]) <= data.channels}
 
     def as_it_is(self, logits: NDArray[np.float32] | None = None) -> Way:
         """The way that the recipe says; ``logits`` of a stored network."""
         found = self._run(self._pixels) if logits is None else logits
         return Way(found, found.argmax(1) == self._labels)
 
-    def best(self, given: Way, *, fixed: bool, lost: bool) -> Way | None:
+    def best(self, given: Way, place: str, progress: Progress, *, fixed: bool, lost: bool) -> Way | None:
         """The way that is right on most images, if it is on more than the given one beyond chance.
 
         Args:
             given: What the recipe says.
+            place: What the network is called.
+            progress: Where to report: a large network takes a minute or two.
             fixed: Only the order of the classes can be another one, for nothing can be run again.
             lost: The given way is no better than chance: then every size is tried with every normalization.
         """
         found = [given]
         if not fixed:
-            found += self._normalizations(self._pixels)
-            if self._data.channels == self._pixels.shape[1] == 3:
-                found.append(self._way(self._pixels[:, ::-1], bgr=True))
-            found += self._sizes(given, lost=lost)
+            with progress.task(f"trying {place} in other usual ways", 3) as task:
+                found += self._normalizations(self._pixels)
+                task.advance()
+                if self._data.channels == self._pixels.shape[1] == 3:
+                    found.append(self._way(self._pixels[:, ::-1], bgr=True))
+                task.advance()
+                found += self._sizes(given, lost=lost)
+                task.advance()
         found += [self._ordered(way) for way in found]
         better = [way for way in found if way.changes and way.beats(given) and self._plausible(way)]
         if not better:
@@ -159,9 +171,8 @@ class Tried:
     def _normalizations(
         self, pixels: NDArray[np.uint8], side: int | None = None, of: NDArray[np.int64] | None = None
     ) -> Iterator[Way]:
-        for name, (mean, std) in (NORMALIZATIONS | OTHERS).items():
-            if len(mean) <= self._data.channels:
-                yield self._way(pixels, (name, (mean, std)), side, of=of)
+        for named in self._named.items():
+            yield self._way(pixels, named, side, of=of)
 
     def _sizes(self, given: Way, *, lost: bool) -> Iterator[Way]:
         """The sizes that promise the most on some of the images, on all of them."""
@@ -170,12 +181,13 @@ class Tried:
         from edgekd.vision import import_torchvision
 
         resize = import_torchvision().transforms.v2.functional.resize
-        some = (
-            np.linspace(0, len(self._labels) - 1, SOME).round().astype(int)
-        )  # from all over: they are in the order of classes
+        # From all over the sample, which is in the order of the classes.
+        some = np.linspace(0, len(self._labels) - 1, SOME).round().astype(int)
         tried = []
+        own = self._data.image_size
         for side in SIZES:
-            if side == self._data.image_size:
+            # What is far larger takes long, and is seldom what a network is fed too little of.
+            if side == own or side > (8 if own < LARGE or lost else 1.4) * own:
                 continue
             pixels = resize(torch.from_numpy(self._pixels[some]), [side, side]).numpy()
             try:

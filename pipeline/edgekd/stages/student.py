@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     student = rewritten.model.eval()
     if not rewritten.changes:  # what was rewritten may compute something else before it is trained
         role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
-        context.write(wiring.FILE, wiring.check(student, images, recipe.data, role, context.progress.say))
+        context.write(wiring.FILE, wiring.check(student, images, recipe.data, role, context.progress))
     figures.note_dropped_outputs(context, "student", student)
     structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):

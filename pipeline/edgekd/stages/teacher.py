@@ -74,7 +74,7 @@ def _check(network: nn.Module, images: DataSet, context: Context) -> None:
     box = teacher.black_box is not None
     normalized = section.mean is not None or (box and teacher.mean is not None)
     role = wiring.Role(context.name, teaches=True, box=box, normalized=normalized)
-    context.write(wiring.FILE, wiring.check(network, images, section, role, context.progress.say))
+    context.write(wiring.FILE, wiring.check(network, images, section, role, context.progress))
 
 
 def _train(fabric: Any, context: Context) -> None:

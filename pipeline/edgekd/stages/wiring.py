@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekd.data import DataSet
+    from edgekd.progress import Progress
     from edgekd.recipe import Teacher
 
 FILE = "wiring.json"
@@ -54,7 +55,7 @@ class Role:
     normalized: bool = False
 
 
-def check(network: nn.Module, images: DataSet, data: Data, role: Role, say: Callable[[str], None]) -> tuple[str, ...]:
+def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> tuple[str, ...]:
     """Run a given network on labelled images, and stop if it is wired wrongly.
 
     Args:
@@ -62,7 +63,7 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, say: Call
         images: What it sees.
         data: The data section that it sees.
         role: Who it is.
-        say: Told its accuracy, and what is doubtful.
+        progress: Told its accuracy, and what is doubtful.
 
     Returns:
         What is doubtful, for the report.
@@ -71,13 +72,13 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, say: Call
         ModelError: It gives probabilities, is no better than chance, or is right on more images in another way. The message
             names the way.
     """
-    doubts = tuple(_doubts(network, images, data, role, say))
+    doubts = tuple(_doubts(network, images, data, role, progress))
     for doubt in doubts:
-        say(f"  warning: {doubt}")
+        progress.say(f"  warning: {doubt}")
     return doubts
 
 
-def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, say: Callable[[str], None]) -> Iterator[str]:
+def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[str]:
     from edgekd.distill.teachers import Stored
 
     pixels, labels, chosen = _sample(images, data.image_size)
@@ -97,7 +98,8 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, say: Ca
     shown = f"top-1 {100 * given.top1:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {n} training images"
     luck = chance(given.logits.argmax(1), labels, classes)
     lost = low <= luck
-    best = tried.best(given, fixed=fixed, lost=lost) if n >= ENOUGH and given.top1 < 1 else None
+    doubtful = n >= ENOUGH and given.top1 < 1
+    best = tried.best(given, role.place, progress, fixed=fixed, lost=lost) if doubtful else None
     if best is not None:
         found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
         hint = _hint(best, role, images.classes)
@@ -112,7 +114,7 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, say: Ca
             raise ModelError(message, hint)
         yield f"{message}; {hint}"
     else:
-        say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
+        progress.say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
         if lost:
             yield f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
 
