@@ -16,6 +16,16 @@ from edgekd.vision import import_torchvision
 
 import_torchvision()
 
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have imported and opened in this process is no read of these."""
+    for name in ("_first", "_before", "_led", "_typed"):
+        monkeypatch.setattr(watch, name, {})
+    for name in ("_opened", "_own", "_plugins"):
+        monkeypatch.setattr(watch, name, set())
+
+
 NET = """
 import blocks
 from parts.sizes import SIZE

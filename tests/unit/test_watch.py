@@ -22,6 +22,15 @@ from edgekd.reads import Read
 
 
 @pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have imported and opened in this process is no read of these."""
+    for name in ("_first", "_before", "_led", "_typed"):
+        monkeypatch.setattr(watch, name, {})
+    for name in ("_opened", "_own", "_plugins"):
+        monkeypatch.setattr(watch, name, set())
+
+
+@pytest.fixture(autouse=True)
 def _own_modules() -> Iterator[None]:
     before = {*sys.modules}
     yield

@@ -42,7 +42,7 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
     if torchrun.rank():
         torchrun.follow(loaded, threads)
         return int(ExitCode.OK)
-    progress = for_stream()
+    progress = interruption.Heard(for_stream())
     if locked not in (None, threads):
         progress.say(f"threads: {threads}, and the lock has {locked}: what is computed anew will have other bytes")
     outcome = runner.run(loaded, runner.Options(out, progress, devices, threads, interrupted=interruption.heard))

@@ -8,6 +8,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekd.progress import Progress, Task
 
 EXIT_CODE = 130
 
@@ -30,6 +34,36 @@ def listen() -> None:
 def heard() -> bool:
     """Whether there was an interruption."""
     return bool(_signals)
+
+
+class Heard:
+    """Reports as another progress does, and raises KeyboardInterrupt again at the next step of a task.
+
+    What is raised in a finalizer or in the callback of a weak reference is dropped by Python, and the work goes on.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        """Open a task."""
+        with self._progress.task(name, total) as task:
+            yield _Task(task)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._progress.say(text)
+
+
+class _Task:
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if _signals:
+            raise KeyboardInterrupt
+        self._task.advance(steps, note)
 
 
 @contextmanager

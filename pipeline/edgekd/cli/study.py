@@ -62,7 +62,7 @@ def study(
     loaded = load_study(study, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UsageError("a study does not run under torchrun", "edgekd study … --devices N")
-    options = runner.Options(out, for_stream(), devices, threads_of(threads, devices))
+    options = runner.Options(out, interruption.Heard(for_stream()), devices, threads_of(threads, devices))
     outcome = studies.run(loaded, options, str(study), interruption.heard)
     if as_json:
         value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
