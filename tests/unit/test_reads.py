@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.unit.watching import begin_afresh
 
 from edgekd import cache, plan, reads, runner, watch
 from edgekd.errors import StageError, UsageError
@@ -85,6 +86,7 @@ reads: [native.bin, tables]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project that has run once: own model, own loss, linked data, config files, and a library beside it."""
     with pytest.MonkeyPatch.context() as patch:
+        begin_afresh(patch)
         root = tmp_path_factory.mktemp("reads")
         patch.setenv("EDGEKD_CACHE", str(root / "cache"))
         random = np.random.default_rng(0)

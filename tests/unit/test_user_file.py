@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.watching import begin_afresh
 
 import edgekd
 from edgekd import user_file, watch
@@ -19,11 +20,7 @@ import_torchvision()
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests have imported and opened in this process is no read of these."""
-    for name in ("_first", "_before", "_led", "_typed"):
-        monkeypatch.setattr(watch, name, {})
-    for name in ("_opened", "_own", "_plugins"):
-        monkeypatch.setattr(watch, name, set())
+    begin_afresh(monkeypatch)
 
 
 NET = """

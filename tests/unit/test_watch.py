@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.watching import begin_afresh
 
 from edgekd import libraries, reads, registry, user_file, watch
 from edgekd.errors import UsageError
@@ -23,11 +24,7 @@ from edgekd.reads import Read
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests have imported and opened in this process is no read of these."""
-    for name in ("_first", "_before", "_led", "_typed"):
-        monkeypatch.setattr(watch, name, {})
-    for name in ("_opened", "_own", "_plugins"):
-        monkeypatch.setattr(watch, name, set())
+    begin_afresh(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
