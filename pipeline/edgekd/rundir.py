@@ -415,6 +415,8 @@ class RunResult:
             recipe asks for is missing.
         recipe: The resolved recipe.
         findings: Plain sentences the report shows near the top, such as why int8 is not faster.
+        doubts: What is doubtful of the networks whose weights were given, such as another size at which one is right more
+            often; each is a caution.
         snippets: Load snippet (Python text) for each artifact, by model name.
         not_measured: What a reader may look for and will not find, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
@@ -444,6 +446,7 @@ class RunResult:
     findings: tuple[str, ...] = ()
     snippets: Mapping[str, str] = field(default_factory=dict)
     not_measured: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
     tuning: TuningRecord | None = None

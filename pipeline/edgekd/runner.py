@@ -354,6 +354,7 @@ def _finish(work: _Work) -> RunResult:
             gates=verdicts,
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
             findings=bundle.findings,
+            doubts=bundle.doubts,
             snippets=bundle.snippets,
             not_measured=(
                 *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),

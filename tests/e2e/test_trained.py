@@ -166,7 +166,9 @@ def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli)
     result = result_of(project, "squeezenet1_1")
     assert len(result.data.classes) == 6
     assert_sound(result)
-    assert any("student sees images normalized with their own mean" in finding for finding in result.findings)
+    (doubt,) = result.doubts
+    assert doubt.startswith("student sees images normalized with their own mean")
+    assert f"Caution: {doubt}" in (project.folder / "build" / "squeezenet1_1" / "latest" / "report.md").read_text()
     assert result.model("onnx").parity.max_lsb < 3
 
 

@@ -45,7 +45,8 @@ def verdict(result: RunResult) -> Verdict:
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
-    cautions = [*(_line(result, gate) for gate in said if gate.level == "warn"), *_chance(result), *_float_weights(result)]
+    warned = (_line(result, gate) for gate in said if gate.level == "warn")
+    cautions = [*warned, *_knows(result), *_float_weights(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
@@ -66,7 +67,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
         sentence = "The gate passed." if len(counted) == 1 else f"All {count(len(counted))} gates passed."
     warned = sum(gate.level == "warn" and gate.verdict in WORDS for gate in result.gates)
     off = len({gate.name for gate in result.gates if gate.level == "off"})
-    warned += len(tuple(_float_weights(result)))
+    warned += len([*_knows(result), *_float_weights(result)])
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
     sentence += f" {listing(more).capitalize()}." if more else ""
@@ -93,15 +94,17 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     return f"{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
 
 
-def _chance(result: RunResult) -> Iterator[str]:
-    """Say that a network or a teacher knows nothing of the test images: then no other figure means much."""
+def _knows(result: RunResult) -> Iterator[str]:
+    """Say that a network may not be what it was in its training, or knows nothing: then no other figure means much."""
+    yield from map(one_line, result.doubts)
     classes, n = len(result.data.classes), result.data.test
     for model in result.models:
         metric = model.metric("accuracy")
         if model.role not in ("teacher", "student") or not model.precision.startswith("float") or metric is None or not n:
             continue
         low, high = wilson(metric.top1, n)
-        if low <= 1 / classes:
+        told = any(doubt.startswith(f"{model.name} is no better than chance") for doubt in result.doubts)
+        if low <= 1 / classes and not told:
             yield (
                 f"{model.name} is no better than chance: top-1 {100 * metric.top1:.1f} % "
                 f"[{100 * low:.1f}, {100 * high:.1f}] on {n:,} test images of {classes} classes. What to do: see that image "

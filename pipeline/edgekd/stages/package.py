@@ -70,6 +70,7 @@ class Bundle:
     copied: tuple[CopiedErrors, ...]
     float_weights: FloatWeights | None
     pictures: tuple[Picture, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -130,11 +131,11 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
         *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied),
-        *_wiring_findings(context), *_graph_findings(context), *findings,
+        *_graph_findings(context), *findings,
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
-        _float_weights(context), _pictures(context),
+        _float_weights(context), _pictures(context), tuple(_doubts(context)),
     )  # fmt: skip
 
 
@@ -247,7 +248,7 @@ def _fidelity(value: dict[str, Any]) -> Fidelity | None:
     return from_json(Fidelity, value["fidelity"]) if "fidelity" in value else None
 
 
-def _wiring_findings(context: Context) -> Iterator[str]:
+def _doubts(context: Context) -> Iterator[str]:
     """What is doubtful of the networks whose weights were given."""
     for stage, folder in context.inputs.items():
         if (folder / wiring.FILE).exists():

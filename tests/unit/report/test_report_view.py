@@ -291,3 +291,20 @@ def test_what_was_not_delivered_comes_first_and_once() -> None:
     lines = view.build(replace(result, gates=(*result.gates, missing))).verdict.failures
     assert lines[1] == "OpenVINO int8 was not delivered"
     assert sum("OpenVINO" in line for line in lines) == 1
+
+
+def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
+    """A pass says it beside the word, and once."""
+    result = sample.good()
+    doubt = "student has top-1 77.0 % on 576 training images, and 90.2 % at 32×32; write data: {image_size: 32}"
+    verdict = view.build(replace(result, doubts=(doubt,))).verdict
+    assert verdict.cautions == (doubt,)
+    assert "1 caution" in verdict.sentence
+    assert "caution" not in view.build(result).verdict.sentence.lower()
+    (teacher,) = (model for model in result.models if model.name == "teacher")
+    metrics = tuple(replace(metric, top1=0.1) for metric in teacher.metrics)
+    guesses = replace(result, models=(replace(teacher, metrics=metrics), *result.models[1:]))
+    (chance,) = view.build(guesses).verdict.cautions
+    assert chance.startswith("teacher is no better than chance: top-1 10.0 %")
+    said = replace(guesses, doubts=("teacher is no better than chance: top-1 9.0 % on 256 training images",))
+    assert view.build(said).verdict.cautions == said.doubts
