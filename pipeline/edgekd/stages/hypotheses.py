@@ -90,12 +90,18 @@ class Way:
         gained, lost = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
         return paired_shares(gained, lost, len(self.right))[0]
 
-    def beats(self, other: Way) -> bool:
-        """Whether it is right on more images than another way, beyond chance and for each of its changes."""
+    def beats(self, other: Way, *, chosen: bool = True) -> bool:
+        """Whether it is right on more images than another way, beyond chance and by enough for each of its changes.
+
+        Args:
+            other: What the recipe says.
+            chosen: Somebody has chosen the other's normalization; what nobody has is no simpler explanation.
+        """
         from scipy.stats import binomtest
 
         gained, lost = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
-        if self.top1 - other.top1 < SIMPLER * (self.changes - other.changes):
+        unchosen = self.normalization is not None and not chosen
+        if self.top1 - other.top1 < SIMPLER * (self.changes - other.changes - unchosen):
             return False
         return gained > lost and bool(binomtest(gained, gained + lost, alternative="greater").pvalue < SURE)
 
@@ -126,7 +132,7 @@ class Tried:
         found = self._run(self._pixels) if logits is None else logits
         return Way(found, found.argmax(1) == self._labels)
 
-    def best(self, given: Way, place: str, progress: Progress, *, fixed: bool, lost: bool) -> Way | None:
+    def best(self, given: Way, place: str, progress: Progress, *, fixed: bool, lost: bool, chosen: bool) -> Way | None:
         """The way that is right on most images, if it is on more than the given one beyond chance.
 
         Args:
@@ -134,6 +140,7 @@ class Tried:
             place: What the network is called.
             progress: Where to report: a large network takes a minute or two.
             fixed: Only the order of the classes can be another one, for nothing can be run again.
+            chosen: The recipe says how images are normalized.
             lost: The given way is no better than chance: then every size is tried with every normalization.
         """
         found = [given]
@@ -147,7 +154,7 @@ class Tried:
                 found += self._sizes(given, lost=lost)
                 task.advance()
         found += [self._ordered(way) for way in found]
-        better = [way for way in found if way.changes and way.beats(given) and self._plausible(way)]
+        better = [way for way in found if way.changes and way.beats(given, chosen=chosen) and self._plausible(way)]
         if not better:
             return None
         score = {way: way.top1 - SIMPLER * way.changes for way in better}

@@ -99,10 +99,15 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     luck = chance(given.logits.argmax(1), labels, classes)
     lost = low <= luck
     doubtful = n >= ENOUGH and given.top1 < 1
-    best = tried.best(given, role.place, progress, fixed=fixed, lost=lost) if doubtful else None
+    ways = {"fixed": fixed, "lost": lost, "chosen": role.normalized}
+    best = tried.best(given, role.place, progress, **ways) if doubtful else None
     if best is not None:
         found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
         hint = _hint(best, role, images.classes)
+        if best.normalization is not None and not role.normalized:
+            typed = f"--normalize {_typed(images.mean, images.std)}"
+            own = typed if role.place == "student" else flow({"mean": list(images.mean), "std": list(images.std)})
+            hint += f", or {own} if it was trained with the images' own"
         written = (best.normalization is not None and role.normalized) or best.side is not None
         if lost or not written or best.gain(given) > MUCH:
             raise ModelError(found, hint)
@@ -218,8 +223,7 @@ def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
         typed.append(f"--size {way.side}")
     if way.normalization is not None:
         name, (mean, std) = way.normalization
-        numbers = "/".join(_numbers(part).replace(" ", "") for part in (mean, std))
-        typed.append(f"--normalize {name if name in NORMALIZATIONS else numbers}")
+        typed.append(f"--normalize {name if name in NORMALIZATIONS else _typed(mean, std)}")
         values = {"mean": _rounded(mean), "std": _rounded(std)}
         if role.box:
             written.append(", ".join(f"{place}.{key}: {flow(value)}" for key, value in values.items()))
@@ -241,6 +245,11 @@ def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
         turned = "turn the channels of its first convolution: weight = weight[:, [2, 1, 0]]"
         hint = f"{hint}; {turned}" if hint else turned
     return hint
+
+
+def _typed(mean: Sequence[float], std: Sequence[float]) -> str:
+    """A normalization as an option takes it."""
+    return "/".join(_numbers(part).replace(" ", "") for part in (mean, std))
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
