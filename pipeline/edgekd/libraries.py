@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import site
+import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -27,5 +28,6 @@ def _folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages(), str(PACKAGE), str(Path(__file__).parent), *_SYSTEM}
+    folders |= {folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")}  # of a .pth file
     folders |= {os.path.realpath(folder) for folder in folders}
     return tuple(f"{folder}{os.sep}" for folder in sorted(folders))

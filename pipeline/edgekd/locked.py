@@ -49,6 +49,12 @@ def check(loaded: Loaded) -> None:
     named = dict(_named(loaded.recipe))
     locked = {name: sha256 for name, sha256 in loaded.lock.sha256.items() if name in named or not loaded.overrides}
     changed = [name for name, sha256 in locked.items() if (named.get(name) or _sha256(name)) != sha256]
+    missing = [name for name in changed if ":" not in name and not Path(name).exists()]
+    if changed and missing == changed:
+        raise UsageError(
+            f"{loaded.path} was made with files that are not there: {', '.join(missing[:_SHOWN])}",
+            "its paths start at its folder: run it where it was made, or in a copy of the whole project",
+        )
     if changed:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UsageError(

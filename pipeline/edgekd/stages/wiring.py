@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgekd.errors import ModelError
 from edgekd.loading.lock import flow
 from edgekd.recipe_data import NORMALIZATIONS, Data
-from edgekd.stages.hypotheses import Tried, Way, are_probabilities, chance
+from edgekd.stages.hypotheses import Tried, Way, are_probabilities, chance, knows
 from edgekd.statistics import wilson
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ FILE = "wiring.json"
 """What is doubtful of a network that was given, in its stage's folder."""
 IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
 ENOUGH = 100  # labelled images, below which nothing is proved
+FOUND = 200  # labelled images, below which another way is only said
 MUCH = 0.1  # what another way has to bring for sure, of top-1, to stop a run that has written down its own
+FAULT = 0.4  # share of the mistakes that a fault of normalization or size makes, at the least
+TURNED = 0.25  # and one of the order of classes or channels, which nothing but a fault looks like
+TOLD = 0.2  # share of the mistakes from which on another way is said
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,11 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     low, high = wilson(given.top1, n)
     shown = f"top-1 {100 * given.top1:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {n} training images"
     luck = chance(given.logits.argmax(1), labels, classes)
-    lost = low <= luck
+    lost = low <= luck and not knows(given.logits.argmax(1), labels)
     doubtful = n >= ENOUGH and given.top1 < 1
     ways = {"fixed": fixed, "lost": lost, "chosen": role.normalized}
     best = tried.best(given, role.place, progress, **ways) if doubtful else None
-    if best is not None:
+    if best is not None and (lost or best.cut(given) >= TOLD):
         found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
         hint = _hint(best, role, images.classes)
         if best.normalization is not None and not role.normalized:
@@ -109,7 +113,9 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
             own = typed if role.place == "student" else flow({"mean": list(images.mean), "std": list(images.std)})
             hint += f", or {own} if it was trained with the images' own"
         written = (best.normalization is not None and role.normalized) or best.side is not None
-        if lost or not written or best.gain(given) > MUCH:
+        fault = TURNED if best.labels is not None or best.bgr else FAULT
+        sure = best.cut(given) >= fault and n >= FOUND and (not written or best.gain(given) > MUCH)
+        if lost or sure:
             raise ModelError(found, hint)
         yield f"{found}; {hint}"
     elif lost and n >= ENOUGH:
@@ -233,7 +239,7 @@ def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
         names = [classes[label] for label in way.labels]
         if own:
             section["class_order"] = names
-            typed.append(f"--set {shlex.quote(f'data.class_order={flow(names)}')}")
+            typed.append(f"--set {_quoted(f'data.class_order={flow(names)}')}")
         else:
             written.append(f"{place}.classes: {flow(names)}")
     if section:
@@ -250,6 +256,11 @@ def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
 def _typed(mean: Sequence[float], std: Sequence[float]) -> str:
     """A normalization as an option takes it."""
     return "/".join(_numbers(part).replace(" ", "") for part in (mean, std))
+
+
+def _quoted(text: str) -> str:
+    """As a shell takes it; names of classes often have single quotes around them."""
+    return shlex.quote(text) if {*text} & {*'"$`\\!'} else f'"{text}"'
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

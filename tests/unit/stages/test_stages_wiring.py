@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from edgekd.stages import hypotheses, wiring
 
 SIZE = 32
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
+HALF = ("half", ((0.5,), (0.5,)))
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +177,7 @@ def test_a_student_in_another_order(net: Net, images: DataSet, section: Data) ->
     (line,) = check(net, data.load(turned), turned, teaches=False)
     assert float(line.split()[2]) > 60
     assert data.load(turned).classes == tuple(names)
-    assert f"(--set 'data.class_order=[{', '.join(names)}]')" in error.hint
+    assert f'(--set "data.class_order=[{", ".join(names)}]")' in error.hint
 
 
 def test_the_order_of_classes_is_of_the_datas_names(section: Data) -> None:
@@ -388,3 +390,49 @@ def test_without_labels_nothing_can_be_said(section: Data) -> None:
     assert check(Net().eval(), data.load(hidden), hidden) == []
     (line,) = check(Net().eval(), data.load(hidden), hidden.model_copy(update={"mean": None, "std": None}))
     assert "whether it was trained so cannot be seen without labels" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "n", "what", "outcome"),
+    [
+        (0.446, 0.492, 1024, {"normalization": HALF}, ""),  # random crops; little trained
+        (0.724, 0.751, 1024, {"normalization": HALF}, ""),
+        (0.352, 0.490, 1024, {"normalization": HALF}, "said"),
+        (0.966, 0.985, 1024, {"normalization": HALF}, "stopped"),  # trained with it
+        (0.824, 0.977, 1024, {"normalization": HALF}, "stopped"),
+        (0.676, 0.880, 108, {"side": 64}, "said"),
+        (0.551, 0.645, 256, {"side": 96}, "said"),
+        (0.770, 0.970, 576, {"side": 32}, "stopped"),
+        (0.361, 0.409, 1024, {"normalization": HALF, "labels": tuple(ORDER)}, ""),
+        (0.215, 0.430, 576, {"bgr": True, "labels": tuple(ORDER)}, "stopped"),
+    ],
+)
+def test_what_a_network_of_random_crops_shows_is_no_fault(
+    images: DataSet, section: Data, monkeypatch: pytest.MonkeyPatch, given: float, found: float, n: int,
+    what: dict[str, Any], outcome: str,
+) -> None:  # fmt: skip
+    """Figures of networks that were trained rightly, and of such that were not."""
+
+    def way(top1: float, **changes: Any) -> hypotheses.Way:
+        return hypotheses.Way(
+            np.tile(9 * np.eye(10, dtype=np.float32), (n // 10 + 1, 1))[:n], np.arange(n) < top1 * n, **changes
+        )
+
+    monkeypatch.setattr(wiring, "_sample", lambda *_: (np.zeros((n, 1, 8, 8), np.uint8), np.arange(n) % 10, []))
+    monkeypatch.setattr(hypotheses.Tried, "as_it_is", lambda *_: way(given))
+    monkeypatch.setattr(hypotheses.Tried, "best", lambda *_, **__: way(found, **what))
+    own = section.model_copy(update={"mean": None, "std": None})
+    if outcome == "stopped":
+        assert "teacher has top-1" in stopped(nn.Identity(), images, own).message
+    else:
+        (line,) = check(nn.Identity(), images, own)
+        assert ("warning" in line) == (outcome == "said")
+
+
+def test_a_detector_of_rare_defects_knows_something() -> None:
+    """13 of 256 images have one; 4 of them are found. Who says that none has is right on 4 less."""
+    labels, found = (np.where(np.arange(256) < count, 1, 0) for count in (13, 4))
+    assert hypotheses.knows(found, labels)
+    assert not hypotheses.knows(np.zeros(256, np.int64), labels)
+    random = np.random.default_rng(0)
+    assert not any(hypotheses.knows(random.integers(0, 2, 256), labels) for _ in range(20))
