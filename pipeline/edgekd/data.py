@@ -111,7 +111,7 @@ def counts(data: Data, progress: Progress | None = None) -> tuple[int, int]:
     return len(raw.classes), len(kept)
 
 
-def described(data: Data) -> list[str]:
+def described(data: Data, progress: Progress | None = None) -> list[str]:
     """Say in lines what will be read of a source, what of it will not, and what is in both train and test.
 
     Raises:
@@ -122,7 +122,7 @@ def described(data: Data) -> list[str]:
         return []
     if kind == "images":
         paths = image_folders.image_files(image_folders.existing(Path(rest)))
-        _check_undecoded(data, {"": paths})
+        _check_undecoded(data, {"": paths}, progress or Silent())
         head = f"data: {data.source}: {len(paths):,} images without labels"
         return [head, *_not_read(Path(rest), paths), *decoding.dark(paths)]
     if kind != "imagefolder":
@@ -138,7 +138,7 @@ def described(data: Data) -> list[str]:
     files = {split: [path for path, _ in entries] for split, entries in found.splits.items()}
     own = files.pop("val", [])
     train = [*files["train"], *own]
-    _check_undecoded(data, {"train": train, "test": files["test"]})
+    _check_undecoded(data, {"train": train, "test": files["test"]}, progress or Silent())
     labels = np.array([label for _, label in found.splits["train"]], np.int64)
     held = len(own) or len(stratified(labels, data.val_fraction)[1])
     same = [f"{one} is {other}" for one, other in image_folders.twins(train, files["test"])]
@@ -152,14 +152,15 @@ def described(data: Data) -> list[str]:
     ]
 
 
-def _check_undecoded(data: Data, files: Mapping[str, Sequence[Path]]) -> None:
+def _check_undecoded(data: Data, files: Mapping[str, Sequence[Path]], progress: Progress) -> None:
     """Look through the splits that are decoded while they are used; of the others, decoding finds what is damaged."""
     for split, paths in files.items():
         if decoding.on_demand(len(paths), data):
-            decoding.check_undecoded(paths, split or data.source)
+            decoding.check_undecoded(paths, split or data.source, progress)
 
 
 def _counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -> str:
+    classes = [str(name) for name in data.class_order or classes]
     names = f"{', '.join(classes[:6])}{', …' if len(classes) > 6 else ''}"
     train, val, test = (f"{count:,}" for count in counts)
     images = f"{train} images for training, {val} for validation, {test} for the test"

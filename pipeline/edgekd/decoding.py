@@ -100,18 +100,20 @@ def on_demand(count: int, data: Data) -> bool:
     return count * data.channels * data.image_size**2 > IN_MEMORY_BYTES
 
 
-def check_undecoded(paths: Sequence[Path], split: str) -> None:
+def check_undecoded(paths: Sequence[Path], split: str, progress: Progress) -> None:
     """Look at the head and the end of images that are decoded later, so that damaged ones do not end a training.
 
     Raises:
         DataError: With all of them.
     """
     failures = []
-    for path in paths:
-        try:
-            _look_at(path)
-        except Exception as error:  # PIL raises many kinds for a damaged file
-            failures.append(_unreadable(path, error))
+    with progress.task(f"looking through {split} images", len(paths)) as task:
+        for path in paths:
+            try:
+                _look_at(path)
+            except Exception as error:  # PIL raises many kinds for a damaged file
+                failures.append(_unreadable(path, error))
+            task.advance()
     _refuse(failures, split)
 
 

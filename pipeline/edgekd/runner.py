@@ -188,7 +188,7 @@ def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> Non
     if any(step.status == "run" and step.node.module not in plan.ALWAYS for step in steps):
         views = dict.fromkeys([loaded.recipe.data, *(step.node.recipe.data for step in steps)])
         for source in dict.fromkeys(view.source for view in views):
-            for line in data.described(next(view for view in views if view.source == source)):
+            for line in data.described(next(view for view in views if view.source == source), options.progress):
                 options.progress.say(line)
 
 

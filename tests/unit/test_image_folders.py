@@ -354,3 +354,9 @@ def test_names_that_are_no_utf_8(tree: Path) -> None:
     "".join(data.described(section)).encode()
     image.write_bytes(b"")
     assert "/ant/\\xff.png is not a readable image: " in error_of(f"imagefolder:{tree}")
+
+
+def test_classes_are_listed_in_the_order_in_which_they_are_numbered(tree: Path) -> None:
+    names = data.load(Data(source=f"imagefolder:{tree}", val_fraction=0.3)).classes
+    turned = Data(source=f"imagefolder:{tree}", val_fraction=0.3, class_order=names[::-1])
+    assert f"({', '.join(names[::-1])})" in data.described(turned)[0]

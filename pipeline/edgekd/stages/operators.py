@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgekd.progress import Progress
@@ -10,6 +12,8 @@ from edgekd.recipe import Recipe
 from edgekd.stages import training
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from edgekd.export.lacks import Lack
 
 
@@ -27,21 +31,14 @@ def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...
         DataError: The data cannot be opened.
         QuantizeError: The student cannot be traced, so that no format can have it.
     """
-    import torch
-
-    from edgekd import data, models
     from edgekd.export.capture import captured
     from edgekd.export.lacks import lacks
     from edgekd.quantize.fold import fold
 
     if not recipe.export or recipe.student is None:
         return ()
-    classes, _ = data.counts(recipe.data, progress)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the stages will say it
-        torch.default_generator.manual_seed(recipe.seed)
-        student = training.rewritten(recipe, classes).model
-        graph = fold(student, models.example(recipe.data))
+    with _student(recipe, progress) as (student, example):
+        graph = fold(student, example)
         with captured(None, "reading the converters' tables"):
             return lacks(graph, [export.format for export in recipe.export])
 
@@ -58,19 +55,26 @@ def check_keep_float(recipe: Recipe, progress: Progress | None = None) -> None:
         DataError: The data cannot be opened.
         QuantizeError: It has no such layer, or cannot be quantized.
     """
-    import torch
-
-    from edgekd import data, models
     from edgekd.quantize.qat import prepare
 
     if recipe.student is None or recipe.quantize is None or not recipe.quantize.named_float():
         return
+    with _student(recipe, progress) as (student, example):
+        prepare(student, example, keep_float=recipe.quantize.named_float())
+
+
+@contextmanager
+def _student(recipe: Recipe, progress: Progress | None) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The student with random weights, and an input of it; nothing that is drawn or warned of inside is seen outside."""
+    import torch
+
+    from edgekd import data, models
+
     classes, _ = data.counts(recipe.data, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages will say it
         torch.default_generator.manual_seed(recipe.seed)
-        student = training.rewritten(recipe, classes).model
-        prepare(student, models.example(recipe.data), keep_float=recipe.quantize.named_float())
+        yield training.rewritten(recipe, classes).model, models.example(recipe.data)
 
 
 def impossible(recipe: Recipe, found: tuple[Lack, ...]) -> bool:

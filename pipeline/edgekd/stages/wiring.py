@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 FILE = "wiring.json"
 """What is doubtful of a network that was given, in its stage's folder."""
+UNCHECKED = (
+    "student is rewritten, and may compute something else until it is trained: whether its images are prepared as in the "
+    "training of its weights was not checked"
+)
 IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
 ENOUGH = 100  # labelled images, below which nothing is proved
 FOUND = 200  # labelled images, below which another way is only said

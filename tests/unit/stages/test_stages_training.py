@@ -20,7 +20,8 @@ from edgekd import data, models, reads, watch
 from edgekd.errors import StageError, StorageError, TrainingError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, package, teacher, training
+from edgekd.stages import distill, package, teacher, training, wiring
+from edgekd.stages import student as student_stage
 from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
@@ -355,6 +356,21 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     again = training.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
     assert equal(dict(again.state_dict()), weights(out))
     assert not any(type(module).__name__ in {"Hardswish", "SqueezeExcitation"} for module in again.modules())
+
+
+def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
+    run: Callable[..., Path], recipe: Recipe, npz: Callable[..., str]
+) -> None:
+    """The network may compute something else until it is trained, so nothing is proved by running it; nor is it silent."""
+    file = Path(npz().removeprefix("npz:")).with_name("given.safetensors")
+    network = models.build("torchvision:mobilenet_v3_small", {}, 4, recipe.data)
+    training.save(dict(network.state_dict()), file)
+    given = {"model": "torchvision:mobilenet_v3_small", "args": {}, "weights": str(file), "rewrite": {"hardswish": "relu6"}}
+    used = Recipe.model_validate(
+        {"edgekd": 1, "data": recipe.data.model_dump(), "student": given, "quantize": {"method": "ptq"}, "export": ["onnx"]}
+    )
+    out = run(student_stage, used, "student")
+    assert json.loads((out / "wiring.json").read_text()) == [wiring.UNCHECKED]
 
 
 def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
