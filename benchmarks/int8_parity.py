@@ -185,7 +185,7 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
 def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
     from edgekd.export import inside, parity, runtimes
     from edgekd.export.exporter import Exporter, Options
-    from edgekd.profiling.agents.python import RUNTIMES
+    from edgekd.profiling.on_device.runtimes import RUNTIMES
     from edgekd.registry import exporters
 
     exporter = cast("type[Exporter]", exporters.get(format))()

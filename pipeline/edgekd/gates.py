@@ -8,7 +8,8 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_gates import DEFAULTS, Gate, Gates
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord, Verdict
-from edgekd.rundir import ModelRecord, ProfileRecord
+from edgekd.records_profile import ProfileRecord
+from edgekd.rundir import ModelRecord
 from edgekd.stages import export
 from edgekd.statistics import wilson
 

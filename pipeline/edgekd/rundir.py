@@ -17,6 +17,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
+from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
@@ -177,101 +178,6 @@ class SeedRecord:
     val_last: float
     test_kept: float | None = None
     test_last: float | None = None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Steady-state milliseconds over ``n`` inferences.
-
-    ``ci`` and ``ci_p90`` are the 95 % intervals of p50 and p90 (bootstrap over blocks); runs of earlier versions have no
-    ``ci_p90``.
-    """
-
-    p50: float
-    p90: float
-    p99: float
-    min: float
-    mean: float
-    n: int
-    ci: tuple[float, float]
-    ci_p90: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class LoadTime:
-    """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after."""
-
-    cold: float
-    warm: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """MiB (2**20 bytes) of the measuring process.
-
-    Attributes:
-        peak: Peak resident set (VmHWM) after all inferences.
-        runtime: The same process with the runtime imported and no model.
-        model: The difference: what the model and its arena added.
-    """
-
-    peak: float
-    runtime: float
-    model: float
-
-
-@dataclass(frozen=True)
-class Effective:
-    """What the runtime says it used, read back from it, not what was asked."""
-
-    runtime: str
-    threads: int
-    precision: str
-    delegate: str
-
-
-@dataclass(frozen=True)
-class Trust:
-    """Whether a figure may be believed.
-
-    Attributes:
-        verdict: ``trusted``, or ``untrusted`` with reasons.
-        reasons: In words; empty when trusted.
-        drift: Median of the last block over that of the first, minus 1.
-        spread: Interquartile range of the block medians over their median.
-        load_before: One-minute load average before the session.
-        load_after: The same after.
-    """
-
-    verdict: Literal["trusted", "untrusted"]
-    reasons: tuple[str, ...]
-    drift: float
-    spread: float
-    load_before: float
-    load_after: float
-
-
-@dataclass(frozen=True)
-class ProfileRecord:
-    """One artifact on one device.
-
-    ``blocks`` holds (median ms of each block) in the order they ran; ``images`` is how many test images were fed in turn, 0
-    where random values were.
-    """
-
-    model: str
-    device: str
-    emulated: bool
-    effective: Effective
-    load_ms: LoadTime
-    first_ms: float
-    warmup_ms: float
-    latency_ms: Latency
-    memory: Memory
-    trust: Trust
-    blocks: tuple[float, ...]
-    samples: str = ""
-    images: int = 0
 
 
 EXACT_DB = 120.0
@@ -454,6 +360,7 @@ class RunResult:
     pictures: tuple[Picture, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()
     float_weights: FloatWeights | None = None
+    devices: tuple[DeviceRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

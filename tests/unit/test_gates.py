@@ -9,17 +9,8 @@ from edgekd import gates
 from edgekd.recipe import Recipe
 from edgekd.records_fidelity import Fidelity, Figure
 from edgekd.records_gates import GateRecord, Verdict
-from edgekd.rundir import (
-    Effective,
-    Latency,
-    LoadTime,
-    Memory,
-    Metrics,
-    ModelRecord,
-    Parity,
-    ProfileRecord,
-    Trust,
-)
+from edgekd.records_profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
+from edgekd.rundir import Metrics, ModelRecord, Parity
 
 
 def recipe(limits: dict[str, Any], quantize: bool = True) -> Recipe:

@@ -11,22 +11,8 @@ from edgekd import rundir
 from edgekd.errors import UsageError
 from edgekd.records_gates import GateRecord
 from edgekd.records_json import from_json, to_json
-from edgekd.rundir import (
-    Curve,
-    DataRecord,
-    Effective,
-    Latency,
-    LoadTime,
-    Memory,
-    Metrics,
-    ModelRecord,
-    Parity,
-    ProfileRecord,
-    RunResult,
-    StageRecord,
-    TensorSpec,
-    Trust,
-)
+from edgekd.records_profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
+from edgekd.rundir import Curve, DataRecord, Metrics, ModelRecord, Parity, RunResult, StageRecord, TensorSpec
 
 RESULT = RunResult(
     schema=rundir.SCHEMA,

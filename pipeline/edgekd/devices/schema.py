@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from edgekd import reads, resources
 from edgekd.devices.isa import Arch, Feature, Isa, detect_isa
@@ -24,8 +34,8 @@ class Device(BaseModel):
     """Version of this schema."""
     name: str
     """Name, the same as the file's."""
-    transport: Literal["host"]
-    """How to reach it. host: this machine."""
+    transport: Literal["host", "ssh", "adb"]
+    """How to reach it. host: this machine. ssh: the system's OpenSSH client. adb: an Android phone."""
     description: str
     """One line for reports: what it is."""
     emulated: bool = False
@@ -33,7 +43,39 @@ class Device(BaseModel):
     arch: Arch | None = None
     """Architecture; left out: that of this machine (host only)."""
     isa: tuple[Feature, ...] | None = None
-    """Instruction sets as /proc/cpuinfo names them; left out: those of this machine (host only)."""
+    """Instruction sets as /proc/cpuinfo names them; left out: those of this machine (host only), else not known."""
+
+    host: str | None = None
+    """ssh: as it is typed after `ssh`: [USER@]HOST, or a name of ~/.ssh/config, which may have keys and jumps."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """ssh: port, where it is another one than OpenSSH's configuration says."""
+    serial: str | None = None
+    """adb: serial number as `adb devices` shows it; left out: the only phone there is."""
+    folder: str | None = None
+    """Folder on the device in which edgekd makes its own and removes it; left out: ~/.cache, on phones /data/local/tmp."""
+    python: Annotated[tuple[str, ...], Field(min_length=1)] = ("python3",)
+    """ssh, adb: interpreters, tried in order for each format, such as /home/pi/venv/bin/python."""
+    agent: Literal["python", "benchmark_model"] = "python"
+    """Who measures. benchmark_model: TensorFlow Lite's own program, for phones without Python; it gives no outputs."""
+    benchmark_model: str | None = None
+    """Path here, beside this file, of the benchmark_model built for the device."""
+    benchmark_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Options of benchmark_model, such as {use_gpu: true}; its answer is read back."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of what measures there."""
+
+    threads: PositiveInt | None = None
+    """Threads that each runtime may use there; left out: as the recipe says."""
+    cores: tuple[NonNegativeInt, ...] = ()
+    """Cores to pin to, such as [4, 5, 6, 7] for the big ones; left out: as the system likes."""
+    max_celsius: float | None = None
+    """A session begins below this temperature, and waits for it."""
+    wait_s: NonNegativeFloat = 300
+    """Seconds to wait for it at most, and to cool down after throttling."""
+    retries: NonNegativeInt = 1
+    """Times that an untrusted session is made again after a cool-down."""
+    limit_s: PositiveFloat = 3600
+    """Seconds that everything on it may take."""
 
     pair_sums: Literal[16, 32] | None = None
     """Bits in which its int8 kernels add two products; 16 saturates with 8-bit weights. Left out: by isa."""
@@ -46,13 +88,17 @@ class Device(BaseModel):
     def _both(self) -> Device:
         if (self.arch is None) != (self.isa is None):
             raise ValueError("give arch and isa together, or neither")
+        if (self.transport == "ssh") != (self.host is not None):
+            raise ValueError("transport: ssh needs host, such as host: pi@raspberrypi; other transports have none")
+        if self.agent == "benchmark_model" and self.benchmark_model is None:
+            raise ValueError("agent: benchmark_model needs benchmark_model: PATH of the program built for the device")
         return self
 
     def cpu(self) -> Isa:
         """What its CPU can do: as the file says, else as found on this machine."""
         if self.arch is not None and self.isa is not None:
             return Isa(self.arch, frozenset(self.isa))
-        return detect_isa()
+        return detect_isa() if self.transport == "host" else Isa("")
 
     def sums(self) -> Literal[16, 32] | None:
         """Bits in which its kernels add two int8 products: as the file says, else by its instruction sets."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd.export import telemetry
-from edgekd.profiling.agents import python as agent
+from edgekd.profiling.on_device.runtimes import precision, tflite
 
 T = TypeVar("T")
 _INPUT, _OUTPUT = "conversion of the input", "conversion of the output"
@@ -129,7 +129,7 @@ def _onnx(path: Path) -> Found:
             floats.append(Operator(node.op_type, "float32", (), _INPUT, edge=True))
         elif node.op_type == "DequantizeLinear" and node.output[0] in ends:
             floats.append(Operator(node.op_type, "float32", (), _OUTPUT, edge=True))
-        elif reads <= {"constant"} or agent.MOVES.search(node.op_type):
+        elif reads <= {"constant"} or precision.MOVES.search(node.op_type):
             continue
         else:
             count += 1
@@ -171,7 +171,7 @@ def _tflite(path: Path) -> Found:
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    nodes, taken, delegate = agent.delegated(interpreter._get_ops_details())  # not public; as in the agent
+    nodes, taken, delegate = tflite.delegated(interpreter._get_ops_details())  # not public; as in the agent
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     starts = {tensor["index"] for tensor in interpreter.get_input_details()}
     ends = {tensor["index"] for tensor in interpreter.get_output_details()}
@@ -195,7 +195,7 @@ def _tflite(path: Path) -> Found:
             floats.append(Operator(name, "float32", (), _INPUT, edge=True))
         elif name == "DEQUANTIZE" and outputs[0] in ends:
             floats.append(Operator(name, "float32", (), _OUTPUT, edge=True))
-        elif not agent.MOVES.search(name):
+        elif not precision.MOVES.search(name):
             count += 1
             if any(_is_float(tensors[index]) for index in outputs if index in tensors):
                 floats.append(Operator(name, "float32", follow(outputs, behind, int)))
@@ -219,7 +219,7 @@ def _openvino(path: Path) -> Found:
     for layer in compiled.get_runtime_model().get_ordered_ops():
         kind, precision = (layer.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
         before = {value.get_node().get_rt_info()["layerType"].astype(str) for value in layer.input_values()}
-        if agent.MOVES.search(kind) or before <= {"Const"}:
+        if precision.MOVES.search(kind) or before <= {"Const"}:
             continue
         count += 1
         if precision not in _TYPES:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from edgekd.devices.schema import Device
 from edgekd.profiling import stats
-from edgekd.profiling.transports.base import Agent
-from edgekd.rundir import Effective, LoadTime, Memory, ProfileRecord
+from edgekd.profiling.agents.base import Agent
+from edgekd.records_profile import Effective, LoadTime, Memory, ProfileRecord
 
 
 @dataclass(frozen=True)

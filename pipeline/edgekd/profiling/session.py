@@ -17,12 +17,12 @@ from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import measured
+from edgekd.profiling import agents, measured, transports
+from edgekd.profiling.agents.base import Agents
 from edgekd.profiling.measured import Run, Variant
 from edgekd.profiling.transports.base import Transport
-from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
-from edgekd.rundir import ProfileRecord
+from edgekd.records_profile import ProfileRecord
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -31,7 +31,6 @@ START_S = 300.0
 """Seconds a variant may take to load and run once; a small board compiles slowly."""
 ANSWER_S = 60.0
 """Seconds any other answer may take beyond the measuring it was asked for."""
-TRANSPORTS: Mapping[str, Callable[[], Transport]] = {"host": Host}
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,17 @@ def measure(
         samples: Folder for the raw samples, ``DEVICE.jsonl``: one line a block with ``model``, ``round``, ``order``
             (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``.
         progress: Told of every step.
-        transport: The way to the device; by default what the device's file names.
+        transport: The way to the device, not open yet; by default what the device's file names.
 
     Returns:
         A record for every variant that could be measured, and a failure with its reason for every other.
     """
     began = time.perf_counter()
-    way = transport or TRANSPORTS[device.transport]()
     samples.mkdir(parents=True, exist_ok=True)
     raw = samples / f"{device.name}.jsonl"
     with ExitStack() as stack, raw.open("w", encoding="utf-8") as log:
-        field = _Field(stack, way, device, progress, len(variants) * (protocol.blocks + 3))
+        way = stack.enter_context(transport or transports.to(device))
+        field = _Field(stack, agents.of(device, way), device, progress, len(variants) * (protocol.blocks + 3))
         for variant in variants:
             field.enter(variant)
         field.each("load", lambda run, _: _start(run, way, protocol))
@@ -102,17 +101,17 @@ def measure(
 class _Field:
     """The variants of a session: who entered, who is still running, who fell out and why."""
 
-    def __init__(self, stack: ExitStack, way: Transport, device: Device, progress: Progress, total: int) -> None:
+    def __init__(self, stack: ExitStack, agents: Agents, device: Device, progress: Progress, total: int) -> None:
         self.entered: list[Run] = []
         self.live: list[Run] = []
         self.failures: list[Failure] = []
-        self._stack, self._way, self._device = stack, way, device
+        self._stack, self._agents, self._device = stack, agents, device
         self._progress, self._total, self._done = progress, total, 0
 
     def enter(self, variant: Variant) -> None:
         """Start the agent of a variant; whatever happens next, it is ended with the session."""
         try:
-            run = Run(variant, self._way.spawn(f"{variant.runtime} on {self._device.name}"))
+            run = Run(variant, self._agents.start(variant.runtime, f"{variant.runtime} on {self._device.name}"))
         except DeviceError as error:
             self._failed(variant, error)
             return

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from edgekd.devices.isa import Isa
+from edgekd.records_profile import Latency, ProfileRecord
 from edgekd.records_runtime import RUNTIMES, in_float
-from edgekd.rundir import Latency, ModelRecord, ProfileRecord
+from edgekd.rundir import ModelRecord
 
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekd.records_profile import ProfileRecord
 from edgekd.report import facts
 from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, Tone, figure
 from edgekd.report.timing import Blocks, Range, drift, ranges
 from edgekd.report.words import count, listing, mib, one_line, plural, sig, signed
-from edgekd.rundir import ProfileRecord, RunResult
+from edgekd.rundir import RunResult
 
 
 def profile(result: RunResult) -> Section:

@@ -14,8 +14,9 @@ from edgekd.recipe import Precision
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import to_json
+from edgekd.records_profile import ProfileRecord
 from edgekd.report.words import apart, exact, interval, one_line, sig
-from edgekd.rundir import Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.rundir import Measure, ModelRecord, RunResult
 from edgekd.stages import export
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}

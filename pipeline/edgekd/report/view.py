@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd.records_profile import ProfileRecord
 from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
 from edgekd.report.page import Bullets, Number, Page, Section, Tone
 from edgekd.report.verdict import verdict
 from edgekd.report.words import count, duration, listing, mib, one_line, percent, plural, points, sig
-from edgekd.rundir import Measure, ModelRecord, ProfileRecord, RunResult
+from edgekd.rundir import Measure, ModelRecord, RunResult
 from edgekd.statistics import wilson
 
 

@@ -19,6 +19,7 @@ from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
+from edgekd.records_profile import ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
@@ -30,7 +31,6 @@ from edgekd.rundir import (
     ModelRecord,
     Parity,
     Picture,
-    ProfileRecord,
     RepairCost,
     RepairRecord,
     SeedRecord,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Options, Source, output_step
-from edgekd.profiling.agents.python import RUNTIMES
+from edgekd.profiling.on_device.runtimes import RUNTIMES
 from edgekd.registry import exporters
 
 

@@ -7,35 +7,49 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.profiling.agents import python as agent
+from edgekd.profiling import on_device
+from edgekd.profiling.agents.python import packed
+from edgekd.profiling.on_device import feeds, machine
+from edgekd.profiling.on_device.runtimes.precision import precisions
 
-SOURCE = Path(agent.__file__)
+SOURCE = Path(on_device.__file__).parent
 RUNTIMES = {"onnxruntime", "ai_edge_litert", "tflite_runtime", "openvino"}
 
 
-def test_it_can_be_copied_to_a_board():
-    """Only the standard library, numpy and a runtime; Python 3.9."""
-    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 9))
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The packed program, as a device gets it."""
+    path = tmp_path_factory.mktemp("agent") / "agent.pyz"
+    path.write_bytes(packed())
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_it_can_be_copied_to_a_board(path):
+    """Only the standard library, numpy and a runtime; the syntax of Python 3.8."""
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported.add((node.module or "").split(".")[0])
-    assert imported - set(sys.stdlib_module_names) == {"numpy", *RUNTIMES}
+    assert imported - set(sys.stdlib_module_names) <= {"numpy", *RUNTIMES}
+
+
+def test_the_program_has_the_same_bytes_every_time():
+    assert packed() == packed()
 
 
 @pytest.mark.parametrize(
     ("runtime", "file"), [("onnx", "float.onnx"), ("tflite", "float.tflite"), ("openvino", "float.xml")]
 )
-def test_a_copy_answers_every_command_with_one_json_line(nets, tmp_path, runtime, file):
-    copy = tmp_path / "agent.py"
-    copy.write_text(SOURCE.read_text())
+def test_a_copy_answers_every_command_with_one_json_line(nets, program, runtime, file):
     start = {"command": "start", "runtime": runtime, "path": str(nets / file), "threads": 1, "inputs": [1, 3, 16, 16]}
     rest = [{"command": "warmup", "runs": 2, "ms": 0}, {"command": "state"}, {"command": "block", "runs": 3, "ms": 0}]
     rest += [{"command": "memory"}, {"command": "effective"}, {"command": "stop"}]
     lines = "".join(json.dumps(request) + "\n" for request in (start, *rest))
-    done = subprocess.run([sys.executable, copy], input=lines, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, program], input=lines, capture_output=True, text=True, timeout=120, check=True)
     started, _, state, block, memory, effective = (json.loads(line) for line in done.stdout.splitlines())
     assert started["cold_ms"] > 0
     assert started["warm_ms"] > 0
@@ -45,9 +59,9 @@ def test_a_copy_answers_every_command_with_one_json_line(nets, tmp_path, runtime
     assert set(effective["ops"]) == {"float32"}
 
 
-def test_a_refusal_is_an_answer(tmp_path):
+def test_a_refusal_is_an_answer(program, tmp_path):
     lines = json.dumps({"command": "start", "runtime": "onnx", "path": str(tmp_path / "none.onnx"), "threads": 1}) + "\n"
-    done = subprocess.run([sys.executable, "-P", SOURCE], input=lines, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, program], input=lines, capture_output=True, text=True, check=True)
     assert "none.onnx" in json.loads(done.stdout)["error"]
 
 
@@ -59,23 +73,23 @@ def test_precision_counts_what_computes_and_names_what_is_float():
         ("Transpose", ["float"]),
         ("Shape", ["int64"]),
     ]
-    assert agent.precisions(ops) == {"ops": {"int8": 1, "float32": 1}, "float_ops": {"Softmax": 1}}
+    assert precisions(ops) == {"ops": {"int8": 1, "float32": 1}, "float_ops": {"Softmax": 1}}
 
 
 def test_a_batch_is_fed_row_by_row(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(6, dtype="float32").reshape(3, 2))
-    rows = agent.samples(str(tmp_path / "x.npy"), [1, 2], "float32", (0.0, 0))
+    rows = feeds.samples(str(tmp_path / "x.npy"), [1, 2], "float32", (0.0, 0))
     assert [row.tolist() for row in rows] == [[[0.0, 1.0]], [[2.0, 3.0]], [[4.0, 5.0]]]
 
 
 def test_floats_are_put_on_the_grid_of_an_int8_input(tmp_path):
     np.save(tmp_path / "x.npy", np.array([[-9.0, 0.0, 0.26]], dtype="float32"))
-    rows = agent.samples(str(tmp_path / "x.npy"), [1, 3], "int8", (0.05, -3))
+    rows = feeds.samples(str(tmp_path / "x.npy"), [1, 3], "int8", (0.05, -3))
     assert (rows[0].dtype, rows[0].tolist()) == (np.int8, [[-128, -3, 2]])
 
 
 def test_random_input_has_the_models_shape_and_is_the_same_every_time():
-    first, second = (agent.samples(None, [None, 2], "float32", (0.0, 0))[0] for _ in range(2))
+    first, second = (feeds.samples(None, [None, 2], "float32", (0.0, 0))[0] for _ in range(2))
     assert first.shape == (1, 2)
     assert (first == second).all()
 
@@ -83,18 +97,18 @@ def test_random_input_has_the_models_shape_and_is_the_same_every_time():
 def test_inputs_are_fed_by_name_each_with_its_own_number_of_rows():
     specs = {"ids": ([1, 1], "int32", (0.0, 0)), "mask": ([1, 1], "float32", (0.0, 0))}
     ids, mask = np.array([[1], [2]], "int32"), np.array([[0.5]], "float32")
-    found = agent.feeds({"mask": mask, "ids": ids}, specs)
+    found = feeds.feeds({"mask": mask, "ids": ids}, specs)
     assert [list(feed) for feed in found] == [["ids", "mask"]] * 2, "in the model's order"
     assert [(int(feed["ids"][0, 0]), float(feed["mask"][0, 0])) for feed in found] == [(1, 0.5), (2, 0.5)]
     with pytest.raises(ValueError, match="the model takes ids, mask, the inputs are ids"):
-        agent.feeds({"ids": ids}, specs)
+        feeds.feeds({"ids": ids}, specs)
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 3), "float32"), np.zeros((1, 2), "int64")])
 def test_an_input_that_does_not_fit_is_refused(tmp_path, x):
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(ValueError, match=r"the model takes float32 \[1, 2\], the input is"):
-        agent.samples(str(tmp_path / "x.npy"), [1, 2], "float32", (0.0, 0))
+        feeds.samples(str(tmp_path / "x.npy"), [1, 2], "float32", (0.0, 0))
 
 
 def test_state_reads_what_a_board_tells(tmp_path):
@@ -109,7 +123,7 @@ def test_state_reads_what_a_board_tells(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = agent.state(tmp_path)
+    found = machine.state(tmp_path)
     assert (found["load"], found["governor"], found["throttled"], found["firmware"]) == (0.52, "ondemand", 7, "50005")
     assert found["busy"] == pytest.approx(6 * found["steal"])
     assert "driver" not in found

@@ -32,7 +32,7 @@ def test_unknown_device_lists_what_there_is():
     [
         (
             "edgekd: 1\nname: pi\ntransport: pigeon\n",
-            ["transport: Input should be 'host'", "description: Field required"],
+            ["transport: Input should be 'host', 'ssh' or 'adb'", "description: Field required"],
         ),
         ("edgekd: 2\nname: pi\ntransport: host\ndescription: a\n", ["edgekd: Input should be 1"]),
         ("edgekd: 1\nname: pi\ntransport: host\ndescription: a\narch: x86_64\n", ["give arch and isa together"]),

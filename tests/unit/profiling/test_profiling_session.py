@@ -16,12 +16,13 @@ from tests import ctrl_c
 from edgekd.devices import schema
 from edgekd.errors import DeviceError
 from edgekd.profiling import measured
+from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.measured import Run, Variant
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 from edgekd.records_json import from_json, to_json
-from edgekd.rundir import ProfileRecord
+from edgekd.records_profile import ProfileRecord
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 
@@ -128,8 +129,8 @@ class Saboteur(Host):
     def __init__(self, number):
         self.number, self.agents = number, []
 
-    def spawn(self, label):
-        self.agents.append(super().spawn(label))
+    def spawn(self, argv, **options):
+        self.agents.append(super().spawn(argv, **options))
         return self.agents[-1]
 
     def progress(self, what, done, total):
@@ -146,14 +147,17 @@ def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, 
     assert session.failures[0].reason.startswith(f"onnx on host: the runtime died with {name} while measuring")
 
 
-def test_a_silent_agent_is_killed_not_waited_for():
-    agent = Host().spawn("onnx on host")
-    os.kill(agent.pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(DeviceError, match=r"onnx on host: no answer within 0 s while warming up; the agent was killed"):
-            agent.ask("warmup", 0.2, runs=1, ms=1)
-    finally:
-        agent.close()
+def test_a_silent_agent_is_killed_not_waited_for(host):
+    with Host() as way:
+        agent = PythonAgents(host, way).start("onnx", "onnx on host")
+        os.kill(agent.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(
+                DeviceError, match=r"onnx on host: no answer within 0 s while warming up; the agent was killed"
+            ):
+                agent.ask("warmup", 0.2, runs=1, ms=1)
+        finally:
+            agent.close()
 
 
 def test_no_agent_outlives_ctrl_c(nets, tmp_path):
@@ -168,8 +172,8 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
         from edgekd.recipe import Profile
 
         class Loud(Host):
-            def spawn(self, label):
-                agent = super().spawn(label)
+            def spawn(self, argv, **options):
+                agent = super().spawn(argv, **options)
                 print(agent.pid, flush=True)
                 return agent
 

@@ -4,8 +4,9 @@ import pytest
 
 from edgekd.devices.isa import Isa
 from edgekd.profiling.verdicts import compare, findings
+from edgekd.records_profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.records_runtime import FloatOperators, RuntimeGraph
-from edgekd.rundir import Effective, Latency, LoadTime, Memory, ModelRecord, ProfileRecord, Trust
+from edgekd.rundir import ModelRecord
 
 VNNI = Isa("x86_64", frozenset({"avx2", "avx512_vnni"}))
 AVX2 = Isa("x86_64", frozenset({"avx2"}))

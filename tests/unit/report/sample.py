@@ -9,26 +9,21 @@ from typing import Any
 from edgekd import statistics
 from edgekd.records_fidelity import Fidelity, Figure
 from edgekd.records_gates import GateRecord
+from edgekd.records_profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.records_runtime import FloatOperators, RuntimeGraph
 from edgekd.rundir import (
     Curve,
     DataRecord,
     Difference,
-    Effective,
-    Latency,
     LayerRecord,
-    LoadTime,
-    Memory,
     Metrics,
     ModelRecord,
     Parity,
-    ProfileRecord,
     RepairCost,
     RepairRecord,
     RunResult,
     StageRecord,
     TensorSpec,
-    Trust,
 )
 
 HOSTILE = "</script><script>alert(1)</script>"

@@ -1,1 +1,13 @@
-"""Who measures on a device: a script that is sent there."""
+"""Who measures on a device: edgekd's own program for Python, or a benchmark that the device has."""
+
+from __future__ import annotations
+
+from edgekd.devices.schema import Device
+from edgekd.profiling.agents.base import Agents
+from edgekd.profiling.agents.python import PythonAgents
+from edgekd.profiling.transports.base import Transport
+
+
+def of(device: Device, way: Transport) -> Agents:
+    """Return what measures on a device, behind an open way to it."""
+    return PythonAgents(device, way)

@@ -1,0 +1,35 @@
+"""Answer the host's commands until ``stop`` or the end of stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from .commands import Commands
+
+
+def main() -> None:
+    """Answer commands until ``stop`` or the end of stdin."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # runtimes print on the real stdout, which is the protocol's
+    # Idle OpenBLAS threads spin, and numpy's arithmetic is not what is measured; onnxruntime must not phone home.
+    # CI: openvino reports home on import, unless it believes it is in continuous integration.
+    os.environ.update(OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1", CI="true")
+    commands = Commands()
+    for line in sys.stdin:
+        request = json.loads(line)
+        command = request.pop("command")
+        if command == "stop":
+            break
+        try:
+            answer = getattr(commands, command)(**request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+    os._exit(0)  # a runtime that crashes while it is taken down must not spoil a good measurement
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The commands that the host gives, in the order of a session."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+from . import feeds
+from .machine import drop_from_cache, peak_mib, state, thread_ns
+from .runtimes import RUNTIMES
+
+BUSY_THREAD = 0.1
+"""Share of a block's wall time from which on a thread counts as having worked."""
+SETTLE_RUNS = 3
+"""Inferences at the head of a block that do not count: the variant before it left its own data in the caches."""
+
+
+class Commands:
+    """The commands; each returns what is sent back."""
+
+    def start(self, runtime: str, path: str, threads: int, inputs: Any = None) -> dict[str, Any]:
+        """Import the runtime, load the model cold, run it once, and load it again warm."""
+        began = time.perf_counter_ns()
+        import numpy.random  # noqa: F401  # makes the inputs: it belongs to the bare process, not to the model
+
+        self.path, self.runtime = path, RUNTIMES[runtime](threads)
+        # Before memory is read: what is fed is not the model's.
+        given = {name: feeds.read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else feeds.read(inputs)
+        imported, bare = _since(began), peak_mib()
+        dropped = drop_from_cache(Path(path))
+        began = time.perf_counter_ns()
+        self.runtime.load(path)
+        cold = _since(began)
+        self.feeds = feeds.feeds(given, self.runtime.inputs())
+        first = self._timed(0)
+        self.runtime.unload()  # two models at once would double the peak
+        gc.collect()
+        began = time.perf_counter_ns()
+        self.runtime.load(path)
+        warm = _since(began)
+        gc.disable()  # a collection in the middle of an inference is this script's doing, not the model's
+        loads = {"import_ms": imported, "cold_ms": cold, "is_cold": dropped, "warm_ms": warm, "first_ms": first}
+        return {"runtime": self.runtime.version, "bare_mib": bare, "feeds": len(self.feeds), **loads}
+
+    def warmup(self, runs: int, ms: float) -> dict[str, Any]:
+        """Run at least ``runs`` times and at least ``ms`` milliseconds."""
+        began = time.perf_counter_ns()
+        return {"runs": len(self._repeat(runs, ms)), "ms": _since(began), "spent_s": time.process_time()}
+
+    def block(self, runs: int, ms: float) -> dict[str, Any]:
+        """Time at least ``runs`` inferences and at least ``ms`` milliseconds of them."""
+        self._repeat(SETTLE_RUNS, 0)
+        before, mine, began = thread_ns(), time.process_time_ns(), time.perf_counter_ns()
+        times = self._repeat(runs, ms)
+        wall, cpu = _since(began), (time.process_time_ns() - mine) / 1e6
+        worked = [(spent - before.get(name, 0)) / 1e6 for name, spent in thread_ns().items()]
+        threads = sum(spent > BUSY_THREAD * wall for spent in worked)
+        told = {"wall_ms": wall, "cpu_ms": cpu, "threads": threads, "spent_s": time.process_time()}
+        return {"samples": times, **told}
+
+    def state(self) -> dict[str, Any]:
+        """See :func:`state`."""
+        return state()
+
+    def memory(self) -> dict[str, Any]:
+        """Peak resident set so far."""
+        return {"peak_mib": peak_mib()}
+
+    def effective(self) -> dict[str, Any]:
+        """What the runtime says it used."""
+        told: dict[str, Any] = self.runtime.effective(self.path, self.feeds[0])
+        return told
+
+    def _timed(self, index: int) -> float:
+        feed = self.feeds[index % len(self.feeds)]
+        began = time.perf_counter_ns()
+        self.runtime.run(feed)
+        return _since(began)
+
+    def _repeat(self, runs: int, ms: float) -> list[float]:
+        end = time.perf_counter_ns() + ms * 1e6
+        times: list[float] = []
+        while len(times) < runs or time.perf_counter_ns() < end:
+            times.append(self._timed(len(times)))
+        return times
+
+
+def _since(began: int) -> float:
+    return (time.perf_counter_ns() - began) / 1e6

@@ -1,0 +1,52 @@
+"""Inputs for a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -> list[Any]:
+    """Values of one input to feed in turn, each as the model takes it.
+
+    Args:
+        source: Path of an .npy file or its array (rows of a batch are fed one by one), a shape, or ``None`` for the model's
+            own; without a file the values are random and the same every time.
+        shape: The model's input shape, ``None`` where free.
+        kind: numpy type the model takes.
+        grid: (scale, zero point) of a quantized input; floats are put on it.
+    """
+    import numpy as np
+
+    x = read(source)
+    if x is None or isinstance(x, list):
+        x = np.random.default_rng(0).standard_normal(x or [side or 1 for side in shape]).astype("float32")
+    if x.dtype.kind == "f" and kind in ("int8", "uint8") and grid[0] > 0:
+        limits = np.iinfo(kind)
+        x = np.clip(np.round(x / grid[0]) + grid[1], limits.min, limits.max).astype(kind)
+    rows = [x[i : i + 1] for i in range(len(x))] if shape[:1] == [1] and x.ndim == len(shape) else [x]
+    fits = len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape))  # noqa: B905
+    if not fits or rows[0].dtype != kind:
+        raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
+    return [np.ascontiguousarray(row) for row in rows]
+
+
+def read(source: Any) -> Any:
+    """The array of an .npy file; anything else as it is."""
+    import numpy as np
+
+    return np.load(source, allow_pickle=False) if isinstance(source, str) else source
+
+
+def feeds(source: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Feeds in turn: an array for each of the model's inputs, by name.
+
+    Args:
+        source: By the name of an input, or for the only one without its name: see ``samples``.
+        inputs: See above, of a runtime.
+    """
+    named = source if isinstance(source, dict) else dict.fromkeys(inputs, source)
+    if set(named) != set(inputs):
+        raise ValueError(f"the model takes {', '.join(inputs)}, the inputs are {', '.join(named)}")
+    rows = {name: samples(named[name], *spec) for name, spec in inputs.items()}
+    count = max(len(part) for part in rows.values())
+    return [{name: part[turn % len(part)] for name, part in rows.items()} for turn in range(count)]

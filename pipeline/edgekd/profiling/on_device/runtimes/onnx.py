@@ -1,0 +1,59 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .precision import precisions
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, threads: int) -> None:
+        import onnxruntime
+
+        self.module, self.threads, self.version = onnxruntime, threads, f"onnxruntime {onnxruntime.__version__}"
+
+    def load(self, path: str, profile: str = "") -> None:
+        """Load a model file; with ``profile``, record the time of each operation into files of that prefix."""
+        options = self.module.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.execution_mode = self.module.ExecutionMode.ORT_SEQUENTIAL
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        self.session = self.module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def unload(self) -> None:
+        """Let the model go."""
+        del self.session
+
+    def inputs(self) -> dict[str, Any]:
+        """Inputs by name, in the model's order: (shape with None where free, numpy type, (scale, zero point))."""
+        found = {}
+        for spec in self.session.get_inputs():
+            kind = spec.type[len("tensor(") : -1]
+            shape = [side if isinstance(side, int) else None for side in spec.shape]
+            found[spec.name] = shape, {"float": "float32", "double": "float64"}.get(kind, kind), (0.0, 0)
+        return found
+
+    def run(self, feed: Any) -> Any:
+        """Run one inference, as a user writes it; returns the first output."""
+        return self.session.run(None, feed)[0]
+
+    def effective(self, path: str, feed: Any) -> dict[str, Any]:
+        """Return what the runtime says it used: threads, delegate, operations by precision."""
+        threads = self.session.get_session_options().intra_op_num_threads
+        with tempfile.TemporaryDirectory() as folder:  # a session of its own: recording slows a session down
+            self.load(path, str(Path(folder) / "nodes"))
+            self.run(feed)
+            events = json.loads(Path(self.session.end_profiling()).read_text())
+        nodes = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
+        counts = sorted(Counter(node["provider"] for node in nodes).items())
+        where = ", ".join(f"{name} {count} of {len(nodes)} operations" for name, count in counts)
+        ops = [(node["op_name"], [kind for entry in node["input_type_shape"] for kind in entry]) for node in nodes]
+        return {"threads": threads, "delegate": where, **precisions(ops)}

@@ -1,0 +1,84 @@
+"""TensorFlow Lite: LiteRT, or tflite-runtime on older boards."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from .precision import precisions
+
+
+class TensorFlowLite:
+    """The interpreter of LiteRT or of tflite-runtime, with XNNPACK."""
+
+    def __init__(self, threads: int) -> None:
+        try:  # Interpreter, not CompiledModel, which dies with SIGILL on a Cortex-A72
+            from ai_edge_litert.interpreter import Interpreter
+
+            name = "ai-edge-litert"
+        except ImportError:
+            from tflite_runtime.interpreter import Interpreter
+
+            name = "tflite-runtime"
+        self.create, self.threads, self.version = Interpreter, threads, f"{name} {importlib.metadata.version(name)}"
+
+    def load(self, path: str) -> None:
+        """Load a model file."""
+        self.model = self.create(model_path=path, num_threads=self.threads)
+        self.model.allocate_tensors()
+        self.at = {spec["name"]: spec["index"] for spec in self.model.get_input_details()}
+        self.out = self.model.get_output_details()[0]["index"]
+
+    def unload(self) -> None:
+        """Let the model go."""
+        del self.model
+
+    def inputs(self) -> dict[str, Any]:
+        """Inputs by name, in the model's order: (shape with None where free, numpy type, (scale, zero point))."""
+        found = {}
+        for spec in self.model.get_input_details():
+            scale, zero_point = spec["quantization"]
+            grid = (float(scale), int(zero_point))
+            found[spec["name"]] = [int(side) for side in spec["shape"]], spec["dtype"].__name__, grid
+        return found
+
+    def run(self, feed: Any) -> Any:
+        """Run one inference, as a user writes it; returns the first output."""
+        for name, x in feed.items():
+            self.model.set_tensor(self.at[name], x)
+        self.model.invoke()
+        return self.model.get_tensor(self.out)
+
+    def effective(self, path: str, feed: Any) -> dict[str, Any]:
+        """Return what the runtime says it used: threads, delegate, operations by precision."""
+        details = self.model._get_ops_details()  # not public, and there since TensorFlow 2.4
+        nodes, _, where = delegated(details)
+        # Through the tensors: tflite-runtime 2.14 tells no types with the operations.
+        kinds = {tensor["index"]: tensor["dtype"].__name__ for tensor in self.model.get_tensor_details()}
+        ops = [(node["op_name"], [kinds[at] for at in map(int, node["inputs"]) if at in kinds]) for node in nodes]
+        return {"threads": None, "delegate": where, **precisions(ops)}
+
+
+def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
+    """Say which operations of a TensorFlow Lite model a delegate took.
+
+    Args:
+        details: What ``Interpreter._get_ops_details()`` returns.
+
+    Returns:
+        The model's operations, those of them that a delegate took, and both in words.
+    """
+    nodes = [node for node in details if node["op_name"] != "DELEGATE"]
+    parts = [node for node in details if node["op_name"] == "DELEGATE"]
+    maker = {int(tensor): node for node in nodes for tensor in node["outputs"]}
+    taken: set[int] = set()
+    for part in parts:  # a part is told by its edge alone: walk back from its outputs to its inputs
+        edge, todo = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
+        while todo:
+            node = maker.get(todo.pop())
+            if node and node["index"] not in taken:
+                taken.add(node["index"])
+                todo += [int(tensor) for tensor in node["inputs"] if int(tensor) not in edge]
+    plural = "s" if len(parts) > 1 else ""
+    where = f"XNNPACK {len(taken)} of {len(nodes)} operations in {len(parts)} part{plural}" if parts else "none"
+    return nodes, [node for node in nodes if node["index"] in taken], where

@@ -1,0 +1,318 @@
+"""What was measured on a device, as frozen dataclasses of ``run.json``: latency, memory, correctness, and why to believe it.
+
+Times are milliseconds, memory is MiB (2**20 bytes), temperatures are degrees Celsius, frequencies are MHz. A figure that was
+not measured is ``None`` or empty, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Steady-state milliseconds over ``n`` inferences.
+
+    ``ci`` and ``ci_p90`` are the 95 % intervals of p50 and p90 (bootstrap over blocks); runs of earlier versions have no
+    ``ci_p90``.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    min: float
+    mean: float
+    n: int
+    ci: tuple[float, float]
+    ci_p90: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class LoadTime:
+    """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after."""
+
+    cold: float
+    warm: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB (2**20 bytes) of the measuring process.
+
+    Attributes:
+        peak: Peak resident set (VmHWM) after all inferences.
+        runtime: The same process with the runtime imported and no model.
+        model: The difference: what the model and its arena added.
+        trivial: Peak of the same runtime after inferences of a trivial model (one addition), in a process of its own.
+    """
+
+    peak: float
+    runtime: float
+    model: float
+    trivial: float | None = None
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What the runtime says it used, read back from it, not what was asked."""
+
+    runtime: str
+    threads: int
+    precision: str
+    delegate: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether a figure may be believed.
+
+    Attributes:
+        verdict: ``trusted``, or ``untrusted`` with reasons.
+        reasons: In words; empty when trusted.
+        drift: Median of the last block over that of the first, minus 1.
+        spread: Interquartile range of the block medians over their median.
+        load_before: One-minute load average before the session.
+        load_after: The same after.
+    """
+
+    verdict: Literal["trusted", "untrusted"]
+    reasons: tuple[str, ...]
+    drift: float
+    spread: float
+    load_before: float
+    load_after: float
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """The device around one block: what can be read of it.
+
+    Attributes:
+        celsius: Temperature after the block.
+        mhz: Clock of the fastest core after the block.
+        throttled: Throttling was newly reported during the block.
+        others: Cores that other processes kept busy meanwhile.
+    """
+
+    celsius: float | None = None
+    mhz: float | None = None
+    throttled: bool = False
+    others: float | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A measurement that was not trusted and was made again: its reasons, and the seconds of cool-down after it."""
+
+    reasons: tuple[str, ...]
+    cooled_s: float
+    p50: float | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an artifact computes on the device, beside a reference, on the same ``n`` samples.
+
+    Attributes:
+        reference: ``host`` (the same file in the same runtime's format on the host) or ``torch`` (the expected output).
+        n: Samples.
+        max_error: Largest absolute difference of an output value.
+        cosine: Smallest cosine of an output with its reference.
+        agreement: Share of samples with the same top-1; None where the output has no classes.
+        p99_lsb: 99th percentile of the difference in steps of the output's scale, for int8 files.
+        max_lsb: The largest.
+        flips: Samples with another top-1 whose two best differ by more than two steps in the reference.
+        worst_layer: Where the difference begins, when it is larger than allowed.
+    """
+
+    reference: Literal["host", "torch"]
+    n: int
+    max_error: float
+    cosine: float
+    agreement: float | None = None
+    p99_lsb: float | None = None
+    max_lsb: float | None = None
+    flips: int | None = None
+    worst_layer: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation in the profiled run: mean ``ms`` an inference, type it computes in, and what ran it."""
+
+    name: str
+    kind: str
+    ms: float
+    precision: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Times of single operations, from a run of its own.
+
+    Attributes:
+        operations: In the order they run.
+        source: What told them, such as ``ONNX Runtime profiler``.
+        p50: Of an inference of this run, recording included.
+        attributed: Sum of the operations' times over the inference's time of the same run, 0 to 1.
+        overhead: This run's p50 over the p50 of the measurement, minus 1: what the recording costs.
+    """
+
+    operations: tuple[Operation, ...]
+    source: str
+    p50: float
+    attributed: float
+    overhead: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the whole path from file to answer (``decode``, ``preprocess``, ``network``, ``postprocess``), median."""
+
+    name: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Millijoules an inference above idle, and the meter that told them."""
+
+    mj: float
+    meter: str
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """Minutes of inferences without a pause: median of each ten seconds, in order, with the temperatures."""
+
+    minutes: float
+    medians: tuple[float, ...]
+    celsius: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on the device: ``top1`` of ``n`` images of the test split, and the host's on the same images."""
+
+    n: int
+    top1: float
+    host_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """One artifact on one device.
+
+    Attributes:
+        blocks: Median of each block, in the order they ran.
+        images: How many test images were fed in turn; 0 where random values were.
+        agent: What measured: ``python``, or ``benchmark_model``, which gives no outputs.
+        cores: Cores it was pinned to; empty where it was not.
+        states: The device around each block.
+        attempts: Measurements before this one that were not trusted.
+        reference_ms: Pace of the reference workload during the session (median), beside which days can be compared.
+        warmup_runs: Inferences until the times were steady.
+        outputs: Correctness on the device, by reference.
+        path: The parts of the whole path.
+    """
+
+    model: str
+    device: str
+    emulated: bool
+    effective: Effective
+    load_ms: LoadTime
+    first_ms: float
+    warmup_ms: float
+    latency_ms: Latency
+    memory: Memory
+    trust: Trust
+    blocks: tuple[float, ...]
+    samples: str = ""
+    images: int = 0
+    agent: str = "python"
+    cores: tuple[int, ...] = ()
+    states: tuple[BlockState, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    reference_ms: float | None = None
+    warmup_runs: int | None = None
+    outputs: tuple[Outputs, ...] = ()
+    accuracy: Accuracy | None = None
+    operations: Operations | None = None
+    path: tuple[Part, ...] = ()
+    sustained: Sustained | None = None
+    energy: Energy | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeFound:
+    """A runtime on a device, after a real inference in a process of its own.
+
+    Attributes:
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        package: Distribution, such as ``tflite-runtime``.
+        version: Its version.
+        python: The interpreter that has it; empty for ``benchmark_model``.
+        works: Whether the inference gave the right output.
+        problem: Why not.
+        fix: What to do about it.
+    """
+
+    format: Literal["onnx", "tflite", "openvino"]
+    package: str
+    version: str = ""
+    python: str = ""
+    works: bool = True
+    problem: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """A device as it was found; what could not be read is empty or None.
+
+    Attributes:
+        name: Of its file.
+        answered: Whether it did; if not, ``problems`` says why.
+        model: Board or phone, as it calls itself.
+        os: Name and version of the operating system.
+        cores: Clock limit in MHz of each core; 0 where it cannot be read.
+        governor: Frequency governor.
+        celsius: Temperature when it was asked.
+        throttled: Throttling flags in words, now and since boot.
+        memory_mib: All of its memory.
+        available_mib: What of it was free to use.
+        disk_mib: Free in the folder that edgekd uses.
+        python: Version of the first interpreter.
+        numpy: Version of numpy in it.
+        clock_ns: Resolution of the clock that times.
+        problems: What stands in the way of measuring, each with what to do.
+        traps: Known faults of this device with its runtimes, which edgekd works round.
+    """
+
+    name: str
+    description: str
+    transport: str
+    emulated: bool
+    answered: bool = True
+    model: str = ""
+    arch: str = ""
+    isa: tuple[str, ...] = ()
+    os: str = ""
+    kernel: str = ""
+    cores: tuple[int, ...] = ()
+    governor: str = ""
+    celsius: float | None = None
+    throttled: tuple[str, ...] = ()
+    memory_mib: float | None = None
+    available_mib: float | None = None
+    disk_mib: float | None = None
+    python: str = ""
+    numpy: str = ""
+    clock_ns: float | None = None
+    runtimes: tuple[RuntimeFound, ...] = ()
+    problems: tuple[str, ...] = ()
+    traps: tuple[str, ...] = ()
+    more: Mapping[str, str] = field(default_factory=dict)
