@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd.export import telemetry
-from edgekd.profiling.on_device.runtimes import precision, tflite
+from edgekd.profiling.on_device.runtimes.precision import MOVES
+from edgekd.profiling.on_device.runtimes.tflite import delegated
 
 T = TypeVar("T")
 _INPUT, _OUTPUT = "conversion of the input", "conversion of the output"
@@ -129,7 +130,7 @@ def _onnx(path: Path) -> Found:
             floats.append(Operator(node.op_type, "float32", (), _INPUT, edge=True))
         elif node.op_type == "DequantizeLinear" and node.output[0] in ends:
             floats.append(Operator(node.op_type, "float32", (), _OUTPUT, edge=True))
-        elif reads <= {"constant"} or precision.MOVES.search(node.op_type):
+        elif reads <= {"constant"} or MOVES.search(node.op_type):
             continue
         else:
             count += 1
@@ -171,7 +172,7 @@ def _tflite(path: Path) -> Found:
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    nodes, taken, delegate = tflite.delegated(interpreter._get_ops_details())  # not public; as in the agent
+    nodes, taken, delegate = delegated(interpreter._get_ops_details())  # not public; as in the agent
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     starts = {tensor["index"] for tensor in interpreter.get_input_details()}
     ends = {tensor["index"] for tensor in interpreter.get_output_details()}
@@ -195,7 +196,7 @@ def _tflite(path: Path) -> Found:
             floats.append(Operator(name, "float32", (), _INPUT, edge=True))
         elif name == "DEQUANTIZE" and outputs[0] in ends:
             floats.append(Operator(name, "float32", (), _OUTPUT, edge=True))
-        elif not precision.MOVES.search(name):
+        elif not MOVES.search(name):
             count += 1
             if any(_is_float(tensors[index]) for index in outputs if index in tensors):
                 floats.append(Operator(name, "float32", follow(outputs, behind, int)))
@@ -219,7 +220,7 @@ def _openvino(path: Path) -> Found:
     for layer in compiled.get_runtime_model().get_ordered_ops():
         kind, precision = (layer.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
         before = {value.get_node().get_rt_info()["layerType"].astype(str) for value in layer.input_values()}
-        if precision.MOVES.search(kind) or before <= {"Const"}:
+        if MOVES.search(kind) or before <= {"Const"}:
             continue
         count += 1
         if precision not in _TYPES:
