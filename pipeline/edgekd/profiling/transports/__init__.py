@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgekd.devices.schema import Device
+from edgekd.profiling.transports.adb import Adb
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.transports.host import Host
 
-_KINDS: Mapping[str, Callable[[Device], Transport]] = {"host": lambda device: Host()}
+_KINDS: Mapping[str, Callable[[Device], Transport]] = {"host": lambda device: Host(), "adb": Adb}
 
 
 def to(device: Device) -> Transport:
