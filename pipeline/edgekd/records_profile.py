@@ -104,7 +104,13 @@ class BlockState:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A measurement that was not trusted and was made again: its reasons, and the seconds of cool-down after it."""
+    """A measurement that was made again, as this artifact or another of its session was not trusted.
+
+    Attributes:
+        reasons: Why this artifact was not trusted; empty where it was.
+        cooled_s: Seconds of cool-down after it.
+        p50: Median in milliseconds.
+    """
 
     reasons: tuple[str, ...]
     cooled_s: float
@@ -214,7 +220,11 @@ class ProfileRecord:
         states: The device around each block.
         attempts: Measurements before this one that were not trusted.
         reference_ms: Pace of the reference workload during the session (median), beside which days can be compared.
-        warmup_runs: Inferences until the times were steady.
+        reference: What that workload is; paces are compared only where it is the same.
+        warmup_runs: Inferences of the warm-up.
+        warmup_steady: Whether the times had become steady when it ended; None where that was not looked at.
+        governor: Frequency governor of the first core.
+        inputs: Digest of what was fed; ``random`` for random values.
         outputs: Correctness on the device, by reference.
         path: The parts of the whole path.
     """
@@ -237,7 +247,11 @@ class ProfileRecord:
     states: tuple[BlockState, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     reference_ms: float | None = None
+    reference: str = ""
     warmup_runs: int | None = None
+    warmup_steady: bool | None = None
+    governor: str = ""
+    inputs: str = ""
     outputs: tuple[Outputs, ...] = ()
     accuracy: Accuracy | None = None
     operations: Operations | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from edgekd.devices.schema import Device
 from edgekd.profiling import stats
 from edgekd.profiling.agents.base import Agent
-from edgekd.records_profile import Effective, LoadTime, Memory, ProfileRecord
+from edgekd.records_profile import Attempt, BlockState, Effective, LoadTime, Memory, ProfileRecord
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,59 @@ class Variant:
 
 @dataclass
 class Run:
-    """A variant while it is measured: its agent and the agent's answers."""
+    """A variant while it is measured: its agent and the agent's answers.
+
+    Attributes:
+        rounds: The device's state before and after each block, beside ``blocks``.
+        attempts: Measurements before this one that were not trusted.
+    """
 
     variant: Variant
     agent: Agent
     start: Mapping[str, Any] = field(default_factory=dict)
     warmup: Mapping[str, Any] = field(default_factory=dict)
     blocks: list[Mapping[str, Any]] = field(default_factory=list)
+    rounds: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     end: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all records of a session have in common.
+
+    Attributes:
+        device: Where.
+        threads: Threads that were asked for.
+        now: The machine during the session.
+        samples: Name of the file with the raw samples.
+        reference: The reference workload, measured like a variant; None where it could not be.
+        trivial: By format, peak MiB of the runtime with a trivial model.
+    """
+
+    device: Device
+    threads: int
+    now: stats.Conditions
+    samples: str
+    reference: Run | None = None
+    trivial: Mapping[str, float] = field(default_factory=dict)
+
+
+FLAGS = ("under-voltage", "clock capped by the firmware", "throttled", "soft temperature limit reached")
+"""The Raspberry Pi's bits 0 to 3, now; bits 16 to 19 say the same of the time since boot."""
+
+
+def throttling(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Say in words what throttling happened between two states; empty if none.
+
+    A bit since boot counts only where it was not set before; a bit of now counts always.
+    """
+    old, new = (int(state.get("firmware", "0"), 16) for state in (before, after))
+    bits = new | (new & ~old) >> 16
+    words = [name for place, name in enumerate(FLAGS) if bits >> place & 1]
+    if after.get("throttled", 0) > before.get("throttled", 0) and "throttled" not in words:
+        words.append("throttled")
+    return " and ".join(sorted(words, key=lambda word: word != "throttled"))
 
 
 def conditions(before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterable[Run], emulated: bool) -> stats.Conditions:
@@ -52,61 +98,120 @@ def conditions(before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterab
         runs: All variants, those that failed on the way too: their CPU time was not another process's.
         emulated: Whether the device is emulated.
     """
-    if not before or not after:
-        return stats.Conditions(0.0, 0.0, 1, emulated=emulated)
-    wall = after["at"] - before["at"]
-    busy, stolen = after["busy"] - before["busy"], after["steal"] - before["steal"]
+    runs = list(runs)
     own = sum(run.blocks[-1]["spent_s"] - run.warmup["spent_s"] for run in runs if run.blocks)
-    pinned = after.get("governor") == "powersave" and "pstate" not in after.get("driver", "")
-    # The Raspberry Pi's bits 16 to 19 stay set since boot: only one that was not set before tells of this session.
-    bits = int(after.get("firmware", "0"), 16) & ~(int(before.get("firmware", "0"), 16) & 0xF0000)
+    governor = str(after.get("governor", ""))
+    causes = {
+        number: cause for run in runs for number, around in enumerate(run.rounds, start=1) if (cause := throttling(*around))
+    }
+    known = "busy" in before and "busy" in after
+    busy = after["busy"] - before["busy"] if known else 0.0
+    stolen = after["steal"] - before["steal"] if known else 0.0
     return stats.Conditions(
-        load_before=before["load"],
-        load_after=after["load"],
-        cores=after["cores"],
-        others=max(0.0, busy - own) / wall,
+        load_before=before.get("load", 0.0),
+        load_after=after.get("load", 0.0),
+        cores=after.get("cores") or 1,
+        others=max(0.0, busy - own) / (after["at"] - before["at"]) if known else None,
         steal=stolen / (busy + stolen) if busy + stolen > 0 else 0.0,
-        throttled=after["throttled"] > before["throttled"] or bits != 0,
-        governor="powersave" if pinned else None,  # with a pstate driver that name means dynamic
+        throttled=causes,
+        governor=governor,
+        held_down=governor == "powersave" and "pstate" not in after.get("driver", ""),  # dynamic with a pstate driver
         emulated=emulated,
     )
 
 
-def record(run: Run, device: Device, threads: int, now: stats.Conditions, samples: str) -> ProfileRecord:
-    """Make the record of a variant that was measured to the end.
+def doubts(run: Run, setting: Setting) -> list[stats.Doubt]:
+    """Every reason not to believe the figures of a variant."""
+    device, allowed = setting.device, tuple(run.end.get("allowed", ()))
+    got = f"it ran on {_list(allowed)}" if allowed else "it could not be read where it ran"
+    pinned = [stats.Doubt(f"cores: {_list(device.cores)} asked for, {got}")] if device.cores else []
+    return [
+        *stats.doubts(_medians(run), _busy(run), _worked(run), setting.threads, setting.now),
+        *(pinned if run.end and allowed != tuple(sorted(device.cores)) else []),
+    ]
 
-    Args:
-        run: All its answers.
-        device: Where.
-        threads: Threads that were asked for.
-        now: The machine during the session.
-        samples: Name of the file with its raw samples.
-    """
+
+def record(run: Run, setting: Setting) -> ProfileRecord:
+    """Make the record of a variant that was measured to the end."""
+    device, reference, variant = setting.device, setting.reference, run.variant
     blocks = [block["samples"] for block in run.blocks]
-    medians = stats.block_medians(blocks)
-    busy = statistics.median(block["cpu_ms"] / block["wall_ms"] for block in run.blocks)
-    worked = statistics.median_low(block["threads"] for block in run.blocks)
     peak, bare = run.end["peak_mib"], run.start["bare_mib"]
     return ProfileRecord(
-        model=run.variant.model,
+        model=variant.model,
         device=device.name,
         emulated=device.emulated,
         effective=Effective(
             runtime=run.start["runtime"],
-            threads=run.end["threads"] or worked,
+            threads=run.end["threads"] or _worked(run),
             precision=precision(run.end["ops"]),
             delegate=run.end["delegate"],
         ),
         load_ms=LoadTime(cold=run.start["cold_ms"], warm=run.start["warm_ms"]),
         first_ms=run.start["first_ms"],
         warmup_ms=run.warmup["ms"],
+        warmup_runs=run.warmup.get("runs"),
+        warmup_steady=run.warmup.get("steady"),
         latency_ms=stats.latency(blocks),
-        memory=Memory(peak=peak, runtime=bare, model=peak - bare),
-        trust=stats.trust(medians, busy, worked, threads, now),
-        blocks=medians,
-        samples=samples,
-        images=run.start["feeds"] if run.variant.inputs else 0,
+        memory=Memory(peak=peak, runtime=bare, model=peak - bare, trivial=setting.trivial.get(variant.runtime)),
+        trust=stats.trust(_medians(run), doubts(run, setting), setting.now),
+        blocks=_medians(run),
+        samples=setting.samples,
+        images=run.start["feeds"] if variant.inputs else 0,
+        inputs=digest(variant.inputs),
+        cores=tuple(run.end.get("allowed", ())) if device.cores else (),
+        states=tuple(_states(run)),
+        attempts=tuple(run.attempts),
+        governor=setting.now.governor,
+        reference_ms=pace(reference),
+        reference=reference.start["runtime"] if reference else "",
     )
+
+
+def p50(run: Run) -> float | None:
+    """Median milliseconds of the last attempt so far."""
+    samples = [ms for block in run.blocks for ms in block["samples"]]
+    return float(statistics.median(samples)) if samples else None
+
+
+def pace(reference: Run | None) -> float | None:
+    """Median milliseconds of the reference workload over all its blocks."""
+    return p50(reference) if reference else None
+
+
+def digest(inputs: Mapping[str, Path]) -> str:
+    """Short digest of what is fed to a model; ``random`` where nothing is given."""
+    if not inputs:
+        return "random"
+    whole = hashlib.sha256()
+    for name, path in sorted(inputs.items()):
+        whole.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:16]
+
+
+def _states(run: Run) -> Iterator[BlockState]:
+    spent = run.warmup["spent_s"]
+    for block, (before, after) in zip(run.blocks, run.rounds, strict=True):
+        own, spent = block["spent_s"] - spent, block["spent_s"]
+        others = None
+        if "busy" in before and "busy" in after and after["at"] > before["at"]:
+            others = max(0.0, after["busy"] - before["busy"] - own) / (after["at"] - before["at"])
+        yield BlockState(after.get("celsius"), after.get("mhz"), bool(throttling(before, after)), others)
+
+
+def _medians(run: Run) -> tuple[float, ...]:
+    return stats.block_medians([block["samples"] for block in run.blocks])
+
+
+def _busy(run: Run) -> float:
+    return float(statistics.median(block["cpu_ms"] / block["wall_ms"] for block in run.blocks))
+
+
+def _worked(run: Run) -> int:
+    return int(statistics.median_low(block["threads"] for block in run.blocks))
+
+
+def _list(cores: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cores)))
 
 
 def precision(ops: Mapping[str, int]) -> str:
@@ -127,8 +232,11 @@ def precision(ops: Mapping[str, int]) -> str:
 def notes(runs: Iterable[Run], device: Device) -> Iterator[str]:
     """Yield remarks on figures that are not what their name says."""
     for run in runs:
+        name = f"{run.variant.model} on {device.name}"
         if not run.start["is_cold"]:
             yield (
-                f"{run.variant.model} on {device.name}: the cold load is not cold: the file stayed in the page cache "
+                f"{name}: the cold load is not cold: the file stayed in the page cache "
                 "(its folder is in memory, or another process holds it)"
             )
+        if not run.warmup.get("steady", True):
+            yield f"{name}: the times were not steady after {run.warmup['ms'] / 1000:.1f} s of warm-up"

@@ -1,45 +1,42 @@
 """The measuring protocol: all variants in one session, each in a process of its own, taking turns block by block.
 
-Every variant is loaded cold, run once, loaded warm and warmed up. Then each round runs one block of every variant, and
-the order moves on by one from round to round, so that heat, clock changes and neighbours favour none. Only one agent
-works at a time. Memory and the runtime's own account are read last.
+Every variant is loaded cold, run once, loaded warm and warmed up. Then each round runs one block of every variant and of
+the reference workload, and the order moves on by one from round to round, so that heat, clock changes and neighbours
+favour none. Only one agent works at a time. Memory and the runtime's own account are read last.
+
+A session that is not trusted for a reason that may pass is measured again, from the warm-up on; the last attempt counts
+and the others are recorded. ``limit_s`` of the device bounds all of it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
-from edgekd.profiling import agents, measured, transports
-from edgekd.profiling.agents.base import Agents
-from edgekd.profiling.measured import Run, Variant
+from edgekd.profiling import agents, heat, measured, transports
+from edgekd.profiling.field import ANSWER_S, REFERENCE, Failure, Field, Limit, Progress
+from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.stats import Conditions, Doubt
 from edgekd.profiling.transports.base import Transport
 from edgekd.recipe import Profile
-from edgekd.records_profile import ProfileRecord
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
+from edgekd.records_profile import Attempt, ProfileRecord
 
 START_S = 300.0
 """Seconds a variant may take to load and run once; a small board compiles slowly."""
-ANSWER_S = 60.0
-"""Seconds any other answer may take beyond the measuring it was asked for."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A variant that could not be measured, and why."""
-
-    model: str
-    device: str
-    reason: str
+WARM_UP_S = 10.0
+"""Seconds after which a warm-up ends although the times are not steady, once it has what the recipe asks for."""
+REFERENCE_WORK = {"runs": 5, "ms": 50}
+"""Warm-up and block of the reference workload, at the least."""
+LEAST_ROUNDS = 3
+"""Rounds without which there are no figures."""
+RESERVE_S = 5.0
+"""Seconds of a device's time that are kept to read memory and settings after the last round."""
 
 
 @dataclass(frozen=True)
@@ -65,92 +62,139 @@ def measure(
         variants: What to measure; float and int8 belong in the same session.
         protocol: Warm-up, number and length of blocks, threads.
         device: Where.
-        samples: Folder for the raw samples, ``DEVICE.jsonl``: one line a block with ``model``, ``round``, ``order``
-            (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``.
+        samples: Folder for the raw samples, ``DEVICE.jsonl``: one line a block with ``model``, ``attempt`` (from 1),
+            ``round``, ``order`` (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``.
         progress: Told of every step.
         transport: The way to the device, not open yet; by default what the device's file names.
 
     Returns:
         A record for every variant that could be measured, and a failure with its reason for every other.
     """
-    began = time.perf_counter()
     samples.mkdir(parents=True, exist_ok=True)
     raw = samples / f"{device.name}.jsonl"
+    threads = device.threads or protocol.threads
     with ExitStack() as stack, raw.open("w", encoding="utf-8") as log:
+        limit = Limit(device.limit_s)
         way = stack.enter_context(transport or transports.to(device))
-        field = _Field(stack, agents.of(device, way), device, progress, len(variants) * (protocol.blocks + 3))
+        field = Field(stack, agents.of(device, way), device, progress, limit, len(variants) * (protocol.blocks + 3))
         for variant in variants:
             field.enter(variant)
-        field.each("load", lambda run, _: _start(run, way, protocol))
+        field.enter_reference()
+        hot = heat.begin(field, device)
+        field.each("load", lambda run, _: _start(run, way, device, threads))
+        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), raw.name)
+        rounds = _Rounds(field, protocol, setting, hot, log)
+        setting = rounds.measure()
+        field.each("read", lambda run, _: _finish(run))
+    profiles = tuple(measured.record(run, setting) for run in field.live)
+    notes = (*rounds.notes, *measured.notes(field.live, device))
+    return Session(profiles, tuple(field.failures), notes)
+
+
+class _Rounds:
+    """Warm-up and rounds, as often as it takes.
+
+    Args:
+        field: The participants.
+        protocol: Number and length of blocks.
+        setting: What is known of the session so far.
+        hot: Why it did not begin as cool as it should; empty if it did.
+        log: Takes the raw samples.
+    """
+
+    def __init__(self, field: Field, protocol: Profile, setting: Setting, hot: str, log: TextIO) -> None:
+        self.notes: list[str] = []
+        self._field, self._protocol, self._setting, self._hot, self._log = field, protocol, setting, hot, log
+        self._began = time.perf_counter()
+
+    def measure(self) -> Setting:
+        """Measure until the figures are trusted, or until there are no more attempts or no time."""
+        field, device = self._field, self._setting.device
+        for attempt in range(1, device.retries + 2):
+            began = time.monotonic()
+            before, now = self._attempt(attempt)
+            setting = replace(self._setting, now=now, reference=field.reference)
+            doubts = {run.variant.model: measured.doubts(run, setting) for run in field.live}
+            curable = [doubt for found in doubts.values() for doubt in found if _may_pass(doubt, device)]
+            took = time.monotonic() - began
+            if not curable or attempt > device.retries or field.limit.left() < took + RESERVE_S:
+                break
+            cooled = heat.cool_down(field, device, curable, before)
+            if field.limit.left() < took + RESERVE_S:
+                self.notes.append(f"not measured again on {device.name}: limit_s is nearly over")
+                break
+            for run in field.live:
+                reasons = tuple(doubt.text for doubt in doubts[run.variant.model])
+                run.attempts.append(Attempt(reasons, cooled, measured.p50(run)))
+            field.again(self._protocol.blocks + 1)
+        return setting
+
+    def _attempt(self, attempt: int) -> tuple[Mapping[str, Any], Conditions]:
+        """Warm up and run all rounds once; returns the state before them and the conditions during them."""
+        field, protocol, device = self._field, self._protocol, self._setting.device
+        for run in field.entered:
+            run.blocks.clear()
+            run.rounds.clear()
         field.each("warm up", lambda run, _: _warm_up(run, protocol))
-        before = _state(field.live)
+        state = before = field.state()
+        longest = 0.0
         for turn in range(protocol.blocks):
+            began = time.monotonic()
+            if field.limit.left() < longest + RESERVE_S and turn:
+                self._stopped(turn)
+                break
 
             def block(run: Run, place: int, turn: int = turn) -> None:
-                at = time.perf_counter() - began
-                _block(run, protocol)
-                _write(log, run, turn, place, at)
+                nonlocal state
+                at = time.perf_counter() - self._began
+                answer = _block(run, protocol)
+                after = answer.get("state") or run.agent.ask("state", ANSWER_S)
+                run.blocks.append(answer)
+                run.rounds.append((state, after))
+                state = after
+                line = {"model": run.variant.model, "attempt": attempt, "round": turn, "order": place, "at_s": round(at, 3)}
+                self._log.write(json.dumps({**line, "samples_ms": answer["samples"]}) + "\n")
 
             field.each(f"block {turn + 1}/{protocol.blocks}", block, shift=turn)
-        now = measured.conditions(before, _state(field.live), field.entered, device.emulated)
-        field.each("read", lambda run, _: _finish(run))
-    profiles = tuple(measured.record(run, device, protocol.threads, now, raw.name) for run in field.live)
-    return Session(profiles, tuple(field.failures), tuple(measured.notes(field.live, device)))
+            longest = max(longest, time.monotonic() - began)
+        now = measured.conditions(before, state, field.entered, device.emulated)
+        return before, replace(now, hot=self._hot)
 
-
-class _Field:
-    """The variants of a session: who entered, who is still running, who fell out and why."""
-
-    def __init__(self, stack: ExitStack, agents: Agents, device: Device, progress: Progress, total: int) -> None:
-        self.entered: list[Run] = []
-        self.live: list[Run] = []
-        self.failures: list[Failure] = []
-        self._stack, self._agents, self._device = stack, agents, device
-        self._progress, self._total, self._done = progress, total, 0
-
-    def enter(self, variant: Variant) -> None:
-        """Start the agent of a variant; whatever happens next, it is ended with the session."""
-        try:
-            run = Run(variant, self._agents.start(variant.runtime, f"{variant.runtime} on {self._device.name}"))
-        except DeviceError as error:
-            self._failed(variant, error)
+    def _stopped(self, rounds: int) -> None:
+        """The time is over after some rounds: enough for figures, or not."""
+        field = self._field
+        if rounds >= LEAST_ROUNDS:
+            told = f"only {rounds} of {self._protocol.blocks} blocks were measured"
+            self.notes.append(f"{told} on {self._setting.device.name}: limit_s is over ({field.limit.seconds:g} s)")
             return
-        self._stack.callback(run.agent.close)
-        self.entered.append(run)
-        self.live.append(run)
-
-    def each(self, what: str, work: Callable[[Run, int], None], shift: int = 0) -> None:
-        """Do ``work(run, place)`` for every live variant, starting with number ``shift``; who fails falls out."""
-        start = shift % max(1, len(self.live))
-        for place, run in enumerate(self.live[start:] + self.live[:start]):
-            self._progress(f"{what} {run.variant.model}", self._done, self._total)
-            self._done += 1
-            try:
-                work(run, place)
-            except DeviceError as error:
-                run.agent.close()
-                self.live.remove(run)
-                self._failed(run.variant, error)
-
-    def _failed(self, variant: Variant, error: DeviceError) -> None:
-        self.failures.append(Failure(variant.model, self._device.name, str(error)))
+        for run in list(field.live):
+            field.out(run, field.limit.error(f"{run.agent.label}: only {rounds} of {self._protocol.blocks} blocks"))
 
 
-def _start(run: Run, way: Transport, protocol: Profile) -> None:
-    variant = run.variant
+def _may_pass(doubt: Doubt, device: Device) -> bool:
+    """Whether another attempt may be trusted; the restlessness of an emulated device says nothing."""
+    return doubt.cure == "cool" or (doubt.cure == "again" and not device.emulated)
+
+
+def _start(run: Run, way: Transport, device: Device, threads: int) -> None:
+    variant, more = run.variant, {"cores": list(device.cores)} if device.cores else {}
+    if variant.model == REFERENCE:
+        run.start = run.agent.ask("start", START_S, runtime="reference", path="", threads=1, **more)
+        return
     inputs = {name: way.put(part) for name, part in variant.inputs.items()} or None
     path = way.put(variant.path)
-    run.start = run.agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=protocol.threads, inputs=inputs)
+    run.start = run.agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=threads, inputs=inputs, **more)
 
 
 def _warm_up(run: Run, protocol: Profile) -> None:
-    least = {"runs": protocol.warmup_runs, "ms": protocol.warmup_ms}
-    run.warmup = run.agent.ask("warmup", _limit(run, **least), **least)
+    least = REFERENCE_WORK if run.variant.model == REFERENCE else {"runs": protocol.warmup_runs, "ms": protocol.warmup_ms}
+    limit = WARM_UP_S * 1000
+    run.warmup = run.agent.ask("warmup", _limit(run, **least) + WARM_UP_S, **least, limit_ms=limit)
 
 
-def _block(run: Run, protocol: Profile) -> None:
-    least = {"runs": protocol.block_runs, "ms": protocol.block_ms}
-    run.blocks.append(run.agent.ask("block", _limit(run, **least), **least))
+def _block(run: Run, protocol: Profile) -> Mapping[str, Any]:
+    least = REFERENCE_WORK if run.variant.model == REFERENCE else {"runs": protocol.block_runs, "ms": protocol.block_ms}
+    return run.agent.ask("block", _limit(run, **least), **least)
 
 
 def _limit(run: Run, runs: int, ms: int) -> float:
@@ -159,20 +203,6 @@ def _limit(run: Run, runs: int, ms: int) -> float:
 
 
 def _finish(run: Run) -> None:
-    run.end = {**run.agent.ask("memory", ANSWER_S), **run.agent.ask("effective", ANSWER_S)}
+    if run.variant.model != REFERENCE:
+        run.end = {**run.agent.ask("memory", ANSWER_S), **run.agent.ask("effective", ANSWER_S)}
     run.agent.close(grace=2.0)
-
-
-def _write(log: TextIO, run: Run, turn: int, place: int, at: float) -> None:
-    line = {"model": run.variant.model, "round": turn, "order": place, "at_s": round(at, 3)}
-    log.write(json.dumps({**line, "samples_ms": run.blocks[-1]["samples"]}) + "\n")
-
-
-def _state(runs: Iterable[Run]) -> Mapping[str, Any]:
-    """The device's state as the first agent that answers sees it; empty when none does."""
-    for run in runs:
-        try:
-            return run.agent.ask("state", ANSWER_S)
-        except DeviceError:  # told when its turn comes
-            continue
-    return {}

@@ -7,8 +7,9 @@ the intervals of the percentiles resample whole blocks, not samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +28,17 @@ BUSY_LIMIT = 0.90
 """CPU time over wall time of a block; below it the process was waiting for its turn."""
 
 
+Cure = Literal["", "again", "cool"]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason not to trust a figure, in words, and what may help: to measure again, after a cool-down, or nothing."""
+
+    text: str
+    cure: Cure = ""
+
+
 @dataclass(frozen=True)
 class Conditions:
     """The machine while the blocks ran.
@@ -37,8 +49,10 @@ class Conditions:
         cores: Number of logical cores.
         others: Cores that other processes kept busy, on average; ``None`` if unreadable, and nothing is trusted then.
         steal: Share of the CPU time asked for that the hypervisor gave to others.
-        throttled: Thermal or voltage throttling happened during the session.
-        governor: Frequency governor that holds the clock down, if one does.
+        throttled: Numbers of the rounds, from 1, in which throttling was reported, each with its cause in words.
+        governor: Frequency governor; empty if unreadable.
+        held_down: That governor holds the clock down.
+        hot: In words, that the session began hotter than it should; empty if not.
         emulated: The device is emulated.
     """
 
@@ -47,8 +61,10 @@ class Conditions:
     cores: int
     others: float | None = None
     steal: float = 0.0
-    throttled: bool = False
-    governor: str | None = None
+    throttled: Mapping[int, str] = field(default_factory=dict)
+    governor: str = ""
+    held_down: bool = False
+    hot: str = ""
     emulated: bool = False
 
 
@@ -113,8 +129,8 @@ def spread(medians: Sequence[float]) -> float:
     return float((high - low) / middle)
 
 
-def trust(medians: Sequence[float], busy: float, threads: int, asked: int, conditions: Conditions) -> Trust:
-    """Say whether the figures of one variant may be believed, with every reason against it in words.
+def doubts(medians: Sequence[float], busy: float, threads: int, asked: int, conditions: Conditions) -> list[Doubt]:
+    """Collect every reason not to believe the figures of one variant.
 
     Args:
         medians: Median of each block in milliseconds, in the order they ran.
@@ -124,38 +140,66 @@ def trust(medians: Sequence[float], busy: float, threads: int, asked: int, condi
         conditions: The machine during the session.
     """
     moved, width = drift(medians), spread(medians)
-    reasons = [
-        *_when(abs(moved) > DRIFT_LIMIT, f"the last block was {abs(moved):.0%} {_pace(moved)} than the first"),
-        *_when(width > SPREAD_LIMIT, f"the blocks differ by {width:.0%} (interquartile range over median)"),
-        *_when(busy < BUSY_LIMIT, f"the process had a CPU for only {busy:.0%} of the time"),
+    return [
+        *_when(abs(moved) > DRIFT_LIMIT, f"the last block was {abs(moved):.0%} {_pace(moved)} than the first", "again"),
+        *_when(width > SPREAD_LIMIT, f"the blocks differ by {width:.0%} (interquartile range over median)", "again"),
+        *_when(busy < BUSY_LIMIT, f"the process had a CPU for only {busy:.0%} of the time", "again"),
         *_when(threads > asked, f"{threads} threads worked, {asked} asked for"),
         *_machine(conditions),
     ]
+
+
+def trust(medians: Sequence[float], reasons: Sequence[Doubt], conditions: Conditions) -> Trust:
+    """Make the verdict on one variant's figures.
+
+    Args:
+        medians: Median of each block in milliseconds, in the order they ran.
+        reasons: Every reason against it.
+        conditions: The machine during the session.
+    """
     return Trust(
         verdict="untrusted" if reasons else "trusted",
-        reasons=tuple(reasons),
-        drift=moved,
-        spread=width,
+        reasons=tuple(reason.text for reason in reasons),
+        drift=drift(medians),
+        spread=spread(medians),
         load_before=conditions.load_before,
         load_after=conditions.load_after,
     )
 
 
-def _machine(now: Conditions) -> list[str]:
-    if now.others is None:
-        return ["what else ran on the device could not be read"]
-    others, steal = now.others, now.steal
-    return [
+def _machine(now: Conditions) -> list[Doubt]:
+    hot = [
         *_when(now.emulated, "the device is emulated: its times are not the hardware's"),
-        *_when(others > OTHERS_LIMIT * now.cores, f"other processes kept {others:.1f} of {now.cores} cores busy meanwhile"),
-        *_when(steal > STEAL_LIMIT, f"the hypervisor took {steal:.0%} of the CPU time for other machines"),
-        *_when(now.throttled, "the CPU was throttled (heat or supply voltage) during the session"),
-        *_when(now.governor is not None, f"the frequency governor {now.governor} holds the clock down"),
+        *(Doubt(f"{cause} in {_numbers(blocks)}", "cool") for cause, blocks in _by_cause(now.throttled).items()),
+        *_when(bool(now.hot), now.hot),
+        *_when(now.held_down, f"the frequency governor {now.governor} holds the clock down"),
+    ]
+    if now.others is None:
+        return [Doubt("the load of other processes on the device could not be read"), *hot]
+    others, steal, limit = now.others, now.steal, OTHERS_LIMIT * now.cores
+    return [
+        *_when(others > limit, f"other processes kept {others:.1f} of {now.cores} cores busy meanwhile", "again"),
+        *_when(steal > STEAL_LIMIT, f"the hypervisor took {steal:.0%} of the CPU time for other machines", "again"),
+        *hot,
     ]
 
 
-def _when(condition: bool, text: str) -> list[str]:
-    return [text] if condition else []
+def _by_cause(throttled: Mapping[int, str]) -> dict[str, list[int]]:
+    return {cause: [at for at in sorted(throttled) if throttled[at] == cause] for cause in throttled.values()}
+
+
+def _numbers(blocks: Sequence[int]) -> str:
+    """``block 3``, ``blocks 3 and 5``, ``blocks 1 to 7``."""
+    first, last = blocks[0], blocks[-1]
+    if len(blocks) == 1:
+        return f"block {first}"
+    if len(blocks) > 2 and last - first + 1 == len(blocks):
+        return f"blocks {first} to {last}"
+    return f"blocks {', '.join(map(str, blocks[:-1]))} and {last}"
+
+
+def _when(condition: bool, text: str, cure: Cure = "") -> list[Doubt]:
+    return [Doubt(text, cure)] if condition else []
 
 
 def _pace(moved: float) -> str:

@@ -16,7 +16,7 @@ from edgekd.records_json import to_json
 from edgekd.stages import export, training
 from edgekd.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
 IMAGES = 8
 """Test images that every artifact is fed in turn: a handful, as a figure on one image would be that image's."""

@@ -53,7 +53,8 @@ def test_drift_and_spread_have_their_defined_values():
 
 
 def test_a_quiet_session_is_trusted():
-    found = stats.trust(STEADY, busy=1.0, threads=1, asked=1, conditions=QUIET)
+    assert not stats.doubts(STEADY, busy=1.0, threads=1, asked=1, conditions=QUIET)
+    found = stats.trust(STEADY, [], QUIET)
     assert (found.verdict, found.reasons, found.drift, found.spread) == ("trusted", (), 0.0, 0.0)
     assert (found.load_before, found.load_after) == (0.1, 0.9)
 
@@ -61,7 +62,7 @@ def test_a_quiet_session_is_trusted():
 def test_the_load_average_alone_is_no_reason():
     """It still holds edgekd's own training that has just ended."""
     after_training = stats.Conditions(load_before=4.0, load_after=3.0, cores=4, others=0.0)
-    assert stats.trust(STEADY, 1.0, 1, 1, after_training).verdict == "trusted"
+    assert not stats.doubts(STEADY, 1.0, 1, 1, after_training)
 
 
 @pytest.mark.parametrize(
@@ -73,26 +74,34 @@ def test_the_load_average_alone_is_no_reason():
     ],
 )
 def test_restless_blocks_are_told(medians, reason):
-    found = stats.trust(medians, 1.0, 1, 1, QUIET)
+    doubts = stats.doubts(medians, 1.0, 1, 1, QUIET)
+    assert doubts == [stats.Doubt(reason, "again")]
+    found = stats.trust(medians, doubts, QUIET)
     assert (found.verdict, found.reasons) == ("untrusted", (reason,))
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"others": 1.5}, "other processes kept 1.5 of 4 cores busy meanwhile"),
-        ({"others": None}, "what else ran on the device could not be read"),
-        ({"steal": 0.2}, "the hypervisor took 20% of the CPU time for other machines"),
-        ({"throttled": True}, "the CPU was throttled (heat or supply voltage) during the session"),
-        ({"governor": "powersave"}, "the frequency governor powersave holds the clock down"),
-        ({"emulated": True}, "the device is emulated: its times are not the hardware's"),
+        ({"others": 1.5}, ("other processes kept 1.5 of 4 cores busy meanwhile", "again")),
+        ({"others": None}, ("the load of other processes on the device could not be read", "")),
+        ({"steal": 0.2}, ("the hypervisor took 20% of the CPU time for other machines", "again")),
+        ({"throttled": {3: "throttled"}}, ("throttled in block 3", "cool")),
+        ({"throttled": {3: "throttled", 1: "throttled"}}, ("throttled in blocks 1 and 3", "cool")),
+        ({"throttled": dict.fromkeys(range(2, 6), "under-voltage")}, ("under-voltage in blocks 2 to 5", "cool")),
+        ({"hot": "the session began at 81 °C"}, ("the session began at 81 °C", "")),
+        ({"governor": "powersave", "held_down": True}, ("the frequency governor powersave holds the clock down", "")),
+        ({"emulated": True}, ("the device is emulated: its times are not the hardware's", "")),
     ],
 )
 def test_a_disturbed_machine_is_told(change, reason):
     conditions = stats.Conditions(**{"load_before": 0.0, "load_after": 0.0, "cores": 4, "others": 0.0, **change})
-    assert stats.trust(STEADY, 1.0, 1, 1, conditions).reasons == (reason,)
+    assert stats.doubts(STEADY, 1.0, 1, 1, conditions) == [stats.Doubt(*reason)]
 
 
 def test_a_process_that_waited_or_had_more_threads_is_told():
-    found = stats.trust(STEADY, busy=0.6, threads=3, asked=2, conditions=QUIET)
-    assert found.reasons == ("the process had a CPU for only 60% of the time", "3 threads worked, 2 asked for")
+    found = stats.doubts(STEADY, busy=0.6, threads=3, asked=2, conditions=QUIET)
+    assert tuple(doubt.text for doubt in found) == (
+        "the process had a CPU for only 60% of the time",
+        "3 threads worked, 2 asked for",
+    )

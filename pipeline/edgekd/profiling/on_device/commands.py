@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from . import feeds
-from .machine import drop_from_cache, peak_mib, state, thread_ns
+from .machine import cores as allowed_cores
+from .machine import drop_from_cache, peak_mib, pin, state, thread_ns
+from .reference import Reference
 from .runtimes import RUNTIMES
 
 BUSY_THREAD = 0.1
@@ -16,20 +19,40 @@ BUSY_THREAD = 0.1
 SETTLE_RUNS = 3
 """Inferences at the head of a block that do not count: the variant before it left its own data in the caches."""
 
+WINDOW_RUNS = 5
+WINDOW_MS = 50.0
+"""A window of the warm-up has at least so many inferences and takes at least so long."""
+WINDOWS = 3
+"""Windows in a row whose medians have to agree."""
+AGREE = 0.05
+"""They agree where the largest is at most this much above the smallest."""
+
 
 class Commands:
     """The commands; each returns what is sent back."""
 
-    def start(self, runtime: str, path: str, threads: int, inputs: Any = None) -> dict[str, Any]:
-        """Import the runtime, load the model cold, run it once, and load it again warm."""
+    def start(
+        self, runtime: str, path: str, threads: int, inputs: Any = None, cores: list[int] | None = None
+    ) -> dict[str, Any]:
+        """Import the runtime, load the model cold, run it once, and load it again warm.
+
+        Args:
+            runtime: Name of the runtime, or ``reference``.
+            path: The model file; empty for the reference workload.
+            threads: Threads the runtime may use.
+            inputs: See ``feeds``.
+            cores: Cores to pin to before anything starts a thread.
+        """
+        if cores:
+            pin(cores)
         began = time.perf_counter_ns()
         import numpy.random  # noqa: F401  # makes the inputs: it belongs to the bare process, not to the model
 
-        self.path, self.runtime = path, RUNTIMES[runtime](threads)
+        self.path, self.runtime = path, {"reference": Reference, **RUNTIMES}[runtime](threads)
         # Before memory is read: what is fed is not the model's.
         given = {name: feeds.read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else feeds.read(inputs)
         imported, bare = _since(began), peak_mib()
-        dropped = drop_from_cache(Path(path))
+        dropped = drop_from_cache(Path(path)) if path else False
         began = time.perf_counter_ns()
         self.runtime.load(path)
         cold = _since(began)
@@ -44,20 +67,35 @@ class Commands:
         loads = {"import_ms": imported, "cold_ms": cold, "is_cold": dropped, "warm_ms": warm, "first_ms": first}
         return {"runtime": self.runtime.version, "bare_mib": bare, "feeds": len(self.feeds), **loads}
 
-    def warmup(self, runs: int, ms: float) -> dict[str, Any]:
-        """Run at least ``runs`` times and at least ``ms`` milliseconds."""
+    def warmup(self, runs: int, ms: float, limit_ms: float = 0.0) -> dict[str, Any]:
+        """Run until the times are steady: the medians of the last ``WINDOWS`` windows agree.
+
+        Args:
+            runs: Inferences at the least.
+            ms: Milliseconds at the least.
+            limit_ms: Milliseconds after which the warm-up ends, steady or not, once it has the least.
+        """
         began = time.perf_counter_ns()
-        return {"runs": len(self._repeat(runs, ms)), "ms": _since(began), "spent_s": time.process_time()}
+        medians: list[float] = []
+        done = 0
+        while True:
+            times = self._repeat(WINDOW_RUNS, WINDOW_MS)
+            done += len(times)
+            medians.append(statistics.median(times))
+            last, spent = medians[-WINDOWS:], _since(began)
+            steady = len(last) == WINDOWS and max(last) <= (1 + AGREE) * min(last)
+            if done >= runs and spent >= ms and (steady or spent >= limit_ms):
+                return {"runs": done, "ms": spent, "steady": steady, "spent_s": time.process_time()}
 
     def block(self, runs: int, ms: float) -> dict[str, Any]:
-        """Time at least ``runs`` inferences and at least ``ms`` milliseconds of them."""
+        """Time at least ``runs`` inferences and at least ``ms`` milliseconds of them; the state is that right after."""
         self._repeat(SETTLE_RUNS, 0)
         before, mine, began = thread_ns(), time.process_time_ns(), time.perf_counter_ns()
         times = self._repeat(runs, ms)
         wall, cpu = _since(began), (time.process_time_ns() - mine) / 1e6
         worked = [(spent - before.get(name, 0)) / 1e6 for name, spent in thread_ns().items()]
         threads = sum(spent > BUSY_THREAD * wall for spent in worked)
-        told = {"wall_ms": wall, "cpu_ms": cpu, "threads": threads, "spent_s": time.process_time()}
+        told = {"wall_ms": wall, "cpu_ms": cpu, "threads": threads, "state": state(), "spent_s": time.process_time()}
         return {"samples": times, **told}
 
     def state(self) -> dict[str, Any]:
@@ -65,8 +103,8 @@ class Commands:
         return state()
 
     def memory(self) -> dict[str, Any]:
-        """Peak resident set so far."""
-        return {"peak_mib": peak_mib()}
+        """Peak resident set so far, and the cores that its threads may run on."""
+        return {"peak_mib": peak_mib(), "allowed": allowed_cores()}
 
     def effective(self) -> dict[str, Any]:
         """What the runtime says it used."""

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .sensors import sensors
+
 
 def drop_from_cache(path: Path) -> bool:
     """Put a model file (and OpenVINO's .bin) out of the page cache; tells whether it is out (never in a tmpfs)."""
@@ -44,28 +46,38 @@ def thread_ns() -> dict[str, int]:
     return times
 
 
+def pin(cores: list[int]) -> None:
+    """Keep this process and the threads it starts from now on to some cores; what became of it is read from ``cores``."""
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, AttributeError):  # no such core, not allowed, or a system that cannot
+        return
+
+
+def cores() -> list[int]:
+    """Cores that the threads of this process may run on."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found |= os.sched_getaffinity(int(task.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return sorted(found)
+
+
 def state(root: Path = Path("/")) -> dict[str, Any]:
-    """The machine now: what runs on it and whether it is throttled; what cannot be read is left out.
+    """The machine now: what runs on it, how hot it is and whether it is throttled; what cannot be read is left out.
 
     Args:
         root: Where /proc and /sys are.
     """
-    ticks = [int(word) for word in (root / "proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    seconds = [tick / os.sysconf("SC_CLK_TCK") for tick in ticks]
-    cpu = root / "sys/devices/system/cpu"
-    counters = cpu.glob("cpu*/thermal_throttle/*_throttle_count")
-    found: dict[str, Any] = {
-        "at": time.perf_counter(),
-        "cores": os.cpu_count(),
-        "load": float((root / "proc/loadavg").read_text().split()[0]),
-        "busy": sum(seconds[i] for i in (0, 1, 2, 5, 6)),  # user, nice, system, irq, softirq
-        "steal": seconds[7],
-        "throttled": sum(int(path.read_text()) for path in counters),
-    }
-    files = {
-        "governor": cpu / "cpu0/cpufreq/scaling_governor",
-        "driver": cpu / "cpu0/cpufreq/scaling_driver",
-        "firmware": root / "sys/devices/platform/soc/soc:firmware/get_throttled",  # Raspberry Pi, hexadecimal bits
-    }
-    found.update({name: path.read_text().strip() for name, path in files.items() if path.exists()})
+    found: dict[str, Any] = {"at": time.perf_counter(), "cores": os.cpu_count(), **sensors(root)}
+    try:
+        ticks = [int(word) for word in (root / "proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        seconds = [tick / os.sysconf("SC_CLK_TCK") for tick in ticks]
+        found["busy"] = sum(seconds[i] for i in (0, 1, 2, 5, 6))  # user, nice, system, irq, softirq
+        found["steal"] = seconds[7]
+        found["load"] = float((root / "proc/loadavg").read_text().split()[0])
+    except OSError:  # Android keeps them from apps
+        pass
     return found

@@ -1,0 +1,167 @@
+"""The participants of a session: which entered, which still run, which failed and why, and the time they have left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError
+from edgekd.profiling.agents.base import Agent, Agents
+from edgekd.profiling.measured import Run, Variant
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+REFERENCE = "reference workload"
+"""Name of the participant that does known arithmetic."""
+ANSWER_S = 60.0
+"""Seconds an answer may take beyond the measuring it was asked for."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant that could not be measured, and why."""
+
+    model: str
+    device: str
+    reason: str
+
+
+class Limit:
+    """Seconds that everything on a device may take, from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._end = seconds, time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left; negative when it is over."""
+        return self._end - time.monotonic()
+
+    def error(self, what: str) -> DeviceError:
+        """Say that the time is over."""
+        hint = "raise limit_s in the device's file, or measure fewer files or blocks"
+        return DeviceError(f"{what}: limit_s is over ({self.seconds:g} s for everything on the device)", hint)
+
+
+class Bounded:
+    """An agent whose answers are waited for no longer than the device's time lasts."""
+
+    def __init__(self, agent: Agent, limit: Limit) -> None:
+        self.label, self._agent, self._limit = agent.label, agent, limit
+
+    def ask(self, command: str, timeout: float, **arguments: Any) -> Mapping[str, Any]:
+        """Send a command and wait for its answer; see :class:`Agent`."""
+        left = self._limit.left()
+        if left <= 0:
+            raise self._limit.error(self.label)
+        try:
+            return self._agent.ask(command, min(timeout, left), **arguments)
+        except DeviceError as error:
+            raise (self._limit.error(error.message) if self._limit.left() <= 0 else error) from error
+
+    def close(self, *, grace: float = 0.0) -> None:
+        """End the agent."""
+        self._agent.close(grace=grace)
+
+
+class Field:
+    """The variants of a session and the reference workload.
+
+    Args:
+        stack: Ends every agent, whatever happens.
+        agents: Starts them.
+        device: Where.
+        progress: Told of every step.
+        limit: Time they have.
+        total: Steps in all.
+    """
+
+    def __init__(
+        self, stack: ExitStack, agents: Agents, device: Device, progress: Progress, limit: Limit, total: int
+    ) -> None:
+        self.entered: list[Run] = []
+        self.live: list[Run] = []
+        self.failures: list[Failure] = []
+        self.reference: Run | None = None
+        self.limit = limit
+        self._stack, self._agents, self._device = stack, agents, device
+        self._progress, self._total, self._done = progress, total, 0
+
+    def enter(self, variant: Variant) -> None:
+        """Start the agent of a variant; whatever happens next, it is ended with the session."""
+        try:
+            self.live.append(self._started(variant))
+        except DeviceError as error:
+            self._failed(variant, error)
+
+    def enter_reference(self) -> None:
+        """Start the reference workload in the interpreter of the first variant; without one there is none."""
+        if self._agents.name == "python" and self.live:
+            try:
+                self.reference = self._started(Variant(REFERENCE, self.live[0].variant.runtime, Path()))
+            except DeviceError:  # the variants go on, and each says what is wrong
+                return
+
+    def spare(self, variant: Variant) -> Agent:
+        """Start one more agent, for what is beside the measuring."""
+        label = f"{variant.model} on {self._device.name}"
+        agent = Bounded(self._agents.start(variant.runtime, label), self.limit)
+        self._stack.callback(agent.close)
+        return agent
+
+    def each(self, what: str, work: Callable[[Run, int], None], shift: int = 0) -> None:
+        """Do ``work(run, place)`` for every variant that runs, the reference among them, beginning with number ``shift``.
+
+        A variant that fails falls out.
+        """
+        runs = [*self.live, *([self.reference] if self.reference else [])]
+        start = shift % max(1, len(runs))
+        for place, run in enumerate(runs[start:] + runs[:start]):
+            self.tell(f"{what} {run.variant.model}")
+            try:
+                work(run, place)
+            except DeviceError as error:
+                self.out(run, error)
+            if run is not self.reference:
+                self._done += 1
+
+    def tell(self, what: str) -> None:
+        """Report what is being done."""
+        self._progress(what, self._done, self._total)
+
+    def again(self, steps: int) -> None:
+        """Take back that many steps of every variant: they are done once more."""
+        self._done -= steps * len(self.live)
+
+    def out(self, run: Run, error: DeviceError) -> None:
+        """Take a variant out of the session; the reference leaves without a word, as figures do not need it."""
+        run.agent.close()
+        if run is self.reference:
+            self.reference = None
+            return
+        self.live.remove(run)
+        self._failed(run.variant, error)
+
+    def state(self) -> Mapping[str, Any]:
+        """The device's state as the first agent that answers tells it; empty when none does."""
+        for run in self.live:
+            try:
+                return run.agent.ask("state", ANSWER_S)
+            except DeviceError:  # told when its turn comes
+                continue
+        return {}
+
+    def _started(self, variant: Variant) -> Run:
+        what = variant.runtime if variant.model != REFERENCE else REFERENCE
+        agent = Bounded(self._agents.start(variant.runtime, f"{what} on {self._device.name}"), self.limit)
+        self._stack.callback(agent.close)
+        run = Run(variant, agent)
+        self.entered.append(run)
+        return run
+
+    def _failed(self, variant: Variant, error: DeviceError) -> None:
+        self.failures.append(Failure(variant.model, self._device.name, str(error)))

@@ -1,0 +1,86 @@
+"""Waiting until a device is cool, before a session and between two attempts. Every wait has an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgekd.devices.schema import Device
+from edgekd.profiling.field import Field
+from edgekd.profiling.stats import Doubt
+
+STEP_S = 2.0
+"""Seconds between two looks at the temperature."""
+BLIND_S = 30.0
+"""Seconds to cool down where the temperature cannot be read."""
+PAUSE_S = 2.0
+"""Seconds between two attempts where it was not heat that spoiled the first."""
+ABOVE = 2.0
+"""A device is cool again at this many degrees above the temperature that the attempt began with."""
+
+
+def begin(field: Field, device: Device) -> str:
+    """Wait until the device is below ``max_celsius``, at most ``wait_s``.
+
+    Returns:
+        In words, why the session does not begin as it should; empty if it does.
+    """
+    if device.max_celsius is None:
+        return ""
+    waited, state = wait(field, device.max_celsius, device.wait_s)
+    celsius = state.get("celsius")
+    if celsius is None:
+        return "max_celsius is set, but the device does not tell its temperature"
+    if celsius > device.max_celsius:
+        above = f"above max_celsius {device.max_celsius:g}"
+        return f"the session began at {celsius:.0f} °C, {above}, after {waited:.0f} s of waiting"
+    return ""
+
+
+def cool_down(field: Field, device: Device, reasons: Iterable[Doubt], before: Mapping[str, Any]) -> float:
+    """Wait before the next attempt, at most ``wait_s``.
+
+    Args:
+        field: The participants.
+        device: Where.
+        reasons: Why the last attempt was not trusted.
+        before: State that the last attempt began with.
+
+    Returns:
+        Seconds waited.
+    """
+    if all(reason.cure != "cool" for reason in reasons):
+        field.tell("pausing before the next attempt")
+        return _sleep(field, min(PAUSE_S, device.wait_s))
+    cool = [device.max_celsius] if device.max_celsius is not None else []
+    cool += [before["celsius"] + ABOVE] if "celsius" in before else []
+    if not cool:
+        field.tell(f"cooling down for {min(BLIND_S, device.wait_s):.0f} s")
+        return _sleep(field, min(BLIND_S, device.wait_s))
+    return wait(field, min(cool), device.wait_s)[0]
+
+
+def wait(field: Field, celsius: float, seconds: float) -> tuple[float, Mapping[str, Any]]:
+    """Wait until the device is at most that hot and nothing throttles it, at most so many seconds.
+
+    Returns:
+        Seconds waited, and the last state.
+    """
+    began = time.monotonic()
+    while True:
+        state = field.state()
+        now, waited = state.get("celsius"), time.monotonic() - began
+        left = min(seconds - waited, field.limit.left())
+        throttled = int(state.get("firmware", "0"), 16) & 0xF
+        if now is None or left <= 0 or (now <= celsius and not throttled):
+            return waited, state
+        what = f"waiting for {celsius:.0f} °C" if now > celsius else "still throttled"
+        field.tell(f"cooling down: {now:.0f} °C, {what}, {left:.0f} s left")
+        time.sleep(min(STEP_S, left))
+
+
+def _sleep(field: Field, seconds: float) -> float:
+    seconds = max(0.0, min(seconds, field.limit.left()))
+    time.sleep(seconds)
+    return seconds
