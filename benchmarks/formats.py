@@ -138,9 +138,9 @@ def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
 def said(path: Path, format: str, image: np.ndarray) -> str:
     """What the runtime computes in, read back from it."""
     from edgekd.profiling.measured import precision
-    from edgekd.profiling.on_device.runtimes import RUNTIMES
+    from edgekd.profiling.on_device.runtimes import create
 
-    runtime = RUNTIMES[format](1)
+    runtime = create(format, 1)
     runtime.load(str(path))
     x = np.ascontiguousarray(image.transpose(0, 2, 3, 1)) if format == "tflite" else image
     feed = dict.fromkeys(runtime.inputs(), x)

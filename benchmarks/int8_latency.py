@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from int8_files import MODELS, PEERS
 
 from edgekd.devices import isa, schema
 from edgekd.profiling import session
-from edgekd.profiling.agents.python import PythonAgents
+from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
@@ -114,7 +115,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float,
 def float_ops(path: Path, runtime: str) -> dict[str, int]:
     """Operations that computed in float, by the runtime's own record of one inference."""
     with Host() as way:
-        agent = PythonAgents(schema.load("host"), way).start(runtime, path.name)
+        agent = PythonAgent(way, [sys.executable, program(way)], path.name)
         try:
             agent.ask("start", 300.0, runtime=runtime, path=str(path), threads=1, inputs=None)
             return dict(agent.ask("effective", 60.0)["float_ops"])

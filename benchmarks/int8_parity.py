@@ -185,7 +185,7 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
 def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
     from edgekd.export import inside, parity, runtimes
     from edgekd.export.exporter import Exporter, Options
-    from edgekd.profiling.on_device.runtimes import RUNTIMES
+    from edgekd.profiling.on_device.runtimes import create
     from edgekd.registry import exporters
 
     exporter = cast("type[Exporter]", exporters.get(format))()
@@ -195,7 +195,7 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
     found = parity.compare(reference, output, exported.output_scale)
     delegate = ""
     if format == "tflite":
-        runtime = RUNTIMES["tflite"](1)
+        runtime = create("tflite", 1)
         runtime.load(str(exported.paths[0]))
         x = inputs[:1].transpose(0, 2, 3, 1).copy()
         feed = dict.fromkeys(runtime.inputs(), x)

@@ -272,6 +272,7 @@ class RuntimeFound:
         works: Whether the inference gave the right output.
         problem: Why not.
         fix: What to do about it.
+        module: What Python calls the package, such as ``tflite_runtime``.
     """
 
     format: Literal["onnx", "tflite", "openvino"]
@@ -281,6 +282,7 @@ class RuntimeFound:
     works: bool = True
     problem: str = ""
     fix: str = ""
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,8 @@ class DeviceRecord:
         clock_ns: Resolution of the clock that times.
         problems: What stands in the way of measuring, each with what to do.
         traps: Known faults of this device with its runtimes, which edgekd works round.
+        notes: Remarks that are in nobody's way.
+        more: Further facts by name: load, frequency driver.
     """
 
     name: str
@@ -329,4 +333,5 @@ class DeviceRecord:
     runtimes: tuple[RuntimeFound, ...] = ()
     problems: tuple[str, ...] = ()
     traps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     more: Mapping[str, str] = field(default_factory=dict)

@@ -368,6 +368,7 @@ def _finish(work: _Work) -> RunResult:
             copied=bundle.copied,
             pictures=bundle.pictures,
             seeds=bundle.seeds,
+            devices=bundle.devices,
         )
         locked.write(loaded, folder, (read for entry in work.entries for read in entry.reads))
         rundir.write(result, folder)  # first: whatever fails after it, `edgekd report` makes from it

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import interruption, model, study
+from edgekd.cli import device, interruption, model, study
 from edgekd.cli.execute import execute, threaded
 from edgekd.cli.options import (
     debug_option,
@@ -59,6 +59,7 @@ def cli() -> None:
       edgekd plan my.yaml                    what would run, what is cached, and why
       edgekd list losses                     what a recipe can name
       edgekd study studies/losses            which method is better, over several seeds
+      edgekd doctor host                     what a device can measure, and what is in the way
 
     Without a recipe, for a model that is trained already:
 
@@ -336,6 +337,7 @@ def schema(of_study: bool, debug: bool) -> int:
 cli.add_command(model.quantize)
 cli.add_command(model.export)
 cli.add_command(study.study)
+cli.add_command(device.doctor)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -14,7 +14,8 @@ Feature = Literal[
 ]  # fmt: skip
 """As /proc/cpuinfo names them. asimddp, the dot product of ARMv8.2, is in an A76 (Pi 5) and not in an A72 (Pi 4)."""
 
-_FEATURES: tuple[str, ...] = Feature.__args__  # type: ignore[attr-defined]  # the values of a Literal
+FEATURES: frozenset[str] = frozenset(Feature.__args__)  # type: ignore[attr-defined]  # the values of a Literal
+"""All of them; a CPU has many more, which do not matter here."""
 _VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
 _DOT = {"asimddp", "i8mm"}
 
@@ -67,4 +68,4 @@ def detect_isa(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None
     fields = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))]
     # A big.LITTLE board has cores of several kinds and a thread may run on any: only what all have counts.
     common = set.intersection(*map(set, fields)) if fields else set()
-    return Isa(arch, frozenset(common & set(_FEATURES)))
+    return Isa(arch, frozenset(common & FEATURES))

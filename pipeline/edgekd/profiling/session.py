@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
-from edgekd.profiling import agents, heat, measured, transports
+from edgekd.profiling import agents, doctor, heat, measured, transports
 from edgekd.profiling.field import ANSWER_S, REFERENCE, Failure, Field, Limit, Progress
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.stats import Conditions, Doubt
 from edgekd.profiling.transports.base import Transport
 from edgekd.recipe import Profile
-from edgekd.records_profile import Attempt, ProfileRecord
+from edgekd.records_profile import Attempt, DeviceRecord, ProfileRecord
 
 START_S = 300.0
 """Seconds a variant may take to load and run once; a small board compiles slowly."""
@@ -41,9 +41,10 @@ RESERVE_S = 5.0
 
 @dataclass(frozen=True)
 class Session:
-    """What a session found; ``notes`` are remarks on figures that are not what their name says."""
+    """What a session found, and on which device; ``notes`` are remarks on figures that are not what their name says."""
 
     profiles: tuple[ProfileRecord, ...]
+    device: DeviceRecord
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -76,7 +77,9 @@ def measure(
     with ExitStack() as stack, raw.open("w", encoding="utf-8") as log:
         limit = Limit(device.limit_s)
         way = stack.enter_context(transport or transports.to(device))
-        field = Field(stack, agents.of(device, way), device, progress, limit, len(variants) * (protocol.blocks + 3))
+        found = doctor.examine(device, way, tuple(dict.fromkeys(variant.runtime for variant in variants)))
+        starter = agents.of(device, way, found.runtimes)
+        field = Field(stack, starter, device, progress, limit, len(variants) * (protocol.blocks + 3))
         for variant in variants:
             field.enter(variant)
         field.enter_reference()
@@ -88,7 +91,7 @@ def measure(
         field.each("read", lambda run, _: _finish(run))
     profiles = tuple(measured.record(run, setting) for run in field.live)
     notes = (*rounds.notes, *measured.notes(field.live, device))
-    return Session(profiles, tuple(field.failures), notes)
+    return Session(profiles, found, tuple(field.failures), notes)
 
 
 class _Rounds:

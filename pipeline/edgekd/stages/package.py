@@ -19,7 +19,7 @@ from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import ProfileRecord
+from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
@@ -71,6 +71,7 @@ class Bundle:
     float_weights: FloatWeights | None
     pictures: tuple[Picture, ...] = ()
     doubts: tuple[str, ...] = ()
+    devices: tuple[DeviceRecord, ...] = ()
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     )  # fmt: skip
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
-        _float_weights(context), _pictures(context), tuple(_doubts(context)),
+        _float_weights(context), _pictures(context), tuple(_doubts(context)), tuple(_devices(context)),
     )  # fmt: skip
 
 
@@ -362,6 +363,12 @@ def _precision(context: Context, stage: str) -> str:
 def _looked(kind: type[T], value: Any) -> T | None:
     """A record of what a runtime runs, where it could be looked at."""
     return None if value is None else from_json(kind, value)
+
+
+def _devices(context: Context) -> Iterator[DeviceRecord]:
+    """The devices as they were found when they were measured on."""
+    for stage in (name for name in context.inputs if name.startswith("profile.")):
+        yield from_json(DeviceRecord, context.read(stage, "profile.json")["device"])
 
 
 def _profiles(

@@ -29,7 +29,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> None:
-    """Write ``profile.json`` (records, failures, notes) and the raw samples.
+    """Write ``profile.json`` (records, failures, notes, the device) and the raw samples.
 
     Raises:
         DeviceError: No artifact could be measured.
@@ -98,4 +98,5 @@ def _record(session: Session) -> dict[str, Any]:
         "all_int8": [to_json(record) for record in session.profiles if record not in profiles],
         "failures": [to_json(failure) for failure in session.failures],
         "notes": list(session.notes),
+        "device": to_json(session.device),
     }

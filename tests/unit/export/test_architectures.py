@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from edgekd.export import parity, runtimes
 from edgekd.export.exporter import Options, Source, output_step
-from edgekd.profiling.on_device.runtimes import RUNTIMES
+from edgekd.profiling.on_device.runtimes import create
 from edgekd.registry import exporters
 
 
@@ -168,7 +168,7 @@ def test_xnnpack_takes_the_whole_graph(tmp_path: Path) -> None:
              nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(48, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     )  # fmt: skip
     path = exporters.get("tflite")().export(source, tmp_path / "model.tflite", Options(log=tmp_path / "log")).paths[0]
-    runtime = RUNTIMES["tflite"](1)
+    runtime = create("tflite", 1)
     runtime.load(str(path))
     x = images(1).numpy().transpose(0, 2, 3, 1).copy()
     feed = dict.fromkeys(runtime.inputs(), x)

@@ -13,7 +13,7 @@ from edgekd.profiling.on_device import feeds, machine
 from edgekd.profiling.on_device.runtimes.precision import precisions
 
 SOURCE = Path(on_device.__file__).parent
-RUNTIMES = {"onnxruntime", "ai_edge_litert", "tflite_runtime", "openvino"}
+RUNTIMES = {"onnxruntime", "ai_edge_litert", "openvino"}
 
 
 @pytest.fixture(scope="module")

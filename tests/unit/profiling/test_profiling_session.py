@@ -22,7 +22,7 @@ from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import ProfileRecord
+from edgekd.records_profile import ProfileRecord, RuntimeFound
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 
@@ -125,7 +125,7 @@ def test_an_input_that_does_not_fit_is_a_failure(nets, host, tmp_path):
 
 
 class Saboteur(Host):
-    """Kills the first agent it starts with a signal when the second round begins."""
+    """Kills the first agent of a variant with a signal when the second round begins; the one before looks at the device."""
 
     def __init__(self, number):
         self.number, self.agents = number, []
@@ -136,7 +136,7 @@ class Saboteur(Host):
 
     def progress(self, what, done, total):
         if what.startswith("block 2/") and what.endswith("first"):
-            os.kill(self.agents[0].pid, self.number)
+            os.kill(self.agents[1].pid, self.number)
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGILL, "SIGILL"), (signal.SIGSEGV, "SIGSEGV")])
@@ -150,7 +150,9 @@ def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, 
 
 def test_a_silent_agent_is_killed_not_waited_for(host):
     with Host() as way:
-        agent = PythonAgents(host, way).start("onnx", "onnx on host")
+        agent = PythonAgents(host, way, [RuntimeFound("onnx", "onnxruntime", python=sys.executable)]).start(
+            "onnx", "onnx on host"
+        )
         os.kill(agent.pid, signal.SIGSTOP)
         try:
             with pytest.raises(
@@ -189,7 +191,7 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
     command = [sys.executable, "-c", script, str(nets / "float.onnx"), str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(ctrl_c.heard(command), **pipes, text=True) as session:
-        pids = [int(session.stdout.readline()) for _ in range(2)]
+        pids = [int(session.stdout.readline()) for _ in range(3)]  # the first looks at the device
         while not session.stdout.readline().startswith("block 1/3"):
             pass
         session.send_signal(signal.SIGINT)

@@ -11,11 +11,10 @@ import json
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,12 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
 from edgekd.profiling.transports.base import Transport
+from edgekd.records_profile import RuntimeFound
 
 PACKAGE = "edgekd_agent"
 _WORK = {
+    "facts": "being asked what the device is",
+    "runtimes": "trying its runtimes",
     "start": "loading the model and running it once",
     "warmup": "warming up",
     "block": "measuring",
@@ -44,11 +46,17 @@ def packed() -> bytes:
     root = Path(on_device.__file__).parent
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        files = {f"{PACKAGE}/{path.relative_to(root).as_posix()}": path.read_text("utf-8") for path in root.rglob("*.py")}
-        files["__main__.py"] = f"from {PACKAGE}.__main__ import main\n\nmain()\n"
+        paths = [path for path in root.rglob("*") if path.suffix == ".py" or path.parent.name == "models"]
+        files = {f"{PACKAGE}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
+        files["__main__.py"] = f"from {PACKAGE}.__main__ import main\n\nmain()\n".encode()
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name), files[name])  # its date is 1980
     return data.getvalue()
+
+
+def program(way: Transport) -> str:
+    """Bring the program to a device and return its path there."""
+    return way.write("agent.pyz", packed())
 
 
 class PythonAgents:
@@ -57,25 +65,32 @@ class PythonAgents:
     Args:
         device: The device.
         way: The open way to it.
+        runtimes: What was found there; for each format the first that works is used.
     """
 
     name = "python"
 
-    def __init__(self, device: Device, way: Transport) -> None:
-        self._device, self._way = device, way
+    def __init__(self, device: Device, way: Transport, runtimes: Sequence[RuntimeFound]) -> None:
+        self._device, self._way, self._runtimes = device, way, runtimes
 
     @cached_property
     def _program(self) -> str:
         """Path of the program on the device."""
-        return self._way.write("agent.pyz", packed())
-
-    def _python(self, runtime: str) -> str:
-        """The interpreter to measure a format with."""
-        return sys.executable if self._device.transport == "host" else self._device.python[0]
+        return program(self._way)
 
     def start(self, runtime: str, label: str) -> PythonAgent:
-        """Start an agent for one model file."""
-        return PythonAgent(self._way, [self._python(runtime), self._program], label)
+        """Start an agent for one model file.
+
+        Raises:
+            DeviceError: The device does not answer, or has no runtime for the format that works.
+        """
+        own = [found for found in self._runtimes if found.format == runtime]
+        chosen = next((found for found in own if found.works), None)
+        if chosen is None:
+            reason = "; ".join(found.problem for found in own) or "no runtime is installed"
+            hint = own[0].fix if own else f"edgekd doctor {self._device.name} says what to install"
+            raise DeviceError(f"{label}: {reason}", hint)
+        return PythonAgent(self._way, [chosen.python, self._program], label, chosen.module)
 
 
 class PythonAgent:
@@ -85,10 +100,11 @@ class PythonAgent:
         way: The way to the device.
         argv: What starts it there.
         label: What it is for, in messages.
+        package: The runtime's, to measure with; by default the first that is installed.
     """
 
-    def __init__(self, way: Transport, argv: list[str], label: str) -> None:
-        self.label, self._way = label, way
+    def __init__(self, way: Transport, argv: list[str], label: str, package: str = "") -> None:
+        self.label, self._way, self._package = label, way, package
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the agent
         try:
             self._process = way.spawn(argv, noise=self._noise)
@@ -118,6 +134,8 @@ class PythonAgent:
             DeviceError: The runtime refused, died or did not answer in time; the message says which.
         """
         assert self._process.stdin
+        if command == "start" and self._package:
+            arguments = {"package": self._package, **arguments}
         try:
             self._process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
             self._process.stdin.flush()

@@ -5,6 +5,9 @@ into one file, ``agent.pyz``, which is sent to the device and started anew for e
 
 It reads one JSON object a line on stdin, such as ``{"command": "block", "runs": 30, "ms": 250}``, and answers with one
 JSON object a line on stdout; ``{"error": "..."}`` is a refusal. Times are milliseconds, memory is MiB (2**20 bytes).
+``facts`` and ``runtimes`` say what the device is and what works on it: each runtime is tried in a process of its own
+(``agent.pyz probe``).
+
 Commands in the order a session gives them: ``start``, ``warmup``, ``state``, ``block`` (many), ``state``, ``memory``,
 ``effective``, ``stop``. ``effective`` comes last because asking a runtime what it did costs memory.
 """

@@ -6,16 +6,19 @@ import json
 import os
 import sys
 
+from . import probe
 from .commands import Commands
 
 
 def main() -> None:
-    """Answer commands until ``stop`` or the end of stdin."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # runtimes print on the real stdout, which is the protocol's
+    """Answer commands until ``stop`` or the end of stdin; with ``probe``, try one runtime and end."""
     # Idle OpenBLAS threads spin, and numpy's arithmetic is not what is measured; onnxruntime must not phone home.
     # CI: openvino reports home on import, unless it believes it is in continuous integration.
     os.environ.update(OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1", CI="true")
+    if sys.argv[1:2] == ["probe"]:
+        probe.main(*sys.argv[2:])
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # runtimes print on the real stdout, which is the protocol's
     commands = Commands()
     for line in sys.stdin:
         request = json.loads(line)

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import feeds
+from . import feeds, probe
+from .facts import facts
 from .machine import cores as allowed_cores
 from .machine import drop_from_cache, peak_mib, pin, state, thread_ns
 from .reference import Reference
-from .runtimes import RUNTIMES
+from .runtimes import create
 
 BUSY_THREAD = 0.1
 """Share of a block's wall time from which on a thread counts as having worked."""
@@ -31,24 +32,34 @@ AGREE = 0.05
 class Commands:
     """The commands; each returns what is sent back."""
 
+    def facts(self) -> dict[str, Any]:
+        """See :func:`facts`."""
+        return facts()
+
+    def runtimes(self, formats: list[str], infer: bool, traps: bool, limit_s: float) -> dict[str, Any]:
+        """See :func:`probe.runtimes`."""
+        return {"runtimes": probe.runtimes(formats, infer, traps, limit_s)}
+
     def start(
-        self, runtime: str, path: str, threads: int, inputs: Any = None, cores: list[int] | None = None
+        self, runtime: str, path: str, threads: int, inputs: Any = None, cores: list[int] | None = None, package: str = ""
     ) -> dict[str, Any]:
         """Import the runtime, load the model cold, run it once, and load it again warm.
 
         Args:
-            runtime: Name of the runtime, or ``reference``.
+            runtime: Format of the model, or ``reference``.
             path: The model file; empty for the reference workload.
             threads: Threads the runtime may use.
             inputs: See ``feeds``.
             cores: Cores to pin to before anything starts a thread.
+            package: The runtime's; by default the first that is installed.
         """
         if cores:
             pin(cores)
         began = time.perf_counter_ns()
         import numpy.random  # noqa: F401  # makes the inputs: it belongs to the bare process, not to the model
 
-        self.path, self.runtime = path, {"reference": Reference, **RUNTIMES}[runtime](threads)
+        self.path = path
+        self.runtime: Any = Reference(threads) if runtime == "reference" else create(runtime, threads, package)
         # Before memory is read: what is fed is not the model's.
         given = {name: feeds.read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else feeds.read(inputs)
         imported, bare = _since(began), peak_mib()

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 from typing import Any
 
+from . import packages
 from .precision import precisions
 
 
 class TensorFlowLite:
-    """The interpreter of LiteRT or of tflite-runtime, with XNNPACK."""
+    """The interpreter of LiteRT, tflite-runtime or TensorFlow, with XNNPACK."""
 
-    def __init__(self, threads: int) -> None:
-        try:  # Interpreter, not CompiledModel, which dies with SIGILL on a Cortex-A72
-            from ai_edge_litert.interpreter import Interpreter
-
-            name = "ai-edge-litert"
-        except ImportError:
-            from tflite_runtime.interpreter import Interpreter
-
-            name = "tflite-runtime"
-        self.create, self.threads, self.version = Interpreter, threads, f"{name} {importlib.metadata.version(name)}"
+    def __init__(self, package: str, threads: int) -> None:
+        # Interpreter, not CompiledModel, which dies with SIGILL on a Cortex-A72
+        name = "tensorflow.lite.python.interpreter" if package == "tensorflow" else package + ".interpreter"
+        self.create, self.threads = importlib.import_module(name).Interpreter, threads
+        self.version = " ".join(packages.found(package)).strip()
 
     def load(self, path: str) -> None:
         """Load a model file."""

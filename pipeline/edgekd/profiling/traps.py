@@ -1,0 +1,120 @@
+"""What is wrong with a runtime on a device and what to type; and known faults that edgekd works round."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_TFLITE_RUNTIME_LAST = 11
+"""The last Python 3 minor version with wheels of tflite-runtime."""
+_TFLITE_RUNTIME_NUMPY = 2
+"""The first major version of numpy that tflite-runtime cannot work with."""
+_LITERT_FIRST = 9
+"""The first with wheels of ai-edge-litert."""
+_WHEELS = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+Facts = Mapping[str, Any]
+"""What the program on the device answers to ``facts``."""
+
+
+def problem(row: Facts, facts: Facts, python: str) -> tuple[str, str]:
+    """Say why an inference did not work, and what to do.
+
+    Args:
+        row: A runtime that does not work, as the device answered.
+        facts: Of the device.
+        python: Its interpreter.
+
+    Returns:
+        The problem and the fix, one line each.
+    """
+    name = f"{row['package']} {row['version']}".strip()
+    error, signal = str(row.get("error", "")), str(row.get("signal", ""))
+    if not facts.get("numpy"):
+        return f"{name} needs numpy, which is not installed", _pip(facts, python, "numpy")
+    if row["module"] == "tflite_runtime" and _major(facts["numpy"]) >= _TFLITE_RUNTIME_NUMPY:
+        what = f"{name} is built for numpy 1 and numpy {facts['numpy']} is installed: it can be imported, an inference fails"
+        return what, _pip(facts, python, "numpy<2")
+    if signal == "SIGILL":
+        what = f"{name} dies with SIGILL: it is built for instructions that this CPU does not have"
+        return what, f"install another version of it: {_pip(facts, python, row['package'] + '<' + (row['version'] or '?'))}"
+    if signal:
+        return f"{name} dies with {signal}: {error}".removesuffix(
+            ": "
+        ), f"install it again: {_pip(facts, python, row['package'])}"
+    return f"{name} does not work: {error}", f"install it again: {_pip(facts, python, row['package'])}"
+
+
+def missing(form: str, facts: Facts, python: str) -> tuple[str, str]:
+    """Say that a format has no runtime on a device, and what to install for its architecture and Python."""
+    what = f"{form}: no runtime is installed for {python} (Python {facts['python']})"
+    package, reason = package_for(form, facts)
+    return (
+        (what, _pip(facts, python, package)) if package else (f"{what}, and there is none for it: {reason}", _without(form))
+    )
+
+
+def package_for(form: str, facts: Facts) -> tuple[str, str]:
+    """Return the package to install for a format, or why there is none."""
+    minor, arch = int(facts["python"].split(".")[1]), facts["arch"]
+    if form != "tflite":
+        return (_WHEELS[form], "") if arch != "armv7l" else ("", f"{_WHEELS[form]} has no wheels for 32-bit Arm")
+    if arch != "armv7l" and minor >= _LITERT_FIRST:
+        return "ai-edge-litert", ""
+    if minor <= _TFLITE_RUNTIME_LAST:
+        return "tflite-runtime numpy<2", ""
+    return (
+        "",
+        f"ai-edge-litert has no wheels for 32-bit Arm, and tflite-runtime has none after Python 3.{_TFLITE_RUNTIME_LAST}",
+    )
+
+
+def known(row: Facts) -> Iterator[str]:
+    """Yield the known faults of a runtime on this device that edgekd works round."""
+    name = f"{row['package']} {row['version']}".strip()
+    compiled = row.get("compiled_model")
+    if compiled and not compiled["works"]:
+        how = f"dies with {compiled['signal']}" if compiled.get("signal") else f"fails ({compiled['error']})"
+        yield f"{name}: CompiledModel {how} on this CPU; edgekd uses Interpreter, and so should your program"
+    precision = row.get("default_precision")
+    if precision not in (None, "f32"):
+        yield (
+            f"{name}: float layers are computed in {precision} here unless INFERENCE_PRECISION_HINT is set; "
+            "edgekd asks for f32, and so should your program"
+        )
+    if row["module"] == "onnxruntime" and _version(row["version"]) >= (1, 31):
+        yield f"{name} sends usage data; edgekd sets ORT_DISABLE_TELEMETRY=1, and so should your program"
+
+
+def system(facts: Facts) -> Iterator[str]:
+    """Yield what is unusual about the system itself."""
+    if facts["arch"] == "armv7l" and facts["kernel_arch"] in ("aarch64", "armv8l"):
+        yield (
+            f"the system is 32-bit ({facts['arch']}) on a 64-bit kernel, for which few runtimes have wheels; "
+            "install the 64-bit image"
+        )
+
+
+def _pip(facts: Facts, python: str, packages: str) -> str:
+    """What to type on the device; a system's own Python that refuses pip gets a virtual environment."""
+    words = " ".join(shlex.quote(word) for word in packages.split())
+    if not facts.get("managed"):
+        return f"on the device: {shlex.quote(python)} -m pip install {words}"
+    place = f"{facts.get('home', '~')}/edgekd"
+    more = "" if "numpy" in packages else " numpy"
+    make = f"{shlex.quote(python)} -m venv {shlex.quote(place)} && {shlex.quote(place + '/bin/pip')} install {words}{more}"
+    return f"on the device: {make}; then in its file: python: [{place}/bin/python]"
+
+
+def _without(form: str) -> str:
+    return f"leave {form} out for this device, or install a 64-bit system with Python 3.{_TFLITE_RUNTIME_LAST} or later"
+
+
+def _major(version: str) -> int:
+    return (*_version(version), 0)[0]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = text.split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
