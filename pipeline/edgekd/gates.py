@@ -225,8 +225,8 @@ def _on_device(name: str, profile: ProfileRecord | None) -> Figure | None:
     latency = profile.latency_ms
     figures = {
         "latency_p50_ms": Figure(latency.p50, 0, *latency.ci),
-        "latency_p90_ms": Figure(latency.p90, 0, *(latency.ci_p90 or ())),
-        "peak_memory_mib": Figure(profile.memory.peak, 0),
+        "latency_p90_ms": None if latency.p90 is None else Figure(latency.p90, 0, *(latency.ci_p90 or ())),
+        "peak_memory_mib": _exact(profile.memory.peak),
     }
     return figures[name]
 

@@ -30,8 +30,15 @@ def from_json(kind: type[T], value: Any) -> T:
         KeyError: A required field is missing.
     """
     hints = typing.get_type_hints(kind)
-    fields = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
-    return kind(**{name: _typed(hints[name], part) for name, part in value.items() if name in fields})
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # kind is a dataclass
+    # None is left out by to_json, also of a field that has no default.
+    empty = {item.name: None for item in fields if item.default is dataclasses.MISSING and _may_be_none(hints[item.name])}
+    known = {item.name for item in fields}
+    return kind(**{**empty, **{name: _typed(hints[name], part) for name, part in value.items() if name in known}})
+
+
+def _may_be_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -16,12 +16,12 @@ class Latency:
     """Steady-state milliseconds over ``n`` inferences.
 
     ``ci`` and ``ci_p90`` are the 95 % intervals of p50 and p90 (bootstrap over blocks); runs of earlier versions have no
-    ``ci_p90``.
+    ``ci_p90``. ``p90`` and ``p99`` are None where the agent gives no single times, as ``benchmark_model`` does not.
     """
 
     p50: float
-    p90: float
-    p99: float
+    p90: float | None
+    p99: float | None
     min: float
     mean: float
     n: int
@@ -31,15 +31,18 @@ class Latency:
 
 @dataclass(frozen=True)
 class LoadTime:
-    """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after."""
+    """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after.
 
-    cold: float
+    ``cold`` is None where the file cannot be taken out of it.
+    """
+
+    cold: float | None
     warm: float
 
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB (2**20 bytes) of the measuring process.
+    """MiB (2**20 bytes) of the measuring process; None where the device does not tell.
 
     Attributes:
         peak: Peak resident set (VmHWM) after all inferences.
@@ -48,20 +51,21 @@ class Memory:
         trivial: Peak of the same runtime after inferences of a trivial model (one addition), in a process of its own.
     """
 
-    peak: float
-    runtime: float
-    model: float
+    peak: float | None
+    runtime: float | None
+    model: float | None
     trivial: float | None = None
 
 
 @dataclass(frozen=True)
 class Effective:
-    """What the runtime says it used, read back from it, not what was asked."""
+    """What the runtime says it used, read back from it; ``asked_threads`` is what it was asked for."""
 
     runtime: str
     threads: int
     precision: str
     delegate: str
+    asked_threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
             threads=run.end["threads"] or _worked(run),
             precision=precision(run.end["ops"]),
             delegate=run.end["delegate"],
+            asked_threads=setting.threads,
         ),
         load_ms=LoadTime(cold=run.start["cold_ms"], warm=run.start["warm_ms"]),
         first_ms=run.start["first_ms"],

@@ -14,6 +14,8 @@ from edgekd.rundir import ModelRecord
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
 FLOAT_SUFFIX = "_float"
+NETWORK = "network"
+"""Name of the part of the whole path that int8 changes."""
 ROUNDS = 6
 """Rounds with the same winner that a claim needs where the times are untrusted."""
 
@@ -123,3 +125,29 @@ def _times(ratio: float) -> str:
 
 def _interval(latency: Latency) -> str:
     return f"[{_ms(latency.ci[0])}, {_ms(latency.ci[1])}]"
+
+
+def whole_path(profiles: Sequence[ProfileRecord]) -> tuple[str, ...]:
+    """Say what int8 changes of the network and of the whole path; nothing where no difference of the network is shown.
+
+    Args:
+        profiles: Records of one device, ``onnx`` beside ``onnx_float`` and so on.
+    """
+    by_name = {profile.model: profile for profile in profiles}
+    pairs = ((by_name[name], by_name.get(name + FLOAT_SUFFIX)) for name in by_name)
+    return tuple(
+        sentence for int8, float32 in pairs if float32 is not None and (sentence := _path(int8, float32)) is not None
+    )
+
+
+def _path(int8: ProfileRecord, float32: ProfileRecord) -> str | None:
+    ours, theirs = ({part.name: part.ms for part in record.path} for record in (int8, float32))
+    sound = all(record.trust.verdict == "trusted" and not record.emulated for record in (int8, float32))
+    overlap = int8.latency_ms.ci[0] <= float32.latency_ms.ci[1] and float32.latency_ms.ci[0] <= int8.latency_ms.ci[1]
+    if not sound or overlap or set(ours) != set(theirs) or not theirs.get(NETWORK):
+        return None
+    network, whole = ours[NETWORK] / theirs[NETWORK] - 1, sum(ours.values()) / sum(theirs.values()) - 1
+    parts = (f"{what} {abs(share):.0%} {'shorter' if share < 0 else 'longer'}".replace("%", " %")
+             for what, share in (("the network", network), ("the whole", whole)))  # fmt: skip
+    where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
+    return f"{where} int8 makes {' and '.join(parts)}."

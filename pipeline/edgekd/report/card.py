@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ from edgekd.report.markdown import block_code, escape, table
 from edgekd.report.page import MARKS, Cell, Column, Table, figure
 from edgekd.report.verdict import verdict
 from edgekd.report.view import story
-from edgekd.report.words import count, mib, one_line, percent, plain, plural, points, sig
+from edgekd.report.words import count, known, mib, one_line, percent, plain, plural, points, sig
 from edgekd.rundir import ModelRecord, RunResult
 
 
@@ -181,17 +182,18 @@ def _evaluation(result: RunResult) -> list[str]:
 def _speed(result: RunResult) -> list[str]:
     rows = []
     for record in result.profiles:
-        device = f"{one_line(record.device)} (emulated: not to be quoted)" if record.emulated else one_line(record.device)
+        device = f"{one_line(record.device)} (EMULATED: not to be quoted)" if record.emulated else one_line(record.device)
         latency = record.latency_ms
-        doubt = record.trust.verdict == "untrusted"
-        figures = (sig(value) for value in (latency.p50, latency.p90, record.memory.peak))
+        reasons = one_line("; ".join(record.trust.reasons))
+        stamp = "EMULATED" if record.emulated else ""
+        figures = (figure(known(value)) for value in (latency.p50, latency.p90, record.memory.peak))
         rows.append(
             (
                 Cell(facts.label_of(result, record.model)),
                 Cell(device),
                 Cell(f"{one_line(record.effective.runtime)}, {plural(record.effective.threads, 'thread')}"),
-                *(Cell(text) for text in figures),
-                Cell("untrusted: " + one_line("; ".join(record.trust.reasons)) if doubt else "trusted"),
+                *(replace(cell, stamp=stamp) for cell in figures),
+                Cell("emulated" if stamp else f"untrusted: {reasons}" if record.trust.verdict == "untrusted" else "trusted"),
             )
         )
     heads = ("p50", "ms"), ("p90", "ms"), ("Peak memory", "MiB")

@@ -52,6 +52,15 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A device in the Pareto chart."""
+
+    device: str
+    points: tuple[Point, ...]
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """A row of the accuracy chart; ``reference`` is the value it is compared with, both in percent."""
 
@@ -63,26 +72,55 @@ class Step:
     against: str
 
 
-def pareto(points: Sequence[Point], budgets: Sequence[Budget], caption: str, measure: Measure = "accuracy") -> Chart:
-    """Draw accuracy, or agreement with the teacher, over latency: better is up and to the left."""
+def pareto(panels: Sequence[Panel], caption: str, measure: Measure = "accuracy") -> Chart:
+    """Draw accuracy, or agreement with the teacher, over latency: better is up and to the left.
+
+    Each device has a panel with a latency axis of its own, for devices differ by orders of magnitude; the other axis is one.
+    """
     title = f"{measure.capitalize()} against latency"
-    told = "; ".join(f"{p.label}: {p.top1:.1f} % at {p.p50:.3g} ms" for p in points)
-    limits = "".join(f"; budget {budget.label}" for budget in budgets)
-    drawn = (_pareto(points, budgets, measure, WIDE, 400), _pareto(points, budgets, measure, NARROW, 340))
-    return chart("pareto", title, f"{told}{limits}.", caption, *drawn)
+    told = []
+    for panel in panels:
+        where = f"On {panel.device}: " if len(panels) > 1 else ""
+        points = "; ".join(f"{p.label}: {p.top1:.1f} % at {p.p50:.3g} ms" for p in panel.points)
+        told.append(where + points + "".join(f"; budget {budget.label}" for budget in panel.budgets))
+    drawn = (_panels(panels, measure, WIDE, 400), _panels(panels, measure, NARROW, 340))
+    return chart("pareto", title, f"{'. '.join(told)}.", caption, *drawn)
 
 
-def _pareto(points: Sequence[Point], budgets: Sequence[Budget], measure: Measure, width: int, height: int) -> Canvas:
-    canvas = Canvas(width, height)
+def _panels(panels: Sequence[Panel], measure: Measure, width: int, height: int) -> Canvas:
+    alone = len(panels) == 1
+    across = 1 if alone or width == NARROW else 2
+    gap, size = 24, (width - 24 * (across - 1)) / across
+    height = height if alone else 300
+    canvas = Canvas(width, height * -(-len(panels) // across))
+    floors = [b.value for panel in panels for b in panel.budgets if b.axis == "y"]
+    quality = padded([*(p.top1 for panel in panels for p in panel.points), *floors], 0.3, 0.5, 100.0)
+    for index, panel in enumerate(panels):
+        left, top = index % across * (size + gap), index // across * height
+        _pareto(canvas, panel, quality, measure, (left, top, left + size, top + height), "" if alone else panel.device)
+    return canvas
+
+
+def _pareto(
+    canvas: Canvas,
+    panel: Panel,
+    quality: tuple[float, float],
+    measure: Measure,
+    box: tuple[float, float, float, float],
+    device: str,
+) -> None:
+    points, budgets = panel.points, panel.budgets
+    left, top, right, bottom = box
     slowest = max(max(p.high, p.p50) for p in points)
     # A budget far from all points would press them into a corner: it is then named at the edge instead.
     near = [b for b in budgets if b.axis == "x" and b.value <= 2.5 * slowest]
-    x = Scale(0, max([slowest, *(b.value for b in near)]) * 1.12, 48, width - 12)
-    floors = [b.value for b in budgets if b.axis == "y"]
-    y = Scale(*padded([*(p.top1 for p in points), *floors], 0.3, 0.5, 100.0), height - 48, 30)
-    _grid(canvas, x, y, 8 if width == WIDE else 4)
-    canvas.text(48, 16, f"{_NAMES[measure]} on the test split, %", "axis")
-    canvas.text(width - 12, height - 8, "Latency p50, ms (lower is better)", "axis", "end")
+    x = Scale(0, max([slowest, *(b.value for b in near)]) * 1.12, left + 48, right - 12)
+    y = Scale(*quality, bottom - 48, top + 30)
+    _grid(canvas, x, y, 8 if right - left > WIDE / 2 else 4)
+    canvas.text(left + 48, top + 16, f"{_NAMES[measure]} on the test split, %", "axis")
+    canvas.text(right - 12, bottom - 8, "Latency p50, ms (lower is better)", "axis", "end")
+    if device:
+        canvas.text(right - 12, top + 16, shorten(device, 22), "name", "end")
     taken: list[tuple[float, float, float, float]] = []
     for budget in budgets:
         if budget.axis == "y":
@@ -92,9 +130,9 @@ def _pareto(points: Sequence[Point], budgets: Sequence[Budget], measure: Measure
         elif budget in near:
             canvas.rect(x(budget.value), y.end, x.end - x(budget.value), y.start - y.end, "out")
             canvas.line(x(budget.value), y.end, x(budget.value), y.start, "budget")
-            left = x(budget.value) > width * 0.6
-            place = x(budget.value) + (-6 if left else 6)
-            _label(canvas, taken, place, y.end + 13, budget.label, "note", "end" if left else "start")
+            late = x(budget.value) > left + (right - left) * 0.6
+            place = x(budget.value) + (-6 if late else 6)
+            _label(canvas, taken, place, y.end + 13, budget.label, "note", "end" if late else "start")
         else:
             _label(canvas, taken, x.end - 6, y.end + 13, f"{budget.label} →", "note", "end")
     frontier = _frontier(points)
@@ -119,10 +157,13 @@ def _pareto(points: Sequence[Point], budgets: Sequence[Budget], measure: Measure
             (cx, cy + 21, "middle"),
             (cx + 8, cy - 22, "start"),
             (cx + 8, cy + 32, "start"),
+            (cx + 8, cy + 21, "end"),
+            (cx + 8, cy - 13, "end"),
         )
         free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
-        _label(canvas, taken, *(free or places)[0][:2], text, "name halo", (free or places)[0][2])
-    return canvas
+        inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
+        at, base, anchor = (*free, *inside, *places)[0]
+        _label(canvas, taken, at, base, text, "name halo", anchor)
 
 
 def _frontier(points: Sequence[Point]) -> list[Point]:

@@ -1,27 +1,67 @@
-"""The on-device section: for each device its trust block first, then times, memory and how steady they were."""
+"""A section for each device: what it is, why to believe its figures, times, memory, outputs, parts and operations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from edgekd.records_profile import ProfileRecord
-from edgekd.report import facts
-from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, Tone, figure
-from edgekd.report.timing import Blocks, Range, drift, ranges
-from edgekd.report.words import count, listing, mib, one_line, plural, sig, signed
+from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.report import device_figures, facts, operations
+from edgekd.report.device_trust import trust
+from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, stamped
+from edgekd.report.timing import Blocks, Course, Range, drift, ranges, sustained
+from edgekd.report.verdict import gate_table
+from edgekd.report.words import count, known, listing, one_line, plural, sig, signed
 from edgekd.rundir import RunResult
 
+EMULATED = "EMULATED"
 
-def profile(result: RunResult) -> Section:
-    """Everything measured on every device."""
-    title = "On the device"
-    if not result.profiles:
-        return Section("device", title, missing="No artifact was profiled on a device.")
-    blocks: list[Block] = []
-    for index, name in enumerate(facts.devices(result)):
-        rows = [record for record in result.profiles if record.device == name]
-        blocks += _device(result, f"device{index}", one_line(name), rows)
-    return Section("device", title, tuple(blocks), _protocol(result))
+
+def sections(result: RunResult) -> tuple[Section, ...]:
+    """Everything measured on every device, a section each; a device that gave nothing says why."""
+    names = facts.devices(result)
+    if not names:
+        return (Section("device", "On the device", missing="No artifact was profiled on a device."),)
+    return tuple(_section(result, name, "device" if index == 0 else f"device{index}") for index, name in enumerate(names))
+
+
+def _section(result: RunResult, name: str, id: str) -> Section:
+    rows = [record for record in result.profiles if record.device == name]
+    record = facts.device(result, name)
+    title = f"On {facts.device_label(result, name)}"
+    about = _about(record) if record else []
+    reason = "" if rows else facts.device_reason(result, name)
+    if reason:
+        return Section(id, title, tuple(about), missing=reason)
+    view = _View(result, id, facts.device_label(result, name), tuple(rows), record)
+    blocks = [stamped(block, EMULATED) if view.emulated else block for block in (*about, *_blocks(view))]
+    return Section(id, title, tuple(blocks), "" if overview(result) else _protocol(result))
+
+
+@dataclass(frozen=True)
+class _View:
+    """One device of a run; ``where`` is its name for a reader, ``id`` is unique in the page."""
+
+    result: RunResult
+    id: str
+    where: str
+    rows: tuple[ProfileRecord, ...]
+    record: DeviceRecord | None
+
+    @property
+    def emulated(self) -> bool:
+        return any(row.emulated for row in self.rows)
+
+    @property
+    def stamp(self) -> str:
+        return EMULATED if self.emulated else ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(facts.label_of(self.result, row.model) for row in self.rows)
+
+    def pairs(self) -> Iterator[tuple[str, ProfileRecord]]:
+        return zip(self.labels, self.rows, strict=True)
 
 
 def _protocol(result: RunResult) -> str:
@@ -36,139 +76,146 @@ def _protocol(result: RunResult) -> str:
         return ""
 
 
-def _device(result: RunResult, name: str, device: str, rows: Sequence[ProfileRecord]) -> list[Block]:
-    labels = [facts.label_of(result, row.model) for row in rows]
-    emulated = any(row.emulated for row in rows)
-    where = f"{device} (emulated)" if emulated else device
-    spans = [
-        Range(
-            label,
-            row.latency_ms.p50,
-            row.latency_ms.p90,
-            row.latency_ms.p99,
-            *row.latency_ms.ci,
-            sig(row.latency_ms.p50),
-            sig(row.latency_ms.p99),
-            row.trust.verdict == "untrusted",
-        )
-        for label, row in zip(labels, rows, strict=True)
-    ]
+def _blocks(view: _View) -> Iterator[Block]:
+    result, where, labels, rows = view.result, view.where, view.labels, view.rows
+    about = where, labels, rows
+    yield trust(where, labels, rows, view.record)
+    gates = [gate for gate in result.gates if gate.device == rows[0].device]
+    if gates:
+        yield gate_table(result, gates, f"Gates on {where}")
+    yield ranges(
+        view.id, where, [_range(label, row) for label, row in view.pairs()],
+        "Dot: p50, in the bar of its 95 % interval. Tick: p90. End: p99. △: not trusted.", view.stamp,
+    )  # fmt: skip
+    yield device_figures.times(where, labels, rows)
+    yield device_figures.memory(result, where, labels, rows)
     steady = [
-        Blocks(label, row.blocks, f"drift {_percent(row.trust.drift)} %", row.trust.verdict == "untrusted")
-        for label, row in zip(labels, rows, strict=True)
+        Blocks(label, row.blocks, f"drift {signed(round(row.trust.drift * 100, 2))} %", _doubted(row))
+        for label, row in view.pairs()
         if row.blocks
-    ]
-    found: list[Block] = [
-        _trust(where, labels, rows, emulated),
-        ranges(name, where, spans, "Dot: p50, in the bar of its 95 % interval. Tick: p90. End: p99. △: not trusted."),
-        _times(where, labels, rows),
-        _memory(result, where, labels, rows),
     ]
     if steady:
         caption = "Each dot is the median of a block, against the artifact's own median. A slope is heat or load."
-        found.append(drift(name, where, steady, caption))
-    found.append(_evidence(where, labels, rows))
-    samples = tuple(f"{label}: {one_line(row.samples)}" for label, row in zip(labels, rows, strict=True) if row.samples)
+        yield drift(view.id, where, steady, caption, view.stamp)
+    yield device_figures.evidence(result, where, labels, rows)
+    states = device_figures.states(where, labels, rows)
+    if states:
+        yield Fold("Temperature, clock and load block by block", (states,))
+    yield from (found for found in (device_figures.outputs(*about), device_figures.accuracy(*about)) if found)
+    yield from operations.path(where, labels, rows)
+    yield from operations.tables(where, labels, rows)
+    courses = [Course(label, row.sustained.medians, _course(row)) for label, row in view.pairs() if row.sustained]
+    if courses:
+        caption = "Median of each ten seconds, against the artifact's first ten seconds. A rise is heat."
+        yield sustained(view.id, where, courses, caption, view.stamp)
+    yield from (found for found in (device_figures.energy(*about), device_figures.missing(labels, rows)) if found)
+    samples = tuple(f"{label}: {one_line(row.samples)}" for label, row in view.pairs() if row.samples)
     if samples:
-        found.append(Fold("Raw samples, one latency a line", (Bullets(samples),)))
-    return found
+        yield Fold("Raw samples", (Bullets(samples),))
 
 
-def _percent(share: float) -> str:
-    return signed(round(share * 100, 2))
+def _doubted(row: ProfileRecord) -> bool:
+    return row.trust.verdict == "untrusted"
 
 
-def _trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], emulated: bool) -> Facts:
-    doubted = [(label, row.trust) for label, row in zip(labels, rows, strict=True) if row.trust.verdict == "untrusted"]
-    tone: Tone = "warn" if doubted or emulated else "good"
-    pairs = [(label, one_line("; ".join(trust.reasons)) or "no reason was recorded") for label, trust in doubted]
-    if emulated:
-        pairs.insert(0, ("Emulated", "Times say nothing about the real device; correctness and files do."))
-    loads = [load for row in rows for load in (row.trust.load_before, row.trust.load_after)]
-    pairs += [
-        ("Threads", listing(sorted({str(row.effective.threads) for row in rows}))),
-        ("Spread of block medians", _between([row.trust.spread * 100 for row in rows], "%")),
-        ("Load average, one minute", _between(loads)),
-        ("Inferences measured", count(sum(row.latency_ms.n for row in rows))),
-        ("Input", listing(sorted({_input(row) for row in rows}))),
+def _range(label: str, row: ProfileRecord) -> Range:
+    latency = row.latency_ms
+    return Range(
+        label, latency.p50, latency.p90, latency.p99, *latency.ci, sig(latency.p50), known(latency.p99) or "—",
+        _doubted(row),
+    )  # fmt: skip
+
+
+def _course(row: ProfileRecord) -> str:
+    course = row.sustained
+    assert course is not None
+    text = f"{sig(course.medians[0])} ms at first, {sig(course.medians[-1])} ms after {sig(course.minutes)} min"
+    heat = f", {course.celsius[0]:.0f} to {max(course.celsius):.0f} °C" if course.celsius else ""
+    return text + heat
+
+
+def _about(record: DeviceRecord) -> list[Block]:
+    """What the device says of itself, its runtimes, known faults and what stands in the way."""
+    isa = f" ({', '.join(record.isa)})" if record.isa else ""
+    pairs = [
+        ("Board", record.model or record.description),
+        ("System", ", ".join(part for part in (record.os, record.kernel) if part)),
+        ("CPU", f"{record.arch}{isa}"),
+        ("Cores", _cores(record.cores)),
+        ("Governor", record.governor),
+        ("Memory", _of(record.available_mib, record.memory_mib)),
+        ("Disk", f"{sig(record.disk_mib)} MiB free" if record.disk_mib is not None else ""),
+        ("Temperature before", f"{record.celsius:.0f} °C" if record.celsius is not None else ""),
+        ("Throttling", listing([*record.throttled])),
+        ("Python", f"{record.python}{f', numpy {record.numpy}' if record.numpy else ''}" if record.python else ""),
+        ("Clock resolution", f"{sig(record.clock_ns)} ns" if record.clock_ns is not None else ""),
+        ("Reached by", record.transport),
+        *record.more.items(),
     ]
-    trusted = f"all {plural(len(rows), 'figure')} trusted" if len(rows) > 1 else "the figure is trusted"
-    verdict = f"{len(doubted)} of {plural(len(rows), 'figure')} untrusted" if doubted else trusted
-    if emulated:
-        verdict = "not to be quoted"
-    return Facts(tuple(pairs), f"{where}: {verdict}", tone)
+    shown = tuple((one_line(label), one_line(value)) for label, value in pairs if value)
+    blocks: list[Block] = [Facts(shown)] if record.answered else []
+    if record.traps or record.problems:
+        lines = [*(("Problem", text) for text in record.problems), *(("Worked round", text) for text in record.traps)]
+        blocks.append(Facts(tuple((label, one_line(text)) for label, text in lines), "Known of this device", "warn"))
+    if record.runtimes:
+        blocks.append(_runtimes(record))
+    return blocks
 
 
-def _input(row: ProfileRecord) -> str:
-    return f"{plural(row.images, 'test image')}, in turn" if row.images else "random values"
+def _cores(mhz: Sequence[int]) -> str:
+    """Write clusters of cores: ``4 at 1800 MHz``."""
+    kinds = [(list(mhz).count(limit), limit) for limit in dict.fromkeys(mhz)]
+    return listing([f"{number} at {limit} MHz" if limit else str(number) for number, limit in kinds])
 
 
-def _between(values: Sequence[float], unit: str = "") -> str:
-    low, high = sig(min(values)), sig(max(values))
-    return f"{low if low == high else f'{low} to {high}'} {unit}".strip()
+def _of(free: float | None, whole: float | None) -> str:
+    if whole is None:
+        return ""
+    return f"{sig(whole)} MiB" + (f", {sig(free)} MiB of it available" if free is not None else "")
 
 
-def _times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
-    columns = ("p50", "p90", "p99", "Fastest", "Mean", "First inference", "Cold load", "Warm load", "Warm-up")
-    body = []
-    for label, row in zip(labels, rows, strict=True):
-        doubt = row.trust.verdict == "untrusted"
-        latency = row.latency_ms
-        interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
-        name = Cell(label, "warn" if doubt else "", "untrusted" if doubt else "", mark=doubt)
-        p90 = figure(sig(latency.p90), f"{sig(latency.ci_p90[0])} to {sig(latency.ci_p90[1])}" if latency.ci_p90 else "")
-        steady = [p90, *(figure(sig(value)) for value in (latency.p99, latency.min, latency.mean))]
-        once = [figure(sig(value)) for value in (row.first_ms, row.load_ms.cold, row.load_ms.warm, row.warmup_ms)]
-        body.append((name, figure(sig(latency.p50), interval), *steady, *once, Cell(count(latency.n))))
-    note = "Below p50 and p90: their 95 % intervals (bootstrap over blocks). Cold load: the file was out of the page cache."
-    heads = *(Column(head, "ms", "number") for head in columns), Column("Inferences", "", "number")
-    return Table(f"Times on {where}", (Column("Artifact"), *heads), tuple(body), note)
-
-
-def _memory(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
-    heads = ("File", "Runtime alone", "Added by the model", "Peak of the process")
-    body = []
-    for label, row in zip(labels, rows, strict=True):
-        model = result.model(row.model)
-        size = figure(mib(model.bytes) if model and model.bytes is not None else None)
-        memory = row.memory
-        body.append((Cell(label), size, *(figure(sig(v)) for v in (memory.runtime, memory.model, memory.peak))))
-    note = "Peak: resident set of the measuring process (VmHWM). Runtime alone: the same process without a model."
-    columns = (Column("Artifact"), *(Column(head, "MiB", "number") for head in heads))
-    return Table(f"Memory on {where}", columns, tuple(body), note)
-
-
-def _evidence(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
-    columns = (
-        Column("Artifact"),
-        Column("Verdict"),
-        Column("Runtime"),
-        Column("Precision"),
-        Column("Delegate"),
-        Column("Threads", "", "number"),
-        Column("Drift", "%", "number"),
-        Column("Spread", "%", "number"),
-        Column("Load before", "", "number"),
-        Column("Load after", "", "number"),
-    )
-    body = []
-    for label, row in zip(labels, rows, strict=True):
-        trust, used = row.trust, row.effective
-        good = trust.verdict == "trusted"
-        body.append(
-            (
-                Cell(label),
-                Cell(trust.verdict, "good" if good else "warn", mark=True),
-                *(Cell(one_line(text)) for text in (used.runtime, used.precision, used.delegate)),
-                Cell(str(used.threads)),
-                figure(_percent(trust.drift)),
-                figure(sig(trust.spread * 100)),
-                figure(sig(trust.load_before)),
-                figure(sig(trust.load_after)),
-            )
+def _runtimes(record: DeviceRecord) -> Table:
+    columns = (Column("Runtime"), Column("Version"), Column("Format"), Column("Works"), Column("What to do"))
+    body = tuple(
+        (
+            Cell(one_line(found.package), note=one_line(found.python)),
+            Cell(one_line(found.version) or "—"),
+            Cell(facts.FORMATS.get(found.format, found.format)),
+            Cell("yes", "good", mark=True) if found.works else Cell(one_line(found.problem) or "no", "bad", mark=True),
+            Cell(one_line(found.fix) or "—"),
         )
-    note = (
-        "Runtime, precision, delegate and threads are read back from the runtime. Drift: last block against the first. "
-        "Spread: interquartile range of the block medians. Load: one-minute average."
+        for found in record.runtimes
     )
-    return Table(f"Why to believe the figures on {where}", columns, tuple(body), note)
+    note = "Works: an inference of a small model gave the right output there, in a process of its own."
+    return Table("Runtimes", columns, body, note)
+
+
+def overview(result: RunResult) -> tuple[Section, ...]:
+    """All devices in one table; nothing where there is one real device alone."""
+    names = facts.devices(result)
+    if len(names) < 2 and not any(row.emulated for row in result.profiles):
+        return ()
+    columns = (
+        Column("Device"), Column("Fastest int8 file"), Column("p50", "ms", "number"), Column("p90", "ms", "number"),
+        Column("Peak memory", "MiB", "number"), Column("Artifacts", "", "number"), Column("State"),
+    )  # fmt: skip
+    rows = tuple(_overview(result, name) for name in names)
+    note = f"The fastest among those that fail no gate on the device. {EMULATED}: no figure of the real device."
+    return (Section("devices", "Devices", (Table("Devices", columns, rows, note),), _protocol(result)),)
+
+
+def _overview(result: RunResult, name: str) -> tuple[Cell, ...]:
+    rows = [record for record in result.profiles if record.device == name]
+    fastest = facts.fastest(result, name)
+    label = facts.device_label(result, name)
+    if not fastest:
+        reason = facts.device_reason(result, name)
+        return (Cell(label), *[Cell("—", "muted")] * 4, Cell("0"), Cell(reason, "bad", mark=True))
+    stamp = EMULATED if fastest.emulated else ""
+    latency, doubted = fastest.latency_ms, sum(_doubted(row) for row in rows)
+    figures = (known(latency.p50), known(latency.p90), known(fastest.memory.peak))
+    state = Cell("emulated", "warn", mark=True) if stamp else Cell("trusted", "good", mark=True)
+    if doubted and not stamp:
+        state = Cell(f"{count(doubted)} of {plural(len(rows), 'figure')} untrusted", "warn", mark=True)
+    cells = (Cell(text, stamp=stamp) if text else Cell("not measured", "muted") for text in figures)
+    return (Cell(label), Cell(facts.label_of(result, fastest.model)), *cells, Cell(count(len(rows))), state)

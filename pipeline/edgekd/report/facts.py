@@ -14,7 +14,7 @@ from edgekd.recipe import Precision
 from edgekd.records_fidelity import Figure
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import to_json
-from edgekd.records_profile import ProfileRecord
+from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.report.words import apart, exact, interval, one_line, sig
 from edgekd.rundir import Measure, ModelRecord, RunResult
 from edgekd.stages import export
@@ -167,8 +167,54 @@ def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
 
 
 def devices(result: RunResult) -> tuple[str, ...]:
-    """Devices that were profiled, in order."""
-    return tuple(dict.fromkeys(profile.device for profile in result.profiles))
+    """Devices that the recipe names, that answered or that were profiled, in order."""
+    asked = section_of(result, "profile").get("devices") or ()
+    found = (*asked, *(record.name for record in result.devices), *(profile.device for profile in result.profiles))
+    return tuple(dict.fromkeys(str(name) for name in found))
+
+
+def device(result: RunResult, name: str) -> DeviceRecord | None:
+    """What is known of the device called ``name``."""
+    return next((record for record in result.devices if record.name == name), None)
+
+
+def emulated(result: RunResult, name: str) -> bool:
+    """Whether a device is emulated."""
+    record = device(result, name)
+    return bool(record and record.emulated) or any(p.emulated for p in result.profiles if p.device == name)
+
+
+def device_label(result: RunResult, name: str) -> str:
+    """Name a device for a reader."""
+    return f"{one_line(name)} (EMULATED)" if emulated(result, name) else one_line(name)
+
+
+def device_reason(result: RunResult, name: str) -> str:
+    """Say why a device has no figures."""
+    record = device(result, name)
+    failed = next((stage for stage in result.stages if stage.name == f"profile.{name}" and stage.status == "failed"), None)
+    if failed and failed.reason:
+        return f"The device failed: {one_line(failed.reason)}"
+    if record and not record.answered:
+        return f"The device did not answer: {one_line('; '.join(record.problems)) or 'no reason was recorded'}"
+    return f"No artifact was profiled on {one_line(name)}."
+
+
+def fastest(result: RunResult, device: str) -> ProfileRecord | None:
+    """The int8 artifact with the lowest trusted p50 on a device, one that fails no gate there before one that does."""
+    found = [profile for profile in result.profiles if profile.device == device]
+    models = {profile.model: result.model(profile.model) for profile in found}
+    int8 = [profile for profile in found if (model := models[profile.model]) is not None and is_int8(model)]
+
+    def rank(profile: ProfileRecord) -> tuple[bool, bool, float]:
+        failed = any(
+            gate.verdict == "fail" and gate.level != "off" and gate.device in (None, device)
+            for gate in result.gates
+            if gate.model == profile.model
+        )
+        return failed, profile.trust.verdict != "trusted", profile.latency_ms.p50
+
+    return min(int8 or found, key=rank, default=None)
 
 
 def main_device(result: RunResult) -> str | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from edgekd.records_json import to_json
+from edgekd.report.operations import slowest
 from edgekd.report.page import Page
 from edgekd.report.view import build
 from edgekd.report.words import plain
 from edgekd.rundir import RunResult
+
+OPERATIONS = 500
+"""Single operations of all profiles that a report has inside it, at most."""
 
 # Inside <script> only "<" can end the element or open a comment; the others are for careless copies of it.
 _SCRIPT_SAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -25,12 +30,25 @@ def render(result: RunResult) -> str:
         >>> from edgekd import rundir
         >>> html = render(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
-    return document(build(result), result, "run.json")
+    return document(build(result), _bounded(result), "run.json")
 
 
 def document(page: Page, result: object, file: str) -> str:
     """Return a page as an HTML document with its figures inside, which are also in ``file``."""
     return _template().render(page=page, data=embedded(result), file=file) + "\n"
+
+
+def _bounded(result: RunResult) -> RunResult:
+    """Leave out single operations that the page does not list where a run has very many of them; run.json has all."""
+    if sum(len(record.operations.operations) for record in result.profiles if record.operations) <= OPERATIONS:
+        return result
+    profiles = (
+        replace(record, operations=replace(record.operations, operations=slowest(record.operations)))
+        if record.operations
+        else record
+        for record in result.profiles
+    )
+    return replace(result, profiles=tuple(profiles))
 
 
 def embedded(result: object) -> Markup:

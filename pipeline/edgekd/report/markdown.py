@@ -65,8 +65,9 @@ def table(block: Table) -> str:
 def _cell(cell: Cell, is_code: bool) -> str:
     # A pipe ends a cell even inside code.
     text = code(cell.text).replace("|", "\\|") if is_code else escape(cell.text)
-    sign = f"{cell.sign} " if cell.sign else ""
-    return f"{sign}{text} ({escape(cell.note)})" if cell.note else f"{sign}{text}"
+    text = f"{cell.sign} {text}" if cell.sign else text
+    text = f"{text} {cell.stamp}" if cell.stamp else text
+    return f"{text} ({escape(cell.note)})" if cell.note else text
 
 
 def _fence(text: str, least: int) -> str:

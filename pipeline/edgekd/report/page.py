@@ -5,7 +5,7 @@ Nothing here is a number any more, and nothing here is escaped yet, save for the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
@@ -20,12 +20,17 @@ MARKS: dict[Tone, str] = {"good": "✓", "bad": "✕", "warn": "△", "muted": "
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure or word. ``mark`` says whether the tone's sign is shown; ``note`` stands below in small."""
+    """One figure or word.
+
+    ``mark`` says whether the tone's sign is shown; ``note`` stands below in small; ``stamp`` is a word that belongs to the
+    figure in every layout, such as ``EMULATED``.
+    """
 
     text: str
     tone: Tone = ""
     note: str = ""
     mark: bool = False
+    stamp: str = ""
 
     @property
     def sign(self) -> str:
@@ -38,16 +43,34 @@ def figure(text: str | None, note: str = "", tone: Tone = "") -> Cell:
     return Cell(NOT_MEASURED, "muted") if text is None else Cell(text, tone, note)
 
 
+def stamped(block: Block, stamp: str) -> Block:
+    """Return a table with ``stamp`` behind every figure, also inside a fold; other blocks as they are."""
+    if isinstance(block, Fold):
+        return replace(block, blocks=tuple(stamped(part, stamp) for part in block.blocks))
+    if not isinstance(block, Table):
+        return block
+    numbers = [column.kind == "number" and not column.stays for column in block.columns]
+    rows = tuple(
+        tuple(
+            replace(cell, stamp=stamp) if number and cell.text not in (NONE, NOT_MEASURED) else cell
+            for cell, number in zip(row, numbers, strict=True)
+        )
+        for row in block.rows
+    )
+    return replace(block, rows=rows)
+
+
 NOT_APPLICABLE = Cell(NONE, "muted")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A header with its unit."""
+    """A header with its unit; ``stays``: its figures are no device's and are never stamped."""
 
     label: str
     unit: str = ""
     kind: Literal["text", "number", "code"] = "text"
+    stays: bool = False
 
 
 @dataclass(frozen=True)

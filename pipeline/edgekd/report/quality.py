@@ -8,9 +8,9 @@ from itertools import compress
 from edgekd.records_gates import Verdict
 from edgekd.records_runtime import in_float, number, without_hint
 from edgekd.report import facts
-from edgekd.report.charts import SHAPES, Budget, Point, Step, accuracy_steps, pareto
+from edgekd.report.charts import SHAPES, Budget, Panel, Point, Step, accuracy_steps, pareto
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
-from edgekd.report.words import count, exact, listing, mib, one_line, percent, plural, points, sig
+from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, points, sig
 from edgekd.rundir import ModelRecord, Parity, RunResult
 
 VERDICTS: dict[Verdict, Cell] = {
@@ -80,8 +80,8 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
         doubted = profile.trust.verdict == "untrusted"
         tone: Tone = "warn" if doubted else ""
         times = profile.latency_ms.p50, profile.latency_ms.p90
-        timing = [figure(sig(time), "△ untrusted" if doubted else "", tone) for time in times]
-        timing.append(figure(sig(profile.memory.peak)))
+        timing = [figure(known(time), "△ untrusted" if doubted else "", tone) for time in times]
+        timing.append(figure(known(profile.memory.peak)))
     verdict = facts.worst(result, model.name)
     gates = VERDICTS[verdict] if verdict else NOT_APPLICABLE
     if lost:
@@ -118,9 +118,29 @@ def _float_name(result: RunResult) -> str:
 
 
 def tradeoff(result: RunResult) -> Section:
-    """Accuracy against latency on the first real device, with the gates as budget lines."""
+    """Accuracy against latency on every real device, with the gates as budget lines; emulated times have no place in it."""
     measure = facts.measure(result) or "accuracy"
-    title, device = f"{measure.capitalize()} against latency", facts.main_device(result)
+    title = f"{measure.capitalize()} against latency"
+    real = [name for name in facts.devices(result) if not facts.emulated(result, name)]
+    panels = [Panel(one_line(name), points, _budgets(result, name)) for name in real if (points := _points(result, name))]
+    if not panels:
+        reason = "only emulated devices were profiled" if result.profiles else "no artifact was profiled"
+        return Section("pareto", title, missing=f"No chart: {reason}.")
+    where = f"Measured on {listing([panel.device for panel in panels])}"
+    where += ", each with a latency axis of its own. " if len(panels) > 1 else ". "
+    caption = (
+        f"{where}Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
+        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {measure} axis is cut off."
+    )
+    if any(point.doubt for panel in panels for point in panel.points):
+        caption += " △: the latency is not trusted; see the device's trust block."
+    left_out = [one_line(name) for name in facts.devices(result) if facts.emulated(result, name)]
+    if left_out:
+        caption += f" Left out, as emulated: {listing(left_out)}."
+    return Section("pareto", title, (pareto(panels, caption, measure),))
+
+
+def _points(result: RunResult, device: str) -> tuple[Point, ...]:
     found = []
     for model in facts.artifacts(result):
         profile, top1 = facts.profile_of(result, model.name, device), model.top1()
@@ -130,19 +150,10 @@ def tradeoff(result: RunResult) -> Section:
         shape = SHAPES.get(model.format, "triangle")
         doubt = profile.trust.verdict == "untrusted"
         found.append(Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, top1 * 100, doubt))
-    if not found:
-        reason = "only emulated devices were profiled" if result.profiles else "no artifact was profiled"
-        return Section("pareto", title, missing=f"No chart: {reason}.")
-    caption = (
-        f"Measured on {one_line(str(device))}. Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
-        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {measure} axis is cut off."
-    )
-    if any(point.doubt for point in found):
-        caption += " △: the latency is not trusted; see the device's trust block."
-    return Section("pareto", title, (pareto(found, _budgets(result, device), caption, measure),))
+    return tuple(found)
 
 
-def _budgets(result: RunResult, device: str | None) -> list[Budget]:
+def _budgets(result: RunResult, device: str) -> tuple[Budget, ...]:
     student = result.student()
     base = student.top1() if student else None
     lines: dict[tuple[str, float], Budget] = {}
@@ -159,7 +170,7 @@ def _budgets(result: RunResult, device: str | None) -> list[Budget]:
         else:
             continue
         lines.setdefault((line.axis, line.value), line)
-    return list(lines.values())
+    return tuple(lines.values())
 
 
 _BEFORE = {

@@ -139,7 +139,11 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def chart(name: str, title: str, told: str, caption: str, wide: Canvas, narrow: Canvas) -> Chart:
-    """Close the two drawings of a chart; ``name`` must be unique in the page."""
+def chart(name: str, title: str, told: str, caption: str, wide: Canvas, narrow: Canvas, *, stamp: str = "") -> Chart:
+    """Close the two drawings of a chart; ``name`` must be unique in the page, ``stamp`` is written across both."""
+    told = f"{stamp}: {told}" if stamp else told
+    for canvas in (wide, narrow):
+        if stamp:
+            canvas.text(canvas.width / 2, canvas.height / 2 + 12, stamp, "watermark", "middle")
     drawn = wide.svg(f"{name}-w", title, told), narrow.svg(f"{name}-n", title, told)
     return Chart(title, *drawn, told, caption)

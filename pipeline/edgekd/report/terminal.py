@@ -102,7 +102,7 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell.sign} {cell.text}" if cell.sign else cell.text
+    return " ".join(part for part in (cell.sign, cell.text, cell.stamp) if part)
 
 
 def _table(console: Console, table: Table) -> None:

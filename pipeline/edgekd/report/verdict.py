@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgekd import gates
 from edgekd.records_fidelity import Figure
@@ -88,10 +88,11 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
         "untrusted": ", untrusted",
-        "emulated": ", on an emulated device",
+        "emulated": f": {_emulated(gate)}",
         "undecided": f": {_undecided(gate)}",
     }.get(gate.verdict, "")
-    return f"{name} is {measured}{interval} {unit}".rstrip() + f"{against}{images} (limit {limit}){why}"
+    stamp = " EMULATED" if gate.verdict == "emulated" else ""
+    return f"{name} is {measured}{interval} {unit}".rstrip() + f"{stamp}{against}{images} (limit {limit}){why}"
 
 
 def _knows(result: RunResult) -> Iterator[str]:
@@ -126,6 +127,14 @@ def _float_weights(result: RunResult) -> Iterator[str]:
     yield (
         f"{text}, for lack of an int8 rule: {listing(names)}. What to do: use convolutions or linear layers instead; or "
         "--set 'export=[{format: tflite, precision: dynamic}]', whose weights have 8 bits; or ship the float32 file"
+    )
+
+
+def _emulated(gate: GateRecord) -> str:
+    after = "; it counts as failed" if gate.blocks else ""
+    return (
+        f"a figure of an emulated device decides no gate{after}. What to do: measure on the device itself, or write "
+        f"gates: {{{gate.name}: off}}, which only records it, or {{level: warn}}, which says it with exit code 0"
     )
 
 
@@ -259,33 +268,37 @@ def _remedies(result: RunResult) -> Iterator[str]:
 
 
 def _table(result: RunResult) -> Table:
+    return gate_table(result, result.gates, "Gates")
+
+
+def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> Table:
     """One row a gate, one column an artifact; a float file that stands beside int8 ones has one only where it fails."""
     models = tuple(
-        dict.fromkeys(g.model for g in result.gates if g.level != "warn" or g.verdict not in ("pass", "not_applicable"))
-    ) or tuple(dict.fromkeys(gate.model for gate in result.gates))
+        dict.fromkeys(g.model for g in found if g.level != "warn" or g.verdict not in ("pass", "not_applicable"))
+    ) or tuple(dict.fromkeys(gate.model for gate in found))
     kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
-    for gate in result.gates:
+    for gate in found:
         if gate.model in models:
             kinds.setdefault((facts.gate_label(gate), facts.gate_limit(gate)), {})[gate.model] = gate
     rows = []
-    for (name, limit), found in kinds.items():
-        first = next(iter(found.values()))
+    for (name, limit), row in kinds.items():
+        first = next(iter(row.values()))
         words = facts.gate_words(first)
         limit = f"{limit} (off)" if first.level == "off" else f"{limit} (warn)" if first.level == "warn" else limit
         rows.append(
-            (Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *(_cell(found.get(m)) for m in models))
+            (Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *(_cell(row.get(m)) for m in models))
         )
     columns = (
         Column("Gate"),
         Column("Unit"),
-        Column("Limit", "", "number"),
-        *(Column(facts.label_of(result, model), "", "number") for model in models),
+        Column("Limit", "", "number", stays=True),
+        *(Column(facts.label_of(result, model), "", "number", stays=True) for model in models),
     )
     note = "✓ pass · ✕ fail · △ undecided, untrusted or not measured"
-    images = {gate.n for gate in result.gates if gate.n}
+    images = {gate.n for gate in found if gate.n}
     if images:
         note += f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test images"
-    return Table("Gates", columns, tuple(rows), note)
+    return Table(caption, columns, tuple(rows), note)
 
 
 def _cell(gate: GateRecord | None) -> Cell:
@@ -296,5 +309,5 @@ def _cell(gate: GateRecord | None) -> Cell:
     measured = facts.gate_measured(gate)
     text = "not measured" if measured is None else f"{measured}{facts.gate_interval(gate)}"
     tone = "muted" if gate.level == "off" else TONES.get(gate.verdict, "warn")
-    note = gate.verdict if gate.verdict in ("undecided", "untrusted", "emulated") else ""
-    return Cell(text, tone, note, mark=tone != "muted")
+    note = gate.verdict if gate.verdict in ("undecided", "untrusted") else ""
+    return Cell(text, tone, note, mark=tone != "muted", stamp="EMULATED" if gate.verdict == "emulated" else "")

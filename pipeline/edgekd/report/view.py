@@ -36,7 +36,8 @@ def build(result: RunResult) -> Page:
         seeds.section(result),
         quality.tradeoff(result),
         quality.accuracy(result),
-        device.profile(result),
+        *device.overview(result),
+        *device.sections(result),
         findings,
         quality.parity(result),
         layers.section(result),
@@ -61,13 +62,14 @@ def _asked_for(result: RunResult, section: Section) -> bool:
     """Whether a section without data is worth a line: what the recipe does not ask for is not missing."""
     wanted = {
         "pareto": facts.profiled(result) and facts.measure(result) is not None,
-        "device": facts.profiled(result),
         "accuracy": facts.measure(result) is not None,
         "training": facts.trained(result),
         "tuning": bool(facts.section_of(result, "tune")),
         "seeds": bool(result.seeds),
         "layers": bool(facts.quantization(result)),
     }
+    if section.id.startswith("device"):
+        return facts.profiled(result)
     return not section.missing or wanted.get(section.id, True)
 
 
@@ -191,16 +193,17 @@ def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
 
 
 def _memory(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
-    if own is None:
-        return _missing("Peak memory", "not profiled on a real device")
-    detail = f"whole process (VmHWM); the model added {sig(own.memory.model)}"
+    peak = own.memory.peak if own else None
+    if own is None or peak is None:
+        return _missing("Peak memory", "the device does not tell" if own else "not profiled on a real device")
+    detail = "whole process (VmHWM)" + (f"; the model added {sig(own.memory.model)}" if own.memory.model is not None else "")
     delta: str = ""
     tone: Tone = ""
-    if other is not None:
-        change = own.memory.peak / other.memory.peak - 1
+    if other is not None and other.memory.peak:
+        change = peak / other.memory.peak - 1
         delta = "same" if change == 0 else f"{sig(abs(change) * 100)} % {'less' if change < 0 else 'more'}"
         tone = "good" if change < 0 else ""
-    return Number("Peak memory", "MiB", sig(own.memory.peak), delta, tone, detail)
+    return Number("Peak memory", "MiB", sig(peak), delta, tone, detail)
 
 
 def _size(model: ModelRecord | None, base: ModelRecord | None) -> Number:

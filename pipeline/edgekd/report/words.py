@@ -55,6 +55,11 @@ def sig(value: float, digits: int = 3) -> str:
     return f"{float(f'{mantissa}e{power}'):,.{max(0, digits - 1 - power)}f}".replace("-", "−")
 
 
+def known(value: float | None) -> str | None:
+    """Write a figure with three significant digits, or ``None`` where it was not measured."""
+    return None if value is None else sig(value)
+
+
 def apart(value: float, limit: float) -> str:
     """Write ``value`` with as many digits as it takes to look different from ``limit``, three at the least.
 

@@ -55,7 +55,7 @@ def test_pareto_draws_every_artifact_and_budget() -> None:
     points = [Point(f"A{i}", "circle", bool(i % 2), 1.0 + i, 0.9 + i, 1.1 + i, 90.0 + i) for i in range(4)]
     points.append(Point("doubted", "square", True, 2.0, 1.9, 2.1, 91.0, doubt=True))
     budgets = [Budget("x", 3.0, "p50 ≤ 3 ms"), Budget("y", 89.0, "top-1 ≥ 89 %"), Budget("x", 900.0, "far")]
-    chart = charts.pareto(points, budgets, "")
+    chart = charts.pareto([charts.Panel("host", tuple(points), tuple(budgets))], "")
     for image in drawn(chart):
         written = texts(image)
         assert {"A0", "A1", "A2", "A3", "doubted △", "p50 ≤ 3 ms", "top-1 ≥ 89 %", "far →"} <= set(written)

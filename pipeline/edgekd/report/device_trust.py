@@ -1,0 +1,99 @@
+"""The trust block of a device: why to believe its figures, and every measurement that was made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.report.page import Facts, Tone
+from edgekd.report.words import count, duration, listing, one_line, plural, sig
+from edgekd.rundir import RunResult
+
+EMULATED = "Times and memory are the emulator's and enter no verdict. Outputs are what the real device computes."
+
+
+def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Facts:
+    """Say whether the figures of a device are trusted, with every reason and the conditions they were measured under."""
+    doubted = [(label, row.trust) for label, row in zip(labels, rows, strict=True) if row.trust.verdict == "untrusted"]
+    emulated = any(row.emulated for row in rows)
+    tone: Tone = "warn" if doubted or emulated else "good"
+    pairs = [("Emulated", EMULATED)] if emulated else []
+    same: dict[str, list[str]] = {}
+    for label, trust in doubted:
+        same.setdefault(one_line("; ".join(trust.reasons)) or "no reason was recorded", []).append(label)
+    pairs += [(listing(named), reasons) for reasons, named in same.items()]
+    for label, row in zip(labels, rows, strict=True):
+        pairs += _attempts(label, row)
+    pairs += _settings(rows)
+    pairs += _conditions(rows, device)
+    trusted = f"all {plural(len(rows), 'figure')} trusted" if len(rows) > 1 else "the figure is trusted"
+    verdict = f"{len(doubted)} of {plural(len(rows), 'figure')} untrusted" if doubted else trusted
+    return Facts(tuple(pairs), f"{where}: {'not to be quoted' if emulated else verdict}", tone)
+
+
+def asked_otherwise(result: RunResult, row: ProfileRecord) -> tuple[str, ...]:
+    """Name the settings that the runtime took otherwise than they were asked for: ``threads`` and ``precision``."""
+    model, got = result.model(row.model), row.effective
+    asked = model.precision.partition(" ")[0] if model else ""
+    narrow = any(word in got.precision for word in ("float16", "f16", "bfloat16", "bf16"))
+    found = ["threads"] if got.asked_threads not in (None, got.threads) else []
+    return (*found, *(["precision"] if narrow and asked in ("float32", "int8") else []))
+
+
+def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:
+    for number, attempt in enumerate(row.attempts, 1):
+        p50 = f"; p50 {sig(attempt.p50)} ms" if attempt.p50 is not None else ""
+        again = f"measured again after {duration(attempt.cooled_s)}"
+        yield f"{label}, attempt {number}", f"not trusted: {one_line('; '.join(attempt.reasons))}{p50}; {again}"
+
+
+def _settings(rows: Sequence[ProfileRecord]) -> Iterator[tuple[str, str]]:
+    yield "Measured by", listing(sorted({one_line(row.agent) for row in rows}))
+    yield "Threads", listing(sorted({str(row.effective.threads) for row in rows}))
+    pinned = {row.cores for row in rows}
+    yield (
+        "Cores",
+        listing(sorted({f"pinned to {', '.join(map(str, cores))}" if cores else "not pinned" for cores in pinned})),
+    )
+    runs = [row.warmup_runs for row in rows if row.warmup_runs is not None]
+    if runs:
+        yield "Warm-up", f"{count(min(runs))}{f' to {count(max(runs))}' if max(runs) > min(runs) else ''} inferences"
+    yield "Inferences measured", count(sum(row.latency_ms.n for row in rows))
+    yield "Input", listing(sorted({_input(row) for row in rows}))
+
+
+def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Iterator[tuple[str, str]]:
+    yield "Spread of block medians", between([row.trust.spread * 100 for row in rows], "%")
+    yield (
+        "Load average, one minute",
+        between([load for row in rows for load in (row.trust.load_before, row.trust.load_after)]),
+    )
+    states = [state for row in rows for state in row.states]
+    busy = [state.others for state in states if state.others is not None]
+    if busy:
+        yield "Other processes", f"{between(busy)} cores busy"
+    heat = [state.celsius for state in states if state.celsius is not None]
+    if heat:
+        before = f"{device.celsius:.0f} °C before, " if device and device.celsius is not None else ""
+        yield "Temperature", f"{before}{min(heat):.0f} to {max(heat):.0f} °C after the blocks"
+    clock = [state.mhz for state in states if state.mhz is not None]
+    if clock:
+        yield "Clock of the fastest core", between(clock, "MHz")
+    if states:
+        hot = sorted({index + 1 for row in rows for index, state in enumerate(row.states) if state.throttled})
+        told = f"newly reported in block {listing([str(number) for number in hot])}" if hot else "none newly reported"
+        yield "Throttling", told
+    pace = [row.reference_ms for row in rows if row.reference_ms is not None]
+    if pace:
+        yield "Reference workload", f"{between(pace, 'ms')} (a slow machine makes it slow, a slow model does not)"
+
+
+def _input(row: ProfileRecord) -> str:
+    return f"{plural(row.images, 'test image')}, in turn" if row.images else "random values"
+
+
+def between(values: Iterable[float], unit: str = "") -> str:
+    """Write the smallest and the largest of some figures."""
+    found = list(values)
+    low, high = sig(min(found)), sig(max(found))
+    return f"{low if low == high else f'{low} to {high}'} {unit}".strip()

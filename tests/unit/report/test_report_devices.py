@@ -1,0 +1,166 @@
+"""A report on several devices: each its section, EMULATED on every figure, nothing hidden."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+from rich.console import Console
+from tests.unit.report import sample, sample_devices
+from tests.unit.report.test_report_html import Outline
+from tests.unit.report.test_report_view import column, table
+
+from edgekd.records_json import from_json, to_json
+from edgekd.report import card, html, markdown, terminal, view
+from edgekd.report.page import Block, Chart, Fold, Page, Table
+from edgekd.rundir import RunResult
+
+EMULATED_TIMES = ("410", "433", "459", "435")
+
+
+def pairs(page: Page, section: str) -> dict[str, str]:
+    return dict(pair for block in page.section(section).blocks for pair in getattr(block, "pairs", ()))
+
+
+def blocks(page: Page, section: str) -> list[Block]:
+    found: list[Block] = []
+    for block in page.section(section).blocks:
+        found += block.blocks if isinstance(block, Fold) else [block]
+    return found
+
+
+def printed(result: RunResult) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    terminal.show(result, console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_every_device_has_a_section_also_one_that_did_not_answer() -> None:
+    page = view.build(sample_devices.devices())
+    titles = {section.id: section.title for section in page.sections if section.id.startswith("device")}
+    assert titles == {
+        "devices": "Devices", "device": "On host", "device1": "On pi4", "device2": "On pi5 (EMULATED)",
+        "device3": "On phone", "device4": "On zero",
+    }  # fmt: skip
+    reason = "The device failed: zero does not answer: No route to host; edgekd doctor zero"
+    assert page.section("device4").missing == reason
+    assert column(table(page, "devices"), "State")["zero"].text == reason
+    listed = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
+    assert f"On zero: {reason}" in listed
+
+
+def test_every_figure_of_an_emulated_device_is_stamped() -> None:
+    page = view.build(sample_devices.devices())
+    of_device = ("device2",)
+    for section in of_device:
+        for block in blocks(page, section):
+            if isinstance(block, Chart):
+                assert block.told.startswith("EMULATED: ")
+                assert "EMULATED</text>" in block.wide
+                assert "EMULATED</text>" in block.narrow
+            if isinstance(block, Table):
+                figures = [
+                    cell for row in block.rows for cell, head in zip(row, block.columns, strict=True)
+                    if head.kind == "number" and not head.stays and re.search(r"\d", cell.text)
+                ]  # fmt: skip
+                assert all(cell.stamp == "EMULATED" for cell in figures), block.caption
+    assert not any(cell.stamp for row in table(page, "device1", "Times").rows for cell in row)
+
+
+def test_the_stamp_is_in_every_layout() -> None:
+    result = sample_devices.devices()
+    for text in (markdown.render(result), card.render(result), printed(result)):
+        for line in text.splitlines():
+            for figure in EMULATED_TIMES:
+                if re.search(rf"(?<![\d.,]){figure} ?(ms|\||$)", line):
+                    assert "EMULATED" in line, line
+    assert '433 <span class="stamp">EMULATED</span>' in html.render(result)
+
+
+def test_emulated_times_stand_in_no_headline_chart_or_comparison() -> None:
+    page = view.build(sample_devices.devices())
+    (chart,) = (block for block in page.section("pareto").blocks if isinstance(block, Chart))
+    assert "On pi4: " in chart.told
+    assert "pi5" not in chart.told
+    assert chart.caption.endswith("Left out, as emulated: pi5.")
+    assert not [block for block in page.section("device2").blocks if "int8 makes" in str(getattr(block, "items", ""))]
+
+
+def test_the_trust_block_hides_nothing() -> None:
+    found = pairs(view.build(sample_devices.devices()), "device1")
+    assert found["TFLite int8"] == "the CPU was throttled in block 7"
+    assert found["ONNX int8, attempt 1"] == (
+        "not trusted: the last block was 18% slower than the first; p50 39.8 ms; measured again after 2 min 0 s"
+    )
+    assert found["Temperature"] == "47 °C before, 48 to 54 °C after the blocks"
+    assert found["Clock of the fastest core"] == "1,500 to 1,800 MHz"
+    assert found["Throttling"] == "newly reported in block 7"
+    assert found["Cores"] == "pinned to 0"
+    assert found["Worked round"].startswith("CompiledModel of ai-edge-litert 2.3.0")
+
+
+def test_settings_that_are_not_as_asked_are_marked() -> None:
+    page = view.build(sample_devices.devices())
+    evidence = table(page, "device1", "Why to believe")
+    assert column(evidence, "Threads")["TFLite int8"].note == "1 asked for"
+    assert column(evidence, "Threads")["ONNX int8"].note == ""
+    assert column(evidence, "Precision")["OpenVINO int8"].note == "the file is int8 (7-bit weights)"
+
+
+def test_outputs_of_the_device_name_the_layer_where_they_differ() -> None:
+    found = table(view.build(sample_devices.devices()), "device1", "Outputs")
+    last = dict(zip((head.label for head in found.columns), (cell.text for cell in found.rows[-1]), strict=True))
+    assert (last["Artifact"], last["Verdict"], last["Where it begins"]) == (
+        "OpenVINO int8",
+        "differs",
+        "features.3.conv.0.0",
+    )
+    assert {row[2].text for row in found.rows[:-1]} == {"same"}
+
+
+def test_a_phone_that_only_times_says_what_it_does_not_measure() -> None:
+    page = view.build(sample_devices.devices())
+    assert pairs(page, "device3")["Outputs"] == "benchmark_model gives none"
+    times = table(page, "device3", "Times")
+    assert [column(times, head)["TFLite int8"].text for head in ("p90", "p99", "Cold load")] == ["not measured"] * 3
+
+
+def test_records_without_some_figures_are_read_back() -> None:
+    result = sample_devices.devices()
+    assert from_json(RunResult, to_json(result)) == result
+
+
+def test_operations_are_reconciled_with_the_inference() -> None:
+    page = view.build(sample_devices.devices())
+    sums = table(page, "device1", "Operations on")
+    assert column(sums, "Unattributed")["ONNX int8"].text == "14"
+    assert column(sums, "Recording costs")["ONNX int8"].text == "+7.00"
+    slowest = next(block for block in blocks(page, "device1") if getattr(block, "caption", "").startswith("Slowest"))
+    assert isinstance(slowest, Table)
+    assert slowest.rows[0][0].text == "/features.0/conv"
+
+
+def test_many_devices_are_still_a_small_sound_file() -> None:
+    base = sample_devices.devices()
+    pi = [p for p in base.profiles if p.device == "pi4"]
+    many = tuple(
+        replace(op, name=f"{n}{op.name}") for n in range(12) for op in sample_devices.operations("int8", 1.0).operations
+    )
+    more = tuple(
+        replace(p, device=f"board{n}", operations=replace(sample_devices.operations("int8", 1.0), operations=many))
+        for n in range(3)
+        for p in pi
+    )
+    text = html.render(replace(base, profiles=(*base.profiles, *more)))
+    assert len(text.encode()) < 500_000
+    assert "On board2" in text
+    page = Outline(text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_one_real_device_needs_no_overview() -> None:
+    assert "devices" not in [section.id for section in view.build(sample.good()).sections]
