@@ -48,7 +48,8 @@ class Memory:
         peak: Peak resident set (VmHWM) after all inferences.
         runtime: The same process with the runtime imported and no model.
         model: The difference: what the model and its arena added.
-        trivial: Peak of the same runtime after inferences of a trivial model (one addition), in a process of its own.
+        trivial: Peak with a trivial model (one layer of four neurons) in its place, measured in a process of its own; the
+            inputs are counted in it.
     """
 
     peak: float | None

@@ -18,6 +18,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 REFERENCE = "reference workload"
 """Name of the participant that does known arithmetic."""
+START_S = 300.0
+"""Seconds a variant may take to load and run once; a small board compiles slowly."""
 ANSWER_S = 60.0
 """Seconds an answer may take beyond the measuring it was asked for."""
 
@@ -108,8 +110,7 @@ class Field:
 
     def spare(self, variant: Variant) -> Agent:
         """Start one more agent, for what is beside the measuring."""
-        label = f"{variant.model} on {self._device.name}"
-        agent = Bounded(self._agents.start(variant.runtime, label), self.limit)
+        agent = Bounded(self._agents.start(variant.runtime, f"{variant.model} on {self._device.name}"), self.limit)
         self._stack.callback(agent.close)
         return agent
 

@@ -61,7 +61,7 @@ class Setting:
         now: The machine during the session.
         samples: Name of the file with the raw samples.
         reference: The reference workload, measured like a variant; None where it could not be.
-        trivial: By format, peak MiB of the runtime with a trivial model.
+        trivial: By format, MiB by which a trivial model raises the peak of the bare runtime.
     """
 
     device: Device
@@ -135,7 +135,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
     """Make the record of a variant that was measured to the end."""
     device, reference, variant = setting.device, setting.reference, run.variant
     blocks = [block["samples"] for block in run.blocks]
-    peak, bare = run.end["peak_mib"], run.start["bare_mib"]
+    peak, bare, least = run.end["peak_mib"], run.start["bare_mib"], setting.trivial.get(variant.runtime)
     return ProfileRecord(
         model=variant.model,
         device=device.name,
@@ -153,7 +153,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
         warmup_runs=run.warmup.get("runs"),
         warmup_steady=run.warmup.get("steady"),
         latency_ms=stats.latency(blocks),
-        memory=Memory(peak=peak, runtime=bare, model=peak - bare, trivial=setting.trivial.get(variant.runtime)),
+        memory=Memory(peak, runtime=bare, model=peak - bare, trivial=None if least is None else bare + least),
         trust=stats.trust(_medians(run), doubts(run, setting), setting.now),
         blocks=_medians(run),
         samples=setting.samples,

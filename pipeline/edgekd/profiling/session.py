@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
-from edgekd.profiling import agents, doctor, heat, measured, transports
-from edgekd.profiling.field import ANSWER_S, REFERENCE, Failure, Field, Limit, Progress
+from edgekd.profiling import agents, beside, doctor, heat, measured, transports
+from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Failure, Field, Limit, Progress
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.stats import Conditions, Doubt
 from edgekd.profiling.transports.base import Transport
 from edgekd.recipe import Profile
 from edgekd.records_profile import Attempt, DeviceRecord, ProfileRecord
 
-START_S = 300.0
-"""Seconds a variant may take to load and run once; a small board compiles slowly."""
 WARM_UP_S = 10.0
 """Seconds after which a warm-up ends although the times are not steady, once it has what the recipe asks for."""
 REFERENCE_WORK = {"runs": 5, "ms": 50}
@@ -84,8 +82,9 @@ def measure(
             field.enter(variant)
         field.enter_reference()
         hot = heat.begin(field, device)
+        trivial = beside.trivial_mib(field, way, device, threads) if starter.name == "python" else {}
         field.each("load", lambda run, _: _start(run, way, device, threads))
-        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), raw.name)
+        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), raw.name, trivial=trivial)
         rounds = _Rounds(field, protocol, setting, hot, log)
         setting = rounds.measure()
         field.each("read", lambda run, _: _finish(run))

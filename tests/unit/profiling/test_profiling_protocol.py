@@ -8,7 +8,7 @@ import pytest
 from edgekd.devices import schema
 from edgekd.profiling import heat
 from edgekd.profiling import session as sessions
-from edgekd.profiling.field import REFERENCE
+from edgekd.profiling.field import REFERENCE, Limit
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.commands import Commands
 from edgekd.profiling.session import measure
@@ -122,11 +122,10 @@ def test_cores_are_pinned_and_read_back(nets, tmp_path):
 
 
 def test_time_that_is_over_keeps_what_was_measured(nets, tmp_path, board, monkeypatch):
-    monkeypatch.setattr(sessions, "RESERVE_S", 0.5)
-    protocol = SHORT.model_copy(update={"blocks": 100, "block_ms": 60})
-    found = run(nets, tmp_path, board, HOST.model_copy(update={"limit_s": 4.0}), protocol)
-    assert 3 <= len(found.profiles[0].blocks) < 100
-    assert any("of 100 blocks were measured on host: limit_s is over (4 s)" in note for note in found.notes)
+    monkeypatch.setattr(Limit, "left", lambda limit: 1000.0 if "block 4/9 two" not in board.told else sessions.RESERVE_S)
+    found = run(nets, tmp_path, board, HOST, SHORT.model_copy(update={"blocks": 9}))
+    assert [len(record.blocks) for record in found.profiles] == [4, 4]
+    assert "only 4 of 9 blocks were measured on host: limit_s is over (3600 s)" in found.notes
 
 
 def test_time_that_is_over_early_is_a_failure(nets, tmp_path, board):

@@ -61,6 +61,7 @@ def test_every_variant_that_runs_has_a_record(everything):
         assert len(record.blocks) == 3
         assert record.memory.model == pytest.approx(record.memory.peak - record.memory.runtime)
         assert record.memory.model > 0
+        assert record.memory.runtime < record.memory.trivial < record.memory.peak + 3
         assert from_json(ProfileRecord, json.loads(json.dumps(to_json(record)))) == record
 
 
@@ -113,7 +114,8 @@ def test_an_input_that_the_model_has_not_is_a_failure(nets, host, tmp_path):
 
 def test_progress_tells_the_work_and_its_size(everything):
     told = everything[2]
-    assert told[0] == ("load onnx_float", 0, 30)
+    assert told[0] == ("memory of onnx with a trivial model", 0, 30)
+    assert ("load onnx", 1, 30) in told
     assert ("block 2/3 onnx", 13, 30) in told
 
 
