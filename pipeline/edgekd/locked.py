@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd import checkpoints, data, reads, user_file
+from edgekd import checkpoints, data, reads, resources, user_file
 from edgekd.errors import EdgekdError, UsageError
 from edgekd.loading import Loaded, lock_text
 from edgekd.reads import Read
@@ -103,6 +103,10 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield from ((str(path), reads.file_sha256(path)) for path in _code(network))
         with suppress(EdgekdError, OSError):
             yield from ((str(path), reads.file_sha256(path)) for path in _weights(network))
+    for device in recipe.profile.devices if recipe.profile else ():
+        if resources.is_device_path(device):
+            with suppress(OSError):
+                yield device, reads.file_sha256(Path(device))
     for path in recipe.reads:
         with suppress(EdgekdError):
             yield path, reads.declared([path])

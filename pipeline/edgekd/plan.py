@@ -113,7 +113,7 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
     measured = tuple(name for name in done if name.startswith("export.") or name == "synthesize")  # files, and their input
-    for device in recipe.profile.devices if recipe.profile else ():
+    for device in recipe.profile.names if recipe.profile else ():
         yield Node(f"profile.{device}", "profile", measured, recipe)
         done.append(f"profile.{device}")
     yield Node("package", "package", (*done, "evaluate"), recipe)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekd import checkpoints, image_folders, reads, user_file
 from edgekd.devices import schema
-from edgekd.errors import EdgekdError, Problem, UsageError, did_you_mean
+from edgekd.errors import EdgekdError, Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading import Loaded
 from edgekd.loading.places import Draft
 from edgekd.recipe import Student, Teacher
@@ -20,7 +20,27 @@ Key = tuple[str | int, ...]
 
 def problems(loaded: Loaded) -> list[Problem]:
     """Return everything that a recipe names and that is not there, each at its place in the recipe."""
-    return loaded.places.problems(_drafts(loaded)) if loaded.places is not None else []
+    drafts, found = _devices(loaded)
+    return [*loaded.places.problems([*_drafts(loaded), *drafts]), *found] if loaded.places is not None else found
+
+
+def devices(loaded: Loaded) -> list[Problem]:
+    """Return what is wrong with the devices of a recipe: those that are not there, and the mistakes in their files."""
+    drafts, found = _devices(loaded)
+    return [*loaded.places.problems(drafts), *found] if loaded.places is not None else found
+
+
+def _devices(loaded: Loaded) -> tuple[list[Draft], list[Problem]]:
+    drafts: list[Draft] = []
+    found: list[Problem] = []
+    for index, name in enumerate(loaded.recipe.profile.devices if loaded.recipe.profile else ()):
+        try:
+            schema.load(name, loaded.folder, Path.cwd())
+        except RecipeError as error:
+            found += error.problems
+        except UsageError as error:
+            drafts.append(Draft(("profile", "devices", index), error.message, error.hint))
+    return drafts, found
 
 
 def _drafts(loaded: Loaded) -> Iterator[Draft]:
@@ -32,11 +52,6 @@ def _drafts(loaded: Loaded) -> Iterator[Draft]:
         yield from _network(recipe.student, ("student",))
     for index, peer in enumerate((recipe.distill.peers or ()) if recipe.distill else ()):
         yield from _network(peer, ("distill", "peers", index))
-    for index, name in enumerate(recipe.profile.devices if recipe.profile else ()):
-        try:
-            schema.load(name)
-        except EdgekdError as error:
-            yield Draft(("profile", "devices", index), error.message, error.hint)
     try:
         reads.declared(recipe.reads)
     except UsageError as error:

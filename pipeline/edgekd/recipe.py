@@ -23,6 +23,7 @@ from edgekd.recipe_quantize import Quantize
 from edgekd.recipe_tune import Tune
 from edgekd.recipe_views import View
 from edgekd.registry import exporters
+from edgekd.resources import device_stem
 
 SCHEMA_VERSION = 1
 
@@ -217,7 +218,8 @@ class Profile(Strict):
     """The measuring protocol. Figures are never re-used from an earlier run."""
 
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host",)
-    """Names of files in devices/."""
+    """Devices to measure on: names of files in devices/ beside the recipe or in the working folder, or of devices that ship
+    with edgekd, or paths of files."""
     threads: PositiveInt = 1
     """Threads each runtime may use."""
     warmup_runs: PositiveInt = 20
@@ -230,6 +232,11 @@ class Profile(Strict):
     """Milliseconds a block takes at the least."""
     block_runs: PositiveInt = 30
     """Inferences in a block at the least."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the devices are called in stages, gates and reports: the stems of their files."""
+        return tuple(device_stem(device) for device in self.devices)
 
 
 Baseline = Literal["student_alone", "kd", "tuned_kd"]

@@ -1,4 +1,4 @@
-"""Find what ships with edgekd: recipes, devices and assets, in a wheel or in a checkout.
+"""Find what ships with edgekd: recipes, devices and assets, in a wheel or in a checkout; and the user's own devices.
 
 A wheel carries recipes/ and devices/ as ``edgekd/_data/``; a checkout (and an editable install) has them at its root,
 where people edit them. Assets are inside the package in both.
@@ -6,6 +6,8 @@ where people edit them. Assets are inside the package in both.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -64,3 +66,71 @@ def find(kind: Kind, name: str) -> Path:
     names = available(kind)
     hint = did_you_mean(stem, names) if names else f"none are installed: {folder(kind)} is missing or empty"
     raise UsageError(f"no {_NOUN[kind]} called {name!r} ships with edgekd", hint)
+
+
+def is_device_path(name: str) -> bool:
+    """Whether a device is named by the path of its file."""
+    return os.sep in name or name.endswith(".yaml")
+
+
+def device_stem(name: str) -> str:
+    """Return what a device is called in stages, gates and reports.
+
+    Example:
+        >>> device_stem("lab/pi4.yaml"), device_stem("host")
+        ('pi4', 'host')
+    """
+    return Path(name).stem if is_device_path(name) else name
+
+
+def own_device(name: str, folders: Iterable[Path]) -> Path | None:
+    """Return the user's file of a device that is named without a path, or None.
+
+    Args:
+        name: Its name.
+        folders: Where to look for ``devices/NAME.yaml``; the first that has it counts.
+    """
+    for path in (place / "devices" / f"{name}.yaml" for place in folders):
+        if path.is_file():
+            shipped = folder("devices") / path.name
+            return None if shipped.exists() and path.samefile(shipped) else path  # in edgekd's own checkout
+    return None
+
+
+def devices(folders: Iterable[Path]) -> dict[str, Path]:
+    """List all devices by name: the user's in ``devices/`` of the folders, the first that has it, then what ships."""
+    found: dict[str, Path] = {}
+    for place in folders:
+        for path in sorted((place / "devices").glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found | {name: find("devices", name) for name in available("devices") if name not in found}
+
+
+def device(name: str, folders: Iterable[Path] = ()) -> Path:
+    """Return the file of a device.
+
+    Args:
+        name: A path (with a slash, or ending in .yaml), or the name of a device.
+        folders: Whose ``devices/`` are looked in before what ships.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    places = tuple(dict.fromkeys(folders))
+    if not is_device_path(name):
+        own = own_device(name, places)
+        if own is not None:
+            return own
+        names = devices(places)
+        if name in names:
+            return names[name]
+        looked = "".join(f", {place / 'devices'}" for place in places)
+        hint = did_you_mean(name, names)
+        raise UsageError(f"there is no device called {name!r} (looked in what ships with edgekd{looked})", hint)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    near = [entry.name for entry in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, near)
+    meant = f"did you mean {path.parent / hint.removeprefix('did you mean ')}" if hint.startswith("did") else ""
+    raise UsageError(f"{name} does not exist", meant or "give the name of a device, or the path of its file")

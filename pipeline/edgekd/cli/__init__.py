@@ -255,9 +255,7 @@ def _rows(what: str) -> list[tuple[str, str]]:
     if what == "data":
         return list(recipe_data.DATA_SOURCES.items())
     if what == "devices":
-        from edgekd.devices import schema
-
-        return [(name, schema.load(name).description) for name in resources.available("devices")]
+        return [(name, _described(path)) for name, path in sorted(resources.devices([Path.cwd()]).items())]
     if what == "recipes":
         return [(name, _first_comment(resources.find("recipes", name))) for name in resources.available("recipes")]
     from edgekd import models
@@ -268,6 +266,16 @@ def _rows(what: str) -> list[tuple[str, str]]:
     except EdgekdError:
         found.append(("timm:NAME", "pip install 'edgekd[timm]'"))
     return [*found, ("FILE.py:CALLABLE", "your own, beside the recipe")]
+
+
+def _described(path: Path) -> str:
+    """What a device's file says of it; a file that is wrong is listed too."""
+    from edgekd.devices import schema
+
+    try:
+        return schema.load(str(path)).description
+    except RecipeError as error:
+        return f"its file is wrong: edgekd doctor {path.stem} says where ({len(error.problems)} mistakes)"
 
 
 def _loss_line(loss: type) -> str:

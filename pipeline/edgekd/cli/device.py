@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -38,7 +39,7 @@ def doctor(name: str, as_json: bool, debug: bool) -> int:
     from edgekd.profiling import transports
     from edgekd.records_json import to_json
 
-    device = schema.load(name)
+    device = schema.load(name, Path.cwd())
     try:
         with transports.to(device) as way:
             found = doctors.examine(device, way, faults=True)

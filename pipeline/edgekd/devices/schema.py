@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,12 +18,26 @@ from pydantic import (
     model_validator,
 )
 
-from edgekd import reads, resources
+from edgekd import loading, reads, resources
 from edgekd.devices.isa import Arch, Feature, Isa, detect_isa
-from edgekd.errors import UsageError
+from edgekd.errors import RecipeError
+from edgekd.loading import files, words
+from edgekd.loading.places import Draft, Places
+from edgekd.loading.shape import Rooted
+from edgekd.loading.source import parse
+from edgekd.recipe_base import mistake
 
 Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
 Runtime = Literal["onnx", "tflite", "openvino"]
+
+
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""What a device may be called: stages and files are named by it."""
+_FITS: dict[str, tuple[str, ...]] = {
+    "host": ("ssh",), "port": ("ssh",), "serial": ("adb",), "folder": ("ssh", "adb"), "python": ("ssh", "adb"),
+    "agent": ("ssh", "adb"), "benchmark_model": ("ssh", "adb"), "benchmark_options": ("ssh", "adb"),
+}  # fmt: skip
+"""Keys that only some transports have; this machine is measured with the Python that runs edgekd."""
 
 
 class Device(BaseModel):
@@ -30,14 +45,14 @@ class Device(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    edgekd: Literal[1]
+    edgekd: Literal[1] = 1
     """Version of this schema."""
-    name: str
-    """Name, the same as the file's."""
+    name: Annotated[str, Field(pattern=NAME, examples=["pi4"])]
+    """Name in recipes and reports, the same as the file's. Left out: the file's."""
     transport: Literal["host", "ssh", "adb"]
     """How to reach it. host: this machine. ssh: the system's OpenSSH client. adb: an Android phone."""
-    description: str
-    """One line for reports: what it is."""
+    description: str = ""
+    """One line for reports: what it is. Left out: how it is reached."""
     emulated: bool = False
     """Its times are not the hardware's: they are shown as emulated and are never trusted."""
     arch: Arch | None = None
@@ -87,11 +102,21 @@ class Device(BaseModel):
     @model_validator(mode="after")
     def _both(self) -> Device:
         if (self.arch is None) != (self.isa is None):
-            raise ValueError("give arch and isa together, or neither")
-        if (self.transport == "ssh") != (self.host is not None):
-            raise ValueError("transport: ssh needs host, such as host: pi@raspberrypi; other transports have none")
+            given, other = ("arch", "isa") if self.isa is None else ("isa", "arch")
+            raise mistake(f"{given} is given without {other}", "give both, or neither", given)
+        for key, fits in _FITS.items():
+            if key in self.model_fields_set and self.transport not in fits:
+                what = f"is not used with transport: {self.transport}"
+                raise mistake(what, f"remove it; it is a key of transport: {' and '.join(fits)}", key)
+        if self.transport == "ssh" and self.host is None:
+            raise mistake("transport: ssh does not say which host", "add host: USER@HOST, such as pi@raspberrypi.local")
+        if self.host is not None and (self.host.startswith("-") or not self.host.strip()):
+            raise mistake(f"{self.host!r} is no host", "write [USER@]HOST, or a name of ~/.ssh/config", "host")
         if self.agent == "benchmark_model" and self.benchmark_model is None:
-            raise ValueError("agent: benchmark_model needs benchmark_model: PATH of the program built for the device")
+            raise mistake(
+                "agent: benchmark_model does not say which program",
+                "add benchmark_model: PATH of the program built for the device",
+            )
         return self
 
     def cpu(self) -> Isa:
@@ -105,22 +130,36 @@ class Device(BaseModel):
         return self.pair_sums or self.cpu().pair_sums
 
 
-def load(name: str) -> Device:
-    """Read ``devices/NAME.yaml``.
+def load(name: str, *folders: Path) -> Device:
+    """Read the file of a device.
+
+    Args:
+        name: The path of a file, or the name of a device.
+        folders: Whose ``devices/NAME.yaml`` counts before what ships with edgekd, such as the recipe's.
 
     Raises:
-        UsageError: There is no such device, or its file is wrong; all its mistakes at once.
+        UsageError: There is no such device.
+        RecipeError: Its file is wrong; all its mistakes at once, each at its place.
     """
-    path = resources.find("devices", name)
+    path = resources.device(name, folders)
+    with reads.in_key():  # what is decided by it is
+        path, text = files.read(path)
+    parsed = parse(text, str(path))
+    given = loading.mapping(parsed, "device's file", "it needs transport: host, ssh or adb")
+    value = Rooted({"name": path.stem, **given}, Device)
+    places = Places(parsed)
     try:
-        with reads.in_key():  # what is decided by it is
-            text = path.read_text(encoding="utf-8")
-        device = Device.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+        device = Device.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
-        raise UsageError("\n".join(lines), "devices/README.md lists the keys") from error
+        raise RecipeError(places.problems(words.drafts(error, value))) from error
     if device.name != path.stem:
-        raise UsageError(f"{path}: name: {device.name!r} is not the file's name", f"write name: {path.stem}")
-    return device
+        draft = Draft(("name",), f"{device.name!r} is not the file's name", f"write name: {path.stem}, or remove it")
+        raise RecipeError(places.problems([draft]))
+    return device if device.description else device.model_copy(update={"description": _described(device)})
+
+
+def _described(device: Device) -> str:
+    """How a device is reached."""
+    if device.transport == "host":
+        return "the machine that runs edgekd"
+    return ", ".join(filter(None, (f"reached by {device.transport}", device.host or device.serial)))

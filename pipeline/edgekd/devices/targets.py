@@ -18,6 +18,16 @@ def of(recipe: Recipe) -> list[Device]:
     return [load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
 
 
+def named(recipe: Recipe, name: str) -> Device:
+    """The device of a recipe that is called ``name`` in stages and reports.
+
+    Raises:
+        UsageError: Its file is not there or wrong.
+    """
+    assert recipe.profile is not None
+    return load(recipe.profile.devices[recipe.profile.names.index(name)])
+
+
 def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:
     """Choose how many bits of an int8 weight may be used so that no target's kernels saturate.
 

@@ -84,13 +84,18 @@ def _sections(recipe: Recipe) -> Found:
             yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
     if recipe.profile and not recipe.export:
         yield "profile", "there is nothing to profile: nothing is exported", "add export: [onnx]"
+    named = recipe.profile.names if recipe.profile else ()
+    for index, device in enumerate(named):
+        if device in named[:index]:
+            what = f"two devices are called {device}"
+            yield f"profile.devices[{index}]", what, "remove one of them, or give its file another name"
     compresses = recipe.quantize is not None or any(item.precision not in (None, "float32") for item in recipe.export)
     for name, gate in recipe.gates.limits():
         if gate.level == "off":
             continue
-        profiled = recipe.profile.devices if recipe.profile else ()
+        profiled = recipe.profile.names if recipe.profile else ()
         if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
-            devices = ", ".join((*profiled, gate.device))
+            devices = ", ".join((*(recipe.profile.devices if recipe.profile else ()), gate.device))
             yield (
                 f"gates.{name}.device",
                 f"nothing is profiled on {gate.device}, so this gate would have no figure",

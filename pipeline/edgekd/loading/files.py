@@ -84,11 +84,19 @@ def start(folder: Path, places: Places) -> Callable[[Key], Path]:
 
 
 def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
-    """Return the recipe with absolute paths.
+    """Return the recipe with absolute paths; a device that the user has a file for is that file's path.
 
     ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
     """
-    return with_paths(recipe, lambda text, path: os.path.normpath(folder_of(path) / Path(text).expanduser()))
+    recipe = with_paths(recipe, lambda text, path: os.path.normpath(folder_of(path) / Path(text).expanduser()))
+    if recipe.profile is None:
+        return recipe
+    found = []
+    for index, name in enumerate(recipe.profile.devices):
+        places = (folder_of(("profile", "devices", index)), Path.cwd())
+        own = None if resources.is_device_path(name) else resources.own_device(name, places)
+        found.append(os.path.normpath(own.absolute()) if own else name)
+    return recipe.model_copy(update={"profile": recipe.profile.model_copy(update={"devices": tuple(found)})})
 
 
 def relative(path: str, folder: Path) -> str:
@@ -110,6 +118,12 @@ def with_paths(recipe: Recipe, written: Callable[[str, Key], str]) -> Recipe:
     update: dict[str, object] = {"data": recipe.data.model_copy(update=data)}
     if recipe.reads:
         update["reads"] = tuple(written(path, ("reads", index)) for index, path in enumerate(recipe.reads))
+    if recipe.profile is not None:
+        devices = tuple(
+            written(name, ("profile", "devices", index)) if resources.is_device_path(name) else name
+            for index, name in enumerate(recipe.profile.devices)
+        )
+        update["profile"] = recipe.profile.model_copy(update={"devices": devices})
     if recipe.lock is not None:
         sha256 = {
             source(name, "lock") if ":" in name else written(name, ("lock",)): digest

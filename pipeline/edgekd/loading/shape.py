@@ -112,8 +112,18 @@ def is_study(value: Any) -> bool:
     return isinstance(value, dict) and not value.keys().isdisjoint({"study", "methods"})
 
 
+class Rooted(dict[str, Any]):
+    """The plain value of a file that is neither a recipe nor a study, with its model."""
+
+    def __init__(self, value: Mapping[str, Any], model: type[BaseModel]) -> None:
+        super().__init__(value)
+        self.model = model
+
+
 def root(value: Any) -> type[BaseModel]:
     """Return the model of the whole value."""
+    if isinstance(value, Rooted):
+        return value.model
     return Study if is_study(value) else Recipe
 
 

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from edgekd.errors import did_you_mean
 from edgekd.loading.places import Draft
-from edgekd.loading.shape import annotation_at, arms, at, homes, method_of, model_of, models_of
+from edgekd.loading.shape import Rooted, annotation_at, arms, at, homes, method_of, model_of, models_of
 from edgekd.loading.source import CORE_SCHEMA, Path
 from edgekd.recipe import Recipe
 from edgekd.recipe_study import Study
@@ -87,6 +87,8 @@ def _draft(path: Path, details: ErrorDetails, value: Any) -> Draft:
 
 def _unknown(path: Path, value: Any) -> Draft:
     key, parent = str(path[-1]), path[:-1]
+    if isinstance(value, Rooted):  # keys of a recipe's sections are not meant
+        return Draft(path, "unknown key", did_you_mean(key, value.model.model_fields), at_key=True)
     hint, elsewhere = other_key(key, annotation_at(value, parent), at(value, parent))
     # The key of another section is most often a line with the wrong indentation.
     return Draft(path, "unknown key", f"{hint}; check the indentation" if elsewhere else hint, at_key=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekd import records_errors
-from edgekd.devices.schema import load as load_device
+from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
 from edgekd.recipe import Recipe, Student, Teacher
@@ -381,7 +381,7 @@ def _profiles(
         value = context.read(stage, "profile.json")
         records += [from_json(ProfileRecord, record) for record in value["profiles"]]
         name = stage.removeprefix("profile.")
-        findings += verdicts.findings(records, models, load_device(name).cpu(), name)
+        findings += verdicts.findings(records, models, targets.named(context.recipe, name).cpu(), name)
         missing += [f"{failure['model']} on {failure['device']}: {failure['reason']}" for failure in value["failures"]]
         missing += value["notes"]
     return tuple(records), tuple(findings), tuple(missing)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgekd.devices import schema
+from edgekd.devices import targets
 from edgekd.errors import DeviceError
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
@@ -23,9 +23,9 @@ IMAGES = 8
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The protocol."""
+    """The protocol; devices by name, as paths are of no key."""
     assert recipe.profile is not None
-    return recipe.profile.model_dump(mode="json")
+    return {**recipe.profile.model_dump(mode="json"), "devices": recipe.profile.names}
 
 
 def run(context: Context) -> None:
@@ -35,7 +35,7 @@ def run(context: Context) -> None:
         DeviceError: No artifact could be measured.
     """
     assert context.recipe.profile is not None
-    target = schema.load(context.name.removeprefix("profile."))
+    target = targets.named(context.recipe, context.name.removeprefix("profile."))
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
     bars: dict[str, Any] = {}

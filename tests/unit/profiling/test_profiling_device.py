@@ -3,7 +3,7 @@ import pytest
 from edgekd import resources
 from edgekd.devices import isa, schema, targets
 from edgekd.devices.schema import Device
-from edgekd.errors import UsageError
+from edgekd.errors import RecipeError, UsageError
 
 
 def cpuinfo(tmp_path, *lines):
@@ -31,24 +31,65 @@ def test_unknown_device_lists_what_there_is():
     ("text", "messages"),
     [
         (
-            "edgekd: 1\nname: pi\ntransport: pigeon\n",
-            ["transport: Input should be 'host', 'ssh' or 'adb'", "description: Field required"],
+            "name: pi\ntransport: pigeon\nhots: a\nthreads: 'a'\n",
+            [
+                "pi.yaml:2:12: transport: must be host, ssh or adb, not 'pigeon'",
+                "pi.yaml:3:1: hots: unknown key\n  3 | hots: a\n    | ^^^^\n  → did you mean host?",
+                "pi.yaml:4:10: threads: must be a whole number above 0, not the text 'a'",
+            ],
         ),
-        ("edgekd: 2\nname: pi\ntransport: host\ndescription: a\n", ["edgekd: Input should be 1"]),
-        ("edgekd: 1\nname: pi\ntransport: host\ndescription: a\narch: x86_64\n", ["give arch and isa together"]),
-        ("edgekd: 1\nname: po\ntransport: host\ndescription: a\n", ["'po' is not the file's name", "name: pi"]),
-        ("- a\n", ["Input should be a valid dictionary"]),
-        ("a: [\n", ["is not YAML"]),
+        ("edgekd: 2\ntransport: host\n", ["pi.yaml:1:9: edgekd: must be 1, not 2"]),
+        ("description: a\n", ["pi.yaml:1:1: transport: is missing\n  → add transport: host, ssh or adb"]),
+        ("transport: host\narch: x86_64\n", ["pi.yaml:2:7: arch: arch is given without isa"]),
+        ("transport: host\nport: 22\n", ["port: is not used with transport: host", "it is a key of transport: ssh"]),
+        ("transport: ssh\n", ["transport: ssh does not say which host\n  → add host: USER@HOST"]),
+        ("transport: ssh\nhost: -oProxyCommand=x\n", ["pi.yaml:2:7: host: '-oProxyCommand=x' is no host"]),
+        ("transport: adb\nhost: a\n", ["host: is not used with transport: adb"]),
+        ("transport: adb\nagent: benchmark_model\n", ["add benchmark_model: PATH"]),
+        ("name: po\ntransport: host\n", ["pi.yaml:1:7: name: 'po' is not the file's name\n", "write name: pi"]),
+        ("- a\n", ["pi.yaml:1:1: a device's file is a mapping (key: value), not a list"]),
+        ("a: b: c\n", ["pi.yaml:1:5: a second ':' in one value"]),
+        ("", ["the file is empty"]),
     ],
 )
-def test_mistakes_in_a_file_are_told_all_at_once(tmp_path, monkeypatch, text, messages):
+def test_mistakes_in_a_file_are_told_all_at_once_each_at_its_place(tmp_path, text, messages):
     path = tmp_path / "pi.yaml"
     path.write_text(text)
-    monkeypatch.setattr(resources, "find", lambda kind, name: path)
-    with pytest.raises(UsageError) as error:
-        schema.load("pi")
-    for message in (*messages, "pi.yaml"):
+    with pytest.raises(RecipeError) as error:
+        schema.load(str(path))
+    for message in messages:
         assert message in str(error.value)
+
+
+def test_a_host_is_enough(tmp_path):
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "pi.yaml").write_text("transport: ssh\nhost: pi@raspberrypi\n")
+    pi = schema.load("pi", tmp_path)
+    assert (pi.name, pi.host, pi.description) == ("pi", "pi@raspberrypi", "reached by ssh, pi@raspberrypi")
+    assert targets.weight_bits_for([pi]) == 7, "its instruction sets are not known"
+    assert targets.onnx_activations_for([pi]) == "uint8"
+
+
+def test_a_name_is_the_stem_of_a_stage_and_of_files(tmp_path):
+    (tmp_path / "a b;c.yaml").write_text("transport: host\n")
+    with pytest.raises(RecipeError, match="name"):
+        schema.load(str(tmp_path / "a b;c.yaml"))
+
+
+def test_the_users_devices_come_before_what_ships(tmp_path):
+    recipes, here = tmp_path / "recipes", tmp_path / "here"
+    for folder, name in ((recipes, "pi4"), (here, "pi4"), (here, "host"), (here, "phone")):
+        (folder / "devices").mkdir(parents=True, exist_ok=True)
+        (folder / "devices" / f"{name}.yaml").write_text(f"transport: host\ndescription: {folder.name}\n")
+    found = {name: schema.load(name, recipes, here).description for name in ("pi4", "host", "phone")}
+    assert found == {"pi4": "recipes", "host": "here", "phone": "here"}
+    assert schema.load("host").description == "The machine that runs edgekd"
+    assert schema.load(str(here / "devices" / "pi4.yaml")).description == "here"
+    assert set(resources.devices([recipes, here])) >= {"pi4", "host", "phone"}
+    with pytest.raises(UsageError, match=r"no device called 'phones'.*\n.*did you mean phone\?"):
+        schema.load("phones", recipes, here)
+    with pytest.raises(UsageError, match=r"did you mean .*devices/pi4.yaml"):
+        schema.load(str(here / "devices" / "pi5.yaml"))
 
 
 def test_x86_flags_are_read(tmp_path):
@@ -115,15 +156,11 @@ def test_integer_arithmetic_follows_the_instruction_sets(cpu, dot, sums):
     assert (cpu.cpu().int8_dot, cpu.sums()) == (dot, sums)
 
 
-def test_what_a_runtime_lacks_on_a_device_is_read_from_its_file(tmp_path, monkeypatch):
+def test_what_a_runtime_lacks_on_a_device_is_read_from_its_file(tmp_path):
     path = tmp_path / "npu.yaml"
-    path.write_text(
-        "edgekd: 1\nname: npu\ntransport: host\ndescription: a\nemulated: true\npair_sums: 32\n"
-        "lacks: {tflite: [gelu, silu]}\nio: int8\n"
-    )
-    monkeypatch.setattr(resources, "find", lambda kind, name: path)
-    found = schema.load("npu")
+    path.write_text("transport: host\nemulated: true\npair_sums: 32\nlacks: {tflite: [gelu, silu]}\nio: int8\n")
+    found = schema.load(str(path))
     assert (found.lacks, found.io, found.sums()) == ({"tflite": ("gelu", "silu")}, "int8", 32)
     path.write_text(path.read_text().replace("gelu", "swish"))
-    with pytest.raises(UsageError, match=r"npu.yaml: lacks.tflite.0: Input should be 'hardswish'"):
-        schema.load("npu")
+    with pytest.raises(RecipeError, match=r"npu.yaml:4:18: lacks.tflite\[0\]: must be hardswish"):
+        schema.load(str(path))

@@ -1,0 +1,101 @@
+"""Devices of the user's project in a recipe: found beside it and in the working folder, by name and by path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekd import locked, plan, preflight
+from edgekd.devices import targets
+from edgekd.errors import RecipeError, UsageError
+from edgekd.loading import Loaded, load, lock_text
+from edgekd.stages import quantize
+
+RECIPE = """
+edgekd: 1
+data: {source: fashion-mnist-mini}
+student: {model: edgekd:resnet10}
+distill: {epochs: 1, losses: [{kind: task}]}
+quantize: {method: ptq}
+export: [onnx]
+profile: {devices: %s}
+"""
+PI = "transport: ssh\nhost: pi@pi\narch: aarch64\nisa: [asimd]\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loaded]:
+    """Loads a recipe with devices, from the folder ``here``; device files by their path in the project."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def loaded(devices: str, files: dict[str, str], overrides: tuple[str, ...] = ()) -> Loaded:
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        (tmp_path / "my.yaml").write_text(RECIPE % devices)
+        return load(tmp_path / "my.yaml", overrides)
+
+    return loaded
+
+
+def test_a_device_is_found_by_name_and_path_and_becomes_absolute(project: Callable[..., Loaded], tmp_path: Path) -> None:
+    files = dict.fromkeys(("devices/pi4.yaml", "here/devices/pi5.yaml", "lab/pi3.yaml", "here/pi2.yaml"), PI)
+    loaded = project("[host, pi4, pi5, lab/pi3.yaml]", files)
+    assert loaded.recipe.profile is not None
+    assert loaded.recipe.profile.devices == (
+        "host",
+        *(str(tmp_path / name) for name in ("devices/pi4.yaml", "here/devices/pi5.yaml", "lab/pi3.yaml")),
+    )
+    names = [node.name for node in plan.nodes(loaded.recipe) if node.module == "profile"]
+    assert names == ["profile.host", "profile.pi4", "profile.pi5", "profile.pi3"]
+    typed = project("[host]", {}, ("profile.devices=[pi2.yaml, ../lab/pi3.yaml]",))
+    assert typed.recipe.profile is not None
+    assert typed.recipe.profile.devices == (str(tmp_path / "here/pi2.yaml"), str(tmp_path / "lab/pi3.yaml"))
+    assert not preflight.problems(loaded)
+
+
+def test_beside_the_recipe_comes_before_the_working_folder(project: Callable[..., Loaded], tmp_path: Path) -> None:
+    loaded = project("[pi4]", {"devices/pi4.yaml": PI, "here/devices/pi4.yaml": PI})
+    assert loaded.recipe.profile is not None
+    assert loaded.recipe.profile.devices == (str(tmp_path / "devices/pi4.yaml"),)
+
+
+def test_what_a_device_decides_follows_its_file(project: Callable[..., Loaded]) -> None:
+    assert quantize.weight_bits(project("[pi4]", {"devices/pi4.yaml": PI}).recipe) == 8
+    unknown = project("[pi4]", {"devices/pi4.yaml": "transport: ssh\nhost: pi\n"}).recipe
+    assert quantize.weight_bits(unknown) == 7
+    assert targets.named(unknown, "pi4").host == "pi"
+
+
+def test_two_devices_of_one_name_and_a_gate_on_none_are_mistakes(project: Callable[..., Loaded]) -> None:
+    with pytest.raises(RecipeError, match=r"my.yaml:8:35: profile.devices\[1\]: two devices are called pi4"):
+        project("[lab/pi4.yaml, home/pi4.yaml]", {})
+    project("[lab/pi4.yaml]", {"lab/pi4.yaml": PI}, ("gates.latency_p50_ms={max: 5, device: pi4}",))
+    with pytest.raises(RecipeError, match="nothing is profiled on pi5"):
+        project("[lab/pi4.yaml]", {}, ("gates.latency_p50_ms={max: 5, device: pi5}",))
+
+
+def test_a_device_that_is_not_there_and_one_that_is_wrong_are_told_together(project: Callable[..., Loaded]) -> None:
+    missing, wrong = preflight.devices(project("[pi4, pi44]", {"devices/pi4.yaml": PI.replace("isa", "iso")}))
+    assert (missing.key, missing.hint) == ("profile.devices[1]", "did you mean pi4?")
+    assert missing.where.endswith("my.yaml:8:26")
+    assert wrong.where.endswith("devices/pi4.yaml:4:1")
+
+
+def test_a_lock_names_the_file_from_its_folder_and_knows_its_bytes(project: Callable[..., Loaded], tmp_path: Path) -> None:
+    loaded = project("[host, pi4]", {"devices/pi4.yaml": PI})
+    folder = tmp_path / "reports" / "my" / "0001"
+    folder.mkdir(parents=True)
+    locked.write(loaded, folder)
+    lock = folder / "recipe.lock.yaml"
+    assert "[host, ../../../devices/pi4.yaml]" in lock.read_text()
+    again = load(lock)
+    assert again.recipe.profile == loaded.recipe.profile
+    assert lock_text(again, folder).count("pi4.yaml") == 1
+    locked.check(again)
+    (tmp_path / "devices/pi4.yaml").write_text(PI + "threads: 2\n")
+    with pytest.raises(UsageError, match="other bytes than there are now in .*devices/pi4.yaml"):
+        locked.check(again)
