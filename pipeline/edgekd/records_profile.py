@@ -266,6 +266,34 @@ class ProfileRecord:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """An artifact beside another measurement on the same device.
+
+    Attributes:
+        model: The artifact in question.
+        before: The one that it is compared with, by the name it had there.
+        way: ``one session``: both were measured in turns. ``two sessions``: an earlier run's figures.
+        verdict: ``refused`` where device state, runtime, threads, cores or inputs differ.
+        ratio: Its time over the other's; None where refused.
+        low: Lower end of the 99 % interval of the ratio.
+        high: Upper end.
+        scaled: The ratio is scaled by the pace of the reference workload in both sessions.
+        reasons: Why it was refused.
+    """
+
+    model: str
+    before: str
+    device: str
+    way: Literal["one session", "two sessions"]
+    verdict: Literal["faster", "slower", "no difference shown", "refused"]
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    scaled: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RuntimeFound:
     """A runtime on a device, after a real inference in a process of its own.
 

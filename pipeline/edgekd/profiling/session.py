@@ -29,7 +29,7 @@ from edgekd.records_profile import Attempt, DeviceRecord, ProfileRecord
 
 WARM_UP_S = 10.0
 """Seconds after which a warm-up ends although the times are not steady, once it has what the recipe asks for."""
-REFERENCE_WORK = {"runs": 5, "ms": 50}
+REFERENCE_WORK = {"runs": 5, "ms": 20}
 """Warm-up and block of the reference workload, at the least."""
 LEAST_ROUNDS = 3
 """Rounds without which there are no figures."""
