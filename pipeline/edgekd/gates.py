@@ -40,19 +40,22 @@ def judge(recipe: Recipe, models: Sequence[ModelRecord], profiles: Sequence[Prof
         record
         for name, gate in limits(recipe, models)
         for model in files
+        if gate.formats is None or model.format in gate.formats
         for record in _judge(name, gate, model, recipe, by_name, profiles)
     )
 
 
 def limits(recipe: Recipe, models: Sequence[ModelRecord]) -> Iterator[tuple[str, Gate]]:
     """Yield the gates of a run by name, in the order of the schema: those of the recipe, and those that hold unasked."""
-    given = dict(recipe.gates.limits())
+    given: dict[str, list[Gate]] = {}
+    for name, gate in recipe.gates.limits():
+        given.setdefault(name, []).append(gate)
     reference = _reference({model.name: model for model in models})
     judged = reference is not None and reference.top1() is not None
     unasked = ("accuracy_drop",) if judged else ("expected_drop", "agreement", "sqnr_db")
     for name in Gates.model_fields:
         if name in given:
-            yield name, given[name]
+            yield from ((name, gate) for gate in given[name])
         elif name in unasked and recipe.data.source != "random":  # noise is no image that a network has to recognize
             yield name, Gate(**DEFAULTS[name])
 

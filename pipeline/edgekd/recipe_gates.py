@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from edgekd.recipe_base import Strict, mistake
 
@@ -21,6 +21,8 @@ class Gate(Strict):
     """Smallest value that passes."""
     device: str = "host"
     """Device whose figure is meant (latency and memory)."""
+    formats: Annotated[tuple[Literal["onnx", "tflite", "openvino"], ...], Field(min_length=1)] | None = None
+    """Only files of these formats (latency and memory), such as [tflite] on a phone; left out: all."""
     level: Literal["error", "warn", "off"] = "error"
     """error: a gate that does not pass ends the run with exit code 1. warn: it is said, and the exit code stays 0. off: it
     is recorded only. gates: {NAME: off} is short for level: off."""
@@ -39,6 +41,8 @@ class Gate(Strict):
         slack = 1e-9  # 0.8935 - 0.8835 is a hair above 0.01
         return (self.max is None or value <= self.max + slack) and (self.min is None or value >= self.min - slack)
 
+
+Several = tuple[Gate, ...]
 
 DEFAULTS: dict[str, dict[str, float]] = {
     "accuracy_drop": {"max": 0.02},
@@ -84,12 +88,12 @@ class Gates(Strict):
     files whose last layer is float, which have no steps; there the default is 0.03."""
     size_ratio: Gate | None = None
     """Bytes of each int8 artifact divided by those of the float32 ONNX file."""
-    latency_p50_ms: Gate | None = None
-    """Median latency in milliseconds of each int8 artifact."""
-    latency_p90_ms: Gate | None = None
-    """90th percentile of the latency in milliseconds of each int8 artifact."""
-    peak_memory_mib: Gate | None = None
-    """Peak memory of the process in MiB (VmHWM) of each int8 artifact."""
+    latency_p50_ms: Gate | Several | None = None
+    """Median latency in milliseconds of each int8 artifact. A list has a limit for each of several devices."""
+    latency_p90_ms: Gate | Several | None = None
+    """90th percentile of the latency in milliseconds of each int8 artifact. A list: as latency_p50_ms."""
+    peak_memory_mib: Gate | Several | None = None
+    """Peak memory of the process in MiB (VmHWM) of each int8 artifact. A list: as latency_p50_ms."""
     untrusted: OnDoubt | None = None
     """What a figure that was measured under bad conditions is for its gate: error, or warn (exit code 0). Default: warn
     where its whole interval is within the limit, else error."""
@@ -107,16 +111,25 @@ class Gates(Strict):
         for name, gate in value.items():
             if name in ("untrusted", "undecided") or name not in cls.model_fields:
                 continue
-            if gate is False or gate == "off":  # YAML 1.1 reads off as false
-                gate = {"level": "off"}
-            if isinstance(gate, dict) and "max" not in gate and "min" not in gate:
-                gate = {**gate, **DEFAULTS.get(name, {})}
-            filled[name] = gate
+            if gate == []:
+                raise mistake("the list of limits is empty", "write {max: NUMBER, device: NAME}, or remove the gate", name)
+            filled[name] = tuple(_whole(name, one) for one in gate) if isinstance(gate, list) else _whole(name, gate)
         return filled
 
     def limits(self) -> Iterator[tuple[str, Gate]]:
         """Yield the gates that are set, by name."""
         for name in type(self).model_fields:
-            gate = getattr(self, name)
-            if isinstance(gate, Gate):
-                yield name, gate
+            given = getattr(self, name)
+            for gate in given if isinstance(given, tuple) else (given,):
+                if isinstance(gate, Gate):
+                    yield name, gate
+
+
+def _whole(name: str, gate: Any) -> Any:
+    """Read ``off`` and give a gate its usual limit; lists become tuples, for here the values are not JSON any more."""
+    if gate is False or gate == "off":  # YAML 1.1 reads off as false
+        gate = {"level": "off"}
+    if not isinstance(gate, dict):
+        return gate
+    usual = DEFAULTS.get(name, {}) if "max" not in gate and "min" not in gate else {}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in {**gate, **usual}.items()}

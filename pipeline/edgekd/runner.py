@@ -26,11 +26,12 @@ from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesEr
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
+from edgekd.profiling import best
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
-from edgekd.report import card, html, markdown
+from edgekd.report import card, facts, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, operators, package, peers, tune
 from edgekd.stages.context import Context, changed, processes
@@ -353,7 +354,7 @@ def _finish(work: _Work) -> RunResult:
             profiles=bundle.profiles,
             gates=verdicts,
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
-            findings=bundle.findings,
+            findings=(*best.sentences(bundle.profiles, bundle.models, verdicts, facts.label), *bundle.findings),
             doubts=bundle.doubts,
             snippets=bundle.snippets,
             not_measured=(

@@ -316,3 +316,25 @@ def test_failures_in_words() -> None:
     assert gates.passed(found[:1])
     assert gates.passed([])
     assert not gates.passed(found[:2]), "a file of an older version has no record of what blocks"
+
+
+def test_a_gate_may_have_a_limit_for_each_device_and_be_for_some_formats() -> None:
+    two = [{"max": 3}, {"max": 12, "device": "phone", "formats": ["tflite"]}]
+    tflite = replace(model("tflite", 0.89, near=close(0.001)), format="tflite")
+    profiles = (profile(), profile("tflite"), profile("tflite", "phone"))
+    found = gates.judge(recipe({"latency_p90_ms": two}), (*MODELS, tflite), profiles)
+    on = [(gate.device, gate.model, gate.value, gate.verdict) for gate in found if gate.name == "latency_p90_ms"]
+    assert on == [("host", "onnx", 3, "pass"), ("host", "tflite", 3, "pass"), ("phone", "tflite", 12, "pass")]
+
+
+def test_a_figure_that_the_agent_does_not_give_is_not_measured() -> None:
+    timed = profile()
+    timed = replace(
+        timed,
+        latency_ms=replace(timed.latency_ms, p90=None, p99=None),
+        memory=replace(timed.memory, peak=None),
+    )
+    for name in ("latency_p90_ms", "peak_memory_mib"):
+        gate = one(name, {"max": 1000}, profiles=(timed,))
+        assert (gate.verdict, gate.measured, gate.blocks) == ("not_measured", None, True)
+    assert one("latency_p50_ms", {"max": 3}, profiles=(timed,)).verdict == "pass"

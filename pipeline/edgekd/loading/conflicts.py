@@ -12,6 +12,7 @@ from edgekd.loading.conflicts_labels import unlabelled
 from edgekd.loading.conflicts_tune import searched
 from edgekd.recipe import TENSORFLOW, Recipe, Teacher
 from edgekd.recipe_distill import Distill, Loss, TeacherCache, Train
+from edgekd.recipe_gates import Gate, Gates
 from edgekd.recipe_quantize import Qat
 from edgekd.registry import exporters
 
@@ -94,13 +95,16 @@ def _sections(recipe: Recipe) -> Found:
         if gate.level == "off":
             continue
         profiled = recipe.profile.names if recipe.profile else ()
+        place = _place(recipe.gates, name, gate)
         if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
             devices = ", ".join((*(recipe.profile.devices if recipe.profile else ()), gate.device))
             yield (
-                f"gates.{name}.device",
+                f"{place}.device",
                 f"nothing is profiled on {gate.device}, so this gate would have no figure",
                 f"write profile: {{devices: [{devices}]}}",
             )
+        elif gate.formats and not name.startswith(("latency", "peak_memory")):
+            yield f"{place}.formats", "only a latency or memory gate is for single formats", "remove it here"
         elif not recipe.export and not name.startswith("parity"):
             yield f"gates.{name}", "nothing is exported, so this gate would have no figure", "add export: [onnx]"
         elif name in {"accuracy_drop", "expected_drop", "agreement", "sqnr_db"} and not compresses:
@@ -115,6 +119,13 @@ def _sections(recipe: Recipe) -> Found:
                 "this gate compares int8 with float, and nothing is quantized",
                 "add quantize: {method: qat}",
             )
+
+
+def _place(gates: Gates, name: str, gate: Gate) -> str:
+    """Return the key of a gate, which may be one of several of its name."""
+    given = getattr(gates, name)
+    number = next((index for index, one in enumerate(given) if one is gate), 0) if isinstance(given, tuple) else None
+    return f"gates.{name}" if number is None else f"gates.{name}[{number}]"
 
 
 def _comparisons(recipe: Recipe) -> Found:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from edgekd.devices.isa import Isa
+from edgekd.profiling import twins
 from edgekd.records_profile import Latency, ProfileRecord
 from edgekd.records_runtime import RUNTIMES, in_float
 from edgekd.rundir import ModelRecord
@@ -16,6 +17,8 @@ CALL_MS = 0.2
 FLOAT_SUFFIX = "_float"
 NETWORK = "network"
 """Name of the part of the whole path that int8 changes."""
+HALF = ("float16", "f16", "bfloat16", "bf16")
+"""What runtimes call half precision."""
 ROUNDS = 6
 """Rounds with the same winner that a claim needs where the times are untrusted."""
 
@@ -23,7 +26,9 @@ ROUNDS = 6
 def findings(
     profiles: Sequence[ProfileRecord], models: Sequence[ModelRecord], cpu: Isa, device: str = "host"
 ) -> tuple[str, ...]:
-    """Compare every int8 artifact with the float one of the same runtime, measured in the same session.
+    """Compare every int8 artifact with the float one of the same runtime; name settings that were not taken as asked.
+
+    Nothing is said of the speed of an emulated device.
 
     Args:
         profiles: Records of the session, ``onnx`` beside ``onnx_float`` and so on; others are ignored.
@@ -33,11 +38,29 @@ def findings(
     """
     by_name = {profile.model: profile for profile in profiles if profile.device == device}
     known = {model.name: model for model in models}
-    return tuple(
-        compare(profile, by_name[name + FLOAT_SUFFIX], cpu, known.get(name))
-        for name, profile in by_name.items()
-        if name + FLOAT_SUFFIX in by_name
-    )
+    found = [sentence for profile in by_name.values() for sentence in unlike(profile, known.get(profile.model))]
+    for name, profile in by_name.items():
+        float32 = by_name.get(name + FLOAT_SUFFIX)
+        if float32 is not None and not profile.emulated:
+            found += [compare(profile, float32, cpu, known.get(name)), *_operation_by_operation(profile, float32)]
+    return tuple(found)
+
+
+def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
+    """Say which settings the runtime did not take as they were asked for; a warning, not a verdict."""
+    used, where = profile.effective, f"In {RUNTIMES.get(model.format, model.name) if model else profile.model}"
+    where += f" on {profile.device} {profile.model}"
+    if used.asked_threads not in (None, used.threads):
+        yield f"{where} ran with {used.threads} threads, and {used.asked_threads} asked for."
+    if narrowed(profile, model):
+        assert model is not None
+        yield f"{where} was computed in {used.precision}, and the file is {model.precision}."
+
+
+def narrowed(profile: ProfileRecord, model: ModelRecord | None) -> bool:
+    """Tell whether a file of float32 or int8 was computed in half precision."""
+    asked = model.precision.partition(" ")[0] if model else ""
+    return asked in ("float32", "int8") and any(half in profile.effective.precision for half in HALF)
 
 
 def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelRecord | None = None) -> str:
@@ -49,12 +72,11 @@ def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelR
         cpu: What the device's CPU can do.
         model: The int8 artifact, for what is left in float.
     """
-    where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
-    doubts = "; ".join(_doubts(int8, float32))
+    where = _where(int8)
     known = list(_reasons(int8, float32, cpu, model))
     why = f" Known: {'; '.join(known)}." if known else ""
-    if doubts:
-        return f"{where} {_by_rounds(int8, float32, doubts, why)}"
+    if _doubted(int8, float32):
+        return f"{where} {_by_rounds(int8, float32, why)}"
     ours, theirs = int8.latency_ms, float32.latency_ms
     figures = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}"
     if ours.ci[1] < theirs.ci[0]:
@@ -66,30 +88,45 @@ def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelR
     return f"{where} int8 is NOT shown to be faster than float32: no difference shown ({figures}; {overlap}).{why}"
 
 
-def _by_rounds(int8: ProfileRecord, float32: ProfileRecord, doubts: str, why: str) -> str:
-    """What the order within the rounds says, where the times themselves are untrusted.
+def _where(profile: ProfileRecord) -> str:
+    return f"In {RUNTIMES.get(profile.model, profile.model)} on {profile.device}"
+
+
+def _operation_by_operation(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
+    """Say what int8 loses its time with, where it is not faster and single operations were timed."""
+    ours, theirs = int8.latency_ms, float32.latency_ms
+    told = list(twins.sentences(int8, float32))
+    if _doubted(int8, float32) or ours.ci[1] < theirs.ci[0] or not told:
+        return
+    costs = " and ".join(
+        f"{record.operations.overhead:.0%} in {name}".replace("%", " %")
+        for name, record in (("int8", int8), ("float32", float32))
+        if record.operations is not None
+    )
+    yield f"{_where(int8)}, operation by operation (runs of their own; recording adds {costs}): {'; '.join(told)}."
+
+
+def _doubted(int8: ProfileRecord, float32: ProfileRecord) -> bool:
+    return any(record.emulated or record.trust.verdict == "untrusted" for record in (int8, float32))
+
+
+def _by_rounds(int8: ProfileRecord, float32: ProfileRecord, why: str) -> str:
+    """What the order within the rounds says, where the times themselves are untrusted; the trust block says why they are.
 
     Blocks of one round are neighbours in time, so that a machine that slows down slows both; ``ROUNDS`` in a row with the
     same winner are less than 5 % likely by chance (two-sided sign test).
     """
     ratios = sorted(theirs / ours for ours, theirs in zip(int8.blocks, float32.blocks, strict=False))
     agree = len(ratios) >= ROUNDS and (ratios[0] > 1 or ratios[-1] < 1)
-    if not agree or int8.emulated:
-        return f"nothing can be said about the speed of int8 against float32, the figures are untrusted: {doubts}."
-    untrusted = f"The times themselves are untrusted: {doubts}."
+    if not agree or int8.emulated or float32.emulated:
+        return "nothing can be said about the speed of int8 against float32: the times are untrusted."
+    untrusted = "The times themselves are untrusted."
     rounds = f"in each of {len(ratios)} rounds"
     if ratios[0] > 1:
         span = f"{_times(median(ratios))} in the median, {_times(ratios[0])} to {_times(ratios[-1])}"
         return f"int8 is faster than float32 {rounds}: {span}. {untrusted}"
     span = f"{_times(1 / median(ratios))} in the median, {_times(1 / ratios[-1])} to {_times(1 / ratios[0])}"
     return f"int8 is NOT faster than float32: it is slower {rounds}, {span}. {untrusted}{why}"
-
-
-def _doubts(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
-    ours, theirs = int8.trust.reasons, float32.trust.reasons
-    yield from (reason for reason in ours if reason in theirs)
-    yield from (f"int8: {reason}" for reason in ours if reason not in theirs)
-    yield from (f"float32: {reason}" for reason in theirs if reason not in ours)
 
 
 def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelRecord | None) -> Iterator[str]:
@@ -149,5 +186,4 @@ def _path(int8: ProfileRecord, float32: ProfileRecord) -> str | None:
     network, whole = ours[NETWORK] / theirs[NETWORK] - 1, sum(ours.values()) / sum(theirs.values()) - 1
     parts = (f"{what} {abs(share):.0%} {'shorter' if share < 0 else 'longer'}".replace("%", " %")
              for what, share in (("the network", network), ("the whole", whole)))  # fmt: skip
-    where = f"In {RUNTIMES.get(int8.model, int8.model)} on {int8.device}"
-    return f"{where} int8 makes {' and '.join(parts)}."
+    return f"{_where(int8)} int8 makes {' and '.join(parts)}."

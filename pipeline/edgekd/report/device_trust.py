@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from edgekd.profiling.verdicts import narrowed
 from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.report.page import Facts, Tone
 from edgekd.report.words import count, duration, listing, one_line, plural, sig
@@ -33,11 +34,9 @@ def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], devi
 
 def asked_otherwise(result: RunResult, row: ProfileRecord) -> tuple[str, ...]:
     """Name the settings that the runtime took otherwise than they were asked for: ``threads`` and ``precision``."""
-    model, got = result.model(row.model), row.effective
-    asked = model.precision.partition(" ")[0] if model else ""
-    narrow = any(word in got.precision for word in ("float16", "f16", "bfloat16", "bf16"))
+    got = row.effective
     found = ["threads"] if got.asked_threads not in (None, got.threads) else []
-    return (*found, *(["precision"] if narrow and asked in ("float32", "int8") else []))
+    return (*found, *(["precision"] if narrowed(row, result.model(row.model)) else []))
 
 
 def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:

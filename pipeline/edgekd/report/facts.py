@@ -16,6 +16,7 @@ from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import to_json
 from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.report.words import apart, exact, interval, one_line, sig
+from edgekd.resources import device_stem
 from edgekd.rundir import Measure, ModelRecord, RunResult
 from edgekd.stages import export
 
@@ -169,8 +170,8 @@ def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
 def devices(result: RunResult) -> tuple[str, ...]:
     """Devices that the recipe names, that answered or that were profiled, in order."""
     asked = section_of(result, "profile").get("devices") or ()
-    found = (*asked, *(record.name for record in result.devices), *(profile.device for profile in result.profiles))
-    return tuple(dict.fromkeys(str(name) for name in found))
+    found = (*(device_stem(str(name)) for name in asked), *(record.name for record in result.devices), *(profile.device for profile in result.profiles))
+    return tuple(dict.fromkeys(found))
 
 
 def device(result: RunResult, name: str) -> DeviceRecord | None:

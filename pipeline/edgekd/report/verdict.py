@@ -83,7 +83,7 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
     limit = f"{facts.gate_limit(gate)} {unit}".strip()
     if measured is None:
-        return f"{name} is not measured (limit {limit})"
+        return f"{name} is not measured (limit {limit}){_formats(result, gate)}"
     interval, images = facts.gate_interval(gate), f" on {plural(gate.n, 'image')}" if gate.n else ""
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
@@ -127,6 +127,20 @@ def _float_weights(result: RunResult) -> Iterator[str]:
     yield (
         f"{text}, for lack of an int8 rule: {listing(names)}. What to do: use convolutions or linear layers instead; or "
         "--set 'export=[{format: tflite, precision: dynamic}]', whose weights have 8 bits; or ship the float32 file"
+    )
+
+
+def _formats(result: RunResult, gate: GateRecord) -> str:
+    """Say what to write where a device measured files of other formats alone, as a phone does."""
+    formats = {profile.model: model.format for profile in result.profiles if (model := result.model(profile.model))}
+    there = {formats[p.model] for p in result.profiles if p.device == gate.device and p.model in formats}
+    own = result.model(gate.model)
+    if not there or own is None or own.format in there:
+        return ""
+    ran = listing([facts.FORMATS.get(name, name) for name in sorted(there)])
+    return (
+        f": {one_line(gate.device or '')} measured {ran} alone; where that is meant, write formats: "
+        f"[{', '.join(sorted(there))}] in the gate"
     )
 
 
