@@ -170,7 +170,11 @@ def artifacts(result: RunResult) -> tuple[ModelRecord, ...]:
 def devices(result: RunResult) -> tuple[str, ...]:
     """Devices that the recipe names, that answered or that were profiled, in order."""
     asked = section_of(result, "profile").get("devices") or ()
-    found = (*(device_stem(str(name)) for name in asked), *(record.name for record in result.devices), *(profile.device for profile in result.profiles))
+    found = (
+        *(device_stem(str(name)) for name in asked),
+        *(record.name for record in result.devices),
+        *(profile.device for profile in result.profiles),
+    )
     return tuple(dict.fromkeys(found))
 
 
