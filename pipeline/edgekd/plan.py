@@ -112,7 +112,8 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
             yield Node(name, "export", (*student, *made), recipe)
             done.append(name)
     yield Node("evaluate", "evaluate", tuple(done), recipe)
-    measured = tuple(name for name in done if name.startswith("export.") or name == "synthesize")  # files, and their input
+    # The files, their input, and what they give on this machine.
+    measured = (*(name for name in done if name.startswith("export.") or name == "synthesize"), "evaluate")
     for device in recipe.profile.names if recipe.profile else ():
         yield Node(f"profile.{device}", "profile", measured, recipe)
         done.append(f"profile.{device}")
@@ -220,7 +221,7 @@ def without(loaded: Loaded, steps: Sequence[Planned], failed: Collection[str]) -
     planned: list[Planned] = []
     for step in steps:
         inputs = tuple(name for name in step.node.inputs if name not in gone)
-        if step.node.module == "profile" and not inputs:
+        if step.node.module == "profile" and not any(name.startswith("export.") for name in inputs):
             gone.add(step.name)
         if step.name in gone:
             continue

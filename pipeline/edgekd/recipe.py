@@ -232,6 +232,8 @@ class Profile(Strict):
     """Milliseconds a block takes at the least."""
     block_runs: PositiveInt = 30
     """Inferences in a block at the least."""
+    accuracy: PositiveInt | None = None
+    """Test images whose classes are found on each device, for the accuracy there; left out: none."""
 
     @property
     def names(self) -> tuple[str, ...]:

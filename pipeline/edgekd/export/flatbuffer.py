@@ -79,6 +79,13 @@ def float_tensors(model: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def operator_name(model: Any, operator: Any) -> str:
+    """Return the name of an operator's kind, such as ``CONV_2D``."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return next((name for name, value in vars(schema.BuiltinOperator).items() if value == number), str(number))
+
+
 def quantization(tensor: Any) -> tuple[float, int] | None:
     """Return scale and zero point of an int8 tensor with one scale; None for any other."""
     parameters = tensor.quantization

@@ -76,14 +76,14 @@ def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: 
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise ExportError(f"one step of the logits cannot be {scale}", "pass the scale of the int8 logits")
     error = np.abs(reference.astype(np.float64) - output.astype(np.float64))
-    steps = None if scale is None else _whole(error / scale)
+    steps = None if scale is None else whole(error / scale)
     best, other = reference.argmax(axis=1), output.argmax(axis=1)
     rows = np.arange(len(reference))
     gap = reference[rows, best].astype(np.float64) - reference[rows, other]
     if scale is None:
         ties = gap <= _TIE_ERROR * float(reference.astype(np.float64).std(axis=0).mean())
     else:
-        ties = _whole(gap / scale) <= TIE_STEPS
+        ties = whole(gap / scale) <= TIE_STEPS
     changed = best != other
     return Parity(
         top1_agreement=float(np.mean(~changed | ties)),
@@ -97,7 +97,7 @@ def compare(reference: NDArray[np.float32], output: NDArray[np.float32], scale: 
     )
 
 
-def _whole(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def whole(steps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the whole numbers where float32 has left them by a thousandth at most."""
     whole = np.rint(steps)
     return np.where(np.abs(steps - whole) < 1e-3, whole, steps)

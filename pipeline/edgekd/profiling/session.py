@@ -15,12 +15,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from dataclasses import field as default
 from pathlib import Path
 from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
-from edgekd.profiling import agents, beside, doctor, heat, measured, transports
+from edgekd.profiling import agents, beside, doctor, heat, looks, measured, transports
+from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Failure, Field, Limit, Progress
+from edgekd.profiling.looks import Look, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.stats import Conditions, Doubt
 from edgekd.profiling.transports.base import Transport
@@ -39,12 +42,16 @@ RESERVE_S = 5.0
 
 @dataclass(frozen=True)
 class Session:
-    """What a session found, and on which device; ``notes`` are remarks on figures that are not what their name says."""
+    """What a session found, and on which device; ``notes`` are remarks on figures that are not what their name says.
+
+    ``looks`` has by model what was looked at beside times.
+    """
 
     profiles: tuple[ProfileRecord, ...]
     device: DeviceRecord
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
+    looks: Mapping[str, Look] = default(default_factory=dict)
 
 
 def measure(
@@ -54,6 +61,7 @@ def measure(
     samples: Path,
     progress: Progress = lambda what, done, total: None,
     transport: Transport | None = None,
+    wants: Wants | None = None,
 ) -> Session:
     """Measure all variants on one device in one session.
 
@@ -65,6 +73,7 @@ def measure(
             ``round``, ``order`` (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``.
         progress: Told of every step.
         transport: The way to the device, not open yet; by default what the device's file names.
+        wants: What to look at beside times, after the measurement; by default nothing.
 
     Returns:
         A record for every variant that could be measured, and a failure with its reason for every other.
@@ -88,9 +97,25 @@ def measure(
         rounds = _Rounds(field, protocol, setting, hot, log)
         setting = rounds.measure()
         field.each("read", lambda run, _: _finish(run))
-    profiles = tuple(measured.record(run, setting) for run in field.live)
-    notes = (*rounds.notes, *measured.notes(field.live, device))
-    return Session(profiles, found, tuple(field.failures), notes)
+        looked = _look(field, way, wants, setting) if wants else {}
+    profiles = tuple(looked.get(run.variant.model, Look()).into(measured.record(run, setting)) for run in field.live)
+    notes = (*rounds.notes, *measured.notes(field.live, device), *(note for found in looked.values() for note in found.notes))
+    return Session(profiles, found, tuple(field.failures), notes, looked)
+
+
+def _look(field: Field, way: Transport, wants: Wants, setting: Setting) -> dict[str, Look]:
+    """Look at each variant that was measured, by an agent of its own."""
+    device, looked = setting.device, {}
+    for run in field.live:
+        field.tell(f"look into {run.variant.model}")
+
+        def begin(variant: Variant = run.variant) -> Agent:
+            spare = Run(variant, field.spare(variant))
+            _start(spare, way, device, setting.threads)
+            return spare.agent
+
+        looked[run.variant.model] = looks.look(run.variant, begin, way, wants, f"{run.variant.model} on {device.name}")
+    return looked
 
 
 class _Rounds:
@@ -183,7 +208,8 @@ def _start(run: Run, way: Transport, device: Device, threads: int) -> None:
     if variant.model == REFERENCE:
         run.start = run.agent.ask("start", START_S, runtime="reference", path="", threads=1, **more)
         return
-    inputs = {name: way.put(part) for name, part in variant.inputs.items()} or None
+    files = {name: way.put(part) for name, part in variant.inputs.items()}
+    inputs = {**{name: list(shape) for name, shape in variant.shapes.items()}, **files} or None
     path = way.put(variant.path)
     run.start = run.agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=threads, inputs=inputs, **more)
 

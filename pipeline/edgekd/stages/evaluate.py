@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 8
+VERSION = 9
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+TORCH = "torch.npz"  # what torch gives for the test split, by the name of an artifact's reference
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
@@ -45,8 +46,8 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
 def run(context: Context) -> None:
     """Write the figures of the test split, of every network and every file.
 
-    ``metrics.json`` by model name, each artifact's logits, ``inside.json`` by layer, ``runtimes.json``: what each runtime
-    runs of its file, and ``seeds.json`` of several.
+    ``metrics.json`` by model name, each artifact's logits and its reference's, ``inside.json`` by layer, ``runtimes.json``:
+    what each runtime runs of its file, and ``seeds.json`` of several.
 
     Raises:
         FilesError: Files that do not run in their own runtime.
@@ -108,6 +109,7 @@ def run(context: Context) -> None:
             parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
             found[name] = {"parity": to_json(parity)}
             np.save(context.out / f"{name}.npy", logits[name])
+    np.savez(context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())})
     if failures:
         raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
     judge = None if images.train.labelled else logits.get("teacher")

@@ -36,7 +36,7 @@ from edgekd.rundir import (
     SeedRecord,
     TensorSpec,
 )
-from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training, tune, wiring
+from edgekd.stages import distill, evaluate, export, figures, peers, quantize, runtime_figures, training, tune, wiring
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
 SAMPLES_OF_LARGE = 256
+TORCH = "torch_"  # begins the name of what torch gives for the samples, before the name of the network
 MEASURES = ("runtimes", "differences")  # of LayerRecord, by artifact
 
 
@@ -381,6 +382,7 @@ def _profiles(
         value = context.read(stage, "profile.json")
         records += [from_json(ProfileRecord, record) for record in value["profiles"]]
         name = stage.removeprefix("profile.")
+        findings += value["findings"]
         findings += verdicts.findings(records, models, targets.named(context.recipe, name).cpu(), name)
         missing += [f"{failure['model']} on {failure['device']}: {failure['reason']}" for failure in value["failures"]]
         missing += value["notes"]
@@ -388,7 +390,10 @@ def _profiles(
 
 
 def _samples(context: Context, images: DataSet) -> bool:
-    """Write samples.npz: uint8 images, labels, and each artifact's logits. Returns whether it is the whole test split."""
+    """Write samples.npz: uint8 images, labels, each artifact's logits, and those of the networks in torch that it is from.
+
+    Returns whether it is the whole test split.
+    """
     import numpy as np
 
     test = images.test
@@ -398,6 +403,8 @@ def _samples(context: Context, images: DataSet) -> bool:
         f"logits_{name}": np.load(context.inputs["evaluate"] / f"{name}.npy")[:count]
         for name in (stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export."))
     }
+    with np.load(context.inputs["evaluate"] / evaluate.TORCH) as stored:
+        logits |= {f"{TORCH}{name}": stored[name][:count] for name in stored}
     np.savez_compressed(
         context.out / "samples.npz",
         allow_pickle=False,

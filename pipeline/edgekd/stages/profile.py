@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
+from edgekd.profiling import looks
+from edgekd.profiling.looks import Preprocessing, Wants
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
 from edgekd.recipe import Recipe
 from edgekd.records_json import to_json
-from edgekd.stages import export, training
+from edgekd.stages import evaluate, export, training
 from edgekd.stages.context import Context
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgekd.export.device_checks import Checked, Expected
 
 VERSION = 3
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
@@ -35,23 +44,29 @@ def run(context: Context) -> None:
         DeviceError: No artifact could be measured.
     """
     assert context.recipe.profile is not None
+    from edgekd.export import device_checks
+
     target = targets.named(context.recipe, context.name.removeprefix("profile."))
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
+    protocol = context.recipe.profile
     bars: dict[str, Any] = {}
     with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
-        variants = list(_variants(exported, artifacts, _feeds(context, Path(folder))))
+        images = _Images.of(context, Path(folder))
+        variants = list(_variants(exported, artifacts, images.feeds))
 
         def report(what: str, done: int, total: int) -> None:
             share = 100 * done // max(1, total)
             task.advance(share - bars.get("done", 0) if share > bars.get("done", 0) else 0, what)
             bars["done"] = max(bars.get("done", 0), share)
 
-        session = measure(variants, context.recipe.profile, target, context.out, report)
+        session = measure(variants, protocol, target, context.out, report, wants=images.wants)
+        expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
+        checked = device_checks.check(session, variants, target, expected, protocol.threads)
     if not session.profiles:
         reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
         raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
-    context.write("profile.json", _record(session))
+    context.write("profile.json", _record(session, checked))
 
 
 def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]) -> Iterator[Variant]:
@@ -70,33 +85,94 @@ def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds:
     ]
     for name, value, folder in files:
         inputs = {part["name"]: feeds[part["layout"]] for part in value["inputs"] if part["layout"] in feeds}
-        yield Variant(name, value["format"], folder / value["paths"][0], inputs)
+        layouts = {part["layout"] for part in value["inputs"]}
+        layout = next(iter(layouts)) if len(value["inputs"]) == 1 and layouts <= feeds.keys() else ""
+        yield Variant(name, value["format"], folder / value["paths"][0], inputs, layout=layout)
 
 
-def _feeds(context: Context, folder: Path) -> dict[str, Path]:
-    """Write test images from all over the split, as a network takes them (float32), by layout; none where there are none."""
+@dataclass(frozen=True)
+class _Images:
+    """Test images for a device.
+
+    Attributes:
+        feeds: Files of those that are fed in turn, as a network takes them (float32), by layout; none where there are none.
+        places: Of these in the test split.
+        counted: Places of those whose classes are found.
+        labels: Of these; None without labels.
+        wants: What is looked at beside times.
+    """
+
+    feeds: Mapping[str, Path]
+    places: NDArray[np.int64]
+    counted: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    wants: Wants
+
+    @classmethod
+    def of(cls, context: Context, folder: Path) -> _Images:
+        """Write images from all over the split into a folder."""
+        import numpy as np
+
+        from edgekd import data
+
+        images = training.images(context)
+        test, protocol = images.test, context.recipe.profile
+        assert protocol is not None
+        if not len(test):
+            nothing = np.zeros(0, np.int64)
+            return cls({}, nothing, nothing, None, Wants())
+        places = _spread(len(test), IMAGES)
+        stacked = np.stack([test.images[int(place)] for place in places])
+        x = data.preprocess(stacked, images.mean, images.std, images.channels)
+        feeds = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
+        np.save(feeds["NCHW"], x)
+        np.save(feeds["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        counted = _spread(len(test), protocol.accuracy or 0)
+        file = folder / "split.npy"
+        if len(counted):
+            np.save(file, np.stack([test.images[int(place)] for place in counted]))
+        wants = Wants(
+            preprocessing=Preprocessing(tuple(images.mean), tuple(images.std), images.channels),
+            encoded=tuple(looks.encoded(list(stacked), folder)),
+            images=file if len(counted) else None,
+        )
+        return cls(feeds, places, counted, test.labels[counted] if images.test.labelled else None, wants)
+
+
+def _spread(total: int, count: int) -> NDArray[np.int64]:
+    """``count`` places from all over ``total``."""
     import numpy as np
 
-    from edgekd import data
-
-    images = training.images(context)
-    if not len(images.test):
-        return {}
-    places = np.unique(np.linspace(0, len(images.test) - 1, IMAGES).round().astype(int))
-    stacked = np.stack([images.test.images[int(place)] for place in places])
-    x = data.preprocess(stacked, images.mean, images.std, images.channels)
-    found = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
-    np.save(found["NCHW"], x)
-    np.save(found["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
-    return found
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
 
 
-def _record(session: Session) -> dict[str, Any]:
-    profiles = [record for record in session.profiles if not record.model.endswith(export.ALL_INT8)]
+def _expected(context: Context, model: str, images: _Images) -> Expected:
+    """What this machine and torch give for the same images, as the stage evaluate has found it."""
+    import numpy as np
+
+    from edgekd.export.device_checks import Expected
+
+    folder, figures = context.inputs["evaluate"], context.read("evaluate", "metrics.json")
+    if model not in figures:  # a file for comparison
+        return Expected()
+    here = np.load(folder / f"{model}.npy")
+    with np.load(folder / evaluate.TORCH) as stored:
+        torch = stored[figures[model]["parity"]["reference"]][images.places]
+    return Expected(
+        host=here[images.places],
+        torch=torch,
+        labels=images.labels,
+        host_classes=here[images.counted].argmax(axis=1),
+    )
+
+
+def _record(session: Session, checked: Checked) -> dict[str, Any]:
+    profiles = [record for record in checked.profiles if not record.model.endswith(export.ALL_INT8)]
     return {
         "profiles": [to_json(record) for record in profiles],
-        "all_int8": [to_json(record) for record in session.profiles if record not in profiles],
+        "all_int8": [to_json(record) for record in checked.profiles if record not in profiles],
         "failures": [to_json(failure) for failure in session.failures],
-        "notes": list(session.notes),
+        "findings": list(checked.findings),
+        "notes": [*session.notes, *checked.notes],
         "device": to_json(session.device),
     }

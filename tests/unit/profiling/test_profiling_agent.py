@@ -26,7 +26,7 @@ def program(tmp_path_factory):
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_it_can_be_copied_to_a_board(path):
-    """Only the standard library, numpy and a runtime; the syntax of Python 3.8."""
+    """Only the standard library, numpy, a runtime and, where it is there, Pillow; the syntax of Python 3.8."""
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     imported = set()
     for node in ast.walk(tree):
@@ -34,7 +34,7 @@ def test_it_can_be_copied_to_a_board(path):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported.add((node.module or "").split(".")[0])
-    assert imported - set(sys.stdlib_module_names) <= {"numpy", *RUNTIMES}
+    assert imported - set(sys.stdlib_module_names) <= {"numpy", "PIL", *RUNTIMES}
 
 
 def test_the_program_has_the_same_bytes_every_time():
@@ -100,8 +100,20 @@ def test_inputs_are_fed_by_name_each_with_its_own_number_of_rows():
     found = feeds.feeds({"mask": mask, "ids": ids}, specs)
     assert [list(feed) for feed in found] == [["ids", "mask"]] * 2, "in the model's order"
     assert [(int(feed["ids"][0, 0]), float(feed["mask"][0, 0])) for feed in found] == [(1, 0.5), (2, 0.5)]
-    with pytest.raises(ValueError, match="the model takes ids, mask, the inputs are ids"):
-        feeds.feeds({"ids": ids}, specs)
+    with pytest.raises(ValueError, match="the model takes ids, mask, the inputs are tokens"):
+        feeds.feeds({"tokens": ids}, specs)
+
+
+def test_an_input_without_values_gets_random_ones_of_its_type():
+    specs = {"ids": ([None, 4], "int64", (0.0, 0)), "mask": ([None, 4], "bool", (0.0, 0)), "x": ([2], "float16", (0.0, 0))}
+    (first,), (second,) = (feeds.feeds({"ids": [3, 4]}, specs) for _ in range(2))
+    assert {name: (str(value.dtype), value.shape) for name, value in first.items()} == {
+        "ids": ("int64", (3, 4)),
+        "mask": ("bool", (1, 4)),
+        "x": ("float16", (2,)),
+    }
+    assert set(first["ids"].ravel()) <= {0, 1}
+    assert all((first[name] == second[name]).all() for name in specs)
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 3), "float32"), np.zeros((1, 2), "int64")])

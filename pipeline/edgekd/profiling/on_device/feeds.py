@@ -11,7 +11,7 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
     Args:
         source: Path of an .npy file or its array (rows of a batch are fed one by one), a shape, or ``None`` for the model's
             own; without a file the values are random and the same every time.
-        shape: The model's input shape, ``None`` where free.
+        shape: The model's input shape, ``None`` where free; empty where its rank is free, too.
         kind: numpy type the model takes.
         grid: (scale, zero point) of a quantized input; floats are put on it.
     """
@@ -19,15 +19,29 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
 
     x = read(source)
     if x is None or isinstance(x, list):
-        x = np.random.default_rng(0).standard_normal(x or [side or 1 for side in shape]).astype("float32")
+        x = noise(x or [side or 1 for side in shape], kind, grid)
     if x.dtype.kind == "f" and kind in ("int8", "uint8") and grid[0] > 0:
         limits = np.iinfo(kind)
         x = np.clip(np.round(x / grid[0]) + grid[1], limits.min, limits.max).astype(kind)
-    rows = [x[i : i + 1] for i in range(len(x))] if shape[:1] == [1] and x.ndim == len(shape) else [x]
-    fits = len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape))  # noqa: B905
+    rows = [x[i : i + 1] for i in range(len(x))] if shape[:1] in ([1], [None]) and x.ndim == len(shape) else [x]
+    if isinstance(source, list):  # of this size, in one piece
+        rows = [x]
+    fits = not shape or (len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape)))  # noqa: B905
     if not fits or rows[0].dtype != kind:
         raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
     return [np.ascontiguousarray(row) for row in rows]
+
+
+def noise(shape: list[int], kind: str, grid: tuple[float, int]) -> Any:
+    """Random values of a type, the same every time; integers are 0 and 1, which are an index and a mask of any model."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    if kind.startswith("float") or grid[0] > 0:
+        return random.standard_normal(shape).astype(kind if kind.startswith("float") else "float32")
+    if kind not in ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))):
+        raise ValueError(f"the model takes {kind}, which edgekd cannot make up")
+    return random.integers(0, 2, shape).astype(kind)
 
 
 def read(source: Any) -> Any:
@@ -41,12 +55,13 @@ def feeds(source: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """Feeds in turn: an array for each of the model's inputs, by name.
 
     Args:
-        source: By the name of an input, or for the only one without its name: see ``samples``.
+        source: By the name of an input, or for the only one without its name: see ``samples``. An input that is not named
+            has random values.
         inputs: See above, of a runtime.
     """
     named = source if isinstance(source, dict) else dict.fromkeys(inputs, source)
-    if set(named) != set(inputs):
+    if not set(named) <= set(inputs):
         raise ValueError(f"the model takes {', '.join(inputs)}, the inputs are {', '.join(named)}")
-    rows = {name: samples(named[name], *spec) for name, spec in inputs.items()}
+    rows = {name: samples(named.get(name), *spec) for name, spec in inputs.items()}
     count = max(len(part) for part in rows.values())
     return [{name: part[turn % len(part)] for name, part in rows.items()} for turn in range(count)]

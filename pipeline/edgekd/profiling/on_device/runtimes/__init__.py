@@ -2,7 +2,8 @@
 
 A runtime has: ``version``, ``load(path)``, ``unload()``, ``run(feed)`` as a user writes it, ``effective(path, feed)`` (what
 it says it did), and ``inputs()``: by name, in the model's order, (shape with None where free, numpy type, (scale, zero
-point)). A feed has an array for each input, by name, in the same order. A module imports its package only when it is used.
+point)); ``fit(feed)`` for free sizes, ``outputs(feed)`` (all of them, by name), ``operations(path, feed, runs)`` (times of
+each). A feed has an array for each input, by name, in the same order. A module imports its package only when it is used.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .precision import precisions
+from .precision import computes, precisions
+from .timing import timed
 
 
 class OnnxRuntime:
@@ -36,14 +37,43 @@ class OnnxRuntime:
         """Inputs by name, in the model's order: (shape with None where free, numpy type, (scale, zero point))."""
         found = {}
         for spec in self.session.get_inputs():
+            if not spec.type.startswith("tensor("):
+                raise ValueError(f"the model's input {spec.name} is a {spec.type}, not a tensor")
             kind = spec.type[len("tensor(") : -1]
             shape = [side if isinstance(side, int) else None for side in spec.shape]
             found[spec.name] = shape, {"float": "float32", "double": "float64"}.get(kind, kind), (0.0, 0)
         return found
 
+    def fit(self, feed: Any) -> None:
+        """Sizes that are free follow the feed by themselves."""
+
     def run(self, feed: Any) -> Any:
         """Run one inference, as a user writes it; returns the first output."""
         return self.session.run(None, feed)[0]
+
+    def outputs(self, feed: Any) -> dict[str, Any]:
+        """Run one inference; returns all outputs that are tensors, by name."""
+        names = [spec.name for spec in self.session.get_outputs()]
+        found = zip(names, self.session.run(None, feed))  # noqa: B905
+        return {name: value for name, value in found if hasattr(value, "dtype")}
+
+    def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
+        """Time each operation over ``runs`` inferences, after as many to warm up, in a session of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.load(path, str(Path(folder) / "nodes"))
+            times = timed(lambda: self.run(feed), runs)
+            events = json.loads(Path(self.session.end_profiling()).read_text())
+        starts = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs:]
+        totals: dict[str, Any] = {}
+        for event in events:
+            if event["name"].endswith("_kernel_time") and event["ts"] >= starts[0]:
+                node = event["args"]
+                name = event["name"][: -len("_kernel_time")]
+                kinds = [kind for entry in node["input_type_shape"] for kind in entry]
+                entry = {"name": name, "kind": node["op_name"], "precision": computes(node["op_name"], kinds)}
+                row = totals.setdefault(name, {**entry, "where": node["provider"], "ms": 0.0})
+                row["ms"] += event["dur"] / 1000 / runs
+        return {"operations": list(totals.values()), "times": times, "source": "ONNX Runtime profiler"}
 
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""

@@ -35,8 +35,17 @@ class TensorFlowLite:
         for spec in self.model.get_input_details():
             scale, zero_point = spec["quantization"]
             grid = (float(scale), int(zero_point))
-            found[spec["name"]] = [int(side) for side in spec["shape"]], spec["dtype"].__name__, grid
+            free = [None if side == -1 else int(side) for side in spec.get("shape_signature", spec["shape"])]
+            found[spec["name"]] = free, spec["dtype"].__name__, grid
         return found
+
+    def fit(self, feed: Any) -> None:
+        """Take inputs of the feed's sizes, where they are free."""
+        other = [spec for spec in self.model.get_input_details() if list(spec["shape"]) != list(feed[spec["name"]].shape)]
+        for spec in other:
+            self.model.resize_tensor_input(spec["index"], feed[spec["name"]].shape)
+        if other:
+            self.model.allocate_tensors()
 
     def run(self, feed: Any) -> Any:
         """Run one inference, as a user writes it; returns the first output."""
@@ -44,6 +53,21 @@ class TensorFlowLite:
             self.model.set_tensor(self.at[name], x)
         self.model.invoke()
         return self.model.get_tensor(self.out)
+
+    def outputs(self, feed: Any) -> dict[str, Any]:
+        """Run one inference; returns all outputs, by name, integers that stand for floats as floats."""
+        self.run(feed)
+        found = {}
+        for spec in self.model.get_output_details():
+            value, (scale, zero_point) = self.model.get_tensor(spec["index"]), spec["quantization"]
+            if scale > 0 and value.dtype.kind in "iu":
+                value = (value.astype("float32") - float(zero_point)) * value.astype("float32").dtype.type(scale)
+            found[spec["name"]] = value
+        return found
+
+    def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
+        """TensorFlow Lite has a profiler in C++ only."""
+        return {"why": f"{self.version} gives no times of operations to Python; benchmark_model does"}
 
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""

@@ -1,0 +1,166 @@
+"""Correctness on a device: what was looked at there, beside the host and torch, as records and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.devices.schema import Device
+from edgekd.errors import EdgekdError, ExportError
+from edgekd.export import device_outputs, probes
+from edgekd.profiling import agents, doctor, looks, transports
+from edgekd.profiling.agents.base import Agents
+from edgekd.profiling.looks import Given, Look
+from edgekd.profiling.measured import Variant
+from edgekd.profiling.session import START_S, Session
+from edgekd.profiling.transports.base import Transport
+from edgekd.records_profile import Accuracy, Outputs, ProfileRecord
+
+HOST = Device(edgekd=1, name="host", transport="host", description="This machine")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of an artifact besides the device.
+
+    Attributes:
+        host: Its outputs on the host, for the same inputs, or the first of them, (N, ...); None where they are not known.
+        torch: What torch gives for them, (N, ...); None where it is not known.
+        labels: Classes of the images whose classes are found on the device, (N,).
+        host_classes: The classes that the host finds for these images, (N,).
+    """
+
+    host: Given | NDArray[np.float32] | None = None
+    torch: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    host_classes: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Records with what was looked at; ``findings`` say what differs, ``notes`` what is not known."""
+
+    profiles: tuple[ProfileRecord, ...]
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check(
+    session: Session, variants: Sequence[Variant], device: Device, expected: Mapping[str, Expected], threads: int = 1
+) -> Checked:
+    """Compare what a session has looked at with what is expected.
+
+    Args:
+        session: Of the device.
+        variants: What was measured in it.
+        device: The device; it is asked again where outputs differ, layer by layer.
+        expected: By the name of an artifact.
+        threads: Threads of a runtime.
+    """
+    by_name = {variant.model: variant for variant in variants}
+    profiles: list[ProfileRecord] = []
+    findings: list[str] = []
+    notes: list[str] = []
+    for record in session.profiles:
+        look, known = session.looks.get(record.model, Look()), expected.get(record.model, Expected())
+        variant = by_name[record.model]
+        where = f"{record.model} on {device.name}"
+        rows = []
+        for name, reference in _references(known, look, device):
+            assert look.outputs
+            try:
+                row, why = device_outputs.compare(name, reference, look.outputs, probes.steps(variant.path, variant.runtime))
+            except ExportError as error:
+                findings.append(f"The outputs of {where} cannot be compared with {_of(name)}: {error.message}.")
+                continue
+            if why:
+                begins = _begins(variant, device, threads) if name == "host" else ""
+                row = replace(row, worst_layer=begins)
+                findings.append(_in_words(where, row, why))
+            rows.append(row)
+        accuracy, note = _accuracy(where, look, known)
+        notes += [note] if note else []
+        profiles.append(replace(record, outputs=tuple(rows), accuracy=accuracy))
+    return Checked(tuple(profiles), tuple(findings), tuple(notes))
+
+
+def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
+    """Run artifacts on this machine, each by an agent of its own; those that do not run here are missing."""
+    found = {}
+    with transports.to(HOST) as way:
+        starter = _starter(HOST, way, variants)
+        for variant in variants:
+            try:
+                found[variant.model] = _outputs(variant, starter, way, threads, "host")
+            except EdgekdError:  # no runtime here
+                continue
+    return found
+
+
+def _references(known: Expected, look: Look, device: Device) -> list[tuple[Literal["host", "torch"], Given]]:
+    if look.outputs is None:
+        return []
+    first = next(iter(look.outputs.arrays), "")
+    found: list[tuple[Literal["host", "torch"], Given]] = []
+    if known.host is not None and device.transport != "host":
+        found.append(("host", known.host if isinstance(known.host, Given) else device_outputs.first(known.host, first)))
+    if known.torch is not None:
+        found.append(("torch", device_outputs.first(known.torch, first)))
+    return found
+
+
+def _starter(device: Device, way: Transport, variants: Sequence[Variant]) -> Agents:
+    formats = tuple(dict.fromkeys(variant.runtime for variant in variants))
+    return agents.of(device, way, doctor.examine(device, way, formats).runtimes)
+
+
+def _outputs(variant: Variant, starter: Agents, way: Transport, threads: int, where: str) -> Given:
+    agent = starter.start(variant.runtime, f"{variant.runtime} on {where}")
+    try:
+        shapes: dict[str, object] = {name: list(shape) for name, shape in variant.shapes.items()}
+        inputs = shapes | {name: way.put(path) for name, path in variant.inputs.items()}
+        path = way.put(variant.path)
+        agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=threads, inputs=inputs or None)
+        return looks.outputs(agent, way)
+    finally:
+        agent.close(grace=2.0)
+
+
+def _begins(variant: Variant, device: Device, threads: int) -> str:
+    """The first layer that the device computes otherwise than the host; empty where it cannot be found."""
+    with TemporaryDirectory(prefix="edgekd-") as folder:
+        try:
+            path, inner = probes.instrument(variant.path, variant.runtime, Path(folder))
+            probed = replace(variant, path=path)
+            with transports.to(HOST) as way:
+                here = _outputs(probed, _starter(HOST, way, [probed]), way, threads, "host")
+            with transports.to(device) as way:
+                there = _outputs(probed, _starter(device, way, [probed]), way, threads, device.name)
+        except EdgekdError:  # a side figure: that the outputs differ stands without it
+            return ""
+    return probes.first_difference(inner, here, there)
+
+
+def _accuracy(where: str, look: Look, known: Expected) -> tuple[Accuracy | None, str]:
+    if look.classes is None:
+        return None, ""
+    if known.labels is None:
+        return None, f"accuracy of {where}: there are no labels"
+    right = float((np.array(look.classes) == known.labels).mean())
+    host = None if known.host_classes is None else float((known.host_classes == known.labels).mean())
+    return Accuracy(len(look.classes), right, host), ""
+
+
+def _of(reference: str) -> str:
+    return "those of the same file on the host" if reference == "host" else "those of torch"
+
+
+def _in_words(where: str, row: Outputs, why: str) -> str:
+    begins = f" The difference begins in {row.worst_layer}." if row.worst_layer else ""
+    return f"The outputs of {where} differ from {_of(row.reference)}: {why} ({device_outputs.in_words(row)}).{begins}"
