@@ -58,7 +58,7 @@ def instrument(path: Path, format: str, folder: Path) -> tuple[Path, tuple[Probe
 
 
 def steps(path: Path, format: str) -> tuple[float | None, ...]:
-    """One int8 step of each output of a file, in order, whatever type it leaves it in; None where it is computed in float."""
+    """One int8 step of each output of a file, in order, whatever type it leaves it in; None where it is float inside."""
     try:
         return tuple(_STEPS[format](path))
     except Exception:  # a file that no library but its runtime reads is compared in absolute figures

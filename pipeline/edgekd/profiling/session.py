@@ -99,7 +99,11 @@ def measure(
         field.each("read", lambda run, _: _finish(run))
         looked = _look(field, way, wants, setting) if wants else {}
     profiles = tuple(looked.get(run.variant.model, Look()).into(measured.record(run, setting)) for run in field.live)
-    notes = (*rounds.notes, *measured.notes(field.live, device), *(note for found in looked.values() for note in found.notes))
+    notes = (
+        *rounds.notes,
+        *measured.notes(field.live, device),
+        *(note for found in looked.values() for note in found.notes),
+    )
     return Session(profiles, found, tuple(field.failures), notes, looked)
 
 
