@@ -16,9 +16,10 @@ from edgekd.errors import EdgekdError, ExportError
 from edgekd.export import device_outputs, probes
 from edgekd.profiling import agents, doctor, looks, transports
 from edgekd.profiling.agents.base import Agents
+from edgekd.profiling.field import START_S
 from edgekd.profiling.looks import Given, Look
 from edgekd.profiling.measured import Variant
-from edgekd.profiling.session import START_S, Session
+from edgekd.profiling.session import Session
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import Accuracy, Outputs, ProfileRecord
 
