@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install run test soak lint clean
+.PHONY: install run test test-devices soak lint clean
 
 install: $(VENV)/.run
 
@@ -12,6 +12,10 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# On emulated boards behind a real SSH server, made within a minute; needs root and Linux 6.7, and is skipped without.
+test-devices: $(VENV)/.test
+	$(BIN)/python -m pytest tests/devices
 
 # Half an hour on two cores; needs the Debian package dataset-fashion-mnist. Rows that are there are kept.
 soak: $(VENV)/.test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +27,9 @@ from edgekd.loading.places import Draft, Places
 from edgekd.loading.shape import Rooted
 from edgekd.loading.source import parse
 from edgekd.recipe_base import mistake
+
+_HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
+"""Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""
 
 Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
 Runtime = Literal["onnx", "tflite", "openvino"]
@@ -110,7 +114,7 @@ class Device(BaseModel):
                 raise mistake(what, f"remove it; it is a key of transport: {' and '.join(fits)}", key)
         if self.transport == "ssh" and self.host is None:
             raise mistake("transport: ssh does not say which host", "add host: USER@HOST, such as pi@raspberrypi.local")
-        if self.host is not None and (self.host.startswith("-") or not self.host.strip()):
+        if self.host is not None and not _HOST.fullmatch(self.host):
             raise mistake(f"{self.host!r} is no host", "write [USER@]HOST, or a name of ~/.ssh/config", "host")
         if self.agent == "benchmark_model" and self.benchmark_model is None:
             raise mistake(

@@ -8,8 +8,9 @@ from edgekd.devices.schema import Device
 from edgekd.profiling.transports.adb import Adb
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.transports.host import Host
+from edgekd.profiling.transports.ssh import Ssh
 
-_KINDS: Mapping[str, Callable[[Device], Transport]] = {"host": lambda device: Host(), "adb": Adb}
+_KINDS: Mapping[str, Callable[[Device], Transport]] = {"host": lambda device: Host(), "ssh": Ssh, "adb": Adb}
 
 
 def to(device: Device) -> Transport:
