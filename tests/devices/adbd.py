@@ -15,6 +15,7 @@ It is not Android: no bionic, no SELinux, no pairing by TLS.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import signal
 import socket
@@ -92,6 +93,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._lock = threading.Lock()
         self._token = os.urandom(20)
+        self._numbers = itertools.count(1)
 
     def send(self, command: int, first: int, second: int, data: bytes = b"") -> None:
         """Send one message."""
@@ -134,7 +136,7 @@ class Connection:
         elif command == AUTH:
             self._authenticate(first, data)
         elif command == OPEN:
-            stream = Stream(self, first, max(self._streams, default=0) + 1)
+            stream = Stream(self, first, next(self._numbers))  # never used again: a late CLSE must not meet another
             self._streams[stream.local] = stream
             name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
             threading.Thread(target=self._service, args=(stream, name), daemon=True).start()

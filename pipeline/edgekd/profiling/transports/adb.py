@@ -1,9 +1,9 @@
 """A phone over the user's adb client.
 
 adb joins its arguments into one line for the phone's shell: every word is quoted here. Each program runs behind a few lines
-of that shell, which note its process id (to end it when its time is over) and its exit code (older clients return 0 when
-the connection is cut). One more shell, the keeper, is open as long as the session is: it holds the lock on the phone, and
-when its connection ends, however it ends, it ends what runs and removes the folder.
+of that shell, which note its process and group (to end them when its time is over) and its exit code (older clients return
+0 when the connection is cut). One more shell, the keeper, is open as long as the session is: it holds the lock on the phone,
+and when its connection ends, however it ends, it ends what runs and removes the folder.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KEEPER = f"""
 mkdir -p "$1" && cd "$1" || {{ echo "no $1 cannot be made"; exit 1; }}
 stop() {{
   for f in "$1"/*.pid; do
-    p=$(cat "$f") && [ "$(readlink "/proc/$p/cwd")" = "$(pwd -P)/$1" ] && kill -9 "$p"
+    read -r p g <"$f" && [ "$(readlink "/proc/$p/cwd")" = "$(pwd -P)/$1" ] && {{ kill -9 "-$g" || kill -9 "$p"; }}
   done 2>/dev/null
   rm -rf "$1"
 }}
@@ -70,8 +70,8 @@ cd "$1" || exit 125
 n=$2; shift 2
 { "$@" <&3 3<&- & } 3<&0
 p=$!
-echo "$p" >"$n.pid"
-trap 'kill -9 "$p"' HUP INT TERM
+echo "$p $$" >"$n.pid"
+trap 'kill -9 "-$$" || kill -9 "$p"' HUP INT TERM
 wait "$p"; c=$?
 rm -f "$n.pid"
 """
@@ -271,7 +271,7 @@ class Adb:
 
     def _end(self, number: int) -> None:
         """End a program on the phone whose time is over."""
-        script = 'cd "$1" && for p in $(cat "$2.pid"); do kill -9 "$p"; done; rm -f "$2.pid"'
+        script = 'cd "$1" && read -r p g <"$2.pid" && { kill -9 "-$g" || kill -9 "$p"; }; rm -f "$2.pid"'
         with contextlib.suppress(DeviceError):
             phones.ask([*self._adb, "shell" if self._shell else "exec-out", _line(script, self._folder, str(number))])
 

@@ -1,0 +1,218 @@
+"""TensorFlow Lite's own ``benchmark_model`` as an agent, for phones without Python.
+
+The user gives the program; it is pushed and runs once for every block. It gives neither single times nor outputs: no p90 and
+no p99, and correctness is not measured. Every figure is from a process of its own, which warms up first.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError
+from edgekd.profiling.agents import benchmark_log, phone
+from edgekd.profiling.transports.base import Transport
+from edgekd.reads import file_sha256
+
+OURS = (
+    "graph", "num_threads", "num_runs", "min_secs", "max_secs", "warmup_runs", "warmup_min_secs", "enable_op_profiling",
+    "profiling_output_csv_file", "report_peak_memory_footprint",
+)  # fmt: skip
+"""Options that edgekd sets itself."""
+SLACK_S = 30.0
+"""Seconds of an answer's time that are left for loading; the measuring ends by itself before."""
+# $@ the program. Its cores and its CPU time come back on stdout.
+_RUN = 'grep Cpus_allowed_list /proc/self/status; "$@"; c=$?; echo; times; exit $c'
+_NOT_STARTED = (126, 127)
+"""Exit codes of a shell that could not start a program."""
+
+
+class BenchmarkAgents:
+    """Starts ``benchmark_model`` on a phone.
+
+    Args:
+        device: The phone; ``benchmark_model`` is the program here, ``benchmark_options`` are options of it.
+        way: The open way to it.
+    """
+
+    name = "benchmark_model"
+
+    def __init__(self, device: Device, way: Transport) -> None:
+        self._device, self._way = device, way
+
+    @cached_property
+    def _local(self) -> Path:
+        assert self._device.benchmark_model is not None
+        path = Path(self._device.benchmark_model).expanduser()
+        if not path.is_file():
+            raise DeviceError(
+                f"there is no benchmark_model: {path} is not a file",
+                "build or download TensorFlow Lite's benchmark_model for the phone (android_aarch64) and write its path as "
+                f"benchmark_model: into devices/{self._device.name}.yaml",
+            )
+        return path
+
+    @cached_property
+    def _program(self) -> str:
+        """Path of the program on the phone."""
+        remote = self._way.put(self._local)
+        self._way.run(["chmod", "755", remote], timeout=phone.ANSWER_S)
+        return remote
+
+    def start(self, runtime: str, label: str) -> BenchmarkAgent:
+        """Start an agent for one model file.
+
+        Raises:
+            DeviceError: It is no .tflite file, there is no program, or the phone does not answer.
+        """
+        if runtime != "tflite":
+            raise DeviceError(
+                f"{label}: benchmark_model runs .tflite files only",
+                "for other formats the phone needs Python and the runtime: agent: python",
+            )
+        taken = sorted(set(self._device.benchmark_options) & set(OURS))
+        if taken:
+            raise DeviceError(
+                f"{label}: benchmark_options: {', '.join(taken)} is set by edgekd",
+                f"take it out of devices/{self._device.name}.yaml; threads and cores are keys of their own",
+            )
+        try:
+            return BenchmarkAgent(self._way, self._program, f"benchmark_model {file_sha256(self._local)}", label, self._device)
+        except DeviceError as error:
+            raise DeviceError(f"{label}: {error.message}", error.hint) from error
+
+
+class BenchmarkAgent:
+    """The program with one model file.
+
+    Args:
+        way: The way to the phone.
+        program: The program there.
+        version: What tells it from others.
+        label: What it is for, in messages.
+        device: The phone.
+    """
+
+    def __init__(self, way: Transport, program: str, version: str, label: str, device: Device) -> None:
+        self.label, self._way, self._program, self._version, self._device = label, way, program, version, device
+        self._spent_s = 0.0
+        self._allowed: list[int] = []
+        self._last: benchmark_log.Log | None = None
+        self._warmup: dict[str, float] = {}
+
+    def ask(self, command: str, timeout: float, **arguments: Any) -> Mapping[str, Any]:
+        """Answer a command as edgekd's own program does; what cannot be known is None."""
+        commands = {
+            "start": self._start, "warmup": self._warm_up, "block": self._block, "state": self._state,
+            "memory": self._memory, "effective": self._effective, "operations": self._operations,
+        }  # fmt: skip
+        if command not in commands:
+            raise DeviceError(f"{self.label}: benchmark_model gives no {command}")
+        try:
+            return commands[command](timeout, **arguments)
+        except DeviceError as error:
+            raise DeviceError(f"{self.label}: {error.message.removeprefix(f'{self.label}: ')}", error.hint) from error
+
+    def close(self, *, grace: float = 0.0) -> None:
+        """Do nothing: every process has ended with its answer."""
+
+    def _start(
+        self, timeout: float, runtime: str, path: str, threads: int, inputs: Any = None, cores: Sequence[int] = (), **_: Any
+    ) -> dict[str, Any]:
+        """Load the model and run it once; what is fed is random, the program's own."""
+        self._path, self._threads, self._cores = path, threads, cores
+        log = self._ran(timeout, warmup_runs=1, warmup_min_secs=0, num_runs=1, min_secs=0)
+        loads = {"cold_ms": None, "is_cold": False, "warm_ms": log.load_ms, "first_ms": log.first_ms}
+        return {"runtime": self._version, "bare_mib": None, "feeds": 0, **loads}
+
+    def _warm_up(self, timeout: float, runs: int, ms: float, **_: Any) -> dict[str, Any]:
+        """Warm up once; every block does it again, in its own process."""
+        self._warmup = {"warmup_runs": runs, "warmup_min_secs": ms / 1000}
+        log = self._ran(timeout, **self._warmup, num_runs=1, min_secs=0)
+        return {"runs": log.warmup.n, "ms": log.warmup.n * log.warmup.mean, "steady": None, "spent_s": self._spent_s}
+
+    def _block(self, timeout: float, runs: int, ms: float) -> dict[str, Any]:
+        """Measure at least ``runs`` inferences and ``ms`` milliseconds."""
+        log = self._ran(timeout, **self._warmup, num_runs=runs, min_secs=ms / 1000)
+        if log.times.median is None:
+            raise DeviceError(
+                "this benchmark_model prints no median, only a mean",
+                "take a newer one (TensorFlow 2.15 or later, or LiteRT)",
+            )
+        summary = {"n": log.times.n, "mean": log.times.mean, "min": log.times.min, "median": log.times.median}
+        told = {"wall_ms": None, "cpu_ms": None, "threads": log.threads or self._threads}
+        return {"samples": [], "summary": summary, "state": phone.state(self._way), "spent_s": self._spent_s, **told}
+
+    def _state(self, timeout: float) -> dict[str, Any]:
+        return phone.state(self._way)
+
+    def _memory(self, timeout: float) -> dict[str, Any]:
+        """Peak resident set in a run of its own: asking for it disturbs the times."""
+        log = self._ran(timeout, num_runs=5, min_secs=0, report_peak_memory_footprint="true")
+        return {"peak_mib": log.peak_mib, "model_mib": log.added_mib, "allowed": self._allowed}
+
+    def _effective(self, timeout: float) -> dict[str, Any]:
+        """What the program told of threads and delegates; in what precision it computes it does not tell."""
+        log = self._last or self._ran(timeout, num_runs=1, min_secs=0)
+        notes = [f"{name} was asked for and took no operation of the model" for name in log.refused]
+        return {"threads": log.threads, "delegate": log.delegate, "ops": {}, "notes": notes}
+
+    def _operations(self, timeout: float) -> dict[str, Any]:
+        """Times of operations, in a run of its own."""
+        remote = f"{self._path}.csv"
+        options = {"enable_op_profiling": "true", "profiling_output_csv_file": remote}
+        log = self._ran(timeout, **self._warmup, num_runs=20, min_secs=0, **options)
+        told = self._way.run(["cat", remote], timeout=phone.ANSWER_S).out.decode(errors="replace")
+        rows = [
+            {"name": found.name, "kind": found.kind, "ms": found.ms, "precision": "", "where": found.where}
+            for found in benchmark_log.operations(told)
+        ]
+        return {"operations": rows, "source": "benchmark_model", "p50": log.times.median or log.times.mean}
+
+    def _ran(self, timeout: float, **options: Any) -> benchmark_log.Log:
+        """Run the program once and read what it prints."""
+        given = {"graph": self._path, "num_threads": self._threads, "max_secs": max(1.0, timeout - SLACK_S), **options}
+        flags = [f"--{name}={_text(value)}" for name, value in {**given, **self._device.benchmark_options}.items()]
+        mask = sum(1 << core for core in self._cores)
+        pinned = ["taskset", f"{mask:x}"] if mask else []
+        argv = [*pinned, "sh", "-c", _RUN, "sh", self._program, *flags]
+        done = self._way.run(argv, timeout=timeout, env=self._device.env or None)
+        out, err = (part.decode(errors="replace") for part in (done.out, done.err))
+        if done.code:
+            self._failed(done.code, err or out)
+        told = f"{out}\n{err}"
+        if unknown := benchmark_log.unknown(told):
+            raise DeviceError(
+                f"this benchmark_model does not know {unknown}",
+                f"take it out of benchmark_options in devices/{self._device.name}.yaml, or use a program that has it",
+            )
+        children = re.findall(r"(\d+)m([\d.]+)s", out)[-2:]  # user and system time, in the last line of `times`
+        self._spent_s += sum(float(minutes) * 60 + float(seconds) for minutes, seconds in children)
+        self._allowed = _cores(out)
+        self._last = benchmark_log.read(told)
+        return self._last
+
+    def _failed(self, code: int, told: str) -> NoReturn:
+        name = next((item.name for item in signal.Signals if item == code - 128), "")
+        hint = "it must be built for this phone: android_aarch64 for most of today's" if code in _NOT_STARTED else ""
+        how = f"died with {name}" if name else f"ended with code {code}"
+        raise DeviceError(f"benchmark_model {how}: {benchmark_log.errors(told)}", hint)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cores(told: str) -> list[int]:
+    """Cores in a line such as ``Cpus_allowed_list: 0-3,6``."""
+    match = re.search(r"Cpus_allowed_list:\s*([\d,-]+)", told)
+    found: list[int] = []
+    for part in match[1].split(",") if match else ():
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
