@@ -99,12 +99,18 @@ class BlockState:
         mhz: Clock of the fastest core after the block.
         throttled: Throttling was newly reported during the block.
         others: Cores that other processes kept busy meanwhile.
+        battery_percent: Charge of a phone's battery after the block.
+        battery_celsius: Its temperature.
+        charging: Whether it was being charged.
     """
 
     celsius: float | None = None
     mhz: float | None = None
     throttled: bool = False
     others: float | None = None
+    battery_percent: float | None = None
+    battery_celsius: float | None = None
+    charging: bool | None = None
 
 
 @dataclass(frozen=True)

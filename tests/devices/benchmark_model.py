@@ -3,7 +3,7 @@
 
 It takes the program's options and prints in its formats (tensorflow/lite/tools/benchmark in LiteRT of 2026; the CSV as
 tsl/util/stats_calculator writes it), and what it prints is measured: it runs the model in ai-edge-litert's Interpreter.
-What it does not do: input files, delegates other than XNNPACK, and ``--use_gpu``, which it takes and which refuses the model.
+What it does not do: input files, delegates other than XNNPACK. It takes ``--use_gpu``, and its GPU refuses the model.
 ``MOCK`` in the environment makes it fail: ``crash``, ``hang``, ``noise`` (another program's output), ``old`` (no median).
 """
 
@@ -13,6 +13,7 @@ import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -44,7 +45,9 @@ def stat(times):
         return f"count={len(times)} curr={times[0]}" + ("(all same)" if len(times) > 1 else "")
     std = int(statistics.pstdev(times))
     first, last, low, high = times[0], times[-1], min(times), max(times)
-    text = f"count={len(times)} first={first} curr={last} min={low} max={high} avg={number(statistics.mean(times))} std={std}"
+    text = (
+        f"count={len(times)} first={first} curr={last} min={low} max={high} avg={number(statistics.mean(times))} std={std}"
+    )
     if MOCK == "old":
         return text
     rank = sorted(times)
@@ -70,7 +73,7 @@ def write_csv(path, model, times):
     """One row: what the delegate took; the Interpreter of Python times no single operations."""
     mean = statistics.mean(times) / 1000
     nodes = [node for node in model._get_ops_details() if node["op_name"] != "DELEGATE"]
-    with open(path, "w") as file:
+    with Path(path).open("w") as file:
         file.write("Operator-wise Profiling Info for Regular Benchmark Runs:\n")
         file.write("============================== Run Order ==============================\n")
         file.write("node type, first, avg_ms, %, cdf%, mem KB, times called, name\n")
@@ -119,7 +122,7 @@ def main():
         )
     if options["use_gpu"] == "true":
         info("Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.")
-    info(f"The input model file size (MB): {number(os.path.getsize(options['graph']) / 1e6)}")
+    info(f"The input model file size (MB): {number(Path(options['graph']).stat().st_size / 1e6)}")
     info(f"Initialized session in {number(loaded / 1000)}ms.")
     random = np.random.default_rng(0)
     for spec in model.get_input_details():
@@ -134,8 +137,8 @@ def main():
         f"Warmup (avg): {number(statistics.mean(warm))}, Inference (avg): {number(statistics.mean(times))}"
     )
     info(
-        "Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual memory "
-        "footprint of the model at runtime. Take the information at your discretion."
+        "Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual "
+        "memory footprint of the model at runtime. Take the information at your discretion."
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     info(

@@ -10,7 +10,7 @@ from typing import Any
 from edgekd.devices.isa import FEATURES
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import traps
+from edgekd.profiling import doctor_phone, traps
 from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import DeviceRecord, RuntimeFound
@@ -39,6 +39,8 @@ def examine(
     Raises:
         DeviceError: It does not answer.
     """
+    if device.agent == "benchmark_model":
+        return doctor_phone.examine(device, way, formats, infer=infer)
     facts: dict[str, Any] = {}
     rows: list[tuple[str, dict[str, Any]]] = []
     silent = []

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edgekd.devices.schema import Device
 from edgekd.profiling import stats
 from edgekd.profiling.agents.base import Agent
-from edgekd.records_profile import Attempt, BlockState, Effective, LoadTime, Memory, ProfileRecord
+from edgekd.records_profile import Attempt, BlockState, Effective, Latency, LoadTime, Memory, ProfileRecord
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ def doubts(run: Run, setting: Setting) -> list[stats.Doubt]:
 def record(run: Run, setting: Setting) -> ProfileRecord:
     """Make the record of a variant that was measured to the end."""
     device, reference, variant = setting.device, setting.reference, run.variant
-    blocks = [block["samples"] for block in run.blocks]
-    peak, bare, least = run.end["peak_mib"], run.start["bare_mib"], setting.trivial.get(variant.runtime)
+    fed = variant.inputs if run.start["feeds"] else {}
     return ProfileRecord(
         model=variant.model,
         device=device.name,
@@ -157,13 +156,14 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
         warmup_ms=run.warmup["ms"],
         warmup_runs=run.warmup.get("runs"),
         warmup_steady=run.warmup.get("steady"),
-        latency_ms=stats.latency(blocks),
-        memory=Memory(peak, runtime=bare, model=peak - bare, trivial=None if least is None else bare + least),
+        latency_ms=_latency(run),
+        memory=_memory(run, setting.trivial.get(variant.runtime)),
         trust=stats.trust(_medians(run), doubts(run, setting), setting.now),
         blocks=_medians(run),
         samples=setting.samples,
-        images=run.start["feeds"] if variant.inputs else 0,
-        inputs=digest(variant.inputs),
+        images=run.start["feeds"] if fed else 0,
+        inputs=digest(fed),
+        agent=run.start.get("agent", "python"),
         cores=tuple(run.end.get("allowed", ())) if device.cores else (),
         states=tuple(_states(run)),
         attempts=tuple(run.attempts),
@@ -175,7 +175,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
 
 def p50(run: Run) -> float | None:
     """Median milliseconds of the last attempt so far."""
-    samples = [ms for block in run.blocks for ms in block["samples"]]
+    samples = [ms for block in run.blocks for ms in block["samples"]] or _medians(run)
     return float(statistics.median(samples)) if samples else None
 
 
@@ -201,14 +201,36 @@ def _states(run: Run) -> Iterator[BlockState]:
         others = None
         if "busy" in before and "busy" in after and after["at"] > before["at"]:
             others = max(0.0, after["busy"] - before["busy"] - own) / (after["at"] - before["at"])
-        yield BlockState(after.get("celsius"), after.get("mhz"), bool(throttling(before, after)), others)
+        yield BlockState(
+            after.get("celsius"), after.get("mhz"), bool(throttling(before, after)), others,
+            after.get("battery_percent"), after.get("battery_celsius"), after.get("charging"),
+        )  # fmt: skip
+
+
+def _latency(run: Run) -> Latency:
+    """From single times, or from the figures of each block where the agent gives no more."""
+    if all("summary" in block for block in run.blocks):
+        return stats.summarized([block["summary"] for block in run.blocks])
+    return stats.latency([block["samples"] for block in run.blocks])
+
+
+def _memory(run: Run, least: float | None) -> Memory:
+    peak, bare = run.end["peak_mib"], run.start["bare_mib"]
+    if bare is None:
+        return Memory(peak, runtime=None, model=run.end["model_mib"])
+    return Memory(peak, runtime=bare, model=peak - bare, trivial=None if least is None else bare + least)
 
 
 def _medians(run: Run) -> tuple[float, ...]:
-    return stats.block_medians([block["samples"] for block in run.blocks])
+    return stats.block_medians(
+        [[block["summary"]["median"]] if "summary" in block else block["samples"] for block in run.blocks]
+    )
 
 
-def _busy(run: Run) -> float:
+def _busy(run: Run) -> float | None:
+    """CPU time over wall time of the blocks; None where the agent does not tell."""
+    if any(block["wall_ms"] is None for block in run.blocks):
+        return None
     return float(statistics.median(block["cpu_ms"] / block["wall_ms"] for block in run.blocks))
 
 
@@ -239,10 +261,11 @@ def notes(runs: Iterable[Run], device: Device) -> Iterator[str]:
     """Yield remarks on figures that are not what their name says."""
     for run in runs:
         name = f"{run.variant.model} on {device.name}"
-        if not run.start["is_cold"]:
+        if run.start["cold_ms"] is not None and not run.start["is_cold"]:
             yield (
                 f"{name}: the cold load is not cold: the file stayed in the page cache "
                 "(its folder is in memory, or another process holds it)"
             )
         if not run.warmup.get("steady", True):
             yield f"{name}: the times were not steady after {run.warmup['ms'] / 1000:.1f} s of warm-up"
+        yield from (f"{name}: {note}" for note in run.end.get("notes", ()))

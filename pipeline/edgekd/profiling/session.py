@@ -70,7 +70,8 @@ def measure(
         protocol: Warm-up, number and length of blocks, threads.
         device: Where.
         samples: Folder for the raw samples, ``DEVICE.jsonl``: one line a block with ``model``, ``attempt`` (from 1),
-            ``round``, ``order`` (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``.
+            ``round``, ``order`` (place in the round), ``at_s`` (seconds since the session began) and ``samples_ms``, or
+            ``summary_ms`` where the agent gives no single times.
         progress: Told of every step.
         transport: The way to the device, not open yet; by default what the device's file names.
         wants: What to look at beside times, after the measurement; by default nothing.
@@ -184,7 +185,8 @@ class _Rounds:
                 run.rounds.append((state, after))
                 state = after
                 line = {"model": run.variant.model, "attempt": attempt, "round": turn, "order": place, "at_s": round(at, 3)}
-                self._log.write(json.dumps({**line, "samples_ms": answer["samples"]}) + "\n")
+                kept = {"summary_ms": answer["summary"]} if "summary" in answer else {"samples_ms": answer["samples"]}
+                self._log.write(json.dumps({**line, **kept}) + "\n")
 
             field.each(f"block {turn + 1}/{protocol.blocks}", block, shift=turn)
             longest = max(longest, time.monotonic() - began)

@@ -89,6 +89,24 @@ def latency(blocks: Sequence[ArrayLike], *, seed: int = 0) -> Latency:
     )
 
 
+def summarized(blocks: Sequence[Mapping[str, float]], *, seed: int = 0) -> Latency:
+    """Summarize a variant of whose blocks only figures are known (``n``, ``mean``, ``min``, ``median`` in milliseconds).
+
+    Its p50 is the median of the blocks' medians; p90 and p99 cannot be known.
+    """
+    n = [int(block["n"]) for block in blocks]
+    medians = [[block["median"]] for block in blocks]
+    return Latency(
+        p50=float(np.median(medians)),
+        p90=None,
+        p99=None,
+        min=min(block["min"] for block in blocks),
+        mean=float(np.average([block["mean"] for block in blocks], weights=n)),
+        n=sum(n),
+        ci=interval(medians, 50, seed=seed),
+    )
+
+
 def interval(blocks: Sequence[ArrayLike], percentile: float, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of a percentile of the pooled samples, resampling whole blocks.
 
@@ -129,12 +147,12 @@ def spread(medians: Sequence[float]) -> float:
     return float((high - low) / middle)
 
 
-def doubts(medians: Sequence[float], busy: float, threads: int, asked: int, conditions: Conditions) -> list[Doubt]:
+def doubts(medians: Sequence[float], busy: float | None, threads: int, asked: int, conditions: Conditions) -> list[Doubt]:
     """Collect every reason not to believe the figures of one variant.
 
     Args:
         medians: Median of each block in milliseconds, in the order they ran.
-        busy: CPU time over wall time of the blocks (median).
+        busy: CPU time over wall time of the blocks (median); None if unknown.
         threads: Threads that worked during the blocks.
         asked: Threads that were asked for.
         conditions: The machine during the session.
@@ -143,7 +161,7 @@ def doubts(medians: Sequence[float], busy: float, threads: int, asked: int, cond
     return [
         *_when(abs(moved) > DRIFT_LIMIT, f"the last block was {abs(moved):.0%} {_pace(moved)} than the first", "again"),
         *_when(width > SPREAD_LIMIT, f"the blocks differ by {width:.0%} (interquartile range over median)", "again"),
-        *_when(busy < BUSY_LIMIT, f"the process had a CPU for only {busy:.0%} of the time", "again"),
+        *_when((busy or 1.0) < BUSY_LIMIT, f"the process had a CPU for only {busy or 1.0:.0%} of the time", "again"),
         *_when(threads > asked, f"{threads} threads worked, {asked} asked for"),
         *_machine(conditions),
     ]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from edgekd.devices.schema import Device
 from edgekd.profiling.agents.base import Agents
+from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
+from edgekd.profiling.agents.phone import PhoneAgents
 from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import RuntimeFound
@@ -13,4 +15,7 @@ from edgekd.records_profile import RuntimeFound
 
 def of(device: Device, way: Transport, runtimes: Sequence[RuntimeFound]) -> Agents:
     """Return what measures on a device, behind an open way to it, with the runtimes that were found there."""
-    return PythonAgents(device, way, runtimes)
+    if device.agent == "benchmark_model":
+        return BenchmarkAgents(device, way)
+    agents = PythonAgents(device, way, runtimes)
+    return PhoneAgents(agents, way) if device.transport == "adb" else agents

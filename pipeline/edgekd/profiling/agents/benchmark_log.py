@@ -1,6 +1,7 @@
 """The output of TensorFlow Lite's ``benchmark_model``, as its versions since 2020 print it.
 
-Lines begin with ``INFO: `` in newer versions and with nothing in older ones. Times are microseconds there, milliseconds here.
+Lines begin with ``INFO: `` in newer versions and with nothing in older ones. Times there are microseconds, here
+milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _REFUSED = re.compile(r"Though (\S+) delegate is explicitly applied, the model g
 _THREADS = re.compile(r"#threads used for CPU inference: \[(-?\d+)\]")
 _UNKNOWN = re.compile(r"Unconsumed cmdline flags: (.+)")
 _ERROR = re.compile(r"^(?:ERROR|FATAL): (.+)$", re.MULTILINE)
-_LEGEND = re.compile(r"node type, (start, )?first, avg_ms, %, cdf%, mem KB, times called, name")
+_LEGEND = re.compile(r"node type, (?:start, )?first, avg_ms, %, cdf%, mem KB, times called, name")
+_ROW = re.compile(r"(.+?), (?:N, )?N, (N), N%, N%, N, (N), (.+)".replace("N", r"[\d.e+-]+"))
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 
 
@@ -112,16 +114,16 @@ def operations(text: str) -> list[Operation]:
     legend = _LEGEND.search(table)
     if legend is None:
         raise DeviceError(f"its table of operations cannot be read: {_beginning(text)}")
-    before = 2 if legend[1] else 1  # columns between the type and the mean
     found = []
     for line in table[legend.end() :].strip().splitlines():
-        cells = line.split(", ", 7 + before - 1)
-        if len(cells) < 7 + before - 1:
+        row = _ROW.fullmatch(line)
+        if row is None:
             break
-        kind, ms, calls, name = cells[0].strip(), float(cells[before + 1]), float(cells[before + 5]), cells[-1]
+        kind, ms, calls, name = row.groups()
         inside = name.removeprefix("Delegate/")
         where = "delegate" if inside != name else ""
-        found.append(Operation(re.sub(r"^\[(.*)\](:\d+)$", r"\1\2", inside), kind, ms * max(1.0, calls), where=where))
+        title = re.sub(r"^\[(.*)\](:\d+)$", r"\1\2", inside)
+        found.append(Operation(title, kind, float(ms) * max(1.0, float(calls)), where=where))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,7 +46,12 @@ class BenchmarkAgents:
         self._device, self._way = device, way
 
     @cached_property
-    def _local(self) -> Path:
+    def local(self) -> Path:
+        """The program here.
+
+        Raises:
+            DeviceError: There is none.
+        """
         assert self._device.benchmark_model is not None
         path = Path(self._device.benchmark_model).expanduser()
         if not path.is_file():
@@ -60,7 +65,7 @@ class BenchmarkAgents:
     @cached_property
     def _program(self) -> str:
         """Path of the program on the phone."""
-        remote = self._way.put(self._local)
+        remote = self._way.put(self.local)
         self._way.run(["chmod", "755", remote], timeout=phone.ANSWER_S)
         return remote
 
@@ -82,7 +87,9 @@ class BenchmarkAgents:
                 f"take it out of devices/{self._device.name}.yaml; threads and cores are keys of their own",
             )
         try:
-            return BenchmarkAgent(self._way, self._program, f"benchmark_model {file_sha256(self._local)}", label, self._device)
+            return BenchmarkAgent(
+                self._way, self._program, f"benchmark_model {file_sha256(self.local)}", label, self._device
+            )
         except DeviceError as error:
             raise DeviceError(f"{label}: {error.message}", error.hint) from error
 
@@ -107,7 +114,7 @@ class BenchmarkAgent:
 
     def ask(self, command: str, timeout: float, **arguments: Any) -> Mapping[str, Any]:
         """Answer a command as edgekd's own program does; what cannot be known is None."""
-        commands = {
+        commands: dict[str, Callable[..., Mapping[str, Any]]] = {
             "start": self._start, "warmup": self._warm_up, "block": self._block, "state": self._state,
             "memory": self._memory, "effective": self._effective, "operations": self._operations,
         }  # fmt: skip
@@ -128,13 +135,13 @@ class BenchmarkAgent:
         self._path, self._threads, self._cores = path, threads, cores
         log = self._ran(timeout, warmup_runs=1, warmup_min_secs=0, num_runs=1, min_secs=0)
         loads = {"cold_ms": None, "is_cold": False, "warm_ms": log.load_ms, "first_ms": log.first_ms}
-        return {"runtime": self._version, "bare_mib": None, "feeds": 0, **loads}
+        return {"agent": "benchmark_model", "runtime": self._version, "bare_mib": None, "feeds": 0, **loads}
 
     def _warm_up(self, timeout: float, runs: int, ms: float, **_: Any) -> dict[str, Any]:
         """Warm up once; every block does it again, in its own process."""
         self._warmup = {"warmup_runs": runs, "warmup_min_secs": ms / 1000}
         log = self._ran(timeout, **self._warmup, num_runs=1, min_secs=0)
-        return {"runs": log.warmup.n, "ms": log.warmup.n * log.warmup.mean, "steady": None, "spent_s": self._spent_s}
+        return {"runs": log.warmup.n, "ms": log.warmup.n * log.warmup.mean, "spent_s": self._spent_s}
 
     def _block(self, timeout: float, runs: int, ms: float) -> dict[str, Any]:
         """Measure at least ``runs`` inferences and ``ms`` milliseconds."""
@@ -160,6 +167,7 @@ class BenchmarkAgent:
         """What the program told of threads and delegates; in what precision it computes it does not tell."""
         log = self._last or self._ran(timeout, num_runs=1, min_secs=0)
         notes = [f"{name} was asked for and took no operation of the model" for name in log.refused]
+        notes.append("correctness is not measured: benchmark_model is fed random values and gives no outputs")
         return {"threads": log.threads, "delegate": log.delegate, "ops": {}, "notes": notes}
 
     def _operations(self, timeout: float) -> dict[str, Any]:

@@ -38,14 +38,14 @@ def state(way: Transport) -> dict[str, Any]:
         DeviceError: The phone does not answer.
     """
     told = way.run(["sh", "-c", _SCRIPT], timeout=ANSWER_S).out.decode(errors="replace")
-    return read(dict(re.findall(r"^@(\w+)\n((?:[^@].*\n|\n)*)", told, re.MULTILINE)))
+    return read(dict(re.findall(r"^@(\w+)\n((?:[^@\n].*\n|\n)*)", told, re.MULTILINE)))
 
 
 def read(parts: Mapping[str, str]) -> dict[str, Any]:
-    """Read the parts of the answer.
+    r"""Read the parts of the answer.
 
     Example:
-        >>> read({"thermal": "Thermal Status: 2\\n", "battery": "  level: 81\\n  temperature: 291\\n"})
+        >>> read({"thermal": "Thermal Status: 2\n", "battery": "  level: 81\n  temperature: 291\n"})
         {'throttled': 2, 'celsius': 29.1, 'battery_percent': 81, 'battery_celsius': 29.1}
     """
     thermal, battery = parts.get("thermal", ""), parts.get("battery", "")
