@@ -19,7 +19,7 @@ INFO: Signature to run: []
 INFO: #threads used for CPU inference: [4]
 INFO: Loaded model /data/local/tmp/edgekd-1/file1.tflite
 INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
-VERBOSE: Replacing 29 out of 31 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 2 partitions for subgraph 0 (main).
+VERBOSE: Replacing 29 out of 31 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 2 partitions for subgraph 0.
 INFO: The input model file size (MB): 4.2761
 INFO: Initialized session in 12.5ms.
 INFO: Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.

@@ -180,7 +180,8 @@ class BenchmarkAgent:
             {"name": found.name, "kind": found.kind, "ms": found.ms, "precision": "", "where": found.where}
             for found in benchmark_log.operations(told)
         ]
-        return {"operations": rows, "source": "benchmark_model", "p50": log.times.median or log.times.mean}
+        middle = log.times.mean if log.times.median is None else log.times.median
+        return {"operations": rows, "source": "benchmark_model", "times": [log.times.mean], "p50": middle}
 
     def _ran(self, timeout: float, **options: Any) -> benchmark_log.Log:
         """Run the program once and read what it prints."""
