@@ -31,6 +31,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
+from edgekd.records_profile import ProfileRecord
 from edgekd.report import card, facts, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, operators, package, peers, tune
@@ -336,7 +337,8 @@ def _finish(work: _Work) -> RunResult:
         bundle = package.bundle(context, data.fingerprint(loaded.recipe.data), work.lost("export."))
         verdicts = gates.judge(loaded.recipe, bundle.models, bundle.profiles)
         missing = gates.missing(loaded.recipe, bundle.models)
-        lost = [r for r in work.records() if r.status == "failed" and r.name.removeprefix("export.") not in missing]
+        told = (*missing, *work.lost("profile."))  # these have rows and sections of their own
+        lost = [r for r in work.records() if r.status == "failed" and r.name.removeprefix("export.") not in told]
         record = StageRecord("package", "ran", step.key, round(time.monotonic() - started, 1))
         result = RunResult(
             schema=rundir.SCHEMA,
@@ -360,7 +362,7 @@ def _finish(work: _Work) -> RunResult:
             not_measured=(
                 *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
                 *bundle.not_measured,
-                *_limits(loaded),
+                *_limits(loaded, bundle.profiles),
             ),
             layers=bundle.layers,
             repair=bundle.repair,
@@ -385,14 +387,15 @@ def write_reports(result: RunResult, folder: Path) -> None:
     (folder / "report.md").write_text(markdown.render(result), encoding="utf-8")
 
 
-def _limits(loaded: Loaded) -> Iterator[str]:
+def _limits(loaded: Loaded, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
     """What this run cannot say, whatever it found."""
     recipe = loaded.recipe
     if not recipe.profile:
         yield "latency and memory: the recipe has no profile section"
     elif recipe.profile.devices == ("host",):
         yield "any other device: only the host was profiled"
-    yield "energy: no power meter is read"
+    if not any(profile.energy for profile in profiles):
+        yield "energy: no power meter is read"
     if (
         recipe.distill
         or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.report import device_figures, facts, operations
 from edgekd.report.device_trust import trust
-from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, stamped
+from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, Tone, figure, stamped
 from edgekd.report.timing import Blocks, Course, Range, drift, ranges, sustained
 from edgekd.report.verdict import gate_table
 from edgekd.report.words import count, known, listing, one_line, plural, sig, signed
@@ -150,13 +150,15 @@ def _about(record: DeviceRecord) -> list[Block]:
         ("Python", f"{record.python}{f', numpy {record.numpy}' if record.numpy else ''}" if record.python else ""),
         ("Clock resolution", f"{sig(record.clock_ns)} ns" if record.clock_ns is not None else ""),
         ("Reached by", record.transport),
-        *record.more.items(),
+        *((name.capitalize(), value) for name, value in record.more.items()),
     ]
     shown = tuple((one_line(label), one_line(value)) for label, value in pairs if value)
     blocks: list[Block] = [Facts(shown)] if record.answered else []
-    if record.traps or record.problems:
-        lines = [*(("Problem", text) for text in record.problems), *(("Worked round", text) for text in record.traps)]
-        blocks.append(Facts(tuple((label, one_line(text)) for label, text in lines), "Known of this device", "warn"))
+    if record.traps or record.problems or record.notes:
+        tone: Tone = "warn" if record.traps or record.problems else ""
+        kinds = (("Problem", record.problems), ("Worked round", record.traps), ("Note", record.notes))
+        lines = [(label, text) for label, texts in kinds for text in texts]
+        blocks.append(Facts(tuple((label, one_line(text)) for label, text in lines), "Known of this device", tone))
     if record.runtimes:
         blocks.append(_runtimes(record))
     return blocks
@@ -175,14 +177,14 @@ def _of(free: float | None, whole: float | None) -> str:
 
 
 def _runtimes(record: DeviceRecord) -> Table:
-    columns = (Column("Runtime"), Column("Version"), Column("Format"), Column("Works"), Column("What to do"))
+    columns = (Column("Runtime"), Column("Version"), Column("Format"), Column("Works"), Column("Problem"))
     body = tuple(
         (
             Cell(one_line(found.package), note=one_line(found.python)),
             Cell(one_line(found.version) or "—"),
             Cell(facts.FORMATS.get(found.format, found.format)),
-            Cell("yes", "good", mark=True) if found.works else Cell(one_line(found.problem) or "no", "bad", mark=True),
-            Cell(one_line(found.fix) or "—"),
+            Cell("yes", "good", mark=True) if found.works else Cell("no", "bad", mark=True),
+            Cell(one_line("; ".join(text for text in (found.problem, found.fix) if text)) or "—"),
         )
         for found in record.runtimes
     )
@@ -209,13 +211,16 @@ def _overview(result: RunResult, name: str) -> tuple[Cell, ...]:
     fastest = facts.fastest(result, name)
     label = facts.device_label(result, name)
     if not fastest:
-        reason = facts.device_reason(result, name)
-        return (Cell(label), *[Cell("—", "muted")] * 4, Cell("0"), Cell(reason, "bad", mark=True))
+        return (Cell(label), *[Cell("—", "muted")] * 4, Cell("0"), Cell("nothing measured", "bad", mark=True))
     stamp = EMULATED if fastest.emulated else ""
     latency, doubted = fastest.latency_ms, sum(_doubted(row) for row in rows)
     figures = (known(latency.p50), known(latency.p90), known(fastest.memory.peak))
     state = Cell("emulated", "warn", mark=True) if stamp else Cell("trusted", "good", mark=True)
     if doubted and not stamp:
         state = Cell(f"{count(doubted)} of {plural(len(rows), 'figure')} untrusted", "warn", mark=True)
-    cells = (Cell(text, stamp=stamp) if text else Cell("not measured", "muted") for text in figures)
+    interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
+    cells = (
+        replace(figure(text, note), stamp=stamp if text else "")
+        for text, note in zip(figures, (interval, "", ""), strict=True)
+    )
     return (Cell(label), Cell(facts.label_of(result, fastest.model)), *cells, Cell(count(len(rows))), state)

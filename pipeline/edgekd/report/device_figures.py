@@ -142,7 +142,8 @@ def states(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
 def _course(row: ProfileRecord, values: Sequence[float | None]) -> Cell:
     if all(value is None for value in values):
         return figure(None)
-    text = " · ".join(known(value) or "—" for value in values)
+    texts = [known(value) or "—" for value in values]
+    text = f"{texts[0]} in each" if len(texts) > 1 and len(set(texts)) == 1 else " · ".join(texts)
     return Cell(text, stamp="EMULATED" if row.emulated else "")
 
 
@@ -195,7 +196,7 @@ def same(found: Outputs) -> bool:
 def _outputs(found: Outputs) -> tuple[Cell, ...]:
     good = same(found)
     return (
-        Cell("the host" if found.reference == "host" else found.reference),
+        Cell(found.reference),
         Cell("same" if good else "differs", "good" if good else "bad", mark=True),
         Cell(count(found.n)),
         figure(sig(found.max_error)),

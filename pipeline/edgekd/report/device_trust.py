@@ -56,7 +56,10 @@ def _settings(rows: Sequence[ProfileRecord]) -> Iterator[tuple[str, str]]:
     )
     runs = [row.warmup_runs for row in rows if row.warmup_runs is not None]
     if runs:
-        yield "Warm-up", f"{count(min(runs))}{f' to {count(max(runs))}' if max(runs) > min(runs) else ''} inferences"
+        steady = [row.warmup_steady for row in rows if row.warmup_steady is not None]
+        until = ", until the times were steady" if steady and all(steady) else ""
+        until = ", and the times were not steady yet" if not all(steady) else until
+        yield "Warm-up", f"{count(min(runs))}{f' to {count(max(runs))}' if max(runs) > min(runs) else ''} inferences{until}"
     yield "Inferences measured", count(sum(row.latency_ms.n for row in rows))
     yield "Input", listing(sorted({_input(row) for row in rows}))
 
@@ -67,6 +70,9 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
         "Load average, one minute",
         between([load for row in rows for load in (row.trust.load_before, row.trust.load_after)]),
     )
+    governors = sorted({row.governor for row in rows if row.governor})
+    if governors and not (device and device.governor in governors):
+        yield "Governor", one_line(listing(governors))
     states = [state for row in rows for state in row.states]
     busy = [state.others for state in states if state.others is not None]
     if busy:
@@ -84,7 +90,9 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
         yield "Throttling", told
     pace = [row.reference_ms for row in rows if row.reference_ms is not None]
     if pace:
-        yield "Reference workload", f"{between(pace, 'ms')} (a slow machine makes it slow, a slow model does not)"
+        what = next((row.reference for row in rows if row.reference), "")
+        told = f"{one_line(what)}: {between(pace, 'ms')}" if what else between(pace, "ms")
+        yield "Reference workload", f"{told} (a slow machine makes it slow, a slow model does not)"
 
 
 def _input(row: ProfileRecord) -> str:

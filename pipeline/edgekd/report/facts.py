@@ -119,9 +119,13 @@ def with_interval(text: str, figure: Figure, factor: float) -> str:
     return text + interval(*sorted((figure.low * factor, figure.high * factor)))
 
 
-def worst(result: RunResult, model: str) -> Verdict | None:
-    """Worst verdict among a model's gates that count, or ``None`` if it has none."""
-    verdicts = {gate.verdict for gate in result.gates if gate.model == model and gate.level != "off"}
+def worst(result: RunResult, model: str, device: str | None = None) -> Verdict | None:
+    """Worst verdict among a model's gates that count, or ``None`` if it has none; for ``device`` without other devices'."""
+    verdicts = {
+        gate.verdict
+        for gate in result.gates
+        if gate.model == model and gate.level != "off" and (device is None or gate.device in (None, device))
+    }
     return next((verdict for verdict in SEVERITY if verdict in verdicts - {"not_applicable"}), None)
 
 
@@ -212,11 +216,7 @@ def fastest(result: RunResult, device: str) -> ProfileRecord | None:
     int8 = [profile for profile in found if (model := models[profile.model]) is not None and is_int8(model)]
 
     def rank(profile: ProfileRecord) -> tuple[bool, bool, float]:
-        failed = any(
-            gate.verdict == "fail" and gate.level != "off" and gate.device in (None, device)
-            for gate in result.gates
-            if gate.model == profile.model
-        )
+        failed = worst(result, profile.model, device) == "fail"
         return failed, profile.trust.verdict != "trusted", profile.latency_ms.p50
 
     return min(int8 or found, key=rank, default=None)
@@ -256,7 +256,7 @@ def headline(result: RunResult) -> ModelRecord | None:
         trusted = profile is not None and profile.trust.verdict == "trusted"
         return (
             profile is None,
-            worst(result, model.name) == "fail",
+            worst(result, model.name, device) == "fail",
             not trusted,
             profile.latency_ms.p50 if profile else 0.0,
         )

@@ -144,6 +144,8 @@ def chart(name: str, title: str, told: str, caption: str, wide: Canvas, narrow: 
     told = f"{stamp}: {told}" if stamp else told
     for canvas in (wide, narrow):
         if stamp:
-            canvas.text(canvas.width / 2, canvas.height / 2 + 12, stamp, "watermark", "middle")
+            behind = Canvas(canvas.width, canvas.height)
+            behind.text(canvas.width / 2, canvas.height / 2 + 12, stamp, "watermark", "middle")
+            canvas.parts[:0] = behind.parts
     drawn = wide.svg(f"{name}-w", title, told), narrow.svg(f"{name}-n", title, told)
     return Chart(title, *drawn, told, caption)

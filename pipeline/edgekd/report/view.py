@@ -134,7 +134,7 @@ def _subject(result: RunResult) -> str:
     if facts.profile_of(result, model.name, where):
         kind = "int8 artifact" if facts.is_int8(model) else "artifact"
         rivals = [p for p in result.profiles if p.device == where and _beats(result, p, model, where)]
-        passing = " that fails no gate" if rivals and facts.worst(result, model.name) != "fail" else ""
+        passing = " that fails no gate" if rivals and facts.worst(result, model.name, where) != "fail" else ""
         name = f"{name}, the fastest {kind} on {one_line(str(where))}{passing}"
     against = f"; changes are against {facts.label(base)}" if base and base.name != model.name else ""
     return f"{name}{against}."
