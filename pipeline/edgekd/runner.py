@@ -18,15 +18,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, rundir, samples, watch
+from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, preflight, rundir, samples, watch
 from edgekd.background import Background
 from edgekd.beside import Beside
 from edgekd.bytecode import from_source
-from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, worst
+from edgekd.errors import DataError, DeviceError, EdgekdError, ExitCode, ExportError, FilesError, RecipeError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
-from edgekd.profiling import best
+from edgekd.profiling import best, readiness
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_quantize import Qat
@@ -42,14 +42,15 @@ from edgekd.stages.context import Context, changed, processes
 class Options:
     """How a recipe is run: where the run folder goes, where to report, processes to train on, threads.
 
-    ``labels`` says more of a stage, by its key, such as which of all trainings it is; ``interrupted`` whether somebody wants
-    to stop.
+    ``without_devices``: go on where a device is not ready. ``labels`` says more of a stage, by its key, such as which of all
+    trainings it is; ``interrupted`` whether somebody wants to stop.
     """
 
     out: Path
     progress: Progress
     devices: int = 1
     threads: int = 1
+    without_devices: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     interrupted: Callable[[], bool] = bool  # never
 
@@ -69,15 +70,20 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     A format that cannot be written and a device that fails are told in the result; everything else is delivered.
 
     Raises:
+        RecipeError: A device that it names is not there, or its file is wrong.
+        DeviceError: A device is not ready, and nothing has been trained yet.
         StageError: Another stage failed; all stages before it are kept.
         StorageError: A disk is full or a folder cannot be written.
     """
+    if mistakes := preflight.devices(loaded):
+        raise RecipeError(mistakes)
     steps = plan.make(loaded, processes(options.devices))
     for step in steps:
         if isinstance(step.problem, DataError):  # of no stage's own
             raise step.problem
         if step.problem is not None:
             raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
+    _ask_devices(loaded.recipe, options)
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
@@ -183,6 +189,19 @@ class _Work:
         missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
         judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
         return worst([*missing, *self.codes, judged])
+
+
+def _ask_devices(recipe: Recipe, options: Options) -> None:
+    """See that every device is ready to measure, and say it if one is not and that is accepted."""
+    found = readiness.of(recipe) if recipe.profile else []
+    try:
+        readiness.refuse(found)
+    except DeviceError as error:
+        if not options.without_devices:
+            raise
+        options.progress.say(f"warning: {error.message}\n  → --without-devices: they are asked again when they are measured")
+    for line in readiness.ready(found):
+        options.progress.say(line)
 
 
 def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:

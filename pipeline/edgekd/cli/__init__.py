@@ -24,8 +24,9 @@ from edgekd.cli.options import (
     recipe_argument,
     set_option,
     threads_option,
+    without_devices_option,
 )
-from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError
+from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, worst
 
 if TYPE_CHECKING:
     from edgekd.loading import Loaded
@@ -34,7 +35,7 @@ RUN_HELP = """Run a recipe: distill → quantize → export → profile → repo
 
 RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used: after an interruption the
 same command goes on, and a training that was running begins anew. A format or a device that fails is a row with its reason;
-the others are delivered.
+the others are delivered. Before anything is trained, every device is asked whether it can measure what the recipe asks for.
 
 \b
   edgekd run recipes/mobilenet.yaml
@@ -59,7 +60,8 @@ def cli() -> None:
       edgekd plan my.yaml                    what would run, what is cached, and why
       edgekd list losses                     what a recipe can name
       edgekd study studies/losses            which method is better, over several seeds
-      edgekd doctor host                     what a device can measure, and what is in the way
+      edgekd devices                         boards and phones to measure on; edgekd devices add pi@raspberrypi
+      edgekd doctor pi4                      what a device can measure, and what is in the way
 
     Without a recipe, for a model that is trained already:
 
@@ -75,14 +77,19 @@ def cli() -> None:
 @out_option("reports")
 @devices_option
 @threads_option
+@without_devices_option
 @json_option
 @debug_option
 def run(
-    recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
-) -> int:
+    recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, without_devices: bool,
+    as_json: bool, debug: bool,
+) -> int:  # fmt: skip
     from edgekd.loading import load
 
-    return execute(load(recipe, overrides), out, devices=devices, threads=threads, as_json=as_json)
+    loaded = load(recipe, overrides)
+    return execute(
+        loaded, out, devices=devices, threads=threads, as_json=as_json, without_devices=without_devices
+    )  # fmt: skip
 
 
 @cli.command()
@@ -119,6 +126,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @set_option
 @click.option("--layers", "with_layers", is_flag=True,
               help="Build both networks and show the layers that each loss compares, and what formats lack.")  # fmt: skip
+@click.option("--ask-devices", is_flag=True, help="Ask every device whether it is ready, as a run does; exit code 4 if not.")
 @devices_option
 @threads_option
 @json_option
@@ -127,40 +135,45 @@ def plan(
     recipe: Path,
     overrides: tuple[str, ...],
     with_layers: bool,
+    ask_devices: bool,
     devices: int,
     threads: int | None,
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Show what a run would do: each stage with run, cached or blocked, and why.
+    """Show what a run would do: each stage with run, cached or blocked, and why. Asks no device, unless --ask-devices.
 
     \b
       edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
       edgekd plan my.yaml --layers           which layers learn from which
       edgekd plan my.yaml --devices 4        as edgekd run my.yaml --devices 4 would find it
+      edgekd plan my.yaml --ask-devices      is every board and phone ready?
     """
     from edgekd import plan as planning
+    from edgekd import preflight
     from edgekd.loading import load
+    from edgekd.records_json import to_json
 
     if study.is_study(recipe):
         return study.plan(recipe, overrides, devices, threads, as_json)
 
     loaded = threaded(load(recipe, overrides), threads, devices)
+    if mistakes := preflight.devices(loaded):
+        raise RecipeError(mistakes)
     steps = planning.make(loaded, devices)
     if not any(step.problem for step in steps):
         _check_names(loaded, {step.name for step in steps if step.status == "run"})
     found = _layers(loaded) if with_layers else None
     lacking = _lacking(loaded) if with_layers else []
+    asked = device.asked(loaded.recipe) if ask_devices else []
     if as_json:
         rows = [
             {"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note, "watched": s.watched}
             for s in steps
         ]
-        click.echo(
-            json.dumps(
-                rows if found is None else {"stages": rows, "losses": found[0], "lacking": lacking}, ensure_ascii=False
-            )
-        )
+        more = {} if found is None else {"losses": found[0], "lacking": lacking}
+        more |= {"devices": [to_json(record) for record in asked]} if ask_devices else {}
+        click.echo(json.dumps({"stages": rows, **more} if more else rows, ensure_ascii=False))
     else:
         width = max(len(step.name) for step in steps)
         for step in steps:
@@ -178,7 +191,10 @@ def plan(
         for lack in lacking:
             where = f"{lack['operator']}{lack['place']}"
             click.echo(f"\n{lack['format']} cannot have {where}: {lack['why']}\n  → {lack['instead']}")
-    return int(ExitCode.STAGE_FAILED if any(step.status == "blocked" for step in steps) else ExitCode.OK)
+        for line in device.rows(asked):
+            click.echo(line)
+    blocked = [ExitCode.STAGE_FAILED] if any(step.status == "blocked" for step in steps) else []
+    return int(worst([*blocked, *([ExitCode.DEVICE_FAILED] if any(record.problems for record in asked) else [])]))
 
 
 def _lacking(loaded: Loaded) -> list[dict[str, str]]:
@@ -346,6 +362,7 @@ cli.add_command(model.quantize)
 cli.add_command(model.export)
 cli.add_command(study.study)
 cli.add_command(device.doctor)
+cli.add_command(device.devices)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,19 +1,126 @@
-"""``edgekd doctor``: what a device is and what stands in the way of measuring on it."""
+"""``edgekd devices`` and ``edgekd doctor``: the machines to measure on, and what stands in the way."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgekd.cli.options import debug_option, json_option
-from edgekd.errors import ExitCode
+from edgekd.errors import ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
+    from edgekd.devices.schema import Device
+    from edgekd.recipe import Recipe
     from edgekd.records_profile import DeviceRecord
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@debug_option
+@click.pass_context
+def devices(context: click.Context, as_json: bool, debug: bool) -> int:
+    """List the machines to measure on, and whether each answers. All are asked at once, 5 s each.
+
+    These are the files of devices/ in the working folder, and those that ship with edgekd.
+
+    \b
+      edgekd devices
+      edgekd devices --json
+      edgekd devices add pi@raspberrypi      ask a board and write its file
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from edgekd import resources
+    from edgekd.devices import schema
+    from edgekd.profiling import readiness
+    from edgekd.records_json import to_json
+
+    found: list[Device] = []
+    wrong: dict[str, RecipeError] = {}
+    for name, path in sorted(resources.devices([Path.cwd()]).items()):
+        try:
+            found.append(schema.load(str(path)))
+        except RecipeError as error:
+            wrong[name] = error
+    records = readiness.ask(found, [()] * len(found))
+    if as_json:
+        mistakes = {name: [vars(problem) for problem in error.problems] for name, error in wrong.items()}
+        click.echo(json.dumps({"devices": [to_json(record) for record in records], "wrong": mistakes}, ensure_ascii=False))
+    else:
+        for line in rows(records):
+            click.echo(line)
+        for name, mistake in wrong.items():
+            click.echo(f"{name}: its file is wrong\n{mistake}")
+    return int(ExitCode.OK)
+
+
+@devices.command()
+@click.argument("target", metavar="TARGET")
+@click.option("--name", help="What to call it.  [default: by its host, or the phone's model]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of ssh, where ~/.ssh/config does not say it.")
+@click.option("--python", "pythons", multiple=True, metavar="PATH",
+              help="Interpreter with the runtimes; repeatable.  [default: python3, ~/edgekd/bin/python]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@debug_option
+def add(target: str, name: str | None, port: int | None, pythons: Sequence[str], force: bool, debug: bool) -> int:
+    """Ask a board or a phone what it is, and write devices/NAME.yaml.
+
+    TARGET is what you type after `ssh`, or adb:SERIAL (adb alone for the only phone there is).
+
+    \b
+      edgekd devices add pi@raspberrypi
+      edgekd devices add pi@10.0.0.7 --name bench-pi --port 2222
+      edgekd devices add adb:R58M1234 --name pixel
+
+    Exit codes: 0 written, 2 the file is there already, 4 it does not answer.
+    """
+    from edgekd.profiling import adding
+
+    chosen = adding.chosen(target, name, port, pythons)
+    if name is not None:
+        _free(name, force)
+    device, found = adding.asked(chosen)
+    path = _free(device.name, force)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(adding.text(device, found, target), encoding="utf-8")
+    for line in _lines(found):
+        click.echo(line)
+    click.echo(f"\nWritten: {path}\nIn a recipe: profile: {{devices: [{device.name}]}}")
+    return int(ExitCode.OK)
+
+
+def _free(name: str, force: bool) -> Path:
+    """The file of a new device.
+
+    Raises:
+        UsageError: It is there already.
+    """
+    path = Path("devices") / f"{name}.yaml"
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", "give another --name, or --force to replace it")
+    return path
+
+
+def asked(recipe: Recipe) -> list[DeviceRecord]:
+    """Ask the devices of a recipe whether they are ready."""
+    from edgekd.profiling import readiness
+
+    return readiness.of(recipe) if recipe.profile else []
+
+
+def rows(found: Sequence[DeviceRecord]) -> Iterator[str]:
+    """A line for each device, and what is in the way below it."""
+    width = max((len(record.name) for record in found), default=0)
+    for record in found:
+        state = "does not answer" if not record.answered else "not ready" if record.problems else "ready"
+        formats = ", ".join(dict.fromkeys(runtime.format for runtime in record.runtimes))
+        what = ", ".join(filter(None, (record.transport, record.model or record.description, formats)))
+        yield f"{record.name:<{width}}  {state:<15}  {what}{' (EMULATED)' if record.emulated else ''}"
+        yield from (f"{'':<{width}}  " + problem.replace("\n", f"\n{'':<{width}}  ") for problem in record.problems)
 
 
 @click.command()
@@ -23,7 +130,8 @@ if TYPE_CHECKING:
 def doctor(name: str, as_json: bool, debug: bool) -> int:
     """Look at a device: what it is, which runtimes work on it, known faults, and what to do about them.
 
-    DEVICE is a file of devices/, or the path of one. A real inference is run in each runtime, in a process of its own.
+    DEVICE is a name of `edgekd devices`, or the path of a file. A real inference is run in each runtime, in a process of its
+    own.
 
     \b
       edgekd doctor host

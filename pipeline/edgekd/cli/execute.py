@@ -31,7 +31,10 @@ def threads_of(asked: int | None, devices: int) -> int:
     return asked or max(1, min(4, len(os.sched_getaffinity(0))) // devices)
 
 
-def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None = None, as_json: bool = False) -> int:
+def execute(
+    loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None = None, as_json: bool = False,
+    without_devices: bool = False,
+) -> int:  # fmt: skip
     """Run a recipe into a folder of ``out``; the exit code."""
     from edgekd import gates, runner, torchrun
     from edgekd.progress import for_stream
@@ -45,7 +48,8 @@ def execute(loaded: Loaded, out: Path, *, devices: int = 1, threads: int | None 
     progress = interruption.Heard(for_stream())
     if locked not in (None, threads):
         progress.say(f"threads: {threads}, and the lock has {locked}: what is computed anew will have other bytes")
-    outcome = runner.run(loaded, runner.Options(out, progress, devices, threads, interrupted=interruption.heard))
+    options = runner.Options(out, progress, devices, threads, without_devices, interrupted=interruption.heard)
+    outcome = runner.run(loaded, options)
     if as_json:
         for line in gates.failures(outcome.result.gates):  # the summary, which says them, is not printed
             click.echo(line, err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgekd.cli.execute import execute
-from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option
+from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option, without_devices_option
 
 FORMATS = ("onnx", "tflite", "openvino")
 
@@ -37,9 +37,20 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both commands end with."""
-    device = click.option("--device", metavar="NAME", help="Measure the files on it: host, or a file of devices/.")
+    device = click.option("--device", metavar="NAME", help="Measure the files on it: host, a file of devices/, or a path.")
     only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")
-    for decorate in reversed((device, out_option("build"), set_option, only, threads_option, json_option, debug_option)):
+    for decorate in reversed(
+        (
+            device,
+            without_devices_option,
+            out_option("build"),
+            set_option,
+            only,
+            threads_option,
+            json_option,
+            debug_option,
+        )
+    ):
         command = decorate(command)
     return command
 
@@ -104,7 +115,7 @@ def _listed(formats: Sequence[str]) -> list[str]:
 def _run(
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
-    threads: int | None, as_json: bool, debug: bool, device: str | None,
+    threads: int | None, as_json: bool, debug: bool, device: str | None, without_devices: bool,
 ) -> int:  # fmt: skip
     from edgekd import compose
 
@@ -118,4 +129,4 @@ def _run(
         if recipe_only:
             click.echo(text, nl=False)
             return 0
-        return execute(loaded, out, threads=threads, as_json=as_json)
+        return execute(loaded, out, threads=threads, as_json=as_json, without_devices=without_devices)

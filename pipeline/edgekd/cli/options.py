@@ -24,6 +24,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
 
 
+without_devices_option = click.option(
+    "--without-devices", is_flag=True,
+    help="Go on though a device does not answer or lacks a runtime: what it could not measure is listed.",
+)  # fmt: skip
+
+
 def out_option(default: str) -> Decorator:
     """``--out``, the folder that run folders go into."""
     return click.option(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Arch = Literal["x86_64", "aarch64", "armv7l"]
+ARCHS: tuple[str, ...] = Arch.__args__  # type: ignore[attr-defined]  # the values of a Literal
 Feature = Literal[
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8",  # x86
     "neon", "asimd", "asimddp", "i8mm", "sve",  # Arm

@@ -159,7 +159,10 @@ def load(name: str, *folders: Path) -> Device:
     if device.name != path.stem:
         draft = Draft(("name",), f"{device.name!r} is not the file's name", f"write name: {path.stem}, or remove it")
         raise RecipeError(places.problems([draft]))
-    return device if device.description else device.model_copy(update={"description": _described(device)})
+    changes: dict[str, str] = {} if device.description else {"description": _described(device)}
+    if device.benchmark_model is not None:
+        changes["benchmark_model"] = str(path.absolute().parent / Path(device.benchmark_model).expanduser())
+    return device.model_copy(update=changes)
 
 
 def _described(device: Device) -> str:

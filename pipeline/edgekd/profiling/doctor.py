@@ -126,7 +126,8 @@ def _lacking(formats: Iterable[str], runtimes: Sequence[RuntimeFound], facts: tr
 
 def _unfit(device: Device, facts: traps.Facts) -> Iterator[str]:
     """What else is in the way: another CPU than declared, no room, no clock."""
-    if device.arch is not None and device.isa is not None and "features" in facts:
+    stands_for_another = device.transport == "host" and device.emulated
+    if device.arch is not None and device.isa is not None and "features" in facts and not stands_for_another:
         if device.arch != facts["arch"]:
             yield f"its file says arch: {device.arch}, and it is {facts['arch']}\n  → write arch: {facts['arch']}"
         elif lacking := sorted(set(device.isa) - set(facts["features"])):

@@ -1,0 +1,130 @@
+import json
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from edgekd.cli import cli
+from edgekd.devices import schema
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
+from edgekd.profiling import adding, readiness, transports
+from edgekd.profiling.transports.host import Host
+from edgekd.recipe import Recipe
+
+RECIPE = {
+    "edgekd": 1, "data": {"source": "fashion-mnist-mini"}, "student": {"model": "edgekd:resnet10"},
+    "quantize": {"method": "ptq"}, "export": ["tflite"],
+}  # fmt: skip
+
+
+def board(**keys):
+    return Device(**{"name": "board", "transport": "ssh", "host": "pi@board", "python": ("/no/python",), **keys})
+
+
+@pytest.fixture
+def ssh(monkeypatch):
+    """Boards are this machine; one called silent never answers."""
+    end = threading.Event()
+
+    class Silent(Host):
+        def __enter__(self):
+            end.wait(30)
+            raise DeviceError("too late")
+
+    kinds = {**transports._KINDS, "ssh": lambda device: Silent() if device.name == "silent" else Host()}
+    monkeypatch.setattr(transports, "_KINDS", kinds)
+    yield
+    end.set()
+
+
+def call(*words):
+    found = CliRunner().invoke(cli, words, catch_exceptions=False, standalone_mode=False)
+    return found.return_value, found.output
+
+
+def test_all_problems_of_all_devices_are_told_at_once(ssh, monkeypatch):
+    monkeypatch.setattr(readiness, "ANSWER_S", 3.0)
+    devices = [schema.load("host"), board(), board(name="silent")]
+    found = readiness.ask(devices, [("onnx",)] * 3)
+    assert [(record.name, record.answered, bool(record.problems)) for record in found] == [
+        ("host", True, False), ("board", False, True), ("silent", False, True),
+    ]  # fmt: skip
+    assert [(runtime.format, runtime.works) for runtime in found[0].runtimes] == [("onnx", True)]
+    with pytest.raises(DeviceError) as error:
+        readiness.refuse(found)
+    assert error.value.exit_code == ExitCode.DEVICE_FAILED
+    assert error.value.message.startswith("2 of 3 devices are not ready:\n  board: board has no Python that answers")
+    assert "\n  silent: silent does not answer within 3 s\n    → try it by hand: ssh pi@board" in error.value.message
+    assert "--without-devices" in error.value.hint
+    (line,) = readiness.ready(found)
+    assert line.startswith("host: ready; onnxruntime 1.")
+    readiness.refuse(found[:1])
+
+
+def test_what_a_device_is_asked_for_follows_the_recipe():
+    recipe = Recipe.model_validate(RECIPE)
+    assert readiness.formats(recipe, board()) == ("onnx", "tflite")
+    assert readiness.formats(recipe, board(agent="benchmark_model", benchmark_model="b")) == ("tflite",)
+
+
+def test_the_devices_are_listed_with_whether_they_answer(ssh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(readiness, "ANSWER_S", 20.0)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "mine.yaml").write_text("transport: host\n")
+    (tmp_path / "devices" / "wrong.yaml").write_text("transport: pigeon\n")
+    code, text = call("devices", "--json")
+    found = json.loads(text)
+    assert code == ExitCode.OK
+    assert {record["name"]: record["answered"] for record in found["devices"]} == {
+        "android-phone": False, "host": True, "mine": True, "raspberry-pi-4": True, "raspberry-pi-5": True,
+    }  # fmt: skip
+    assert found["wrong"]["wrong"][0]["where"].endswith("wrong.yaml:1:12")
+
+
+def test_doctor_says_by_its_exit_code_whether_all_is_fine(ssh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, text = call("doctor", "host")
+    assert (code, "onnxruntime" in text, "known faults" in text) == (ExitCode.OK, True, True)
+    (tmp_path / "pi.yaml").write_text("transport: ssh\nhost: pi\npython: [/no/python]\n")
+    code, text = call("doctor", "pi.yaml", "--json")
+    found = json.loads(text)
+    assert (code, found["exit_code"], found["device"]["answered"]) == (4, 4, False)
+    with pytest.raises(UsageError, match="there is no device called 'pii'"):
+        call("doctor", "pii")
+
+
+def test_a_board_is_asked_and_its_file_written_but_never_over_another(ssh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, text = call("devices", "add", "pi@board.local", "--port", "2222")
+    assert (code, "In a recipe: profile: {devices: [board]}" in text) == (0, True)
+    device, host = schema.load("board", tmp_path), schema.load("host")
+    assert (device.host, device.port, device.name) == ("pi@board.local", 2222, "board")
+    assert (device.arch, set(device.isa)) == (host.cpu().arch, host.cpu().features)
+    with pytest.raises(UsageError, match=r"devices/board.yaml is there already"):
+        call("devices", "add", "pi@board.local")
+    assert call("devices", "add", "pi@board.local", "--force")[0] == 0
+    assert schema.load("board", tmp_path).port is None
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("pi@raspberrypi.local", "raspberrypi"), ("bench", "bench"), ("pi@10.0.0.7", "10.0.0.7"), ("adb:R58M:1", "R58M-1")],
+)
+def test_a_device_is_called_by_its_host_or_serial(target, name):
+    assert adding.chosen(target, None, None, ()).name == name
+
+
+def test_a_target_that_is_an_option_is_refused():
+    for target, name in (("-oProxyCommand=x", None), ("pi@x", "a b")):
+        with pytest.raises(UsageError):
+            adding.chosen(target, name, None, ())
+
+
+def test_what_ships_is_right():
+    assert schema.load("raspberry-pi-4").sums() == schema.load("raspberry-pi-5").sums() == 32
+    assert schema.load("android-phone").transport == "adb"
+    assert not schema.load("raspberry-pi-4").cpu().has_int8_dot
+    with pytest.raises(RecipeError):
+        schema.load(__file__)
