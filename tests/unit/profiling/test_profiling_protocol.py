@@ -6,8 +6,7 @@ import zipfile
 import pytest
 
 from edgekd.devices import schema
-from edgekd.profiling import heat
-from edgekd.profiling import session as sessions
+from edgekd.profiling import heat, rounds
 from edgekd.profiling.field import REFERENCE, Limit
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.commands import Commands
@@ -122,7 +121,7 @@ def test_cores_are_pinned_and_read_back(nets, tmp_path):
 
 
 def test_time_that_is_over_keeps_what_was_measured(nets, tmp_path, board, monkeypatch):
-    monkeypatch.setattr(Limit, "left", lambda limit: 1000.0 if "block 4/9 two" not in board.told else sessions.RESERVE_S)
+    monkeypatch.setattr(Limit, "left", lambda limit: 1000.0 if "block 4/9 two" not in board.told else rounds.RESERVE_S)
     found = run(nets, tmp_path, board, HOST, SHORT.model_copy(update={"blocks": 9}))
     assert [len(record.blocks) for record in found.profiles] == [4, 4]
     assert "only 4 of 9 blocks were measured on host: limit_s is over (3600 s)" in found.notes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -12,25 +11,13 @@ from typing import Any
 from . import feeds, looking, probe
 from .facts import facts
 from .machine import cores as allowed_cores
-from .machine import drop_from_cache, peak_mib, pin, state, thread_ns
+from .machine import drop_from_cache, peak_mib, pin, state
 from .reference import Reference
 from .runtimes import create
-
-BUSY_THREAD = 0.1
-"""Share of a block's wall time from which on a thread counts as having worked."""
-SETTLE_RUNS = 3
-"""Inferences at the head of a block that do not count: the variant before it left its own data in the caches."""
-
-WINDOW_RUNS = 5
-WINDOW_MS = 50.0
-"""A window of the warm-up has at least so many inferences and takes at least so long."""
-WINDOWS = 3
-"""Windows in a row whose medians have to agree."""
-AGREE = 0.05
-"""They agree where the largest is at most this much above the smallest."""
+from .timing import Timing, since
 
 
-class Commands:
+class Commands(Timing):
     """The commands; each returns what is sent back."""
 
     def facts(self) -> dict[str, Any]:
@@ -63,53 +50,22 @@ class Commands:
         self.runtime: Any = Reference(threads) if runtime == "reference" else create(runtime, threads, package)
         # Before memory is read: what is fed is not the model's.
         given = {name: feeds.read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else feeds.read(inputs)
-        imported, bare = _since(began), peak_mib()
+        imported, bare = since(began), peak_mib()
         dropped = drop_from_cache(Path(path)) if path else False
         began = time.perf_counter_ns()
         self.runtime.load(path)
-        cold = _since(began)
+        cold = since(began)
         self.feeds = feeds.feeds(given, self.runtime.inputs())
         first = self._first()
         self.runtime.unload()  # two models at once would double the peak
         gc.collect()
         began = time.perf_counter_ns()
         self.runtime.load(path)
-        warm = _since(began)
+        warm = since(began)
         self.runtime.fit(self.feeds[0])
         gc.disable()  # a collection in the middle of an inference is this script's doing, not the model's
         loads = {"import_ms": imported, "cold_ms": cold, "is_cold": dropped, "warm_ms": warm, "first_ms": first}
         return {"runtime": self.runtime.version, "bare_mib": bare, "feeds": len(self.feeds), **loads}
-
-    def warmup(self, runs: int, ms: float, limit_ms: float = 0.0) -> dict[str, Any]:
-        """Run until the times are steady: the medians of the last ``WINDOWS`` windows agree.
-
-        Args:
-            runs: Inferences at the least.
-            ms: Milliseconds at the least.
-            limit_ms: Milliseconds after which the warm-up ends, steady or not, once it has the least.
-        """
-        began = time.perf_counter_ns()
-        medians: list[float] = []
-        done = 0
-        while True:
-            times = self._repeat(WINDOW_RUNS, WINDOW_MS)
-            done += len(times)
-            medians.append(statistics.median(times))
-            last, spent = medians[-WINDOWS:], _since(began)
-            steady = len(last) == WINDOWS and max(last) <= (1 + AGREE) * min(last)
-            if done >= runs and spent >= ms and (steady or spent >= limit_ms):
-                return {"runs": done, "ms": spent, "steady": steady, "spent_s": time.process_time()}
-
-    def block(self, runs: int, ms: float) -> dict[str, Any]:
-        """Time at least ``runs`` inferences and at least ``ms`` milliseconds of them; the state is that right after."""
-        self._repeat(SETTLE_RUNS, 0)
-        before, mine, began = thread_ns(), time.process_time_ns(), time.perf_counter_ns()
-        times = self._repeat(runs, ms)
-        wall, cpu = _since(began), (time.process_time_ns() - mine) / 1e6
-        worked = [(spent - before.get(name, 0)) / 1e6 for name, spent in thread_ns().items()]
-        threads = sum(spent > BUSY_THREAD * wall for spent in worked)
-        told = {"wall_ms": wall, "cpu_ms": cpu, "threads": threads, "state": state(), "spent_s": time.process_time()}
-        return {"samples": times, **told}
 
     def state(self) -> dict[str, Any]:
         """See :func:`state`."""
@@ -144,21 +100,4 @@ class Commands:
         began = time.perf_counter_ns()
         self.runtime.fit(self.feeds[0])
         self._timed(0)
-        return _since(began)
-
-    def _timed(self, index: int) -> float:
-        feed = self.feeds[index % len(self.feeds)]
-        began = time.perf_counter_ns()
-        self.runtime.run(feed)
-        return _since(began)
-
-    def _repeat(self, runs: int, ms: float) -> list[float]:
-        end = time.perf_counter_ns() + ms * 1e6
-        times: list[float] = []
-        while len(times) < runs or time.perf_counter_ns() < end:
-            times.append(self._timed(len(times)))
-        return times
-
-
-def _since(began: int) -> float:
-    return (time.perf_counter_ns() - began) / 1e6
+        return since(began)
