@@ -48,7 +48,7 @@ def protocol(base: Profile) -> Profile:
     Args:
         base: Its threads and warm-up are taken over.
     """
-    return base.model_copy(update={"blocks": 40, "block_ms": 25, "block_runs": 5})
+    return base.model_copy(update={"blocks": 60, "block_ms": 25, "block_runs": 5})
 
 
 def paces(raw: Path, model: str) -> tuple[float, ...]:

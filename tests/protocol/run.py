@@ -1,0 +1,72 @@
+"""How often comparisons are right: a file against itself, and against one that is really 10 % slower.
+
+    python tests/protocol/run.py [--sessions 100] [--out DIR]
+
+Each session measures both in turns and compares them with 99 % intervals. Rows are kept in results.json and made again where
+a file that they depend on has changed. The exit code is 1 if a file against itself is called a difference in more than 5 of
+100 sessions, or the slower one is called slower in fewer than 80.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "oracle")]
+
+import depends  # noqa: E402
+import study  # noqa: E402
+import summary  # noqa: E402
+
+PATTERNS = (
+    "tests/protocol/study.py", "pipeline/edgekd/profiling/compare.py", "pipeline/edgekd/profiling/rounds.py",
+    "pipeline/edgekd/profiling/on_device/timing.py", "pipeline/edgekd/profiling/on_device/reference.py",
+)  # fmt: skip
+"""What is compared, and how it is timed."""
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, versions and commit, as they stand in the results."""
+    from edgekd import environment
+
+    known = environment.describe()
+    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    return {"commit": done.stdout.strip(), **{key: known[key] for key in ("cpu", "cores", "python", "packages")}}
+
+
+def main() -> int:
+    """Make the rows that are missing, write both files, and print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
+    options = parser.parse_args()
+    path, files = options.out / "results.json", depends.digests(PATTERNS)
+    rows = depends.kept(path, files)
+    more = study.multiplications(study.LAYERS + 1) / study.multiplications(study.LAYERS)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paths, before = study.write_networks(folder), None
+        for number in range(len(rows), options.sessions):
+            began = time.monotonic()
+            now = study.session(paths, folder / str(number))
+            rows.append(asdict(study.row(number, now, before, time.monotonic() - began)))
+            before = now
+            print(number, *rows[-1]["same"], *rows[-1]["slower"], f"({rows[-1]['seconds']} s)", flush=True)
+            value = {"machine": machine(), "files": files, "multiplications": round(more, 4), "rows": rows}
+            text = json.dumps(value, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
+            path.with_suffix(".md").write_text(summary.page(value), encoding="utf-8")
+    print(summary.page(json.loads(path.read_text(encoding="utf-8"))))
+    return 1 if summary.missed(rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
