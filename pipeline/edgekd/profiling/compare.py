@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def paces(raw: Path, model: str) -> tuple[float, ...]:
     lines = [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
     mine = [line for line in lines if line["model"] == model]
     last = max((line.get("attempt", 1) for line in mine), default=1)
-    return tuple(float(np.percentile(line["samples_ms"], 25)) for line in mine if line.get("attempt", 1) == last)
+    return tuple(_pace(line) for line in mine if line.get("attempt", 1) == last)
 
 
 def in_one_session(now: ProfileRecord, before: ProfileRecord, raw: Path) -> Comparison:
@@ -138,6 +139,11 @@ def sentence(found: Comparison) -> str:
     span = f"time now over before {found.ratio:.3f}, {LEVEL:.0%} interval {found.low:.3f} to {found.high:.3f}"
     scaled = ", scaled by the reference workload" if found.scaled else ""
     return f"{what}: {found.verdict} ({span}; {found.way}{scaled})"
+
+
+def _pace(line: Mapping[str, Any]) -> float:
+    """Lower quartile of a block, or its median where the agent gave no single times."""
+    return float(np.percentile(line["samples_ms"], 25) if "samples_ms" in line else line["summary_ms"]["median"])
 
 
 def _decided(
