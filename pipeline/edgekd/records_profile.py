@@ -142,6 +142,7 @@ class Outputs:
         max_lsb: The largest.
         flips: Samples with another top-1 whose two best differ by more than two steps in the reference.
         worst_layer: Where the difference begins, when it is larger than allowed.
+        differs: What of it is more than two correct programs differ by; empty where nothing is.
     """
 
     reference: Literal["host", "torch"]
@@ -153,6 +154,7 @@ class Outputs:
     max_lsb: float | None = None
     flips: int | None = None
     worst_layer: str = ""
+    differs: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def compare(
         p99_lsb=p99,
         max_lsb=float(lsb.max()) if lsb.size else None,
         flips=flips,
+        differs="; ".join(far),
     )
     return record, "; ".join(far)
 

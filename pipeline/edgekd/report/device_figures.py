@@ -10,12 +10,6 @@ from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figur
 from edgekd.report.words import NOT_MEASURED, count, known, listing, mib, one_line, percent, points, sig, signed
 from edgekd.rundir import RunResult
 
-COSINE = 0.9999
-"""Of a float file's output with its reference, at least, to be called the same."""
-STEPS = 2.0
-"""Steps of an int8 file's output that p99 of the error may have."""
-
-
 _LOOKED_FOR = {
     "Outputs": "outputs",
     "From the file to the answer": "path",
@@ -161,9 +155,9 @@ def outputs(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) ->
         Column("Where it begins"),
     )  # fmt: skip
     note = (
-        f"Same: p99 of the error is at most {STEPS:g} steps (LSB) of an int8 output and no flip; a float output has the "
-        f"same top-1 and a cosine of at least {COSINE}. Flips: samples with another top-1 although the reference's two "
-        "best are more than two steps apart. Cosine: the smallest."
+        "Same: no more than two correct programs differ by: p99 within 2 steps (LSB) of an int8 output, a thousandth of "
+        "a float output's deviation, and no flip. Flips: samples with another top-1 although the reference's two best are "
+        "more than two steps apart. Cosine: the smallest."
     )
     return Table(f"Outputs on {where}", columns, tuple(body), note)
 
@@ -186,18 +180,11 @@ def accuracy(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -
     return Table(f"Accuracy on {where}", columns, body, "The host's figure is of the same images.") if body else None
 
 
-def same(found: Outputs) -> bool:
-    """Tell whether outputs are their reference's, up to what two correct programs may round otherwise."""
-    if found.p99_lsb is not None:
-        return found.p99_lsb <= STEPS and not found.flips
-    return found.cosine >= COSINE and found.agreement in (None, 1.0)
-
-
 def _outputs(found: Outputs) -> tuple[Cell, ...]:
-    good = same(found)
+    good = not found.differs
     return (
         Cell(found.reference),
-        Cell("same" if good else "differs", "good" if good else "bad", mark=True),
+        Cell("same" if good else "differs", "good" if good else "bad", one_line(found.differs), mark=True),
         Cell(count(found.n)),
         figure(sig(found.max_error)),
         figure("1" if found.cosine == 1 else f"{found.cosine:.6f}"),

@@ -9,6 +9,8 @@ from edgekd.records_profile import Operation, Operations, ProfileRecord
 from edgekd.report.page import Block, Bullets, Cell, Column, Fold, Table, figure
 from edgekd.report.words import count, known, one_line, sig, signed
 
+MOVES = "moves values"
+"""Of operations without a type that they compute in."""
 TOP = 10
 """Operations that are listed, the slowest first."""
 
@@ -37,7 +39,7 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     found = [(label, row.operations) for label, row in zip(labels, rows, strict=True) if row.operations]
     if not found:
         return
-    kinds = list(dict.fromkeys(op.precision or "not told" for _, one in found for op in one.operations))
+    kinds = list(dict.fromkeys(op.precision or MOVES for _, one in found for op in one.operations))
     columns = (
         Column("Artifact"), Column("Operations", "", "number"),
         *(Column(one_line(kind), "ms", "number") for kind in kinds),
@@ -69,7 +71,7 @@ def slowest(found: Operations) -> tuple[Operation, ...]:
 
 
 def _of(found: Operations, kind: str) -> float:
-    return sum(op.ms for op in found.operations if (op.precision or "not told") == kind)
+    return sum(op.ms for op in found.operations if (op.precision or MOVES) == kind)
 
 
 def _slowest(label: str, where: str, found: Operations) -> Table:
@@ -82,7 +84,7 @@ def _slowest(label: str, where: str, found: Operations) -> Table:
         (
             Cell(one_line(op.name) or "—"),
             Cell(one_line(op.kind)),
-            Cell(one_line(op.precision) or "not told"),
+            Cell(one_line(op.precision) or MOVES),
             Cell(one_line(op.where) or "—"),
             figure(sig(op.ms)),
             figure(f"{100 * op.ms / total:.1f}" if total else None),
