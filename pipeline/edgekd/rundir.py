@@ -17,7 +17,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
@@ -332,6 +332,7 @@ class RunResult:
         copied: The teacher's mistakes that the students make, too.
         pictures: What is better looked at than read, such as synthesized images.
         seeds: Every student of every seed; empty with one seed.
+        comparisons: Artifacts beside another measurement.
     """
 
     schema: int
@@ -360,6 +361,7 @@ class RunResult:
     pictures: tuple[Picture, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()
     float_weights: FloatWeights | None = None
+    comparisons: tuple[Comparison, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
 
     def student(self) -> ModelRecord | None:

@@ -40,7 +40,7 @@ def show(result: RunResult, console: Console) -> None:
             _print(console, Text())
             _table(console, _narrowed(block))
     for section in page.sections:
-        for block in section.blocks if section.id in ("seeds", "devices") else ():
+        for block in section.blocks if section.id in ("seeds", "devices", "comparison") else ():
             if isinstance(block, Table):
                 _print(console, Text())
                 _table(console, block)

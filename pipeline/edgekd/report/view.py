@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.records_profile import ProfileRecord
-from edgekd.report import device, evidence, facts, layers, quality, seeds, tuning
+from edgekd.report import comparison, device, evidence, facts, layers, quality, seeds, tuning
 from edgekd.report.page import Bullets, Number, Page, Section, Tone
 from edgekd.report.verdict import verdict
 from edgekd.report.words import count, duration, listing, mib, one_line, percent, plural, points, sig
@@ -38,6 +38,7 @@ def build(result: RunResult) -> Page:
         quality.accuracy(result),
         *device.overview(result),
         *device.sections(result),
+        *comparison.sections(result),
         findings,
         quality.parity(result),
         layers.section(result),

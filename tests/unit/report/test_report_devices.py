@@ -12,6 +12,7 @@ from tests.unit.report.test_report_html import Outline
 from tests.unit.report.test_report_view import column, table
 
 from edgekd.records_json import from_json, to_json
+from edgekd.records_profile import Comparison
 from edgekd.report import card, html, markdown, terminal, view
 from edgekd.report.page import Block, Chart, Fold, Page, Table
 from edgekd.rundir import RunResult
@@ -164,3 +165,16 @@ def test_many_devices_are_still_a_small_sound_file() -> None:
 
 def test_one_real_device_needs_no_overview() -> None:
     assert "devices" not in [section.id for section in view.build(sample.good()).sections]
+
+
+def test_comparisons_say_their_interval_or_why_they_were_refused() -> None:
+    rows = (
+        Comparison("onnx", "onnx", "pi4", "one session", "no difference shown", 0.99, 0.97, 1.02),
+        Comparison("tflite", "tflite", "host", "two sessions", "faster", 0.71, 0.64, 0.8, scaled=True),
+        Comparison("onnx", "onnx", "pi5", "two sessions", "refused", reasons=("the device is emulated",)),
+    )
+    found = table(view.build(replace(sample_devices.devices(), comparisons=rows)), "comparison")
+    assert [row[3].text for row in found.rows] == ["no difference shown", "faster", "refused"]
+    assert [row[5].text for row in found.rows] == ["0.970 to 1.02", "0.640 to 0.800", "—"]
+    assert found.rows[2][7].text == "the device is emulated"
+    assert found.rows[2][1].text == "pi5 (EMULATED)"
