@@ -333,6 +333,7 @@ class RunResult:
         pictures: What is better looked at than read, such as synthesized images.
         seeds: Every student of every seed; empty with one seed.
         comparisons: Artifacts beside another measurement.
+        kind: ``run`` of a recipe, or ``profile`` of model files, which has no stages, gates and test split.
     """
 
     schema: int
@@ -363,6 +364,7 @@ class RunResult:
     float_weights: FloatWeights | None = None
     comparisons: tuple[Comparison, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
+    kind: Literal["run", "profile"] = "run"
 
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""

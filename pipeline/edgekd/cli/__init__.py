@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import device, interruption, model, study
+from edgekd.cli import device, interruption, model, profile, study
 from edgekd.cli.execute import execute, threaded
 from edgekd.cli.options import (
     debug_option,
@@ -68,6 +68,7 @@ def cli() -> None:
     \b
       edgekd quantize net.py:Net --weights best.pt --data images/
       edgekd export torchvision:resnet18 --weights best.pt --format onnx
+      edgekd profile model.onnx --device pi4
     """
 
 
@@ -360,6 +361,7 @@ def schema(of_study: bool, debug: bool) -> int:
 
 cli.add_command(model.quantize)
 cli.add_command(model.export)
+cli.add_command(profile.profile)
 cli.add_command(study.study)
 cli.add_command(device.doctor)
 cli.add_command(device.devices)

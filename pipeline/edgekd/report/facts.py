@@ -144,6 +144,8 @@ def label(model: ModelRecord) -> str:
         return f"Peer {one_line(model.name.removeprefix('peer.'))}"
     if model.role != "artifact":
         return one_line(model.name)
+    if model.precision == "as it is":  # a file that nobody describes
+        return one_line(f"{model.name} ({FORMATS.get(model.format, model.format)})")
     precision = model.precision.partition(" ")[0]
     usual = model.name in {f"{model.format}{suffix}" for suffix in ("", "_float", f"_{precision.replace('-', '_')}")}
     kind = f"{FORMATS.get(model.format, model.format)} {precision}"

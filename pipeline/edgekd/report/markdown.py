@@ -90,6 +90,8 @@ def _head(page: Page) -> list[str]:
         parts.append("\n".join(f"- {MARKS['warn']} Caution: {escape(caution)}" for caution in verdict.cautions))
     if verdict.gates:
         parts += [table(verdict.gates), escape(verdict.gates.note)]
+    if not page.numbers:
+        return parts
     rows = ["| Figure | Value | Change | How |", "| --- | ---: | --- | --- |"]
     for number in page.numbers:
         flag = f" (△ {number.flag})" if number.flag else ""

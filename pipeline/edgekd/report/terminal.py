@@ -26,6 +26,11 @@ def show(result: RunResult, console: Console) -> None:
         >>> show(rundir.read(Path("reports/mobilenet/latest")), Console())  # doctest: +SKIP
     """
     page = build(result)
+    if result.kind == "profile":
+        show_tables(page, "models", console)
+        for name in ("findings", "not-measured"):
+            _bullets(console, page, name)
+        return
     _print(console, _verdict(page))
     _failures(console, page)
     if page.verdict.gates:
@@ -44,9 +49,14 @@ def show(result: RunResult, console: Console) -> None:
             if isinstance(block, Table):
                 _print(console, Text())
                 _table(console, block)
-    for block in page.section("not-measured").blocks:
+    _bullets(console, page, "not-measured")
+
+
+def _bullets(console: Console, page: Page, section: str) -> None:
+    title = {"not-measured": "Not measured"}.get(section, page.section(section).title)
+    for block in page.section(section).blocks:
         if isinstance(block, Bullets):
-            _print(console, Text("\nNot measured:"))
+            _print(console, Text(f"\n{title}:"))
             for item in block.items:
                 _print(console, Text(f"  - {item}"))
 

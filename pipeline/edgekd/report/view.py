@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.records_profile import ProfileRecord
-from edgekd.report import comparison, device, evidence, facts, layers, quality, seeds, tuning
+from edgekd.report import comparison, device, evidence, facts, layers, measured, quality, seeds, tuning
 from edgekd.report.page import Bullets, Number, Page, Section, Tone
 from edgekd.report.verdict import verdict
 from edgekd.report.words import count, duration, listing, mib, one_line, percent, plural, points, sig
@@ -21,6 +21,8 @@ def build(result: RunResult) -> Page:
         >>> from edgekd import rundir
         >>> page = build(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
+    if result.kind == "profile":
+        return measured.page(result)
     numbers = _numbers(result)
     found = bool(result.findings)
     quiet = "Nothing stood out that needs explaining." if result.verdict == "pass" else "Nothing but what the verdict says."

@@ -1,0 +1,1 @@
+"""Model files, those of edgekd and any other: what they are, and ``edgekd profile``."""

@@ -1,0 +1,167 @@
+"""Which model files a path means, and what is known of each: all of a bundle's, almost nothing of any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from edgekd.errors import UsageError, cause_of
+from edgekd.profiling.looks import Preprocessing
+from edgekd.reads import file_sha256
+from edgekd.records_json import from_json
+from edgekd.rundir import ModelRecord
+
+FORMATS: Mapping[str, Literal["onnx", "tflite", "openvino"]] = {
+    ".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite", ".xml": "openvino",
+}  # fmt: skip
+UNKNOWN = "as it is"
+"""Precision of a file that nobody describes; what the runtime computes in is read back from it."""
+TORCH, HOST = "torch_", "logits_"
+"""Begin the names of outputs in a bundle's samples: torch's by its network, the artifacts' on the host."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the folder of an artifact says of it.
+
+    Attributes:
+        folder: The folder.
+        preprocessing: How an image becomes an input.
+        classes: Their names.
+        samples: The ``samples.npz``; None where it is not there.
+    """
+
+    folder: Path
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    samples: Path | None
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file to measure: its record, and its bundle where it is in one."""
+
+    path: Path
+    record: ModelRecord
+    bundle: Bundle | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def format(self) -> Literal["onnx", "tflite", "openvino"]:
+        """Its format, which names the runtime."""
+        return FORMATS[self.path.suffix.lower()]
+
+
+def files(paths: Sequence[Path]) -> tuple[ModelFile, ...]:
+    """Find the model files that paths mean: a run folder, a bundle's folder, or single files.
+
+    Raises:
+        UsageError: There is none, or one is not a model file.
+    """
+    found = [file for path in paths for file in _of(path)]
+    taken: dict[str, int] = {}
+    named = []
+    for file in found:
+        name = file.record.name
+        taken[name] = taken.get(name, 0) + 1
+        if taken[name] > 1:  # files of one name in several folders
+            file = replace(file, record=replace(file.record, name=f"{name}#{taken[name]}"))
+        named.append(file)
+    return tuple(named)
+
+
+def _of(path: Path) -> Iterator[ModelFile]:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", "give a model file, a bundle's folder or a run folder")
+    if path.is_dir():
+        folder = path / "artifacts" if (path / "artifacts" / "manifest.json").is_file() else path
+        if not (folder / "manifest.json").is_file():
+            raise UsageError(
+                f"{path} has no manifest.json", f"name the files: {', '.join(FORMATS)}; or give the folder of an edgekd run"
+            )
+        yield from _bundled(folder)
+        return
+    if path.suffix.lower() not in FORMATS:
+        hint = "give the .xml file" if path.suffix == ".bin" else f"give a file that ends in {', '.join(FORMATS)}"
+        raise UsageError(f"{path} is not a model file that a device can run", hint)
+    _check(path)
+    if (path.parent / "manifest.json").is_file():
+        mine = [file for file in _bundled(path.parent) if file.path.name == path.name]
+        if mine and mine[0].record.sha256 == file_sha256(path):
+            yield mine[0]
+            return
+        if mine:
+            yield _foreign(path, (f"{path.name} is not the file that manifest.json beside it describes",))
+            return
+    yield _foreign(path)
+
+
+def _bundled(folder: Path) -> Iterator[ModelFile]:
+    """The artifacts of a bundle."""
+    try:
+        value = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        rule = value["preprocessing"]
+        preprocessing = Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
+        records = [from_json(ModelRecord, item) for item in value["artifacts"]]
+        classes = tuple(value["classes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / 'manifest.json'} cannot be read: {cause_of(error)}", "name the model files") from error
+    samples = folder / "samples.npz"
+    bundle = Bundle(folder, preprocessing, classes, samples if samples.is_file() else None)
+    for record in records:
+        if record.path is not None:
+            path = folder / Path(record.path).name
+            _check(path)
+            yield ModelFile(path, record, bundle)
+
+
+def _foreign(path: Path, notes: tuple[str, ...] = ()) -> ModelFile:
+    parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
+    record = ModelRecord(
+        name=path.stem, role="artifact", format=FORMATS[path.suffix.lower()], precision=UNKNOWN, path=path.name,
+        sha256=file_sha256(path), bytes=sum(part.stat().st_size for part in parts),
+    )  # fmt: skip
+    return ModelFile(path, record, None, notes)
+
+
+def _check(path: Path) -> None:
+    """See that a file is what its name says, as far as that can be seen at once.
+
+    Raises:
+        UsageError: It is not there, or is something else.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist", "give a model file, a bundle's folder or a run folder")
+    kind = FORMATS[path.suffix.lower()]
+    with path.open("rb") as file:
+        head = file.read(512)
+    if kind == "tflite" and head[4:8] != b"TFL3":
+        raise UsageError(f"{path} is not a TensorFlow Lite file", "its bytes 5 to 8 have to be TFL3")
+    if kind == "openvino":
+        if b"<net" not in head:
+            raise UsageError(f"{path} is not an OpenVINO model", "give the .xml file that openvino.save_model wrote")
+        if not path.with_suffix(".bin").is_file():
+            raise UsageError(f"{path.with_suffix('.bin')} does not exist", "an OpenVINO model is two files, .xml and .bin")
+    if kind == "onnx":
+        _check_onnx(path)
+
+
+def _check_onnx(path: Path) -> None:
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf, one of several classes
+        raise UsageError(f"{path} is not an ONNX file: {cause_of(error)}", "give a file that onnx.save wrote") from error
+    if not model.graph.node and not model.graph.output:
+        raise UsageError(f"{path} is not an ONNX file: it has no graph", "give a file that onnx.save wrote")
+    outside = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        names = sorted({entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"})
+        raise UsageError(
+            f"{path} has its weights in other files: {', '.join(names)}",
+            "write it as one file: python -c \"import onnx; onnx.save(onnx.load('IN.onnx'), 'OUT.onnx')\"",
+        )

@@ -1,0 +1,152 @@
+"""What model files are fed on a device: a bundle's own samples, files of the user, or random values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
+from edgekd.errors import UsageError
+from edgekd.profiling import looks
+from edgekd.profiling.looks import Wants
+from edgekd.profiling.measured import Variant
+
+FED = 8
+"""Samples that are fed in turn."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user says of inputs.
+
+    Attributes:
+        shapes: By the name of an input, its size where the model leaves it open.
+        inputs: By the name of an input, an .npy file whose rows are fed in turn.
+        accuracy: Images of the samples whose classes are found on each device.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    accuracy: int | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of an artifact's outputs: torch's, (N, ...); labels of the counted images, and the host's classes."""
+
+    torch: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    host_classes: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything for the sessions.
+
+    Attributes:
+        variants: What is measured, with its inputs.
+        wants: What is looked at beside times.
+        known: By the name of an artifact.
+        notes: What cannot be known, and why.
+    """
+
+    variants: tuple[Variant, ...]
+    wants: Wants
+    known: Mapping[str, Known]
+    notes: tuple[str, ...]
+
+
+def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
+    """Write the inputs into a folder.
+
+    Raises:
+        UsageError: A file of the user's is no array, or nothing is there for the accuracy.
+    """
+    for path in given.inputs.values():
+        _check(path)
+    bundles = {file.bundle.folder: file.bundle for file in files if file.bundle and file.bundle.samples}
+    if len(bundles) > 1:
+        raise UsageError(
+            f"the files are of several bundles: {', '.join(map(str, bundles))}", "give the files of one bundle at a time"
+        )
+    bundle = next(iter(bundles.values()), None)
+    own = _Samples.of(bundle, given.accuracy or 0, folder) if bundle else None
+    if given.accuracy and (own is None or own.labels is None):
+        raise UsageError("--accuracy needs images with labels", "give a bundle of edgekd whose samples.npz has labels")
+    variants, known, notes = [], {}, [note for file in files for note in file.notes]
+    for file in files:
+        variants.append(_variant(file, given, own))
+        name = file.record.name
+        if file.bundle is None or own is None:
+            known[name] = Known()
+            fed = "the inputs given" if given.inputs else "random values"
+            notes.append(
+                f"{name}: accuracy, preprocessing and torch's outputs: no manifest.json describes the file; it is fed {fed}"
+            )
+            continue
+        torch = own.torch.get(file.record.parity.reference) if file.record.parity else None
+        if torch is None:
+            notes.append(f"{name}: torch's outputs: the bundle does not have them; one of a newer edgekd has")
+        known[name] = Known(torch, *((own.labels, own.host.get(name)) if given.accuracy else ()))
+    return Prepared(tuple(variants), own.wants if own else Wants(), known, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Samples of a bundle, as files for a device."""
+
+    feeds: Mapping[str, Path]
+    torch: Mapping[str, NDArray[np.float32]]
+    host: Mapping[str, NDArray[np.int64]]
+    labels: NDArray[np.int64] | None
+    wants: Wants
+
+    @classmethod
+    def of(cls, bundle: Bundle, counted: int, folder: Path) -> _Samples:
+        from edgekd import data
+
+        assert bundle.samples
+        with np.load(bundle.samples, allow_pickle=False) as stored:
+            images = stored["images"]
+            places, of_split = spread(len(images), FED), spread(len(images), counted)
+            labels = stored["labels"][of_split] if "labels" in stored else None
+            host = {
+                name.removeprefix(HOST): stored[name][of_split].argmax(axis=1) for name in stored if name.startswith(HOST)
+            }
+            torch = {name.removeprefix(TORCH): stored[name][places] for name in stored if name.startswith(TORCH)}
+        rule, feeds = bundle.preprocessing, {}
+        x = data.preprocess(images[places], rule.mean, rule.std, rule.channels)
+        for layout, array in (("NCHW", x), ("NHWC", np.ascontiguousarray(x.transpose(0, 2, 3, 1)))):
+            feeds[layout] = folder / f"samples_{layout}.npy"
+            np.save(feeds[layout], array)
+        split = folder / "split.npy"
+        if counted:
+            np.save(split, images[of_split])
+        encoded = tuple(looks.encoded(list(images[places]), folder))
+        wants = Wants(preprocessing=rule, encoded=encoded, images=split if counted else None)
+        return cls(feeds, torch, host, labels, wants)
+
+
+def _variant(file: ModelFile, given: Given, own: _Samples | None) -> Variant:
+    record, inputs, layout = file.record, dict(given.inputs), ""
+    if file.bundle and own and not inputs:
+        inputs = {spec.name: own.feeds[spec.layout] for spec in record.inputs if spec.layout in own.feeds}
+        layout = record.inputs[0].layout if len(record.inputs) == 1 and inputs else ""
+    shapes = {name: shape for name, shape in given.shapes.items() if name not in inputs}
+    return Variant(record.name, file.format, file.path, inputs, shapes, layout)
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """``count`` places from all over ``total``."""
+    return np.unique(np.linspace(0, max(0, total - 1), min(count, total)).round().astype(np.int64))
+
+
+def _check(path: Path) -> None:
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not an .npy file: {error}", "write one with numpy.save(PATH, ARRAY)") from error

@@ -1,0 +1,233 @@
+"""``edgekd profile``: any model files on any devices, into a folder with run.json, raw samples and a report."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgekd import __version__, environment, rundir, runner
+from edgekd.artifacts import found, inputs
+from edgekd.artifacts.found import ModelFile
+from edgekd.artifacts.inputs import Given, Prepared
+from edgekd.devices import schema
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError, EdgekdError, ExitCode, UsageError
+from edgekd.export import device_checks
+from edgekd.export.device_checks import Expected
+from edgekd.guard import storage
+from edgekd.profiling import doctor, verdicts
+from edgekd.profiling.session import Session, measure
+from edgekd.progress import Progress, Silent
+from edgekd.recipe import Profile
+from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.rundir import DataRecord, RunResult
+
+NAME = "profile"
+"""Folder of these results beside those of recipes."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How model files are profiled.
+
+    Attributes:
+        devices: Names of devices, or paths of their files.
+        threads: Threads of a runtime; None as the device's file says, else 1.
+        cores: Cores to pin to; empty as the device's file says.
+        given: Inputs and shapes.
+        out: The result's folder goes into ``profile/`` there.
+        protocol: Warm-up and blocks.
+        progress: Where to report.
+        interrupted: Whether somebody wants to stop.
+    """
+
+    devices: tuple[str, ...] = ("host",)
+    threads: int | None = None
+    cores: tuple[int, ...] = ()
+    given: Given = field(default_factory=Given)
+    out: Path = Path("reports")
+    protocol: Profile = field(default_factory=Profile)
+    progress: Progress = field(default_factory=Silent)
+    interrupted: Callable[[], bool] = bool  # never
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What came of it: the folder, the result, why something could not be measured, and what the shell should see."""
+
+    folder: Path
+    result: RunResult
+    failures: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """4 where a device or a file on it failed."""
+        return ExitCode.DEVICE_FAILED if self.failures else ExitCode.OK
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a device gave; ``session`` is None where it failed, with the reason."""
+
+    device: Device
+    session: Session | None
+    reason: str = ""
+
+
+def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
+    """Measure model files on devices: all files of a device in one session, all devices at the same time.
+
+    Raises:
+        UsageError: A path is no model file, a device does not exist, or its file is wrong.
+        StorageError: The folder cannot be written.
+    """
+    if not artifacts:
+        raise UsageError("no model file is given", "edgekd profile MODEL.onnx")
+    devices = _devices(settings)
+    files = found.files(artifacts)
+    folder = runner.run_folder(settings.out / NAME, _key(files, devices))
+    with storage(folder), TemporaryDirectory(prefix="edgekd-") as scratch:
+        prepared = inputs.prepare(files, settings.given, Path(scratch))
+        measured = _sessions(prepared, settings, devices, folder / "samples")
+        result = _result(artifacts, files, prepared, measured, settings, folder)
+        rundir.write(result, folder)
+        runner.write_reports(result, folder)
+        runner.point_latest(folder)
+    return Profiled(folder, result, tuple(_failures(measured)))
+
+
+def _devices(settings: Settings) -> list[Device]:
+    """The devices with what was asked for on the command line."""
+    asked: dict[str, object] = {}
+    if settings.threads:
+        asked["threads"] = settings.threads
+    if settings.cores:
+        asked["cores"] = settings.cores
+    loaded = {device.name: device for device in (schema.load(name, Path.cwd()) for name in settings.devices)}
+    return [device.model_copy(update=asked) for device in loaded.values()]
+
+
+def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[_Measured]:
+    """One session a device, all at the same time."""
+    protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
+    stopped = threading.Event()
+
+    def on(device: Device) -> _Measured:
+        with settings.progress.task(f"profile on {device.name}", 100) as task:
+            done = 0
+
+            def report(what: str, steps: int, total: int) -> None:
+                nonlocal done
+                if stopped.is_set() or settings.interrupted():
+                    raise EdgekdError("interrupted")
+                share = max(done, 100 * steps // max(1, total))
+                task.advance(share - done, what)
+                done = share
+
+            try:
+                return _Measured(device, measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants))
+            except DeviceError as error:
+                return _Measured(device, None, str(error))
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        work = [pool.submit(on, device) for device in devices]
+        try:
+            return [one.result() for one in work]
+        finally:
+            stopped.set()  # of those that still run when one has an error or somebody stops
+
+
+def _result(
+    artifacts: Sequence[Path],
+    files: Sequence[ModelFile],
+    prepared: Prepared,
+    measured: Sequence[_Measured],
+    settings: Settings,
+    folder: Path,
+) -> RunResult:
+    """Compare outputs, and put everything into one result."""
+    profiles, findings, notes, records = _checked(files, prepared, measured, settings)
+    bundle = next((file.bundle for file in files if file.bundle and file.bundle.samples), None)
+    size = next((spec.shape[-2] for file in files for spec in file.record.inputs if spec.layout == "NCHW"), 0)
+    data = DataRecord(
+        source="the bundle's samples" if bundle else "the inputs given" if settings.given.inputs else "random values",
+        fingerprint="", classes=bundle.classes if bundle else (), train=0, val=0, test=0, image_size=size,
+        channels=bundle.preprocessing.channels if bundle else 0,
+        mean=bundle.preprocessing.mean if bundle else (), std=bundle.preprocessing.std if bundle else (),
+    )  # fmt: skip
+    typed = " ".join(shlex.quote(str(path)) for path in artifacts)
+    asked = "".join(f" --device {shlex.quote(name)}" for name in settings.devices)
+    names = [one.device.name for one in measured]
+    protocol = settings.protocol.model_dump(mode="json") | {"devices": names}
+    return RunResult(
+        schema=rundir.SCHEMA,
+        edgekd=__version__,
+        name=files[0].record.name if len(files) == 1 else NAME,
+        run=folder.name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=f"edgekd profile {typed}{asked}",
+        verdict="not_applicable",
+        recipe={"profile": protocol},
+        data=data,
+        stages=(),
+        models=tuple(file.record for file in files),
+        curves=(),
+        profiles=profiles,
+        gates=(),
+        environment=environment.describe(),
+        findings=findings,
+        not_measured=(*_failures(measured), *prepared.notes, *notes),
+        devices=records,
+        kind="profile",
+    )
+
+
+def _checked(
+    files: Sequence[ModelFile], prepared: Prepared, measured: Sequence[_Measured], settings: Settings
+) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...], tuple[DeviceRecord, ...]]:
+    """Records, findings, what is not known, and the devices."""
+    threads = settings.threads or settings.protocol.threads
+    elsewhere = any(one.session is not None and one.device.transport != "host" for one in measured)
+    here = device_checks.on_host(prepared.variants, threads) if elsewhere and prepared.wants.outputs else {}
+    expected = {
+        name: Expected(here.get(name), known.torch, known.labels, known.host_classes)
+        for name, known in prepared.known.items()
+    }
+    profiles: list[ProfileRecord] = []
+    findings: list[str] = []
+    notes: list[str] = []
+    records: list[DeviceRecord] = []
+    for one in measured:
+        if one.session is None:
+            records.append(doctor.silent(one.device, DeviceError(one.reason)))
+            continue
+        checked = device_checks.check(one.session, prepared.variants, one.device, expected, threads)
+        profiles += checked.profiles
+        models = [file.record for file in files]
+        findings += [*checked.findings, *verdicts.findings(checked.profiles, models, one.device.cpu(), one.device.name)]
+        notes += [*one.session.notes, *checked.notes]
+        records.append(one.session.device)
+    return tuple(profiles), tuple(findings), tuple(notes), tuple(records)
+
+
+def _failures(measured: Sequence[_Measured]) -> list[str]:
+    found = []
+    for one in measured:
+        if one.session is None:
+            found.append(f"{one.device.name}: {one.reason}")
+        else:
+            found += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in one.session.failures]
+    return found
+
+
+def _key(files: Sequence[ModelFile], devices: Sequence[Device]) -> str:
+    """What tells these results from others in their folder's name."""
+    text = "\n".join([*(f"{file.record.sha256}" for file in files), *(device.model_dump_json() for device in devices)])
+    return hashlib.sha256(text.encode()).hexdigest()

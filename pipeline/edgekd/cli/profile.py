@@ -1,0 +1,105 @@
+"""``edgekd profile``: model files on devices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgekd.cli import interruption
+from edgekd.cli.options import debug_option, json_option, out_option
+from edgekd.errors import UsageError
+
+
+@click.command()
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--device", "devices", multiple=True, default=("host",), show_default=True, metavar="NAME",
+              help="A device of devices/, or the path of its file. Repeatable: all at the same time.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="Threads of a runtime.  [default: as the device's file says, or 1]")
+@click.option("--cores", metavar="N,N", help="Cores to pin to, such as 2,3.  [default: as the device's file says]")
+@click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
+              help="Size of an input that the model leaves open; else open sizes are 1. Repeatable.")  # fmt: skip
+@click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
+              help="Values of an input, whose rows are fed in turn; else they are random. Repeatable.")  # fmt: skip
+@click.option("--accuracy", type=click.IntRange(1), metavar="N", help="Find the classes of N of the bundle's images, too.")
+@out_option("reports")
+@json_option
+@debug_option
+def profile(
+    artifacts: tuple[Path, ...],
+    devices: tuple[str, ...],
+    threads: int | None,
+    cores: str | None,
+    shapes: tuple[str, ...],
+    inputs: tuple[str, ...],
+    accuracy: int | None,
+    out: Path,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Measure model files on devices: latency, memory, outputs, single operations, and whether the figures can be trusted.
+
+    ARTIFACT is a run folder, the folder of a bundle, or a file: .onnx, .tflite, or OpenVINO's .xml; any file, not only
+    those of edgekd. The files of one device are measured in turns.
+
+    \b
+      edgekd profile model.onnx --device pi4
+      edgekd profile reports/mobilenet/latest --device host --device pi4 --accuracy 500
+      edgekd profile bert.onnx --shape input_ids=1x128 --shape attention_mask=1x128
+
+    Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 4 a device or a file on it failed (what else
+    was measured is kept), 130 interrupted.
+    """
+    from edgekd.artifacts.inputs import Given
+    from edgekd.artifacts.profile import Settings
+    from edgekd.artifacts.profile import profile as run
+    from edgekd.progress import for_stream
+    from edgekd.records_json import to_json
+
+    given = Given(
+        {name: _shape(text) for name, text in map(_pair, shapes)},
+        {name: Path(path) for name, path in map(_pair, inputs)},
+        accuracy,
+    )
+    settings = Settings(
+        devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out,
+        progress=interruption.Heard(for_stream()), interrupted=interruption.heard,
+    )  # fmt: skip
+    found = run(artifacts, settings)
+    if as_json:
+        value = {"exit_code": int(found.exit_code), "folder": str(found.folder), "result": to_json(found.result)}
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from edgekd.report import terminal
+
+        terminal.show(found.result, Console())
+        click.echo(f"\nReport: {found.folder / 'report.html'}")
+    return int(found.exit_code)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """``NAME=VALUE``; a name may have ``=`` in it, a value has none."""
+    name, sign, value = text.rpartition("=")
+    if not sign or not name or not value:
+        raise UsageError(f"{text} is not INPUT=VALUE", "such as input_ids=1x128")
+    return name, value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        sides = tuple(int(side) for side in text.lower().replace(",", "x").split("x"))
+    except ValueError:
+        sides = ()
+    if not sides or min(sides) < 1:
+        raise UsageError(f"{text} is not a size", "write whole numbers with x between them, such as 1x3x224x224")
+    return sides
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(core) for core in text.split(","))
+    except ValueError:
+        raise UsageError(f"--cores {text} is not a list of cores", "write numbers with commas between them: 2,3") from None

@@ -1,0 +1,138 @@
+"""The page of ``edgekd profile``: model files on devices, without a recipe, gates or a test split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekd.records_profile import ProfileRecord
+from edgekd.report import device, evidence, facts
+from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
+from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
+from edgekd.rundir import RunResult
+
+
+def page(result: RunResult) -> Page:
+    """Make the page of a result of ``edgekd profile``."""
+    findings = tuple(one_line(text) for text in result.findings)
+    sections = (
+        Section("models", "Figures", (table(result),) if result.profiles else (), "", _nothing(result)),
+        *device.overview(result),
+        *device.sections(result),
+        Section("findings", "Findings", (Bullets(findings),) if findings else (), "" if findings else _QUIET),
+        _files(result),
+        _provenance(result),
+    )
+    where = listing([facts.device_label(result, name) for name in facts.devices(result)])
+    return Page(
+        name=one_line(result.name),
+        story=f"{_what(result)} measured on {where}.",
+        meta=(("Run", one_line(result.run)), ("Made", one_line(result.created)), ("edgekd", one_line(result.edgekd))),
+        verdict=_verdict(result),
+        subject="",
+        numbers=(),
+        sections=(*sections, evidence.omissions(result, sections)),
+    )
+
+
+_QUIET = "Nothing stood out that needs explaining."
+
+
+def table(result: RunResult) -> Table:
+    """Every file on every device: latency, memory, and whether its outputs are right there."""
+    columns = (
+        Column("File"), Column("Device"), Column("p50", "ms", "number"), Column("p90", "ms", "number"),
+        Column("Cold load", "ms", "number"), Column("Peak memory", "MiB", "number"), Column("Outputs"),
+        Column("Trust"), Column("Size", "MiB", "number"),
+    )  # fmt: skip
+    rows = tuple(_row(result, record) for record in result.profiles)
+    return Table("Figures", columns, rows, "p50 and p90 of single inferences after the warm-up")
+
+
+def _row(result: RunResult, record: ProfileRecord) -> tuple[Cell, ...]:
+    stamp = "EMULATED" if record.emulated else ""
+
+    def number(value: float | None) -> Cell:
+        return figure(None) if value is None else Cell(sig(value), stamp=stamp)
+
+    model, trusted = result.model(record.model), record.trust.verdict == "trusted"
+    latency, load = record.latency_ms, record.load_ms
+    return (
+        Cell(facts.label_of(result, record.model)),
+        Cell(one_line(record.device)),
+        number(latency.p50),
+        number(latency.p90),
+        number(load.cold if load else None),
+        number(record.memory.peak),
+        _outputs(record),
+        Cell(record.trust.verdict, "" if trusted else "warn", "; ".join(map(one_line, record.trust.reasons)), not trusted),
+        figure(None) if model is None or model.bytes is None else Cell(mib(model.bytes)),
+    )
+
+
+def _outputs(record: ProfileRecord) -> Cell:
+    """How far they are from the host's, else from torch's."""
+    if not record.outputs:
+        return Cell("not compared", "muted")
+    row = record.outputs[0]
+    against = "the host's" if row.reference == "host" else "torch's"
+    if row.p99_lsb is not None:
+        text = f"p99 {exact(row.p99_lsb)} LSB"
+    else:
+        text = "the same" if row.max_error == 0 else f"off by {sig(row.max_error)}"
+    bad = bool(row.flips) or (row.p99_lsb or 0) > 2 or bool(row.worst_layer)
+    note = f"against {against}, {plural(row.n, 'sample')}"
+    note += f"; begins in {one_line(row.worst_layer)}" if row.worst_layer else ""
+    return Cell(text, "bad" if bad else "", note, bad)
+
+
+def _what(result: RunResult) -> str:
+    files = [facts.label(model) for model in result.models]
+    return f"{listing(files)}," if len(files) <= 3 else f"{count(len(files))} model files,"
+
+
+def _nothing(result: RunResult) -> str:
+    return "" if result.profiles else "No file could be measured on any device."
+
+
+def _verdict(result: RunResult) -> Verdict:
+    asked = len(result.models) * len(facts.devices(result))
+    lost = tuple(_lost(result))
+    doubted = sum(record.trust.verdict == "untrusted" for record in result.profiles)
+    sentence = f"{count(len(result.profiles))} of {count(asked)} figures were measured"
+    sentence += f", {count(doubted)} of them under conditions that cannot be trusted." if doubted else "."
+    word = "Measured" if not lost else "Failed" if not result.profiles else "In part"
+    return Verdict("bad" if lost else "warn" if doubted else "good", word, sentence, lost, None)
+
+
+def _lost(result: RunResult) -> Iterator[str]:
+    """The devices and the files on devices that failed, with the reason; the result lists these first."""
+    silent = [record for record in result.devices if not record.answered]
+    yield from (f"{one_line(record.name)}: {one_line('; '.join(record.problems))}" for record in silent)
+    measured = {(record.model, record.device) for record in result.profiles}
+    for name in facts.devices(result):
+        for model in result.models if name not in {record.name for record in silent} else ():
+            if (model.name, name) not in measured:
+                start = f"{model.name} on {name}: "
+                yield one_line(
+                    next((text for text in result.not_measured if text.startswith(start)), f"{start}not measured")
+                )
+
+
+def _files(result: RunResult) -> Section:
+    rows = tuple(
+        (
+            Cell(facts.label(model)),
+            Cell(one_line(model.path or "")),
+            NOT_APPLICABLE if model.bytes is None else Cell(count(model.bytes)),
+            Cell(model.sha256 or ""),
+        )
+        for model in result.models
+    )
+    columns = (Column("File"), Column("Path", "", "code"), Column("Size", "bytes", "number"), Column("SHA-256", "", "code"))
+    return Section("artifacts", "Files", (Table("Files", columns, rows),))
+
+
+def _provenance(result: RunResult) -> Section:
+    machine = tuple((one_line(name), one_line(text)) for name, text in evidence.flatten(result.environment))
+    inputs = Facts((("Inputs", one_line(result.data.source)), *machine))
+    return Section("provenance", "Provenance", (Code("Measure again", plain(result.command), "sh"), inputs))

@@ -1,0 +1,159 @@
+"""``edgekd profile`` on this machine: files that edgekd made and others, what cannot be known, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import edgekd
+from edgekd import rundir
+from edgekd.artifacts import found
+from edgekd.errors import ExitCode, UsageError
+from edgekd.profiling.compare import paces
+from edgekd.recipe import Profile
+from edgekd.report import html, markdown
+
+QUICK = Profile(warmup_runs=1, warmup_ms=0, blocks=3, block_ms=1, block_runs=1)
+INFO = helper.make_tensor_value_info
+
+
+def save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], *constants: Any) -> Path:
+    graph = helper.make_graph(nodes, "net", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, path)
+    return path
+
+
+def conv(folder: Path, name: str = "conv.onnx") -> Path:
+    """Open batch and sizes."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype("float32"), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    x, y = INFO("x", TensorProto.FLOAT, ["n", 3, "h", "w"]), INFO("y", TensorProto.FLOAT, ["n", 4])
+    return save(folder / name, nodes, [x], [y], weight)
+
+
+def words(folder: Path) -> Path:
+    """Integer inputs, two of them."""
+    table = numpy_helper.from_array(np.ones((5, 8), "float32"), "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["g"]),
+        helper.make_node("Cast", ["attention_mask"], ["m"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["m", "axis"], ["u"]),
+        helper.make_node("Mul", ["g", "u"], ["y"]),
+    ]
+    sides = ["n", "t"]
+    inputs = [INFO(name, TensorProto.INT64, sides) for name in ("input_ids", "attention_mask")]
+    axis = numpy_helper.from_array(np.array([2]), "axis")
+    return save(folder / "words.onnx", nodes, inputs, [INFO("y", TensorProto.FLOAT, [*sides, 8])], table, axis)
+
+
+def branches(folder: Path) -> Path:
+    """An ``If``, and two outputs."""
+    then, other = (
+        helper.make_graph([helper.make_node(op, ["x"], [name])], name, [], [INFO(name, TensorProto.FLOAT, [1, 4])])
+        for op, name in (("Neg", "n"), ("Abs", "a"))
+    )
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+        helper.make_node("ArgMax", ["y"], ["best"], axis=1),
+    ]
+    inputs = [INFO("c", TensorProto.BOOL, []), INFO("x", TensorProto.FLOAT, [1, 4])]
+    outputs = [INFO("y", TensorProto.FLOAT, [1, 4]), INFO("best", TensorProto.INT64, [1, 1])]
+    return save(folder / "branches.onnx", nodes, inputs, outputs)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Odd files of the user, measured in one session."""
+    folder = tmp_path_factory.mktemp("odd files")
+    paths = [conv(folder), words(folder), branches(folder), folder / 'it\'s; a "name".onnx']
+    shutil.copy(paths[0], paths[-1])
+    shapes = {"input_ids": (2, 16), "attention_mask": (2, 16)}
+    return edgekd.profile(*paths[:1], *paths[2:], out=folder / "out", protocol=QUICK), edgekd.profile(
+        paths[1], out=folder / "out", protocol=QUICK, shapes=shapes
+    )
+
+
+def test_any_onnx_file_is_measured(measured: Any) -> None:
+    for found_ in measured:
+        assert (found_.exit_code, found_.failures) == (ExitCode.OK, ())
+    several, sized = (one.result for one in measured)
+    assert [record.model for record in several.profiles] == ["conv", "branches", 'it\'s; a "name"']
+    for record in (*several.profiles, *sized.profiles):
+        assert record.latency_ms.n >= 3
+        assert record.inputs == "random" or record.images == 0
+        assert record.operations
+        assert 0 < record.operations.attributed < 1.5
+    assert {row.kind for row in several.profiles[1].operations.operations} >= {"If", "ArgMax"}
+
+
+def test_what_cannot_be_known_is_said(measured: Any) -> None:
+    result = measured[0].result
+    assert any(line.startswith("conv: accuracy") and "random values" in line for line in result.not_measured)
+    assert result.profiles[0].outputs == ()
+
+
+def test_the_folder_is_a_result_that_can_be_read_again(measured: Any) -> None:
+    folder = measured[0].folder
+    again = rundir.read(folder)
+    assert again == measured[0].result
+    assert html.render(again) == (folder / "report.html").read_text()
+    text = markdown.render(again)
+    assert "3 of 3 figures were measured" in text
+    assert "conv (ONNX)" in text
+    assert len(paces(folder / "samples" / "host.jsonl", "conv")) == QUICK.blocks
+
+
+def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> None:
+    wrong = save(
+        tmp_path / "wrong.onnx",
+        [helper.make_node("NoSuchOperator", ["x"], ["y"], domain="nobody")],
+        [INFO("x", TensorProto.FLOAT, [1, 4])],
+        [INFO("y", TensorProto.FLOAT, [1, 4])],
+    )
+    found_ = edgekd.profile(conv(tmp_path), wrong, out=tmp_path / "out", protocol=QUICK)
+    assert found_.exit_code == ExitCode.DEVICE_FAILED
+    assert [record.model for record in found_.result.profiles] == ["conv"]
+    assert "wrong on host" in found_.failures[0]
+    assert "NoSuchOperator" in (found_.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("net.pt", b"", "is not a model file that a device can run"),
+        ("net.onnx", b"hello", "is not an ONNX file"),
+        ("net.tflite", b"hello, world", "is not a TensorFlow Lite file"),
+        ("net.xml", b"<html>", "is not an OpenVINO model"),
+        ("net.xml", b"<net name='n'>", "net.bin does not exist"),
+        ("net.bin", b"", "is not a model file that a device can run"),
+        ("manifest.json", b"", "is not a model file that a device can run"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=told):
+        found.files([tmp_path / name])
+
+
+def test_the_command_line_ends_with_2_for_a_wrong_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd", "profile", str(tmp_path / "none.onnx"), "--json"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"].endswith("none.onnx does not exist")
