@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.records_profile import ProfileRecord
-from edgekd.report import device, evidence, facts
+from edgekd.report import comparison, device, evidence, facts
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
 from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
 from edgekd.rundir import RunResult
@@ -17,6 +17,7 @@ def page(result: RunResult) -> Page:
     sections = (
         Section("models", "Figures", (table(result),) if result.profiles else (), "", _nothing(result)),
         *device.overview(result),
+        *comparison.sections(result),
         *device.sections(result),
         Section("findings", "Findings", (Bullets(findings),) if findings else (), "" if findings else _QUIET),
         _files(result),
@@ -79,7 +80,7 @@ def _outputs(record: ProfileRecord) -> Cell:
         text = f"p99 {exact(row.p99_lsb)} LSB"
     else:
         text = "the same" if row.max_error == 0 else f"off by {sig(row.max_error)}"
-    bad = bool(row.flips) or (row.p99_lsb or 0) > 2 or bool(row.worst_layer)
+    bad = bool(row.differs)
     note = f"against {against}, {plural(row.n, 'sample')}"
     note += f"; begins in {one_line(row.worst_layer)}" if row.worst_layer else ""
     return Cell(text, "bad" if bad else "", note, bad)
