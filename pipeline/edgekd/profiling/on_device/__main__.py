@@ -6,7 +6,6 @@ import json
 import os
 import sys
 
-from . import probe
 from .commands import Commands
 
 
@@ -16,6 +15,8 @@ def main() -> None:
     # CI: openvino reports home on import, unless it believes it is in continuous integration.
     os.environ.update(OPENBLAS_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1", CI="true")
     if sys.argv[1:2] == ["probe"]:
+        from . import probe
+
         probe.main(*sys.argv[2:])
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # runtimes print on the real stdout, which is the protocol's

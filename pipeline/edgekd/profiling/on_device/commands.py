@@ -1,4 +1,7 @@
-"""The commands that the host gives, in the order of a session."""
+"""The commands that the host gives, in the order of a session.
+
+Modules that only some commands need are imported by them: what is not imported weighs nothing in the memory figures.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import feeds, looking, probe
-from .facts import facts
+from . import feeds
 from .machine import cores as allowed_cores
 from .machine import drop_from_cache, peak_mib, pin, state
 from .reference import Reference
@@ -22,10 +24,14 @@ class Commands(Timing):
 
     def facts(self) -> dict[str, Any]:
         """See :func:`facts`."""
+        from .facts import facts
+
         return facts()
 
     def runtimes(self, formats: list[str], infer: bool, traps: bool, limit_s: float) -> dict[str, Any]:
         """See :func:`probe.runtimes`."""
+        from . import probe
+
         return {"runtimes": probe.runtimes(formats, infer, traps, limit_s)}
 
     def start(
@@ -82,18 +88,26 @@ class Commands(Timing):
 
     def outputs(self, into: str) -> dict[str, Any]:
         """See :func:`looking.outputs`, of the inputs that are timed; the file lies beside this program."""
+        from . import looking
+
         return looking.outputs(self.runtime, self.feeds, str(Path(sys.argv[0]).resolve().parent / into))
 
     def operations(self) -> dict[str, Any]:
         """See :func:`looking.operations`."""
+        from . import looking
+
         return looking.operations(self.runtime, self.path, self.feeds[0])
 
     def answers(self, images: str, given: dict[str, Any]) -> dict[str, Any]:
         """See :func:`looking.answers`."""
+        from . import looking
+
         return looking.answers(self.runtime, images, given)
 
     def whole(self, files: list[str], given: dict[str, Any]) -> dict[str, Any]:
         """See :func:`looking.whole`."""
+        from . import looking
+
         return looking.whole(self.runtime, files, given)
 
     def _first(self) -> float:

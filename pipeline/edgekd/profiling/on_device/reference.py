@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from typing import Any
 
 SIDE = 192
@@ -22,7 +22,7 @@ class Reference:
 
         self.np = np
         work = f"{SIDE}x{SIDE} float32 product and {COPIED >> 20} MiB copy"
-        self.version = f"{work}, numpy {np.__version__}, {platform.machine()}"
+        self.version = f"{work}, numpy {np.__version__}, {os.uname().machine}"
 
     def load(self, path: str) -> None:
         """Make the memory that is worked on; there is no file."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ def _firmware(root: Path, *words: str) -> str:
     for folder in ("usr/bin", "opt/vc/bin"):
         program = root / folder / "vcgencmd"
         if os.access(str(program), os.X_OK):
+            import subprocess  # 1 MiB of memory where there is no firmware to ask
+
             try:
                 done = subprocess.run([str(program), *words], capture_output=True, text=True, timeout=5, check=False)
             except (OSError, subprocess.TimeoutExpired):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
@@ -42,7 +41,7 @@ class Timing:
         while True:
             times = self._repeat(WINDOW_RUNS, WINDOW_MS)
             done += len(times)
-            medians.append(statistics.median(times))
+            medians.append(sorted(times)[len(times) // 2])
             last, spent = medians[-WINDOWS:], since(began)
             steady = len(last) == WINDOWS and max(last) <= (1 + AGREE) * min(last)
             if done >= runs and spent >= ms and (steady or spent >= limit_ms):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ class OnnxRuntime:
 
     def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
         """Time each operation over ``runs`` inferences, after as many to warm up, in a session of its own."""
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             self.load(path, str(Path(folder) / "nodes"))
             times = timed(lambda: self.run(feed), runs)
@@ -78,6 +79,8 @@ class OnnxRuntime:
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""
         threads = self.session.get_session_options().intra_op_num_threads
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:  # a session of its own: recording slows a session down
             self.load(path, str(Path(folder) / "nodes"))
             self.run(feed)
