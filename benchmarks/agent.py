@@ -181,10 +181,10 @@ def page(value: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in names)
     lines = [
         "# edgekd's agent beside the runtimes' own tools", "",
-        f"Made by `benchmarks/agent.py`: {LAYERS} convolutions of {CHANNELS} channels at {SIDE}×{SIDE}, float32, 1 thread, agent"
-        f" and tool in turns, each in a process of its own. Commit {machine['commit']}, {machine['cpu']}, {machine['cores']}"
-        f" cores, {machine['priority']}, Python {machine['python']}, {packages}. Other programs used the machine meanwhile:"
-        " milliseconds are not to be quoted.", "",
+        f"Made by `benchmarks/agent.py`: {LAYERS} convolutions of {CHANNELS} channels at {SIDE}×{SIDE}, float32, 1 thread,"
+        f" agent and tool in turns, each in a process of its own. Commit {machine['commit']}, {machine['cpu']},"
+        f" {machine['cores']} cores, {machine['priority']}, Python {machine['python']}, {packages}."
+        " Other programs used the machine meanwhile: milliseconds are not to be quoted.", "",
         f"| tool | turns | agent, p50 ms | tool, p50 ms | agent / tool, 95 % interval (goal: within {AGREE:.0%}) |",
         "|---|---|---|---|---|",
         *(
@@ -198,8 +198,8 @@ def page(value: dict[str, Any]) -> str:
             f"| {name} | {row['agent']:.1f} | {row['bare']:.1f} | {row['agent'] - row['bare']:+.1f} |"
             for name, row in value["memory_mib"].items()
         ), "",
-        f"An iteration of the agent's loop around nothing takes {loop['whole']:.2f} µs, of which {loop['counted']:.2f} µs are"
-        f" counted as inference: {loop['whole'] / 10:.2f} % of 1 ms (goal: at most {LOOP:.0%}).", "",
+        f"An iteration of the agent's loop around nothing takes {loop['whole']:.2f} µs, of which {loop['counted']:.2f} µs"
+        f" are counted as inference: {loop['whole'] / 10:.2f} % of 1 ms (goal: at most {LOOP:.0%}).", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
