@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgekd
 from edgekd import rundir
-from edgekd.artifacts import found
+from edgekd.artifacts import board, found, pack
+from edgekd.artifacts.profile import Settings
 from edgekd.errors import ExitCode, UsageError
 from edgekd.profiling.compare import paces
 from edgekd.recipe import Profile
@@ -157,3 +160,57 @@ def test_the_command_line_ends_with_2_for_a_wrong_file(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"].endswith("none.onnx does not exist")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files in a zip, measured from it elsewhere; returns what the board wrote."""
+    folder = tmp_path_factory.mktemp("pack")
+    target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
+    shutil.unpack_archive(target, folder / "elsewhere")
+    program = folder / "elsewhere" / "board" / "profile.py"
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, program, "--name", "my; board", "--emulated"],
+        capture_output=True, text=True, check=False, cwd=folder, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "conv" in done.stdout
+    assert "p50 ms" in done.stdout
+    return folder / "edgekd-result.json"
+
+
+def test_a_pack_measures_without_edgekd_and_its_result_becomes_a_report(packed: Path, tmp_path: Path) -> None:
+    assert pack.is_result(packed)
+    done = pack.report(packed, tmp_path)
+    assert done.exit_code == ExitCode.OK
+    assert done.result.devices[0].name == "my-board"
+    assert [record.model for record in done.result.profiles] == ["conv", "branches"]
+    for record in done.result.profiles:
+        assert record.emulated
+        assert len(record.blocks) == len(record.states) == QUICK.blocks
+        assert record.reference_ms
+        assert record.operations
+        assert [found_.reference for found_ in record.outputs] == ["host"]
+        assert record.outputs[0].differs == ""
+    assert "my-board" in (done.folder / "report.html").read_text()
+    assert len(paces(done.folder / "samples" / "my-board.jsonl", "conv")) == QUICK.blocks
+
+
+def test_a_damaged_result_of_a_pack_is_refused(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(packed.read_text()[:-1000])
+    with pytest.raises(UsageError, match="cannot be read"):
+        pack.report(tmp_path / "result.json", tmp_path)
+
+
+def test_what_runs_on_the_board_is_python_3_8_without_packages() -> None:
+    tree = ast.parse(Path(board.__file__).read_text(), feature_version=(3, 8))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= set(sys.stdlib_module_names)
+
+
+def test_a_pack_is_not_written_over_anything(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        pack.pack([conv(tmp_path)], Settings(protocol=QUICK), tmp_path / "pack")

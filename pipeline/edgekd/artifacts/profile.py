@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import shlex
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,13 @@ from edgekd.artifacts import found, inputs
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
 from edgekd.devices import schema
+from edgekd.devices.isa import Isa
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, UsageError
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.guard import storage
-from edgekd.profiling import doctor, verdicts
+from edgekd.profiling import doctor, looks, verdicts
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Profile
@@ -73,7 +74,7 @@ class Profiled:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What a device gave; ``session`` is None where it failed, with the reason."""
 
     device: Device
@@ -96,10 +97,47 @@ def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
     with storage(folder), TemporaryDirectory(prefix="edgekd-") as scratch:
         prepared = inputs.prepare(files, settings.given, Path(scratch))
         measured = _sessions(prepared, settings, devices, folder / "samples")
-        result = _result(artifacts, files, prepared, measured, settings, folder)
-        rundir.write(result, folder)
-        runner.write_reports(result, folder)
-        runner.point_latest(folder)
+        checked = _checked(files, prepared, measured, _expected(prepared, measured, settings), settings)
+        return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
+
+
+def finished(
+    artifacts: Sequence[Path],
+    files: Sequence[ModelFile],
+    prepared: Prepared,
+    measured: Sequence[Measured],
+    settings: Settings,
+    raw: Sequence[str],
+    host: Mapping[str, tuple[looks.Given | None, tuple[float | None, ...]]],
+) -> Profiled:
+    """Make the result of a measurement that is over, of a device that cannot be asked any more.
+
+    Args:
+        artifacts: What was measured, as it is typed.
+        files: The files.
+        prepared: Inputs and what is known of them.
+        measured: The session.
+        settings: Where the result goes.
+        raw: Its raw samples, as lines.
+        host: By the name of an artifact, its outputs on the host and one step of each.
+    """
+    folder = runner.run_folder(settings.out / NAME, _key(files, [one.device for one in measured]))
+    with storage(folder):
+        (folder / "samples").mkdir()
+        for one in measured:
+            (folder / "samples" / f"{one.device.name}.jsonl").write_text("\n".join(raw) + "\n", encoding="utf-8")
+        expected = {
+            name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1])
+            for name, known in prepared.known.items()
+        }
+        checked = _checked(files, prepared, measured, expected, settings, reached=False)
+        return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
+
+
+def _write(result: RunResult, folder: Path, measured: Sequence[Measured]) -> Profiled:
+    rundir.write(result, folder)
+    runner.write_reports(result, folder)
+    runner.point_latest(folder)
     return Profiled(folder, result, tuple(_failures(measured)))
 
 
@@ -114,12 +152,12 @@ def _devices(settings: Settings) -> list[Device]:
     return [device.model_copy(update=asked) for device in loaded.values()]
 
 
-def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[_Measured]:
+def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:
     """One session a device, all at the same time."""
     protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
     stopped = threading.Event()
 
-    def on(device: Device) -> _Measured:
+    def on(device: Device) -> Measured:
         with settings.progress.task(f"profile on {device.name}", 100) as task:
             done = 0
 
@@ -132,9 +170,9 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
                 done = share
 
             try:
-                return _Measured(device, measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants))
+                return Measured(device, measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants))
             except DeviceError as error:
-                return _Measured(device, None, str(error))
+                return Measured(device, None, str(error))
 
     with ThreadPoolExecutor(len(devices)) as pool:
         work = [pool.submit(on, device) for device in devices]
@@ -148,12 +186,12 @@ def _result(
     artifacts: Sequence[Path],
     files: Sequence[ModelFile],
     prepared: Prepared,
-    measured: Sequence[_Measured],
+    measured: Sequence[Measured],
     settings: Settings,
     folder: Path,
+    checked: _Checked,
 ) -> RunResult:
-    """Compare outputs, and put everything into one result."""
-    profiles, findings, notes, records = _checked(files, prepared, measured, settings)
+    """Put everything into one result."""
     bundle = next((file.bundle for file in files if file.bundle and file.bundle.samples), None)
     size = next((spec.shape[-2] for file in files for spec in file.record.inputs if spec.layout == "NCHW"), 0)
     data = DataRecord(
@@ -179,27 +217,48 @@ def _result(
         stages=(),
         models=tuple(file.record for file in files),
         curves=(),
-        profiles=profiles,
+        profiles=checked.profiles,
         gates=(),
         environment=environment.describe(),
-        findings=findings,
-        not_measured=(*_failures(measured), *prepared.notes, *notes),
-        devices=records,
+        findings=checked.findings,
+        not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
+        devices=checked.devices,
         kind="profile",
     )
 
 
-def _checked(
-    files: Sequence[ModelFile], prepared: Prepared, measured: Sequence[_Measured], settings: Settings
-) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...], tuple[DeviceRecord, ...]]:
+@dataclass(frozen=True)
+class _Checked:
     """Records, findings, what is not known, and the devices."""
+
+    profiles: tuple[ProfileRecord, ...]
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+    devices: tuple[DeviceRecord, ...]
+
+
+def _expected(prepared: Prepared, measured: Sequence[Measured], settings: Settings) -> dict[str, Expected]:
+    """What this machine and torch give for the same inputs."""
     threads = settings.threads or settings.protocol.threads
     elsewhere = any(one.session is not None and one.device.transport != "host" for one in measured)
     here = device_checks.on_host(prepared.variants, threads) if elsewhere and prepared.wants.outputs else {}
-    expected = {
+    return {
         name: Expected(here.get(name), known.torch, known.labels, known.host_classes)
         for name, known in prepared.known.items()
     }
+
+
+def _checked(
+    files: Sequence[ModelFile],
+    prepared: Prepared,
+    measured: Sequence[Measured],
+    expected: Mapping[str, Expected],
+    settings: Settings,
+    *,
+    reached: bool = True,
+) -> _Checked:
+    """Compare the outputs of every device with what is expected."""
+    threads = settings.threads or settings.protocol.threads
     profiles: list[ProfileRecord] = []
     findings: list[str] = []
     notes: list[str] = []
@@ -208,16 +267,17 @@ def _checked(
         if one.session is None:
             records.append(doctor.silent(one.device, DeviceError(one.reason)))
             continue
-        checked = device_checks.check(one.session, prepared.variants, one.device, expected, threads)
+        checked = device_checks.check(one.session, prepared.variants, one.device, expected, threads, reached=reached)
         profiles += checked.profiles
         models = [file.record for file in files]
-        findings += [*checked.findings, *verdicts.findings(checked.profiles, models, one.device.cpu(), one.device.name)]
+        cpu = one.device.cpu() if reached else Isa(one.session.device.arch, frozenset(one.session.device.isa))
+        findings += [*checked.findings, *verdicts.findings(checked.profiles, models, cpu, one.device.name)]
         notes += [*one.session.notes, *checked.notes]
         records.append(one.session.device)
-    return tuple(profiles), tuple(findings), tuple(notes), tuple(records)
+    return _Checked(tuple(profiles), tuple(findings), tuple(notes), tuple(records))
 
 
-def _failures(measured: Sequence[_Measured]) -> list[str]:
+def _failures(measured: Sequence[Measured]) -> list[str]:
     found = []
     for one in measured:
         if one.session is None:

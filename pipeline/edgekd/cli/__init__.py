@@ -322,15 +322,21 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
 
     \b
       edgekd report reports/mobilenet/latest
+      edgekd report edgekd-result.json      what a pack has measured on a board
     """
     from rich.console import Console
 
     from edgekd import records_json, rundir, runner
+    from edgekd.artifacts import pack
     from edgekd.report import markdown as md
     from edgekd.report import terminal
 
-    result = rundir.read(run_folder)
-    folder = run_folder if run_folder.is_dir() else run_folder.parent
+    if pack.is_result(run_folder):
+        found = pack.report(run_folder, Path("reports"))
+        result, folder = found.result, found.folder
+    else:
+        result = rundir.read(run_folder)
+        folder = run_folder if run_folder.is_dir() else run_folder.parent
     runner.write_reports(result, folder)
     if as_json:
         click.echo(json.dumps(records_json.to_json(result), ensure_ascii=False))

@@ -23,6 +23,8 @@ from edgekd.errors import UsageError
 @click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
               help="Values of an input, whose rows are fed in turn; else they are random. Repeatable.")  # fmt: skip
 @click.option("--accuracy", type=click.IntRange(1), metavar="N", help="Find the classes of N of the bundle's images, too.")
+@click.option("--pack", "target", type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
+              help="Write what measures there on a board without a network, instead of measuring.")  # fmt: skip
 @out_option("reports")
 @json_option
 @debug_option
@@ -34,6 +36,7 @@ def profile(
     shapes: tuple[str, ...],
     inputs: tuple[str, ...],
     accuracy: int | None,
+    target: Path | None,
     out: Path,
     as_json: bool,
     debug: bool,
@@ -47,6 +50,7 @@ def profile(
       edgekd profile model.onnx --device pi4
       edgekd profile reports/mobilenet/latest --device host --device pi4 --accuracy 500
       edgekd profile bert.onnx --shape input_ids=1x128 --shape attention_mask=1x128
+      edgekd profile reports/mobilenet/latest --pack board.zip   then on the board: python3 profile.py
 
     Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 4 a device or a file on it failed (what else
     was measured is kept), 130 interrupted.
@@ -66,6 +70,12 @@ def profile(
         devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out,
         progress=interruption.Heard(for_stream()), interrupted=interruption.heard,
     )  # fmt: skip
+    if target is not None:
+        from edgekd.artifacts.pack import pack
+
+        path = pack(artifacts, settings, target)
+        click.echo(json.dumps({"pack": str(path)}) if as_json else f"{path}: run python3 profile.py in it on the board")
+        return 0
     found = run(artifacts, settings)
     if as_json:
         value = {"exit_code": int(found.exit_code), "folder": str(found.folder), "result": to_json(found.result)}

@@ -35,12 +35,14 @@ class Expected:
         torch: What torch gives for them, (N, ...); None where it is not known.
         labels: Classes of the images whose classes are found on the device, (N,).
         host_classes: The classes that the host finds for these images, (N,).
+        steps: One int8 step of each output; None asks the file.
     """
 
     host: Given | NDArray[np.float32] | None = None
     torch: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
     host_classes: NDArray[np.int64] | None = None
+    steps: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,13 @@ class Checked:
 
 
 def check(
-    session: Session, variants: Sequence[Variant], device: Device, expected: Mapping[str, Expected], threads: int = 1
+    session: Session,
+    variants: Sequence[Variant],
+    device: Device,
+    expected: Mapping[str, Expected],
+    threads: int = 1,
+    *,
+    reached: bool = True,
 ) -> Checked:
     """Compare what a session has looked at with what is expected.
 
@@ -63,6 +71,7 @@ def check(
         device: The device; it is asked again where outputs differ, layer by layer.
         expected: By the name of an artifact.
         threads: Threads of a runtime.
+        reached: Whether the device can be asked again; if not, it is not this machine, whatever its transport.
     """
     by_name = {variant.model: variant for variant in variants}
     profiles: list[ProfileRecord] = []
@@ -73,15 +82,16 @@ def check(
         variant = by_name[record.model]
         where = f"{record.model} on {device.name}"
         rows = []
-        for name, reference in _references(known, look, device):
+        for name, reference in _references(known, look, device, reached):
             assert look.outputs
             try:
-                row, why = device_outputs.compare(name, reference, look.outputs, probes.steps(variant.path, variant.runtime))
+                per_step = steps(variant) if known.steps is None else known.steps
+                row, why = device_outputs.compare(name, reference, look.outputs, per_step)
             except ExportError as error:
                 findings.append(f"The outputs of {where} cannot be compared with {_of(name)}: {error.message}.")
                 continue
             if why:
-                begins = _begins(variant, device, threads) if name == "host" else ""
+                begins = _begins(variant, device, threads) if name == "host" and reached else ""
                 row = replace(row, worst_layer=begins)
                 findings.append(_in_words(where, row, why))
             rows.append(row)
@@ -89,6 +99,11 @@ def check(
         notes += [note] if note else []
         profiles.append(replace(record, outputs=tuple(rows), accuracy=accuracy))
     return Checked(tuple(profiles), tuple(findings), tuple(notes))
+
+
+def steps(variant: Variant) -> tuple[float | None, ...]:
+    """One int8 step of each output of a file; see ``probes.steps``."""
+    return probes.steps(variant.path, variant.runtime)
 
 
 def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
@@ -104,12 +119,12 @@ def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
     return found
 
 
-def _references(known: Expected, look: Look, device: Device) -> list[tuple[Literal["host", "torch"], Given]]:
+def _references(known: Expected, look: Look, device: Device, reached: bool) -> list[tuple[Literal["host", "torch"], Given]]:
     if look.outputs is None:
         return []
     first = next(iter(look.outputs.arrays), "")
     found: list[tuple[Literal["host", "torch"], Given]] = []
-    if known.host is not None and device.transport != "host":
+    if known.host is not None and (device.transport != "host" or not reached):
         found.append(("host", known.host if isinstance(known.host, Given) else device_outputs.first(known.host, first)))
     if known.torch is not None:
         found.append(("torch", device_outputs.first(known.torch, first)))

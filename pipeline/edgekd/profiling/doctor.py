@@ -63,6 +63,25 @@ def examine(
             f"{device.name} has no Python that answers: {'; '.join(silent)}",
             "install Python 3.8 or later and numpy there, or name its interpreter in the device's file: python: [PATH]",
         )
+    return described(device, facts, rows, formats, silent)
+
+
+def described(
+    device: Device,
+    facts: dict[str, Any],
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    formats: Sequence[str] = (),
+    silent: Sequence[str] = (),
+) -> DeviceRecord:
+    """Return the record of a device from what its agents have told.
+
+    Args:
+        device: The device.
+        facts: Of its first interpreter that answers.
+        rows: For each runtime its interpreter, and what was found, with the ``facts`` of the interpreter.
+        formats: Formats that are to be measured.
+        silent: Interpreters that do not answer, in words.
+    """
     runtimes = tuple(_found(python, row) for python, row in rows)
     lacking = list(_lacking(formats or FORMATS, runtimes, facts, pythons(device)[0]))
     enough = not formats and any(runtime.works for runtime in runtimes)

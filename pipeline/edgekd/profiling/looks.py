@@ -171,14 +171,17 @@ def outputs(agent: Agent, way: Transport) -> Given:
 
 
 def _operations(agent: Agent) -> Operations | str:
-    told = agent.ask("operations", LOOK_S)
+    return operations_of(agent.ask("operations", LOOK_S))
+
+
+def operations_of(told: Mapping[str, Any]) -> Operations | str:
+    """Times of single operations from an agent's answer, or why there are none."""
     if "why" in told:
         return str(told["why"])
     times = told["times"]
     rows = tuple(Operation(**row) for row in told["operations"])
     spent = sum(row.ms for row in rows)
-    p50 = float(told.get("p50", np.median(times)))  # an agent without single times gives both
-    return Operations(rows, told["source"], p50, spent / float(np.mean(times)), 0.0)
+    return Operations(rows, told["source"], float(np.median(times)), spent / float(np.mean(times)), 0.0)
 
 
 def _given(variant: Variant, wants: Wants) -> dict[str, Any]:
@@ -189,7 +192,11 @@ def _given(variant: Variant, wants: Wants) -> dict[str, Any]:
 
 def _path(agent: Agent, way: Transport, variant: Variant, wants: Wants) -> tuple[Part, ...] | str:
     files = [way.put(path) for path in wants.encoded]
-    told = agent.ask("whole", LOOK_S, files=files, given=_given(variant, wants))
+    return path_of(agent.ask("whole", LOOK_S, files=files, given=_given(variant, wants)))
+
+
+def path_of(told: Mapping[str, Any]) -> tuple[Part, ...] | str:
+    """The parts of the whole path from an agent's answer, or why there are none."""
     if "why" in told:
         return str(told["why"])
     return tuple(Part(name, ms) for name, ms in told["parts"].items())

@@ -1,0 +1,279 @@
+"""``edgekd profile --pack``: a folder or a zip that measures on a board without a network, and its result as a report."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import __version__
+from edgekd.artifacts import board, found, inputs
+from edgekd.artifacts.inputs import Prepared
+from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError, UsageError, cause_of
+from edgekd.export import device_checks
+from edgekd.profiling import doctor, looks, measured
+from edgekd.profiling.agents.python import packed
+from edgekd.profiling.field import REFERENCE, Failure
+from edgekd.profiling.looks import Look, Preprocessing, Wants
+from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.session import Session
+from edgekd.records_json import from_json, to_json
+from edgekd.rundir import ModelRecord
+
+KEY = "edgekd_pack"
+"""Key that a result of a pack has in its file."""
+SCHEMA = 1
+
+
+def pack(artifacts: Sequence[Path], settings: Settings, target: Path) -> Path:
+    """Write everything that a board needs to measure model files: the agent, files, inputs, expected outputs.
+
+    Args:
+        artifacts: As for ``profile``.
+        settings: Threads, cores, inputs and protocol.
+        target: A new folder, or a file that ends in .zip.
+
+    Raises:
+        UsageError: A path is no model file, or the target is there already.
+    """
+    if target.exists():
+        raise UsageError(f"{target} is there already", "name another folder or file, or remove it")
+    files = found.files(artifacts)
+    with TemporaryDirectory(prefix="edgekd-") as scratch:
+        folder = Path(scratch) / (target.stem if target.suffix == ".zip" else target.name)
+        given = Path(scratch) / "inputs"
+        given.mkdir()
+        prepared = inputs.prepare(files, settings.given, given)
+        plan = _write(folder, files, prepared, settings)
+        (folder / "plan.json").write_text(json.dumps(plan, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "agent.pyz").write_bytes(packed())
+        shutil.copyfile(board.__file__, folder / "profile.py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix != ".zip":
+            shutil.copytree(folder, target)
+            return target
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, path.relative_to(folder.parent))
+    return target
+
+
+def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """Copy files and inputs into a folder; returns the plan."""
+    (folder / "inputs").mkdir(parents=True)
+    brought: dict[Path, str] = {}
+
+    def bring(path: Path) -> str:
+        if path not in brought:
+            brought[path] = f"inputs/{len(brought)}{path.suffix}"
+            shutil.copyfile(path, folder / brought[path])
+        return brought[path]
+
+    threads = settings.threads or settings.protocol.threads
+    here = device_checks.on_host(prepared.variants, threads)
+    rows = []
+    for number, (file, variant) in enumerate(zip(files, prepared.variants, strict=True)):
+        name = f"model{number}{file.path.suffix}"
+        shutil.copyfile(file.path, folder / name)
+        if file.format == "openvino":
+            shutil.copyfile(file.path.with_suffix(".bin"), folder / f"model{number}.bin")
+        known, host = prepared.known[variant.model], here.get(variant.model)
+        rows.append(
+            {
+                "record": to_json(file.record),
+                "format": file.format,
+                "path": name,
+                "inputs": {key: bring(path) for key, path in variant.inputs.items()},
+                "shapes": {key: list(shape) for key, shape in variant.shapes.items()},
+                "layout": variant.layout,
+                "digest": measured.digest(variant.inputs),
+                "steps": list(device_checks.steps(variant)),
+                "host": None if host is None else _text({f"{at}": value for at, value in enumerate(host.arrays.values())}),
+                "names": [] if host is None else list(host.arrays),
+                "torch": None if known.torch is None else _text({"torch": known.torch}),
+                "labels": None if known.labels is None else known.labels.tolist(),
+                "host_classes": None if known.host_classes is None else known.host_classes.tolist(),
+            }
+        )
+    wants = prepared.wants
+    rule = wants.preprocessing
+    return {
+        "schema": SCHEMA,
+        "edgekd": __version__,
+        "protocol": settings.protocol.model_dump(mode="json"),
+        "threads": threads,
+        "cores": list(settings.cores),
+        "files": rows,
+        "preprocessing": None if rule is None else {"mean": rule.mean, "std": rule.std, "channels": rule.channels},
+        "encoded": [bring(path) for path in wants.encoded],
+        "images": bring(wants.images) if wants.images else None,
+        "counted": len(np.load(wants.images, mmap_mode="r")) if wants.images else 0,
+        "notes": list(prepared.notes),
+    }
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is what a pack has written on a board."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(f'{{"{KEY}"'.encode())
+
+
+def report(path: Path, out: Path) -> Profiled:
+    """Turn the result of a pack into a result of ``edgekd profile``, with its report.
+
+    Args:
+        path: What ``profile.py`` wrote on the board.
+        out: Where the result's folder goes into ``profile/``.
+
+    Raises:
+        UsageError: The file is damaged, or of another version.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value[KEY] != SCHEMA or value["plan"]["schema"] != SCHEMA:
+            raise UsageError(f"{path} is of another version of edgekd", "pack again with this one")
+        plan, answers = value["plan"], value["answers"]
+        files = tuple(_file(row) for row in plan["files"])
+        device = _device(plan, answers)
+        session, raw = _session(plan, answers, device)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read: {cause_of(error)}", "copy it again from the board") from error
+    wants = Wants(preprocessing=_rule(plan["preprocessing"]) if plan["preprocessing"] else None)
+    known = {row["record"]["name"]: _known(row) for row in plan["files"]}
+    variants = tuple(_variant(row) for row in plan["files"])
+    prepared = Prepared(variants, wants, known, tuple(plan["notes"]))
+    expected = {row["record"]["name"]: (_host(row), tuple(row["steps"])) for row in plan["files"]}
+    settings = Settings(out=out, devices=(device.name,), threads=plan["threads"])
+    return finished([path], files, prepared, [Measured(device, session)], settings, raw, expected)
+
+
+def _file(row: Mapping[str, Any]) -> found.ModelFile:
+    record = from_json(ModelRecord, row["record"])
+    return found.ModelFile(Path(row["path"]), record)
+
+
+def _device(plan: Mapping[str, Any], answers: Mapping[str, Any]) -> Device:
+    told = answers["board"]
+    called = str(told["name"] or answers["facts"].get("model") or "")
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", called).strip("-") or "board"
+    return Device(
+        edgekd=1, name=name, transport="host", description="measured without a network, from a pack",
+        emulated=told["emulated"], threads=plan["threads"], cores=tuple(plan["cores"]),
+    )  # fmt: skip
+
+
+def _session(plan: Mapping[str, Any], answers: Mapping[str, Any], device: Device) -> tuple[Session, list[str]]:
+    """The session that the board has run, and its raw samples as lines."""
+    rows = {row["record"]["name"]: row for row in plan["files"]}
+    runs = [_run(_variant(rows[name]), found) for name, found in answers["models"].items()]
+    reference = _run(Variant(REFERENCE, "onnx", Path()), answers["reference"]) if answers["reference"] else None
+    everyone = [*runs, *([reference] if reference else [])]
+    now = measured.conditions(answers["before"], answers["after"], everyone, device.emulated)
+    setting = Setting(device, plan["threads"], now, f"{device.name}.jsonl", reference)
+    found = {name: _look(one["looks"], f"{name} on {device.name}") for name, one in answers["models"].items()}
+    profiles = []
+    for run in runs:
+        record = measured.record(run, setting)
+        fed = rows[record.model]["digest"]
+        images = run.start["feeds"] if rows[record.model]["inputs"] else 0
+        profiles.append(found[record.model].into(replace(record, inputs=fed, images=images)))
+    python = answers["python"]
+    facts = answers["facts"]
+    records = [(python, {**row, "facts": facts}) for row in answers["runtimes"]]
+    described = doctor.described(device, facts, records, tuple(dict.fromkeys(row["format"] for row in plan["files"])))
+    failures = tuple(Failure(model, device.name, reason) for model, reason in answers["failures"].items())
+    notes = [*measured.notes(runs, device), *(note for look in found.values() for note in look.notes)]
+    lines = [
+        json.dumps({"model": run.variant.model, "attempt": 1, "round": turn, "samples_ms": block["samples"]})
+        for run in everyone
+        for turn, block in enumerate(run.blocks)
+    ]
+    return Session(tuple(profiles), described, failures, tuple(notes), found), lines
+
+
+class _Ended:
+    """The agent of a measurement that is over."""
+
+    label = "pack"
+
+    def ask(self, command: str, timeout: float, **arguments: Any) -> Mapping[str, Any]:
+        """There is nobody to ask."""
+        raise DeviceError("the measurement of a pack is over")
+
+    def close(self, *, grace: float = 0.0) -> None:
+        """It is closed."""
+
+
+def _run(variant: Variant, answers: Mapping[str, Any]) -> Run:
+    rounds = [(before, after) for before, after in answers["rounds"]]
+    return Run(variant, _Ended(), answers["start"], answers["warmup"], list(answers["blocks"]), rounds, [], answers["end"])
+
+
+def _variant(row: Mapping[str, Any]) -> Variant:
+    return Variant(row["record"]["name"], row["format"], Path(row["path"]), layout=row["layout"])
+
+
+def _look(answers: Mapping[str, Any], where: str) -> Look:
+    notes = [f"outputs, the whole path, single operations of {where}: {answers['failed']}"] if "failed" in answers else []
+    outputs = None
+    if told := answers.get("outputs"):
+        if told["content"] is None:
+            notes.append(f"outputs of {where}: they are too large to bring here")
+        else:
+            stored = _arrays(told["content"])
+            arrays = {name: stored[key] for name, key in zip(told["names"], told["arrays"], strict=True)}
+            outputs = looks.Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
+    costs = looks.operations_of(answers["operations"]) if "operations" in answers else None
+    if isinstance(costs, str):
+        notes.append(f"single operations of {where}: {costs}")
+        costs = None
+    path = looks.path_of(answers["whole"]) if "whole" in answers else ()
+    if isinstance(path, str):
+        notes.append(f"the whole path of {where}: {path}")
+        path = ()
+    classes = tuple(answers["answers"]["classes"]) if "answers" in answers else None
+    return Look(outputs, costs, path, classes, tuple(notes))
+
+
+def _known(row: Mapping[str, Any]) -> inputs.Known:
+    torch = _arrays(row["torch"])["torch"] if row["torch"] else None
+    labels, classes = (None if row[key] is None else np.array(row[key]) for key in ("labels", "host_classes"))
+    return inputs.Known(torch, labels, classes)
+
+
+def _host(row: Mapping[str, Any]) -> looks.Given | None:
+    if row["host"] is None:
+        return None
+    stored = _arrays(row["host"])
+    return looks.Given({name: stored[str(at)] for at, name in enumerate(row["names"])}, {})
+
+
+def _rule(value: Mapping[str, Any]) -> Preprocessing:
+    return Preprocessing(tuple(value["mean"]), tuple(value["std"]), int(value["channels"]))
+
+
+def _text(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Arrays as text."""
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, **arrays)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _arrays(text: str) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored}

@@ -1,0 +1,118 @@
+"""What int8 files compute on Arm, beside this machine and torch; and what is measured there beside times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.devices.conftest import device
+from tests.unit.export.nets import Residual, images, make_source
+
+from edgekd.devices.schema import Device
+from edgekd.export import device_checks
+from edgekd.export.device_checks import Expected
+from edgekd.export.exporter import Options
+from edgekd.profiling import looks
+from edgekd.profiling.looks import Preprocessing, Wants
+from edgekd.profiling.measured import Variant
+from edgekd.profiling.session import Session, measure
+from edgekd.recipe import Profile
+from edgekd.registry import exporters
+
+QUICK = Profile(devices=("pi4",), blocks=3, block_runs=1, block_ms=1, warmup_runs=1, warmup_ms=0)
+FORMATS = ("onnx", "tflite", "openvino")
+FED = 8
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...], Mapping[str, Expected], Wants]:
+    """One int8 network in three formats, and float in OpenVINO, with its inputs and what is expected."""
+    folder = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(0)
+    source = make_source(Residual())
+    x = images(FED, seed=5)
+    np.save(folder / "NCHW.npy", x.numpy())
+    np.save(folder / "NHWC.npy", np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)))
+    with torch.inference_mode():
+        expected = {"int8": source.int8(fold_weights=True)(x).numpy(), "float32": source.model(x).numpy()}
+    variants, known = [], {}
+    for kind, precision in (*((kind, "int8") for kind in FORMATS), ("openvino", "float32")):
+        exporter: Any = exporters.get(kind)()  # type: ignore[operator]
+        name = f"{kind}_{precision}"
+        path = folder / f"{name}{exporter.suffix}"
+        exporter.export(source, path, Options(precision=precision, log=folder / "log"))  # type: ignore[arg-type]
+        layout = "NHWC" if kind == "tflite" else "NCHW"
+        variants.append(Variant(name, kind, path, {"input": folder / f"{layout}.npy"}, layout=layout))  # type: ignore[arg-type]
+        known[name] = Expected(torch=expected[precision], labels=np.arange(3))
+    here = device_checks.on_host(variants)
+    assert set(here) == set(known)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 12, 12)).astype(np.uint8)
+    np.save(folder / "split.npy", pixels)
+    wants = Wants(
+        preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, 3),
+        encoded=tuple(looks.encoded(list(pixels), folder)),
+        images=folder / "split.npy",
+    )
+    return tuple(variants), {name: replace(one, host=here[name]) for name, one in known.items()}, wants
+
+
+def looked(target: Device, bundle: Any, folder: Path, only: str = "") -> tuple[Session, device_checks.Checked]:
+    variants, known, wants = bundle
+    chosen = [variant for variant in variants if variant.runtime == only or not only]
+    session = measure(chosen, QUICK, target, folder, wants=wants)
+    return session, device_checks.check(session, chosen, target, known)
+
+
+def test_every_runtime_computes_what_the_host_does(pi4: Device, bundle: Any, tmp_path: Path) -> None:
+    session, checked = looked(pi4, bundle, tmp_path)
+    assert session.failures == ()
+    old, again = looked(device("pi4", python=("python3-tflite",)), bundle, tmp_path / "old", "tflite")
+    assert old.failures == ()
+    assert again.profiles[0].effective.runtime.startswith("tflite-runtime 2.14")
+    rows = [*checked.profiles, *again.profiles]
+    assert {row.effective.runtime.split()[0] for row in rows} == {
+        "onnxruntime", "ai-edge-litert", "openvino", "tflite-runtime",
+    }  # fmt: skip
+    for row in rows:
+        assert [found.reference for found in row.outputs] == ["host", "torch"]
+        for found in row.outputs:
+            assert (found.n, found.differs, found.flips) == (FED, "", 0), row.model
+            assert found.cosine > 0.999
+            if row.model.endswith("int8"):
+                assert found.p99_lsb is not None
+                assert found.p99_lsb <= 2
+    assert (*checked.findings, *again.findings) == ()
+
+
+def test_what_is_looked_at_beside_times(pi4: Device, bundle: Any, tmp_path: Path) -> None:
+    session, checked = looked(pi4, bundle, tmp_path)
+    for row in checked.profiles:
+        assert [part.name for part in row.path] == ["decode", "preprocess", "network", "postprocess"]
+        assert row.accuracy
+        assert row.accuracy.n == 3
+        if row.model.startswith("tflite"):
+            assert row.operations is None
+        else:
+            assert row.operations
+            assert 0 < row.operations.attributed < 1.5
+            assert {part.precision for part in row.operations.operations} & {"int8", "float32"}
+    assert any("single operations of tflite_int8 on pi4" in note for note in session.notes)
+
+
+def test_a_difference_names_its_layer(pi4: Device, bundle: Any, tmp_path: Path) -> None:
+    variants, known, _ = bundle
+    onnx = next(variant for variant in variants if variant.runtime == "onnx")
+    session = measure([onnx], QUICK, pi4, tmp_path, wants=Wants(operations=False))
+    host = known[onnx.model].host
+    name = next(iter(host.arrays))
+    wrong = Expected(host=looks.Given({name: host.arrays[name] + 1}, host.kinds))
+    checked = device_checks.check(session, [onnx], pi4, {onnx.model: wrong})
+    (found,) = checked.profiles[0].outputs
+    assert found.differs.startswith("p99 is")
+    assert found.worst_layer == "", "no layer differs: what was expected is wrong"
+    assert "The outputs of onnx_int8 on pi4 differ from those of the same file on the host" in checked.findings[0]
