@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from edgekd.errors import did_you_mean
 from edgekd.recipe_base import Strict, mistake
@@ -232,6 +232,8 @@ class Profile(Strict):
     """Milliseconds a block takes at the least."""
     block_runs: PositiveInt = 30
     """Inferences in a block at the least."""
+    sustained_minutes: NonNegativeFloat = 0
+    """Minutes that each artifact runs without a pause after the blocks, to see what heat does to it; 0: none."""
     accuracy: PositiveInt | None = None
     """Test images whose classes are found on each device, for the accuracy there; left out: none."""
 

@@ -10,16 +10,18 @@ and the others are recorded. ``limit_s`` of the device bounds all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import field as default
+from functools import partial
 from pathlib import Path
 
 from edgekd.devices.schema import Device
-from edgekd.profiling import agents, beside, doctor, heat, looks, measured, transports
+from edgekd.profiling import agents, beside, doctor, heat, longer, looks, measured, transports
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Failure, Field, Limit, Progress
+from edgekd.profiling.longer import Longer
 from edgekd.profiling.looks import Look, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.rounds import Rounds
@@ -86,29 +88,37 @@ def measure(
         setting = Setting(device, threads, Conditions(0.0, 0.0, 1), raw.name, trivial=trivial)
         rounds = Rounds(field, protocol, setting, hot, log)
         setting = rounds.measure()
+        power = longer.idle(field, device) if starter.name == "python" else {}
         field.each("read", lambda run, _: _finish(run))
-        looked = _look(field, way, wants, setting) if wants else {}
-    profiles = tuple(looked.get(run.variant.model, Look()).into(measured.record(run, setting)) for run in field.live)
+
+        def begin(run: Run) -> Agent:
+            """Start and load one more agent of a variant."""
+            spare = Run(run.variant, field.spare(run.variant))
+            _start(spare, way, device, threads)
+            return spare.agent
+
+        looked = _look(field, begin, way, wants, device) if wants else {}
+        more = longer.measure(field, begin, protocol, device, power) if starter.name == "python" else {}
+    profiles = []
+    for run in field.live:
+        record = looked.get(run.variant.model, Look()).into(measured.record(run, setting))
+        profiles.append(more.get(run.variant.model, Longer()).into(record))
     notes = (
         *rounds.notes,
         *measured.notes(field.live, device),
-        *(note for found in looked.values() for note in found.notes),
+        *(note for look in looked.values() for note in look.notes),
+        *(note for longest in more.values() for note in longest.notes),
     )
-    return Session(profiles, found, tuple(field.failures), notes, looked)
+    return Session(tuple(profiles), found, tuple(field.failures), notes, looked)
 
 
-def _look(field: Field, way: Transport, wants: Wants, setting: Setting) -> dict[str, Look]:
+def _look(field: Field, begin: Callable[[Run], Agent], way: Transport, wants: Wants, device: Device) -> dict[str, Look]:
     """Look at each variant that was measured, by an agent of its own."""
-    device, looked = setting.device, {}
+    looked = {}
     for run in field.live:
         field.tell(f"look into {run.variant.model}")
-
-        def begin(variant: Variant = run.variant) -> Agent:
-            spare = Run(variant, field.spare(variant))
-            _start(spare, way, device, setting.threads)
-            return spare.agent
-
-        looked[run.variant.model] = looks.look(run.variant, begin, way, wants, f"{run.variant.model} on {device.name}")
+        label = f"{run.variant.model} on {device.name}"
+        looked[run.variant.model] = looks.look(run.variant, partial(begin, run), way, wants, label)
     return looked
 
 

@@ -77,6 +77,30 @@ class Commands(Timing):
         """See :func:`state`."""
         return state()
 
+    def power(self, ms: float) -> dict[str, Any]:
+        """See :func:`meters.power`; no ``meter`` where there is none to read."""
+        from . import meters
+
+        meter = meters.find()
+        return {"meter": ""} if meter is None else meters.power(meter, ms / 1000)
+
+    def energy(self, ms: float) -> dict[str, Any]:
+        """Run for so many milliseconds: joules, seconds and inferences."""
+        from . import meters
+
+        meter = meters.find()
+        if meter is None:
+            raise RuntimeError("the power meter is gone")
+        meter.start()
+        runs = len(self._repeat(1, ms))
+        joules, seconds = meter.stop()
+        return {"joules": joules, "seconds": seconds, "runs": runs}
+
+    def window(self, ms: float) -> dict[str, Any]:
+        """Run for so many milliseconds: the median time, and the state right after."""
+        times = sorted(self._repeat(1, ms))
+        return {"median_ms": times[len(times) // 2], "state": state()}
+
     def memory(self) -> dict[str, Any]:
         """Peak resident set so far, and the cores that its threads may run on."""
         return {"peak_mib": peak_mib(), "allowed": allowed_cores()}

@@ -1,0 +1,117 @@
+"""Measurements after the rounds, by agents of their own: energy where there is a meter, minutes without a pause."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError
+from edgekd.profiling import heat
+from edgekd.profiling.agents.base import Agent
+from edgekd.profiling.field import ANSWER_S, Field
+from edgekd.profiling.measured import Run
+from edgekd.profiling.rounds import RESERVE_S
+from edgekd.recipe import Profile
+from edgekd.records_profile import Energy, ProfileRecord, Sustained
+
+WINDOW_S = 10.0
+"""Seconds of each median of the sustained minutes."""
+METER_S = 3.0
+"""Seconds that energy is measured: idle, and of each variant."""
+
+
+@dataclass(frozen=True)
+class Longer:
+    """What was measured of one variant, and remarks."""
+
+    energy: Energy | None = None
+    sustained: Sustained | None = None
+    notes: tuple[str, ...] = ()
+
+    def into(self, record: ProfileRecord) -> ProfileRecord:
+        """The record with it."""
+        return replace(record, energy=self.energy, sustained=self.sustained)
+
+
+def idle(field: Field, device: Device) -> Mapping[str, Any]:
+    """Measure the power of the device while all agents wait; empty without a meter that this user may read."""
+    if device.emulated or not field.live:
+        return {}
+    field.tell("power while nothing is measured")
+    try:
+        found = field.live[0].agent.ask("power", ANSWER_S, ms=1000 * METER_S)
+    except DeviceError:  # told when its turn comes
+        return {}
+    return found if found["meter"] else {}
+
+
+def measure(
+    field: Field, begin: Callable[[Run], Agent], protocol: Profile, device: Device, power: Mapping[str, Any]
+) -> dict[str, Longer]:
+    """Measure each variant that is left, one after the other.
+
+    Args:
+        field: The participants.
+        begin: Starts and loads one more agent of a variant.
+        protocol: Warm-up and minutes.
+        device: Where.
+        power: What :func:`idle` found.
+
+    Returns:
+        By model; an agent that fails here costs only what is measured here, and is a note.
+    """
+    found = {}
+    minutes = protocol.sustained_minutes
+    for run in field.live if power or minutes else []:
+        energy, windows, notes = None, _Windows(), []
+        try:
+            agent = begin(run)
+            agent.ask("warmup", 2 * ANSWER_S, runs=protocol.warmup_runs, ms=protocol.warmup_ms)
+            field.tell(f"energy of {run.variant.model}")
+            energy = _energy(agent, power) if power else None
+            if minutes:
+                heat.begin(field, device)
+            for left in _minutes(minutes, field):
+                field.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
+                windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
+            agent.close(grace=2.0)
+        except DeviceError as error:
+            notes.append(f"{run.variant.model} on {device.name}: not measured to the end: {error}")
+        found[run.variant.model] = Longer(energy, windows.record(), tuple(notes))
+    return found
+
+
+class _Windows:
+    """The windows so far."""
+
+    def __init__(self) -> None:
+        self._seconds, self._medians, self._celsius = 0.0, list[float](), list[float]()
+
+    def add(self, answer: Mapping[str, Any], seconds: float) -> None:
+        """Take an answer to ``window``."""
+        self._seconds += seconds
+        self._medians.append(answer["median_ms"])
+        self._celsius += [answer["state"]["celsius"]] if "celsius" in answer["state"] else []
+
+    def record(self) -> Sustained | None:
+        """Make the record; None without a window."""
+        if not self._medians:
+            return None
+        return Sustained(round(self._seconds / 60, 3), tuple(self._medians), tuple(self._celsius))
+
+
+def _minutes(minutes: float, field: Field) -> Iterator[float]:
+    """Yield the seconds that are left, until none are or the device's time is over."""
+    began = time.monotonic()
+    while (left := 60 * minutes - (time.monotonic() - began)) > 0 and field.limit.left() > WINDOW_S + RESERVE_S:
+        yield left
+
+
+def _energy(agent: Agent, power: Mapping[str, Any]) -> Energy | None:
+    answer = agent.ask("energy", ANSWER_S + 10 * METER_S, ms=1000 * METER_S)
+    joules = answer["joules"] - power["watts"] * answer["seconds"]
+    # Not above idle: the rest of the device was busier while idle was measured.
+    return Energy(1000 * joules / answer["runs"], power["meter"]) if joules > 0 else None
