@@ -44,6 +44,7 @@ def verdict(result: RunResult) -> Verdict:
     delivered = {model.name for model in facts.artifacts(result) if model.path is not None}
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
+    lost += [f"{name} gave no figures: {facts.device_reason(result, name)}" for name in _failed_devices(result)]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
     warned = (_line(result, gate) for gate in said if gate.level == "warn")
     cautions = [*warned, *_knows(result), *_float_weights(result)]
@@ -71,10 +72,18 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
     sentence += f" {listing(more).capitalize()}." if more else ""
+    failed = _failed_devices(result)
+    sentence += f" {plural(len(failed), 'device')} failed." if failed else ""
     doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
     if doubted and not any(gate.blocks for gate in result.gates):
         sentence += " Exit code 0: every figure in doubt is within its limit."
     return sentence
+
+
+def _failed_devices(result: RunResult) -> list[str]:
+    """Devices whose stage failed."""
+    stages = {stage.name for stage in result.stages if stage.status == "failed"}
+    return [one_line(name) for name in facts.devices(result) if f"profile.{name}" in stages]
 
 
 def _line(result: RunResult, gate: GateRecord) -> str:

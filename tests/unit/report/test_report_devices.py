@@ -49,6 +49,8 @@ def test_every_device_has_a_section_also_one_that_did_not_answer() -> None:
     reason = "The device failed: zero does not answer: No route to host; edgekd doctor zero"
     assert page.section("device4").missing == reason
     assert column(table(page, "devices"), "State")["zero"].text == "nothing measured"
+    assert page.verdict.failures[0] == f"zero gave no figures: {reason}"
+    assert page.verdict.sentence.endswith(" 1 device failed.")
     listed = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
     assert f"On zero: {reason}" in listed
 
