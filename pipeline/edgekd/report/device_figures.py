@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgekd.records_profile import Outputs, ProfileRecord
 from edgekd.report.device_trust import asked_otherwise
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure
-from edgekd.report.words import NOT_MEASURED, count, known, listing, mib, one_line, percent, points, sig, signed
+from edgekd.report.words import count, known, listing, mib, one_line, percent, points, sig, signed
 from edgekd.rundir import RunResult
 
 _LOOKED_FOR = {
@@ -214,7 +214,7 @@ def missing(labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Facts | Non
     for what, name in _LOOKED_FOR.items():
         lacking = [(label, row) for label, row in zip(labels, rows, strict=True) if not getattr(row, name)]
         if lacking:
-            names = "" if len(lacking) == len(rows) else f" of {listing([label for label, _ in lacking])}"
+            names = "of all artifacts" if len(lacking) == len(rows) else f"of {listing([label for label, _ in lacking])}"
             silent = what == "Outputs" and all(row.agent == "benchmark_model" for _, row in lacking)
-            pairs.append((f"{what}{names}", "benchmark_model gives none" if silent else NOT_MEASURED))
+            pairs.append((what, f"{names}: benchmark_model gives none" if silent else names))
     return Facts(tuple(pairs), "Not measured") if pairs else None
