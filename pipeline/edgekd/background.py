@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from edgekd.errors import EdgekdError, StageError
+from edgekd.errors import DeviceError, EdgekdError, StageError
 
 T = TypeVar("T")
 _AGAIN = "run the same command again: finished stages are kept"
@@ -100,4 +100,5 @@ def _work(sender: Any, function: Callable[..., T], args: tuple[Any, ...]) -> Non
         try:
             sender.send((None, function(*args)))
         except EdgekdError as error:
-            sender.send((StageError(error.message, error.hint), None))
+            kind = DeviceError if isinstance(error, DeviceError) else StageError
+            sender.send((kind(error.message, error.hint), None))

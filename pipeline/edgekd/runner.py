@@ -22,7 +22,8 @@ from edgekd import __version__, cache, data, environment, gates, guard, locked, 
 from edgekd.background import Background
 from edgekd.beside import Beside
 from edgekd.bytecode import from_source
-from edgekd.errors import DataError, DeviceError, EdgekdError, ExitCode, ExportError, FilesError, RecipeError, worst
+from edgekd.devices import targets
+from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, RecipeError, worst
 from edgekd.guard import guarded, storage
 from edgekd.loading import Loaded
 from edgekd.plan import Planned
@@ -36,6 +37,9 @@ from edgekd.report import card, facts, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, operators, package, peers, tune
 from edgekd.stages.context import Context, changed, processes
+
+Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]
+"""What a process has made: the entry of each of its stages."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
             raise step.problem
         if step.problem is not None:
             raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
-    _ask_devices(loaded.recipe, options)
+    readiness.check(loaded.recipe, options.progress.say, options.without_devices)
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
@@ -101,7 +105,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
             step = work.pending.pop(0)
             if beside and aside is None and not _is_given(step):
                 stack.callback(cache.sweep)  # a process that is killed leaves what it has half made
-                aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder))
+                aside = stack.enter_context(Background(_stages, loaded, beside, quiet, folder, {}))
                 work.options = replace(options, progress=Beside(options.progress, aside, beside[0].name))
             if aside is not None and (failure := aside.failure()):
                 raise failure
@@ -113,7 +117,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
                     options.progress.say(f"  {own.name}: done in {entry.seconds:.0f} s, beside the others")
                     work.finished(own, entry, status)
                 beside, aside, work.options = [], None, options
-            work.do(step)
+            (_measure if step.node.module == "profile" else _Work.do)(work, step)
     result = _finish(work)
     return Outcome(folder, result, work.exit_code(result))
 
@@ -146,15 +150,20 @@ class _Work:
         self.entries.append(entry)
         self._records[step.name] = StageRecord(step.name, status, step.key, round(entry.seconds, 1))
 
-    def do(self, step: Planned) -> None:
-        """Run a stage, or take it from the cache.
+    def do(self, step: Planned, aside: Background[Made] | None = None) -> None:
+        """Run a stage, or take it from the cache; ``aside``: the process that runs it.
 
         Raises:
             EdgekdError: It failed, and there is nothing without it.
         """
         began = time.monotonic()
         try:
-            self.finished(step, *_stage(self.loaded, step, self.options, self.done, self.folder, self.title(step)))
+            if aside is None:
+                made = _stage(self.loaded, step, self.options, self.done, self.folder, self.title(step))
+            else:
+                (made,) = aside.result()
+                self.options.progress.say(f"  {step.name}: done in {made[0].seconds:.0f} s")
+            self.finished(step, *made)
         except EdgekdError as error:
             if self.options.interrupted():  # a library has made another error of the interruption
                 raise
@@ -191,17 +200,22 @@ class _Work:
         return worst([*missing, *self.codes, judged])
 
 
-def _ask_devices(recipe: Recipe, options: Options) -> None:
-    """See that every device is ready to measure, and say it if one is not and that is accepted."""
-    found = readiness.of(recipe) if recipe.profile else []
-    try:
-        readiness.refuse(found)
-    except DeviceError as error:
-        if not options.without_devices:
-            raise
-        options.progress.say(f"warning: {error.message}\n  → --without-devices: they are asked again when they are measured")
-    for line in readiness.ready(found):
-        options.progress.say(line)
+def _measure(work: _Work, first: Planned) -> None:
+    """Measure on a device, and on all others that it does not disturb at the same time, each in a process of its own."""
+    names = [step.name.removeprefix("profile.") for step in (first, *work.pending) if step.node.module == "profile"]
+    chosen = {f"profile.{name}" for name in targets.together(work.loaded.recipe, names)[1:]}
+    beside = [step for step in work.pending if step.name in chosen]
+    work.pending = [step for step in work.pending if step.name not in chosen]
+    quiet = replace(work.options, progress=Silent())
+    with ExitStack() as stack:
+        processes = []
+        for step in beside:
+            work.options.progress.say(f"{work.title(step)}: {step.reason}; beside {first.name}")
+            aside = Background(_stages, work.loaded, [step], quiet, work.folder, work.done)
+            processes.append(stack.enter_context(aside))
+        work.do(first)
+        for step, process in zip(beside, processes, strict=True):
+            work.do(step, process)
 
 
 def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:
@@ -287,11 +301,9 @@ def _is_given(step: Planned) -> bool:
     return teacher is not None and teacher.budget is None
 
 
-def _stages(
-    loaded: Loaded, steps: Sequence[Planned], options: Options, folder: Path
-) -> list[tuple[cache.Entry, Literal["ran", "cached"]]]:
-    """Stages that read no other, one after the other."""
-    return [_stage(loaded, step, options, {}, folder, step.name) for step in steps]
+def _stages(loaded: Loaded, steps: Sequence[Planned], options: Options, folder: Path, done: Mapping[str, Path]) -> Made:
+    """Stages that do not read each other, one after the other."""
+    return [_stage(loaded, step, options, dict(done), folder, step.name) for step in steps]
 
 
 def _two_lanes(options: Options) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from edgekd.devices.schema import Device, load
@@ -26,6 +26,29 @@ def named(recipe: Recipe, name: str) -> Device:
     """
     assert recipe.profile is not None
     return load(recipe.profile.devices[recipe.profile.names.index(name)])
+
+
+def together(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Choose the devices that can be measured on at the same time as the first.
+
+    This machine is measured alone: the others' sessions would be its load. Two files of one board are measured in turn.
+
+    Args:
+        recipe: The recipe that names them.
+        names: Devices of it.
+
+    Returns:
+        The first, and those that neither disturb it nor are disturbed.
+    """
+    chosen: dict[tuple[object, ...], str] = {}
+    for name in names:
+        device = named(recipe, name)
+        if device.transport == "host" and chosen:
+            continue
+        chosen.setdefault((device.transport, device.host, device.port, device.serial), name)
+        if device.transport == "host":
+            break
+    return list(chosen.values())
 
 
 def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from edgekd.devices import targets
 from edgekd.devices.schema import Device
@@ -60,6 +60,30 @@ def ask(devices: Sequence[Device], wanted: Sequence[Sequence[str]]) -> list[Devi
                 )
                 found[place] = doctor.silent(device, error)
     return [found[place] for place in range(len(devices))]
+
+
+def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> None:
+    """Ask the devices of a recipe, and stop if one is not ready.
+
+    Args:
+        recipe: The recipe.
+        say: Prints a line.
+        go_on: Only say it.
+
+    Raises:
+        DeviceError: One is not ready.
+    """
+    if recipe.profile is None:
+        return
+    found = of(recipe)
+    try:
+        refuse(found)
+    except DeviceError as error:
+        if not go_on:
+            raise
+        say(f"warning: {error.message}\n  → --without-devices: they are asked again when they are measured")
+    for line in ready(found):
+        say(line)
 
 
 def refuse(found: Sequence[DeviceRecord]) -> None:
