@@ -150,7 +150,7 @@ def doctor(name: str, as_json: bool, debug: bool) -> int:
     device = schema.load(name, Path.cwd())
     try:
         with transports.to(device) as way:
-            found = doctors.examine(device, way, faults=True)
+            found = doctors.examine(device, way, thorough=True)
     except DeviceError as error:
         found = doctors.silent(device, error)
     code = ExitCode.DEVICE_FAILED if found.problems else ExitCode.OK

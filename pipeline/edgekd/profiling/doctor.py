@@ -24,7 +24,7 @@ _FACTS_S, _PROBE_S = 30.0, 120.0
 
 
 def examine(
-    device: Device, way: Transport, formats: Sequence[str] = (), *, infer: bool = True, faults: bool = False
+    device: Device, way: Transport, formats: Sequence[str] = (), *, infer: bool = True, thorough: bool = False
 ) -> DeviceRecord:
     """Look at a device through an open way to it.
 
@@ -34,7 +34,8 @@ def examine(
         formats: Formats that are to be measured: one without a runtime that works is a problem. None named: all are looked
             at, and one that works is enough.
         infer: Run an inference in each runtime, not only see that it is installed.
-        faults: Look for known faults that edgekd works round, too.
+        thorough: Look at all runtimes of all interpreters, not only until each format has one that works; and for known
+            faults that edgekd works round.
 
     Raises:
         DeviceError: It does not answer.
@@ -45,19 +46,25 @@ def examine(
     rows: list[tuple[str, dict[str, Any]]] = []
     silent = []
     path = program(way)
+    wanted = list(formats or FORMATS)
     for python in pythons(device):
         try:
-            with closing(PythonAgent(way, [python, path], f"{python} on {device.name}")) as agent:
+            with closing(PythonAgent(way, [python, path], f"{python} on {device.name}", env=device.env)) as agent:
                 found = agent.ask("facts", _FACTS_S)
                 told = agent.ask(
                     "runtimes", _FACTS_S + 2 * len(FORMATS) * _PROBE_S,
-                    formats=list(formats or FORMATS), infer=infer, traps=faults, limit_s=_PROBE_S,
+                    formats=wanted, infer=infer, thorough=thorough, limit_s=_PROBE_S,
                 )  # fmt: skip
         except DeviceError as error:
             silent.append(str(error))
             continue
         facts = facts or dict(found)
         rows += [(python, {**row, "facts": found}) for row in told["runtimes"]]
+        if not thorough:
+            done = {row["format"] for row in told["runtimes"] if traps.works(row, found)}
+            wanted = [form for form in wanted if form not in done]
+            if not wanted:
+                break
     if not facts:
         raise DeviceError(
             f"{device.name} has no Python that answers: {'; '.join(silent)}",
@@ -128,7 +135,7 @@ def pythons(device: Device) -> tuple[str, ...]:
 
 
 def _found(python: str, row: dict[str, Any]) -> RuntimeFound:
-    works = row.get("works", True)
+    works = traps.works(row, row["facts"])
     problem, fix = ("", "") if works else traps.problem(row, row["facts"], python)
     return RuntimeFound(row["format"], row["package"], row["version"], python, works, problem, fix, row["module"])
 

@@ -18,6 +18,15 @@ Facts = Mapping[str, Any]
 """What the program on the device answers to ``facts``."""
 
 
+def works(row: Facts, facts: Facts) -> bool:
+    """Whether a runtime works; of one that no inference was run in, whether nothing is known that it cannot work with."""
+    return bool(row.get("works", facts.get("numpy") and not _other_numpy(row, facts)))
+
+
+def _other_numpy(row: Facts, facts: Facts) -> bool:
+    return row["module"] == "tflite_runtime" and _major(facts["numpy"]) >= _TFLITE_RUNTIME_NUMPY
+
+
 def problem(row: Facts, facts: Facts, python: str) -> tuple[str, str]:
     """Say why an inference did not work, and what to do.
 
@@ -32,10 +41,10 @@ def problem(row: Facts, facts: Facts, python: str) -> tuple[str, str]:
     name = f"{row['package']} {row['version']}".strip()
     error, signal = str(row.get("error", "")), str(row.get("signal", ""))
     if not facts.get("numpy"):
-        return f"{name} needs numpy, which is not installed", _pip(facts, python, "numpy")
-    if row["module"] == "tflite_runtime" and _major(facts["numpy"]) >= _TFLITE_RUNTIME_NUMPY:
+        return f"{name} needs numpy, which is not installed", _pip(facts, python, "numpy", row["package"])
+    if _other_numpy(row, facts):
         what = f"{name} is built for numpy 1 and numpy {facts['numpy']} is installed: it can be imported, an inference fails"
-        return what, _pip(facts, python, "numpy<2")
+        return what, _pip(facts, python, "numpy<2", row["package"])
     if signal == "SIGILL":
         what = f"{name} dies with SIGILL: it is built for instructions that this CPU does not have"
         return what, f"install another version of it: {_pip(facts, python, row['package'] + '<' + (row['version'] or '?'))}"
@@ -96,14 +105,22 @@ def system(facts: Facts) -> Iterator[str]:
         )
 
 
-def _pip(facts: Facts, python: str, packages: str) -> str:
-    """What to type on the device; a system's own Python that refuses pip gets a virtual environment."""
-    words = " ".join(shlex.quote(word) for word in packages.split())
+def _pip(facts: Facts, python: str, packages: str, also: str = "numpy") -> str:
+    """What to type on the device.
+
+    Args:
+        facts: Of the device.
+        python: Its interpreter. A system's own, which refuses pip, gets a virtual environment beside it.
+        packages: What to install.
+        also: What a new virtual environment needs besides.
+    """
+    words = packages.split()
     if not facts.get("managed"):
-        return f"on the device: {shlex.quote(python)} -m pip install {words}"
+        return f"on the device: {shlex.quote(python)} -m pip install {shlex.join(words)}"
     place = f"{facts.get('home', '~')}/edgekd"
-    more = "" if "numpy" in packages else " numpy"
-    make = f"{shlex.quote(python)} -m venv {shlex.quote(place)} && {shlex.quote(place + '/bin/pip')} install {words}{more}"
+    words += [] if any(word.startswith(also) for word in words) else [also]
+    pip = shlex.quote(f"{place}/bin/pip")
+    make = f"{shlex.quote(python)} -m venv {shlex.quote(place)} && {pip} install {shlex.join(words)}"
     return f"on the device: {make}; then in its file: python: [{place}/bin/python]"
 
 

@@ -25,8 +25,7 @@ PI = {
     "etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1800000\n",
-    "sys/devices/system/cpu/cpu1/online": "1\n",
-    "sys/devices/system/cpu/cpufreq/policy0/x": "",
+    "sys/devices/system/cpu/online": "0,2-3\n",
     "sys/class/thermal/thermal_zone0/temp": "48200\n",
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
     "sys/class/thermal/thermal_zone1/temp": "71000\n",
@@ -67,7 +66,7 @@ def test_facts_of_a_board_are_read_from_its_files(tmp_path):
     assert found["model"] == "Raspberry Pi 4 Model B Rev 1.5"
     assert found["features"] == ["asimd", "fp"], "only what every core has"
     assert found["os"] == "Debian GNU/Linux 12 (bookworm)"
-    assert (found["cores"], found["governor"], found["celsius"]) == ([1800, 0], "ondemand", 48.2)
+    assert (found["cores"], found["governor"], found["celsius"]) == ([1800, 0, 0], "ondemand", 48.2)
     assert found["throttled"] == ["under-voltage now", "throttled since boot"]
     assert (round(found["memory_mib"]), found["available_mib"]) == (3793, 2000)
     assert "driver" not in found
@@ -91,7 +90,7 @@ def test_the_trivial_models_are_what_the_script_writes(tmp_path, monkeypatch):
 
 def test_every_runtime_of_this_machine_computes(host):
     with Host() as way:
-        found = doctor.examine(host, way, faults=True)
+        found = doctor.examine(host, way, thorough=True)
     assert [(runtime.format, runtime.works) for runtime in found.runtimes] == [
         ("onnx", True), ("tflite", True), ("openvino", True),
     ]  # fmt: skip

@@ -90,7 +90,7 @@ class PythonAgents:
             reason = "; ".join(found.problem for found in own) or "no runtime is installed"
             hint = own[0].fix if own else f"edgekd doctor {self._device.name} says what to install"
             raise DeviceError(f"{label}: {reason}", hint)
-        return PythonAgent(self._way, [chosen.python, self._program], label, chosen.module)
+        return PythonAgent(self._way, [chosen.python, self._program], label, chosen.module, self._device.env)
 
 
 class PythonAgent:
@@ -101,13 +101,16 @@ class PythonAgent:
         argv: What starts it there.
         label: What it is for, in messages.
         package: The runtime's, to measure with; by default the first that is installed.
+        env: Environment variables of it.
     """
 
-    def __init__(self, way: Transport, argv: list[str], label: str, package: str = "") -> None:
+    def __init__(
+        self, way: Transport, argv: list[str], label: str, package: str = "", env: Mapping[str, str] | None = None
+    ) -> None:
         self.label, self._way, self._package = label, way, package
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the agent
         try:
-            self._process = way.spawn(argv, noise=self._noise)
+            self._process = way.spawn(argv, noise=self._noise, env=env or None)
         except DeviceError as error:
             self._noise.close()
             raise DeviceError(f"{label}: {error.message}", error.hint) from error

@@ -28,11 +28,11 @@ class Commands(Timing):
 
         return facts()
 
-    def runtimes(self, formats: list[str], infer: bool, traps: bool, limit_s: float) -> dict[str, Any]:
+    def runtimes(self, formats: list[str], infer: bool, thorough: bool, limit_s: float) -> dict[str, Any]:
         """See :func:`probe.runtimes`."""
         from . import probe
 
-        return {"runtimes": probe.runtimes(formats, infer, traps, limit_s)}
+        return {"runtimes": probe.runtimes(formats, infer, thorough, limit_s)}
 
     def start(
         self, runtime: str, path: str, threads: int, inputs: Any = None, cores: list[int] | None = None, package: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -120,9 +119,7 @@ def firmware(root: Path = Path("/")) -> Any:
     path = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
     if path.exists():
         return int(_read(path), 16)
-    command = (
-        shutil.which("vcgencmd", path=os.environ.get("PATH", "") + ":/usr/bin:/opt/vc/bin") if root == Path("/") else None
-    )
+    command = shutil.which("vcgencmd") if root == Path("/") else None
     if command is None:
         return None
     done = subprocess.run(
@@ -146,12 +143,17 @@ def _model(root: Path) -> str:
 
 def _clocks(cpu: Path) -> list[int]:
     """Limit of each core's clock in MHz; 0 where it cannot be read."""
-    cores = sorted((path for path in cpu.glob("cpu[0-9]*")), key=lambda path: int(path.name[3:]))
-    found = []
-    for core in cores:
-        path = core / "cpufreq/scaling_max_freq"
-        found.append(int(_read(path)) // 1000 if path.exists() else 0)
-    return found or [0] * (os.cpu_count() or 0)
+    limits = [cpu / f"cpu{number}/cpufreq/scaling_max_freq" for number in _online(cpu)]
+    return [int(_read(path)) // 1000 if path.exists() else 0 for path in limits]
+
+
+def _online(cpu: Path) -> list[int]:
+    """Numbers of the cores that are switched on, from such as ``0-3,6``."""
+    found: list[int] = []
+    for part in _read(cpu / "online").split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _memory(root: Path, key: str) -> float:

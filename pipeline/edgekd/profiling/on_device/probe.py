@@ -22,13 +22,13 @@ TOLERANCE = 0.05
 """Largest difference of the output; the layer is exact in every type, so this is for an answer that is wrong."""
 
 
-def runtimes(formats: list[str], infer: bool, traps: bool, limit_s: float) -> list[dict[str, Any]]:
-    """Look at every package of the formats that is installed.
+def runtimes(formats: list[str], infer: bool, thorough: bool, limit_s: float) -> list[dict[str, Any]]:
+    """Look at the packages of each format that are installed, until one works.
 
     Args:
         formats: ``onnx``, ``tflite``, ``openvino``.
-        infer: Run an inference in each, too.
-        traps: See also whether known faults are there, which edgekd works round.
+        infer: Run an inference in each; without it the first that is installed is taken to work.
+        thorough: Look at all packages, and for known faults too, which edgekd works round.
         limit_s: Seconds that one inference may take, the runtime's import included.
     """
     rows = []
@@ -40,9 +40,11 @@ def runtimes(formats: list[str], infer: bool, traps: bool, limit_s: float) -> li
             row: dict[str, Any] = {"format": form, "module": package, "package": label, "version": version}
             if infer:
                 row.update(_apart(form, package, "inference", limit_s))
-            if traps and package == "ai_edge_litert":
+            if thorough and package == "ai_edge_litert":
                 row["compiled_model"] = _apart(form, package, "compiled_model", limit_s)
             rows.append(row)
+            if row.get("works", True) and not thorough:
+                break
     return rows
 
 
