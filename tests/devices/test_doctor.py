@@ -36,7 +36,7 @@ def test_a_pi_4_says_what_it_is_and_what_is_wrong_with_its_runtimes(pi4: Device,
         firmware.unlink()
     assert found.model.startswith("Raspberry Pi 4 Model B")
     assert (found.arch, found.isa, found.governor, found.celsius) == ("aarch64", ("asimd",), "ondemand", 48.2)
-    assert set(found.cores) == {1800}
+    assert 1800 in found.cores
     assert found.throttled == ("under-voltage now", "throttled since boot")
     works = {(runtime.python, runtime.package): runtime.works for runtime in found.runtimes}
     assert works == {

@@ -4,6 +4,7 @@ from edgekd import resources
 from edgekd.devices import isa, schema, targets
 from edgekd.devices.schema import Device
 from edgekd.errors import RecipeError, UsageError
+from edgekd.recipe import Recipe
 
 
 def cpuinfo(tmp_path, *lines):
@@ -164,3 +165,19 @@ def test_what_a_runtime_lacks_on_a_device_is_read_from_its_file(tmp_path):
     path.write_text(path.read_text().replace("gelu", "swish"))
     with pytest.raises(RecipeError, match=r"npu.yaml:4:18: lacks.tflite\[0\]: must be hardswish"):
         schema.load(str(path))
+
+
+def test_this_machine_is_measured_alone_and_a_board_once_at_a_time(tmp_path):
+    texts = {
+        "here": "transport: host\n", "pi4": "transport: ssh\nhost: a\n", "pi4b": "transport: ssh\nhost: a\nthreads: 2\n",
+        "pi5": "transport: ssh\nhost: b\n", "phone": "transport: adb\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    recipe = Recipe.model_validate({
+        "edgekd": 1, "data": {"source": "fashion-mnist-mini"}, "student": {"model": "edgekd:resnet10"}, "export": ["onnx"],
+        "profile": {"devices": [str(tmp_path / f"{name}.yaml") for name in texts]},
+    })  # fmt: skip
+    assert targets.together(recipe, ["here", "pi4", "pi5"]) == ["here"]
+    assert targets.together(recipe, ["pi4", "here", "pi4b", "pi5", "phone"]) == ["pi4", "pi5", "phone"]
+    assert targets.together(recipe, ["pi4b"]) == ["pi4b"]
