@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from edgekd.profiling.on_device.runtimes.precision import MOVES
 from edgekd.records_profile import Operation, Operations, ProfileRecord
 
 CLEAR = 0.10
@@ -18,6 +19,8 @@ WEIGHT = 0.03
 """Share of the inference that something must take to be named."""
 ATTRIBUTED = 0.5
 """Share of both inferences that their operations must account for; with less, nothing is said."""
+OVERHEAD = 0.5
+"""Share by which recording may lengthen either inference; with more, the recording itself is what was timed."""
 NAMED = 3
 """Operations that are named, at most."""
 
@@ -47,6 +50,8 @@ def sentences(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
     ours, theirs = int8.operations, float32.operations
     if ours is None or theirs is None or min(ours.attributed, theirs.attributed) < ATTRIBUTED:
         return
+    if max(ours.overhead, theirs.overhead) > OVERHEAD:
+        return
     yield from _conversions(ours, theirs)
     yield from _left_in_float(ours)
     yield from _slower(ours, theirs)
@@ -64,8 +69,8 @@ def kind(operation: Operation) -> str:
 
 
 def _moves(operation: Operation) -> bool:
-    """Tell whether an operation only converts or moves values: the agent gives it no type to compute in."""
-    return not operation.precision
+    """Tell whether an operation only converts or moves values."""
+    return not operation.precision or MOVES.search(operation.kind) is not None
 
 
 def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:
@@ -77,11 +82,11 @@ def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:
 
 
 def _left_in_float(ours: Operations) -> Iterator[str]:
-    floats = [op for op in ours.operations if "float" in op.precision]
+    floats = [op for op in ours.operations if "float" in op.precision and not _moves(op)]
     spent = sum(op.ms for op in floats)
     if spent > WEIGHT * ours.p50:
         takes = "takes" if len(floats) == 1 else "take"
-        yield f"{_operations(len(floats))} left in float {takes} {_ms(spent)}: {_named(floats)}"
+        yield f"{_operations(len(floats))} computed in float {takes} {_ms(spent)}: {_named(floats)}"
 
 
 def _slower(ours: Operations, theirs: Operations) -> Iterator[str]:
@@ -108,7 +113,7 @@ def _twins(
     ours: Operations, theirs: Operations
 ) -> tuple[list[tuple[Operation, Operation]], list[tuple[str, list[Operation], list[Operation]]]]:
     """Pair int8 operations with float ones; returns pairs, and kinds of which both runs have different numbers."""
-    mine = [op for op in ours.operations if "int8" in op.precision]
+    mine = [op for op in ours.operations if "int8" in op.precision and not _moves(op)]
     other = [op for op in theirs.operations if not _moves(op)]
     by_name = {op.name: op for op in other}
     pairs = [(op, by_name.pop(op.name)) for op in mine if op.name in by_name]

@@ -189,7 +189,7 @@ def test_why_int8_is_not_faster_operation_by_operation():
     assert told == (
         "In ONNX Runtime on host, operation by operation (runs of their own; recording adds 5 % in int8 and 5 % in "
         "float32): converting and moving values takes 0.600 ms in 2 operations, against none in float32; "
-        "1 operation left in float takes 0.500 ms: g (Gelu) 0.500 ms; "
+        "1 operation computed in float takes 0.500 ms: g (Gelu) 0.500 ms; "
         "1 of 3 int8 operations takes longer than the float twin, 1.80 ms against 1.00 ms: "
         "Conv_5_token_1 (QLinearConv) 1.80 ms against 1.00 ms."
     )
@@ -203,6 +203,8 @@ def test_operations_are_not_blamed_where_int8_is_faster_or_nothing_can_be_said()
     assert len(findings([with_ops, untrusted], [], VNNI)) == 1
     silent = replace(profile("onnx", 4.0, (3.9, 4.1)), operations=replace(INT8, attributed=0.3))
     assert len(findings([with_ops, silent], [], VNNI)) == 1
+    heavy = replace(profile("onnx", 4.0, (3.9, 4.1)), operations=replace(INT8, overhead=2.0))
+    assert len(findings([with_ops, heavy], [], VNNI)) == 1
 
 
 def test_kinds_are_compared_as_a_whole_where_twins_cannot_be_told():
