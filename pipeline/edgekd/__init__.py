@@ -25,6 +25,7 @@ def profile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: Mapping[str, str | PathLike[str]] | None = None,
     accuracy: int | None = None,
+    against: str | PathLike[str] | None = None,
     out: str | PathLike[str] = "reports",
     **more: Any,
 ) -> Profiled:
@@ -38,6 +39,7 @@ def profile(
         shapes: By the name of an input, its size where the model leaves it open.
         inputs: By the name of an input, an .npy file whose rows are fed in turn.
         accuracy: Images of the bundle whose classes are found on each device, too.
+        against: Folder of an earlier run or profile to compare with.
         out: The result's folder goes into ``profile/`` there.
         more: Other fields of ``artifacts.profile.Settings``.
 
@@ -62,5 +64,5 @@ def profile(
         {name: Path(path) for name, path in (inputs or {}).items()},
         accuracy,
     )
-    settings = Settings(tuple(devices), threads, tuple(cores), given, Path(out), **more)
+    settings = Settings(tuple(devices), threads, tuple(cores), given, Path(out), Path(against) if against else None, **more)
     return run([Path(path) for path in artifacts], settings)

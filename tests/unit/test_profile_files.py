@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,33 @@ def test_the_folder_is_a_result_that_can_be_read_again(measured: Any) -> None:
     assert "3 of 3 figures were measured" in text
     assert "conv (ONNX)" in text
     assert len(paces(folder / "samples" / "host.jsonl", "conv")) == QUICK.blocks
+
+
+def test_a_later_measurement_is_compared_with_an_earlier_one(measured: Any, tmp_path: Path) -> None:
+    earlier = measured[0].folder
+    found_ = edgekd.profile(conv(tmp_path), against=earlier, out=tmp_path / "out", protocol=QUICK)
+    (compared,) = found_.result.comparisons
+    assert (compared.model, compared.way) == ("conv", "two sessions")
+    assert compared.before == f"conv of {earlier.name}"
+    assert compared.verdict in ("no difference shown", "slower", "faster", "refused")
+    assert "Compared" in (found_.folder / "report.md").read_text()
+    with pytest.raises(UsageError, match="has measured none of these files, but conv, branches"):
+        edgekd.profile(words(tmp_path), against=earlier, out=tmp_path / "out", protocol=QUICK)
+
+
+def test_another_file_is_measured_in_turns_with_the_earlier_one(measured: Any, tmp_path: Path) -> None:
+    """As a run has it: the earlier file lies in the folder."""
+    earlier = tmp_path / "0001-run"
+    (earlier / "artifacts").mkdir(parents=True)
+    before = measured[0].result
+    shutil.copy(conv(tmp_path, "old.onnx"), earlier / "artifacts" / "conv.onnx")
+    model = replace(before.models[0], path="artifacts/conv.onnx")
+    rundir.write(replace(before, run=earlier.name, models=(model,)), earlier)
+    new = branches(tmp_path).rename(tmp_path / "conv.onnx")
+    found_ = edgekd.profile(new, against=earlier, out=tmp_path / "out", protocol=QUICK)
+    (compared,) = found_.result.comparisons
+    assert (compared.way, compared.before) == ("one session", "conv of 0001-run")
+    assert [record.model for record in found_.result.profiles] == ["conv"]
 
 
 def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgekd import __version__, environment, rundir, runner
-from edgekd.artifacts import found, inputs
+from edgekd.artifacts import against, found, inputs
+from edgekd.artifacts.against import SAMPLES, Against
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
 from edgekd.devices import schema
@@ -23,11 +24,11 @@ from edgekd.errors import DeviceError, EdgekdError, ExitCode, UsageError
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.guard import storage
-from edgekd.profiling import doctor, looks, verdicts
+from edgekd.profiling import compare, doctor, looks, verdicts
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Profile
-from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.rundir import DataRecord, RunResult
 
 NAME = "profile"
@@ -44,6 +45,7 @@ class Settings:
         cores: Cores to pin to; empty as the device's file says.
         given: Inputs and shapes.
         out: The result's folder goes into ``profile/`` there.
+        against: Folder of an earlier result to compare with.
         protocol: Warm-up and blocks.
         progress: Where to report.
         interrupted: Whether somebody wants to stop.
@@ -54,6 +56,7 @@ class Settings:
     cores: tuple[int, ...] = ()
     given: Given = field(default_factory=Given)
     out: Path = Path("reports")
+    against: Path | None = None
     protocol: Profile = field(default_factory=Profile)
     progress: Progress = field(default_factory=Silent)
     interrupted: Callable[[], bool] = bool  # never
@@ -93,12 +96,34 @@ def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
         raise UsageError("no model file is given", "edgekd profile MODEL.onnx")
     devices = _devices(settings)
     files = found.files(artifacts)
-    folder = runner.run_folder(settings.out / NAME, _key(files, devices))
-    with storage(folder), TemporaryDirectory(prefix="edgekd-") as scratch:
+    with TemporaryDirectory(prefix="edgekd-") as scratch:
         prepared = inputs.prepare(files, settings.given, Path(scratch))
-        measured = _sessions(prepared, settings, devices, folder / "samples")
-        checked = _checked(files, prepared, measured, _expected(prepared, measured, settings), settings)
-        return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
+        before = against.find(settings.against, files, prepared.variants) if settings.against else None
+        folder = runner.run_folder(settings.out / NAME, _key(files, devices))
+        with storage(folder):
+            return _profiled(artifacts, files, prepared, settings, devices, folder, before)
+
+
+def _profiled(
+    artifacts: Sequence[Path],
+    files: Sequence[ModelFile],
+    prepared: Prepared,
+    settings: Settings,
+    devices: Sequence[Device],
+    folder: Path,
+    before: Against | None,
+) -> Profiled:
+    """Measure into a folder."""
+    if before and before.again:  # in turns with the earlier files
+        settings = replace(settings, protocol=compare.protocol(settings.protocol))
+        prepared = replace(prepared, variants=(*prepared.variants, *before.again.values()))
+    measured = _sessions(prepared, settings, devices, folder / SAMPLES)
+    checked = _checked(files, prepared, measured, _expected(prepared, measured, settings), settings)
+    if before:
+        found = tuple(against.comparisons(before, checked.profiles, folder / SAMPLES))
+        kept = tuple(record for record in checked.profiles if not before.is_again(record.model))
+        checked = replace(checked, profiles=kept, comparisons=found)
+    return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
 
 
 def finished(
@@ -123,9 +148,9 @@ def finished(
     """
     folder = runner.run_folder(settings.out / NAME, _key(files, [one.device for one in measured]))
     with storage(folder):
-        (folder / "samples").mkdir()
+        (folder / SAMPLES).mkdir()
         for one in measured:
-            (folder / "samples" / f"{one.device.name}.jsonl").write_text("\n".join(raw) + "\n", encoding="utf-8")
+            (folder / SAMPLES / f"{one.device.name}.jsonl").write_text("\n".join(raw) + "\n", encoding="utf-8")
         expected = {
             name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1])
             for name, known in prepared.known.items()
@@ -223,6 +248,7 @@ def _result(
         findings=checked.findings,
         not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,
+        comparisons=checked.comparisons,
         kind="profile",
     )
 
@@ -235,6 +261,7 @@ class _Checked:
     findings: tuple[str, ...]
     notes: tuple[str, ...]
     devices: tuple[DeviceRecord, ...]
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def _expected(prepared: Prepared, measured: Sequence[Measured], settings: Settings) -> dict[str, Expected]:

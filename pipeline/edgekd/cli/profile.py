@@ -23,6 +23,11 @@ from edgekd.errors import UsageError
 @click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
               help="Values of an input, whose rows are fed in turn; else they are random. Repeatable.")  # fmt: skip
 @click.option("--accuracy", type=click.IntRange(1), metavar="N", help="Find the classes of N of the bundle's images, too.")
+@click.option(
+    "--sustained", type=click.FloatRange(min=0), metavar="MINUTES", help="Run each file that long without a pause, too."
+)
+@click.option("--against", type=click.Path(path_type=Path), metavar="RUN",
+              help="Compare with an earlier run or profile: faster, slower, or no difference shown.")  # fmt: skip
 @click.option("--pack", "target", type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
               help="Write what measures there on a board without a network, instead of measuring.")  # fmt: skip
 @out_option("reports")
@@ -36,6 +41,8 @@ def profile(
     shapes: tuple[str, ...],
     inputs: tuple[str, ...],
     accuracy: int | None,
+    sustained: float | None,
+    against: Path | None,
     target: Path | None,
     out: Path,
     as_json: bool,
@@ -50,6 +57,7 @@ def profile(
       edgekd profile model.onnx --device pi4
       edgekd profile reports/mobilenet/latest --device host --device pi4 --accuracy 500
       edgekd profile bert.onnx --shape input_ids=1x128 --shape attention_mask=1x128
+      edgekd profile new.onnx --device pi4 --against reports/profile/0007-1f00aa12
       edgekd profile reports/mobilenet/latest --pack board.zip   then on the board: python3 profile.py
 
     Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 4 a device or a file on it failed (what else
@@ -59,6 +67,7 @@ def profile(
     from edgekd.artifacts.profile import Settings
     from edgekd.artifacts.profile import profile as run
     from edgekd.progress import for_stream
+    from edgekd.recipe import Profile
     from edgekd.records_json import to_json
 
     given = Given(
@@ -67,7 +76,8 @@ def profile(
         accuracy,
     )
     settings = Settings(
-        devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out,
+        devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out, against=against,
+        protocol=Profile(sustained_minutes=sustained or 0),
         progress=interruption.Heard(for_stream()), interrupted=interruption.heard,
     )  # fmt: skip
     if target is not None:

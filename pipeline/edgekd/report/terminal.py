@@ -28,6 +28,11 @@ def show(result: RunResult, console: Console) -> None:
     page = build(result)
     if result.kind == "profile":
         show_tables(page, "models", console)
+        compared = (block for section in page.sections if section.id == "comparison" for block in section.blocks)
+        for block in compared:
+            if isinstance(block, Table):
+                _print(console, Text(f"\n{block.caption}"))
+                _table(console, block)
         for name in ("findings", "not-measured"):
             _bullets(console, page, name)
         return

@@ -1,0 +1,115 @@
+"""``edgekd profile --against``: which earlier measurement each file is compared with, and in which way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekd import rundir
+from edgekd.artifacts.found import ModelFile
+from edgekd.errors import UsageError
+from edgekd.profiling import compare
+from edgekd.profiling.measured import Variant
+from edgekd.reads import file_sha256
+from edgekd.records_profile import Comparison, ProfileRecord
+from edgekd.rundir import ModelRecord, RunResult
+
+SAMPLES = "samples"
+"""Folder of a result with the raw samples."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """An earlier result to compare with.
+
+    Attributes:
+        folder: Its folder.
+        result: What it found.
+        pairs: By the name of a file, the name that it has there.
+        again: By the name of a file, the earlier file, which is measured again in turns with it: it is another one and still
+            there.
+    """
+
+    folder: Path
+    result: RunResult
+    pairs: dict[str, str]
+    again: dict[str, Variant] = field(default_factory=dict)
+
+    def is_again(self, model: str) -> bool:
+        """Whether a record is that of an earlier file that was measured again."""
+        return any(variant.model == model for variant in self.again.values())
+
+
+def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) -> Against:
+    """Find the earlier measurement of each file: of the same name, or the only one where there is one file in both.
+
+    Args:
+        folder: Of a run or of a result of ``edgekd profile``.
+        files: The files that are measured now.
+        variants: The same, with their inputs.
+
+    Raises:
+        UsageError: The folder is no result, or has none of the files.
+    """
+    before = rundir.read(folder)
+    folder = folder if folder.is_dir() else folder.parent
+    there = list(dict.fromkeys(record.model for record in before.profiles))
+    pairs = {file.record.name: file.record.name for file in files if file.record.name in there}
+    if not pairs and len(files) == len(there) == 1:
+        pairs = {files[0].record.name: there[0]}
+    if not pairs:
+        names = ", ".join(there) or "no file"
+        raise UsageError(f"{folder} has measured none of these files, but {names}", "name files that it has measured")
+    again = {}
+    for file, variant in zip(files, variants, strict=True):
+        model = before.model(pairs[file.record.name]) if file.record.name in pairs else None
+        path = _still_there(folder, model)
+        if path is not None and model is not None and model.sha256 != file.record.sha256:
+            again[file.record.name] = replace(variant, model=f"{model.name} of {before.run}", path=path)
+    return Against(folder, before, pairs, again)
+
+
+def _still_there(folder: Path, model: ModelRecord | None) -> Path | None:
+    """The earlier file, unchanged; None where it is not there."""
+    if model is None or model.path is None:
+        return None
+    path = folder / model.path
+    return path if path.is_file() and file_sha256(path) == model.sha256 else None
+
+
+def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Path) -> Iterator[Comparison]:
+    """Compare each measurement with the earlier one.
+
+    Args:
+        against: The earlier result.
+        profiles: The records of now, with those of earlier files that were measured again.
+        samples: Folder of the raw samples of now.
+    """
+    for now in profiles:
+        if now.model not in against.pairs:
+            continue
+        if now.model in against.again:
+            name = against.again[now.model].model
+            beside = next((one for one in profiles if (one.model, one.device) == (name, now.device)), None)
+            if beside is not None:
+                yield compare.in_one_session(now, beside, samples / f"{now.device}.jsonl")
+                continue
+        yield _then(against, now, samples)
+
+
+def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
+    """Compare with the earlier figures."""
+    name = against.pairs[now.model]
+    before = next((one for one in against.result.profiles if (one.model, one.device) == (name, now.device)), None)
+    label = f"{name} of {against.result.run}"
+
+    def refused(reason: str) -> Comparison:
+        return Comparison(now.model, label, now.device, "two sessions", "refused", reasons=(reason,))
+
+    if before is None:
+        return refused(f"it was not measured on {now.device} then")
+    raw = against.folder / SAMPLES / (before.samples or f"{now.device}.jsonl")
+    if not raw.is_file():
+        return refused("the raw samples of then are not in its folder")
+    return replace(compare.over_sessions(now, before, samples / f"{now.device}.jsonl", raw), before=label)
