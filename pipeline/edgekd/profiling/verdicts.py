@@ -55,6 +55,17 @@ def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
     if narrowed(profile, model):
         assert model is not None
         yield f"{where} was computed in {used.precision}, and the file is {model.precision}."
+    elif model is not None and model.precision.startswith("int8") and _mostly_float(used.precision):
+        yield f"{where} was computed mostly in float ({used.precision}), and the file is {model.precision}."
+    if used.delegate == "none" and model is not None and model.format == "tflite":
+        yield f"{where} ran without XNNPACK: no delegate took any operation."
+
+
+def _mostly_float(precision: str) -> bool:
+    """Whether more operations computed in float than in int8, as ``measured.precision`` counts them."""
+    counts = {kind: int(number) for kind, number in re.findall(r"(\w+) (\d+)", precision)}
+    floats = sum(number for kind, number in counts.items() if "float" in kind)
+    return floats > counts.get("int8", 0) or precision == "float32"
 
 
 def narrowed(profile: ProfileRecord, model: ModelRecord | None) -> bool:

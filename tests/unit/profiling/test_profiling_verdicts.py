@@ -155,6 +155,22 @@ def test_settings_that_were_not_taken_as_asked_are_a_warning():
     )
 
 
+@pytest.mark.parametrize(
+    ("precision", "warned"),
+    [("int8 3, float32 11 of 14 operations", True), ("float32", True), ("int8 11, float32 3 of 14 operations", False)],
+)
+def test_an_int8_file_that_is_computed_in_float_is_a_warning(precision, warned):
+    record = replace(profile("onnx", 2.0, (1.9, 2.1)), effective=Effective("onnxruntime 1.31.1", 1, precision, "CPU"))
+    told = findings([record], [ModelRecord("onnx", "artifact", "onnx", "int8 (8-bit weights)")], A72)
+    assert any("was computed mostly in float" in line for line in told) == warned
+
+
+def test_tensorflow_lite_without_its_delegate_is_a_warning():
+    record = replace(profile("tflite", 2.0, (1.9, 2.1)), effective=Effective("tflite-runtime 2.14.0", 1, "int8", "none"))
+    told = findings([record], [ModelRecord("tflite", "artifact", "tflite", "int8 (8-bit weights)")], A72)
+    assert told == ("In TensorFlow Lite on host tflite ran without XNNPACK: no delegate took any operation.",)
+
+
 PATH = (Part("decode", 5.0), Part("preprocess", 3.0), Part("network", 3.0), Part("postprocess", 0.0))
 
 
