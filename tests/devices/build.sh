@@ -72,4 +72,12 @@ for tree in tflite trap; do
     printf '#!/bin/sh\nPYTHONPATH=/opt/edge-%s exec /usr/bin/python3 "$@"\n' $tree >"$root/usr/local/bin/python3-$tree"
     chmod 755 "$root/usr/local/bin/python3-$tree"
 done
+
+# The devices' users cannot write there, and an emulator would compile all of it anew for every program that starts.
+"${PYTHON:-python3}" - "$root" <<'CODE'
+import compileall, pathlib, sys
+if sys.version_info[:2] == (3, 11):  # as on the devices
+    for folder in ("usr/lib/python3.11", "opt/edge", "opt/edge-tflite"):
+        compileall.compile_dir(pathlib.Path(sys.argv[1]) / folder, quiet=2, workers=0)
+CODE
 touch "$made"

@@ -162,7 +162,7 @@ class Ssh:
         mark = str(self._count)
         # TMPDIR: what a killed program leaves behind goes with the folder.
         ours = {"EDGEKD_SESSION": f"{Path(self._folder).name}.{mark}.", "TMPDIR": self._folder}
-        values = [f"{name}={value}" for name, value in {**(env or {}), **ours}.items()]
+        values = [f"{name}={value}" for name, value in {**self._device.env, **(env or {}), **ours}.items()]
         words = ["env", *values, "sh", "-c", _PROGRAM, "sh", self._folder, self._begin, *argv]
         process = Remote(
             [*openssh.command(self._device, self._control, master=False), "exec " + openssh.quoted(words)],
@@ -216,8 +216,13 @@ class Ssh:
         assert self._master.stdout
         with contextlib.suppress(OSError):
             self._master.stdin.close()
+        # The keeper's end is seen here; programs that outlive it hold the connection.
+        end = time.monotonic() + CLEAN_S
+        while select.select([self._master.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+            if not os.read(self._master.stdout.fileno(), 1 << 16):
+                break
         try:
-            self._master.wait(CLEAN_S if self._folder else 1)
+            self._master.wait(NOTICE_S)
         except subprocess.TimeoutExpired:
             self._master.kill()
             self._master.wait()
