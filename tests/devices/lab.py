@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import platform
 import shlex
@@ -22,13 +24,15 @@ from typing import IO
 
 HERE = Path(__file__).parent
 USERS = {"pi": 1000, "anna": 1001, "fish": 1002, "bare": 1003}
+_HELD: list[IO[str]] = []
 CPUS = {"pi4": "cortex-a72", "pi5": "cortex-a76"}
 
 
 def folder() -> Path:
-    """``$LAB``, else a folder of the user's cache."""
+    """What the devices run on: in ``$LAB`` or a folder of the user's cache, one folder for each state of its recipe."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("LAB") or Path(cache) / "edgekd-test-devices").resolve()
+    parent = Path(os.environ.get("LAB") or Path(cache) / "edgekd-test-devices").resolve()
+    return parent / hashlib.sha256((HERE / "build.sh").read_bytes()).hexdigest()[:12]
 
 
 def lacks() -> str:
@@ -45,12 +49,21 @@ def lacks() -> str:
 
 
 def build() -> None:
-    """Make what the devices run on; a minute the first time."""
-    lab = folder()
-    lab.mkdir(parents=True, exist_ok=True)
-    with (lab / "lock").open("w") as lock:
-        subprocess.run(["flock", str(lock.fileno())], pass_fds=[lock.fileno()], check=True)
-        subprocess.run([HERE / "build.sh", lab], check=True, env={**os.environ, "PYTHON": sys.executable})
+    """Make what the devices run on; a minute the first time. It stays as long as a process that called this uses it."""
+    mine = folder()
+    mine.mkdir(parents=True, exist_ok=True)
+    lock = (mine.parent / f"{mine.name}.lock").open("w")  # held until this process ends
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (mine / "made").exists():
+        subprocess.run([HERE / "build.sh", mine], check=True, env={**os.environ, "PYTHON": sys.executable})
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    _HELD.append(lock)
+    for path in mine.parent.glob("*.lock"):  # earlier ones
+        with path.open("w") as other, contextlib.suppress(BlockingIOError):
+            if path.stem != mine.name:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink()
 
 
 class Pi:
