@@ -26,7 +26,8 @@ def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], devi
     for label, row in zip(labels, rows, strict=True):
         pairs += _attempts(label, row)
     pairs += _settings(rows)
-    pairs += _conditions(rows, device)
+    stamp = " EMULATED" if emulated else ""
+    pairs += ((name, text + stamp) for name, text in _conditions(rows, device))
     trusted = f"all {plural(len(rows), 'figure')} trusted" if len(rows) > 1 else "the figure is trusted"
     verdict = f"{len(doubted)} of {plural(len(rows), 'figure')} untrusted" if doubted else trusted
     return Facts(tuple(pairs), f"{where}: {'not to be quoted' if emulated else verdict}", tone)

@@ -70,6 +70,7 @@ def test_every_figure_of_an_emulated_device_is_stamped() -> None:
                     if head.kind == "number" and not head.stays and re.search(r"\d", cell.text)
                 ]  # fmt: skip
                 assert all(cell.stamp == "EMULATED" for cell in figures), block.caption
+    assert pairs(page, "device2")["Reference workload"].endswith(" EMULATED")
     assert not any(cell.stamp for row in table(page, "device1", "Times").rows for cell in row)
 
 
