@@ -1,13 +1,16 @@
 """The device side of adb over TCP, for tests: real adb clients connect, authenticate, push, pull and run shells.
 
-    python adbd.py PORT ROOT STATE
+    python3 adbd.py PORT STATE
 
-Shells run in the root ``ROOT`` (chroot, as user 2000 like Android's shell); files of ``STATE`` decide how it behaves:
+Shells run as user 2000, like Android's. Files of the folder ``STATE`` decide how it behaves:
 
 * ``keys``: it asks for authentication and takes the public keys in it, one a line as adb sends them; the last one that was
   refused is in ``asked``.
 * ``legacy``: no shell protocol, as before Android 7: no exit codes, stderr in stdout.
 * ``cut_after``: the connection is cut after so many bytes of a push.
+* ``model``: how the phone calls itself.
+
+SIGUSR1 cuts all connections, as a pulled cable does.
 
 It is not Android: no bionic, no SELinux, no pairing by TLS.
 """
@@ -30,6 +33,7 @@ from typing import NoReturn
 
 MAX_DATA = 256 * 1024
 VERSION = 0x01000001
+SHELL_USER = 2000
 SHA1 = bytes.fromhex("3021300906052b0e03021a05000414")
 TOKEN, SIGNATURE, PUBLIC_KEY = 1, 2, 3
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
@@ -87,9 +91,9 @@ class Stream:
 class Connection:
     """One client's connection."""
 
-    def __init__(self, peer: socket.socket, root: Path, state: Path) -> None:
+    def __init__(self, peer: socket.socket, state: Path) -> None:
         self.max_data = 4096
-        self._peer, self._root, self._state = peer, root, state
+        self._peer, self._state = peer, state
         self._streams: dict[int, Stream] = {}
         self._lock = threading.Lock()
         self._token = os.urandom(20)
@@ -176,23 +180,23 @@ class Connection:
         options = kind.split(",")
         if options[0] in ("shell", "exec"):
             self.send(OKAY, stream.local, stream.remote)
-            Shell(stream, "v2" in options, self._root, command).run()
+            Shell(stream, "v2" in options, command).run()
         elif options[0] == "sync":
             self.send(OKAY, stream.local, stream.remote)
-            Sync(stream, self, self._root, self._state).run()
+            Sync(stream, self, self._state).run()
         self.send(CLSE, stream.local, stream.remote)
         self._streams.pop(stream.local, None)
 
 
 class Shell:
-    """A command in the phone's root; a client that goes away hangs up on it, as on a phone."""
+    """A command in a shell; a client that goes away hangs up on it, as on a phone."""
 
-    def __init__(self, stream: Stream, packets: bool, root: Path, command: str) -> None:
+    def __init__(self, stream: Stream, packets: bool, command: str) -> None:
         self._stream, self._packets = stream, packets
         self._process = subprocess.Popen(
-            ["chroot", "--userspec=2000:2000", root, "/bin/sh", "-c", command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if packets else subprocess.STDOUT, start_new_session=True,
+            ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if packets else subprocess.STDOUT,
+            start_new_session=True, cwd="/", user=SHELL_USER, group=SHELL_USER, extra_groups=[],
         )  # fmt: skip
 
     def run(self) -> None:
@@ -242,8 +246,8 @@ class Shell:
 class Sync:
     """Push, pull, stat and list."""
 
-    def __init__(self, stream: Stream, connection: Connection, root: Path, state: Path) -> None:
-        self._stream, self._connection, self._root, self._state = stream, connection, root, state
+    def __init__(self, stream: Stream, connection: Connection, state: Path) -> None:
+        self._stream, self._connection, self._state = stream, connection, state
 
     def run(self) -> None:
         """Answer requests until QUIT."""
@@ -255,7 +259,7 @@ class Sync:
             answers[head[:4]](head[:4], self._stream.read(int.from_bytes(head[4:], "little")))
 
     def _path(self, name: bytes) -> Path:
-        return Path(f"{self._root}{os.path.normpath('/' + name.decode('utf-8', 'surrogateescape'))}")
+        return Path(os.path.normpath("/" + name.decode("utf-8", "surrogateescape")))
 
     def _stat(self, kind: bytes, name: bytes) -> None:
         try:
@@ -283,7 +287,7 @@ class Sync:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             path.touch()
-            os.chown(path, 2000, 2000)
+            os.chown(path, SHELL_USER, SHELL_USER)
         except OSError as error:
             problem = error.strerror
         while (head := self._stream.read(8))[:4] == b"DATA":
@@ -333,8 +337,10 @@ def verifies(key: bytes, token: bytes, signature: bytes) -> bool:
     return pow(int.from_bytes(signature, "big"), exponent, modulus) == int.from_bytes(filled, "big")
 
 
-def main(port: int, root: Path, state: Path) -> NoReturn:
+def main(port: int, state: Path) -> NoReturn:
     """Serve until killed."""
+    connections: list[Connection] = []
+    signal.signal(signal.SIGUSR1, lambda *_: [connection.cut() for connection in connections])
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", port))
@@ -343,8 +349,9 @@ def main(port: int, root: Path, state: Path) -> NoReturn:
         while True:
             peer, _ = server.accept()
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=Connection(peer, root, state).serve, daemon=True).start()
+            connections.append(Connection(peer, state))
+            threading.Thread(target=connections[-1].serve, daemon=True).start()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve())
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -4,12 +4,9 @@
 It takes the program's options and prints in its formats (tensorflow/lite/tools/benchmark in LiteRT of 2026; the CSV as
 tsl/util/stats_calculator writes it), and what it prints is measured: it runs the model in ai-edge-litert's Interpreter.
 What it does not do: input files, delegates other than XNNPACK. It takes ``--use_gpu``, and its GPU refuses the model.
-``MOCK`` in the environment makes it fail: ``crash``, ``hang``, ``noise`` (another program's output), ``old`` (no median).
 """
 
-import os
 import resource
-import signal
 import statistics
 import sys
 import time
@@ -23,7 +20,6 @@ KNOWN = {
     "warmup_min_secs": "0.5", "use_xnnpack": "", "use_gpu": "false", "enable_op_profiling": "false",
     "profiling_output_csv_file": "", "report_peak_memory_footprint": "false",
 }  # fmt: skip
-MOCK = os.environ.get("MOCK", "")
 
 
 def info(text):
@@ -48,8 +44,6 @@ def stat(times):
     text = (
         f"count={len(times)} first={first} curr={last} min={low} max={high} avg={number(statistics.mean(times))} std={std}"
     )
-    if MOCK == "old":
-        return text
     rank = sorted(times)
     low, middle, high = (rank[min(len(rank) - 1, int(share * len(rank)))] for share in (0.05, 0.5, 0.95))
     return f"{text} p5={low} median={middle} p95={high}"
@@ -91,13 +85,6 @@ def main():
             unknown.append(word)
     if unknown:
         print(f"WARN: Unconsumed cmdline flags: {' '.join(unknown)}")
-    if MOCK == "crash":
-        os.kill(os.getpid(), signal.SIGILL)
-    if MOCK == "hang":
-        time.sleep(1000)
-    if MOCK == "noise":
-        print("usage: another program\n")
-        return
     threads = max(1, int(options["num_threads"]))
     info("Log parameter values verbosely: [0]")
     info(f"Num threads: [{threads}]")

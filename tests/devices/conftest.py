@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.devices import lab
+from tests.devices import lab, phone
 
 from edgekd.devices.schema import Device
 
@@ -94,6 +94,48 @@ def pi4(pi4_board: lab.Pi) -> Device:
 def pi5(pi5_board: lab.Pi) -> Device:
     """The Pi 5 as edgekd knows it."""
     return device("pi5")
+
+
+@pytest.fixture(scope="session")
+def adb_client(machine: Path) -> Iterator[phone.Client]:
+    """The adb client that edgekd finds."""
+    client = phone.Client(machine / "adb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADB", str(client.program))
+        yield client
+    client.ask("kill-server")
+
+
+@pytest.fixture
+def new_phone(adb_client: phone.Client, tmp_path: Path) -> Iterator[Callable[[str], phone.Phone]]:
+    """Make a phone that is not switched on yet, to do things to."""
+    made: list[phone.Phone] = []
+
+    def make(name: str = "phone") -> phone.Phone:
+        made.append(phone.Phone(adb_client, tmp_path / name))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.forget()
+
+
+@pytest.fixture(scope="session")
+def test_phone(adb_client: phone.Client, machine: Path) -> Iterator[phone.Phone]:
+    """A phone that is plugged in."""
+    item = phone.Phone(adb_client, machine / "phone")
+    item.start()
+    yield item
+    item.forget()
+
+
+def android(item: phone.Phone, **changes: object) -> Device:
+    """The device that a phone's file describes, with changes."""
+    keys = {
+        "edgekd": 1, "name": "phone", "transport": "adb", "serial": item.serial, "description": "test phone",
+        "emulated": True, "arch": "aarch64", "isa": ("asimd", "asimddp"), "retries": 0,
+    }  # fmt: skip
+    return Device.model_validate(keys | changes)
 
 
 @pytest.fixture

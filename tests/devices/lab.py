@@ -75,7 +75,7 @@ class Pi:
     """
 
     def __init__(self, name: str, state: Path) -> None:
-        self.name, self.state, self.port = name, state, _free_port()
+        self.name, self.state, self.port = name, state, free_port()
         state.mkdir(parents=True)
         for key in ("host_key", "key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", state / key], check=True)
@@ -186,7 +186,8 @@ def enter(argv: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]
     return process
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,48 +1,56 @@
 #!/usr/bin/env bash
-# A test phone: the device side of adb (adbd.py) on 127.0.0.1, its shells in the aarch64 root of the test Pi, in a mount
-# namespace that ends with it. /data is a small tmpfs of its own. Not Android: no bionic, no toybox; getprop and dumpsys are
-# stand-ins that read files of STATE (thermal, battery). Its times are EMULATED.
-#   phone.sh ROOT PORT STATE      needs root and the binfmt handler that the Pi's script registers
+# Starts a test phone: its mounts, then the device side of adb (adbd.py) in the Pi's userland. Runs in namespaces of its own
+# (lab.py), behind emulate.sh. Not Android: no bionic, no toybox; getprop and dumpsys are stand-ins that read files of STATE.
+#   phone.sh LAB STATE PORT
 set -euo pipefail
-HERE=$(cd "$(dirname "$0")" && pwd)
-[ -n "${INSIDE:-}" ] || INSIDE=1 exec unshare -m --propagation private bash "$HERE/phone.sh" "$@"
-R=$1 PORT=$2 STATE=$3
-mkdir -p "$R/data" "$R/system/bin" "$R/run" "$STATE"
-C=$(mktemp -d); mount -t tmpfs tmpfs "$C"; mkdir "$C/bin"
-mount -t proc proc "$R/proc"
-# With the host's x86 /proc/cpuinfo and /sys, the cpuinfo library in ai-edge-litert crashes: a phone's own.
-N=$(nproc)
-for ((i = 0; i < N; i++)); do
-  printf 'processor\t: %d\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n\n' "$i"
-done >"$C/cpuinfo"
-mount --bind "$C/cpuinfo" "$R/proc/cpuinfo"
-mount -t tmpfs tmpfs "$R/sys"
-mkdir -p "$R/sys/devices/system" "$R/sys/class/thermal/thermal_zone0"
-cp -r --no-preserve=all /sys/devices/system/cpu /sys/devices/system/node "$R/sys/devices/system/" 2>/dev/null || true
-for ((i = 0; i < N; i++)); do
-  d=$R/sys/devices/system/cpu/cpu$i/cpufreq
-  mkdir -p "$d"
-  echo schedutil >"$d/scaling_governor"
-  for k in scaling_cur_freq scaling_max_freq cpuinfo_max_freq; do echo 2400000 >"$d/$k"; done
+here=$(cd "$(dirname "$0")" && pwd)
+root=$1/pi state=$2 port=$3
+
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mkdir "$root/run/phone"
+cp "$here/adbd.py" "$root/run/"
+mount --bind "$state" "$root/run/phone"
+for ((i = 0; i < $(nproc); i++)); do
+    printf 'processor\t: %d\nFeatures\t: %s\n' $i 'fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp'
+    printf 'CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n\n'
+done >"$root/run/cpuinfo"
+mount --bind "$root/run/cpuinfo" "$root/proc/cpuinfo"
+
+mount -t tmpfs tmpfs "$root/sys"
+system=$root/sys/devices/system
+mkdir -p "$system"
+cp -r --no-preserve=all /sys/devices/system/cpu /sys/devices/system/node "$system/" 2>/dev/null || true
+for ((i = 0; i < $(nproc); i++)); do
+    mkdir -p "$system/cpu/cpu$i/cpufreq"
+    echo schedutil >"$system/cpu/cpu$i/cpufreq/scaling_governor"
+    for name in scaling_cur_freq scaling_max_freq cpuinfo_max_freq; do echo 2400000 >"$system/cpu/cpu$i/cpufreq/$name"; done
 done
-echo 38200 >"$R/sys/class/thermal/thermal_zone0/temp"
-echo cpu-thermal >"$R/sys/class/thermal/thermal_zone0/type"
-mount -t tmpfs -o mode=755 tmpfs "$R/dev"
-for n in null zero full random urandom tty; do touch "$R/dev/$n"; mount --bind "/dev/$n" "$R/dev/$n"; done
-mkdir "$R/dev/shm"; mount -t tmpfs tmpfs "$R/dev/shm"; ln -s /proc/self/fd "$R/dev/fd"
-mount -t tmpfs -o size=256m,mode=755 tmpfs "$R/data"
-mkdir -p "$R/data/local/tmp" "$R/data/small"
-mount -t tmpfs -o size=64k,mode=777 tmpfs "$R/data/small"
-chown 2000:2000 "$R/data/local/tmp"
-mount -t tmpfs -o mode=755 tmpfs "$R/run"; mkdir "$R/run/phone"; mount --bind "$STATE" "$R/run/phone"
-cat >"$C/bin/getprop" <<'S'
+
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for name in null zero full random urandom tty; do
+    touch "$root/dev/$name"
+    mount --bind "/dev/$name" "$root/dev/$name"
+done
+mkdir "$root/dev/shm"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+ln -s /proc/self/fd "$root/dev/fd"
+
+# Android's folders; /data/small has hardly any room.
+mkdir -p "$root/data" "$root/system"
+mount -t tmpfs -o mode=755,size=256m tmpfs "$root/data"
+mount -t tmpfs -o mode=755 tmpfs "$root/system"
+mkdir -p "$root/data/local/tmp" "$root/data/small" "$root/system/bin"
+chown 2000:2000 "$root/data/local/tmp"
+mount -t tmpfs -o mode=777,size=64k tmpfs "$root/data/small"
+cat >"$root/system/bin/getprop" <<'S'
 #!/bin/sh
 case $1 in
 ro.product.manufacturer) echo edgekd;; ro.product.model) echo Test Phone;; ro.build.version.release) echo 14;;
 ro.build.version.sdk) echo 34;; ro.product.cpu.abi) echo arm64-v8a;; ro.soc.model) echo QEMU;; *) echo;;
 esac
 S
-cat >"$C/bin/dumpsys" <<'S'
+cat >"$root/system/bin/dumpsys" <<'S'
 #!/bin/sh
 case $1 in
 thermalservice) sed "s/@/$(cat /run/phone/thermal 2>/dev/null || echo 0)/" <<T
@@ -81,8 +89,7 @@ B
 ;;
 esac
 S
-chmod 755 "$C/bin/"*
-mount --bind "$C/bin" "$R/system/bin"
-PYTHON=${PYTHON:-$(command -v python3)}
-export QEMU_CPU=${PHONE_CPU:-cortex-a76} PATH=/system/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/edge LC_ALL=C
-exec "$PYTHON" "$HERE/adbd.py" "$PORT" "$R" "$STATE"
+chmod 755 "$root/system/bin/"*
+
+exec env -i QEMU_CPU=cortex-a76 PATH=/system/bin:/usr/bin:/bin HOME=/ PYTHONPATH=/opt/edge LC_ALL=C.UTF-8 \
+    "$(command -v chroot)" "$root" /usr/bin/python3 /run/adbd.py "$port" /run/phone
