@@ -83,13 +83,13 @@ def test_a_cable_that_is_pulled_in_the_middle(new_phone: NewPhone, tmp_path: Pat
     phone = new_phone()
     phone.start()
     (tmp_path / "big").write_bytes(bytes(1 << 20))
-    with Adb(android(phone)) as way, (tmp_path / "noise").open("w+b") as noise:
-        with way.spawn(["sleep", "1234"], noise=noise) as process:
-            threading.Timer(1.0, phone.unplug).start()
-            with pytest.raises(DeviceError, match="the connection was lost") as told:
-                way.run(["sleep", "2345"], timeout=60)
-            assert told.value.exit_code == ExitCode.DEVICE_FAILED
-            assert "the connection was lost" in way.lost(process.wait(60), "")
+    noise = (tmp_path / "noise").open("w+b")
+    with noise, Adb(android(phone)) as way, way.spawn(["sleep", "1234"], noise=noise) as process:
+        threading.Timer(1.0, phone.unplug).start()
+        with pytest.raises(DeviceError, match="the connection was lost") as told:
+            way.run(["sleep", "2345"], timeout=60)
+        assert told.value.exit_code == ExitCode.DEVICE_FAILED
+        assert "the connection was lost" in way.lost(process.wait(60), "")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and (phone.running("1234") or phone.running("2345") or left(phone)):
         time.sleep(0.2)

@@ -37,13 +37,14 @@ from edgekd.rundir import (
     TensorSpec,
 )
 from edgekd.stages import distill, evaluate, export, figures, peers, quantize, runtime_figures, training, tune, wiring
+from edgekd.stages.app_snippets import app_snippets
 from edgekd.stages.context import Context
 from edgekd.stages.snippets import snippet
 
 if TYPE_CHECKING:
     from edgekd.data import DataSet
 
-VERSION = 3
+VERSION = 4
 PACKAGES: tuple[str, ...] = ()
 T = TypeVar("T")
 
@@ -123,7 +124,8 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
             if model.role == "artifact" and model.path is not None:
                 text = snippet(model, record, whole=whole, labelled=images.labelled)
                 snippets[model.name] = text
-                (context.out / f"load_{model.name}.py").write_text(text, encoding="utf-8")
+                for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
+                    (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")
     _manifest(context, record, models)
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
     searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]

@@ -1,0 +1,92 @@
+"""Load snippets for apps: the C++ for OpenVINO is compiled and run, the others are held to the manifest's values."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekd.rundir import DataRecord, ModelRecord, TensorSpec
+from edgekd.stages.app_snippets import app_snippets
+
+SIZE = 8
+DATA = DataRecord(
+    source="x", fingerprint="y", classes=4, train=1, val=1, test=1, image_size=SIZE, channels=3,
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+)  # fmt: skip
+
+
+def artifact(format: str, suffix: str, source: TensorSpec, result: TensorSpec) -> ModelRecord:
+    return ModelRecord(
+        f"{format}_x",
+        "artifact",
+        format,
+        "int8",
+        "student",
+        path=f"artifacts/x{suffix}",
+        inputs=(source,),
+        outputs=(result,),
+    )
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_cpp_for_openvino_gives_the_logits_that_python_gets(tmp_path: Path, layout: str) -> None:
+    import openvino
+    from openvino import opset8 as ops
+
+    shape = [1, 3, SIZE, SIZE] if layout == "NCHW" else [1, SIZE, SIZE, 3]
+    random = np.random.default_rng(0)
+    x = ops.parameter(shape, np.float32, name="input")
+    weights = random.standard_normal((3 * SIZE * SIZE, 4)).astype(np.float32)
+    logits = ops.matmul(ops.reshape(x, np.array([1, -1]), special_zero=False), weights, False, False)
+    openvino.save_model(openvino.Model([logits], [x], "net"), tmp_path / "x.xml", compress_to_fp16=False)
+    record = artifact(
+        "openvino", ".xml", TensorSpec("input", tuple(shape), "float32", layout), TensorSpec("logits", (1, 4), "float32")
+    )
+    (tmp_path / "load.cc").write_text(app_snippets(record, DATA)[".cc"])
+    package = Path(openvino.__file__).parent
+    library = next((package / "libs").glob("libopenvino.so.*"))
+    flags = ["-std=c++17", "-O0", "-Wall", "-Werror=return-type", "-isystem", package / "include"]
+    link = [library, f"-Wl,-rpath,{package / 'libs'}", f"-Wl,-rpath-link,{package / 'libs'}"]
+    built = subprocess.run(["g++", *flags, "load.cc", *link, "-o", "load"], cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-2000:]
+    compiled = openvino.Core().compile_model(tmp_path / "x.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for depth in (3, 1):
+        image = random.integers(0, 256, (SIZE, SIZE, depth), np.uint8)
+        (tmp_path / "image.raw").write_bytes(image.tobytes())
+        done = subprocess.run([tmp_path / "load"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        value = (image.astype(np.float32) / np.float32(255) - np.float32(DATA.mean)) / np.float32(DATA.std)
+        fed = value[None] if layout == "NHWC" else value.transpose(2, 0, 1)[None]
+        expected = compiled(np.ascontiguousarray(fed))[0].reshape(-1)
+        assert np.allclose([float(line) for line in done.stdout.split()], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("format", "suffix", "layout"), [("tflite", ".tflite", "NHWC"), ("onnx", ".onnx", "NCHW")])
+def test_the_others_have_the_values_of_the_manifest_and_say_that_they_are_untested(
+    format: str, suffix: str, layout: str
+) -> None:
+    shape = (1, 3, SIZE, SIZE) if layout == "NCHW" else (1, SIZE, SIZE, 3)
+    source, result = (
+        TensorSpec("input", shape, "int8", layout, 0.0123, -7),
+        TensorSpec("logits", (1, 4), "int8", "", 0.25, 3),
+    )
+    texts = app_snippets(artifact(format, suffix, source, result), DATA)
+    assert set(texts) == {".cc", ".kt"}
+    for text in texts.values():
+        assert "UNTESTED" in "".join(text.splitlines()[:3])
+        assert f"x{suffix}" in text
+        for value in ("0.485f, 0.456f, 0.406f", "0.229f, 0.224f, 0.225f", "0.0123f", "-7", "* 0.25f", "- 3)", "-128", "127"):
+            assert value in text, value
+        assert ("CHANNELS + channel" if layout == "NHWC" else "* SIZE + column") in text.replace("kSize", "SIZE").replace(
+            "kChannels", "CHANNELS"
+        )
+    if format == "onnx":
+        assert '"input"' in texts[".cc"]
+        assert "1L, 3L, 8L, 8L" in texts[".kt"]
+
+
+def test_a_file_that_takes_no_single_image_gets_none() -> None:
+    words = TensorSpec("ids", (1, 16), "int32")
+    assert app_snippets(artifact("onnx", ".onnx", words, TensorSpec("logits", (1, 4), "float32")), DATA) == {}
