@@ -95,12 +95,11 @@ class BlockState:
     """The device around one block: what can be read of it.
 
     Attributes:
-        celsius: Temperature after the block.
+        celsius: Temperature after the block; of a phone, its battery's.
         mhz: Clock of the fastest core after the block.
         throttled: Throttling was newly reported during the block.
         others: Cores that other processes kept busy meanwhile.
         battery_percent: Charge of a phone's battery after the block.
-        battery_celsius: Its temperature.
         charging: Whether it was being charged.
     """
 
@@ -109,7 +108,6 @@ class BlockState:
     throttled: bool = False
     others: float | None = None
     battery_percent: float | None = None
-    battery_celsius: float | None = None
     charging: bool | None = None
 
 

@@ -26,6 +26,7 @@ for name in ro.product.manufacturer ro.product.model ro.build.version.release ro
   echo "@$name"; getprop "$name"
 done
 echo "@kernel"; uname -r
+echo "@machine"; uname -m
 echo "@khz"; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
 echo "@cpuinfo"; cat /proc/cpuinfo
 echo "@memory"; cat /proc/meminfo
@@ -42,7 +43,7 @@ def examine(device: Device, way: Transport, formats: Sequence[str], *, infer: bo
     told = way.run(["sh", "-c", _SCRIPT], timeout=phone.ANSWER_S).out.decode(errors="replace")
     parts = {name: text.strip() for name, text in re.findall(r"^@([\w.]+)\n((?:[^@\n].*\n|\n)*)", told, re.MULTILINE)}
     now = phone.state(way)
-    arch = _ABIS.get(parts.get("ro.product.cpu.abi", ""), parts.get("ro.product.cpu.abi", ""))
+    arch = _ABIS.get(parts.get("ro.product.cpu.abi", ""), parts.get("machine", ""))  # a board over ssh has no abi
     found = _runtime(device, way, infer)
     features = re.search(r"^(?:Features|flags)\s*: (.*)$", parts.get("cpuinfo", ""), re.MULTILINE)
     problems = [] if found.works else [f"{found.problem}\n  → {found.fix}" if found.fix else found.problem]
@@ -71,7 +72,7 @@ def examine(device: Device, way: Transport, formats: Sequence[str], *, infer: bo
         disk_mib=int(disk[1]) / 1024 if disk else None,
         runtimes=(found,),
         problems=tuple(problems),
-        more={name: str(now[name]) for name in ("battery_percent", "battery_celsius", "charging", "load") if name in now},
+        more={name: str(now[name]) for name in ("battery_percent", "charging", "load") if name in now},
     )
 
 

@@ -203,7 +203,7 @@ def _states(run: Run) -> Iterator[BlockState]:
             others = max(0.0, after["busy"] - before["busy"] - own) / (after["at"] - before["at"])
         yield BlockState(
             after.get("celsius"), after.get("mhz"), bool(throttling(before, after)), others,
-            after.get("battery_percent"), after.get("battery_celsius"), after.get("charging"),
+            after.get("battery_percent"), after.get("charging"),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from edgekd.profiling.transports.base import Transport
 ANSWER_S = 30.0
 """Seconds that the phone gets to tell its state."""
 CPU, SKIN = 0, 3
-"""Kinds of temperatures (``mType``) in the order they are looked for."""
+"""Kinds of Android's temperatures (``mType``)."""
 TICKS = 100.0
 """Clock ticks a second in /proc/stat, on every Android."""
 _SCRIPT = """
@@ -24,6 +24,7 @@ echo "@ticks"; head -n 1 /proc/stat
 echo "@cores"; ls -d "$cpu"/cpu[0-9]*
 echo "@khz"; cat "$cpu"/cpu[0-9]*/cpufreq/scaling_cur_freq
 echo "@governor"; cat "$cpu"/cpu0/cpufreq/scaling_governor
+echo "@zones"; cat /sys/class/thermal/thermal_zone*/temp
 echo "@thermal"; dumpsys thermalservice
 echo "@battery"; dumpsys battery
 """
@@ -32,7 +33,9 @@ echo "@battery"; dumpsys battery
 def state(way: Transport) -> dict[str, Any]:
     """Read the state of a phone now; what cannot be read is left out.
 
-    ``throttled`` is Android's thermal status, 0 (none) to 6 (shutdown). The other names are those of the ``state`` command.
+    ``throttled`` is Android's thermal status, 0 (none) to 6 (shutdown). ``celsius`` is the battery's temperature, which
+    tells how hot the whole phone is, else the case's, else the processor's. The other names are those of the ``state``
+    command.
 
     Raises:
         DeviceError: The phone does not answer.
@@ -46,12 +49,11 @@ def read(parts: Mapping[str, str]) -> dict[str, Any]:
 
     Example:
         >>> read({"thermal": "Thermal Status: 2\n", "battery": "  level: 81\n  temperature: 291\n"})
-        {'throttled': 2, 'celsius': 29.1, 'battery_percent': 81, 'battery_celsius': 29.1}
+        {'throttled': 2, 'celsius': 29.1, 'battery_percent': 81}
     """
     thermal, battery = parts.get("thermal", ""), parts.get("battery", "")
     status = _first(r"Thermal Status: (\d+)", thermal)
     level, tenths, power = (_first(rf"^\s*{name}: (\d+)", battery) for name in ("level", "temperature", "status"))
-    battery_celsius = None if tenths is None else tenths / 10
     found = {
         "at": _first(r"([\d.]+)", parts.get("uptime", "")),
         "cores": len(parts.get("cores", "").split()) or None,
@@ -59,9 +61,8 @@ def read(parts: Mapping[str, str]) -> dict[str, Any]:
         "mhz": max((int(word) / 1000 for word in parts.get("khz", "").split() if word.isdigit()), default=None),
         "governor": parts.get("governor", "").strip() or None,
         "throttled": None if status is None else int(status),
-        "celsius": _hottest(thermal, battery_celsius),
+        "celsius": tenths / 10 if tenths is not None else _hottest(thermal, parts.get("zones", "")),
         "battery_percent": None if level is None else int(level),
-        "battery_celsius": battery_celsius,
         "charging": None if power is None else power in (2, 5),  # BatteryManager: charging, full
     }
     ticks = [int(word) / TICKS for word in parts.get("ticks", "").split()[1:] if word.isdigit()]
@@ -105,18 +106,18 @@ class _OnPhone:
             found = state(self._way)
         except DeviceError as error:
             raise DeviceError(f"{self.label}: {error.message}", error.hint) from error
-        names = ("throttled", "celsius", "battery_percent", "battery_celsius", "charging")
+        names = ("throttled", "celsius", "battery_percent", "charging")
         return {name: found[name] for name in names if name in found}
 
 
-def _hottest(thermal: str, battery: float | None) -> float | None:
-    """The processor's temperature, else the case's, else the battery's."""
+def _hottest(thermal: str, zones: str) -> float | None:
+    """The case's temperature, else the processor's, as Android tells them; else the kernel's hottest."""
     _, _, now = thermal.partition("Current temperatures from HAL:")
     found = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=(-?\d+),", now or thermal)
-    for kind in (CPU, SKIN):
+    for kind in (SKIN, CPU):
         if degrees := [float(value) for value, of in found if int(of) == kind]:
             return max(degrees)
-    return battery
+    return max((int(word) / 1000 for word in zones.split() if word.isdigit() and int(word) > 1000), default=None)
 
 
 def _first(pattern: str, text: str) -> float | None:
