@@ -116,7 +116,7 @@ class BenchmarkAgent:
         """Answer a command as edgekd's own program does; what cannot be known is None."""
         commands: dict[str, Callable[..., Mapping[str, Any]]] = {
             "start": self._start, "warmup": self._warm_up, "block": self._block, "state": self._state,
-            "memory": self._memory, "effective": self._effective, "operations": self._operations,
+            "memory": self._memory, "effective": self._effective, "operations": self._operations, "window": self._window,
         }  # fmt: skip
         if command not in commands:
             raise DeviceError(f"{self.label}: benchmark_model gives no {command}")
@@ -146,14 +146,14 @@ class BenchmarkAgent:
     def _block(self, timeout: float, runs: int, ms: float) -> dict[str, Any]:
         """Measure at least ``runs`` inferences and ``ms`` milliseconds."""
         log = self._ran(timeout, **self._warmup, num_runs=runs, min_secs=ms / 1000)
-        if log.times.median is None:
-            raise DeviceError(
-                "this benchmark_model prints no median, only a mean",
-                "take a newer one (TensorFlow 2.15 or later, or LiteRT)",
-            )
-        summary = {"n": log.times.n, "mean": log.times.mean, "min": log.times.min, "median": log.times.median}
+        summary = {"n": log.times.n, "mean": log.times.mean, "min": log.times.min, "median": _median(log)}
         told = {"wall_ms": None, "cpu_ms": None, "threads": log.threads or self._threads}
         return {"samples": [], "summary": summary, "state": phone.state(self._way), "spent_s": self._spent_s, **told}
+
+    def _window(self, timeout: float, ms: float) -> dict[str, Any]:
+        """Run for ``ms`` milliseconds without a warm-up; between two windows the model is loaded anew."""
+        log = self._ran(timeout, warmup_runs=1, warmup_min_secs=0, num_runs=1, min_secs=ms / 1000)
+        return {"median_ms": _median(log), "state": phone.state(self._way)}
 
     def _state(self, timeout: float) -> dict[str, Any]:
         return phone.state(self._way)
@@ -211,6 +211,14 @@ class BenchmarkAgent:
         hint = "it must be built for this phone: android_aarch64 for most of today's" if code in _NOT_STARTED else ""
         how = f"died with {name}" if name else f"ended with code {code}"
         raise DeviceError(f"benchmark_model {how}: {benchmark_log.errors(told)}", hint)
+
+
+def _median(log: benchmark_log.Log) -> float:
+    if log.times.median is None:
+        raise DeviceError(
+            "this benchmark_model prints no median, only a mean", "take a newer one, such as LiteRT's of today"
+        )
+    return log.times.median
 
 
 def _text(value: Any) -> str:

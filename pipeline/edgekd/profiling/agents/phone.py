@@ -95,7 +95,7 @@ class _OnPhone:
         answer = self._agent.ask(command, timeout, **arguments)
         if command == "state":
             return {**answer, **self._heat()}
-        return {**answer, "state": {**answer["state"], **self._heat()}} if command == "block" else answer
+        return {**answer, "state": {**answer["state"], **self._heat()}} if command in ("block", "window") else answer
 
     def close(self, *, grace: float = 0.0) -> None:
         self._agent.close(grace=grace)
