@@ -155,6 +155,8 @@ def plan(
     from edgekd.loading import load
     from edgekd.records_json import to_json
 
+    if study.is_study(recipe) and ask_devices:
+        raise UsageError("--ask-devices: a study's devices are not asked", f"edgekd plan {recipe}")
     if study.is_study(recipe):
         return study.plan(recipe, overrides, devices, threads, as_json)
 

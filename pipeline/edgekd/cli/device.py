@@ -172,7 +172,8 @@ def _lines(found: DeviceRecord) -> Iterator[str]:
         yield "\nruntimes"
         for runtime in found.runtimes:
             works = "works" if runtime.works else "does not work"
-            yield f"  {runtime.format:<8}  {runtime.package} {runtime.version}  {works}  ({runtime.python})"
+            where = f"  ({runtime.python})" if runtime.python else ""
+            yield f"  {runtime.format:<8}  {runtime.package} {runtime.version}  {works}{where}"
             if not runtime.works:
                 yield f"    {runtime.problem}\n    → {runtime.fix}"
     for title, texts in (("problems", found.problems), ("known faults", found.traps), ("notes", found.notes)):

@@ -19,6 +19,10 @@ _PYTHONS = ("python3", "{home}/edgekd/bin/python")
 """Interpreters to try where none is given; the second is where edgekd's advice puts a virtual environment."""
 
 
+_PROGRAM = "android_aarch64_benchmark_model"
+"""What the program is called where it can be downloaded."""
+
+
 def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[str]) -> Device:
     """Return the device that is meant, of which no more is known yet.
 
@@ -64,8 +68,15 @@ def asked(device: Device) -> tuple[Device, DeviceRecord]:
             known = [python.format(home=home) for python in _PYTHONS]
             there = [python for python in known if _starts(way, python)]
             device = device.model_copy(update={"python": tuple(there or known[:1])})
-        found = doctor.examine(device, way)
-    working = dict.fromkeys(runtime.python for runtime in found.runtimes if runtime.works)
+        try:
+            found = doctor.examine(device, way)
+        except DeviceError:
+            if device.transport != "adb":
+                raise
+            # A phone without Python: Android says what it is, and benchmark_model is still to be found.
+            device = device.model_copy(update={"agent": "benchmark_model", "benchmark_model": _PROGRAM})
+            found = doctor.examine(device, way, infer=False)
+    working = dict.fromkeys(runtime.python for runtime in found.runtimes if runtime.works and runtime.python)
     changes: dict[str, object] = {"python": tuple(working) or device.python, "description": found.model or device.host or ""}
     if found.arch in ARCHS:
         changes |= {"arch": found.arch, "isa": found.isa}

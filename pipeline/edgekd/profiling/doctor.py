@@ -58,7 +58,7 @@ def examine(
         except DeviceError as error:
             silent.append(str(error))
             continue
-        facts = facts or dict(found)
+        facts = facts or {**found, "interpreter": python}
         rows += [(python, {**row, "facts": found}) for row in told["runtimes"]]
         if not thorough:
             done = {row["format"] for row in told["runtimes"] if traps.works(row, found)}
@@ -90,9 +90,10 @@ def described(
         silent: Interpreters that do not answer, in words.
     """
     runtimes = tuple(_found(python, row) for python, row in rows)
-    lacking = list(_lacking(formats or FORMATS, runtimes, facts, pythons(device)[0]))
-    enough = not formats and any(runtime.works for runtime in runtimes)
-    problems = [*silent, *_unfit(device, facts), *(lacking if not enough else ())]
+    lacking = [*_lacking(formats or FORMATS, runtimes, facts, facts.get("interpreter", pythons(device)[0])), *silent]
+    working = {runtime.format for runtime in runtimes if runtime.works}
+    enough = working >= set(formats) if formats else bool(working)
+    problems = [*_unfit(device, facts), *(lacking if not enough else ())]
     known = dict.fromkeys([*traps.system(facts), *(trap for _, row in rows for trap in traps.known(row))])
     return DeviceRecord(
         name=device.name,

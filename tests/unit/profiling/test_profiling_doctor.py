@@ -124,15 +124,16 @@ def test_a_runtime_that_dies_is_a_problem_and_the_others_go_on(host, tmp_path, m
     assert any(problem in text for text in found.problems)
 
 
-def test_an_interpreter_that_is_not_there_is_a_problem_and_the_next_is_used(tmp_path):
+def test_an_interpreter_that_is_not_there_is_said_and_the_next_is_used(tmp_path):
     board = Device(
         edgekd=1, name="board", transport="ssh", description="a board", host="x", python=("/no/python", sys.executable)
     )
     with Host() as way:
         found = doctor.examine(board, way, ("onnx",), infer=False)
     assert [runtime.python for runtime in found.runtimes] == [sys.executable]
-    assert found.problems[0].startswith("/no/python on board: /no/python does not start")
+    assert not found.problems
     assert "arch and isa are not in its file, so int8 weights for it use 7 bits" in found.notes[0]
+    assert found.notes[1].startswith("/no/python on board: /no/python does not start")
     nothing = board.model_copy(update={"python": ("/no/python",)})
     with Host() as way, pytest.raises(DeviceError, match="board has no Python that answers"):
         doctor.examine(nothing, way)

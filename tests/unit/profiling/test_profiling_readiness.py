@@ -128,3 +128,19 @@ def test_what_ships_is_right():
     assert not schema.load("raspberry-pi-4").cpu().has_int8_dot
     with pytest.raises(RecipeError):
         schema.load(__file__)
+
+
+def test_nothing_is_trained_where_a_device_is_not_ready(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "board.yaml").write_text("transport: host\narch: armv7l\nisa: [neon]\n")
+    recipe = {**RECIPE, "profile": {"devices": ["board", "host"]}, "distill": {"epochs": 1, "losses": [{"kind": "task"}]}}
+    (tmp_path / "my.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(DeviceError, match=r"1 of 2 devices is not ready:\n  board: its file says arch: armv7l"):
+        call("run", "my.yaml")
+    assert not (tmp_path / "reports").exists()
+    code, text = call("plan", "my.yaml", "--ask-devices", "--json")
+    assert (code, [record["name"] for record in json.loads(text)["devices"]]) == (4, ["board", "host"])
+    assert call("plan", "my.yaml")[0] == 0, "offline"
+    with pytest.raises(RecipeError, match="there is no device called 'bord'"):
+        call("run", "my.yaml", "--set", "profile.devices=[bord]", "--without-devices")
