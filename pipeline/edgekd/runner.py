@@ -18,7 +18,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import __version__, cache, data, environment, gates, guard, locked, plan, preflight, rundir, samples, watch
+from edgekd import (
+    __version__,
+    cache,
+    data,
+    environment,
+    gates,
+    guard,
+    locked,
+    plan,
+    preflight,
+    rundir,
+    samples,
+    unmeasured,
+    watch,
+)
 from edgekd.background import Background
 from edgekd.beside import Beside
 from edgekd.bytecode import from_source
@@ -30,9 +44,8 @@ from edgekd.plan import Planned
 from edgekd.profiling import best, readiness
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
-from edgekd.recipe_quantize import Qat
 from edgekd.records_json import to_json
-from edgekd.records_profile import ProfileRecord
+from edgekd.records_profile import DeviceRecord
 from edgekd.report import card, facts, html, markdown
 from edgekd.rundir import RunResult, StageRecord
 from edgekd.stages import layers, operators, package, peers, tune
@@ -87,7 +100,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
             raise step.problem
         if step.problem is not None:
             raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
-    readiness.check(loaded.recipe, options.progress.say, options.without_devices)
+    asked = readiness.check(loaded.recipe, options.progress.say, options.without_devices)
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):
         (folder / "logs").mkdir()
@@ -97,6 +110,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     _check_layers(steps, options, folder)
     _check_operators(steps, options, folder)
     work = _Work(loaded, options, folder, steps)
+    work.asked = asked
     with ExitStack() as stack:
         beside = _beside(steps, options)
         quiet = replace(options, progress=Silent())
@@ -135,6 +149,7 @@ class _Work:
         self.done: dict[str, Path] = {}
         self.entries: list[cache.Entry] = []
         self.codes: list[ExitCode] = []  # of devices
+        self.asked: Sequence[DeviceRecord] = ()  # the devices before the first stage
         self._records: dict[str, StageRecord] = {}
         self._order = [step.name for step in steps]
 
@@ -393,7 +408,7 @@ def _finish(work: _Work) -> RunResult:
             not_measured=(
                 *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
                 *bundle.not_measured,
-                *_limits(loaded, bundle.profiles),
+                *unmeasured.limits(loaded.recipe, bundle.profiles),
             ),
             layers=bundle.layers,
             repair=bundle.repair,
@@ -402,7 +417,7 @@ def _finish(work: _Work) -> RunResult:
             copied=bundle.copied,
             pictures=bundle.pictures,
             seeds=bundle.seeds,
-            devices=bundle.devices,
+            devices=(*bundle.devices, *readiness.failed(work.asked, work.records())),
         )
         locked.write(loaded, folder, (read for entry in work.entries for read in entry.reads))
         rundir.write(result, folder)  # first: whatever fails after it, `edgekd report` makes from it
@@ -416,56 +431,6 @@ def write_reports(result: RunResult, folder: Path) -> None:
     """Write report.html and report.md from a result."""
     (folder / "report.html").write_text(html.render(result), encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(result), encoding="utf-8")
-
-
-def _limits(loaded: Loaded, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
-    """What this run cannot say, whatever it found."""
-    recipe = loaded.recipe
-    if not recipe.profile:
-        yield "latency and memory: the recipe has no profile section"
-    elif recipe.profile.devices == ("host",):
-        yield "any other device: only the host was profiled"
-    if not any(profile.energy for profile in profiles):
-        yield "energy: no power meter is read"
-    if (
-        recipe.distill
-        or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
-        or isinstance(recipe.quantize, Qat)
-    ):
-        yield from _one_seed(recipe)
-    yield from unlabelled(recipe, recipe.baselines)
-    if recipe.student and recipe.student.weights and not recipe.distill and recipe.data.teaches:
-        yield "images that are new to the network: whether the given weights were trained on the test images is not known"
-    if recipe.data.source == "random":
-        side = recipe.data.image_size
-        yield f"the size and the normalization of the weights' training: the images are random, {side}×{side}, as written"
-    if recipe.data.source == "fashion-mnist-mini":
-        yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
-
-
-def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
-    """What is not known for want of labels, or of real images; ``baselines``: what was asked for."""
-    data = recipe.data
-    if data.classes is not None or data.labels == "none":
-        instead = "files were only compared with the network in torch"
-        if recipe.teacher:
-            instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
-        yield f"accuracy: no labels were looked at, so {instead}"
-    if not data.teaches and recipe.distill and "student_alone" in baselines:
-        yield "the student alone: without labels there is nothing but the teacher to learn from"
-    if data.source == "synthetic":
-        yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"
-
-
-def _one_seed(recipe: Recipe) -> Iterator[str]:
-    """What only one seed was drawn for."""
-    if recipe.seeds == 1:
-        yield f"spread over seeds: one seed ({recipe.seed})"
-        return
-    if recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()):
-        yield "spread over teachers: the same teacher taught the students of all seeds"
-    if recipe.quantize or recipe.export:
-        yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"
 
 
 def run_folder(parent: Path, key: str) -> Path:

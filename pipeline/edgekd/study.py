@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd import __version__, environment, plan, runner, torchrun
+from edgekd import __version__, environment, plan, runner, torchrun, unmeasured
 from edgekd.cache import key_of, storage_error
 from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError, worst
 from edgekd.loading import Loaded
@@ -257,7 +257,7 @@ def _limits(loaded: LoadedStudy) -> Iterator[str]:
     tuned = dict.fromkeys(cell.name for cell in cells(loaded) if cell.loaded.recipe.tune)
     found = f"; {', '.join(tuned)}: those that its own search found" if tuned else ", none was tuned"
     yield f"other budgets and weights: each method has those that the study gives it{found}"
-    unknown = (runner.unlabelled(pair.common.recipe, loaded.study.baselines) for pair in loaded.pairs)
+    unknown = (unmeasured.unlabelled(pair.common.recipe, loaded.study.baselines) for pair in loaded.pairs)
     yield from dict.fromkeys(said for pair in unknown for said in pair)
     if any(pair.common.recipe.data.source == "fashion-mnist-mini" for pair in loaded.pairs):
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"

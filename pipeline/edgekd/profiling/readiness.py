@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from edgekd.devices import targets
 from edgekd.devices.schema import Device
@@ -13,6 +14,7 @@ from edgekd.errors import DeviceError
 from edgekd.profiling import doctor, transports
 from edgekd.recipe import Recipe
 from edgekd.records_profile import DeviceRecord
+from edgekd.rundir import StageRecord
 
 ANSWER_S = 5.0
 """Seconds that a device gets for all answers."""
@@ -62,7 +64,7 @@ def ask(devices: Sequence[Device], wanted: Sequence[Sequence[str]]) -> list[Devi
     return [found[place] for place in range(len(devices))]
 
 
-def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> None:
+def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> list[DeviceRecord]:
     """Ask the devices of a recipe, and stop if one is not ready.
 
     Args:
@@ -70,11 +72,14 @@ def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> No
         say: Prints a line.
         go_on: Only say it.
 
+    Returns:
+        What was found of each; nothing where the recipe measures nothing.
+
     Raises:
         DeviceError: One is not ready.
     """
     if recipe.profile is None:
-        return
+        return []
     found = of(recipe)
     try:
         refuse(found)
@@ -84,6 +89,15 @@ def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> No
         say(f"warning: {error.message}\n  → --without-devices: they are asked again when they are measured")
     for line in ready(found):
         say(line)
+    return found
+
+
+def failed(found: Sequence[DeviceRecord], stages: Iterable[StageRecord]) -> Iterator[DeviceRecord]:
+    """Yield the devices whose stage failed, as they were found before the run, with what was in the way in the end."""
+    reasons = {stage.name: stage.reason for stage in stages if stage.status == "failed"}
+    for record in found:
+        if reason := reasons.get(f"profile.{record.name}"):
+            yield replace(record, problems=(reason,))
 
 
 def refuse(found: Sequence[DeviceRecord]) -> None:
