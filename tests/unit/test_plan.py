@@ -58,6 +58,13 @@ def keys(recipe: Path, *overrides: str) -> dict[str, str]:
     return {step.name: step.key for step in make(recipe, *overrides)}
 
 
+def test_each_device_has_a_folder_of_its_own(recipe: Path) -> None:
+    (recipe.parent / "devices").mkdir()
+    (recipe.parent / "devices" / "pi4.yaml").write_text("transport: ssh\nhost: pi@raspberrypi\n")
+    found = keys(recipe, "profile.devices=[host, pi4]")
+    assert found["profile.host"] != found["profile.pi4"]
+
+
 def changed(before: dict[str, str], now: dict[str, str]) -> set[str]:
     assert before.keys() == now.keys()
     return {name for name in before if before[name] != now[name]}

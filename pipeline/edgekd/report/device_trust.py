@@ -81,7 +81,8 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
     heat = [state.celsius for state in states if state.celsius is not None]
     if heat:
         before = f"{device.celsius:.0f} °C before, " if device and device.celsius is not None else ""
-        yield "Temperature", f"{before}{min(heat):.0f} to {max(heat):.0f} °C after the blocks"
+        ends = dict.fromkeys(f"{celsius:.0f}" for celsius in (min(heat), max(heat)))
+        yield "Temperature", f"{before}{' to '.join(ends)} °C after the blocks"
     clock = [state.mhz for state in states if state.mhz is not None]
     if clock:
         yield "Clock of the fastest core", between(clock, "MHz")

@@ -32,9 +32,9 @@ IMAGES = 8
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The protocol; devices by name, as paths are of no key."""
+    """The protocol and the device, by its name, as paths are of no key: each device's stage has a folder of its own."""
     assert recipe.profile is not None
-    return {**recipe.profile.model_dump(mode="json"), "devices": recipe.profile.names}
+    return {**recipe.profile.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
 
 
 def run(context: Context) -> None:
