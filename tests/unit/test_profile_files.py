@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit.export.nets import Residual, make_source
 
 import edgekd
 from edgekd import rundir
 from edgekd.artifacts import board, found, pack
 from edgekd.artifacts.profile import Settings
 from edgekd.errors import ExitCode, UsageError
+from edgekd.export import flatbuffer
+from edgekd.export.exporter import Options
 from edgekd.profiling.compare import paces
 from edgekd.recipe import Profile
+from edgekd.registry import exporters
 from edgekd.report import html, markdown
 
 QUICK = Profile(warmup_runs=1, warmup_ms=0, blocks=3, block_ms=1, block_runs=1)
@@ -103,6 +108,28 @@ def test_any_onnx_file_is_measured(measured: Any) -> None:
         assert record.operations
         assert 0 < record.operations.attributed < 1.5
     assert {row.kind for row in several.profiles[1].operations.operations} >= {"If", "ArgMax"}
+
+
+def test_open_sizes_numbers_and_branches_in_the_other_formats(tmp_path: Path) -> None:
+    import openvino
+
+    paths = []
+    for make in (conv, branches):
+        path = make(tmp_path)
+        openvino.save_model(openvino.convert_model(path), path.with_suffix(".xml"))
+        paths.append(path.with_suffix(".xml"))
+    torch.manual_seed(0)
+    exporter = exporters.get("tflite")()  # type: ignore[operator]
+    exporter.export(make_source(Residual()), tmp_path / "net.tflite", Options(precision="float32", log=tmp_path / "log"))
+    model = flatbuffer.read((tmp_path / "net.tflite").read_bytes())
+    taken = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
+    taken.shapeSignature = np.array([-1, *taken.shape[1:]], np.int32)
+    (tmp_path / "net.tflite").write_bytes(flatbuffer.write(model))
+    found_ = edgekd.profile(*paths, tmp_path / "net.tflite", out=tmp_path / "out", protocol=QUICK)
+    assert found_.failures == ()
+    assert len(found_.result.profiles) == 3
+    sized = edgekd.profile(tmp_path / "net.tflite", out=tmp_path / "out", protocol=QUICK, shapes={"input": (4, 12, 12, 3)})
+    assert sized.failures == ()
 
 
 def test_what_cannot_be_known_is_said(measured: Any) -> None:

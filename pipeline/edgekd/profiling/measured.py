@@ -146,7 +146,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
         emulated=device.emulated,
         effective=Effective(
             runtime=run.start["runtime"],
-            threads=run.end["threads"] or _worked(run),
+            threads=run.end["threads"] or max(1, _worked(run)),
             precision=precision(run.end["ops"]),
             delegate=run.end["delegate"],
             asked_threads=setting.threads,

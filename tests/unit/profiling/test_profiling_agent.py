@@ -105,12 +105,16 @@ def test_inputs_are_fed_by_name_each_with_its_own_number_of_rows():
 
 
 def test_an_input_without_values_gets_random_ones_of_its_type():
-    specs = {"ids": ([None, 4], "int64", (0.0, 0)), "mask": ([None, 4], "bool", (0.0, 0)), "x": ([2], "float16", (0.0, 0))}
+    grid = (0.0, 0)
+    specs = {"ids": ([None, 4], "int64", grid), "mask": ([None, 4], "bool", grid), "x": ([2], "float16", grid)}
+    specs |= {"number": ([], "float32", grid), "choice": ([], "bool", grid)}
     (first,), (second,) = (feeds.feeds({"ids": [3, 4]}, specs) for _ in range(2))
     assert {name: (str(value.dtype), value.shape) for name, value in first.items()} == {
         "ids": ("int64", (3, 4)),
         "mask": ("bool", (1, 4)),
         "x": ("float16", (2,)),
+        "number": ("float32", ()),
+        "choice": ("bool", ()),
     }
     assert set(first["ids"].ravel()) <= {0, 1}
     assert all((first[name] == second[name]).all() for name in specs)

@@ -29,7 +29,7 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
     fits = not shape or (len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape)))  # noqa: B905
     if not fits or rows[0].dtype != kind:
         raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
-    return [np.ascontiguousarray(row) for row in rows]
+    return [np.asarray(row, order="C") for row in rows]  # ascontiguousarray gives a number a dimension
 
 
 def noise(shape: list[int], kind: str, grid: tuple[float, int]) -> Any:
