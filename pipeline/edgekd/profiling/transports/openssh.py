@@ -12,7 +12,7 @@ from edgekd.errors import DeviceError
 OPTIONS = {
     "BatchMode": "yes",  # it never asks; what it would ask is told instead
     "ConnectTimeout": "5",
-    "ServerAliveInterval": "5",
+    "ServerAliveInterval": "4",
     "ServerAliveCountMax": "3",
     "ControlPersist": "no",
     # What the user's configuration may ask for in a terminal, and what has no place here.

@@ -235,7 +235,7 @@ class Ssh:
         code = self._master.poll()
         self._said.seek(0)
         said = self._said.read().decode(errors="replace")
-        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+        last = next((line.strip(" .") for line in reversed(said.split("\n")) if line.strip()), "").strip()
         if self._folder:
             reason = f": {last}" if code == FAILED and last else "" if code == FAILED else f": the keeper ended: {last}"
             return DeviceError(f"the connection to {self._where} ended{reason}", "run again when the device is back")
@@ -291,6 +291,8 @@ class Ssh:
                 last = words.strip().rpartition("\n")[2] or f"exit code {code}"
                 raise DeviceError(self.lost(code, words) or f"{what} does not start on {self._where}: {last}")
             said += piece
+        if self._master.poll() is not None:  # it broke meanwhile, and OpenSSH made another, which nobody cleans up after
+            raise self._gone()
         if said.endswith(b"-\n"):
             process.communicate()
             raise DeviceError(f"{what} does not start on {self._where}: it is not there")

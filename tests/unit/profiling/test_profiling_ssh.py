@@ -1,0 +1,56 @@
+"""What of the way over SSH needs no board; tests/devices has the rest."""
+
+import shutil
+import subprocess
+
+import pytest
+from pydantic import ValidationError
+
+from edgekd.devices.schema import Device
+from edgekd.profiling.transports import openssh
+
+WORDS = [
+    "a b",
+    "it's",
+    'say "x"',
+    "c\\d\\\\",
+    "$HOME `id` $(id)",
+    "; exit 3",
+    "two\nlines",
+    "",
+    "-n",
+    "*",
+    "%s",
+    "!x",
+    "'\\''",
+]
+
+
+def board(**keys):
+    return Device(edgekd=1, name="pi4", transport="ssh", description="a board", **keys)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish"])
+def test_a_shell_takes_words_apart_as_they_were(shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    line = openssh.quoted(["printf", "%s\\0", *WORDS])
+    done = subprocess.run([shell, "-c", line], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == WORDS
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "pi@-oX", "a b", "x;y", "$(x)", "x\n", "", "`x`@y", "x|y"])
+def test_a_host_that_openssh_or_a_shell_would_read_otherwise_is_refused(host):
+    with pytest.raises(ValidationError, match="is no host"):
+        board(host=host)
+
+
+@pytest.mark.parametrize("host", ["pi@raspberrypi", "pi4", "pi@192.168.1.3", "fe80::1%eth0", "ssh://pi@x:22", "DOM\\me@x"])
+def test_hosts_as_openssh_takes_them(host):
+    assert openssh.command(board(host=host), "/tmp/x", master=True)[-2:] == ["--", host]
+
+
+def test_only_the_file_has_a_port():
+    assert "-p" not in openssh.command(board(host="pi4"), "/tmp/x", master=True)
+    assert "-p 2222 --" in " ".join(openssh.command(board(host="pi4", port=2222), "/tmp/x", master=False))
+    assert openssh.by_hand(board(host="pi4", port=2222)) == "ssh -p 2222 pi4"
