@@ -29,7 +29,7 @@ def _section(result: RunResult, name: str, id: str) -> Section:
     rows = [record for record in result.profiles if record.device == name]
     record = facts.device(result, name)
     title = f"On {facts.device_label(result, name)}"
-    about = _about(record) if record else []
+    about = _about(record) if record and record.answered else []  # the reason of one that did not answer is said once
     reason = "" if rows else facts.device_reason(result, name)
     if reason:
         return Section(id, title, tuple(about), missing=reason)
@@ -153,7 +153,7 @@ def _about(record: DeviceRecord) -> list[Block]:
         *((name.capitalize(), value) for name, value in record.more.items()),
     ]
     shown = tuple((one_line(label), one_line(value)) for label, value in pairs if value)
-    blocks: list[Block] = [Facts(shown)] if record.answered else []
+    blocks: list[Block] = [Facts(shown)]
     if record.traps or record.problems or record.notes:
         tone: Tone = "warn" if record.traps or record.problems else ""
         kinds = (("Problem", record.problems), ("Worked round", record.traps), ("Note", record.notes))

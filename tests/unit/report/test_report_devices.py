@@ -48,6 +48,7 @@ def test_every_device_has_a_section_also_one_that_did_not_answer() -> None:
     }  # fmt: skip
     reason = "The device failed: zero does not answer: No route to host; edgekd doctor zero"
     assert page.section("device4").missing == reason
+    assert page.section("device4").blocks == ()
     assert column(table(page, "devices"), "State")["zero"].text == "nothing measured"
     assert page.verdict.failures[0] == f"zero gave no figures: {reason}"
     assert page.verdict.sentence.endswith(" 1 device failed.")
