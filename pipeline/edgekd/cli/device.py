@@ -60,7 +60,7 @@ def devices(context: click.Context, as_json: bool, debug: bool) -> int:
 
 @devices.command()
 @click.argument("target", metavar="TARGET")
-@click.option("--name", help="What to call it.  [default: by its host, or the phone's model]")
+@click.option("--name", help="What to call it.  [default: by its host or serial number]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of ssh, where ~/.ssh/config does not say it.")
 @click.option("--python", "pythons", multiple=True, metavar="PATH",
               help="Interpreter with the runtimes; repeatable.  [default: python3, ~/edgekd/bin/python]")  # fmt: skip
