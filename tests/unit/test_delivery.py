@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from edgekd import cache, plan, rundir, runner
-from edgekd.errors import ExitCode, StageError, worst
+from edgekd.errors import DeviceError, ExitCode, StageError, worst
 from edgekd.export.exporter import Exported, Options, Source
 from edgekd.loading import Loaded, load
 from edgekd.progress import Silent
@@ -110,9 +110,11 @@ class Project:
     def load(self, *overrides: str) -> Loaded:
         return load(self.folder / "small.yaml", overrides)
 
-    def run(self, *overrides: str, interrupted: Callable[[], bool] = bool) -> runner.Outcome:
+    def run(self, *overrides: str, interrupted: Callable[[], bool] = bool, without_devices: bool = False) -> runner.Outcome:
         self.heard.lines.clear()
-        options = runner.Options(self.folder / "reports", self.heard, interrupted=interrupted)
+        options = runner.Options(
+            self.folder / "reports", self.heard, interrupted=interrupted, without_devices=without_devices
+        )
         return runner.run(self.load(*overrides), options)
 
     def breaks(self, format: str, fault: Callable[..., Exported], *precisions: str) -> None:
@@ -172,6 +174,26 @@ def pages(outcome: runner.Outcome) -> dict[str, str]:
     terminal.show(outcome.result, console)
     names = ("report.html", "report.md", "artifacts/MODEL_CARD.md")
     return {name: (outcome.folder / name).read_text() for name in names} | {"terminal": console.export_text()}
+
+
+def test_boards_that_do_not_answer_leave_this_machine(project: Project) -> None:
+    """Both are asked at once, one of them in a process of its own, after this machine; nothing is lost with them."""
+    (project.folder / "devices").mkdir(exist_ok=True)
+    for name, port in (("pi4", 1), ("pi5", 2)):  # where nothing listens
+        text = f"transport: ssh\nhost: nobody@127.0.0.1\nport: {port}\narch: aarch64\nisa: [asimd]\n"
+        (project.folder / "devices" / f"{name}.yaml").write_text(text)
+    devices = "profile.devices=[host, pi4, pi5]"
+    with pytest.raises(DeviceError, match=r"(?s)2 of 3 devices are not ready:\n  pi4: .*\n  pi5: "):
+        project.run(PROFILE, devices, "export=[onnx]")
+    outcome = project.run(PROFILE, devices, "export=[onnx]", without_devices=True)
+    assert outcome.exit_code == ExitCode.DEVICE_FAILED
+    assert {profile.device for profile in outcome.result.profiles} == {"host"}
+    assert set(failed(outcome)) == {"profile.pi4", "profile.pi5"}
+    assert all("cannot be reached" in reason for reason in failed(outcome).values())
+    assert [(device.name, device.answered) for device in outcome.result.devices] == [
+        ("host", True), ("pi4", False), ("pi5", False),
+    ]  # fmt: skip
+    assert any("profile.pi5: measured anew in every run; beside profile.pi4" in line for line in project.heard.lines)
 
 
 def test_a_format_that_fails_leaves_the_others(project: Project) -> None:

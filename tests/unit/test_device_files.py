@@ -55,6 +55,11 @@ def test_a_device_is_found_by_name_and_path_and_becomes_absolute(project: Callab
     assert typed.recipe.profile is not None
     assert typed.recipe.profile.devices == (str(tmp_path / "here/pi2.yaml"), str(tmp_path / "lab/pi3.yaml"))
     assert not preflight.problems(loaded)
+    named = project("[host]", {}, ("profile.devices=[pi4, pi5]",))
+    assert named.recipe.profile is not None
+    assert named.recipe.profile.devices == tuple(
+        str(tmp_path / name) for name in ("devices/pi4.yaml", "here/devices/pi5.yaml")
+    )
 
 
 def test_beside_the_recipe_comes_before_the_working_folder(project: Callable[..., Loaded], tmp_path: Path) -> None:

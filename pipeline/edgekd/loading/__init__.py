@@ -102,7 +102,7 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
     if problems or checked is None:
         raise RecipeError(problems)
     folder = path.absolute().parent
-    resolved = files.absolute(checked, files.start(folder, places))
+    resolved = files.absolute(checked, files.start(folder, places), [folder])
     loaded = Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
     if resolved.lock is None:
         return loaded

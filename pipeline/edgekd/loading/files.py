@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -83,17 +83,21 @@ def start(folder: Path, places: Places) -> Callable[[Key], Path]:
     return lambda path: Path.cwd() if places.setting(path) else folder
 
 
-def absolute(recipe: Recipe, folder_of: Callable[[Key], Path]) -> Recipe:
+def absolute(recipe: Recipe, folder_of: Callable[[Key], Path], beside: Iterable[Path]) -> Recipe:
     """Return the recipe with absolute paths; a device that the user has a file for is that file's path.
 
-    ``folder_of`` says where the path at a place in the recipe starts; see :func:`start`.
+    Args:
+        recipe: The recipe.
+        folder_of: Says where the path at a place in the recipe starts; see :func:`start`.
+        beside: Folders of the files that the recipe is made of: a device is looked for in their ``devices/``, whoever names
+            it.
     """
     recipe = with_paths(recipe, lambda text, path: os.path.normpath(folder_of(path) / Path(text).expanduser()))
     if recipe.profile is None:
         return recipe
     found = []
     for index, name in enumerate(recipe.profile.devices):
-        places = (folder_of(("profile", "devices", index)), Path.cwd())
+        places = (folder_of(("profile", "devices", index)), *beside, Path.cwd())
         own = None if resources.is_device_path(name) else resources.own_device(name, places)
         found.append(os.path.normpath(own.absolute()) if own else name)
     return recipe.model_copy(update={"profile": recipe.profile.model_copy(update={"devices": tuple(found)})})

@@ -88,7 +88,7 @@ def resolved(recipe: Recipe, layers: Sequence[Layer]) -> Recipe:
         layer = owner(layers, path)
         return files.start(layer.folder, layer.places)(path)
 
-    return files.absolute(recipe, folder_of)
+    return files.absolute(recipe, folder_of, [layer.folder for layer in reversed(layers)])
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
