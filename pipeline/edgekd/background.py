@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 from edgekd.errors import DeviceError, EdgekdError, StageError
 
 T = TypeVar("T")
+ENDING_S = 10.0
+"""Seconds that a process gets to end after it has given its result."""
 _AGAIN = "run the same command again: finished stages are kept"
 
 
@@ -39,6 +41,8 @@ class Background(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._got is not None:  # it has told its result and is ending: what Python does then is not to be cut short
+            self._process.join(ENDING_S)
         if self._process.is_alive():
             self._process.terminate()
         self._process.join()

@@ -11,7 +11,7 @@ from edgekd import locked, plan, preflight
 from edgekd.devices import targets
 from edgekd.errors import RecipeError, UsageError
 from edgekd.loading import Loaded, load, lock_text
-from edgekd.stages import quantize
+from edgekd.stages import profile, quantize
 
 RECIPE = """
 edgekd: 1
@@ -51,6 +51,8 @@ def test_a_device_is_found_by_name_and_path_and_becomes_absolute(project: Callab
     )
     names = [node.name for node in plan.nodes(loaded.recipe) if node.module == "profile"]
     assert names == ["profile.host", "profile.pi4", "profile.pi5", "profile.pi3"]
+    configs = [profile.config(loaded.recipe, name)["devices"] for name in names]
+    assert configs == [["host"], ["pi4"], ["pi5"], ["pi3"]], "each has a key of its own"
     typed = project("[host]", {}, ("profile.devices=[pi2.yaml, ../lab/pi3.yaml]",))
     assert typed.recipe.profile is not None
     assert typed.recipe.profile.devices == (str(tmp_path / "here/pi2.yaml"), str(tmp_path / "lab/pi3.yaml"))
