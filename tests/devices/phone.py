@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -118,23 +119,22 @@ def _unpacked() -> Path:
     """The client of Debian, unpacked into the lab's folder: nothing is installed on this machine."""
     tools = lab.folder() / "adb"
     if not tools.is_dir():
-        debs, made = lab.folder() / "adb_debs", lab.folder() / "adb_made"
-        shutil.rmtree(made, ignore_errors=True)
-        debs.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix="adb_", dir=lab.folder()))
+        debs = made / "debs"
+        debs.mkdir()
         fetch = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *DEBS]
         if subprocess.run(fetch, cwd=debs, check=False).returncode:
             subprocess.run(["apt-get", "update", "-qq"], check=True)
             subprocess.run(fetch, cwd=debs, check=True)
         for deb in debs.glob("*.deb"):
             subprocess.run(["dpkg", "-x", deb, made], check=True)
-        made.rename(tools)
+        with contextlib.suppress(OSError):  # another worker was faster
+            made.rename(tools)
     return tools
 
 
 def main() -> None:
     """Start a phone until Ctrl-C."""
-    import tempfile
-
     if reason := lab.lacks():
         sys.exit(reason)
     lab.build()
