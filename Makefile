@@ -17,9 +17,10 @@ test: $(VENV)/.test
 test-devices: $(VENV)/.test
 	$(BIN)/python -m pytest tests/devices
 
-# Half an hour on two cores; needs the Debian package dataset-fashion-mnist. Rows that are there are kept.
+# An hour on two cores; needs the Debian package dataset-fashion-mnist. Rows that are there are kept.
 soak: $(VENV)/.test
 	$(BIN)/python tests/oracle/run.py
+	$(BIN)/python tests/protocol/run.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -26,12 +26,6 @@ import depends  # noqa: E402
 import study  # noqa: E402
 import summary  # noqa: E402
 
-PATTERNS = (
-    "tests/protocol/study.py", "pipeline/edgekd/profiling/compare.py", "pipeline/edgekd/profiling/rounds.py",
-    "pipeline/edgekd/profiling/on_device/timing.py", "pipeline/edgekd/profiling/on_device/reference.py",
-)  # fmt: skip
-"""What is compared, and how it is timed."""
-
 
 def machine() -> dict[str, Any]:
     """Processor, cores, versions and commit, as they stand in the results."""
@@ -48,7 +42,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
     options = parser.parse_args()
-    path, files = options.out / "results.json", depends.digests(PATTERNS)
+    path, files = options.out / "results.json", depends.digests(summary.PATTERNS)
     rows = depends.kept(path, files)
     more = study.multiplications(study.LAYERS + 1) / study.multiplications(study.LAYERS)
     with tempfile.TemporaryDirectory() as temporary:

@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+PATTERNS = (
+    "tests/protocol/study.py", "pipeline/edgekd/profiling/compare.py", "pipeline/edgekd/profiling/rounds.py",
+    "pipeline/edgekd/profiling/on_device/timing.py", "pipeline/edgekd/profiling/on_device/reference.py",
+)  # fmt: skip
+"""What is compared, and how it is timed."""
 WAYS = {
     "same": "a file against itself, in one session",
     "slower": "10 % more to compute, in one session",

@@ -21,12 +21,13 @@ def sensors(root: Path) -> dict[str, Any]:
         root: Where /proc and /sys are.
     """
     cpu = root / "sys/devices/system/cpu"
+    firmware = _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled") or _firmware(root, "get_throttled")
     counts = [_number(path) for path in sorted(cpu.glob("cpu*/thermal_throttle/*_throttle_count"))]
     found = {
         "celsius": _celsius(root),
-        "mhz": _mhz(root),
+        "mhz": _mhz(root, firmware),
         "throttled": sum(int(count) for count in counts if count is not None),
-        "firmware": _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled") or _firmware(root, "get_throttled"),
+        "firmware": firmware,
         "governor": _text(cpu / "cpu0/cpufreq/scaling_governor"),
         "driver": _text(cpu / "cpu0/cpufreq/scaling_driver"),
     }
@@ -46,9 +47,9 @@ def _celsius(root: Path) -> float | None:
     return float(told) if told else None
 
 
-def _mhz(root: Path) -> float | None:
-    # On a Raspberry Pi the kernel tells the clock it asked for, the firmware the one it gave.
-    told = _firmware(root, "measure_clock", "arm")
+def _mhz(root: Path, firmware: str) -> float | None:
+    # On a Raspberry Pi the kernel tells the clock it asked for; while the firmware limits it, the firmware tells the true.
+    told = _firmware(root, "measure_clock", "arm") if firmware and int(firmware, 16) & 0xF else ""
     if told:
         return float(told) / 1e6
     clocks = [_number(path) for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")]
@@ -70,7 +71,8 @@ def _firmware(root: Path, *words: str) -> str:
                 done = subprocess.run([str(program), *words], capture_output=True, text=True, timeout=5, check=False)
             except (OSError, subprocess.TimeoutExpired):
                 return ""
-            return done.stdout.strip().partition("=")[2]
+            name, _, value = done.stdout.strip().partition("=")
+            return "" if name == "error" else value
     return ""
 
 
