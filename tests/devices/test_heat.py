@@ -62,11 +62,11 @@ def test_a_hot_board_is_waited_for_and_throttling_in_block_3_is_measured_again(
     (found,) = run(sensors, nets, tmp_path, max_celsius=70.0, wait_s=60, retries=1).profiles
     assert any(step.startswith("cooling down: 81 °C, waiting for 70 °C, ") for step in sensors.told)
     (first,) = found.attempts
-    assert first.reasons[:2] == ("the device is emulated: its times are not the hardware's", "throttled in block 3")
+    assert "throttled in block 3" in first.reasons
     assert not [reason for reason in found.trust.reasons if "throttled" in reason or "°C" in reason]
     assert [state.throttled for state in found.states] == [False] * 3
     assert found.governor == "ondemand"
-    assert found.reference.endswith("aarch64")
+    assert found.reference_ms is None, "the emulator's pace is nobody's"
 
 
 def test_a_board_that_stays_hot_and_throttled_is_measured_and_says_so(pi4_board: lab.Pi, nets: Path, tmp_path: Path) -> None:

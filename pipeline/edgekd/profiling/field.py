@@ -101,8 +101,8 @@ class Field:
             self._failed(variant, error)
 
     def enter_reference(self) -> None:
-        """Start the reference workload in the interpreter of the first variant; without one there is none."""
-        if self._agents.name == "python" and self.live:
+        """Start the reference workload in the interpreter of the first variant; an emulated device has no pace to know."""
+        if self._agents.name == "python" and self.live and not self._device.emulated:
             try:
                 self.reference = self._started(Variant(REFERENCE, self.live[0].variant.runtime, Path()))
             except DeviceError:  # the variants go on, and each says what is wrong

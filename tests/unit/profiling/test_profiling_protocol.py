@@ -67,7 +67,7 @@ def run(nets, tmp_path, board, device, protocol=SHORT):
 
 def test_the_device_is_recorded_around_each_block_with_the_reference(nets, tmp_path, board):
     board.at["block 2/3"] = {"celsius": 55}
-    one, two = run(nets, tmp_path, board, EMULATED).profiles
+    one, two = run(nets, tmp_path, board, HOST).profiles
     assert [state.celsius for state in one.states] == [48.2, 55, 55]
     assert all(state.others is not None and not state.throttled for state in two.states)
     assert one.reference_ms > 0
