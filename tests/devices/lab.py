@@ -52,18 +52,19 @@ def build() -> None:
     """Make what the devices run on; a minute the first time. It stays as long as a process that called this uses it."""
     mine = folder()
     mine.mkdir(parents=True, exist_ok=True)
-    lock = (mine.parent / f"{mine.name}.lock").open("w")  # held until this process ends
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    if not (mine / "made").exists():
-        subprocess.run([HERE / "build.sh", mine], check=True, env={**os.environ, "PYTHON": sys.executable})
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    _HELD.append(lock)
-    for path in mine.parent.glob("*.lock"):  # earlier ones
-        with path.open("w") as other, contextlib.suppress(BlockingIOError):
-            if path.stem != mine.name:
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.unlink()
+    held = mine.with_suffix(".lock").open("w")  # shared by all who use it, until their processes end
+    with (mine.parent / "building").open("w") as building:
+        fcntl.flock(building, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        _HELD.append(held)
+        if not (mine / "made").exists():
+            subprocess.run([HERE / "build.sh", mine], check=True, env={**os.environ, "PYTHON": sys.executable})
+        for path in mine.parent.glob("*.lock"):  # earlier ones
+            with path.open("w") as other, contextlib.suppress(BlockingIOError):
+                if path.stem != mine.name:
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                    path.unlink()
 
 
 class Pi:
