@@ -1,0 +1,68 @@
+"""A recipe for this machine, a board and a phone, from the command line to its report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from tests.devices.conftest import android
+from tests.devices.phone import Phone
+
+from edgekd import rundir
+from edgekd.devices.schema import Device
+
+NET = """\
+from torch import nn
+
+
+def Net(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+"""
+RECIPE = """\
+edgekd: 1
+data: {source: fashion-mnist-mini, image_size: 32}
+student: {model: net.py:Net}
+distill: {epochs: 1, lr: 0.01, losses: [{kind: task}]}
+quantize: {method: ptq, calibration_images: 200}
+export: [onnx, tflite, openvino]
+profile: {devices: [host, pi4, phone], blocks: 3, block_runs: 2, block_ms: 1, warmup_runs: 1, warmup_ms: 0}
+gates:
+  latency_p50_ms: [{max: 10000, device: host, level: warn}, {max: 10000, device: pi4}, {max: 10000, device: phone}]
+"""
+FILES = {f"{kind}{suffix}" for kind in ("onnx", "tflite", "openvino") for suffix in ("", "_float")}
+
+
+def test_a_recipe_for_three_devices_runs_whole(pi4: Device, test_phone: Phone, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "three.yaml").write_text(RECIPE)
+    (tmp_path / "devices").mkdir()
+    for item in (pi4, android(test_phone)):
+        text = yaml.safe_dump(item.model_dump(mode="json", exclude_unset=True))
+        (tmp_path / "devices" / f"{item.name}.yaml").write_text(text)
+    command = [sys.executable, "-m", "edgekd", "run", "three.yaml"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "EDGEKD_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True
+    )
+    assert done.returncode == 1, f"an emulated device passes no gate of latency\n{done.stderr}"
+    folder = tmp_path / "reports" / "three" / "latest"
+    result = rundir.read(folder)
+    assert {(record.device, record.model) for record in result.profiles} == {
+        (device, model) for device in ("host", "pi4", "phone") for model in FILES
+    }
+    for record in result.profiles:
+        assert record.emulated is (record.device != "host")
+        assert record.outputs, "correctness is looked at on each device"
+        assert not [found.differs for found in record.outputs if found.differs], record.model
+    assert [found.name for found in result.devices] == ["host", "pi4", "phone"]
+    verdicts = {gate.device: gate.verdict for gate in result.gates if gate.name == "latency_p50_ms"}
+    assert verdicts["pi4"] == verdicts["phone"] == "emulated"
+    assert verdicts["host"] in ("pass", "untrusted")
+    page = (folder / "report.html").read_text()
+    assert "EMULATED" in page
+    assert all(f"on {name}" in page for name in ("host", "pi4", "phone"))
