@@ -79,10 +79,12 @@ def _decided(recipe: Recipe) -> Recipe:
     if recipe.quantize is None:
         return recipe
     settings = recipe.quantize.model_copy(update={"weight_bits": quantize.weight_bits(recipe)})
+    chosen: dict[str, dict[str, str]] = {
+        "onnx": {"activations": export.activations(recipe)},
+        "openvino": {"zero_points": export.zero_points(recipe)},
+    }
     files = tuple(
-        item.model_copy(update={"activations": export.activations(recipe)})
-        if item.format == "onnx" and export.precision_of(item, recipe) == "int8"
-        else item
+        item.model_copy(update=chosen.get(item.format, {})) if export.precision_of(item, recipe) == "int8" else item
         for item in recipe.export
     )
     return recipe.model_copy(update={"quantize": settings, "export": files})

@@ -200,6 +200,10 @@ class Export(Strict):
     activations: Literal["uint8", "int8"] | None = None
     """Type of the activations of an int8 ONNX file; the values are the same. Left out: int8, which Arm computes with, where
     all devices of the recipe are Arm, else uint8."""
+    zero_points: Literal["biases", "activations"] | None = None
+    """Where an int8 OpenVINO file has the zero points of its convolutions; the values are the same. Left out: in the biases,
+    which is faster on x86, where all devices of the recipe are x86; else with the activations: OpenVINO 2026.4 on Arm
+    refuses convolutions that have them in their biases."""
 
 
 def _export(value: Any) -> Any:

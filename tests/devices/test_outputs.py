@@ -27,11 +27,13 @@ from edgekd.registry import exporters
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=1, block_ms=1, warmup_runs=1, warmup_ms=0)
 FORMATS = ("onnx", "tflite", "openvino")
 FED = 8
+X86 = "openvino_x86_int8"
+"""A file as it is written where all devices of a recipe are x86."""
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...], Mapping[str, Expected], Wants]:
-    """One int8 network in three formats, and float in OpenVINO, with its inputs and what is expected."""
+    """One int8 network in three formats, in OpenVINO in both forms, with its inputs and what is expected."""
     folder = tmp_path_factory.mktemp("bundle")
     torch.manual_seed(0)
     source = make_source(Residual())
@@ -39,16 +41,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...
     np.save(folder / "NCHW.npy", x.numpy())
     np.save(folder / "NHWC.npy", np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)))
     with torch.inference_mode():
-        expected = {"int8": source.int8(fold_weights=True)(x).numpy(), "float32": source.model(x).numpy()}
+        expected = source.int8(fold_weights=True)(x).numpy()
     variants, known = [], {}
-    for kind, precision in (*((kind, "int8") for kind in FORMATS), ("openvino", "float32")):
+    for name, zero_points in (*((f"{kind}_int8", "activations") for kind in FORMATS), (X86, "biases")):
+        kind = name.split("_")[0]
         exporter: Any = exporters.get(kind)()  # type: ignore[operator]
-        name = f"{kind}_{precision}"
         path = folder / f"{name}{exporter.suffix}"
-        exporter.export(source, path, Options(precision=precision, log=folder / "log"))  # type: ignore[arg-type]
+        options = Options(zero_points=zero_points, log=folder / "log")
+        exporter.export(source, path, options)
         layout = "NHWC" if kind == "tflite" else "NCHW"
         variants.append(Variant(name, kind, path, {"input": folder / f"{layout}.npy"}, layout=layout))  # type: ignore[arg-type]
-        known[name] = Expected(torch=expected[precision], labels=np.arange(3))
+        known[name] = Expected(torch=expected, labels=np.arange(3))
     here = device_checks.on_host(variants)
     assert set(here) == set(known)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 12, 12)).astype(np.uint8)
@@ -121,9 +124,11 @@ def test_what_is_looked_at_beside_times(on_pi4: Measured) -> None:
 def test_openvino_goes_round_its_fault_on_arm(on_pi4: Measured) -> None:
     """Its int8 transformations assert on convolutions whose input may have two types."""
     session, checked = on_pi4
-    int8 = next(row for row in checked.profiles if row.model == "openvino_int8")
-    assert int8.effective.delegate.endswith("LP_TRANSFORMS_MODE off")
-    assert any("openvino_int8 on pi4" in note and "int8 convolutions" in note for note in session.notes)
+    rows = {row.model: row.effective for row in checked.profiles}
+    assert rows[X86].delegate.endswith("LP_TRANSFORMS_MODE off")
+    assert any(f"{X86} on pi4" in note and "int8 convolutions" in note for note in session.notes)
+    assert "LP_TRANSFORMS_MODE" not in rows["openvino_int8"].delegate
+    assert rows["openvino_int8"].precision.startswith("int8")
 
 
 def test_a_difference_is_told_and_looked_for_layer_by_layer(on_pi4: Measured, pi4: Device, bundle: Any) -> None:

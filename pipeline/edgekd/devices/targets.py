@@ -66,6 +66,18 @@ def weight_bits_for(devices: Iterable[Device]) -> Literal[7, 8]:
     return 8 if sums and all(bits == 32 for bits in sums) else 7
 
 
+def openvino_zero_points_for(devices: Iterable[Device]) -> Literal["biases", "activations"]:
+    """Choose where OpenVINO files have the zero points of convolutions.
+
+    oneDNN, which computes on x86, is faster with zero points that are part of the biases. The graph that says so is one that
+    OpenVINO 2026.4 asserts on on Arm, whose library has zero points of its own.
+
+    Args:
+        devices: All targets of the recipe.
+    """
+    return "biases" if all(device.cpu().arch == "x86_64" for device in devices) else "activations"
+
+
 def onnx_activations_for(devices: Iterable[Device]) -> Literal["uint8", "int8"]:
     """Choose the type of activations in ONNX files.
 

@@ -71,13 +71,15 @@ class Options:
         precision: ``int8`` writes the int8 graph; the others write the float model, whose weights are rounded already
             (``weights.rounded``) where the file holds them in fewer bits.
         io: Type of input and output of an int8 file; only TFLite has ``int8``.
-        activations: Type of the activations in an int8 ONNX file, see ``device.onnx_activations_for``.
+        activations: Type of the activations in an int8 ONNX file, see ``targets.onnx_activations_for``.
+        zero_points: Where an int8 OpenVINO file has those of its convolutions, see ``targets.openvino_zero_points_for``.
         log: File that takes what the converters print; None discards it.
     """
 
     precision: Precision = "int8"
     io: Literal["float32", "int8"] = "float32"
     activations: Literal["uint8", "int8"] = "uint8"
+    zero_points: Literal["biases", "activations"] = "biases"
     log: Path | None = None
 
 

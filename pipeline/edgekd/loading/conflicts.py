@@ -81,6 +81,8 @@ def _sections(recipe: Recipe) -> Found:
         int8 = (export.precision or ("int8" if recipe.quantize else "float32")) == "int8"
         if export.activations and not (export.format == "onnx" and int8):
             yield f"export[{index}].activations", "only an int8 ONNX file has a choice of activations", "remove it here"
+        if export.zero_points and not (export.format == "openvino" and int8):
+            yield f"export[{index}].zero_points", "only an int8 OpenVINO file has a choice of zero points", "remove it here"
         if export.io == "int8" and recipe.quantize is None:
             yield f"export[{index}].io", "int8 io needs a quantized model", "add quantize: {method: qat}"
     if recipe.profile and not recipe.export:

@@ -83,6 +83,8 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
         value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
         if format == "onnx":
             value["activations"] = activations(recipe)
+        if format == "openvino" and (chosen := zero_points(recipe)) != "biases":
+            value["zero_points"] = chosen
     return value
 
 
@@ -90,6 +92,12 @@ def activations(recipe: Recipe) -> Literal["uint8", "int8"]:
     """The type of activations in an int8 ONNX file: what the recipe says, or what its devices compute with."""
     chosen = next((item.activations for item in recipe.export if item.format == "onnx" and item.activations), None)
     return chosen or targets.onnx_activations_for(targets.of(recipe))
+
+
+def zero_points(recipe: Recipe) -> Literal["biases", "activations"]:
+    """Where an int8 OpenVINO file has its zero points: what the recipe says, or what its devices can load."""
+    chosen = next((item.zero_points for item in recipe.export if item.format == "openvino" and item.zero_points), None)
+    return chosen or targets.openvino_zero_points_for(targets.of(recipe))
 
 
 def run(context: Context) -> None:
@@ -107,6 +115,7 @@ def run(context: Context) -> None:
         precision=precision,
         io=_options(recipe, format).io if precision == "int8" else "float32",
         activations=activations(recipe),
+        zero_points=zero_points(recipe),
         log=context.log,
     )
 

@@ -138,6 +138,14 @@ def test_onnx_activations_are_what_the_kernels_multiply(devices, activations):
     assert targets.onnx_activations_for(devices) == activations
 
 
+def test_openvino_has_zero_points_in_biases_only_where_every_target_is_known_to_be_x86():
+    x86, arm = target("x86_64", "avx2"), target("aarch64", "asimd")
+    bare = Device.model_validate({"edgekd": 1, "name": "pi", "description": "a board", "transport": "ssh", "host": "pi"})
+    assert targets.openvino_zero_points_for([x86]) == "biases"
+    for devices in ([arm], [x86, arm], [x86, bare]):
+        assert targets.openvino_zero_points_for(devices) == "activations"
+
+
 def test_weight_bits_of_an_unreadable_host_are_7(monkeypatch):
     monkeypatch.setattr(schema, "detect_isa", lambda: isa.Isa(""))
     assert targets.weight_bits_for([schema.load("host")]) == 7

@@ -65,7 +65,8 @@ class OpenVinoExporter:
                 ir.keep_roundings(converted)
                 ir.keep_epsilons(converted)
                 sigmoids.write_as_polynomials(converted)
-                zero_points.move_into_biases(converted)
+                if options.zero_points == "biases":
+                    zero_points.move_into_biases(converted)
             ir.share_ranges(converted)
             path.parent.mkdir(parents=True, exist_ok=True)
             if options.precision in ("int8-weights", "int4-weights"):
