@@ -110,23 +110,16 @@ class Pi:
 
     def stop(self) -> None:
         """Switch it off: all its processes are killed."""
-        self._process.kill()
-        self._process.communicate()
+        leave(self._process)
 
     @property
     def root(self) -> Path:
         """Its root folder, to look into and to write into while it runs."""
-        return Path(f"/proc/{self._init()}/root")
+        return Path(f"/proc/{main_process(self._process)}/root")
 
     def pids(self, word: str) -> list[int]:
         """Process ids, on this machine, of its processes whose command line has a word."""
-        mine = Path(f"/proc/{self._init()}/ns/pid").readlink()
-        found: list[int] = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                inside = entry.name.isdigit() and (entry / "ns/pid").readlink() == mine
-                found += [int(entry.name)] if inside and word.encode() in (entry / "cmdline").read_bytes() else []
-        return sorted(found)
+        return pids_beside(main_process(self._process), word)
 
     def programs(self, word: str) -> list[int]:
         """The same without the shells that started them, in the order they were started."""
@@ -134,9 +127,8 @@ class Pi:
 
     def cut(self) -> None:
         """Cut all its connections: the server's processes for them are killed."""
-        for pid in self.pids("sshd"):
-            if pid != self._init():
-                os.kill(pid, signal.SIGKILL)
+        for pid in self.pids("sshd")[1:]:  # the first one listens
+            os.kill(pid, signal.SIGKILL)
 
     def client(self, user: str = "pi", host_key: Path | None = None, key: Path | None = None) -> str:
         """Lines of a client's configuration that reach it.
@@ -155,25 +147,23 @@ class Pi:
             f"  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n"
         )
 
-    def _init(self) -> int:
-        """Its first process; the one that was started waits for it."""
-        return int(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()[0])
-
 
 def enter(argv: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Run a program as root of namespaces of its own, in which aarch64 programs run; all of it dies with this process.
 
+    The first process there waits for the end of its stdin, which comes at the latest when this process ends; the kernel then
+    kills all others.
+
     In a user namespace the registration of the emulator is its own too (Linux 6.7): nothing of this machine changes.
 
     Args:
-        argv: Program and arguments; it is the first process there.
+        argv: Program and arguments.
         log: Takes what it prints.
     """
     # Capabilities come with the second exec, once root there is mapped.
     process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "unshare", "--user", "--mount", "--pid", "--fork", "--kill-child",
-         "--propagation", "private", "bash", "-c", 'read -r _; exec "$@" </dev/null', "enter",
-         HERE / "emulate.sh", folder(), *argv],
+        ["unshare", "--user", "--mount", "--pid", "--fork", "--propagation", "private",
+         "bash", "-c", 'read -r _; "$@" </dev/null & read -r _', "enter", HERE / "emulate.sh", folder(), *argv],
         stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     assert process.stdin
@@ -185,6 +175,33 @@ def enter(argv: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]
     process.stdin.write(b"\n")
     process.stdin.flush()
     return process
+
+
+def leave(process: subprocess.Popen[bytes]) -> None:
+    """End what :func:`enter` has started: all its processes are killed."""
+    assert process.stdin
+    process.stdin.close()
+    process.wait(30)
+
+
+def main_process(process: subprocess.Popen[bytes]) -> int:
+    """Process id, on this machine, of the program that :func:`enter` has started."""
+    pid = process.pid
+    for _ in range(2):  # unshare, and the first process of the namespaces
+        pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return pid
+
+
+def pids_beside(pid: int, word: str) -> list[int]:
+    """Process ids of ``pid`` and what it has started that have a word in their command line, in order."""
+    found: list[int] = []
+    mine = Path(f"/proc/{pid}/ns/pid").readlink()
+    first = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # waits; its command line has all words
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            inside = (entry / "ns/pid").readlink() == mine and int(entry.name) != first
+            found += [int(entry.name)] if inside and word.encode() in (entry / "cmdline").read_bytes() else []
+    return sorted(found)
 
 
 def free_port() -> int:

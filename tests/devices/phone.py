@@ -84,12 +84,11 @@ class Phone:
 
     def stop(self) -> None:
         """Switch it off."""
-        os.kill(self._init(), signal.SIGKILL)  # the first process of its namespaces: all others end with it
-        self._process.communicate()
+        lab.leave(self._process)
 
     def unplug(self) -> None:
         """Cut all its connections; the client plugs it in again by itself."""
-        os.kill(self._init(), signal.SIGUSR1)
+        os.kill(lab.main_process(self._process), signal.SIGUSR1)
 
     def forget(self) -> None:
         """Switch it off and let the client forget it."""
@@ -99,20 +98,11 @@ class Phone:
     @property
     def root(self) -> Path:
         """Its root folder, to look into while it runs."""
-        return Path(f"/proc/{self._init()}/root")
+        return Path(f"/proc/{lab.main_process(self._process)}/root")
 
     def running(self, word: str) -> bool:
         """Tell whether one of its processes has a word in its command line."""
-        mine = Path(f"/proc/{self._init()}/ns/pid").readlink()
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                own = entry.name.isdigit() and (entry / "ns/pid").readlink() == mine
-                if own and word.encode() in (entry / "cmdline").read_bytes():
-                    return True
-        return False
-
-    def _init(self) -> int:
-        return int(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()[0])
+        return bool(lab.pids_beside(lab.main_process(self._process), word))
 
 
 def _unpacked() -> Path:
