@@ -53,9 +53,7 @@ _OPENVINO = """
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 try:
     compiled = openvino.Core().compile_model("{file}", "CPU", settings)
-except RuntimeError as error:  # on Arm, versions that assert on an int8 convolution: the same values in float
-    if "{fault}" not in str(error):
-        raise
+except RuntimeError:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
     compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
 
 
@@ -102,7 +100,6 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
             file=PurePath(model.path).name,
             to_input=to_input,
             from_output=from_output,
-            fault=openvino.FAULT,
             without_int8=openvino.WITHOUT_INT8,
         )
         + _TAIL.format(
