@@ -146,11 +146,13 @@ class Board:
     def look_around(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What the board is, and which runtimes work."""
         agent = Agent(self.program)
-        facts = agent.ask("facts", ANSWER_S)
         formats = sorted({file["format"] for file in self.plan["files"]})
         limit = ANSWER_S + 2 * len(formats) * PROBE_S
-        rows = agent.ask("runtimes", limit, formats=formats, infer=True, traps=False, limit_s=PROBE_S)["runtimes"]
-        agent.close()
+        try:
+            facts = agent.ask("facts", ANSWER_S)
+            rows = agent.ask("runtimes", limit, formats=formats, infer=True, thorough=False, limit_s=PROBE_S)["runtimes"]
+        finally:
+            agent.close()
         for row in rows:
             if row.get("works", True):
                 self.packages.setdefault(row["format"], row["module"])
@@ -268,7 +270,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "agent.pyz"
         shutil.copyfile(HERE / "agent.pyz", program)
-        answers = Board(plan, program, Path(folder)).measure()
+        try:
+            answers = Board(plan, program, Path(folder)).measure()
+        except MeasuringError as error:
+            print(f"error: nothing was measured: {error}", file=sys.stderr)
+            return 4
     answers["board"] = {"name": options.name, "emulated": options.emulated}
     Path(options.out).write_text(json.dumps({"edgekd_pack": 1, "plan": plan, "answers": answers}), encoding="utf-8")
     print("\n".join(table(answers)))
