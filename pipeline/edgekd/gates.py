@@ -117,7 +117,7 @@ def _record(
     on_device = name in ON_DEVICE
     profile = next((p for p in profiles if p.model == model.name and p.device == gate.device), None)
     found = _on_device(name, profile) if on_device else _figure(name, model, models)
-    verdict = _verdict(gate, found, profile if on_device else None)
+    verdict = _verdict(gate, found, profile if on_device else None, timed=name != "peak_memory_mib")
     reference = _reference(models)
     if name == "accuracy_drop" and reference and reference.metric("accuracy") is None and reference.metric("agreement"):
         name = "agreement_drop"  # without labels the teacher is the judge
@@ -141,12 +141,13 @@ def _limit(gate: Gate) -> str:
     return f"<= {gate.max:g}" if gate.max is not None else f">= {gate.min:g}" if gate.min is not None else "none"
 
 
-def _verdict(gate: Gate, found: Figure | None, profile: ProfileRecord | None) -> Verdict:
+def _verdict(gate: Gate, found: Figure | None, profile: ProfileRecord | None, *, timed: bool) -> Verdict:
+    """Judge a figure; whether the times of a device are trusted says nothing of memory."""
     if found is None:
         return "not_measured"
     if profile is not None and profile.emulated:
         return "emulated"
-    if profile is not None and profile.trust.verdict != "trusted":
+    if timed and profile is not None and profile.trust.verdict != "trusted":
         return "untrusted"
     ends = _ends(found)
     if ends is None:

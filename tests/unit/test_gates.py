@@ -106,7 +106,14 @@ def test_every_gate_of_the_schema_is_judged() -> None:
     assert {gate.name for gate in found if gate.verdict == "pass"} == names
 
 
-@pytest.mark.parametrize("name", ["latency_p50_ms", "latency_p90_ms", "peak_memory_mib"])
+def test_whether_times_are_trusted_says_nothing_of_memory() -> None:
+    busy = (profile(trusted=False),)
+    for limit, verdict in ((1000, "pass"), (1, "fail")):
+        gate = one("peak_memory_mib", {"max": limit}, profiles=busy)
+        assert (gate.verdict, gate.blocks) == (verdict, verdict == "fail")
+
+
+@pytest.mark.parametrize("name", ["latency_p50_ms", "latency_p90_ms"])
 def test_a_figure_that_is_not_trusted_does_not_pass(name: str) -> None:
     """Within the limit by far it is a caution, as 0.04 ms against 12 ms on a busy machine; beyond it ends the run."""
     gate = one(name, {"max": 1000}, profiles=(profile(trusted=False),))

@@ -86,17 +86,27 @@ def compare(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: ModelR
     where = _where(int8)
     known = list(_reasons(int8, float32, cpu, model))
     why = f" Known: {'; '.join(known)}." if known else ""
-    if _doubted(int8, float32):
+    if doubted(int8, float32):
         return f"{where} {_by_rounds(int8, float32, why)}"
     ours, theirs = int8.latency_ms, float32.latency_ms
-    figures = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}"
-    if ours.ci[1] < theirs.ci[0]:
-        return f"{where} int8 is {_times(theirs.p50 / ours.p50)} faster than float32 ({figures})."
-    if ours.ci[0] > theirs.ci[1]:
+    figures, ratio = f"p50 {_ms(ours.p50)} against {_ms(theirs.p50)}", shown(int8, float32)
+    if ratio is not None and ratio > 1:
+        return f"{where} int8 is {_times(ratio)} faster than float32 ({figures})."
+    if ratio is not None:
         slower = f"it is {_times(ours.p50 / theirs.p50)} slower"
         return f"{where} int8 is NOT faster than float32: {slower} ({figures}).{why}"
     overlap = f"the 95 % intervals {_interval(ours)} and {_interval(theirs)} overlap"
     return f"{where} int8 is NOT shown to be faster than float32: no difference shown ({figures}; {overlap}).{why}"
+
+
+def shown(int8: ProfileRecord, float32: ProfileRecord) -> float | None:
+    """Return how many times as fast as float32 int8 is shown to be; None where the times do not carry a claim.
+
+    Every sentence about it in a report follows this rule: both are trusted, and their intervals do not overlap.
+    """
+    ours, theirs = int8.latency_ms, float32.latency_ms
+    apart = ours.ci[1] < theirs.ci[0] or ours.ci[0] > theirs.ci[1]
+    return theirs.p50 / ours.p50 if apart and not doubted(int8, float32) else None
 
 
 def _where(profile: ProfileRecord) -> str:
@@ -105,9 +115,8 @@ def _where(profile: ProfileRecord) -> str:
 
 def _operation_by_operation(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
     """Say what int8 loses its time with, where it is not faster and single operations were timed."""
-    ours, theirs = int8.latency_ms, float32.latency_ms
     told = list(twins.sentences(int8, float32))
-    if _doubted(int8, float32) or ours.ci[1] < theirs.ci[0] or not told:
+    if doubted(int8, float32) or (shown(int8, float32) or 0) > 1 or not told:
         return
     costs = " and ".join(
         f"{record.operations.overhead:.0%} in {name}".replace("%", " %")
@@ -117,7 +126,8 @@ def _operation_by_operation(int8: ProfileRecord, float32: ProfileRecord) -> Iter
     yield f"{_where(int8)}, operation by operation (runs of their own; recording adds {costs}): {'; '.join(told)}."
 
 
-def _doubted(int8: ProfileRecord, float32: ProfileRecord) -> bool:
+def doubted(int8: ProfileRecord, float32: ProfileRecord) -> bool:
+    """Tell whether the times of one of them are not trusted."""
     return any(record.emulated or record.trust.verdict == "untrusted" for record in (int8, float32))
 
 
@@ -190,9 +200,7 @@ def whole_path(profiles: Sequence[ProfileRecord]) -> tuple[str, ...]:
 
 def _path(int8: ProfileRecord, float32: ProfileRecord) -> str | None:
     ours, theirs = ({part.name: part.ms for part in record.path} for record in (int8, float32))
-    sound = all(record.trust.verdict == "trusted" and not record.emulated for record in (int8, float32))
-    overlap = int8.latency_ms.ci[0] <= float32.latency_ms.ci[1] and float32.latency_ms.ci[0] <= int8.latency_ms.ci[1]
-    if not sound or overlap or set(ours) != set(theirs) or not theirs.get(NETWORK):
+    if shown(int8, float32) is None or set(ours) != set(theirs) or not theirs.get(NETWORK):
         return None
     network, whole = ours[NETWORK] / theirs[NETWORK] - 1, sum(ours.values()) / sum(theirs.values()) - 1
     parts = (f"{what} {abs(share):.0%} {'shorter' if share < 0 else 'longer'}".replace("%", " %")

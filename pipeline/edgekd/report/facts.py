@@ -235,10 +235,12 @@ def profile_of(result: RunResult, model: str, device: str | None) -> ProfileReco
 
 
 def baseline(result: RunResult) -> ModelRecord | None:
-    """What an int8 artifact is compared with: the float32 ONNX file."""
-    written = (model for model in artifacts(result) if model.path is not None)
-    floats = [model for model in written if model.format == "onnx" and not is_int8(model)]
-    return next((model for model in floats if model.name == "onnx_float"), floats[0] if floats else None)
+    """What the headline artifact is compared with: the float32 file of its own format, else that of ONNX."""
+    own = headline(result)
+    written = [model for model in artifacts(result) if model.path is not None]
+    floats = [model for model in written if model.precision.startswith("float32")]
+    formats = dict.fromkeys(([own.format] if own else []) + ["onnx"])
+    return next((model for form in formats for model in floats if model.format == form), None)
 
 
 def headline(result: RunResult) -> ModelRecord | None:

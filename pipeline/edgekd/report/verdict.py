@@ -23,7 +23,7 @@ WORDS: dict[Word, str] = {
     "emulated": "measured on an emulated device",
     "undecided": "undecided",
 }
-TONES: dict[Word, Tone] = {"pass": "good", "fail": "bad", "not_applicable": "muted"}
+TONES: dict[Word, Tone] = {"pass": "good", "not_applicable": "muted"}
 NAMED = 3
 """Layers that are named as the cause, at most."""
 HALF = 0.5
@@ -45,8 +45,8 @@ def verdict(result: RunResult) -> Verdict:
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lost += [f"{name} gave no figures: {facts.device_reason(result, name)}" for name in _failed_devices(result)]
-    lines = [*lost, *(_line(result, gate) for gate in said if gate.level == "error"), *causes(result), *arithmetic(result)]
-    warned = (_line(result, gate) for gate in said if gate.level == "warn")
+    lines = [*lost, *(_line(result, gate) for gate in said if gate.blocks), *causes(result), *arithmetic(result)]
+    warned = (_line(result, gate) for gate in said if not gate.blocks and gate.level != "off")
     cautions = [*warned, *_knows(result), *_float_weights(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
@@ -67,6 +67,9 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     else:
         sentence = "The gate passed." if len(counted) == 1 else f"All {count(len(counted))} gates passed."
     warned = sum(gate.level == "warn" and gate.verdict in WORDS for gate in result.gates)
+    blocking = sum(gate.blocks for gate in counted)
+    if 0 < blocking < sum(parts.values()):
+        sentence += f" Exit code 1 because of {count(blocking)} of them."
     off = len({gate.name for gate in result.gates if gate.level == "off"})
     warned += len([*_knows(result), *_float_weights(result)])
     more = [f"{plural(warned, 'caution')}"] if warned else []
@@ -76,7 +79,8 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     sentence += f" {plural(len(failed), 'device')} failed." if failed else ""
     doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
     if doubted and not any(gate.blocks for gate in result.gates):
-        sentence += " Exit code 0: every figure in doubt is within its limit."
+        within = all(_meets(gate, gate.measured) or gate.value is None for gate in doubted)
+        sentence += f" Exit code 0: every figure in doubt {'is within its limit' if within else 'only warns'}."
     return sentence
 
 
@@ -96,12 +100,22 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     interval, images = facts.gate_interval(gate), f" on {plural(gate.n, 'image')}" if gate.n else ""
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
-        "untrusted": ", untrusted",
+        "untrusted": f": {place(gate)}",
         "emulated": f": {_emulated(gate)}",
         "undecided": f": {_undecided(gate)}",
     }.get(gate.verdict, "")
     stamp = " EMULATED" if gate.verdict == "emulated" else ""
     return f"{name} is {measured}{interval} {unit}".rstrip() + f"{stamp}{against}{images} (limit {limit}){why}"
+
+
+def place(gate: GateRecord) -> str:
+    """Say on which side of its limit a figure lies whose time is not trusted, and whether the run ends because of it.
+
+    Beyond it is a figure, too, whose interval reaches beyond.
+    """
+    ends = [end for end in (gate.measured, gate.low, gate.high) if end is not None]
+    within = all(_meets(gate, end) for end in ends) if gate.value is not None else not gate.blocks
+    return f"{'within' if within else 'beyond'} its limit, untrusted{'; exit code 1' if gate.blocks else ''}"
 
 
 def _knows(result: RunResult) -> Iterator[str]:
@@ -317,7 +331,7 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
         Column("Limit", "", "number", stays=True),
         *(Column(facts.label_of(result, model), "", "number", stays=True) for model in models),
     )
-    note = "✓ pass · ✕ fail · △ undecided, untrusted or not measured"
+    note = "✓ pass · ✕ no pass, exit code 1 · △ no pass, a warning only"
     images = {gate.n for gate in found if gate.n}
     if images:
         note += f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test images"
@@ -331,6 +345,7 @@ def _cell(gate: GateRecord | None) -> Cell:
         return Cell(NONE, "muted", f"{gate.instead} instead" if gate.instead else "")
     measured = facts.gate_measured(gate)
     text = "not measured" if measured is None else f"{measured}{facts.gate_interval(gate)}"
-    tone = "muted" if gate.level == "off" else TONES.get(gate.verdict, "warn")
-    note = gate.verdict if gate.verdict in ("undecided", "untrusted") else ""
+    tone: Tone = "muted" if gate.level == "off" else "bad" if gate.blocks else TONES.get(gate.verdict, "warn")
+    notes: dict[Word, str] = {"undecided": "undecided", "untrusted": place(gate).partition(";")[0]}
+    note = notes.get(gate.verdict, "failed" if gate.verdict == "fail" and not gate.blocks else "")
     return Cell(text, tone, note, mark=tone != "muted", stamp="EMULATED" if gate.verdict == "emulated" else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd.profiling import verdicts
 from edgekd.records_profile import ProfileRecord
 from edgekd.report import comparison, device, evidence, facts, layers, measured, quality, seeds, tuning
 from edgekd.report.page import Bullets, Number, Page, Section, Tone
@@ -155,6 +156,8 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     own = facts.profile_of(result, model.name, where) if model else None
     other = facts.profile_of(result, base.name, where) if base else None
     measure = facts.measure(result)
+    if model and base and model.format != base.format:
+        other = None  # another runtime's time and memory say nothing about int8
     accuracy = (_accuracy(model, base, measure),) if measure else ()
     on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
     return *accuracy, *on_device, _size(model, base)
@@ -186,12 +189,13 @@ def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
     detail = f"{one_line(own.device)}, {threads}; 95 % interval {sig(found.ci[0])} to {sig(found.ci[1])}"
     delta: str = ""
     tone: Tone = ""
-    if other is not None:
+    if other is not None and verdicts.doubted(own, other):
+        delta = "no claim"
+    elif other is not None and verdicts.shown(own, other) is None:
+        delta = "no difference shown"
+    elif other is not None:
         delta, tone = _times(other.latency_ms.p50, found.p50, "faster", "slower")
-        if found.ci[0] <= other.latency_ms.ci[1] and other.latency_ms.ci[0] <= found.ci[1]:
-            delta, tone = "no difference shown", ""
-    doubt = [p for p in (own, other) if p and p.trust.verdict == "untrusted"]
-    flag = "untrusted" if own in doubt else "compared with an untrusted figure" if doubt else ""
+    flag = "times are untrusted" if delta == "no claim" else "untrusted" if own.trust.verdict == "untrusted" else ""
     return Number("Latency p50", "ms", sig(found.p50), delta, tone, detail, flag)
 
 
@@ -199,7 +203,8 @@ def _memory(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
     peak = own.memory.peak if own else None
     if own is None or peak is None:
         return _missing("Peak memory", "the device does not tell" if own else "not profiled on a real device")
-    detail = "whole process (VmHWM)" + (f"; the model added {sig(own.memory.model)}" if own.memory.model is not None else "")
+    detail = "whole process (VmHWM)" if own.agent == "python" else "whole process"
+    detail += f"; the model added {sig(own.memory.model)}" if own.memory.model is not None else ""
     delta: str = ""
     tone: Tone = ""
     if other is not None and other.memory.peak:

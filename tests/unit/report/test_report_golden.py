@@ -106,4 +106,4 @@ def test_a_pipe_gets_whole_plain_lines() -> None:
 def test_a_terminal_gets_colour_and_the_same_words() -> None:
     text = summary(sample.good(), force_terminal=True, color_system="standard")
     assert "\x1b[1;32m✓ PASS" in text
-    assert "2.34× faster" in text
+    assert "2.90× smaller" in text
