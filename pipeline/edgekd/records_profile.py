@@ -324,6 +324,19 @@ class RuntimeFound:
     module: str = ""
 
 
+UNFIT = "not applicable"
+"""How a file that a device cannot have by its nature is told of; it is no failure."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be measured on a device, and why."""
+
+    model: str
+    device: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class DeviceRecord:
     """A device as it was found; what could not be read is empty or None.

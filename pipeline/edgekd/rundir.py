@@ -17,7 +17,7 @@ from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
+from edgekd.records_profile import Comparison, DeviceRecord, Failure, ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
@@ -333,6 +333,7 @@ class RunResult:
         pictures: What is better looked at than read, such as synthesized images.
         seeds: Every student of every seed; empty with one seed.
         comparisons: Artifacts beside another measurement.
+        failures: Files that failed on a device on which others were measured.
         kind: ``run`` of a recipe, or ``profile`` of model files, which has no stages, gates and test split.
     """
 
@@ -364,6 +365,7 @@ class RunResult:
     float_weights: FloatWeights | None = None
     comparisons: tuple[Comparison, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
+    failures: tuple[Failure, ...] = ()
     kind: Literal["run", "profile"] = "run"
 
     def student(self) -> ModelRecord | None:

@@ -211,8 +211,9 @@ class _Work:
     def exit_code(self, result: RunResult) -> ExitCode:
         """What the shell sees: of files that were asked for and are missing, devices and gates together."""
         missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
+        failed = [ExitCode.DEVICE_FAILED] if result.failures else []
         judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
-        return worst([*missing, *self.codes, judged])
+        return worst([*missing, *failed, *self.codes, judged])
 
 
 def _measure(work: _Work, first: Planned) -> None:
@@ -393,7 +394,7 @@ def _finish(work: _Work) -> RunResult:
             run=folder.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=f"edgekd run {shlex.quote(f'{_typed(folder)}/recipe.lock.yaml')}",
-            verdict="fail" if missing or work.lost("profile.") else gates.verdict(verdicts),
+            verdict="fail" if missing or bundle.failures or work.lost("profile.") else gates.verdict(verdicts),
             recipe=loaded.recipe.model_dump(mode="json", exclude_none=True),
             data=bundle.data,
             stages=(*work.records(), record),
@@ -417,6 +418,7 @@ def _finish(work: _Work) -> RunResult:
             copied=bundle.copied,
             pictures=bundle.pictures,
             seeds=bundle.seeds,
+            failures=bundle.failures,
             devices=(*bundle.devices, *readiness.failed(work.asked, work.records())),
         )
         locked.write(loaded, folder, (read for entry in work.entries for read in entry.reads))

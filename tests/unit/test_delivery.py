@@ -196,6 +196,25 @@ def test_boards_that_do_not_answer_leave_this_machine(project: Project) -> None:
     assert any("profile.pi5: measured anew in every run; beside profile.pi4" in line for line in project.heard.lines)
 
 
+def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(project: Project) -> None:
+    """Its runtime is there and cannot be imported."""
+    for name in ("ai_edge_litert", "tflite_runtime", "tensorflow"):
+        (project.folder / "broken" / name).mkdir(parents=True)
+        (project.folder / "broken" / name / "__init__.py").write_text("raise SystemError('no')")
+    (project.folder / "devices").mkdir(exist_ok=True)
+    text = f"transport: host\nenv: {{PYTHONPATH: {project.folder / 'broken'}}}\nretries: 0\n"
+    (project.folder / "devices" / "half.yaml").write_text(text)
+    outcome = project.run(PROFILE, "profile.devices=[half]", without_devices=True)
+    assert (outcome.exit_code, outcome.result.verdict) == (ExitCode.DEVICE_FAILED, "fail")
+    assert {profile.model for profile in outcome.result.profiles} == {"onnx", "onnx_float"}
+    assert [failure.model for failure in outcome.result.failures] == ["tflite", "tflite_float"]
+    for page in pages(outcome).values():
+        assert "failed on half" in page
+    assert "2 files failed on a device" in pages(outcome)["terminal"]
+    html = pages(outcome)["report.html"]
+    assert html.count("SystemError: no") >= 4, "a line and a row each"
+
+
 def test_a_format_that_fails_leaves_the_others(project: Project) -> None:
     project.breaks("tflite", refuses)
     outcome = project.run(PROFILE)

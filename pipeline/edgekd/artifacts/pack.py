@@ -26,11 +26,12 @@ from edgekd.errors import DeviceError, UsageError, cause_of
 from edgekd.export import device_checks
 from edgekd.profiling import doctor, looks, measured
 from edgekd.profiling.agents.python import packed
-from edgekd.profiling.field import REFERENCE, Failure
+from edgekd.profiling.field import REFERENCE
 from edgekd.profiling.looks import Look, Preprocessing, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.session import Session
 from edgekd.records_json import from_json, to_json
+from edgekd.records_profile import Failure
 from edgekd.rundir import ModelRecord
 
 KEY = "edgekd_pack"

@@ -248,6 +248,7 @@ def _result(
         findings=checked.findings,
         not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,
+        failures=tuple(failure for one in measured if one.session for failure in one.session.failures),
         comparisons=checked.comparisons,
         kind="profile",
     )

@@ -41,7 +41,7 @@ def examine(
         DeviceError: It does not answer.
     """
     if device.agent == "benchmark_model":
-        return doctor_phone.examine(device, way, formats, infer=infer)
+        return doctor_phone.examine(device, way, infer=infer)
     facts: dict[str, Any] = {}
     rows: list[tuple[str, dict[str, Any]]] = []
     silent = []

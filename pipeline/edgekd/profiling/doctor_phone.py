@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from edgekd.devices.isa import FEATURES
@@ -34,7 +33,7 @@ echo "@disk"; df -k .
 """
 
 
-def examine(device: Device, way: Transport, formats: Sequence[str], *, infer: bool) -> DeviceRecord:
+def examine(device: Device, way: Transport, *, infer: bool) -> DeviceRecord:
     """Look at a phone through an open way to it; see :func:`edgekd.profiling.doctor.examine`.
 
     Raises:
@@ -47,7 +46,6 @@ def examine(device: Device, way: Transport, formats: Sequence[str], *, infer: bo
     found = _runtime(device, way, infer)
     features = re.search(r"^(?:Features|flags)\s*: (.*)$", parts.get("cpuinfo", ""), re.MULTILINE)
     problems = [] if found.works else [f"{found.problem}\n  → {found.fix}" if found.fix else found.problem]
-    problems += [f"benchmark_model runs .tflite files only, not {form}" for form in formats if form != "tflite"]
     if device.arch is not None and arch and device.arch != arch:
         problems.append(f"its file says arch: {device.arch}, and it is {arch}\n  → write arch: {arch}")
     disk = re.search(r"\s(\d+)\s+\d+%", parts.get("disk", ""))

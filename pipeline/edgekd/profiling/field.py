@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling.agents.base import Agent, Agents
 from edgekd.profiling.measured import Run, Variant
+from edgekd.records_profile import Failure
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -22,15 +22,6 @@ START_S = 300.0
 """Seconds a variant may take to load and run once; a small board compiles slowly."""
 ANSWER_S = 60.0
 """Seconds an answer may take beyond the measuring it was asked for."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A variant that could not be measured, and why."""
-
-    model: str
-    device: str
-    reason: str
 
 
 class Limit:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from edgekd.devices import targets
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import doctor, transports
+from edgekd.profiling import agents, doctor, transports
 from edgekd.recipe import Recipe
 from edgekd.records_profile import DeviceRecord
 from edgekd.rundir import StageRecord
@@ -23,10 +23,10 @@ BUSY_S = 120.0
 
 
 def formats(recipe: Recipe, device: Device) -> tuple[str, ...]:
-    """Return the formats that a recipe measures on a device; benchmark_model runs TensorFlow Lite files only."""
+    """Return the formats that a recipe measures on a device: those that it can have."""
     first = ["onnx"] if recipe.export and recipe.quantize else []  # the float twin that sizes are compared with
     found = dict.fromkeys([*first, *(item.format for item in recipe.export)])
-    return tuple(form for form in found if device.agent == "python" or form == "tflite")
+    return tuple(form for form in found if not agents.unfit(device, form))
 
 
 def of(recipe: Recipe) -> list[DeviceRecord]:

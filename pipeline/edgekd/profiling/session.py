@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError
 from edgekd.profiling import agents, beside, doctor, heat, longer, looks, measured, transports
 from edgekd.profiling.agents.base import Agent
-from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Failure, Field, Limit, Progress
+from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Field, Limit, Progress
 from edgekd.profiling.longer import Longer
 from edgekd.profiling.looks import Look, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
@@ -28,7 +29,7 @@ from edgekd.profiling.rounds import Rounds
 from edgekd.profiling.stats import Conditions
 from edgekd.profiling.transports.base import Transport
 from edgekd.recipe import Profile
-from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.records_profile import UNFIT, DeviceRecord, Failure, ProfileRecord
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,17 @@ def measure(
         wants: What to look at beside times, after the measurement; by default nothing.
 
     Returns:
-        A record for every variant that could be measured, and a failure with its reason for every other.
+        A record for every variant that could be measured, and a failure with its reason for every other; a note for each
+        that the device cannot have by its nature.
+
+    Raises:
+        DeviceError: The device does not answer, or can have none of them.
     """
+    unfit = {variant.model: reason for variant in variants if (reason := agents.unfit(device, variant.runtime))}
+    variants = [variant for variant in variants if variant.model not in unfit]
+    if not variants:
+        what = "; ".join(dict.fromkeys(unfit.values()))
+        raise DeviceError(f"{device.name} can have none of the files: {what}", agents.FITS)
     samples.mkdir(parents=True, exist_ok=True)
     raw = samples / f"{device.name}.jsonl"
     threads = device.threads or protocol.threads
@@ -104,6 +114,7 @@ def measure(
         record = looked.get(run.variant.model, Look()).into(measured.record(run, setting))
         profiles.append(more.get(run.variant.model, Longer()).into(record))
     notes = (
+        *(f"{model} on {device.name}: {UNFIT}: {reason}" for model, reason in unfit.items()),
         *rounds.notes,
         *measured.notes(field.live, device),
         *(note for look in looked.values() for note in look.notes),

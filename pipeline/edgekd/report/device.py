@@ -87,7 +87,12 @@ def _blocks(view: _View) -> Iterator[Block]:
         view.id, where, [_range(label, row) for label, row in view.pairs()],
         "Dot: p50, in the bar of its 95 % interval. Tick: p90. End: p99. △: not trusted.", view.stamp,
     )  # fmt: skip
-    yield device_figures.times(where, labels, rows)
+    failed = [
+        (facts.label_of(result, failure.model), one_line(failure.reason))
+        for failure in result.failures
+        if failure.device == rows[0].device
+    ]
+    yield device_figures.times(where, labels, rows, failed)
     yield device_figures.memory(result, where, labels, rows)
     steady = [
         Blocks(label, row.blocks, f"drift {signed(round(row.trust.drift * 100, 2))} %", _doubted(row))
@@ -218,6 +223,8 @@ def _overview(result: RunResult, name: str) -> tuple[Cell, ...]:
     state = Cell("emulated", "warn", mark=True) if stamp else Cell("trusted", "good", mark=True)
     if doubted and not stamp:
         state = Cell(f"{count(doubted)} of {plural(len(rows), 'figure')} untrusted", "warn", mark=True)
+    if failed := sum(failure.device == name for failure in result.failures):
+        state = Cell(f"{plural(failed, 'file')} failed", "bad", mark=True)
     interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
     cells = (
         replace(figure(text, note), stamp=stamp if text else "")

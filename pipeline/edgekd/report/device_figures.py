@@ -19,8 +19,8 @@ _LOOKED_FOR = {
 """What a reader looks for on a device, by the field of its record."""
 
 
-def times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
-    """Latencies with their intervals, the first inference, loading and warm-up."""
+def times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], failed: Sequence[tuple[str, str]] = ()) -> Table:
+    """Latencies with their intervals, the first inference, loading and warm-up; and ``failed`` files with their reasons."""
     columns = ("p50", "p90", "p99", "Fastest", "Mean", "First inference", "Cold load", "Warm load", "Warm-up")
     body = []
     for label, row in zip(labels, rows, strict=True):
@@ -34,6 +34,8 @@ def times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> T
         steady = [p90, *(figure(known(value)) for value in (latency.p99, latency.min, latency.mean))]
         once = [figure(known(value)) for value in (row.first_ms, load.cold, load.warm, row.warmup_ms)]
         body.append((name, figure(sig(latency.p50), interval), *steady, *once, Cell(count(latency.n))))
+    for label, reason in failed:
+        body.append((Cell(label, note=reason), *[NOT_APPLICABLE] * len(columns), Cell("failed", "bad", mark=True)))
     note = "Below p50 and p90: their 95 % intervals (bootstrap over blocks). Cold load: the file was out of the page cache."
     heads = *(Column(head, "ms", "number") for head in columns), Column("Inferences", "", "number")
     return Table(f"Times on {where}", (Column("Artifact"), *heads), tuple(body), note)

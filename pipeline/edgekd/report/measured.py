@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekd.records_profile import ProfileRecord
+from edgekd.records_profile import UNFIT, ProfileRecord
 from edgekd.report import comparison, device, evidence, facts
 from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
 from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
@@ -96,7 +96,7 @@ def _nothing(result: RunResult) -> str:
 
 
 def _verdict(result: RunResult) -> Verdict:
-    asked = len(result.models) * len(facts.devices(result))
+    asked = len(result.models) * len(facts.devices(result)) - sum(f": {UNFIT}: " in text for text in result.not_measured)
     lost = tuple(_lost(result))
     doubted = sum(record.trust.verdict == "untrusted" for record in result.profiles)
     sentence = f"{count(len(result.profiles))} of {count(asked)} figures were measured"
@@ -114,9 +114,9 @@ def _lost(result: RunResult) -> Iterator[str]:
         for model in result.models if name not in {record.name for record in silent} else ():
             if (model.name, name) not in measured:
                 start = f"{model.name} on {name}: "
-                yield one_line(
-                    next((text for text in result.not_measured if text.startswith(start)), f"{start}not measured")
-                )
+                text = next((text for text in result.not_measured if text.startswith(start)), f"{start}not measured")
+                if not text.startswith(f"{start}{UNFIT}"):
+                    yield one_line(text)
 
 
 def _files(result: RunResult) -> Section:

@@ -45,6 +45,10 @@ def verdict(result: RunResult) -> Verdict:
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
     lost += [f"{name} gave no figures: {facts.device_reason(result, name)}" for name in _failed_devices(result)]
+    lost += [
+        f"{facts.label_of(result, failure.model)} failed on {one_line(failure.device)}: {one_line(failure.reason)}"
+        for failure in result.failures
+    ]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.blocks), *causes(result), *arithmetic(result)]
     warned = (_line(result, gate) for gate in said if not gate.blocks and gate.level != "off")
     cautions = [*warned, *_knows(result), *_float_weights(result)]
@@ -77,6 +81,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     sentence += f" {listing(more).capitalize()}." if more else ""
     failed = _failed_devices(result)
     sentence += f" {plural(len(failed), 'device')} failed." if failed else ""
+    sentence += f" {plural(len(result.failures), 'file')} failed on a device." if result.failures else ""
     doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
     if doubted and not any(gate.blocks for gate in result.gates):
         within = all(_meets(gate, gate.measured) or gate.value is None for gate in doubted)

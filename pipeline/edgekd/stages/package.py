@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.records_profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 from edgekd.records_tune import told as sentences
@@ -74,6 +74,7 @@ class Bundle:
     pictures: tuple[Picture, ...] = ()
     doubts: tuple[str, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     return Bundle(
         record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
         _float_weights(context), _pictures(context), tuple(_doubts(context)), tuple(_devices(context)),
+        tuple(_failures(context)),
     )  # fmt: skip
 
 
@@ -374,6 +376,18 @@ def _devices(context: Context) -> Iterator[DeviceRecord]:
         yield from_json(DeviceRecord, context.read(stage, "profile.json")["device"])
 
 
+def _failures(context: Context) -> Iterator[Failure]:
+    """The files that failed on a device; one for comparison alone is only not measured."""
+    for stage in (name for name in context.inputs if name.startswith("profile.")):
+        for failure in _failed_in(context.read(stage, "profile.json")):
+            if not failure.model.endswith(export.ALL_INT8):
+                yield failure
+
+
+def _failed_in(value: Mapping[str, Any]) -> list[Failure]:
+    return [from_json(Failure, failure) for failure in value["failures"]]
+
+
 def _profiles(
     context: Context, models: Sequence[ModelRecord]
 ) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
@@ -386,7 +400,8 @@ def _profiles(
         name = stage.removeprefix("profile.")
         findings += value["findings"]
         findings += verdicts.findings(records, models, targets.named(context.recipe, name).cpu(), name)
-        missing += [f"{failure['model']} on {failure['device']}: {failure['reason']}" for failure in value["failures"]]
+        compared = [failure for failure in _failed_in(value) if failure.model.endswith(export.ALL_INT8)]
+        missing += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in compared]
         missing += value["notes"]
     return tuple(records), tuple(findings), tuple(missing)
 

@@ -14,6 +14,7 @@ import pytest
 from tests import ctrl_c
 
 from edgekd.devices import schema
+from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import measured
 from edgekd.profiling.agents.python import PythonAgents
@@ -87,6 +88,12 @@ def test_a_broken_file_loses_itself_alone_and_says_why(everything):
     (failure,) = everything[0].failures
     assert (failure.model, failure.device) == ("broken", "host")
     assert failure.reason.startswith("tflite on host: the runtime refused while loading the model")
+
+
+def test_a_device_that_can_have_none_of_the_files_is_told_before_it_is_asked(nets, tmp_path):
+    phone = Device(name="phone", transport="adb", agent="benchmark_model", benchmark_model="/no/program")
+    with pytest.raises(DeviceError, match="phone can have none of the files: benchmark_model runs .tflite files only"):
+        measure([Variant("onnx", "onnx", nets / "float.onnx")], SHORT, phone, tmp_path)
 
 
 def test_raw_samples_give_the_figures_again_and_the_order_moves(everything):

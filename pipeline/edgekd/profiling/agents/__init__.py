@@ -12,6 +12,14 @@ from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import RuntimeFound
 
+FITS = "for other formats the phone needs Python and the runtime: agent: python"
+"""What to do where a device cannot have a format."""
+
+
+def unfit(device: Device, form: str) -> str:
+    """Say why a device cannot have a format, whatever is done on it; empty where it can."""
+    return "benchmark_model runs .tflite files only" if device.agent == "benchmark_model" and form != "tflite" else ""
+
 
 def of(device: Device, way: Transport, runtimes: Sequence[RuntimeFound]) -> Agents:
     """Return what measures on a device, behind an open way to it, with the runtimes that were found there."""

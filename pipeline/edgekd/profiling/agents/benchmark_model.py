@@ -73,13 +73,8 @@ class BenchmarkAgents:
         """Start an agent for one model file.
 
         Raises:
-            DeviceError: It is no .tflite file, there is no program, or the phone does not answer.
+            DeviceError: There is no program, or the phone does not answer.
         """
-        if runtime != "tflite":
-            raise DeviceError(
-                f"{label}: benchmark_model runs .tflite files only",
-                "for other formats the phone needs Python and the runtime: agent: python",
-            )
         taken = sorted(set(self._device.benchmark_options) & set(OURS))
         if taken:
             raise DeviceError(
