@@ -25,6 +25,7 @@ from edgekd.errors import DeviceError, ExitCode
 from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
+from edgekd.profiling.transports import ssh
 from edgekd.profiling.transports.ssh import Ssh
 from edgekd.recipe import Profile
 
@@ -131,9 +132,13 @@ def test_no_room(pi4_board: Pi, pi4: Device, tmp_path: Path) -> None:
     assert list((pi4_board.root / "mnt/small").iterdir()) == []
 
 
-def test_one_session_at_a_time_whoever_asks(pi4: Device, pi4_board: Pi, ssh_config: Callable[[str, str], None]) -> None:
+def test_one_session_at_a_time_whoever_asks(
+    pi4: Device, pi4_board: Pi, ssh_config: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ssh_config("anna", pi4_board.client("anna"))
     with Ssh(device("pi4", host="anna")):
+        assert "pi4 (pi4) is in use by this edgekd, for another device's file" in refused(pi4).message
+        monkeypatch.setattr(ssh, "_process", lambda: "another")
         error = refused(pi4)
         assert "pi4 (pi4) is in use by " in error.message
         assert f"(process {os.getpid()}) since " in error.message

@@ -17,7 +17,7 @@ from edgekd.artifacts import against, found, inputs
 from edgekd.artifacts.against import SAMPLES, Against
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
-from edgekd.devices import schema
+from edgekd.devices import schema, targets
 from edgekd.devices.isa import Isa
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, EdgekdError, ExitCode, UsageError
@@ -178,7 +178,7 @@ def _devices(settings: Settings) -> list[Device]:
 
 
 def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:
-    """One session a device, all at the same time."""
+    """One session a device, all at the same time but those of one board, which are in turn."""
     protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
     stopped = threading.Event()
 
@@ -199,10 +199,14 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
             except DeviceError as error:
                 return Measured(device, None, str(error))
 
-    with ThreadPoolExecutor(len(devices)) as pool:
-        work = [pool.submit(on, device) for device in devices]
+    boards: dict[object, list[Device]] = {}
+    for device in devices:
+        boards.setdefault(targets.board(device), []).append(device)
+    with ThreadPoolExecutor(len(boards)) as pool:
+        work = [pool.submit(lambda own: [on(device) for device in own], own) for own in boards.values()]
         try:
-            return [one.result() for one in work]
+            found = {one.device.name: one for future in work for one in future.result()}
+            return [found[device.name] for device in devices]
         finally:
             stopped.set()  # of those that still run when one has an error or somebody stops
 

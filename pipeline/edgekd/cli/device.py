@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @debug_option
 @click.pass_context
 def devices(context: click.Context, as_json: bool, debug: bool) -> int:
-    """List the machines to measure on, and whether each answers. All are asked at once, 5 s each.
+    """List the machines to measure on, and whether each answers. All are asked at once; each must be reached in 5 s.
 
     These are the files of devices/ in the working folder, and those that ship with edgekd.
 
@@ -114,11 +114,14 @@ def asked(recipe: Recipe) -> list[DeviceRecord]:
 
 def rows(found: Sequence[DeviceRecord]) -> Iterator[str]:
     """A line for each device, and what is in the way below it."""
+    from edgekd.profiling.readiness import SLOW
+
     width = max((len(record.name) for record in found), default=0)
     for record in found:
         state = "does not answer" if not record.answered else "not ready" if record.problems else "ready"
         formats = ", ".join(dict.fromkeys(runtime.format for runtime in record.runtimes))
-        what = ", ".join(filter(None, (record.transport, record.model or record.description, formats)))
+        slow = f"slow: {SLOW} {record.more[SLOW]}" if SLOW in record.more else ""
+        what = ", ".join(filter(None, (record.transport, record.model or record.description, formats, slow)))
         yield f"{record.name:<{width}}  {state:<15}  {what}{' (EMULATED)' if record.emulated else ''}"
         yield from (f"{'':<{width}}  " + problem.replace("\n", f"\n{'':<{width}}  ") for problem in record.problems)
 

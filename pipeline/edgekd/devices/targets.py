@@ -28,6 +28,11 @@ def named(recipe: Recipe, name: str) -> Device:
     return load(recipe.profile.devices[recipe.profile.names.index(name)])
 
 
+def board(device: Device) -> tuple[object, ...]:
+    """What tells one board or phone from another: several files may describe one."""
+    return (device.transport, device.host, device.port, device.serial)
+
+
 def together(recipe: Recipe, names: Sequence[str]) -> list[str]:
     """Choose the devices that can be measured on at the same time as the first.
 
@@ -45,7 +50,7 @@ def together(recipe: Recipe, names: Sequence[str]) -> list[str]:
         device = named(recipe, name)
         if device.transport == "host" and chosen:
             continue
-        chosen.setdefault((device.transport, device.host, device.port, device.serial), name)
+        chosen.setdefault(board(device), name)
         if device.transport == "host":
             break
     return list(chosen.values())

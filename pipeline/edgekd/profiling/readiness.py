@@ -12,12 +12,19 @@ from edgekd.devices import targets
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import agents, doctor, transports
+from edgekd.profiling.transports.base import OursError
 from edgekd.recipe import Recipe
 from edgekd.records_profile import DeviceRecord
 from edgekd.rundir import StageRecord
 
-ANSWER_S = 5.0
-"""Seconds that a device gets for all answers."""
+REACH_S = 5.0
+"""Seconds in which a device must take the connection."""
+ANSWER_S = 30.0
+"""Seconds that one which has gets for all answers, from the beginning."""
+SLOW = "answered after"
+"""What a slow device's record says more."""
+AGAIN_S = 0.2
+"""Seconds between two tries where this process has the board by another device's file."""
 BUSY_S = 120.0
 """The same for this machine and for emulated ones: they answer, as slowly as this machine is busy."""
 
@@ -45,23 +52,8 @@ def ask(devices: Sequence[Device], wanted: Sequence[Sequence[str]]) -> list[Devi
     Returns:
         What was found, in the order of the devices; ``problems`` says what is in the way.
     """
-    answers: queue.SimpleQueue[tuple[int, DeviceRecord]] = queue.SimpleQueue()
-    began = time.monotonic()
-    for place, (device, forms) in enumerate(zip(devices, wanted, strict=True)):
-        # Not waited for when this process ends: the device may never answer.
-        threading.Thread(target=_ask, args=(place, device, forms, answers), daemon=True).start()
-    found: dict[int, DeviceRecord] = {}
-    for place, device in sorted(enumerate(devices), key=lambda pair: _limit(pair[1])):
-        while place not in found:
-            try:
-                other, record = answers.get(timeout=max(0.0, began + _limit(device) - time.monotonic()))
-                found.setdefault(other, record)
-            except queue.Empty:
-                error = DeviceError(
-                    f"{device.name} does not answer within {_limit(device):.0f} s", f"try it by hand: {_by_hand(device)}"
-                )
-                found[place] = doctor.silent(device, error)
-    return [found[place] for place in range(len(devices))]
+    asked = [_Asked(device, forms) for device, forms in zip(devices, wanted, strict=True)]
+    return [one.answer() for one in asked]
 
 
 def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> list[DeviceRecord]:
@@ -121,20 +113,66 @@ def ready(found: Sequence[DeviceRecord]) -> Iterator[str]:
     """Say which devices are ready, and what was looked at."""
     for record in (record for record in found if not record.problems):
         packages = ", ".join(f"{run.package} {run.version}".strip() for run in record.runtimes)
-        yield f"{record.name}: ready; {packages} installed, each is tried when it is measured"
+        slow = f" (slow: {SLOW} {record.more[SLOW]})" if SLOW in record.more else ""
+        yield f"{record.name}: ready{slow}; {packages} installed, each is tried when it is measured"
 
 
-def _ask(place: int, device: Device, forms: Sequence[str], answers: queue.SimpleQueue[tuple[int, DeviceRecord]]) -> None:
-    try:
-        with transports.to(device) as way:
-            found = doctor.examine(device, way, forms, infer=False)
-    except DeviceError as error:
-        found = doctor.silent(device, error)
-    answers.put((place, found))  # when the device is free again
+class _Asked:
+    """A device that is being asked, in a thread of its own: it may never answer, and is not waited for at the end.
 
+    Args:
+        device: The device.
+        forms: Formats that are to be measured.
+    """
 
-def _limit(device: Device) -> float:
-    return BUSY_S if device.emulated or device.transport == "host" else ANSWER_S
+    def __init__(self, device: Device, forms: Sequence[str]) -> None:
+        self._device, self._forms, self._began = device, forms, time.monotonic()
+        patient = device.emulated or device.transport == "host"
+        self._reach, self._limit = (BUSY_S, BUSY_S) if patient else (REACH_S, ANSWER_S)
+        self._way, self._shared = transports.to(device), False
+        self._answers: queue.SimpleQueue[DeviceRecord] = queue.SimpleQueue()
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def answer(self) -> DeviceRecord:
+        """Wait for the answer, as long as the device may take."""
+        name = self._device.name
+        if found := self._within(self._reach):
+            return found
+        if not (self._way.reached or self._shared):
+            what = f"{name} does not answer within {self._reach:.0f} s"
+        elif found := self._within(self._limit):
+            return found
+        else:
+            what = f"{name} takes the connection, but does not answer within {self._limit:.0f} s"
+        return doctor.silent(self._device, DeviceError(what, f"try it by hand: {_by_hand(self._device)}"))
+
+    def _within(self, seconds: float) -> DeviceRecord | None:
+        """The answer, if it comes within seconds from the beginning."""
+        try:
+            return self._answers.get(timeout=max(0.0, self._began + seconds - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def _ask(self) -> None:
+        end = self._began + self._limit
+        while True:
+            try:
+                with self._way as way:
+                    found = doctor.examine(self._device, way, self._forms, infer=False)
+            except OursError:  # two files of one board: one after the other
+                self._shared = True
+                if time.monotonic() > end:
+                    return
+                time.sleep(AGAIN_S)
+                self._way = transports.to(self._device)
+                continue
+            except DeviceError as error:
+                found = doctor.silent(self._device, error)
+            break
+        seconds = time.monotonic() - self._began
+        if seconds > self._reach and not self._shared:
+            found = replace(found, more={**found.more, SLOW: f"{seconds:.0f} s"})
+        self._answers.put(found)  # when the device is free again
 
 
 def _by_hand(device: Device) -> str:

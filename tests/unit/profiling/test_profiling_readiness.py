@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from edgekd.devices import schema
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
 from edgekd.profiling import adding, readiness, transports
+from edgekd.profiling.transports.base import OursError
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Recipe
 
@@ -28,6 +30,8 @@ def ssh(monkeypatch):
     end = threading.Event()
 
     class Silent(Host):
+        reached = False
+
         def __enter__(self):
             end.wait(30)
             raise DeviceError("too late")
@@ -44,7 +48,7 @@ def call(*words):
 
 
 def test_all_problems_of_all_devices_are_told_at_once(ssh, monkeypatch):
-    monkeypatch.setattr(readiness, "ANSWER_S", 3.0)
+    monkeypatch.setattr(readiness, "REACH_S", 3.0)
     devices = [schema.load("host"), board(), board(name="silent")]
     found = readiness.ask(devices, [("onnx",)] * 3)
     assert [(record.name, record.answered, bool(record.problems)) for record in found] == [
@@ -62,6 +66,43 @@ def test_all_problems_of_all_devices_are_told_at_once(ssh, monkeypatch):
     readiness.refuse(found[:1])
 
 
+def test_files_of_one_board_are_asked_in_turn_and_a_slow_one_is_waited_for(monkeypatch):
+    lock = threading.Lock()
+
+    class Shared(Host):
+        def __enter__(self):
+            if not lock.acquire(blocking=False):
+                raise OursError("in use by this edgekd")
+            return super().__enter__()
+
+        def __exit__(self, *what):
+            super().__exit__(*what)
+            lock.release()
+
+    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Shared()})
+    monkeypatch.setattr(readiness, "REACH_S", 0.01)
+    devices = [board(name=name, python=(sys.executable,)) for name in ("one", "two")]
+    found = readiness.ask(devices, [("onnx",)] * 2)
+    assert [(record.name, record.problems) for record in found] == [("one", ()), ("two", ())]
+    assert any("(slow: answered after " in line for line in readiness.ready(found))
+
+
+def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
+    end = threading.Event()
+
+    class Stuck(Host):
+        def __enter__(self):
+            end.wait(30)
+            raise DeviceError("too late")
+
+    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Stuck()})
+    monkeypatch.setattr(readiness, "REACH_S", 0.01)
+    monkeypatch.setattr(readiness, "ANSWER_S", 0.1)
+    (found,) = readiness.ask([board()], [()])
+    end.set()
+    assert found.problems[0].startswith("board takes the connection, but does not answer within")
+
+
 def test_what_a_device_is_asked_for_follows_the_recipe():
     recipe = Recipe.model_validate(RECIPE)
     assert readiness.formats(recipe, board()) == ("onnx", "tflite")
@@ -70,7 +111,7 @@ def test_what_a_device_is_asked_for_follows_the_recipe():
 
 def test_the_devices_are_listed_with_whether_they_answer(ssh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(readiness, "ANSWER_S", 20.0)
+    monkeypatch.setattr(readiness, "REACH_S", 20.0)
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "mine.yaml").write_text("transport: host\n")
     (tmp_path / "devices" / "wrong.yaml").write_text("transport: pigeon\n")

@@ -13,6 +13,7 @@ import fcntl
 import getpass
 import hashlib
 import itertools
+import os
 import re
 import secrets
 import selectors
@@ -31,7 +32,7 @@ from edgekd import cache
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling.transports import phones
-from edgekd.profiling.transports.base import Completed
+from edgekd.profiling.transports.base import Completed, OursError
 from edgekd.reads import file_sha256
 
 FOLDER = "/data/local/tmp"
@@ -90,6 +91,7 @@ class Adb:
         self._base = (device.folder or FOLDER).rstrip("/") or "/"
         self._sent: dict[str, str] = {}
         self._numbers = itertools.count(1)
+        self.reached = False
 
     def __enter__(self) -> Self:
         """Find the phone, lock it and make the folder."""
@@ -97,6 +99,7 @@ class Adb:
             program = phones.client()
             self._phone = phones.choose(program, self._device.serial, self._device.name)
             self._adb = [program, "-s", self._phone.serial]
+            self.reached = True
             stack.enter_context(_locked(self._phone.serial))
             features = phones.ask([*self._adb, "features"])
             self._shell = "shell_v2" in features.stdout.decode(errors="replace").split()
@@ -293,14 +296,22 @@ def _locked(serial: str) -> Iterator[None]:
     """Hold a phone against other sessions of this user on this machine; the lock ends with the process."""
     folder = cache.root() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"adb-{hashlib.sha256(serial.encode()).hexdigest()[:16]}").open("w") as handle:
+    with (folder / f"adb-{hashlib.sha256(serial.encode()).hexdigest()[:16]}").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            handle.seek(0)
+            if handle.read() == str(os.getpid()):
+                raise OursError(
+                    f"the phone {serial} is in use by this edgekd, for another device's file: they are one phone"
+                ) from None
             raise DeviceError(
                 f"the phone {serial} is in use by another edgekd on this machine",
                 "wait until it has ended: two at once would spoil both",
             ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
         yield
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from edgekd.errors import DeviceError
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -23,16 +25,26 @@ class Completed:
     err: bytes
 
 
+class OursError(DeviceError):
+    """The device is free but for this very process, which has another way to it: two files may describe one board."""
+
+
 class Transport(Protocol):
     """An open way to one device, with a folder there that is removed with it.
 
     A context manager: it connects, locks the device against other sessions, and cleans up whatever happens.
     """
 
+    @property
+    def reached(self) -> bool:
+        """Whether the device has taken the connection, however slow it is from there on."""
+        ...
+
     def __enter__(self) -> Self:
         """Connect, lock the device and make the folder.
 
         Raises:
+            OursError: It is locked by another way of this process.
             DeviceError: The device does not answer, refuses, is locked by another session, or has no room.
         """
         ...

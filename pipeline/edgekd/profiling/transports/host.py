@@ -18,6 +18,8 @@ from edgekd.profiling.transports.base import Completed
 class Host:
     """Transport to this machine."""
 
+    reached = True
+
     def __enter__(self) -> Self:
         """Make the folder."""
         self._folder = TemporaryDirectory(prefix="edgekd-")

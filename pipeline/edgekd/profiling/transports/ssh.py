@@ -27,7 +27,7 @@ from typing import IO, Self
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling.transports import openssh
-from edgekd.profiling.transports.base import Completed
+from edgekd.profiling.transports.base import Completed, OursError
 from edgekd.profiling.transports.keeping import Keeping, program
 
 HELLO_S = 30.0
@@ -87,7 +87,12 @@ class Ssh:
         self._pythons = list(dict.fromkeys([*device.python, "python3"]))
         self._begin = secrets.token_hex(8)
         self._sent: dict[tuple[str, ...], str] = {}
-        self._folder, self._count = "", 0
+        self._folder, self._count, self._control = "", 0, ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether OpenSSH has opened the connection that the programs share."""
+        return bool(self._control) and Path(self._control).exists()
 
     def __enter__(self) -> Self:
         """Connect, lock the device and make the folder."""
@@ -203,6 +208,8 @@ class Ssh:
         stack.callback(self._keeping.close)
         found = self._keeping.hello(text, HELLO_S)
         file = f"{self._device.name}.yaml"
+        if str(found.get("busy", "")).startswith(_process()):
+            raise OursError(f"{self._where} is in use by this edgekd, for another device's file: they are one board")
         if "busy" in found:
             raise DeviceError(f"{self._where} is in use by {found['busy']}", "run again when that session has ended")
         if "error" in found:
@@ -310,11 +317,15 @@ def _short_folder() -> tempfile.TemporaryDirectory[str]:
 
 def _who() -> str:
     """This session, for others who find the device locked."""
+    return f"{_process()} since {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def _process() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container without a name for its user
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} (process {os.getpid()}) since {time.strftime('%Y-%m-%d %H:%M')}"
+    return f"{user}@{socket.gethostname()} (process {os.getpid()})"
 
 
 def _sha256(path: Path) -> str:
