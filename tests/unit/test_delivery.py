@@ -196,8 +196,11 @@ def test_boards_that_do_not_answer_leave_this_machine(project: Project) -> None:
     assert any("profile.pi5: measured anew in every run; beside profile.pi4" in line for line in project.heard.lines)
 
 
-def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(project: Project) -> None:
+def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Its runtime is there and cannot be imported."""
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))  # the others' exports are to fail
     for name in ("ai_edge_litert", "tflite_runtime", "tensorflow"):
         (project.folder / "broken" / name).mkdir(parents=True)
         (project.folder / "broken" / name / "__init__.py").write_text("raise SystemError('no')")

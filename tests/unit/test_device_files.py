@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgekd import locked, plan, preflight
-from edgekd.devices import targets
+from edgekd.cli import model
+from edgekd.devices import schema, targets
 from edgekd.errors import RecipeError, UsageError
 from edgekd.loading import Loaded, load, lock_text
 from edgekd.stages import profile, quantize
@@ -106,3 +107,33 @@ def test_a_lock_names_the_file_from_its_folder_and_knows_its_bytes(project: Call
     (tmp_path / "devices/pi4.yaml").write_text(PI + "threads: 2\n")
     with pytest.raises(UsageError, match="other bytes than there are now in .*devices/pi4.yaml"):
         locked.check(again)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('description: "a\\0b"', "description: has a NUL character"),
+        ('env: {A: "\\0"}', "env: has a NUL character"),
+        ('python: [a, "b\\0"]', "python: has a NUL character"),
+        ("env: {a-b: c}", "'a-b' is no name of a variable"),
+        ("env: {'A=B': c}", "'A=B' is no name of a variable"),
+        ("env: {'': c}", "'' is no name of a variable"),
+    ],
+)
+def test_what_no_device_takes_is_refused_in_words(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "pi4.yaml").write_text(f"{PI}{line}\n")
+    with pytest.raises(RecipeError) as error:
+        schema.load(str(tmp_path / "pi4.yaml"))
+    assert told in str(error.value)
+
+
+def test_a_gate_on_a_mistyped_device_is_told_what_is_meant(project: Callable[..., Loaded]) -> None:
+    gate = ("gates.latency_p50_ms={max: 3, device: pi44}",)
+    with pytest.raises(RecipeError, match=r"did you mean pi4\?"):
+        project("[host, pi4]", {"devices/pi4.yaml": PI}, gate)
+
+
+def test_several_devices_are_named_on_the_command_line() -> None:
+    words = ("net.py:Net", "--weights", __file__, "--device", "host", "--device", "pi4", "--device", "host")
+    context = model.export.make_context("export", [*words])
+    assert context.params["devices"] == ("host", "pi4", "host")

@@ -37,7 +37,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both commands end with."""
-    device = click.option("--device", metavar="NAME", help="Measure the files on it: host, a file of devices/, or a path.")
+    device = click.option("--device", "devices", multiple=True, metavar="NAME",
+                          help="Measure the files on it: host, a file of devices/, or a path; repeatable.")  # fmt: skip
     only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")
     for decorate in reversed(
         (
@@ -115,12 +116,12 @@ def _listed(formats: Sequence[str]) -> list[str]:
 def _run(
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
-    threads: int | None, as_json: bool, debug: bool, device: str | None, without_devices: bool,
+    threads: int | None, as_json: bool, debug: bool, devices: Sequence[str], without_devices: bool,
 ) -> int:  # fmt: skip
     from edgekd import compose
 
-    if device:
-        sections = sections | {"profile": {"devices": [device]}}
+    if devices:
+        sections = sections | {"profile": {"devices": list(dict.fromkeys(devices))}}
     given = compose.Given(
         command, model, weights, data, size, int(channels), normalize, classes, sections, overrides
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ from edgekd.recipe_base import mistake
 _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 """Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
 Runtime = Literal["onnx", "tflite", "openvino"]
 
@@ -108,6 +110,12 @@ class Device(BaseModel):
         if (self.arch is None) != (self.isa is None):
             given, other = ("arch", "isa") if self.isa is None else ("isa", "arch")
             raise mistake(f"{given} is given without {other}", "give both, or neither", given)
+        for key in sorted(self.model_fields_set):
+            if any("\0" in text for text in _texts(getattr(self, key))):
+                raise mistake("has a NUL character in it", "remove it", key)
+        for name in self.env:
+            if not _VARIABLE.fullmatch(name):
+                raise mistake(f"{name!r} is no name of a variable", "use letters, digits and _, no digit first", "env")
         for key, fits in _FITS.items():
             if key in self.model_fields_set and self.transport not in fits:
                 what = f"is not used with transport: {self.transport}"
@@ -163,6 +171,17 @@ def load(name: str, *folders: Path) -> Device:
     if device.benchmark_model is not None:
         changes["benchmark_model"] = str(path.absolute().parent / Path(device.benchmark_model).expanduser())
     return device.model_copy(update=changes)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a value of a device's file, names of keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _texts(part)
 
 
 def _described(device: Device) -> str:

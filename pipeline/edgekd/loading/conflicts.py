@@ -99,11 +99,12 @@ def _sections(recipe: Recipe) -> Found:
         profiled = recipe.profile.names if recipe.profile else ()
         place = _place(recipe.gates, name, gate)
         if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
+            meant = did_you_mean(gate.device, profiled)
             devices = ", ".join((*(recipe.profile.devices if recipe.profile else ()), gate.device))
             yield (
                 f"{place}.device",
                 f"nothing is profiled on {gate.device}, so this gate would have no figure",
-                f"write profile: {{devices: [{devices}]}}",
+                meant if meant.startswith("did you mean") else f"write profile: {{devices: [{devices}]}}",
             )
         elif gate.formats and not name.startswith(("latency", "peak_memory")):
             yield f"{place}.formats", "only a latency or memory gate is for single formats", "remove it here"
