@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
+LEAST_SHARE = 10
+"""Percent of a task from which on the time left is told: the first steps, such as loading, are unlike the others."""
+
 
 class Task(Protocol):
     """One piece of work that is under way."""
@@ -83,8 +86,9 @@ class _LineTask:
         if now - self._spoken >= self._every and 0 < self._done < self._total:
             self._spoken = now
             left = (now - self.started) / self._done * (self._total - self._done)
-            share = f"{100 * self._done // self._total} %"
-            self._lines.say(f"  {self._name}: {share}, {_duration(left)} left{self.note and f', {self.note}'}")
+            share = 100 * self._done // self._total
+            told = f", {_duration(left)} left" if share >= LEAST_SHARE else ""
+            self._lines.say(f"  {self._name}: {share} %{told}{self.note and f', {self.note}'}")
 
 
 class Bars:
@@ -94,6 +98,14 @@ class Bars:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
+        from rich.progress import Task as RichTask
+        from rich.text import Text
+
+        class Left(TimeRemainingColumn):
+            """The time left, once enough is done to tell."""
+
+            def render(self, task: RichTask) -> Text:
+                return super().render(task) if task.percentage >= LEAST_SHARE else Text("--:--", "progress.remaining")
 
         self._console = Console(stderr=True)
         self._columns = (
@@ -101,7 +113,7 @@ class Bars:
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            Left(compact=True),
             TextColumn("spent"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),

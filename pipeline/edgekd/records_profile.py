@@ -33,11 +33,13 @@ class Latency:
 class LoadTime:
     """Milliseconds to load: ``cold`` with the file out of the page cache, ``warm`` right after.
 
-    ``cold`` is None where the file cannot be taken out of it.
+    ``cold`` is None where the file cannot be taken out of it. ``is_cold`` is false where that was tried and the file
+    stayed in it, so that ``cold`` is no cold load; runs of earlier versions do not tell.
     """
 
     cold: float | None
     warm: float
+    is_cold: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Memory:
         peak: Peak resident set (VmHWM) after all inferences.
         runtime: The same process with the runtime imported and no model.
         model: The difference: what the model and its arena added.
-        trivial: Peak with a trivial model (one layer of four neurons) in its place, measured in a process of its own; the
-            inputs are counted in it.
+        trivial: Peak with a trivial model (one fully connected layer, 4×4) in its place, measured in a process of its own;
+            the inputs are counted in it.
     """
 
     peak: float | None
@@ -308,7 +310,7 @@ class RuntimeFound:
         package: Distribution, such as ``tflite-runtime``.
         version: Its version.
         python: The interpreter that has it; empty for ``benchmark_model``.
-        works: Whether the inference gave the right output.
+        works: Whether the inference gave the right output; of ``benchmark_model``, which gives none, whether it ran.
         problem: Why not.
         fix: What to do about it.
         module: What Python calls the package, such as ``tflite_runtime``.

@@ -22,6 +22,16 @@ def test_lines_tell_start_share_and_end() -> None:
     ]
 
 
+def test_no_time_left_is_told_from_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading takes 30 s of a minute: no hour is foretold."""
+    clock, stream = [0.0], io.StringIO()
+    monkeypatch.setattr("edgekd.progress.time.monotonic", lambda: clock[0])
+    with Lines(stream, every=20).task("profile", 100) as task:
+        clock[0] = 30.0
+        task.advance(1, "load onnx")
+    assert "  profile: 1 %, load onnx\n" in stream.getvalue()
+
+
 def test_time_left_is_what_the_rest_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("edgekd.progress.time.monotonic", lambda: now[0])

@@ -239,6 +239,7 @@ def _look(answers: Mapping[str, Any], where: str) -> Look:
             stored = _arrays(told["content"])
             arrays = {name: stored[key] for name, key in zip(told["names"], told["arrays"], strict=True)}
             outputs = looks.Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
+            notes += [looks.not_compared(name, where) for name in told.get("others", ())]
     costs = looks.operations_of(answers["operations"]) if "operations" in answers else None
     if isinstance(costs, str):
         notes.append(f"single operations of {where}: {costs}")

@@ -195,7 +195,9 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
                 done = share
 
             try:
-                return Measured(device, measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants))
+                session = measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants)
+                report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
+                return Measured(device, session)
             except DeviceError as error:
                 return Measured(device, None, str(error))
 

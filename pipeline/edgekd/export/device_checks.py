@@ -120,7 +120,7 @@ def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
 
 
 def _references(known: Expected, look: Look, device: Device, reached: bool) -> list[tuple[Literal["host", "torch"], Given]]:
-    if look.outputs is None:
+    if look.outputs is None or not look.outputs.arrays:
         return []
     first = next(iter(look.outputs.arrays), "")
     found: list[tuple[Literal["host", "torch"], Given]] = []

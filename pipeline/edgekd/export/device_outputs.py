@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,9 @@ def compare(
         raise ExportError(f"the reference has no output that is called {' or '.join(found.arrays)}")
     step_of = dict(zip(found.arrays, steps, strict=False))
     errors, cosines, off, far = [], [], [], []
+    aligned: dict[str, tuple[NDArray[np.float64], ...]] = {}
     for name in names:
-        wanted, got = _aligned(name, expected.arrays[name], found.arrays[name])
+        wanted, got = aligned[name] = _aligned(name, expected.arrays[name], found.arrays[name])
         error = np.abs(wanted - got)
         errors.append(float(error.max(initial=0.0)))
         cosines += [_cosine(*rows) for rows in zip(wanted, got, strict=True)]
@@ -59,7 +60,7 @@ def compare(
     p99 = float(np.percentile(lsb, 99)) if lsb.size else None
     if p99 is not None and p99 > P99_STEPS:
         far.insert(0, f"p99 is {p99:.4g} LSB, more than {P99_STEPS:.0f}")
-    scores = _scores(names[0], expected, found, step_of.get(names[0]))
+    scores = _scores(found.arrays[names[0]].dtype, *aligned[names[0]], step=step_of.get(names[0]))
     flips = None if scores is None else round((1 - scores.top1_agreement) * scores.n)
     if flips:
         far.append(f"{flips} of {len(found.arrays[names[0]])} samples have another top-1 beyond a tie")
@@ -104,10 +105,11 @@ def error_share(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.square(wanted - got).mean())) / size
 
 
-def _scores(name: str, expected: Given, found: Given, step: float | None) -> parity.Parity | None:
+def _scores(
+    kind: np.dtype[Any], wanted: NDArray[np.float64], got: NDArray[np.float64], *, step: float | None
+) -> parity.Parity | None:
     """Agreement of class scores; None where the first output has no classes."""
-    wanted, got = expected.arrays[name], found.arrays[name]
-    if got.ndim != 3 or got.shape[1] != 1 or got.shape[2] < 2 or got.dtype.kind != "f":
+    if got.ndim != 3 or got.shape[1] != 1 or got.shape[2] < 2 or kind.kind != "f":
         return None
     return parity.compare(wanted[:, 0].astype(np.float32), got[:, 0].astype(np.float32), step)
 

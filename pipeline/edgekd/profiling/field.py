@@ -156,4 +156,5 @@ class Field:
         return run
 
     def _failed(self, variant: Variant, error: DeviceError) -> None:
-        self.failures.append(Failure(variant.model, self._device.name, str(error)))
+        label = f"{variant.runtime} on {self._device.name}: "  # of its agent; the failure names file and device itself
+        self.failures.append(Failure(variant.model, self._device.name, str(error).removeprefix(label)))

@@ -78,8 +78,13 @@ def measure(
                 field.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
                 windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
             agent.close(grace=2.0)
+            if minutes and windows.seconds < 60 * minutes:  # the last window reaches to the end, where there is time for it
+                told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
+                over = f"limit_s is over ({field.limit.seconds:g} s)"
+                notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {over}")
         except DeviceError as error:
-            notes.append(f"{run.variant.model} on {device.name}: not measured to the end: {error}")
+            label = f"{run.variant.model} on {device.name}: "
+            notes.append(f"{label}not measured to the end: {str(error).removeprefix(label)}")
         found[run.variant.model] = Longer(energy, windows.record(), tuple(notes))
     return found
 
@@ -88,11 +93,11 @@ class _Windows:
     """The windows so far."""
 
     def __init__(self) -> None:
-        self._seconds, self._medians, self._celsius = 0.0, list[float](), list[float]()
+        self.seconds, self._medians, self._celsius = 0.0, list[float](), list[float]()
 
     def add(self, answer: Mapping[str, Any], seconds: float) -> None:
         """Take an answer to ``window``."""
-        self._seconds += seconds
+        self.seconds += seconds
         self._medians.append(answer["median_ms"])
         self._celsius += [answer["state"]["celsius"]] if "celsius" in answer["state"] else []
 
@@ -100,7 +105,7 @@ class _Windows:
         """Make the record; None without a window."""
         if not self._medians:
             return None
-        return Sustained(round(self._seconds / 60, 3), tuple(self._medians), tuple(self._celsius))
+        return Sustained(round(self.seconds / 60, 3), tuple(self._medians), tuple(self._celsius))
 
 
 def _minutes(minutes: float, field: Field) -> Iterator[float]:

@@ -60,10 +60,14 @@ class Wants:
 
 @dataclass(frozen=True)
 class Given:
-    """All outputs of a model: by name an array with a row for each feed; ``kinds`` as the model gives them."""
+    """All outputs of a model: by name an array with a row for each feed; ``kinds`` as the model gives them.
+
+    ``others`` are the names of outputs that are no tensors, such as sequences.
+    """
 
     arrays: Mapping[str, NDArray[Any]]
     kinds: Mapping[str, str]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class _Notes:
         try:
             found = work()
         except DeviceError as error:
-            found = error.message
+            found = error.message.removeprefix(f"{self.where}: ")
         if not isinstance(found, str):
             return found
         self.lines.append(f"{what} of {self.where}: {found}")
@@ -140,6 +144,7 @@ def look(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wa
     try:
         if wants.outputs:
             seen = notes.tried("outputs", asked(lambda agent: outputs(agent, way)), None)
+            notes.lines += [not_compared(name, where) for name in seen.others] if seen else []
         if wants.preprocessing and variant.layout and wants.encoded:
             path = notes.tried("the whole path", asked(lambda agent: _path(agent, way, variant, wants)), ())
         if wants.preprocessing and variant.layout and wants.images:
@@ -167,7 +172,12 @@ def outputs(agent: Agent, way: Transport) -> Given:
         way.get(told["path"], file)
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[key] for name, key in zip(told["names"], told["arrays"], strict=True)}
-    return Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
+    return Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)), tuple(told.get("others", ())))
+
+
+def not_compared(name: str, where: str) -> str:
+    """Say that an output is no tensor; ``where``: artifact and device in words."""
+    return f"output {name} of {where}: it is no tensor, and is not compared"
 
 
 def _operations(agent: Agent) -> Operations | str:

@@ -151,7 +151,9 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
             delegate=run.end["delegate"],
             asked_threads=setting.threads,
         ),
-        load_ms=LoadTime(cold=run.start["cold_ms"], warm=run.start["warm_ms"]),
+        load_ms=LoadTime(
+            run.start["cold_ms"], run.start["warm_ms"], None if run.start["cold_ms"] is None else run.start["is_cold"]
+        ),
         first_ms=run.start["first_ms"],
         warmup_ms=run.warmup["ms"],
         warmup_runs=run.warmup.get("runs"),

@@ -50,11 +50,23 @@ def sentences(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
     ours, theirs = int8.operations, float32.operations
     if ours is None or theirs is None or min(ours.attributed, theirs.attributed) < ATTRIBUTED:
         return
-    if max(ours.overhead, theirs.overhead) > OVERHEAD:
+    if unusable(ours) or unusable(theirs):
         return
     yield from _conversions(ours, theirs)
     yield from _left_in_float(ours)
     yield from _slower(ours, theirs)
+
+
+def unusable(found: Operations) -> str:
+    """Say why nothing can be concluded from times of single operations; empty where something can."""
+    if round(100 * found.attributed) > 100:
+        return f"{100 * found.attributed:.0f} % of the time is in operations"
+    return f"recording costs {100 * found.overhead:.0f} %" if found.overhead > OVERHEAD else ""
+
+
+def delegated(operation: Operation) -> bool:
+    """Tell whether it is a part of the graph that a delegate runs in one piece, in a type that is not told."""
+    return not operation.precision and "delegate" in operation.kind.lower()
 
 
 def kind(operation: Operation) -> str:
@@ -70,7 +82,7 @@ def kind(operation: Operation) -> str:
 
 def _moves(operation: Operation) -> bool:
     """Tell whether an operation only converts or moves values."""
-    return not operation.precision or MOVES.search(operation.kind) is not None
+    return not (operation.precision or delegated(operation)) or MOVES.search(operation.kind) is not None
 
 
 def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:

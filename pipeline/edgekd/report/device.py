@@ -188,12 +188,14 @@ def _runtimes(record: DeviceRecord) -> Table:
             Cell(one_line(found.package), note=one_line(found.python)),
             Cell(one_line(found.version) or "—"),
             Cell(facts.FORMATS.get(found.format, found.format)),
-            Cell("yes", "good", mark=True) if found.works else Cell("no", "bad", mark=True),
+            Cell("yes" if found.python else "it ran", "good", mark=True) if found.works else Cell("no", "bad", mark=True),
             Cell(one_line("; ".join(text for text in (found.problem, found.fix) if text)) or "—"),
         )
         for found in record.runtimes
     )
     note = "Works: an inference of a small model gave the right output there, in a process of its own."
+    if any(not found.python for found in record.runtimes):
+        note += " benchmark_model: it ran; it gives no outputs, so that nothing is known of them."
     return Table("Runtimes", columns, body, note)
 
 
@@ -202,12 +204,16 @@ def overview(result: RunResult) -> tuple[Section, ...]:
     names = facts.devices(result)
     if len(names) < 2 and not any(row.emulated for row in result.profiles):
         return ()
+    best = [record for name in names if (record := facts.fastest(result, name))]
+    named = [model for record in best if (model := result.model(record.model))]
+    head = "Fastest int8 file" if all(map(facts.is_int8, named)) else "Fastest file"
     columns = (
-        Column("Device"), Column("Fastest int8 file"), Column("p50", "ms", "number"), Column("p90", "ms", "number"),
+        Column("Device"), Column(head), Column("p50", "ms", "number"), Column("p90", "ms", "number"),
         Column("Peak memory", "MiB", "number"), Column("Artifacts", "", "number"), Column("State"),
     )  # fmt: skip
     rows = tuple(_overview(result, name) for name in names)
-    note = f"The fastest among those that fail no gate on the device. {EMULATED}: no figure of the real device."
+    note = "The fastest among those that fail no gate on the device."
+    note += f" {EMULATED}: no figure of the real device." if any(row.emulated for row in result.profiles) else ""
     return (Section("devices", "Devices", (Table("Devices", columns, rows, note),), _protocol(result)),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekd.records_profile import Outputs, ProfileRecord
+from edgekd.records_profile import LoadTime, Outputs, ProfileRecord
 from edgekd.report.device_trust import asked_otherwise
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure
 from edgekd.report.words import count, known, listing, mib, one_line, percent, points, sig, signed
@@ -27,18 +27,28 @@ def times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], fail
         doubt = row.trust.verdict == "untrusted"
         latency, load = row.latency_ms, row.load_ms
         interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
-        again = f"after {len(row.attempts)} attempts" if len(row.attempts) > 1 else "after 1 attempt" if row.attempts else ""
-        note = ", ".join(part for part in ("untrusted" if doubt else "", again) if part)
+        tries = f"{len(row.attempts) + 1} attempts, {'none' if doubt else 'the last one'} trusted"
+        note = tries if row.attempts else "untrusted" if doubt else ""
         name = Cell(label, "warn" if doubt else "", note, mark=doubt)
         p90 = figure(known(latency.p90), f"{sig(latency.ci_p90[0])} to {sig(latency.ci_p90[1])}" if latency.ci_p90 else "")
         steady = [p90, *(figure(known(value)) for value in (latency.p99, latency.min, latency.mean))]
-        once = [figure(known(value)) for value in (row.first_ms, load.cold, load.warm, row.warmup_ms)]
+        once = [figure(known(row.first_ms)), _cold(load), *(figure(known(value)) for value in (load.warm, row.warmup_ms))]
         body.append((name, figure(sig(latency.p50), interval), *steady, *once, Cell(count(latency.n))))
     for label, reason in failed:
         body.append((Cell(label, note=reason), *[NOT_APPLICABLE] * len(columns), Cell("failed", "bad", mark=True)))
-    note = "Below p50 and p90: their 95 % intervals (bootstrap over blocks). Cold load: the file was out of the page cache."
+    note = "Below p50 and p90: their 95 % intervals (bootstrap over blocks). Cold load: the file was out of the page cache"
+    warm = any(row.load_ms.is_cold is False for row in rows)
+    note += (
+        "; △: it was not, so that this is no cold load (a folder in memory, or another process holds it)." if warm else "."
+    )
     heads = *(Column(head, "ms", "number") for head in columns), Column("Inferences", "", "number")
     return Table(f"Times on {where}", (Column("Artifact"), *heads), tuple(body), note)
+
+
+def _cold(load: LoadTime) -> Cell:
+    if load.cold is None or load.is_cold is not False:
+        return figure(known(load.cold))
+    return Cell(sig(load.cold), "warn", "not cold", mark=True)
 
 
 def memory(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
@@ -52,14 +62,19 @@ def memory(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[
         over = None if found.peak is None or found.trivial is None else found.peak - found.trivial
         figures = [found.runtime, found.model, *([over] if trivial else []), found.peak]
         body.append((Cell(label), size, *(figure(known(value)) for value in figures)))
+    agents = dict.fromkeys(row.agent for row in rows)
+    sources = [{"python": "VmHWM"}.get(agent, f"as {one_line(agent)} tells it") for agent in agents]
     note = (
-        "Peak: resident set of the measuring process (VmHWM). Runtime alone: the same process without a model. Added by the "
+        f"Peak: resident set of the measuring process ({' or '.join(sources)}). "
+        "Runtime alone: the same process without a model. Added by the "
         "model: the difference."
     )
     heads = ["Runtime alone", "Added by the model", "Peak of the process"]
     if trivial:
         heads.insert(2, "Over a trivial model")
-        note += " Over a trivial model: the peak minus that of the same runtime with a model of one addition."
+        note += (
+            " Over a trivial model: the peak minus that of the same runtime with a model of one fully connected layer, 4×4."
+        )
     of_file = Column("File", "MiB", "number", stays=True)
     columns = (Column("Artifact"), of_file, *(Column(head, "MiB", "number") for head in heads))
     return Table(f"Memory on {where}", columns, tuple(body), note)

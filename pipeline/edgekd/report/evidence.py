@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from edgekd.records_json import to_json
 from edgekd.report import facts
 from edgekd.report.curves import Line, losses, validation
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
-from edgekd.report.words import NONE, count, duration, mib, one_line, percent, plain, plural, sig
+from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plain, plural, sig
 from edgekd.rundir import ModelRecord, RunResult, TensorSpec
 
 CLASSES = 25
@@ -189,9 +190,31 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield name, "unknown" if part is None else str(part)
 
 
+_OF = re.compile(r"(?:(?P<what>.+) of )?(?P<model>.+?) on (?P<device>.+?): (?P<fact>.+)", re.DOTALL)
+"""A fact of a file on a device, such as ``single operations of onnx on host: no times``."""
+
+
+def _together(result: RunResult) -> Iterator[str]:
+    """What was not measured; the same fact of several files, or on several devices, in one line."""
+    models, devices = {model.name for model in result.models}, set(facts.devices(result))
+    same: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for text in result.not_measured:
+        found = _OF.fullmatch(text)
+        if found and found["model"] in models and found["device"] in devices:
+            same.setdefault((found["what"] or "", found["fact"]), {}).setdefault(found["device"], []).append(found["model"])
+        else:
+            same.setdefault(("", text), {})
+    for (what, fact), places in same.items():
+        by_models: dict[tuple[str, ...], list[str]] = {}
+        for device, names in places.items():
+            by_models.setdefault(tuple(dict.fromkeys(names)), []).append(device)
+        where = "; ".join(f"{listing([*names])} on {listing(there)}" for names, there in by_models.items())
+        yield f"{f'{what} of ' if what else ''}{where}: {fact}" if where else fact
+
+
 def omissions(result: RunResult, sections: Sequence[Section]) -> Section:
     """What a reader may look for and will not find: what the run says, and every section without data."""
-    items = [one_line(text) for text in result.not_measured]
+    items = [one_line(text) for text in _together(result)]
     items += [f"{section.title}: {section.missing}" for section in sections if section.missing]
     title = "What was not measured"
     if not items:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgekd.profiling import verdicts
+from edgekd.profiling import twins, verdicts
 from edgekd.records_profile import Operation, Operations, ProfileRecord
 from edgekd.report.page import Block, Bullets, Cell, Column, Fold, Table, figure
 from edgekd.report.words import count, known, one_line, sig, signed
 
 MOVES = "moves values"
 """Of operations without a type that they compute in."""
+DELEGATE = "in a delegate"
+"""Of a part of the graph that a delegate runs in one piece: in what type it computes is not told."""
 TOP = 10
 """Operations that are listed, the slowest first."""
 
@@ -39,7 +41,7 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     found = [(label, row.operations) for label, row in zip(labels, rows, strict=True) if row.operations]
     if not found:
         return
-    kinds = list(dict.fromkeys(op.precision or MOVES for _, one in found for op in one.operations))
+    kinds = list(dict.fromkeys(_computes(op) for _, one in found for op in one.operations))
     columns = (
         Column("Artifact"), Column("Operations", "", "number"),
         *(Column(one_line(kind), "ms", "number") for kind in kinds),
@@ -47,11 +49,11 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     )  # fmt: skip
     body = tuple(
         (
-            Cell(label),
+            Cell(label, "warn" if (why := twins.unusable(one)) else "", f"not usable: {why}" if why else "", mark=bool(why)),
             Cell(count(len(one.operations))),
             *(figure(sig(_of(one, kind)), f"{100 * _of(one, kind) / one.p50:.0f} %" if one.p50 else "") for kind in kinds),
-            figure(f"{100 * (1 - one.attributed):.0f}"),
-            figure(signed(round(100 * one.overhead, 1))),
+            figure(str(round(100 * (1 - one.attributed))).replace("-", "−")),
+            figure(signed(round(100 * one.overhead, 1) + 0.0)),
             Cell(one_line(one.source)),
         )
         for label, one in found
@@ -65,13 +67,18 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
         yield Fold(f"{label}: the slowest operations", (_slowest(label, where, one),), f"of {count(len(one.operations))}")
 
 
+def _computes(op: Operation) -> str:
+    """The type that an operation computes in, or what it does instead."""
+    return op.precision or (DELEGATE if twins.delegated(op) else MOVES)
+
+
 def slowest(found: Operations) -> tuple[Operation, ...]:
     """Return the operations that are listed."""
     return tuple(sorted(found.operations, key=lambda op: -op.ms)[:TOP])
 
 
 def _of(found: Operations, kind: str) -> float:
-    return sum(op.ms for op in found.operations if (op.precision or MOVES) == kind)
+    return sum(op.ms for op in found.operations if _computes(op) == kind)
 
 
 def _slowest(label: str, where: str, found: Operations) -> Table:
@@ -84,7 +91,7 @@ def _slowest(label: str, where: str, found: Operations) -> Table:
         (
             Cell(one_line(op.name) or "—"),
             Cell(one_line(op.kind)),
-            Cell(one_line(op.precision) or MOVES),
+            Cell(one_line(_computes(op))),
             Cell(one_line(op.where) or "—"),
             figure(sig(op.ms)),
             figure(f"{100 * op.ms / total:.1f}" if total else None),

@@ -61,6 +61,7 @@ def run(context: Context) -> None:
             bars["done"] = max(bars.get("done", 0), share)
 
         session = measure(variants, protocol, target, context.out, report, wants=images.wants)
+        report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
         expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
         checked = device_checks.check(session, variants, target, expected, protocol.threads)
     if not session.profiles:

@@ -54,6 +54,13 @@ def test_every_output_is_compared_also_integers_and_open_sizes() -> None:
     assert why.startswith("ids is off by")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_same_that_is_no_number_is_the_same(value: float) -> None:
+    both = given([[0.0, 1.0], [0.0, value]])
+    record, why = device_outputs.compare("host", both, both)
+    assert (why, record.max_error, record.agreement, record.flips) == ("", 0.0, 1.0, 0)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_no_number_where_the_reference_has_one_cannot_be_compared(value: float) -> None:
     with pytest.raises(ExportError, match="logits has NaN or infinity for 1 of 2 samples"):

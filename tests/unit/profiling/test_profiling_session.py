@@ -87,7 +87,7 @@ def test_a_graph_that_the_delegate_cuts_is_told(nets, host, tmp_path):
 def test_a_broken_file_loses_itself_alone_and_says_why(everything):
     (failure,) = everything[0].failures
     assert (failure.model, failure.device) == ("broken", "host")
-    assert failure.reason.startswith("tflite on host: the runtime refused while loading the model")
+    assert failure.reason.startswith("the runtime refused while loading the model")
 
 
 def test_a_device_that_can_have_none_of_the_files_is_told_before_it_is_asked(nets, tmp_path):
@@ -154,7 +154,7 @@ def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, 
     variants = [Variant(model, "onnx", nets / "float.onnx") for model in ("first", "second")]
     session = measure(variants, SHORT, host, tmp_path, way.progress, way)
     assert [record.model for record in session.profiles] == ["second"]
-    assert session.failures[0].reason.startswith(f"onnx on host: the runtime died with {name} while measuring")
+    assert session.failures[0].reason.startswith(f"the runtime died with {name} while measuring")
 
 
 def test_a_silent_agent_is_killed_not_waited_for(host):

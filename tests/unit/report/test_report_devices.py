@@ -12,8 +12,8 @@ from tests.unit.report.test_report_html import Outline
 from tests.unit.report.test_report_view import column, table
 
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import Comparison
-from edgekd.report import card, html, markdown, terminal, view
+from edgekd.records_profile import Attempt, Comparison, LoadTime, Operation, Trust
+from edgekd.report import card, device_figures, html, markdown, operations, terminal, view
 from edgekd.report.page import Block, Chart, Fold, Page, Table
 from edgekd.rundir import RunResult
 
@@ -182,3 +182,44 @@ def test_comparisons_say_their_interval_or_why_they_were_refused() -> None:
     assert [row[5].text for row in found.rows] == ["0.970 to 1.02", "0.640 to 0.800", "—"]
     assert found.rows[2][7].text == "the device is emulated"
     assert found.rows[2][1].text == "pi5 (EMULATED)"
+
+
+def test_the_same_fact_of_several_files_and_devices_is_one_line() -> None:
+    result = sample_devices.devices()
+    facts = [f"single operations of {model} on {device}: none" for device in ("host", "pi4") for model in ("onnx", "tflite")]
+    odd = ["onnx on nowhere: gone", "energy: no power meter is read", "single operations of onnx on pi4: refused"]
+    (block,) = view.build(replace(result, not_measured=(*facts, *odd))).section("not-measured").blocks[:1]
+    items = getattr(block, "items", ())
+    assert items[:4] == (
+        "single operations of onnx and tflite on host and pi4: none",
+        "onnx on nowhere: gone",
+        "energy: no power meter is read",
+        "single operations of onnx on pi4: refused",
+    )
+
+
+def test_operations_whose_times_mean_nothing_say_so() -> None:
+    result = sample_devices.devices()
+    row = next(p for p in result.profiles if p.device == "pi4" and p.operations)
+    assert row.operations is not None
+    delegate = Operation("xnnpack", "TfLiteXNNPackDelegate", row.operations.p50)
+    for share, overhead, word in ((1.2, 0.0, "not usable"), (0.9, 0.6, "not usable"), (1.004, 0.0, "")):
+        found = replace(row.operations, operations=(delegate,), attributed=share, overhead=overhead)
+        made, *_ = operations.tables("pi4", ["a"], [replace(row, operations=found)])
+        assert isinstance(made, Table)
+        cells = made.rows[0]
+        assert cells[0].note.startswith(word)
+        assert cells[0].mark == bool(word)
+        assert made.columns[2].label == "in a delegate"
+        assert not any(cell.text in ("-0", "−0") for cell in cells)
+
+
+def test_a_load_that_was_not_cold_and_attempts_that_were_not_trusted_say_so() -> None:
+    result = sample_devices.devices()
+    doubt = Trust("untrusted", ("load",), 0.0, 0.1, 2.0, 2.0)
+    row = replace(next(p for p in result.profiles if p.device == "pi4"), trust=doubt, attempts=(Attempt(("load",), 2.0),))
+    for cold, sign in ((False, "△"), (True, ""), (None, "")):
+        made = device_figures.times("pi4", ["a"], [replace(row, load_ms=LoadTime(9.0, 3.0, cold))])
+        assert made.rows[0][0].note == "2 attempts, none trusted"
+        assert made.rows[0][7].sign == sign
+        assert ("△: it was not" in made.note) == bool(sign)

@@ -22,7 +22,8 @@ def outputs(runtime: Any, rows: list[dict[str, Any]], into: str) -> dict[str, An
     """Run every feed once and write all outputs to an .npz file, an array for each with a row for each feed.
 
     Returns:
-        ``names`` in the model's order, ``arrays`` (their keys in the file), ``kinds`` (as the model gives them).
+        ``names`` in the model's order, ``arrays`` (their keys in the file), ``kinds`` (as the model gives them), and
+        ``others``: names of outputs that are no tensors, which are left out.
     """
     import numpy as np
 
@@ -34,7 +35,9 @@ def outputs(runtime: Any, rows: list[dict[str, Any]], into: str) -> dict[str, An
     kinds = [str(found[name][0].dtype) for name in names]
     stacked = {f"output{at}": _stacked(found[name]) for at, name in enumerate(names)}
     np.savez(into, **stacked)
-    return {"path": into, "names": names, "arrays": list(stacked), "kinds": kinds, "count": len(rows)}
+    others = runtime.sequences() if hasattr(runtime, "sequences") else []
+    told = {"names": names, "arrays": list(stacked), "kinds": kinds, "others": others}
+    return {"path": into, "count": len(rows), **told}
 
 
 def _stacked(rows: list[Any]) -> Any:

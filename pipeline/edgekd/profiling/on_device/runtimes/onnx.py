@@ -56,6 +56,10 @@ class OnnxRuntime:
         found = zip(names, self.session.run(None, feed))  # noqa: B905
         return {name: value for name, value in found if hasattr(value, "dtype")}
 
+    def sequences(self) -> list[str]:
+        """Names of the outputs that are no tensors."""
+        return [spec.name for spec in self.session.get_outputs() if not spec.type.startswith("tensor(")]
+
     def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
         """Time each operation over ``runs`` inferences, after as many to warm up, in a session of its own."""
         import tempfile
