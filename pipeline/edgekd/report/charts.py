@@ -24,6 +24,8 @@ from edgekd.report.svg import (
 from edgekd.report.words import shorten
 from edgekd.rundir import Measure
 
+FAR = 6
+"""Lines above and below a point that its name may move away, where others are in the way."""
 _NAMES: dict[Measure, str] = {"accuracy": "Top-1", "agreement": "Agreement"}
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
 
@@ -159,10 +161,14 @@ def _pareto(
             (cx + 8, cy + 32, "start"),
             (cx + 8, cy + 21, "end"),
             (cx + 8, cy - 13, "end"),
+            *((cx, cy + side * (35 + 15 * line), "middle") for line in range(FAR) for side in (1, -1)),
+            *((cx, cy + side * (35 + 15 * line), "start") for line in range(FAR) for side in (1, -1)),
         )
         free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
         inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
         at, base, anchor = (*free, *inside, *places)[0]
+        if abs(base - cy) > 32:
+            canvas.line(cx, cy, cx, base - (12 if base > cy else -4), "leader s5")
         _label(canvas, taken, at, base, text, "name halo", anchor)
 
 

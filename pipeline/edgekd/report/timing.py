@@ -123,6 +123,7 @@ def _drift(
     across: int,
 ) -> Canvas:
     gap, height = 20, 128
+    reached = max(5.0, nice_step(reach[1] - reach[0], 4))  # so that three ticks never touch
     across = min(across, len(rows)) if width == WIDE and len(rows) > 2 else across
     size = (width - gap * (across - 1)) / across
     canvas = Canvas(width, height * -(-len(rows) // across))
@@ -131,7 +132,9 @@ def _drift(
         x = Scale(0, max(1, len(values) - 1), left + 40, left + size - 6)
         y = Scale(*reach, top + 92, top + 24)
         canvas.text(left, top + 13, shorten(row.label, int(size / 8)) + (" △" if row.doubt else ""), "name")
-        for tick in (-5.0, 0.0, 5.0):
+        for tick in (-reached, 0.0, reached):
+            if not reach[0] <= tick <= reach[1]:
+                continue
             canvas.line(x.start, y(tick), left + size, y(tick), "base" if tick == 0 else "grid")
             text = f"{tick:+.0f} %".replace("-", "−") if tick else "0 %"
             canvas.text(x.start - 5, y(tick) + 4, text, "tick", "end")

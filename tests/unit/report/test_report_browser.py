@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from selenium import webdriver
@@ -16,3 +17,31 @@ def test_reports_in_a_browser(browser: webdriver.Chrome, tmp_path: Path) -> None
         path = tmp_path / f"{make.__name__}.html"
         path.write_text(html.render(make()), encoding="utf-8")
         assert_clean(browser, path)
+
+
+def test_a_phone_shows_verdicts_and_names_of_close_points_do_not_touch(
+    browser: webdriver.Chrome,  # noqa: F811  # the fixture
+    tmp_path: Path,
+) -> None:
+    result = sample.good()
+    close = tuple(
+        replace(p, latency_ms=replace(p.latency_ms, p50=1 + 0.01 * number, ci=(0.5, 2.0)))
+        for number, p in enumerate(result.profiles)
+    )
+    alike = tuple(replace(m, metrics=tuple(replace(x, top1=0.9) for x in m.metrics)) for m in result.models)
+    path = tmp_path / "close.html"
+    path.write_text(html.render(replace(result, profiles=close, models=alike)), encoding="utf-8")
+    browser.get(path.as_uri())
+    for width in (1280, 390):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll('#pareto svg text.halo')].map(e => e.getBoundingClientRect())"
+            ".filter(b => b.width).map(b => [b.left, b.top + 3, b.right, b.bottom - 3])"
+        )
+        assert len(boxes) > 1
+        for number, a in enumerate(boxes):
+            for b in boxes[:number]:
+                assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    verdict = browser.execute_script("return document.querySelector('.gates td.good').getBoundingClientRect().right")
+    assert verdict <= 390
