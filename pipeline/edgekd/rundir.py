@@ -96,6 +96,8 @@ class ModelRecord:
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was delivered.
         sha256: Hash of that file.
+        bin_sha256: Hash of the .bin beside it, which has the weights of an OpenVINO model.
+        place: Where the file lay when it was measured, as an absolute path; only of ``edgekd profile``.
         bytes: Size of all files of the artifact.
         params: Number of parameters.
         macs: Multiply-accumulates for one image.
@@ -126,6 +128,14 @@ class ModelRecord:
     outputs: tuple[TensorSpec, ...] = ()
     runtime_graph: RuntimeGraph | None = None
     default_precision: DefaultPrecision | None = None
+    bin_sha256: str | None = None
+    place: str | None = None
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Hashes of all its files; empty where one is not known."""
+        hashes = (self.sha256, self.bin_sha256) if self.format == "openvino" else (self.sha256,)
+        return tuple(value for value in hashes if value) if all(hashes) else ()
 
     def top1(self, split: Literal["val", "test"] = "test") -> float | None:
         """Top-1 on a split, accuracy rather than agreement, or ``None`` if it was not measured."""

@@ -15,6 +15,8 @@ from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is us
 from tests.e2e.conftest import Cli, Run
 
 from edgekd import rundir
+from edgekd.artifacts import against, found
+from edgekd.profiling.measured import Variant
 
 pytestmark = pytest.mark.e2e
 
@@ -30,6 +32,20 @@ def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
     assert {profile.model for profile in result.profiles} == {*INT8, *FLOAT}
     assert {profile.images for profile in result.profiles} == {8}, "latency is measured on test images"
     assert [stage.name for stage in result.stages][-2:] == ["profile.host", "package"]
+
+
+def test_a_run_can_be_compared_with(chain: Run) -> None:
+    result = rundir.read(chain.folder)
+    assert {(chain.folder / profile.samples).name for profile in result.profiles} == {"host.jsonl"}
+    files = found.files([chain.folder])
+    assert all(file.bundle for file in files)
+    assert {file.record.name: file.record.content for file in files} == {
+        model.name: model.content for model in result.models if model.role == "artifact"
+    }
+    before = against.find(chain.folder, files, [Variant(file.record.name, file.format, file.path) for file in files])
+    assert (before.refusals, before.again, len(before.pairs)) == ({}, {}, len(files))
+    for told in against.comparisons(before, result.profiles, chain.folder / "samples"):
+        assert told.verdict == "no difference shown" or "not trusted" in told.reasons[-1]
 
 
 @pytest.mark.parametrize("name", INT8)

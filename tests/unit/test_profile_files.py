@@ -21,13 +21,15 @@ from tests.unit.export.nets import Residual, make_source
 
 import edgekd
 from edgekd import rundir
-from edgekd.artifacts import board, found, pack
+from edgekd.artifacts import against, board, found, pack
 from edgekd.artifacts.profile import Settings
 from edgekd.errors import ExitCode, UsageError
 from edgekd.export import flatbuffer
 from edgekd.export.exporter import Options
 from edgekd.profiling.compare import paces
+from edgekd.profiling.measured import Variant
 from edgekd.recipe import Profile
+from edgekd.records_json import to_json
 from edgekd.registry import exporters
 from edgekd.report import html, markdown
 
@@ -176,6 +178,97 @@ def test_another_file_is_measured_in_turns_with_the_earlier_one(measured: Any, t
     assert [record.model for record in found_.result.profiles] == ["conv"]
 
 
+def compared_with(folder: Path, *paths: Path) -> against.Against:
+    files = found.files(paths)
+    return against.find(folder, files, [Variant(file.record.name, file.format, file.path) for file in files])
+
+
+def test_a_file_that_was_measured_where_it_lies_is_measured_again_while_it_is_there(tmp_path: Path) -> None:
+    old = conv(tmp_path)
+    earlier = edgekd.profile(old, out=tmp_path / "out", protocol=QUICK).folder
+    (tmp_path / "new").mkdir()
+    new = branches(tmp_path / "new").rename(tmp_path / "new" / "conv.onnx")
+    assert compared_with(earlier, new).again["conv"].path == old
+    assert compared_with(earlier, old).again == {}, "the same file"
+    shutil.copy(new, old)
+    assert compared_with(earlier, new).again == {}, "it has changed"
+
+
+def test_both_files_of_an_openvino_model_are_its_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.xml").write_bytes(b"<net name='n'>")
+        (tmp_path / f"{name}.bin").write_bytes(name.encode())
+    a, b = (file.record for file in found.files([tmp_path / "a.xml", tmp_path / "b.xml"]))
+    assert a.sha256 == b.sha256
+    assert a.content != b.content
+
+
+def test_figures_that_are_not_trusted_are_not_compared(measured: Any) -> None:
+    folder = measured[0].folder
+    trusted = tuple(
+        replace(record, trust=replace(record.trust, verdict="trusted", reasons=())) for record in measured[0].result.profiles
+    )
+    doubted = tuple(
+        replace(record, trust=replace(record.trust, verdict="untrusted", reasons=("it was hot",))) for record in trusted
+    )
+    before = compared_with(folder, Path(measured[0].result.models[0].place))
+    for now, then, verdict in (
+        (trusted, trusted, "no difference shown"), (doubted, trusted, "refused"), (trusted, doubted, "refused"),
+    ):  # fmt: skip
+        pair = replace(before, result=replace(before.result, profiles=then))
+        (told,) = against.comparisons(pair, now, folder / "samples")
+        assert (told.verdict, told.ratio is None) == (verdict, verdict == "refused")
+        assert verdict != "refused" or "it was hot" in told.reasons[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]\n", b'{"model": "conv", "samples_ms": []}\n',
+                                     b'{"model": "conv", "samples_ms": [0, 0]}\n'])  # fmt: skip
+def test_damaged_samples_of_then_are_seen_before_anything_is_measured(measured: Any, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(measured[0].folder, tmp_path / "0001-then")
+    (tmp_path / "0001-then" / "samples" / "host.jsonl").write_bytes(content)
+    before = compared_with(tmp_path / "0001-then", Path(measured[0].result.models[0].place))
+    (told,) = against.comparisons(before, measured[0].result.profiles, measured[0].folder / "samples")
+    assert told.verdict == "refused"
+    assert "damaged" in told.reasons[0]
+
+
+def test_a_changed_file_of_a_bundle_is_a_file_that_nobody_describes(tmp_path: Path) -> None:
+    (file,) = found.files([conv(tmp_path)])
+    value = {
+        "preprocessing": {"mean": [0], "std": [1], "channels": 3}, "classes": [], "artifacts": [to_json(file.record)],
+        "files": {"conv.onnx": {"sha256": file.record.sha256}},
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(value))
+    assert [one.bundle is not None for one in found.files([tmp_path])] == [True]
+    branches(tmp_path).replace(tmp_path / "conv.onnx")
+    for path in (tmp_path, tmp_path / "conv.onnx"):
+        (one,) = found.files([path])
+        assert one.bundle is None
+        assert one.record.sha256 != file.record.sha256
+        assert one.record.bytes == (tmp_path / "conv.onnx").stat().st_size
+        assert "conv.onnx is not what manifest.json beside it describes" in one.notes[0]
+
+
+def test_every_file_has_a_name_of_its_own(tmp_path: Path) -> None:
+    paths = []
+    for folder, name in (("a", "net"), ("b", "net"), ("c", "net#2"), ("d", "reference workload"), ("e", "net#2")):
+        (tmp_path / folder).mkdir()
+        paths.append(conv(tmp_path / folder, f"{name}.onnx"))
+    names = [file.record.name for file in found.files(paths)]
+    assert len({*names, "reference workload"}) == len(names) + 1
+    assert names[:3] == ["net", "net#3", "net#2"]
+
+
+def test_two_devices_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder, threads in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        text = f"edgekd: 1\nname: here\ntransport: host\nthreads: {threads}\n"
+        (tmp_path / folder / "here.yaml").write_text(text)
+    devices = [str(tmp_path / folder / "here.yaml") for folder in "ab"]
+    with pytest.raises(UsageError, match="two devices are called here"):
+        edgekd.profile(conv(tmp_path), devices=devices, out=tmp_path / "out", protocol=QUICK)
+
+
 def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> None:
     wrong = save(
         tmp_path / "wrong.onnx",
@@ -198,6 +291,7 @@ def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> No
         ("net.tflite", b"hello, world", "is not a TensorFlow Lite file"),
         ("net.xml", b"<html>", "is not an OpenVINO model"),
         ("net.xml", b"<net name='n'>", "net.bin does not exist"),
+        ("NET.XML", b"<net name='n'>", "in small letters"),
         ("net.bin", b"", "is not a model file that a device can run"),
         ("manifest.json", b"", "is not a model file that a device can run"),
     ],

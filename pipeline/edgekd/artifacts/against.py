@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekd import rundir
+from edgekd.artifacts import found
 from edgekd.artifacts.found import ModelFile
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
+from edgekd.profiling.field import REFERENCE, SAMPLES
 from edgekd.profiling.measured import Variant
-from edgekd.reads import file_sha256
 from edgekd.records_profile import Comparison, ProfileRecord
 from edgekd.rundir import ModelRecord, RunResult
-
-SAMPLES = "samples"
-"""Folder of a result with the raw samples."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,14 @@ class Against:
         pairs: By the name of a file, the name that it has there.
         again: By the name of a file, the earlier file, which is measured again in turns with it: it is another one and still
             there.
+        refusals: By earlier name and device, why the figures of then cannot be compared with.
     """
 
     folder: Path
     result: RunResult
     pairs: dict[str, str]
     again: dict[str, Variant] = field(default_factory=dict)
+    refusals: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def is_again(self, model: str) -> bool:
         """Whether a record is that of an earlier file that was measured again."""
@@ -65,17 +66,44 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
     for file, variant in zip(files, variants, strict=True):
         model = before.model(pairs[file.record.name]) if file.record.name in pairs else None
         path = _still_there(folder, model)
-        if path is not None and model is not None and model.sha256 != file.record.sha256:
-            again[file.record.name] = replace(variant, model=f"{model.name} of {before.run}", path=path)
-    return Against(folder, before, pairs, again)
+        if path is not None and model is not None and model.content != file.record.content:
+            again[file.record.name] = replace(
+                variant,
+                model=f"{model.name} of {before.run}",
+                path=path,
+                runtime=found.FORMATS[path.suffix.lower()],
+            )
+    earlier = [record for record in before.profiles if record.model in pairs.values()]
+    reasons = {(record.model, record.device): _unreadable(folder, record) for record in earlier}
+    return Against(folder, before, pairs, again, {key: reason for key, reason in reasons.items() if reason})
 
 
 def _still_there(folder: Path, model: ModelRecord | None) -> Path | None:
     """The earlier file, unchanged; None where it is not there."""
-    if model is None or model.path is None:
+    if model is None or model.path is None or not model.content:
         return None
-    path = folder / model.path
-    return path if path.is_file() and file_sha256(path) == model.sha256 else None
+    path = Path(model.place) if model.place else folder / model.path
+    there = all(part.is_file() for part in found.parts(path))
+    return path if there and found.content(path) == model.content else None
+
+
+def _raw(folder: Path, record: ProfileRecord) -> Path:
+    return folder / SAMPLES / Path(record.samples or f"{record.device}.jsonl").name
+
+
+def _unreadable(folder: Path, record: ProfileRecord) -> str:
+    """Why the raw samples of an earlier measurement cannot be read; empty where they can."""
+    raw = _raw(folder, record)
+    if not raw.is_file():
+        return "the raw samples of then are not in its folder"
+    try:
+        for name in (record.model, *([REFERENCE] if record.reference else [])):
+            values = compare.paces(raw, name)
+            if not values or not all(0 < value < math.inf for value in values):
+                raise ValueError(f"no times of {name}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"the raw samples of then are damaged: {raw.name}: {cause_of(error)}"
+    return ""
 
 
 def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Path) -> Iterator[Comparison]:
@@ -93,7 +121,7 @@ def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Pa
             name = against.again[now.model].model
             beside = next((one for one in profiles if (one.model, one.device) == (name, now.device)), None)
             if beside is not None:
-                yield compare.in_one_session(now, beside, samples / f"{now.device}.jsonl")
+                yield _trusted(compare.in_one_session(now, beside, samples / f"{now.device}.jsonl"), now, beside)
                 continue
         yield _then(against, now, samples)
 
@@ -109,7 +137,19 @@ def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
 
     if before is None:
         return refused(f"it was not measured on {now.device} then")
-    raw = against.folder / SAMPLES / (before.samples or f"{now.device}.jsonl")
-    if not raw.is_file():
-        return refused("the raw samples of then are not in its folder")
-    return replace(compare.over_sessions(now, before, samples / f"{now.device}.jsonl", raw), before=label)
+    if reason := against.refusals.get((name, now.device)):
+        return refused(reason)
+    result = compare.over_sessions(now, before, samples / f"{now.device}.jsonl", _raw(against.folder, before))
+    return replace(_trusted(result, now, before), before=label)
+
+
+def _trusted(result: Comparison, now: ProfileRecord, before: ProfileRecord) -> Comparison:
+    """Refuse a comparison of figures that are not trusted; the numbers of ``compare`` know nothing of trust."""
+    reasons = [
+        f"the figures of {whose} are not trusted: {'; '.join(record.trust.reasons)}"
+        for whose, record in (("this file", now), ("the earlier one", before))
+        if record.trust.verdict != "trusted"
+    ]
+    if not reasons:
+        return result
+    return replace(result, verdict="refused", ratio=None, low=None, high=None, reasons=(*result.reasons, *reasons))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import UsageError, cause_of
+from edgekd.profiling.field import REFERENCE
 from edgekd.profiling.looks import Preprocessing
 from edgekd.reads import file_sha256
 from edgekd.records_json import from_json
@@ -62,14 +63,16 @@ def files(paths: Sequence[Path]) -> tuple[ModelFile, ...]:
         UsageError: There is none, or one is not a model file.
     """
     found = [file for path in paths for file in _of(path)]
-    taken: dict[str, int] = {}
+    taken, own = {REFERENCE}, {file.record.name for file in found}
     named = []
     for file in found:
-        name = file.record.name
-        taken[name] = taken.get(name, 0) + 1
-        if taken[name] > 1:  # files of one name in several folders
-            file = replace(file, record=replace(file.record, name=f"{name}#{taken[name]}"))
-        named.append(file)
+        name, number = file.record.name, 1
+        while name in taken or (number > 1 and name in own):  # files of one name in several folders
+            number += 1
+            name = f"{file.record.name}#{number}"
+        taken.add(name)
+        place = str(file.path.absolute())
+        named.append(replace(file, record=replace(file.record, name=name, place=place)))
     return tuple(named)
 
 
@@ -90,13 +93,10 @@ def _of(path: Path) -> Iterator[ModelFile]:
     _check(path)
     if (path.parent / "manifest.json").is_file():
         mine = [file for file in _bundled(path.parent) if file.path.name == path.name]
-        if mine and mine[0].record.sha256 == file_sha256(path):
+        if mine:
             yield mine[0]
             return
-        if mine:
-            yield _foreign(path, (f"{path.name} is not the file that manifest.json beside it describes",))
-            return
-    yield _foreign(path)
+    yield _foreign(path, path.stem)
 
 
 def _bundled(folder: Path) -> Iterator[ModelFile]:
@@ -107,6 +107,7 @@ def _bundled(folder: Path) -> Iterator[ModelFile]:
         preprocessing = Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
         records = [from_json(ModelRecord, item) for item in value["artifacts"]]
         classes = tuple(value["classes"])
+        hashes = {name: str(told["sha256"]) for name, told in value["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / 'manifest.json'} cannot be read: {cause_of(error)}", "name the model files") from error
     samples = folder / "samples.npz"
@@ -115,14 +116,32 @@ def _bundled(folder: Path) -> Iterator[ModelFile]:
         if record.path is not None:
             path = folder / Path(record.path).name
             _check(path)
-            yield ModelFile(path, record, bundle)
+            changed = [part.name for part in parts(path) if file_sha256(part) != hashes.get(part.name)]
+            if changed:
+                told = (
+                    f"{' and '.join(changed)} is not what manifest.json beside it describes; measured as any other file is"
+                )
+                yield _foreign(path, record.name, (f"{record.name}: {told}",))
+            else:
+                yield ModelFile(path, replace(record, bin_sha256=hashes.get(path.with_suffix(".bin").name)), bundle)
 
 
-def _foreign(path: Path, notes: tuple[str, ...] = ()) -> ModelFile:
-    parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
+def parts(path: Path) -> list[Path]:
+    """All files of a model: of OpenVINO the .xml and the .bin."""
+    return [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
+
+
+def content(path: Path) -> tuple[str, ...]:
+    """Hashes of all files of a model, as ``ModelRecord.content`` has them."""
+    return tuple(file_sha256(part) for part in parts(path))
+
+
+def _foreign(path: Path, name: str, notes: tuple[str, ...] = ()) -> ModelFile:
+    hashes = content(path)
     record = ModelRecord(
-        name=path.stem, role="artifact", format=FORMATS[path.suffix.lower()], precision=UNKNOWN, path=path.name,
-        sha256=file_sha256(path), bytes=sum(part.stat().st_size for part in parts),
+        name=name, role="artifact", format=FORMATS[path.suffix.lower()], precision=UNKNOWN, path=path.name,
+        sha256=hashes[0], bytes=sum(part.stat().st_size for part in parts(path)),
+        bin_sha256=hashes[1] if len(hashes) > 1 else None,
     )  # fmt: skip
     return ModelFile(path, record, None, notes)
 
@@ -141,6 +160,8 @@ def _check(path: Path) -> None:
     if kind == "tflite" and head[4:8] != b"TFL3":
         raise UsageError(f"{path} is not a TensorFlow Lite file", "its bytes 5 to 8 have to be TFL3")
     if kind == "openvino":
+        if path.suffix != ".xml":
+            raise UsageError(f"{path}: OpenVINO's files end in .xml and .bin, in small letters", "name them so")
         if b"<net" not in head:
             raise UsageError(f"{path} is not an OpenVINO model", "give the .xml file that openvino.save_model wrote")
         if not path.with_suffix(".bin").is_file():

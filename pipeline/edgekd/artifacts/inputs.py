@@ -77,7 +77,7 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
     own = _Samples.of(bundle, given.accuracy or 0, folder) if bundle else None
     if given.accuracy and (own is None or own.labels is None):
         raise UsageError("--accuracy needs images with labels", "give a bundle of edgekd whose samples.npz has labels")
-    variants, known, notes = [], {}, [note for file in files for note in file.notes]
+    variants, known, notes = [], {}, []
     for file in files:
         variants.append(_variant(file, given, own))
         name = file.record.name

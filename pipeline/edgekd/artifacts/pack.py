@@ -26,7 +26,7 @@ from edgekd.errors import DeviceError, UsageError, cause_of
 from edgekd.export import device_checks
 from edgekd.profiling import doctor, looks, measured
 from edgekd.profiling.agents.python import packed
-from edgekd.profiling.field import REFERENCE
+from edgekd.profiling.field import REFERENCE, SAMPLES
 from edgekd.profiling.looks import Look, Preprocessing, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.session import Session
@@ -95,6 +95,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         rows.append(
             {
                 "record": to_json(file.record),
+                "notes": list(file.notes),
                 "format": file.format,
                 "path": name,
                 "inputs": {key: bring(path) for key, path in variant.inputs.items()},
@@ -165,7 +166,7 @@ def report(path: Path, out: Path) -> Profiled:
 
 def _file(row: Mapping[str, Any]) -> found.ModelFile:
     record = from_json(ModelRecord, row["record"])
-    return found.ModelFile(Path(row["path"]), record)
+    return found.ModelFile(Path(row["path"]), record, notes=tuple(row["notes"]))
 
 
 def _device(plan: Mapping[str, Any], answers: Mapping[str, Any]) -> Device:
@@ -185,7 +186,7 @@ def _session(plan: Mapping[str, Any], answers: Mapping[str, Any], device: Device
     reference = _run(Variant(REFERENCE, "onnx", Path()), answers["reference"]) if answers["reference"] else None
     everyone = [*runs, *([reference] if reference else [])]
     now = measured.conditions(answers["before"], answers["after"], everyone, device.emulated)
-    setting = Setting(device, plan["threads"], now, f"{device.name}.jsonl", reference)
+    setting = Setting(device, plan["threads"], now, f"{SAMPLES}/{device.name}.jsonl", reference)
     found = {name: _look(one["looks"], f"{name} on {device.name}") for name, one in answers["models"].items()}
     profiles = []
     for run in runs:

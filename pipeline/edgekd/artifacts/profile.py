@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from edgekd import __version__, environment, rundir, runner
 from edgekd.artifacts import against, found, inputs
-from edgekd.artifacts.against import SAMPLES, Against
+from edgekd.artifacts.against import Against
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
 from edgekd.devices import schema, targets
@@ -25,6 +25,7 @@ from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.guard import storage
 from edgekd.profiling import compare, doctor, looks, verdicts
+from edgekd.profiling.field import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Profile
@@ -173,7 +174,11 @@ def _devices(settings: Settings) -> list[Device]:
         asked["threads"] = settings.threads
     if settings.cores:
         asked["cores"] = settings.cores
-    loaded = {device.name: device for device in (schema.load(name, Path.cwd()) for name in settings.devices)}
+    loaded: dict[str, Device] = {}
+    for typed in settings.devices:
+        device = schema.load(typed, Path.cwd())
+        if loaded.setdefault(device.name, device) != device:
+            raise UsageError(f"two devices are called {device.name}; the second is {typed}", "give each a name: of its own")
     return [device.model_copy(update=asked) for device in loaded.values()]
 
 
@@ -251,7 +256,7 @@ def _result(
         profiles=checked.profiles,
         gates=(),
         environment=environment.describe(),
-        findings=checked.findings,
+        findings=(*(note for file in files for note in file.notes), *checked.findings),
         not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,
         failures=tuple(failure for one in measured if one.session for failure in one.session.failures),

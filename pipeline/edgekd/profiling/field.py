@@ -16,6 +16,8 @@ from edgekd.records_profile import Failure
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
+SAMPLES = "samples"
+"""Folder of a result with the raw samples, ``DEVICE.jsonl``."""
 REFERENCE = "reference workload"
 """Name of the participant that does known arithmetic."""
 START_S = 300.0

@@ -64,7 +64,7 @@ class Setting:
         device: Where.
         threads: Threads that were asked for.
         now: The machine during the session.
-        samples: Name of the file with the raw samples.
+        samples: The file with the raw samples, in the folder of the result.
         reference: The reference workload, measured like a variant; None where it could not be.
         trivial: By format, MiB by which a trivial model raises the peak of the bare runtime.
     """

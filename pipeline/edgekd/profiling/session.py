@@ -21,7 +21,7 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import agents, beside, doctor, heat, longer, looks, measured, transports
 from edgekd.profiling.agents.base import Agent
-from edgekd.profiling.field import ANSWER_S, REFERENCE, START_S, Field, Limit, Progress
+from edgekd.profiling.field import ANSWER_S, REFERENCE, SAMPLES, START_S, Field, Limit, Progress
 from edgekd.profiling.longer import Longer
 from edgekd.profiling.looks import Look, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
@@ -95,7 +95,7 @@ def measure(
         hot = heat.begin(field, device)
         trivial = beside.trivial_mib(field, way, device, threads) if starter.name == "python" else {}
         field.each("load", lambda run, _: _start(run, way, device, threads))
-        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), raw.name, trivial=trivial)
+        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), f"{SAMPLES}/{raw.name}", trivial=trivial)
         rounds = Rounds(field, protocol, setting, hot, log)
         setting = rounds.measure()
         power = longer.idle(field, device) if starter.name == "python" else {}

@@ -14,6 +14,7 @@ from edgekd import records_errors
 from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
+from edgekd.profiling.field import SAMPLES
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors
@@ -128,6 +129,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
                 for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
                     (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")
     _manifest(context, record, models)
+    _raw_samples(context)
     tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
     searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
     if tune.KD in context.inputs:
@@ -334,6 +336,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=told,
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
+                bin_sha256=next((copy[1] for copy in copies[1:] if copy[0].endswith(".bin")), None),
                 bytes=exported["bytes"], params=found[student].get("params"), macs=found[student].get("macs"),
                 metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
                 parity=from_json(Parity, found[name]["parity"]),
@@ -386,6 +389,15 @@ def _failures(context: Context) -> Iterator[Failure]:
 
 def _failed_in(value: Mapping[str, Any]) -> list[Failure]:
     return [from_json(Failure, failure) for failure in value["failures"]]
+
+
+def _raw_samples(context: Context) -> None:
+    """Copy the raw samples of all devices into the run folder, where ``edgekd profile --against`` reads them."""
+    folder = context.out.parent / SAMPLES
+    for stage in (name for name in context.inputs if name.startswith("profile.")):
+        folder.mkdir(exist_ok=True)
+        raw = f"{stage.removeprefix('profile.')}.jsonl"
+        shutil.copyfile(context.inputs[stage] / raw, folder / raw)
 
 
 def _profiles(
