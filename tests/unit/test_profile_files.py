@@ -23,6 +23,7 @@ import edgekd
 from edgekd import rundir
 from edgekd.artifacts import against, board, found, pack
 from edgekd.artifacts.profile import Settings
+from edgekd.cli import cli
 from edgekd.errors import ExitCode, UsageError
 from edgekd.export import flatbuffer
 from edgekd.export.exporter import Options
@@ -346,10 +347,39 @@ def test_a_pack_measures_without_edgekd_and_its_result_becomes_a_report(packed: 
     assert len(paces(done.folder / "samples" / "my-board.jsonl", "conv")) == QUICK.blocks
 
 
+def test_the_command_report_takes_the_result_of_a_pack(packed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd", "report", str(packed)], capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "✓ same" in done.stdout
+    assert (tmp_path / "reports" / "profile" / "latest" / "report.html").is_file()
+
+
+def test_a_pack_refuses_what_it_would_ignore(tmp_path: Path) -> None:
+    for option in (["--device", "pi4"], ["--sustained", "5"], ["--against", "x"], ["--out", "y"]):
+        with pytest.raises(UsageError, match=f"--pack and {option[0]} do not go together"):
+            cli.main(["profile", str(conv(tmp_path)), "--pack", str(tmp_path / "p"), *option], standalone_mode=False)
+    assert not (tmp_path / "p").exists()
+
+
 def test_a_damaged_result_of_a_pack_is_refused(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(packed.read_text()[:-1000])
     with pytest.raises(UsageError, match="cannot be read"):
         pack.report(tmp_path / "result.json", tmp_path)
+    whole = json.loads(packed.read_text())
+    damages = (("plan", "files", 0, "host"), "AAAA"), (("answers", "models"), {"x": {}}), (("answers", "before"), [])
+    for (*way, last), value in damages:
+        damaged = json.loads(packed.read_text())
+        inner = damaged
+        for key in way:
+            inner = inner[key]
+        inner[last] = value
+        assert damaged != whole
+        (tmp_path / "result.json").write_text(json.dumps(damaged))
+        with pytest.raises(UsageError, match="cannot be read"):
+            pack.report(tmp_path / "result.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_runs_on_the_board_is_python_3_8_without_packages() -> None:

@@ -22,7 +22,7 @@ from edgekd.artifacts import board, found, inputs
 from edgekd.artifacts.inputs import Prepared
 from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError, UsageError, cause_of
+from edgekd.errors import DeviceError, EdgekdError, UsageError, cause_of
 from edgekd.export import device_checks
 from edgekd.profiling import doctor, looks, measured
 from edgekd.profiling.agents.python import packed
@@ -153,15 +153,17 @@ def report(path: Path, out: Path) -> Profiled:
         files = tuple(_file(row) for row in plan["files"])
         device = _device(plan, answers)
         session, raw = _session(plan, answers, device)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wants = Wants(preprocessing=_rule(plan["preprocessing"]) if plan["preprocessing"] else None)
+        known = {row["record"]["name"]: _known(row) for row in plan["files"]}
+        variants = tuple(_variant(row) for row in plan["files"])
+        prepared = Prepared(variants, wants, known, tuple(plan["notes"]))
+        expected = {row["record"]["name"]: (_host(row), tuple(row["steps"])) for row in plan["files"]}
+        settings = Settings(out=out, devices=(device.name,), threads=plan["threads"])
+        return finished([path], files, prepared, [Measured(device, session)], settings, raw, expected)
+    except EdgekdError:
+        raise
+    except Exception as error:  # whatever a damaged file brings about
         raise UsageError(f"{path} cannot be read: {cause_of(error)}", "copy it again from the board") from error
-    wants = Wants(preprocessing=_rule(plan["preprocessing"]) if plan["preprocessing"] else None)
-    known = {row["record"]["name"]: _known(row) for row in plan["files"]}
-    variants = tuple(_variant(row) for row in plan["files"])
-    prepared = Prepared(variants, wants, known, tuple(plan["notes"]))
-    expected = {row["record"]["name"]: (_host(row), tuple(row["steps"])) for row in plan["files"]}
-    settings = Settings(out=out, devices=(device.name,), threads=plan["threads"])
-    return finished([path], files, prepared, [Measured(device, session)], settings, raw, expected)
 
 
 def _file(row: Mapping[str, Any]) -> found.ModelFile:

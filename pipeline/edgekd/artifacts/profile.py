@@ -147,16 +147,16 @@ def finished(
         raw: Its raw samples, as lines.
         host: By the name of an artifact, its outputs on the host and one step of each.
     """
+    expected = {
+        name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1])
+        for name, known in prepared.known.items()
+    }
+    checked = _checked(files, prepared, measured, expected, settings, reached=False)
     folder = runner.run_folder(settings.out / NAME, _key(files, [one.device for one in measured]))
     with storage(folder):
         (folder / SAMPLES).mkdir()
         for one in measured:
             (folder / SAMPLES / f"{one.device.name}.jsonl").write_text("\n".join(raw) + "\n", encoding="utf-8")
-        expected = {
-            name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1])
-            for name, known in prepared.known.items()
-        }
-        checked = _checked(files, prepared, measured, expected, settings, reached=False)
         return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
 
 

@@ -388,10 +388,10 @@ def main(args: Sequence[str] | None = None) -> None:
             code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        words = EdgekdError(
-            "interrupted", "finished stages are kept; the same command goes on, and a training that was running begins anew"
-        )
-        _fail(words, as_json, interruption.EXIT_CODE)
+        kept = "finished stages are kept; the same command goes on, and a training that was running begins anew"
+        if arguments[:1] == ["profile"]:
+            kept = "no report was written; the same command measures all again"
+        _fail(EdgekdError("interrupted", kept), as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
         command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"
         _fail(UsageError(error.format_message(), f"{command} --help"), as_json, ExitCode.USAGE)

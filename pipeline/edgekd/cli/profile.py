@@ -83,6 +83,16 @@ def profile(
     if target is not None:
         from edgekd.artifacts.pack import pack
 
+        ignored = {
+            "--device": devices != ("host",),
+            "--sustained": sustained,
+            "--against": against,
+            "--out": out != Path("reports"),
+        }
+        if names := [name for name, given_ in ignored.items() if given_]:
+            raise UsageError(
+                f"--pack and {', '.join(names)} do not go together", "a pack measures later, on another machine"
+            )
         path = pack(artifacts, settings, target)
         click.echo(json.dumps({"pack": str(path)}) if as_json else f"{path}: run python3 profile.py in it on the board")
         return 0
@@ -120,6 +130,9 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _cores(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(core) for core in text.split(","))
+        cores = tuple(int(core) for core in text.split(","))
+        if min(cores) < 0:
+            raise ValueError(text)
+        return cores
     except ValueError:
         raise UsageError(f"--cores {text} is not a list of cores", "write numbers with commas between them: 2,3") from None

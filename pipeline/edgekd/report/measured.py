@@ -77,10 +77,11 @@ def _outputs(record: ProfileRecord) -> Cell:
     row = record.outputs[0]
     against = "the host's" if row.reference == "host" else "torch's"
     if row.p99_lsb is not None:
-        text = f"p99 {exact(row.p99_lsb)} LSB"
+        far = f", p99 {exact(row.p99_lsb)} LSB"
     else:
-        text = "the same" if row.max_error == 0 else f"off by {sig(row.max_error)}"
+        far = f", off by {sig(row.max_error)}" if row.max_error else ""
     bad = bool(row.differs)
+    text = f"{'differs' if bad else '✓ same'}{far}"
     note = f"against {against}, {plural(row.n, 'sample')}"
     note += f"; begins in {one_line(row.worst_layer)}" if row.worst_layer else ""
     return Cell(text, "bad" if bad else "", note, bad)
