@@ -21,7 +21,7 @@ from tests.unit.export.nets import Residual, make_source
 
 import edgekd
 from edgekd import rundir
-from edgekd.artifacts import against, board, found, pack
+from edgekd.artifacts import against, board, declared, found, pack
 from edgekd.artifacts.profile import Settings
 from edgekd.cli import cli
 from edgekd.errors import ExitCode, UsageError
@@ -121,6 +121,7 @@ def test_open_sizes_numbers_and_branches_in_the_other_formats(tmp_path: Path) ->
         path = make(tmp_path)
         openvino.save_model(openvino.convert_model(path), path.with_suffix(".xml"))
         paths.append(path.with_suffix(".xml"))
+        assert declared.inputs(paths[-1], "openvino") == declared.inputs(path, "onnx") != {}
     torch.manual_seed(0)
     exporter = exporters.get("tflite")()  # type: ignore[operator]
     exporter.export(make_source(Residual()), tmp_path / "net.tflite", Options(precision="float32", log=tmp_path / "log"))
@@ -248,6 +249,30 @@ def test_a_changed_file_of_a_bundle_is_a_file_that_nobody_describes(tmp_path: Pa
         assert one.record.sha256 != file.record.sha256
         assert one.record.bytes == (tmp_path / "conv.onnx").stat().st_size
         assert "conv.onnx is not what manifest.json beside it describes" in one.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"shapes": {"y": (1, 3, 4, 4)}}, "--shape y: .* has no such input"),
+        ({"shapes": {"x": (1, 4, 4, 4)}}, "--shape x: 1x4x4x4 does not fit"),
+        ({"shapes": {"x": (3, 4, 4)}}, "--shape x: 3x4x4 does not fit"),
+        ({"inputs": {"x": "wrong.npy"}}, "--input x: 2x5 does not fit"),
+        ({"cores": (4095,)}, "this machine has no such cores"),
+    ],
+)
+def test_what_does_not_fit_a_file_or_this_machine_is_refused_before_a_device_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Any, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("wrong.npy", np.zeros((2, 5), "float32"))
+    with pytest.raises(UsageError, match=told):
+        edgekd.profile(conv(tmp_path), out="out", protocol=QUICK, **more)
+    one, y = numpy_helper.from_array(np.ones(1, "float32"), "c"), INFO("y", TensorProto.FLOAT, [1])
+    nothing = save(tmp_path / "none.onnx", [helper.make_node("Identity", ["c"], ["y"])], [], [y], one)
+    with pytest.raises(UsageError, match="has no inputs"):
+        edgekd.profile(nothing, out="out", protocol=QUICK)
+    assert not Path("out").exists()
 
 
 def test_every_file_has_a_name_of_its_own(tmp_path: Path) -> None:

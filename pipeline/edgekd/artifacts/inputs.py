@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.artifacts import declared
 from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
 from edgekd.errors import UsageError
 from edgekd.profiling import looks
@@ -68,6 +69,8 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
     """
     for path in given.inputs.values():
         _check(path)
+    for file in files:
+        declared.check(file, given.shapes, given.inputs)
     bundles = {file.bundle.folder: file.bundle for file in files if file.bundle and file.bundle.samples}
     if len(bundles) > 1:
         raise UsageError(

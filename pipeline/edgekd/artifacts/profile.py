@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -174,6 +175,10 @@ def _devices(settings: Settings) -> list[Device]:
         asked["threads"] = settings.threads
     if settings.cores:
         asked["cores"] = settings.cores
+        here = os.sched_getaffinity(0)
+        if "host" in settings.devices and not here.issuperset(settings.cores):
+            cores = ", ".join(map(str, sorted(here)))
+            raise UsageError(f"--cores {settings.cores}: this machine has no such cores", f"it has {cores}")
     loaded: dict[str, Device] = {}
     for typed in settings.devices:
         device = schema.load(typed, Path.cwd())
