@@ -19,6 +19,8 @@ from edgekd.records_profile import Energy, ProfileRecord, Sustained
 
 WINDOW_S = 10.0
 """Seconds of each median of the sustained minutes."""
+ENOUGH = 0.9
+"""Share of the minutes that windows must cover; between two windows a little time goes by."""
 METER_S = 3.0
 """Seconds that energy is measured: idle, and of each variant."""
 
@@ -78,10 +80,11 @@ def measure(
                 field.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
                 windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
             agent.close(grace=2.0)
-            if minutes and windows.seconds < 60 * minutes:  # the last window reaches to the end, where there is time for it
+            over = field.limit.left() <= WINDOW_S + RESERVE_S
+            if over and windows.seconds < ENOUGH * 60 * minutes:
                 told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
-                over = f"limit_s is over ({field.limit.seconds:g} s)"
-                notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {over}")
+                why = f"limit_s is over ({field.limit.seconds:g} s)"
+                notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {why}")
         except DeviceError as error:
             label = f"{run.variant.model} on {device.name}: "
             notes.append(f"{label}not measured to the end: {str(error).removeprefix(label)}")
