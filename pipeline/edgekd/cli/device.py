@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekd.cli.options import debug_option, json_option
-from edgekd.errors import ExitCode, RecipeError, UsageError
+from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from edgekd.devices.schema import Device
@@ -83,7 +83,11 @@ def add(target: str, name: str | None, port: int | None, pythons: Sequence[str],
     chosen = adding.chosen(target, name, port, pythons)
     if name is not None:
         _free(name, force)
-    device, found = adding.asked(chosen)
+    try:
+        device, found = adding.asked(chosen)
+    except DeviceError as error:
+        error.hint = adding.hint(error.hint)  # there is no file yet
+        raise
     path = _free(device.name, force)
     path.parent.mkdir(exist_ok=True)
     path.write_text(adding.text(device, found, target), encoding="utf-8")
@@ -145,7 +149,6 @@ def doctor(name: str, as_json: bool, debug: bool) -> int:
     4 it does not answer, no format works, or its file does not describe it.
     """
     from edgekd.devices import schema
-    from edgekd.errors import DeviceError
     from edgekd.profiling import doctor as doctors
     from edgekd.profiling import transports
     from edgekd.records_json import to_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from edgekd.devices.isa import FEATURES
@@ -21,6 +22,15 @@ ROOM_MIB = 64
 CLOCK_NS = 20_000.0
 """Largest step of a clock that can time an inference: 2 % of one of a millisecond."""
 _FACTS_S, _PROBE_S = 30.0, 120.0
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the interpreters of a device have told; as :func:`described` takes it."""
+
+    facts: dict[str, Any]
+    rows: list[tuple[str, dict[str, Any]]]
+    silent: list[str]
 
 
 def examine(
@@ -42,9 +52,21 @@ def examine(
     """
     if device.agent == "benchmark_model":
         return doctor_phone.examine(device, way, infer=infer)
+    found = look(device, way, formats, infer=infer, thorough=thorough)
+    return described(device, found.facts, found.rows, formats, found.silent)
+
+
+def look(
+    device: Device, way: Transport, formats: Sequence[str] = (), *, infer: bool = True, thorough: bool = False
+) -> Looked:
+    """Ask the interpreters of a device; see :func:`examine`.
+
+    Raises:
+        DeviceError: None answers.
+    """
     facts: dict[str, Any] = {}
     rows: list[tuple[str, dict[str, Any]]] = []
-    silent = []
+    silent: list[str] = []
     path = program(way)
     wanted = list(formats or FORMATS)
     for python in pythons(device):
@@ -70,7 +92,7 @@ def examine(
             f"{device.name} has no Python that answers: {'; '.join(silent)}",
             "install Python 3.8 or later and numpy there, or name its interpreter in the device's file: python: [PATH]",
         )
-    return described(device, facts, rows, formats, silent)
+    return Looked(facts, rows, silent)
 
 
 def described(
@@ -143,12 +165,20 @@ def _found(python: str, row: dict[str, Any]) -> RuntimeFound:
 
 def _lacking(formats: Iterable[str], runtimes: Sequence[RuntimeFound], facts: traps.Facts, python: str) -> Iterator[str]:
     """The formats that no runtime works for; a broken one beside one that works is in nobody's way."""
+    absent, without = [], []
     for form in formats:
         own = [runtime for runtime in runtimes if runtime.format == form]
         if any(runtime.works for runtime in own):
             continue
-        for problem, fix in [(runtime.problem, runtime.fix) for runtime in own] or [traps.missing(form, facts, python)]:
-            yield f"{problem}\n  → {fix}"
+        if not own:
+            absent.append(form)
+        for runtime in own:
+            if runtime.python == python and not facts.get("numpy"):
+                without.append(runtime.package)
+            else:
+                yield f"{runtime.problem}\n  → {runtime.fix}"
+    for problem, fix in traps.missing(absent, facts, python, without):
+        yield f"{problem}\n  → {fix}"
 
 
 def _unfit(device: Device, facts: traps.Facts) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _TFLITE_RUNTIME_LAST = 11
@@ -55,13 +55,29 @@ def problem(row: Facts, facts: Facts, python: str) -> tuple[str, str]:
     return f"{name} does not work: {error}", f"install it again: {_pip(facts, python, row['package'])}"
 
 
-def missing(form: str, facts: Facts, python: str) -> tuple[str, str]:
-    """Say that a format has no runtime on a device, and what to install for its architecture and Python."""
-    what = f"{form}: no runtime is installed for {python} (Python {facts['python']})"
-    package, reason = package_for(form, facts)
-    return (
-        (what, _pip(facts, python, package)) if package else (f"{what}, and there is none for it: {reason}", _without(form))
-    )
+def missing(forms: Sequence[str], facts: Facts, python: str, also: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Say that formats have no runtime on a device or lack numpy, and what to install, all of it in one line.
+
+    Args:
+        forms: Formats without a runtime.
+        facts: Of the device.
+        python: Its interpreter.
+        also: Packages of runtimes that are there, which want numpy.
+    """
+    where = f"for {python} (Python {facts['python']})"
+    packages = {form: package_for(form, facts) for form in forms}
+    lacking = [form for form, (package, _) in packages.items() if package]
+    what = f"{', '.join(lacking)}: no runtime is installed {where}" if lacking else f"numpy is not installed {where}"
+    words = [word for form in lacking for word in packages[form][0].split()]
+    if not facts.get("numpy") and (lacking or also):
+        what += ", and no numpy" if lacking else f", and {', '.join(also)} {'needs' if len(also) == 1 else 'need'} it"
+        old = "tflite-runtime" in also and not any(word.startswith("numpy") for word in words)
+        words += ["numpy<2"] if old else [] if any(word.startswith("numpy") for word in words) else ["numpy"]
+    if words:
+        yield what, _pip(facts, python, " ".join(words))
+    for form, (package, reason) in packages.items():
+        if not package:
+            yield f"{form}: no runtime is installed {where}, and there is none for it: {reason}", _without(form)
 
 
 def package_for(form: str, facts: Facts) -> tuple[str, str]:

@@ -182,10 +182,27 @@ def test_the_package_to_install_depends_on_the_architecture_and_python(form, arc
 
 
 def test_a_python_that_refuses_pip_gets_a_virtual_environment():
-    _, fix = traps.missing("tflite", {**FACTS, "managed": True}, "python3")
+    ((_, fix),) = traps.missing(["tflite"], {**FACTS, "managed": True}, "python3")
     place = "/home/pi/edgekd"
     assert f"python3 -m venv {place} && {place}/bin/pip install ai-edge-litert numpy" in fix
     assert f"python: [{place}/bin/python]" in fix
+
+
+@pytest.mark.parametrize(
+    ("forms", "also", "says", "line"),
+    [
+        (["onnx", "tflite"], [], "onnx, tflite: no runtime is installed for py (Python 3.11.2), and no numpy",
+         "onnxruntime ai-edge-litert numpy"),
+        ([], ["onnxruntime"], "numpy is not installed for py (Python 3.11.2), and onnxruntime needs it", "numpy"),
+        (["onnx"], ["tflite-runtime"], "onnx: no runtime is installed", "onnxruntime 'numpy<2'"),
+    ],
+)  # fmt: skip
+def test_all_that_is_missing_is_one_line_to_type(forms, also, says, line):
+    facts = {name: value for name, value in FACTS.items() if name != "numpy"}
+    ((what, fix),) = traps.missing(forms, facts, "py", also)
+    assert what.startswith(says)
+    assert fix == f"on the device: py -m pip install {line}"
+    assert not list(traps.missing([], FACTS, "py", also))
 
 
 def test_known_faults_that_are_worked_round():

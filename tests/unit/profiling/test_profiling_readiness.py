@@ -138,8 +138,11 @@ def test_doctor_says_by_its_exit_code_whether_all_is_fine(ssh, tmp_path, monkeyp
 
 def test_a_board_is_asked_and_its_file_written_but_never_over_another(ssh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, text = call("devices", "add", "pi@board.local", "--port", "2222")
+    code, text = call("devices", "add", "pi@board.local", "--port", "2222", "--python", sys.executable)
     assert (code, "In a recipe: profile: {devices: [board]}" in text) == (0, True)
+    assert text.startswith("board: "), "what it is, not a gap"
+    assert "arch and isa are not in its file" not in text
+    assert "known faults" in text
     device, host = schema.load("board", tmp_path), schema.load("host")
     assert (device.host, device.port, device.name) == ("pi@board.local", 2222, "board")
     assert (device.arch, set(device.isa)) == (host.cpu().arch, host.cpu().features)
@@ -151,7 +154,16 @@ def test_a_board_is_asked_and_its_file_written_but_never_over_another(ssh, tmp_p
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [("pi@raspberrypi.local", "raspberrypi"), ("bench", "bench"), ("pi@10.0.0.7", "10.0.0.7"), ("adb:R58M:1", "R58M-1")],
+    [
+        ("pi@raspberrypi.local", "raspberrypi"),
+        ("bench", "bench"),
+        ("pi@10.0.0.7", "10.0.0.7"),
+        ("adb:R58M:1", "R58M-1"),
+        ("ssh://pi5", "pi5"),
+        ("ssh://pi@pi5:22", "pi5"),
+        ("pi@::1", "board-1"),
+        ("pi@[fe80::1%eth0]", "fe80-1-eth0"),
+    ],
 )
 def test_a_device_is_called_by_its_host_or_serial(target, name):
     assert adding.chosen(target, None, None, ()).name == name

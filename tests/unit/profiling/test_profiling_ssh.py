@@ -1,12 +1,15 @@
 """What of the way over SSH needs no board; tests/devices has the rest."""
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from edgekd.devices.schema import Device
+from edgekd.profiling.on_device import keeper
 from edgekd.profiling.transports import openssh
 
 WORDS = [
@@ -54,3 +57,20 @@ def test_only_the_file_has_a_port():
     assert "-p" not in openssh.command(board(host="pi4"), "/tmp/x", master=True)
     assert "-p 2222 --" in " ".join(openssh.command(board(host="pi4", port=2222), "/tmp/x", master=False))
     assert openssh.by_hand(board(host="pi4", port=2222)) == "ssh -p 2222 pi4"
+
+
+def test_lists_of_compiled_functions_go_with_the_session_and_others_stay(tmp_path):
+    numbers = [os.getpid() + 10**8 + place for place in range(3)]  # no process has these
+    ours, before, other = (Path(f"/tmp/perf-{number}.map") for number in numbers)
+    (tmp_path / "keeper").touch()
+    try:
+        for number, path in zip(numbers, (ours, before, other), strict=True):
+            path.touch()
+            if path != other:
+                (tmp_path / f"process-{number}").touch()
+        os.utime(before, (1, 1))
+        keeper.maps(tmp_path)
+        assert [path.exists() for path in (ours, before, other)] == [False, True, True]
+    finally:
+        for path in (ours, before, other):
+            path.unlink(missing_ok=True)

@@ -221,6 +221,20 @@ def sweep(base: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def maps(folder: Path) -> None:
+    """Remove lists of compiled functions that runtimes of this session have left in /tmp, each under its process's number.
+
+    One that is older than the session is of another process, which had the number before.
+    """
+    began = (folder / "keeper").stat().st_mtime
+    for mark in folder.glob("process-*"):
+        path = Path("/tmp") / f"perf-{mark.name.rpartition('-')[2]}.map"
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if found.st_uid == os.getuid() and found.st_mtime >= began:
+                path.unlink()
+
+
 def make(base: Path) -> tuple[Path, int]:
     """Make the folder of a session and hold it; returns it and what holds it."""
     base.mkdir(parents=True, exist_ok=True)
@@ -263,6 +277,8 @@ def main(folder: str, who: str) -> None:
     finally:
         if made:
             end(made.name + ".")
+            with contextlib.suppress(OSError):
+                maps(made)
             shutil.rmtree(made, ignore_errors=True)
         for path in missing:
             with contextlib.suppress(OSError):  # another has put something there
