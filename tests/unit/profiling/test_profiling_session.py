@@ -98,7 +98,7 @@ def test_a_device_that_can_have_none_of_the_files_is_told_before_it_is_asked(net
 
 def test_raw_samples_give_the_figures_again_and_the_order_moves(everything):
     session, folder, _ = everything
-    lines = [json.loads(line) for line in (folder / session.profiles[0].samples).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / Path(session.profiles[0].samples).name).read_text().splitlines()]
     for record in session.profiles:
         mine = [line for line in lines if line["model"] == record.model]
         assert [line["round"] for line in mine] == [0, 1, 2]
