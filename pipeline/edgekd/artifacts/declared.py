@@ -82,7 +82,8 @@ def _tflite(path: Path) -> Iterator[tuple[str, Sequence[int | None] | None]]:
 
 
 def _openvino(path: Path) -> Iterator[tuple[str, Sequence[int | None] | None]]:
-    parameters = [layer for layer in ElementTree.parse(path).iter("layer") if layer.get("type") == "Parameter"]
+    layers = ElementTree.parse(path).iterfind("layers/layer")  # those of a branch are further inside
+    parameters = [layer for layer in layers if layer.get("type") == "Parameter"]
     for number, layer in enumerate(parameters):
         data, port = layer.find("data"), layer.find("output/port")
         text = "..." if data is None else data.get("shape", "")
