@@ -286,7 +286,7 @@ class Comparison:
         low: Lower end of the 99 % interval of the ratio.
         high: Upper end.
         scaled: The ratio is scaled by the pace of the reference workload in both sessions.
-        reasons: Why it was refused.
+        reasons: Why it was refused, or what is doubtful of the times themselves.
     """
 
     model: str
@@ -327,7 +327,7 @@ class RuntimeFound:
 
 
 UNFIT = "not applicable"
-"""How a file that a device cannot have by its nature is told of; it is no failure."""
+"""Reason for a file that a device cannot have by its nature; it is no failure."""
 
 
 @dataclass(frozen=True)

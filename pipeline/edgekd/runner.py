@@ -60,7 +60,7 @@ class Options:
     """How a recipe is run: where the run folder goes, where to report, processes to train on, threads.
 
     ``without_devices``: go on where a device is not ready. ``labels`` says more of a stage, by its key, such as which of all
-    trainings it is; ``interrupted`` whether somebody wants to stop.
+    trainings it is; ``interrupted`` whether an interruption was requested.
     """
 
     out: Path

@@ -34,7 +34,7 @@ def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
 
 
 def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
-    """What is not known for want of labels, or of real images; ``baselines``: what was asked for."""
+    """Yield what is not known without labels, or without real images; ``baselines``: the requested ones."""
     data = recipe.data
     if data.classes is not None or data.labels == "none":
         instead = "files were only compared with the network in torch"

@@ -223,6 +223,24 @@ def test_figures_that_are_not_trusted_are_not_compared(measured: Any) -> None:
         assert verdict != "refused" or "it was hot" in told.reasons[-1]
 
 
+def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) -> None:
+    """Both files have the same conditions, block by block."""
+    record = measured[0].result.profiles[0]
+    now = replace(record, trust=replace(record.trust, verdict="untrusted", reasons=("others used the CPU",)))
+    earlier = replace(now, model="conv of then")
+    lines = [
+        {"model": name, "samples_ms": [ms * (1 + turn)]}
+        for turn in range(10)
+        for name, ms in (("conv", 2.0), ("conv of then", 1.0))
+    ]
+    (tmp_path / "host.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    before = compared_with(measured[0].folder, Path(measured[0].result.models[0].place))
+    before = replace(before, again={"conv": Variant("conv of then", "onnx", tmp_path)})
+    (told,) = against.comparisons(before, (now, earlier), tmp_path)
+    assert (told.verdict, told.way, round(told.ratio or 0, 6)) == ("slower", "one session", 2.0)
+    assert "others used the CPU" in told.reasons[0]
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]\n", b'{"model": "conv", "samples_ms": []}\n',
                                      b'{"model": "conv", "samples_ms": [0, 0]}\n'])  # fmt: skip
 def test_damaged_samples_of_then_are_seen_before_anything_is_measured(measured: Any, tmp_path: Path, content: bytes) -> None:

@@ -121,7 +121,9 @@ def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Pa
             name = against.again[now.model].model
             beside = next((one for one in profiles if (one.model, one.device) == (name, now.device)), None)
             if beside is not None:
-                yield _trusted(compare.in_one_session(now, beside, samples / f"{now.device}.jsonl"), now, beside)
+                result = compare.in_one_session(now, beside, samples / f"{now.device}.jsonl")
+                # In turns, what disturbs one disturbs the other: tests/protocol/ was right where no session was trusted.
+                yield replace(result, reasons=(*result.reasons, *_doubts(now, beside)))
                 continue
         yield _then(against, now, samples)
 
@@ -144,12 +146,16 @@ def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
 
 
 def _trusted(result: Comparison, now: ProfileRecord, before: ProfileRecord) -> Comparison:
-    """Refuse a comparison of figures that are not trusted; the numbers of ``compare`` know nothing of trust."""
-    reasons = [
+    """Refuse to compare sessions whose figures are not trusted; the numbers of ``compare`` know nothing of trust."""
+    reasons = _doubts(now, before)
+    if not reasons:
+        return result
+    return replace(result, verdict="refused", ratio=None, low=None, high=None, reasons=(*result.reasons, *reasons))
+
+
+def _doubts(now: ProfileRecord, before: ProfileRecord) -> list[str]:
+    return [
         f"the figures of {whose} are not trusted: {'; '.join(record.trust.reasons)}"
         for whose, record in (("this file", now), ("the earlier one", before))
         if record.trust.verdict != "trusted"
     ]
-    if not reasons:
-        return result
-    return replace(result, verdict="refused", ratio=None, low=None, high=None, reasons=(*result.reasons, *reasons))

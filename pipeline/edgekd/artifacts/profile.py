@@ -50,7 +50,7 @@ class Settings:
         against: Folder of an earlier result to compare with.
         protocol: Warm-up and blocks.
         progress: Where to report.
-        interrupted: Whether somebody wants to stop.
+        interrupted: Returns whether an interruption (Ctrl-C) was requested.
     """
 
     devices: tuple[str, ...] = ("host",)

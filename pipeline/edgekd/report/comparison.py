@@ -18,7 +18,7 @@ def sections(result: RunResult) -> tuple[Section, ...]:
     columns = (
         Column("Artifact"), Column("Device"), Column("Compared with"), Column("Verdict"),
         Column("Time", "× of before", "number"), Column("99 % interval", "× of before", "number"),
-        Column("Measured in"), Column("Why not compared"),
+        Column("Measured in"), Column("Remarks"),
     )  # fmt: skip
     note = (
         "Times are compared by the pace of their blocks. No difference shown: the interval holds 1. In one session both "

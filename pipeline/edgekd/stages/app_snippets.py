@@ -63,7 +63,8 @@ std::vector<float> run(const std::vector<{kind}>& x) {{
   ov::CompiledModel compiled;
   try {{
     compiled = core.compile_model("{file}", "CPU", settings);
-  }} catch (const ov::Exception&) {{  // OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
+  }} catch (const ov::Exception& error) {{  // OpenVINO 2026.4 on Arm refuses some int8 convolutions
+    std::fprintf(stderr, "not loaded as int8, trying in float: %s\\n", error.what());
     settings["{without_int8}"] = false;
     compiled = core.compile_model("{file}", "CPU", settings);
   }}

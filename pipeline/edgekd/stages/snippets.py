@@ -53,7 +53,8 @@ _OPENVINO = """
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 try:
     compiled = openvino.Core().compile_model("{file}", "CPU", settings)
-except RuntimeError:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
+except RuntimeError as error:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
+    print(f"not loaded as int8, trying in float: {{error}}")
     compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
 
 

@@ -159,7 +159,7 @@ class BenchmarkAgent:
         return {"peak_mib": log.peak_mib, "model_mib": log.added_mib, "allowed": self._allowed}
 
     def _effective(self, timeout: float) -> dict[str, Any]:
-        """What the program told of threads and delegates; in what precision it computes it does not tell."""
+        """Return the threads and delegates that the program printed; it does not print its precision."""
         log = self._last or self._ran(timeout, num_runs=1, min_secs=0)
         notes = [f"{name} was asked for and took no operation of the model" for name in log.refused]
         notes.append("correctness is not measured: benchmark_model is fed random values and gives no outputs")

@@ -26,7 +26,7 @@ class Completed:
 
 
 class OursError(DeviceError):
-    """The device is free but for this very process, which has another way to it: two files may describe one board."""
+    """Only this process holds the device, by another way to it: two files may describe one board."""
 
 
 class Transport(Protocol):
