@@ -17,8 +17,8 @@ from edgekd.devices.schema import Device
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.export.exporter import Options
-from edgekd.profiling import looks
-from edgekd.profiling.looks import Preprocessing, Wants
+from edgekd.profiling import inspection
+from edgekd.profiling.inspection import Preprocessing, Wants
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
 from edgekd.recipe import Profile
@@ -58,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...
     np.save(folder / "split.npy", pixels)
     wants = Wants(
         preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, 3),
-        encoded=tuple(looks.encoded(list(pixels), folder)),
+        encoded=tuple(inspection.encoded(list(pixels), folder)),
         images=folder / "split.npy",
     )
     return tuple(variants), {name: replace(one, host=here[name]) for name, one in known.items()}, wants
@@ -143,7 +143,7 @@ def test_a_difference_is_told_and_looked_for_layer_by_layer(on_pi4: Measured, pi
     session = replace(on_pi4[0], profiles=tuple(row for row in on_pi4[0].profiles if row.model == onnx.model))
     host = known[onnx.model].host
     name = next(iter(host.arrays))
-    wrong = Expected(host=looks.Given({name: host.arrays[name] + 1}, host.kinds))
+    wrong = Expected(host=inspection.Given({name: host.arrays[name] + 1}, host.kinds))
     checked = device_checks.check(session, [onnx], pi4, {onnx.model: wrong})
     (found,) = checked.profiles[0].outputs
     assert found.differs.startswith("p99 is")

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,14 @@ from tests.unit.export.nets import Residual, make_source
 import edgekd
 from edgekd import rundir
 from edgekd.artifacts import against, board, declared, found, pack
-from edgekd.artifacts.profile import Settings
+from edgekd.artifacts.profile import Settings, profile
 from edgekd.cli import cli
 from edgekd.errors import ExitCode, UsageError
 from edgekd.export import flatbuffer
 from edgekd.export.exporter import Options
 from edgekd.profiling.compare import paces
 from edgekd.profiling.measured import Variant
+from edgekd.progress import Silent, Task
 from edgekd.recipe import Profile
 from edgekd.records_json import to_json
 from edgekd.registry import exporters
@@ -327,6 +330,51 @@ def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> No
     assert "NoSuchOperator" in (found_.folder / "report.md").read_text()
 
 
+class Stops(Silent):
+    """Interrupts when the n-th device begins."""
+
+    def __init__(self, device: int) -> None:
+        self.left = device
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        self.left -= 1
+        with super().task(name, total) as task:
+            yield task
+
+    def heard(self) -> bool:
+        return self.left <= 0
+
+
+def two_devices(folder: Path) -> tuple[str, ...]:
+    """Of this machine, which are measured one after the other."""
+    for name in ("first", "second"):
+        (folder / f"{name}.yaml").write_text(f"edgekd: 1\nname: {name}\ntransport: host\n")
+    return str(folder / "first.yaml"), str(folder / "second.yaml")
+
+
+def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> None:
+    stops = Stops(2)
+    settings = Settings(
+        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
+    )
+    done = profile([conv(tmp_path)], settings)
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert [(record.device, record.model) for record in done.result.profiles] == [("first", "conv")]
+    assert "second: interrupted" in done.result.not_measured
+    assert rundir.read(done.folder) == done.result
+
+
+def test_an_interruption_before_a_device_is_finished_leaves_no_report(tmp_path: Path) -> None:
+    stops = Stops(1)
+    settings = Settings(
+        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
+    )
+    with pytest.raises(KeyboardInterrupt):
+        profile([conv(tmp_path)], settings)
+    assert not list((tmp_path / "out").rglob("run.json"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -397,6 +445,18 @@ def test_the_command_report_takes_the_result_of_a_pack(packed: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert "✓ same" in done.stdout
     assert (tmp_path / "reports" / "profile" / "latest" / "report.html").is_file()
+
+
+def test_the_command_report_ends_with_4_where_a_file_failed_on_the_board(packed: Path, tmp_path: Path) -> None:
+    value = json.loads(packed.read_text())
+    del value["answers"]["models"]["branches"]
+    value["answers"]["failures"]["branches"] = "no memory"
+    (tmp_path / "result.json").write_text(json.dumps(value))
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd", "report", "result.json"], capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.DEVICE_FAILED, done.stderr
+    assert "no memory" in done.stdout
 
 
 def test_a_pack_refuses_what_it_would_ignore(tmp_path: Path) -> None:

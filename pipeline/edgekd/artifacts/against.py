@@ -12,8 +12,8 @@ from edgekd.artifacts import found
 from edgekd.artifacts.found import ModelFile
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
-from edgekd.profiling.field import REFERENCE, SAMPLES
 from edgekd.profiling.measured import Variant
+from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.records_profile import Comparison, ProfileRecord
 from edgekd.rundir import ModelRecord, RunResult
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import UsageError, cause_of
-from edgekd.profiling.field import REFERENCE
-from edgekd.profiling.looks import Preprocessing
+from edgekd.profiling.inspection import Preprocessing
+from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
 from edgekd.records_json import from_json
 from edgekd.rundir import ModelRecord

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edgekd.artifacts import declared
 from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
 from edgekd.errors import UsageError
-from edgekd.profiling import looks
-from edgekd.profiling.looks import Wants
+from edgekd.profiling import inspection
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Variant
 
 FED = 8
@@ -129,7 +129,7 @@ class _Samples:
         split = folder / "split.npy"
         if counted:
             np.save(split, images[of_split])
-        encoded = tuple(looks.encoded(list(images[places]), folder))
+        encoded = tuple(inspection.encoded(list(images[places]), folder))
         wants = Wants(preprocessing=rule, encoded=encoded, images=split if counted else None)
         return cls(feeds, torch, host, labels, wants)
 

@@ -24,11 +24,11 @@ from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, EdgekdError, UsageError, cause_of
 from edgekd.export import device_checks
-from edgekd.profiling import doctor, looks, measured
+from edgekd.profiling import doctor, inspection, measured
 from edgekd.profiling.agents.python import packed
-from edgekd.profiling.field import REFERENCE, SAMPLES
-from edgekd.profiling.looks import Look, Preprocessing, Wants
+from edgekd.profiling.inspection import Inspection, Preprocessing, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.session import Session
 from edgekd.records_json import from_json, to_json
 from edgekd.records_profile import Failure
@@ -232,7 +232,7 @@ def _variant(row: Mapping[str, Any]) -> Variant:
     return Variant(row["record"]["name"], row["format"], Path(row["path"]), layout=row["layout"])
 
 
-def _look(answers: Mapping[str, Any], where: str) -> Look:
+def _look(answers: Mapping[str, Any], where: str) -> Inspection:
     notes = [f"outputs, the whole path, single operations of {where}: {answers['failed']}"] if "failed" in answers else []
     outputs = None
     if told := answers.get("outputs"):
@@ -241,18 +241,18 @@ def _look(answers: Mapping[str, Any], where: str) -> Look:
         else:
             stored = _arrays(told["content"])
             arrays = {name: stored[key] for name, key in zip(told["names"], told["arrays"], strict=True)}
-            outputs = looks.Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
-            notes += [looks.not_compared(name, where) for name in told.get("others", ())]
-    costs = looks.operations_of(answers["operations"]) if "operations" in answers else None
+            outputs = inspection.Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
+            notes += [inspection.not_compared(name, where) for name in told.get("others", ())]
+    costs = inspection.operations_of(answers["operations"]) if "operations" in answers else None
     if isinstance(costs, str):
         notes.append(f"single operations of {where}: {costs}")
         costs = None
-    path = looks.path_of(answers["whole"]) if "whole" in answers else ()
+    path = inspection.path_of(answers["whole"]) if "whole" in answers else ()
     if isinstance(path, str):
         notes.append(f"the whole path of {where}: {path}")
         path = ()
     classes = tuple(answers["answers"]["classes"]) if "answers" in answers else None
-    return Look(outputs, costs, path, classes, tuple(notes))
+    return Inspection(outputs, costs, path, classes, tuple(notes))
 
 
 def _known(row: Mapping[str, Any]) -> inputs.Known:
@@ -261,11 +261,11 @@ def _known(row: Mapping[str, Any]) -> inputs.Known:
     return inputs.Known(torch, labels, classes)
 
 
-def _host(row: Mapping[str, Any]) -> looks.Given | None:
+def _host(row: Mapping[str, Any]) -> inspection.Given | None:
     if row["host"] is None:
         return None
     stored = _arrays(row["host"])
-    return looks.Given({name: stored[str(at)] for at, name in enumerate(row["names"])}, {})
+    return inspection.Given({name: stored[str(at)] for at, name in enumerate(row["names"])}, {})
 
 
 def _rule(value: Mapping[str, Any]) -> Preprocessing:

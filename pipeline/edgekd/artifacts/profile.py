@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +22,12 @@ from edgekd.artifacts.inputs import Given, Prepared
 from edgekd.devices import schema, targets
 from edgekd.devices.isa import Isa
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError, EdgekdError, ExitCode, UsageError
+from edgekd.errors import DeviceError, ExitCode, UsageError
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.guard import storage
-from edgekd.profiling import compare, doctor, looks, verdicts
-from edgekd.profiling.field import SAMPLES
+from edgekd.profiling import compare, doctor, inspection, verdicts
+from edgekd.profiling.participants import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Profile
@@ -35,6 +36,8 @@ from edgekd.rundir import DataRecord, RunResult
 
 NAME = "profile"
 """Folder of these results beside those of recipes."""
+INTERRUPTED = "interrupted"
+"""Why a device has no figures that was still measuring."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ class Profiled:
     folder: Path
     result: RunResult
     failures: tuple[str, ...]
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
-        """4 where a device or a file on it failed."""
+        """130 after an interruption, 4 where a device or a file on it failed."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
         return ExitCode.DEVICE_FAILED if self.failures else ExitCode.OK
 
 
@@ -85,12 +91,16 @@ class Measured:
     device: Device
     session: Session | None
     reason: str = ""
+    interrupted: bool = False
 
 
 def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
     """Measure model files on devices: all files of a device in one session, all devices at the same time.
 
+    After an interruption the result has the devices that were finished.
+
     Raises:
+        KeyboardInterrupt: It was interrupted before a device was finished.
         UsageError: A path is no model file, a device does not exist, or its file is wrong.
         StorageError: The folder cannot be written.
     """
@@ -135,7 +145,7 @@ def finished(
     measured: Sequence[Measured],
     settings: Settings,
     raw: Sequence[str],
-    host: Mapping[str, tuple[looks.Given | None, tuple[float | None, ...]]],
+    host: Mapping[str, tuple[inspection.Given | None, tuple[float | None, ...]]],
 ) -> Profiled:
     """Make the result of a measurement that is over, of a device that cannot be asked any more.
 
@@ -165,7 +175,7 @@ def _write(result: RunResult, folder: Path, measured: Sequence[Measured]) -> Pro
     rundir.write(result, folder)
     runner.write_reports(result, folder)
     runner.point_latest(folder)
-    return Profiled(folder, result, tuple(_failures(measured)))
+    return Profiled(folder, result, tuple(_failures(measured)), any(one.interrupted for one in measured))
 
 
 def _devices(settings: Settings) -> list[Device]:
@@ -190,26 +200,33 @@ def _devices(settings: Settings) -> list[Device]:
 def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:
     """One session a device, all at the same time but those of one board, which are in turn."""
     protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
-    stopped = threading.Event()
+    failed = threading.Event()
 
     def on(device: Device) -> Measured:
+        if failed.is_set() or settings.interrupted():
+            return Measured(device, None, INTERRUPTED, interrupted=True)
         with settings.progress.task(f"profile on {device.name}", 100) as task:
             done = 0
 
             def report(what: str, steps: int, total: int) -> None:
                 nonlocal done
-                if stopped.is_set() or settings.interrupted():
-                    raise EdgekdError("interrupted")
+                if failed.is_set() or settings.interrupted():
+                    raise KeyboardInterrupt
                 share = max(done, 100 * steps // max(1, total))
                 task.advance(share - done, what)
                 done = share
 
             try:
                 session = measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants)
-                report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
+                with contextlib.suppress(KeyboardInterrupt):  # it is finished
+                    report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
                 return Measured(device, session)
             except DeviceError as error:
+                if settings.interrupted():  # of a program that heard Ctrl-C, too
+                    return Measured(device, None, INTERRUPTED, interrupted=True)
                 return Measured(device, None, str(error))
+            except KeyboardInterrupt:
+                return Measured(device, None, INTERRUPTED, interrupted=True)
 
     boards: dict[object, list[Device]] = {}
     for device in devices:
@@ -217,10 +234,15 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
     with ThreadPoolExecutor(len(boards)) as pool:
         work = [pool.submit(lambda own: [on(device) for device in own], own) for own in boards.values()]
         try:
-            found = {one.device.name: one for future in work for one in future.result()}
-            return [found[device.name] for device in devices]
-        finally:
-            stopped.set()  # of those that still run when one has an error or somebody stops
+            if any(future.exception() for future in wait(work, return_when=FIRST_EXCEPTION).done):
+                failed.set()
+        except KeyboardInterrupt:  # the others see it at their next step; those that are finished are kept
+            wait(work)
+    found = {one.device.name: one for future in work for one in future.result()}
+    measured = [found[device.name] for device in devices]
+    if any(one.interrupted for one in measured) and not any(one.session for one in measured):
+        raise KeyboardInterrupt
+    return measured
 
 
 def _result(

@@ -333,9 +333,10 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     from edgekd.report import markdown as md
     from edgekd.report import terminal
 
+    code = 0
     if pack.is_result(run_folder):
         found = pack.report(run_folder, Path("reports"))
-        result, folder = found.result, found.folder
+        result, folder, code = found.result, found.folder, int(found.exit_code)
     else:
         result = rundir.read(run_folder)
         folder = run_folder if run_folder.is_dir() else run_folder.parent
@@ -347,7 +348,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     else:
         terminal.show(result, Console())
         click.echo(f"\nReport: {folder / 'report.html'}")
-    return 0
+    return code
 
 
 @cli.command()
@@ -390,7 +391,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         kept = "finished stages are kept; the same command goes on, and a training that was running begins anew"
         if arguments[:1] == ["profile"]:
-            kept = "no report was written; the same command measures all again"
+            kept = "no device was finished, so there is no report; the same command measures all again"
         _fail(EdgekdError("interrupted", kept), as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
         command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from edgekd.devices.schema import Device
 from edgekd.errors import EdgekdError, ExportError
 from edgekd.export import device_outputs, probes
-from edgekd.profiling import agents, doctor, looks, transports
+from edgekd.profiling import agents, doctor, inspection, transports
 from edgekd.profiling.agents.base import Agents
-from edgekd.profiling.field import START_S
-from edgekd.profiling.looks import Given, Look
+from edgekd.profiling.inspection import Given, Inspection
 from edgekd.profiling.measured import Variant
+from edgekd.profiling.participants import START_S
 from edgekd.profiling.session import Session
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import Accuracy, Outputs, ProfileRecord
@@ -78,15 +78,15 @@ def check(
     findings: list[str] = []
     notes: list[str] = []
     for record in session.profiles:
-        look, known = session.looks.get(record.model, Look()), expected.get(record.model, Expected())
+        inspected, known = session.inspections.get(record.model, Inspection()), expected.get(record.model, Expected())
         variant = by_name[record.model]
         where = f"{record.model} on {device.name}"
         rows = []
-        for name, reference in _references(known, look, device, reached):
-            assert look.outputs
+        for name, reference in _references(known, inspected, device, reached):
+            assert inspected.outputs
             try:
                 per_step = steps(variant) if known.steps is None else known.steps
-                row, why = device_outputs.compare(name, reference, look.outputs, per_step)
+                row, why = device_outputs.compare(name, reference, inspected.outputs, per_step)
             except ExportError as error:
                 findings.append(f"The outputs of {where} cannot be compared with {_of(name)}: {error.message}.")
                 continue
@@ -95,7 +95,7 @@ def check(
                 row = replace(row, worst_layer=begins)
                 findings.append(_in_words(where, row, why))
             rows.append(row)
-        accuracy, note = _accuracy(where, look, known)
+        accuracy, note = _accuracy(where, inspected, known)
         notes += [note] if note else []
         profiles.append(replace(record, outputs=tuple(rows), accuracy=accuracy))
     return Checked(tuple(profiles), tuple(findings), tuple(notes))
@@ -119,10 +119,12 @@ def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
     return found
 
 
-def _references(known: Expected, look: Look, device: Device, reached: bool) -> list[tuple[Literal["host", "torch"], Given]]:
-    if look.outputs is None or not look.outputs.arrays:
+def _references(
+    known: Expected, inspected: Inspection, device: Device, reached: bool
+) -> list[tuple[Literal["host", "torch"], Given]]:
+    if inspected.outputs is None or not inspected.outputs.arrays:
         return []
-    first = next(iter(look.outputs.arrays), "")
+    first = next(iter(inspected.outputs.arrays), "")
     found: list[tuple[Literal["host", "torch"], Given]] = []
     if known.host is not None and (device.transport != "host" or not reached):
         found.append(("host", known.host if isinstance(known.host, Given) else device_outputs.first(known.host, first)))
@@ -143,7 +145,7 @@ def _outputs(variant: Variant, starter: Agents, way: Transport, threads: int, wh
         inputs = shapes | {name: way.put(path) for name, path in variant.inputs.items()}
         path = way.put(variant.path)
         agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=threads, inputs=inputs or None)
-        return looks.outputs(agent, way)
+        return inspection.outputs(agent, way)
     finally:
         agent.close(grace=2.0)
 
@@ -163,14 +165,14 @@ def _begins(variant: Variant, device: Device, threads: int) -> str:
     return probes.first_difference(inner, here, there)
 
 
-def _accuracy(where: str, look: Look, known: Expected) -> tuple[Accuracy | None, str]:
-    if look.classes is None:
+def _accuracy(where: str, inspected: Inspection, known: Expected) -> tuple[Accuracy | None, str]:
+    if inspected.classes is None:
         return None, ""
     if known.labels is None:
         return None, f"accuracy of {where}: there are no labels"
-    right = float((np.array(look.classes) == known.labels).mean())
+    right = float((np.array(inspected.classes) == known.labels).mean())
     host = None if known.host_classes is None else float((known.host_classes == known.labels).mean())
-    return Accuracy(len(look.classes), right, host), ""
+    return Accuracy(len(inspected.classes), right, host), ""
 
 
 def _of(reference: str) -> str:

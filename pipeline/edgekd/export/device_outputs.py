@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import ExportError
 from edgekd.export import parity
-from edgekd.profiling.looks import Given
+from edgekd.profiling.inspection import Given
 from edgekd.records_profile import Outputs
 
 P99_STEPS = 2.0

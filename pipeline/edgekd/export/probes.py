@@ -16,7 +16,7 @@ import numpy as np
 from edgekd.errors import ExportError, cause_of
 from edgekd.export import flatbuffer, telemetry
 from edgekd.export.device_outputs import FLOAT_ERROR, error_share
-from edgekd.profiling.looks import Given
+from edgekd.profiling.inspection import Given
 
 LAYER_STEPS = 1.0
 """Steps that a layer may be off from the same input: a value half-way between two, which either may round to either side."""

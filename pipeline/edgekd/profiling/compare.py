@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.profiling.field import REFERENCE
+from edgekd.profiling.participants import REFERENCE
 from edgekd.recipe import Profile
 from edgekd.records_profile import Comparison, ProfileRecord
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgekd.devices.schema import Device
-from edgekd.profiling.field import Field
+from edgekd.profiling.participants import Participants
 from edgekd.profiling.stats import Doubt
 
 STEP_S = 2.0
@@ -20,7 +20,7 @@ ABOVE = 2.0
 """A device is cool again at this many degrees above the temperature that the attempt began with."""
 
 
-def begin(field: Field, device: Device) -> str:
+def begin(participants: Participants, device: Device) -> str:
     """Wait until the device is below ``max_celsius``, at most ``wait_s``.
 
     Returns:
@@ -28,7 +28,7 @@ def begin(field: Field, device: Device) -> str:
     """
     if device.max_celsius is None:
         return ""
-    waited, state = wait(field, device.max_celsius, device.wait_s)
+    waited, state = wait(participants, device.max_celsius, device.wait_s)
     celsius = state.get("celsius")
     if celsius is None:
         return "max_celsius is set, but the device does not tell its temperature"
@@ -38,11 +38,11 @@ def begin(field: Field, device: Device) -> str:
     return ""
 
 
-def cool_down(field: Field, device: Device, reasons: Iterable[Doubt], before: Mapping[str, Any]) -> float:
+def cool_down(participants: Participants, device: Device, reasons: Iterable[Doubt], before: Mapping[str, Any]) -> float:
     """Wait before the next attempt, at most ``wait_s``.
 
     Args:
-        field: The participants.
+        participants: The participants.
         device: Where.
         reasons: Why the last attempt was not trusted.
         before: State that the last attempt began with.
@@ -51,17 +51,17 @@ def cool_down(field: Field, device: Device, reasons: Iterable[Doubt], before: Ma
         Seconds waited.
     """
     if all(reason.cure != "cool" for reason in reasons):
-        field.tell("pausing before the next attempt")
-        return _sleep(field, min(PAUSE_S, device.wait_s))
+        participants.tell("pausing before the next attempt")
+        return _sleep(participants, min(PAUSE_S, device.wait_s))
     cool = [device.max_celsius] if device.max_celsius is not None else []
     cool += [before["celsius"] + ABOVE] if "celsius" in before else []
     if not cool:
-        field.tell(f"cooling down for {min(BLIND_S, device.wait_s):.0f} s")
-        return _sleep(field, min(BLIND_S, device.wait_s))
-    return wait(field, min(cool), device.wait_s)[0]
+        participants.tell(f"cooling down for {min(BLIND_S, device.wait_s):.0f} s")
+        return _sleep(participants, min(BLIND_S, device.wait_s))
+    return wait(participants, min(cool), device.wait_s)[0]
 
 
-def wait(field: Field, celsius: float, seconds: float) -> tuple[float, Mapping[str, Any]]:
+def wait(participants: Participants, celsius: float, seconds: float) -> tuple[float, Mapping[str, Any]]:
     """Wait until the device is at most that hot and nothing throttles it, at most so many seconds.
 
     Returns:
@@ -69,18 +69,18 @@ def wait(field: Field, celsius: float, seconds: float) -> tuple[float, Mapping[s
     """
     began = time.monotonic()
     while True:
-        state = field.state()
+        state = participants.state()
         now, waited = state.get("celsius"), time.monotonic() - began
-        left = min(seconds - waited, field.limit.left())
+        left = min(seconds - waited, participants.limit.left())
         throttled = int(state.get("firmware", "0"), 16) & 0xF
         if now is None or left <= 0 or (now <= celsius and not throttled):
             return waited, state
         what = f"waiting for {celsius:.0f} °C" if now > celsius else "still throttled"
-        field.tell(f"cooling down: {now:.0f} °C, {what}, {left:.0f} s left")
+        participants.tell(f"cooling down: {now:.0f} °C, {what}, {left:.0f} s left")
         time.sleep(min(STEP_S, left))
 
 
-def _sleep(field: Field, seconds: float) -> float:
-    seconds = max(0.0, min(seconds, field.limit.left()))
+def _sleep(participants: Participants, seconds: float) -> float:
+    seconds = max(0.0, min(seconds, participants.limit.left()))
     time.sleep(seconds)
     return seconds

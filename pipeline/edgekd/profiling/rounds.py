@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from edgekd.devices.schema import Device
 from edgekd.profiling import heat, measured
-from edgekd.profiling.field import ANSWER_S, REFERENCE, Field
 from edgekd.profiling.measured import Run, Setting
+from edgekd.profiling.participants import ANSWER_S, REFERENCE, Participants
 from edgekd.profiling.stats import Conditions, Doubt
 from edgekd.recipe import Profile
 from edgekd.records_profile import Attempt
@@ -30,52 +30,52 @@ class Rounds:
     """Warm-up and rounds, as often as it takes.
 
     Args:
-        field: The participants.
+        participants: The participants.
         protocol: Number and length of blocks.
         setting: What is known of the session so far.
         hot: Why it did not begin as cool as it should; empty if it did.
         log: Takes the raw samples.
     """
 
-    def __init__(self, field: Field, protocol: Profile, setting: Setting, hot: str, log: TextIO) -> None:
+    def __init__(self, participants: Participants, protocol: Profile, setting: Setting, hot: str, log: TextIO) -> None:
         self.notes: list[str] = []
-        self._field, self._protocol, self._setting, self._hot, self._log = field, protocol, setting, hot, log
+        self._participants, self._protocol, self._setting, self._hot, self._log = participants, protocol, setting, hot, log
         self._began = time.perf_counter()
 
     def measure(self) -> Setting:
         """Measure until the figures are trusted, or until there are no more attempts or no time."""
-        field, device = self._field, self._setting.device
+        participants, device = self._participants, self._setting.device
         for attempt in range(1, device.retries + 2):
             began = time.monotonic()
             before, now = self._attempt(attempt)
-            setting = replace(self._setting, now=now, reference=field.reference)
-            doubts = {run.variant.model: measured.doubts(run, setting) for run in field.live}
+            setting = replace(self._setting, now=now, reference=participants.reference)
+            doubts = {run.variant.model: measured.doubts(run, setting) for run in participants.live}
             curable = [doubt for found in doubts.values() for doubt in found if _may_pass(doubt, device)]
             took = time.monotonic() - began
-            if not curable or attempt > device.retries or field.limit.left() < took + RESERVE_S:
+            if not curable or attempt > device.retries or participants.limit.left() < took + RESERVE_S:
                 break
-            cooled = heat.cool_down(field, device, curable, before)
-            if field.limit.left() < took + RESERVE_S:
+            cooled = heat.cool_down(participants, device, curable, before)
+            if participants.limit.left() < took + RESERVE_S:
                 self.notes.append(f"not measured again on {device.name}: limit_s is nearly over")
                 break
-            for run in field.live:
+            for run in participants.live:
                 reasons = tuple(doubt.text for doubt in doubts[run.variant.model])
                 run.attempts.append(Attempt(reasons, cooled, measured.p50(run)))
-            field.again(self._protocol.blocks + 1)
+            participants.again(self._protocol.blocks + 1)
         return setting
 
     def _attempt(self, attempt: int) -> tuple[Mapping[str, Any], Conditions]:
         """Warm up and run all rounds once; returns the state before them and the conditions during them."""
-        field, protocol, device = self._field, self._protocol, self._setting.device
-        for run in field.entered:
+        participants, protocol, device = self._participants, self._protocol, self._setting.device
+        for run in participants.entered:
             run.blocks.clear()
             run.rounds.clear()
-        field.each("warm up", lambda run, _: _warm_up(run, protocol))
-        state = before = field.state()
+        participants.each("warm up", lambda run, _: _warm_up(run, protocol))
+        state = before = participants.state()
         longest = 0.0
         for turn in range(protocol.blocks):
             began = time.monotonic()
-            if field.limit.left() < longest + RESERVE_S and turn:
+            if participants.limit.left() < longest + RESERVE_S and turn:
                 self._stopped(turn)
                 break
 
@@ -91,20 +91,21 @@ class Rounds:
                 kept = {"summary_ms": answer["summary"]} if "summary" in answer else {"samples_ms": answer["samples"]}
                 self._log.write(json.dumps({**line, **kept}) + "\n")
 
-            field.each(f"block {turn + 1}/{protocol.blocks}", block, shift=turn)
+            participants.each(f"block {turn + 1}/{protocol.blocks}", block, shift=turn)
             longest = max(longest, time.monotonic() - began)
-        now = measured.conditions(before, state, field.entered, device.emulated)
+        now = measured.conditions(before, state, participants.entered, device.emulated)
         return before, replace(now, hot=self._hot)
 
     def _stopped(self, rounds: int) -> None:
         """The time is over after some rounds: enough for figures, or not."""
-        field = self._field
+        participants = self._participants
         if rounds >= LEAST_ROUNDS:
             told = f"only {rounds} of {self._protocol.blocks} blocks were measured"
-            self.notes.append(f"{told} on {self._setting.device.name}: limit_s is over ({field.limit.seconds:g} s)")
+            self.notes.append(f"{told} on {self._setting.device.name}: limit_s is over ({participants.limit.seconds:g} s)")
             return
-        for run in list(field.live):
-            field.out(run, field.limit.error(f"{run.agent.label}: only {rounds} of {self._protocol.blocks} blocks"))
+        for run in list(participants.live):
+            told = f"{run.agent.label}: only {rounds} of {self._protocol.blocks} blocks"
+            participants.out(run, participants.limit.error(told))
 
 
 def _may_pass(doubt: Doubt, device: Device) -> bool:

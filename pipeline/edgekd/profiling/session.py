@@ -12,21 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from dataclasses import field as default
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import agents, beside, doctor, heat, longer, looks, measured, transports
+from edgekd.profiling import agents, doctor, heat, inspection, measured, sustained, transports, trivial
 from edgekd.profiling.agents.base import Agent
-from edgekd.profiling.field import ANSWER_S, REFERENCE, SAMPLES, START_S, Field, Limit, Progress
-from edgekd.profiling.longer import Longer
-from edgekd.profiling.looks import Look, Wants
+from edgekd.profiling.inspection import Inspection, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.participants import ANSWER_S, REFERENCE, SAMPLES, START_S, Limit, Participants, Progress
 from edgekd.profiling.rounds import Rounds
 from edgekd.profiling.stats import Conditions
+from edgekd.profiling.sustained import Extra
 from edgekd.profiling.transports.base import Transport
 from edgekd.recipe import Profile
 from edgekd.records_profile import UNFIT, DeviceRecord, Failure, ProfileRecord
@@ -36,14 +35,14 @@ from edgekd.records_profile import UNFIT, DeviceRecord, Failure, ProfileRecord
 class Session:
     """What a session found, and on which device; ``notes`` are remarks on figures that are not what their name says.
 
-    ``looks`` has by model what was looked at beside times.
+    ``inspections`` has by model what was looked at beside times.
     """
 
     profiles: tuple[ProfileRecord, ...]
     device: DeviceRecord
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
-    looks: Mapping[str, Look] = default(default_factory=dict)
+    inspections: Mapping[str, Inspection] = field(default_factory=dict)
 
 
 def measure(
@@ -88,49 +87,51 @@ def measure(
         way = stack.enter_context(transport or transports.to(device))
         found = doctor.examine(device, way, tuple(dict.fromkeys(variant.runtime for variant in variants)))
         starter = agents.of(device, way, found.runtimes)
-        field = Field(stack, starter, device, progress, limit, len(variants) * (protocol.blocks + 3))
+        participants = Participants(stack, starter, device, progress, limit, len(variants) * (protocol.blocks + 3))
         for variant in variants:
-            field.enter(variant)
-        field.enter_reference()
-        hot = heat.begin(field, device)
-        trivial = beside.trivial_mib(field, way, device, threads) if starter.name == "python" else {}
-        field.each("load", lambda run, _: _start(run, way, device, threads))
-        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), f"{SAMPLES}/{raw.name}", trivial=trivial)
-        rounds = Rounds(field, protocol, setting, hot, log)
+            participants.enter(variant)
+        participants.enter_reference()
+        hot = heat.begin(participants, device)
+        baseline = trivial.trivial_mib(participants, way, device, threads) if starter.name == "python" else {}
+        participants.each("load", lambda run, _: _start(run, way, device, threads))
+        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), f"{SAMPLES}/{raw.name}", trivial=baseline)
+        rounds = Rounds(participants, protocol, setting, hot, log)
         setting = rounds.measure()
-        power = longer.idle(field, device) if starter.name == "python" else {}
-        field.each("read", lambda run, _: _finish(run))
+        power = sustained.idle(participants, device) if starter.name == "python" else {}
+        participants.each("read", lambda run, _: _finish(run))
 
         def begin(run: Run) -> Agent:
             """Start and load one more agent of a variant."""
-            spare = Run(run.variant, field.spare(run.variant))
+            spare = Run(run.variant, participants.spare(run.variant))
             _start(spare, way, device, threads)
             return spare.agent
 
-        looked = _look(field, begin, way, wants, device) if wants else {}
-        more = longer.measure(field, begin, protocol, device, power) if starter.name == "python" else {}
+        inspected = _inspect(participants, begin, way, wants, device) if wants else {}
+        more = sustained.measure(participants, begin, protocol, device, power) if starter.name == "python" else {}
     profiles = []
-    for run in field.live:
-        record = looked.get(run.variant.model, Look()).into(measured.record(run, setting))
-        profiles.append(more.get(run.variant.model, Longer()).into(record))
+    for run in participants.live:
+        record = inspected.get(run.variant.model, Inspection()).into(measured.record(run, setting))
+        profiles.append(more.get(run.variant.model, Extra()).into(record))
     notes = (
         *(f"{model} on {device.name}: {UNFIT}: {reason}" for model, reason in unfit.items()),
         *rounds.notes,
-        *measured.notes(field.live, device),
-        *(note for look in looked.values() for note in look.notes),
+        *measured.notes(participants.live, device),
+        *(note for look in inspected.values() for note in look.notes),
         *(note for longest in more.values() for note in longest.notes),
     )
-    return Session(tuple(profiles), found, tuple(field.failures), notes, looked)
+    return Session(tuple(profiles), found, tuple(participants.failures), notes, inspected)
 
 
-def _look(field: Field, begin: Callable[[Run], Agent], way: Transport, wants: Wants, device: Device) -> dict[str, Look]:
+def _inspect(
+    participants: Participants, begin: Callable[[Run], Agent], way: Transport, wants: Wants, device: Device
+) -> dict[str, Inspection]:
     """Look at each variant that was measured, by an agent of its own."""
-    looked = {}
-    for run in field.live:
-        field.tell(f"look into {run.variant.model}")
+    inspected = {}
+    for run in participants.live:
+        participants.tell(f"look into {run.variant.model}")
         label = f"{run.variant.model} on {device.name}"
-        looked[run.variant.model] = looks.look(run.variant, partial(begin, run), way, wants, label)
-    return looked
+        inspected[run.variant.model] = inspection.inspect(run.variant, partial(begin, run), way, wants, label)
+    return inspected
 
 
 def _start(run: Run, way: Transport, device: Device, threads: int) -> None:

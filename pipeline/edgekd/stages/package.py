@@ -14,7 +14,7 @@ from edgekd import records_errors
 from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
-from edgekd.profiling.field import SAMPLES
+from edgekd.profiling.participants import SAMPLES
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.recipe_distill import Peer
 from edgekd.records_errors import CopiedErrors

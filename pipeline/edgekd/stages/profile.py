@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
-from edgekd.profiling import looks
-from edgekd.profiling.looks import Preprocessing, Wants
+from edgekd.profiling import inspection
+from edgekd.profiling.inspection import Preprocessing, Wants
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
 from edgekd.recipe import Recipe
@@ -134,7 +134,7 @@ class _Images:
             np.save(file, np.stack([test.images[int(place)] for place in counted]))
         wants = Wants(
             preprocessing=Preprocessing(tuple(images.mean), tuple(images.std), images.channels),
-            encoded=tuple(looks.encoded(list(stacked), folder)),
+            encoded=tuple(inspection.encoded(list(stacked), folder)),
             images=file if len(counted) else None,
         )
         return cls(feeds, places, counted, test.labels[counted] if images.test.labelled else None, wants)

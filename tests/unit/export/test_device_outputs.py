@@ -13,7 +13,7 @@ from tests.unit.export.test_files import export
 from edgekd.errors import ExportError
 from edgekd.export import device_checks, device_outputs, probes
 from edgekd.export.exporter import Source
-from edgekd.profiling.looks import Given
+from edgekd.profiling.inspection import Given
 from edgekd.profiling.measured import Variant
 
 STEP = 0.25

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgekd.profiling import compare
-from edgekd.profiling.field import REFERENCE
+from edgekd.profiling.participants import REFERENCE
 from edgekd.records_json import from_json, to_json
 from edgekd.records_profile import (
     BlockState,

@@ -7,9 +7,9 @@ import pytest
 
 from edgekd.devices import schema
 from edgekd.profiling import heat, rounds
-from edgekd.profiling.field import REFERENCE, Limit
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.commands import Commands
+from edgekd.profiling.participants import REFERENCE, Limit
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile

@@ -244,8 +244,12 @@ class Ssh:
         said = self._said.read().decode(errors="replace")
         last = next((line.strip(" .") for line in reversed(said.split("\n")) if line.strip()), "").strip()
         if self._folder:
-            reason = f": {last}" if code == FAILED and last else "" if code == FAILED else f": the keeper ended: {last}"
-            return DeviceError(f"the connection to {self._where} ended{reason}", "run again when the device is back")
+            # OpenSSH says why it lost a connection; a signal that ended the keeper comes as the same code, without a word.
+            if code == FAILED:
+                reason = last or "edgekd's helper program there was killed"
+            else:
+                reason = f"edgekd's helper program there ended: {last or f'exit code {code}'}"
+            return DeviceError(f"the connection to {self._where} ended: {reason}", "run again when the device is back")
         if code == FAILED:
             return openssh.refusal(self._device, said)
         if code == 127:

@@ -71,7 +71,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What was found of one artifact on one device; ``notes`` say what was not, and why."""
 
     outputs: Given | None = None
@@ -107,7 +107,7 @@ class _Notes:
         return otherwise
 
 
-def look(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, where: str) -> Look:
+def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, where: str) -> Inspection:
     """Look at one artifact on a device.
 
     Args:
@@ -154,7 +154,7 @@ def look(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wa
     finally:
         if agents:
             agents[-1].close(grace=2.0)
-    return Look(seen, costs, path, classes, tuple(notes.lines))
+    return Inspection(seen, costs, path, classes, tuple(notes.lines))
 
 
 _numbers = itertools.count()

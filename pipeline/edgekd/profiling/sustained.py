@@ -11,8 +11,8 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import heat
 from edgekd.profiling.agents.base import Agent
-from edgekd.profiling.field import ANSWER_S, Field
 from edgekd.profiling.measured import Run
+from edgekd.profiling.participants import ANSWER_S, Participants
 from edgekd.profiling.rounds import RESERVE_S
 from edgekd.recipe import Profile
 from edgekd.records_profile import Energy, ProfileRecord, Sustained
@@ -26,7 +26,7 @@ METER_S = 3.0
 
 
 @dataclass(frozen=True)
-class Longer:
+class Extra:
     """What was measured of one variant, and remarks."""
 
     energy: Energy | None = None
@@ -38,25 +38,25 @@ class Longer:
         return replace(record, energy=self.energy, sustained=self.sustained)
 
 
-def idle(field: Field, device: Device) -> Mapping[str, Any]:
+def idle(participants: Participants, device: Device) -> Mapping[str, Any]:
     """Measure the power of the device while all agents wait; empty without a meter that this user may read."""
-    if device.emulated or not field.live:
+    if device.emulated or not participants.live:
         return {}
-    field.tell("power while nothing is measured")
+    participants.tell("power while nothing is measured")
     try:
-        found = field.live[0].agent.ask("power", ANSWER_S, ms=1000 * METER_S)
+        found = participants.live[0].agent.ask("power", ANSWER_S, ms=1000 * METER_S)
     except DeviceError:  # told when its turn comes
         return {}
     return found if found["meter"] else {}
 
 
 def measure(
-    field: Field, begin: Callable[[Run], Agent], protocol: Profile, device: Device, power: Mapping[str, Any]
-) -> dict[str, Longer]:
+    participants: Participants, begin: Callable[[Run], Agent], protocol: Profile, device: Device, power: Mapping[str, Any]
+) -> dict[str, Extra]:
     """Measure each variant that is left, one after the other.
 
     Args:
-        field: The participants.
+        participants: The participants.
         begin: Starts and loads one more agent of a variant.
         protocol: Warm-up and minutes.
         device: Where.
@@ -67,28 +67,28 @@ def measure(
     """
     found = {}
     minutes = protocol.sustained_minutes
-    for run in field.live if power or minutes else []:
+    for run in participants.live if power or minutes else []:
         energy, windows, notes = None, _Windows(), []
         try:
             agent = begin(run)
             agent.ask("warmup", 2 * ANSWER_S, runs=protocol.warmup_runs, ms=protocol.warmup_ms)
-            field.tell(f"energy of {run.variant.model}")
+            participants.tell(f"energy of {run.variant.model}")
             energy = _energy(agent, power) if power else None
             if minutes:
-                heat.begin(field, device)
-            for left in _minutes(minutes, field):
-                field.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
+                heat.begin(participants, device)
+            for left in _minutes(minutes, participants):
+                participants.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
                 windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
             agent.close(grace=2.0)
-            over = field.limit.left() <= WINDOW_S + RESERVE_S
+            over = participants.limit.left() <= WINDOW_S + RESERVE_S
             if over and windows.seconds < ENOUGH * 60 * minutes:
                 told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
-                why = f"limit_s is over ({field.limit.seconds:g} s)"
+                why = f"limit_s is over ({participants.limit.seconds:g} s)"
                 notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {why}")
         except DeviceError as error:
             label = f"{run.variant.model} on {device.name}: "
             notes.append(f"{label}not measured to the end: {str(error).removeprefix(label)}")
-        found[run.variant.model] = Longer(energy, windows.record(), tuple(notes))
+        found[run.variant.model] = Extra(energy, windows.record(), tuple(notes))
     return found
 
 
@@ -111,10 +111,10 @@ class _Windows:
         return Sustained(round(self.seconds / 60, 3), tuple(self._medians), tuple(self._celsius))
 
 
-def _minutes(minutes: float, field: Field) -> Iterator[float]:
+def _minutes(minutes: float, participants: Participants) -> Iterator[float]:
     """Yield the seconds that are left, until none are or the device's time is over."""
     began = time.monotonic()
-    while (left := 60 * minutes - (time.monotonic() - began)) > 0 and field.limit.left() > WINDOW_S + RESERVE_S:
+    while (left := 60 * minutes - (time.monotonic() - began)) > 0 and participants.limit.left() > WINDOW_S + RESERVE_S:
         yield left
 
 

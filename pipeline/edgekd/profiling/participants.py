@@ -63,7 +63,7 @@ class Bounded:
         self._agent.close(grace=grace)
 
 
-class Field:
+class Participants:
     """The variants of a session and the reference workload.
 
     Args:

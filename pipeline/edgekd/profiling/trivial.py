@@ -7,8 +7,8 @@ from pathlib import Path
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
-from edgekd.profiling.field import ANSWER_S, START_S, Field
 from edgekd.profiling.measured import Variant
+from edgekd.profiling.participants import ANSWER_S, START_S, Participants
 from edgekd.profiling.transports.base import Transport
 
 _MODELS = Path(on_device.__file__).parent / "models"
@@ -17,11 +17,11 @@ _RUNS = 3
 """Inferences of the trivial model: kernels and arenas are made by the first."""
 
 
-def trivial_mib(field: Field, way: Transport, device: Device, threads: int) -> dict[str, float]:
+def trivial_mib(participants: Participants, way: Transport, device: Device, threads: int) -> dict[str, float]:
     """Measure by how many MiB a model of one fully connected layer, 4×4, raises the peak of each runtime.
 
     Args:
-        field: The participants.
+        participants: The participants.
         way: The way to the device.
         device: Where.
         threads: Threads that the runtimes may use.
@@ -30,11 +30,11 @@ def trivial_mib(field: Field, way: Transport, device: Device, threads: int) -> d
         MiB by format; a runtime that fails has none, and its variants say why.
     """
     found: dict[str, float] = {}
-    for variant in {run.variant.runtime: run.variant for run in field.live}.values():
-        field.tell(f"memory of {variant.runtime} with a trivial model")
+    for variant in {run.variant.runtime: run.variant for run in participants.live}.values():
+        participants.tell(f"memory of {variant.runtime} with a trivial model")
         path = _MODELS / _FILES[variant.runtime]
         try:
-            agent = field.spare(Variant("trivial", variant.runtime, path))
+            agent = participants.spare(Variant("trivial", variant.runtime, path))
             start = agent.ask("start", START_S, runtime=variant.runtime, path=way.put(path), threads=threads)
             agent.ask("warmup", ANSWER_S, runs=_RUNS, ms=0)
             found[variant.runtime] = agent.ask("memory", ANSWER_S)["peak_mib"] - start["bare_mib"]

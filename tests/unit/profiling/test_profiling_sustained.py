@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.profiling.test_profiling_protocol import EMULATED, HOST, SHORT, Board, run
 
-from edgekd.profiling import longer
+from edgekd.profiling import sustained
 from edgekd.profiling.on_device import meters
 
 PMIC = """\
@@ -82,8 +82,8 @@ class Pi5(Board):
 
 
 def test_energy_is_above_idle_and_minutes_have_medians(nets, tmp_path, monkeypatch):
-    monkeypatch.setattr(longer, "METER_S", 0.3)
-    monkeypatch.setattr(longer, "WINDOW_S", 0.1)
+    monkeypatch.setattr(sustained, "METER_S", 0.3)
+    monkeypatch.setattr(sustained, "WINDOW_S", 0.1)
     board = Pi5(tmp_path / "board")
     board.at["energy of one"] = {"watts": 3.0}
     board.at["energy of two"] = {"watts": 0.5}
