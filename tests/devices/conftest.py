@@ -19,6 +19,8 @@ from edgekd.devices.schema import Device
 
 SSH = "/usr/bin/ssh"
 ISA = {"pi4": ("asimd",), "pi5": ("asimd", "asimddp")}
+PROGRAM = str(Path(__file__).with_name("benchmark_model.py"))
+"""A stand-in for TensorFlow Lite's benchmark_model."""
 MODELS = Path(__file__).parents[1] / "unit" / "profiling" / "make_models.py"
 
 

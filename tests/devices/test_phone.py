@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.devices.conftest import android
+from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Client, Phone
 
 from edgekd.errors import DeviceError, ExitCode
@@ -19,7 +19,6 @@ from edgekd.profiling.transports.adb import FOLDER, Adb
 from edgekd.recipe import Profile
 
 QUICK = Profile(devices=("phone",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)
-PROGRAM = str(Path(__file__).with_name("benchmark_model.py"))
 HOSTILE = "a b'\"; touch owned $(touch owned)\n`touch owned` -rf *.tflite"
 NewPhone = Callable[..., Phone]
 
