@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from edgekd.cli import interruption
@@ -32,3 +35,36 @@ def test_an_interruption_that_was_dropped_is_raised_at_the_next_step(monkeypatch
         assert interruption.heard()
         with pytest.raises(KeyboardInterrupt):
             task.advance()
+
+
+CODE = """
+import os, signal, weakref
+from edgekd.cli import interruption
+
+
+class Thing: ...
+
+
+def gone(_):
+    {what}
+
+
+interruption.listen()
+thing = Thing()
+kept = weakref.ref(thing, gone)
+del thing
+print("on", interruption.heard(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told", "printed"),
+    [("os.kill(os.getpid(), signal.SIGINT)", "on True", ""), ("1 / 0", "on False", "ZeroDivisionError: division by zero")],
+)
+def test_what_python_drops_is_printed_unless_it_is_the_interruption(what: str, told: str, printed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(what=what)], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == told
+    assert (printed in done.stderr) if printed else not done.stderr
+    assert done.returncode == (0 if printed else interruption.EXIT_CODE)

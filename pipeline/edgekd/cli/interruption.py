@@ -28,6 +28,7 @@ def listen() -> None:
         signal.signal(signal.SIGHUP, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _unraisable
     atexit.register(_exit)  # the first to be registered is the last to be called
 
 
@@ -80,6 +81,12 @@ def kept() -> Iterator[None]:
 def _interrupt(number: int, _frame: object) -> None:
     _signals.append(number)
     raise KeyboardInterrupt
+
+
+def _unraisable(dropped: sys.UnraisableHookArgs) -> None:
+    """Print what Python drops, but for an interruption: it is raised again at the next step."""
+    if not (_signals and dropped.exc_type is KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
 
 
 def _exit() -> None:
