@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.devices.conftest import device
+from tests.devices.conftest import device, need
 from tests.devices.lab import Pi
 
 from edgekd.devices.schema import Device
@@ -109,3 +109,14 @@ def test_nothing_is_left_behind(pi5: Device, pi5_board: Pi, tmp_path: Path) -> N
     assert not pi5_board.pids("sleep")
     assert not (pi5_board.root / "home/pi/.cache").exists(), "it was not there before"
     assert list((pi5_board.root / "tmp").iterdir()) == []
+
+
+def test_without_test_devices_tests_are_skipped_and_fail_on_a_build_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    need("")
+    with pytest.raises(pytest.skip.Exception, match="no root"):
+        need("no root")
+    monkeypatch.setenv("CI", "true")
+    need("")
+    with pytest.raises(pytest.fail.Exception, match="no root; CI=true: test devices must be there"):
+        need("no root")

@@ -12,12 +12,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.devices.conftest import device
+from tests.devices.conftest import device, need
 from tests.devices.lab import Pi
 
 from edgekd.devices.schema import Device
@@ -29,6 +29,7 @@ from edgekd.profiling.transports import ssh
 from edgekd.profiling.transports.ssh import Ssh
 from edgekd.recipe import Profile
 
+CGROUP = Path("/sys/fs/cgroup")
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)
 
 
@@ -218,6 +219,44 @@ def test_how_a_program_died_is_told(pi4: Device, pi4_board: Pi) -> None:
             assert caught.value.exit_code == ExitCode.DEVICE_FAILED
             agent.close()
         until(lambda: not pi4_board.pids("agent.pyz"))
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Callable[[int], None]]:
+    """Bound what a process takes from now on to 16 MiB, by a control group; its kernel ends it when it wants more."""
+    name = f"edgekd-test-{os.getpid()}"
+    parent, limit = next(
+        (
+            found
+            for found in ((CGROUP / "memory", "memory.limit_in_bytes"), (CGROUP, "memory.max"))
+            if (found[0] / "cgroup.procs").exists()
+        ),
+        (CGROUP, ""),
+    )
+    if not limit:
+        need("this machine has no control groups for memory")
+    group = parent / name
+    group.mkdir()
+
+    def bound(pid: int) -> None:
+        (group / limit).write_text(str(16 << 20))
+        (group / "cgroup.procs").write_text(str(pid))
+
+    yield bound
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_a_device_whose_memory_is_full(pi4: Device, pi4_board: Pi, nets: Path, little_memory: Callable[[int], None]) -> None:
+    with Ssh(pi4) as way:
+        agent = PythonAgent(way, ["python3", program(way)], "onnx on pi4")
+        agent.ask("state", 60)
+        little_memory(pi4_board.programs("agent.pyz")[0])
+        with pytest.raises(DeviceError) as caught:
+            agent.ask("start", 120, runtime="onnx", path=way.put(nets / "float.onnx"), threads=1)
+        assert "onnx on pi4: the runtime died with SIGKILL while loading" in str(caught.value)
+        assert "probably out of memory" in caught.value.hint
+        agent.close()
 
 
 def test_a_real_illegal_instruction(pi4: Device) -> None:
