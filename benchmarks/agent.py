@@ -26,6 +26,7 @@ from edgekd import environment
 from edgekd.devices import schema
 from edgekd.profiling import agents, compare, doctor
 from edgekd.profiling.agents.base import Agent, Agents
+from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.timing import Timing
 from edgekd.profiling.transports.host import Host
 
@@ -92,7 +93,7 @@ def bare_mib(runtime: str, path: Path) -> float:
 
 def started(starter: Agents, runtime: str, path: Path) -> Agent:
     """Start an agent with a file."""
-    agent = starter.start(runtime, runtime)
+    agent = starter.start(Variant(runtime, runtime, path), runtime)  # type: ignore[arg-type]
     agent.ask("start", 60, runtime=runtime, path=str(path), threads=1)
     return agent
 

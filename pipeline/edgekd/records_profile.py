@@ -227,8 +227,8 @@ class ProfileRecord:
 
     Attributes:
         blocks: Median of each block, in the order they ran.
-        images: How many test images were fed in turn; 0 where random values were.
-        agent: What measured: ``python``, or ``benchmark_model``, which gives no outputs.
+        images: How many test images were timed in turn; 0 where random values were.
+        agent: What measured: ``python`` or ``benchmark_model``.
         cores: Cores it was pinned to; empty where it was not.
         states: The device around each block.
         attempts: Measurements before this one that were not trusted.

@@ -5,14 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Client, Phone
 
 from edgekd.errors import DeviceError, ExitCode
+from edgekd.export import device_checks
+from edgekd.export.device_checks import Expected
 from edgekd.profiling import agents
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.adb import FOLDER, Adb
@@ -177,9 +182,11 @@ def test_without_python_benchmark_model_gives_what_it_can(test_phone: Phone, net
         if what.startswith("block 3"):
             (test_phone.state / "thermal").write_text("2")
 
-    variants = [Variant("tflite", "tflite", nets / "float.tflite"), Variant("onnx", "onnx", nets / "float.onnx")]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype("float32"))
+    fed = {"serving_default_args_0": tmp_path / "x.npy"}
+    variants = [Variant("tflite", "tflite", nets / "float.tflite", fed), Variant("onnx", "onnx", nets / "float.onnx")]
     try:
-        session = measure(variants, QUICK, device, tmp_path, heat)
+        session = measure(variants, QUICK, device, tmp_path, heat, wants=Wants())
     finally:
         (test_phone.state / "thermal").unlink(missing_ok=True)
     (record,) = session.profiles
@@ -189,15 +196,33 @@ def test_without_python_benchmark_model_gives_what_it_can(test_phone: Phone, net
     assert record.latency_ms.min <= record.latency_ms.p50
     assert (record.latency_ms.p90, record.latency_ms.p99, record.load_ms.cold, record.memory.runtime) == (None,) * 4
     assert record.memory.peak > record.memory.model > 0
-    assert (record.outputs, record.images, record.cores) == ((), 0, (0,))
+    assert (record.images, record.cores) == (2, (0,))
     assert "throttled in block 3" in record.trust.reasons
     assert [state.throttled for state in record.states] == [False, False, True]
     assert "tflite on phone: GPU was asked for and took no operation of the model" in session.notes
-    assert any("correctness is not measured" in note for note in session.notes)
     assert session.failures == ()
     assert "onnx on phone: not applicable: benchmark_model runs .tflite files only" in session.notes
     with pytest.raises(DeviceError, match="can have none of the files"):
         measure(variants[1:], QUICK, device, tmp_path)
+    host = device_checks.on_host(variants[:1])["tflite"]
+    for wrong, differs in ((0, False), (1, True)):
+        known = {"tflite": Expected(host=replace(host, arrays={name: x + wrong for name, x in host.arrays.items()}))}
+        checked = device_checks.check(session, variants, device, known, reached=False)
+        (found,) = checked.profiles[0].outputs
+        assert (found.n, bool(found.differs), bool(checked.findings)) == (2, differs, differs)
+
+
+def test_the_layer_where_a_phone_differs_is_named(test_phone: Phone, nets: Path, tmp_path: Path) -> None:
+    wrong = {"STAND_IN": "wrong"}
+    device = android(test_phone, agent="benchmark_model", benchmark_model=PROGRAM, env=wrong)
+    variant = Variant("tflite", "tflite", nets / "float.tflite")
+    session = measure([variant], QUICK, device, tmp_path, wants=Wants(operations=False))
+    known = {"tflite": Expected(host=device_checks.on_host([variant])["tflite"])}
+    checked = device_checks.check(session, [variant], device, known)
+    (found,) = checked.profiles[0].outputs
+    assert found.differs
+    assert found.worst_layer
+    assert f"The difference begins in {found.worst_layer}" in checked.findings[0]
 
 
 def test_a_benchmark_model_that_does_not_work(test_phone: Phone, nets: Path, tmp_path: Path) -> None:
@@ -209,14 +234,15 @@ def test_a_benchmark_model_that_does_not_work(test_phone: Phone, nets: Path, tmp
         "\x7fELF": "benchmark_model ended with code 12[67]",
     }
     with Adb(android(test_phone)) as way:
-        path = way.put(nets / "float.tflite")
+        variant = Variant("tflite", "tflite", nets / "float.tflite")
+        path = way.put(variant.path)
         for number, (text, message) in enumerate(programs.items()):
             program = tmp_path / f"program {number}"
             program.write_text(text)
             device = android(test_phone, agent="benchmark_model", benchmark_model=str(program))
-            agent = agents.of(device, way, ()).start("tflite", "tflite on phone")
+            agent = agents.of(device, way, ()).start(variant, "tflite on phone")
             with pytest.raises(DeviceError, match=f"^tflite on phone: .*{message}"):
                 agent.ask("start", 60, runtime="tflite", path=path, threads=1)
         device = android(test_phone, agent="benchmark_model", benchmark_model=str(tmp_path / "none"))
         with pytest.raises(DeviceError, match="there is no benchmark_model: .* is not a file"):
-            agents.of(device, way, ()).start("tflite", "tflite on phone")
+            agents.of(device, way, ()).start(variant, "tflite on phone")

@@ -177,7 +177,9 @@ def _lines(found: DeviceRecord) -> Iterator[str]:
         yield from (f"  {name:<{width}}  {text}" for name, text in rows.items() if text)
         yield "\nruntimes"
         for runtime in found.runtimes:
-            works = "does not work" if not runtime.works else "works" if runtime.python else "ran; it gives no outputs"
+            works = (
+                "does not work" if not runtime.works else "works" if runtime.python else "ran; its outputs were not compared"
+            )
             where = f"  ({runtime.python})" if runtime.python else ""
             yield f"  {runtime.format:<8}  {runtime.package} {runtime.version}  {works}{where}"
             if not runtime.works:

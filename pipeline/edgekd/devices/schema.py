@@ -77,7 +77,7 @@ class Device(BaseModel):
     python: Annotated[tuple[str, ...], Field(min_length=1)] = ("python3",)
     """ssh, adb: interpreters, tried in order for each format, such as /home/pi/venv/bin/python."""
     agent: Literal["python", "benchmark_model"] = "python"
-    """Who measures. benchmark_model: TensorFlow Lite's own program, for phones without Python; it gives no outputs."""
+    """Who measures. benchmark_model: TensorFlow Lite's own program, for phones without Python."""
     benchmark_model: str | None = None
     """Path here, beside this file, of the benchmark_model built for the device."""
     benchmark_options: dict[str, str | int | float | bool] = Field(default_factory=dict)

@@ -139,7 +139,7 @@ def _starter(device: Device, way: Transport, variants: Sequence[Variant]) -> Age
 
 
 def _outputs(variant: Variant, starter: Agents, way: Transport, threads: int, where: str) -> Given:
-    agent = starter.start(variant.runtime, f"{variant.runtime} on {where}")
+    agent = starter.start(variant, f"{variant.runtime} on {where}")
     try:
         shapes: dict[str, object] = {name: list(shape) for name, shape in variant.shapes.items()}
         inputs = shapes | {name: way.put(path) for name, path in variant.inputs.items()}

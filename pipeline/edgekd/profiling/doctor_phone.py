@@ -11,6 +11,7 @@ from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
 from edgekd.profiling.agents import phone
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
+from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.base import Transport
 from edgekd.reads import file_sha256
 from edgekd.records_profile import DeviceRecord, RuntimeFound
@@ -82,7 +83,9 @@ def _runtime(device: Device, way: Transport, infer: bool) -> RuntimeFound:
         version = f"sha256 {file_sha256(agents.local)[:16]}"
         if infer:
             model = Path(on_device.__file__).parent / "models" / "trivial.tflite"
-            agents.start("tflite", name).ask("start", PROBE_S, runtime="tflite", path=way.put(model), threads=1)
+            agents.start(Variant(name, "tflite", model), name).ask(
+                "start", PROBE_S, runtime="tflite", path=way.put(model), threads=1
+            )
     except DeviceError as error:
         problem = error.message.removeprefix(f"{name}: ")
         return RuntimeFound("tflite", name, version, works=False, problem=problem, fix=error.hint)

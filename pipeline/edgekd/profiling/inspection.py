@@ -167,6 +167,8 @@ def outputs(agent: Agent, way: Transport) -> Given:
         DeviceError: It cannot run, or the outputs cannot be brought here.
     """
     told = agent.ask("outputs", LOOK_S, into=f"outputs{next(_numbers)}.npz")
+    if "values" in told:  # of an agent that reads them on this machine
+        return Given(told["values"], dict(zip(told["values"], told["kinds"], strict=True)))
     with TemporaryDirectory(prefix="edgekd-") as folder:
         file = Path(folder) / "outputs.npz"
         way.get(told["path"], file)

@@ -163,7 +163,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
         trust=stats.trust(_medians(run), doubts(run, setting), setting.now),
         blocks=_medians(run),
         samples=setting.samples,
-        images=run.start["feeds"] if fed else 0,
+        images=run.end.get("feeds", run.start["feeds"]) if fed else 0,
         inputs=digest(fed),
         agent=run.start.get("agent", "python"),
         cores=tuple(run.end.get("allowed", ())) if device.cores else (),

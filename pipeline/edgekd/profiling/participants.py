@@ -103,7 +103,7 @@ class Participants:
 
     def spare(self, variant: Variant) -> Agent:
         """Start one more agent, for what is beside the measuring."""
-        agent = Bounded(self._agents.start(variant.runtime, f"{variant.model} on {self._device.name}"), self.limit)
+        agent = Bounded(self._agents.start(variant, f"{variant.model} on {self._device.name}"), self.limit)
         self._stack.callback(agent.close)
         return agent
 
@@ -151,7 +151,7 @@ class Participants:
 
     def _started(self, variant: Variant) -> Run:
         what = variant.runtime if variant.model != REFERENCE else REFERENCE
-        agent = Bounded(self._agents.start(variant.runtime, f"{what} on {self._device.name}"), self.limit)
+        agent = Bounded(self._agents.start(variant, f"{what} on {self._device.name}"), self.limit)
         self._stack.callback(agent.close)
         run = Run(variant, agent)
         self.entered.append(run)

@@ -226,12 +226,11 @@ def energy(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
 
 
 def missing(labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Facts | None:
-    """What was not measured of which artifacts, with the reason where it is known."""
+    """What was not measured of which artifacts; the notes have the reasons."""
     pairs = []
     for what, name in _LOOKED_FOR.items():
         lacking = [(label, row) for label, row in zip(labels, rows, strict=True) if not getattr(row, name)]
         if lacking:
             names = "of all artifacts" if len(lacking) == len(rows) else f"of {listing([label for label, _ in lacking])}"
-            silent = what == "Outputs" and all(row.agent == "benchmark_model" for _, row in lacking)
-            pairs.append((what, f"{names}: benchmark_model gives none" if silent else names))
+            pairs.append((what, names))
     return Facts(tuple(pairs), "Not measured") if pairs else None

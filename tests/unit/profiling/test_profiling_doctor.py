@@ -12,6 +12,7 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import doctor, make_trivial, traps
 from edgekd.profiling.agents.python import PythonAgents, packed
+from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device import facts, trivial
 from edgekd.profiling.transports.host import Host
 from edgekd.records_json import from_json, to_json
@@ -117,8 +118,8 @@ def test_a_runtime_that_dies_is_a_problem_and_the_others_go_on(host, tmp_path, m
         found = doctor.examine(host, way, ("tflite", "onnx"))
         agents = PythonAgents(host, way, found.runtimes)
         with pytest.raises(DeviceError, match="tflite on host: .*tflite-runtime"):
-            agents.start("tflite", "tflite on host")
-        agents.start("onnx", "onnx on host").close()
+            agents.start(Variant("tflite", "tflite", tmp_path), "tflite on host")
+        agents.start(Variant("onnx", "onnx", tmp_path), "onnx on host").close()
     broken_one = next(runtime for runtime in found.runtimes if runtime.module == "tflite_runtime")
     assert problem in broken_one.problem
     assert any(problem in text for text in found.problems)

@@ -160,7 +160,7 @@ def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, 
 def test_a_silent_agent_is_killed_not_waited_for(host):
     with Host() as way:
         agent = PythonAgents(host, way, [RuntimeFound("onnx", "onnxruntime", python=sys.executable)]).start(
-            "onnx", "onnx on host"
+            Variant("onnx", "onnx", Path()), "onnx on host"
         )
         os.kill(agent.pid, signal.SIGSTOP)
         try:

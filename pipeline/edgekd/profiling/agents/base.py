@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from edgekd.profiling.measured import Variant
 
 
 class Agent(Protocol):
@@ -36,11 +39,11 @@ class Agents(Protocol):
     name: str
     """What measures: ``python`` or ``benchmark_model``."""
 
-    def start(self, runtime: str, label: str) -> Agent:
+    def start(self, variant: Variant, label: str) -> Agent:
         """Start an agent for one model file.
 
         Args:
-            runtime: Format of the file: ``onnx``, ``tflite`` or ``openvino``.
+            variant: The file and its inputs on this machine; ``start`` says where they are on the device.
             label: What it is for, in messages.
 
         Raises:

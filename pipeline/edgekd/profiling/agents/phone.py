@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import DeviceError
 from edgekd.profiling.agents.base import Agent, Agents
 from edgekd.profiling.transports.base import Transport
+
+if TYPE_CHECKING:
+    from edgekd.profiling.measured import Variant
 
 ANSWER_S = 30.0
 """Seconds that the phone gets to tell its state."""
@@ -82,9 +85,9 @@ class PhoneAgents:
     def __init__(self, agents: Agents, way: Transport) -> None:
         self.name, self._agents, self._way = agents.name, agents, way
 
-    def start(self, runtime: str, label: str) -> Agent:
+    def start(self, variant: Variant, label: str) -> Agent:
         """Start an agent for one model file."""
-        return _OnPhone(self._agents.start(runtime, label), self._way)
+        return _OnPhone(self._agents.start(variant, label), self._way)
 
 
 class _OnPhone:

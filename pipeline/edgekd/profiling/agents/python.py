@@ -17,13 +17,16 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import RuntimeFound
+
+if TYPE_CHECKING:
+    from edgekd.profiling.measured import Variant
 
 PACKAGE = "edgekd_agent"
 _WORK = {
@@ -78,13 +81,13 @@ class PythonAgents:
         """Path of the program on the device."""
         return program(self._way)
 
-    def start(self, runtime: str, label: str) -> PythonAgent:
+    def start(self, variant: Variant, label: str) -> PythonAgent:
         """Start an agent for one model file.
 
         Raises:
             DeviceError: The device does not answer, or has no runtime for the format that works.
         """
-        own = [found for found in self._runtimes if found.format == runtime]
+        own = [found for found in self._runtimes if found.format == variant.runtime]
         chosen = next((found for found in own if found.works), None)
         if chosen is None:
             reason = "; ".join(found.problem for found in own) or "no runtime is installed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,23 @@ def outputs(runtime: Any, rows: list[dict[str, Any]], into: str) -> dict[str, An
     """
     import numpy as np
 
-    found: dict[str, list[Any]] = {}
-    for feed in rows:
-        for name, value in runtime.outputs(feed).items():
-            found.setdefault(name, []).append(np.asarray(value))
-    names = list(found)
-    kinds = [str(found[name][0].dtype) for name in names]
-    stacked = {f"output{at}": _stacked(found[name]) for at, name in enumerate(names)}
-    np.savez(into, **stacked)
+    values, kinds = gathered(runtime.outputs(feed) for feed in rows)
+    stored = {f"output{at}": value for at, value in enumerate(values.values())}
+    np.savez(into, **stored)
     others = runtime.sequences() if hasattr(runtime, "sequences") else []
-    told = {"names": names, "arrays": list(stacked), "kinds": kinds, "others": others}
+    told = {"names": list(values), "arrays": list(stored), "kinds": kinds, "others": others}
     return {"path": into, "count": len(rows), **told}
+
+
+def gathered(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Put the outputs of every feed, by name, into an array for each name; returns these and their types in the model."""
+    import numpy as np
+
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(np.asarray(value))
+    return {name: _stacked(parts) for name, parts in found.items()}, [str(parts[0].dtype) for parts in found.values()]
 
 
 def _stacked(rows: list[Any]) -> Any:

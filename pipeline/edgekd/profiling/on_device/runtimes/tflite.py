@@ -59,10 +59,7 @@ class TensorFlowLite:
         self.run(feed)
         found = {}
         for spec in self.model.get_output_details():
-            value, (scale, zero_point) = self.model.get_tensor(spec["index"]), spec["quantization"]
-            if scale > 0 and value.dtype.kind in "iu":
-                value = (value.astype("float32") - float(zero_point)) * value.astype("float32").dtype.type(scale)
-            found[spec["name"]] = value
+            found[spec["name"]] = as_floats(self.model.get_tensor(spec["index"]), *spec["quantization"])
         return found
 
     def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
@@ -77,6 +74,14 @@ class TensorFlowLite:
         kinds = {tensor["index"]: tensor["dtype"].__name__ for tensor in self.model.get_tensor_details()}
         ops = [(node["op_name"], [kinds[at] for at in map(int, node["inputs"]) if at in kinds]) for node in nodes]
         return {"threads": None, "delegate": where, **precisions(ops)}
+
+
+def as_floats(value: Any, scale: float, zero_point: int) -> Any:
+    """Return integers that stand for floats as floats; any other value as it is."""
+    if scale > 0 and value.dtype.kind in "iu":
+        value = value.astype("float32")
+        return (value - float(zero_point)) * value.dtype.type(scale)
+    return value
 
 
 def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
