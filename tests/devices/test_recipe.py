@@ -33,7 +33,10 @@ quantize: {method: ptq, calibration_images: 200}
 export: [onnx, tflite, openvino]
 profile: {devices: [host, pi4, phone], blocks: 3, block_runs: 2, block_ms: 1, warmup_runs: 1, warmup_ms: 0}
 gates:
-  latency_p50_ms: [{max: 10000, device: host, level: warn}, {max: 10000, device: pi4}, {max: 10000, device: phone}]
+  latency_p50_ms:
+    - {max: 10000, device: host, level: warn}
+    - {max: 10000, device: pi4}
+    - {max: 10000, device: phone, formats: [tflite]}
 """
 FILES = {f"{kind}{suffix}" for kind in ("onnx", "tflite", "openvino") for suffix in ("", "_float")}
 ON_PHONE = {"tflite", "tflite_float"}
