@@ -186,6 +186,11 @@ class Operations:
     attributed: float
     overhead: float
 
+    @property
+    def mean(self) -> float:
+        """Mean milliseconds of an inference of this run; the times of operations are means, so their shares are of this."""
+        return sum(operation.ms for operation in self.operations) / self.attributed if self.attributed else 0.0
+
 
 @dataclass(frozen=True)
 class Part:

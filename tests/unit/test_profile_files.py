@@ -151,7 +151,7 @@ def test_the_folder_is_a_result_that_can_be_read_again(measured: Any) -> None:
     assert again == measured[0].result
     assert html.render(again) == (folder / "report.html").read_text()
     text = markdown.render(again)
-    assert "3 of 3 figures were measured" in text
+    assert "3 files on 1 device: 3 of 3 measurements made" in text
     assert "conv (ONNX)" in text
     assert len(paces(folder / "samples" / "host.jsonl", "conv")) == QUICK.blocks
 
@@ -196,7 +196,12 @@ def test_a_file_that_was_measured_where_it_lies_is_measured_again_while_it_is_th
     assert compared_with(earlier, new).again["conv"].path == old
     assert compared_with(earlier, old).again == {}, "the same file"
     shutil.copy(new, old)
-    assert compared_with(earlier, new).again == {}, "it has changed"
+    changed = compared_with(earlier, new)
+    assert changed.again == {}, "it has changed"
+    assert changed.gone == {"conv": "conv.onnx"}
+    records = [replace(record, model="conv") for record in changed.result.profiles]
+    (told,) = against.comparisons(changed, records, earlier / "samples")
+    assert told.reasons[0].startswith("the earlier conv.onnx is no longer there, or has changed; keep a copy")
 
 
 def test_both_files_of_an_openvino_model_are_its_content(tmp_path: Path) -> None:

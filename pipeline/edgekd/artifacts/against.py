@@ -28,6 +28,7 @@ class Against:
         pairs: By the name of a file, the name that it has there.
         again: By the name of a file, the earlier file, which is measured again in turns with it: it is another one and still
             there.
+        gone: By the name of a file, the earlier file that is another one and cannot be measured again.
         refusals: By earlier name and device, why the figures of then cannot be compared with.
     """
 
@@ -36,6 +37,7 @@ class Against:
     pairs: dict[str, str]
     again: dict[str, Variant] = field(default_factory=dict)
     refusals: dict[tuple[str, str], str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
 
     def is_again(self, model: str) -> bool:
         """Whether a record is that of an earlier file that was measured again."""
@@ -62,11 +64,15 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
     if not pairs:
         names = ", ".join(there) or "no file"
         raise UsageError(f"{folder} has measured none of these files, but {names}", "name files that it has measured")
-    again = {}
+    again, gone = {}, {}
     for file, variant in zip(files, variants, strict=True):
         model = before.model(pairs[file.record.name]) if file.record.name in pairs else None
         path = _still_there(folder, model)
-        if path is not None and model is not None and model.content != file.record.content:
+        if model is None or model.content == file.record.content:
+            continue
+        if path is None and model.content:
+            gone[file.record.name] = Path(model.path or model.name).name
+        elif path is not None:
             again[file.record.name] = replace(
                 variant,
                 model=f"{model.name} of {before.run}",
@@ -75,7 +81,7 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
             )
     earlier = [record for record in before.profiles if record.model in pairs.values()]
     reasons = {(record.model, record.device): _unreadable(folder, record) for record in earlier}
-    return Against(folder, before, pairs, again, {key: reason for key, reason in reasons.items() if reason})
+    return Against(folder, before, pairs, again, {key: reason for key, reason in reasons.items() if reason}, gone)
 
 
 def _still_there(folder: Path, model: ModelRecord | None) -> Path | None:
@@ -142,7 +148,11 @@ def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
     if reason := against.refusals.get((name, now.device)):
         return refused(reason)
     result = compare.over_sessions(now, before, samples / f"{now.device}.jsonl", _raw(against.folder, before))
-    return replace(_trusted(result, now, before), before=label)
+    result = replace(_trusted(result, now, before), before=label)
+    if now.model not in against.gone:
+        return result
+    gone = f"the earlier {against.gone[now.model]} is no longer there, or has changed"
+    return replace(result, reasons=(f"{gone}; keep a copy, and both are measured in turns", *result.reasons))
 
 
 def _trusted(result: Comparison, now: ProfileRecord, before: ProfileRecord) -> Comparison:

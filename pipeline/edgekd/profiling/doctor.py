@@ -21,6 +21,8 @@ ROOM_MIB = 64
 """Free disk below which nothing is sent to a device."""
 CLOCK_NS = 20_000.0
 """Largest step of a clock that can time an inference: 2 % of one of a millisecond."""
+BUSY = 0.5
+"""Load average of a minute for each core above which other programs disturb the times."""
 _FACTS_S, _PROBE_S = 30.0, 120.0
 
 
@@ -140,7 +142,7 @@ def described(
         runtimes=runtimes,
         problems=tuple(problems),
         traps=tuple(known),
-        notes=(*_notes(device, facts), *(lacking if enough else ())),
+        notes=(*_notes(device, facts), *(lacking if enough else ()), *_busy(facts)),
         more={name: str(facts[name]) for name in ("driver", "load") if name in facts},
     )
 
@@ -207,3 +209,13 @@ def _notes(device: Device, facts: traps.Facts) -> Iterator[str]:
         )
     elif device.isa is not None and device.arch == facts["arch"] and (more := set(own) - set(device.isa)):
         yield f"it also has {', '.join(sorted(more))}; write isa: [{', '.join(own)}]"
+
+
+def _busy(facts: traps.Facts) -> Iterator[str]:
+    """Say that other programs work there now."""
+    load, cores = facts.get("load", 0.0), len(facts.get("cores", ()))
+    if cores and load > BUSY * cores:
+        yield (
+            f"load {load:.1f} on {cores} core{'' if cores == 1 else 's'}: times measured now will not be trusted\n"
+            f"  → stop other programs there, and measure when the load is below {BUSY * cores:g}"
+        )

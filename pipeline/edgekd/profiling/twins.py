@@ -88,7 +88,7 @@ def _moves(operation: Operation) -> bool:
 def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:
     mine, other = ([op for op in found.operations if _moves(op)] for found in (ours, theirs))
     spent, before = sum(op.ms for op in mine), sum(op.ms for op in other)
-    if spent - before > WEIGHT * ours.p50:
+    if spent - before > WEIGHT * ours.mean:
         against = f"{_ms(before)} in {_operations(len(other))} in float32" if other else "none in float32"
         yield f"converting and moving values takes {_ms(spent)} in {_operations(len(mine))}, against {against}"
 
@@ -96,7 +96,7 @@ def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:
 def _left_in_float(ours: Operations) -> Iterator[str]:
     floats = [op for op in ours.operations if "float" in op.precision and not _moves(op)]
     spent = sum(op.ms for op in floats)
-    if spent > WEIGHT * ours.p50:
+    if spent > WEIGHT * ours.mean:
         takes = "takes" if len(floats) == 1 else "take"
         yield f"{_operations(len(floats))} computed in float {takes} {_ms(spent)}: {_named(floats)}"
 
@@ -105,7 +105,7 @@ def _slower(ours: Operations, theirs: Operations) -> Iterator[str]:
     pairs, rest = _twins(ours, theirs)
     slow = [(a, b) for a, b in pairs if a.ms > b.ms * (1 + CLEAR)]
     spent, before = sum(a.ms for a, _ in slow), sum(b.ms for _, b in slow)
-    if spent - before > WEIGHT * ours.p50:
+    if spent - before > WEIGHT * ours.mean:
         slow.sort(key=lambda pair: pair[1].ms - pair[0].ms)
         names = ", ".join(f"{a.name} ({a.kind}) {_ms(a.ms)} against {_ms(b.ms)}" for a, b in slow[:NAMED])
         more = f" and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
@@ -114,7 +114,7 @@ def _slower(ours: Operations, theirs: Operations) -> Iterator[str]:
             f"twin, {_ms(spent)} against {_ms(before)}: {names}{more}"
         )
     for name, mine, other in rest:
-        if sum(op.ms for op in mine) - sum(op.ms for op in other) > WEIGHT * ours.p50:
+        if sum(op.ms for op in mine) - sum(op.ms for op in other) > WEIGHT * ours.mean:
             yield (
                 f"{len(mine)} operations of the kind {name} take {_ms(sum(op.ms for op in mine))}, against "
                 f"{_ms(sum(op.ms for op in other))} for {len(other)} in float32"

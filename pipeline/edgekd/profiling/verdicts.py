@@ -134,13 +134,19 @@ def doubted(int8: ProfileRecord, float32: ProfileRecord) -> bool:
 def _by_rounds(int8: ProfileRecord, float32: ProfileRecord, why: str) -> str:
     """What the order within the rounds says, where the times themselves are untrusted; the trust block says why they are.
 
+    Where all rounds have one winner and are too few, it says how many are enough.
+
     Blocks of one round are neighbours in time, so that a machine that slows down slows both; ``ROUNDS`` in a row with the
     same winner are less than 5 % likely by chance (two-sided sign test).
     """
     ratios = sorted(theirs / ours for ours, theirs in zip(int8.blocks, float32.blocks, strict=False))
-    agree = len(ratios) >= ROUNDS and (ratios[0] > 1 or ratios[-1] < 1)
+    agree = bool(ratios) and (ratios[0] > 1 or ratios[-1] < 1)
+    nothing = "nothing can be said about the speed of int8 against float32: the times are untrusted"
     if not agree or int8.emulated or float32.emulated:
-        return "nothing can be said about the speed of int8 against float32: the times are untrusted."
+        return f"{nothing}."
+    if len(ratios) < ROUNDS:
+        few = "1 round is" if len(ratios) == 1 else f"{len(ratios)} rounds are"
+        return f"{nothing}, and {few} too few to tell by who wins each; {ROUNDS} would do (profile: {{blocks: {ROUNDS}}})."
     untrusted = "The times themselves are untrusted."
     rounds = f"in each of {len(ratios)} rounds"
     if ratios[0] > 1:

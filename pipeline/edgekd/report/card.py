@@ -13,7 +13,7 @@ from edgekd.report.markdown import block_code, escape, table
 from edgekd.report.page import MARKS, Cell, Column, Table, figure
 from edgekd.report.verdict import verdict
 from edgekd.report.view import story
-from edgekd.report.words import count, known, mib, one_line, percent, plain, plural, points, sig
+from edgekd.report.words import count, known, local, mib, one_line, percent, plain, plural, points, sig
 from edgekd.rundir import ModelRecord, RunResult
 
 
@@ -60,7 +60,7 @@ def _front(result: RunResult) -> str:
         head["tags"].append("knowledge-distillation")
     found = model.metric("accuracy") if model else None
     if model and found:
-        source = one_line(result.data.source)
+        source = local(one_line(result.data.source))
         entry = {
             "task": {"type": "image-classification"},
             "dataset": {"name": source, "type": source, "split": "test"},
@@ -83,7 +83,7 @@ def _files(result: RunResult) -> list[str]:
     )
     rows = tuple(
         (
-            Cell(one_line(model.path or "")),
+            Cell(one_line((model.path or "").removeprefix("artifacts/"))),  # the card lies in that folder
             Cell(f"{facts.FORMATS.get(model.format, model.format)} {model.precision}"),
             figure(mib(model.bytes) if model.bytes is not None else None),
             Cell(model.sha256 or "not recorded"),

@@ -26,6 +26,7 @@ from edgekd.rundir import Measure
 
 FAR = 6
 """Lines above and below a point that its name may move away, where others are in the way."""
+ANCHORS: tuple[Anchor, ...] = ("middle", "start", "end")
 _NAMES: dict[Measure, str] = {"accuracy": "Top-1", "agreement": "Agreement"}
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
 
@@ -161,8 +162,7 @@ def _pareto(
             (cx + 8, cy + 32, "start"),
             (cx + 8, cy + 21, "end"),
             (cx + 8, cy - 13, "end"),
-            *((cx, cy + side * (35 + 15 * line), "middle") for line in range(FAR) for side in (1, -1)),
-            *((cx, cy + side * (35 + 15 * line), "start") for line in range(FAR) for side in (1, -1)),
+            *((cx, cy + side * (35 + 15 * line), anchor) for anchor in ANCHORS for line in range(FAR) for side in (1, -1)),
         )
         free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
         inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
@@ -181,7 +181,7 @@ def _frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def _box(x: float, y: float, text: str, anchor: Anchor) -> tuple[float, float, float, float]:
-    width = len(text) * CHAR
+    width = len(text) * CHAR + text.count("△") * CHAR  # the sign is as wide as two letters
     left = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
     return left, y - 11, left + width, y + 3
 

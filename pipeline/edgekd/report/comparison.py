@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekd.records_profile import Comparison
 from edgekd.report import facts
-from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Section, Table, Tone
+from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone
 from edgekd.report.words import one_line, sig
 from edgekd.rundir import RunResult
 
@@ -18,14 +18,20 @@ def sections(result: RunResult) -> tuple[Section, ...]:
     columns = (
         Column("Artifact"), Column("Device"), Column("Compared with"), Column("Verdict"),
         Column("Time", "× of before", "number"), Column("99 % interval", "× of before", "number"),
-        Column("Measured in"), Column("Remarks"),
+        Column("Measured in"),
     )  # fmt: skip
     note = (
         "Times are compared by the pace of their blocks. No difference shown: the interval holds 1. In one session both "
         "files took turns; over two sessions the reference workload scales the times, and only large differences are shown."
     )
     rows = tuple(_row(result, found) for found in result.comparisons)
-    return (Section("comparison", "Compared", (Table("Compared", columns, rows, note),)),)
+    remarks = tuple(
+        f"{facts.label_of(result, found.model)} on {facts.device_label(result, found.device)}: {one_line(reason)}"
+        for found in result.comparisons
+        for reason in found.reasons
+    )
+    blocks = (Table("Compared", columns, rows, note), *((Bullets(remarks, "Remarks"),) if remarks else ()))
+    return (Section("comparison", "Compared", blocks),)
 
 
 def _row(result: RunResult, found: Comparison) -> tuple[Cell, ...]:
@@ -42,5 +48,4 @@ def _row(result: RunResult, found: Comparison) -> tuple[Cell, ...]:
         NOT_APPLICABLE if found.ratio is None else Cell(sig(found.ratio)),
         interval,
         Cell(found.way + scaled),
-        Cell(one_line("; ".join(found.reasons)) or "—"),
     )

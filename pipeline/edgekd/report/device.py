@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgekd.records_profile import DeviceRecord, ProfileRecord
 from edgekd.report import device_figures, facts, operations
-from edgekd.report.device_trust import trust
+from edgekd.report.device_trust import trust, untrusted
 from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, Tone, figure, stamped
 from edgekd.report.timing import Blocks, Course, Range, drift, ranges, sustained
 from edgekd.report.verdict import gate_table
@@ -30,9 +30,10 @@ def _section(result: RunResult, name: str, id: str) -> Section:
     record = facts.device(result, name)
     title = f"On {facts.device_label(result, name)}"
     about = _about(record) if record and record.answered else []  # the reason of one that did not answer is said once
-    reason = "" if rows else facts.device_reason(result, name)
-    if reason:
-        return Section(id, title, tuple(about), missing=reason)
+    if not rows and name in facts.failed_devices(result):
+        return Section(id, title, tuple(about), "No figures: the reason stands with the verdict.")
+    if not rows:
+        return Section(id, title, tuple(about), missing=facts.device_reason(result, name))
     view = _View(result, id, facts.device_label(result, name), tuple(rows), record)
     blocks = [stamped(block, EMULATED) if view.emulated else block for block in (*about, *_blocks(view))]
     return Section(id, title, tuple(blocks), "" if overview(result) else _protocol(result))
@@ -113,7 +114,8 @@ def _blocks(view: _View) -> Iterator[Block]:
     if courses:
         caption = "Median of each ten seconds, against the artifact's first ten seconds. A rise is heat."
         yield sustained(view.id, where, courses, caption, view.stamp)
-    yield from (found for found in (device_figures.energy(*about), device_figures.missing(labels, rows)) if found)
+    here = view.record is not None and view.record.transport == "host"
+    yield from (found for found in (device_figures.energy(*about), device_figures.missing(labels, rows, here=here)) if found)
     samples = tuple(f"{label}: {one_line(row.samples)}" for label, row in view.pairs() if row.samples)
     if samples:
         yield Fold("Raw samples", (Bullets(samples),))
@@ -224,11 +226,11 @@ def _overview(result: RunResult, name: str) -> tuple[Cell, ...]:
     if not fastest:
         return (Cell(label), *[Cell("—", "muted")] * 4, Cell("0"), Cell("nothing measured", "bad", mark=True))
     stamp = EMULATED if fastest.emulated else ""
-    latency, doubted = fastest.latency_ms, sum(_doubted(row) for row in rows)
+    latency, doubted = fastest.latency_ms, any(map(_doubted, rows))
     figures = (known(latency.p50), known(latency.p90), known(fastest.memory.peak))
     state = Cell("emulated", "warn", mark=True) if stamp else Cell("trusted", "good", mark=True)
     if doubted and not stamp:
-        state = Cell(f"{count(doubted)} of {plural(len(rows), 'figure')} untrusted", "warn", mark=True)
+        state = Cell(untrusted(rows), "warn", mark=True)
     if failed := sum(failure.device == name for failure in result.failures):
         state = Cell(f"{plural(failed, 'file')} failed", "bad", mark=True)
     interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"

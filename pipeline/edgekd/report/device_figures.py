@@ -225,10 +225,15 @@ def energy(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     return Table(f"Energy on {where}", columns, body, note) if body else None
 
 
-def missing(labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Facts | None:
-    """What was not measured of which artifacts; the notes have the reasons."""
+def missing(labels: Sequence[str], rows: Sequence[ProfileRecord], *, here: bool = False) -> Facts | None:
+    """What was not measured of which artifacts; the notes have the reasons.
+
+    Outputs of this machine (``here``) are what the others' are compared with, and miss nothing where torch's are not known.
+    """
     pairs = []
     for what, name in _LOOKED_FOR.items():
+        if here and name == "outputs":
+            continue
         lacking = [(label, row) for label, row in zip(labels, rows, strict=True) if not getattr(row, name)]
         if lacking:
             names = "of all artifacts" if len(lacking) == len(rows) else f"of {listing([label for label, _ in lacking])}"

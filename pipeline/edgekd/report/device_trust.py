@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgekd.profiling.verdicts import narrowed
 from edgekd.records_profile import DeviceRecord, ProfileRecord
-from edgekd.report.page import Facts, Tone
+from edgekd.report import facts
+from edgekd.report.page import Bullets, Facts, Tone
 from edgekd.report.words import count, duration, listing, one_line, plural, sig
 from edgekd.rundir import RunResult
 
 EMULATED = "Times and memory are the emulator's and enter no verdict. Outputs are what the real device computes."
+STAND_IN = "Times, memory and outputs are this machine's, which stands in for the device; times and memory enter no verdict."
+WORDS = ("Governor", "Throttling")
+"""Conditions that are no figures."""
+_NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
+
+
+def untrusted(rows: Sequence[ProfileRecord]) -> str:
+    """Say of how many files of a device the times are untrusted."""
+    doubted = sum(row.trust.verdict == "untrusted" for row in rows)
+    return f"times of {count(doubted)} of {plural(len(rows), 'file')} untrusted"
+
+
+def why(result: RunResult) -> tuple[Bullets, ...]:
+    """Return a line a device with the reasons why its times are untrusted; nothing where all are trusted."""
+    lines = []
+    for name in dict.fromkeys(row.device for row in result.profiles):
+        rows = [row for row in result.profiles if row.device == name]
+        reasons = [one_line(reason) for row in rows for reason in row.trust.reasons if row.trust.verdict == "untrusted"]
+        if any(row.trust.verdict == "untrusted" for row in rows):
+            told = "; ".join(_summed(reasons)) or "no reason was recorded"
+            lines.append(f"{facts.device_label(result, name)}: {untrusted(rows)}: {told}")
+    return (Bullets(tuple(lines), "Why times are untrusted"),) if lines else ()
+
+
+def _summed(reasons: Sequence[str]) -> Iterator[str]:
+    """Yield reasons that differ in their numbers alone as one, with the range of each number."""
+    alike: dict[str, list[list[str]]] = {}
+    for reason in reasons:
+        alike.setdefault(_NUMBER.sub("\0", reason), []).append(_NUMBER.findall(reason))
+    for text, found in alike.items():
+        for values in zip(*found, strict=True):
+            ordered = sorted(values, key=lambda value: float(value.rstrip("%")))
+            low, high = ordered[0], ordered[-1]
+            text = text.replace("\0", low if low == high else f"{low} to {high}", 1)
+        yield text
 
 
 def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Facts:
@@ -18,7 +55,8 @@ def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], devi
     doubted = [(label, row.trust) for label, row in zip(labels, rows, strict=True) if row.trust.verdict == "untrusted"]
     emulated = any(row.emulated for row in rows)
     tone: Tone = "warn" if doubted or emulated else "good"
-    pairs = [("Emulated", EMULATED)] if emulated else []
+    here = device is not None and device.transport == "host"
+    pairs = [("Emulated", STAND_IN if here else EMULATED)] if emulated else []
     same: dict[str, list[str]] = {}
     for label, trust in doubted:
         same.setdefault(one_line("; ".join(trust.reasons)) or "no reason was recorded", []).append(label)
@@ -27,9 +65,8 @@ def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], devi
         pairs += _attempts(label, row)
     pairs += _settings(rows)
     stamp = " EMULATED" if emulated else ""
-    pairs += ((name, text + stamp) for name, text in _conditions(rows, device))
-    trusted = f"all {plural(len(rows), 'figure')} trusted" if len(rows) > 1 else "the figure is trusted"
-    verdict = f"{len(doubted)} of {plural(len(rows), 'figure')} untrusted" if doubted else trusted
+    pairs += ((name, text + stamp if name not in WORDS else text) for name, text in _conditions(rows, device))
+    verdict = untrusted(rows) if doubted else "the times are trusted"
     return Facts(tuple(pairs), f"{where}: {'not to be quoted' if emulated else verdict}", tone)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from edgekd.records_json import to_json
-from edgekd.report import facts
+from edgekd.report import device_trust, facts
 from edgekd.report.curves import Line, losses, validation
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
-from edgekd.report.words import NONE, count, duration, listing, mib, one_line, percent, plain, plural, sig
+from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, percent, plain, plural, sig
 from edgekd.rundir import ModelRecord, RunResult, TensorSpec
 
 CLASSES = 25
@@ -160,7 +160,7 @@ def data_facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     data = result.data
     more = f" and {count(len(data.classes) - CLASSES)} more" if len(data.classes) > CLASSES else ""
     pairs = [
-        ("Source", one_line(data.source)),
+        ("Source", local(one_line(data.source))),
         ("Images", f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"),
         ("Size", f"{data.image_size} × {data.image_size} pixels, {plural(data.channels, 'channel')}"),
         ("Classes", f"{count(len(data.classes))}: {one_line(', '.join(data.classes[:CLASSES]))}{more}"),
@@ -190,6 +190,14 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield name, "unknown" if part is None else str(part)
 
 
+def findings(result: RunResult, quiet: str) -> Section:
+    """What the run concludes from its figures; ``quiet`` is said where it is nothing."""
+    if result.findings:
+        return Section("findings", "Findings", (Bullets(tuple(map(one_line, result.findings))),))
+    doubted = "Nothing but the untrusted times." if device_trust.why(result) else ""
+    return Section("findings", "Findings", lead=doubted or quiet)
+
+
 _OF = re.compile(r"(?:(?P<what>.+) of )?(?P<model>.+?) on (?P<device>.+?): (?P<fact>.+)", re.DOTALL)
 """A fact of a file on a device, such as ``single operations of onnx on host: no times``."""
 
@@ -212,9 +220,12 @@ def _together(result: RunResult) -> Iterator[str]:
         yield f"{f'{what} of ' if what else ''}{where}: {fact}" if where else fact
 
 
-def omissions(result: RunResult, sections: Sequence[Section]) -> Section:
-    """What a reader may look for and will not find: what the run says, and every section without data."""
-    items = [one_line(text) for text in _together(result)]
+def omissions(result: RunResult, sections: Sequence[Section], failures: Sequence[str]) -> Section:
+    """What a reader may look for and will not find: what the run says, and every section without data.
+
+    What stands with the verdict, among its ``failures``, is not said again.
+    """
+    items = [text for text in map(one_line, _together(result)) if not any(map(text.endswith, failures))]
     items += [f"{section.title}: {section.missing}" for section in sections if section.missing]
     title = "What was not measured"
     if not items:

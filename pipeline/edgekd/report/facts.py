@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,26 @@ def worst(result: RunResult, model: str, device: str | None = None) -> Verdict |
     return next((verdict for verdict in SEVERITY if verdict in verdicts - {"not_applicable"}), None)
 
 
+def held(gates: Sequence[GateRecord]) -> tuple[str, ...]:
+    """Names of the files that get a verdict from these gates.
+
+    A float file beside int8 ones is held by ``parity_error`` alone, as a warning: where that passes, it says nothing of the
+    other gates, so it is no pass of the file.
+    """
+    counted = (gate.model for gate in gates if gate.level != "warn" or gate.verdict not in ("pass", "not_applicable"))
+    return tuple(dict.fromkeys(counted)) or tuple(dict.fromkeys(gate.model for gate in gates))
+
+
+ORDER: tuple[Verdict, ...] = ("fail", "not_measured", "undecided", "untrusted", "emulated", "not_applicable", "pass")
+"""Verdicts as a reader needs them: what is wrong with the file before what is wrong with the measurement."""
+
+
+def decisive(gates: Sequence[GateRecord]) -> GateRecord | None:
+    """Return the gate to name first: one that makes the exit code 1 before one that does not, then by ``ORDER``."""
+    counted = [gate for gate in gates if gate.level != "off" and gate.verdict != "not_applicable"]
+    return min(counted, key=lambda gate: (not gate.blocks, ORDER.index(gate.verdict)), default=None)
+
+
 def is_int8(model: ModelRecord) -> bool:
     """Whether a model's weights are int8."""
     return model.precision.partition(" ")[0] == "int8"
@@ -200,6 +220,13 @@ def device_label(result: RunResult, name: str) -> str:
     return f"{one_line(name)} (EMULATED)" if emulated(result, name) else one_line(name)
 
 
+def failed_devices(result: RunResult) -> list[str]:
+    """Devices that gave no figures for a reason that stands with the verdict: their stage or their session failed."""
+    stages = {stage.name for stage in result.stages if stage.status == "failed"}
+    silent = {record.name for record in result.devices if result.kind == "profile" and not record.answered}
+    return [name for name in devices(result) if f"profile.{name}" in stages or name in silent]
+
+
 def device_reason(result: RunResult, name: str) -> str:
     """Say why a device has no figures."""
     record = device(result, name)
@@ -207,7 +234,7 @@ def device_reason(result: RunResult, name: str) -> str:
     if failed and failed.reason:
         return f"The device failed: {one_line(failed.reason)}"
     if record and not record.answered:
-        return f"The device did not answer: {one_line('; '.join(record.problems)) or 'no reason was recorded'}"
+        return one_line("; ".join(record.problems)) or "no reason was recorded"
     return f"No artifact was profiled on {one_line(name)}."
 
 

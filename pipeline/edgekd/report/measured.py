@@ -5,37 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.records_profile import UNFIT, ProfileRecord
-from edgekd.report import comparison, device, evidence, facts
-from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
+from edgekd.report import comparison, device, device_trust, evidence, facts
+from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
 from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
 from edgekd.rundir import RunResult
 
 
 def page(result: RunResult) -> Page:
     """Make the page of a result of ``edgekd profile``."""
-    findings = tuple(one_line(text) for text in result.findings)
+    verdict = _verdict(result)
     sections = (
-        Section("models", "Figures", (table(result),) if result.profiles else (), "", _nothing(result)),
+        _figures(result),
         *device.overview(result),
         *comparison.sections(result),
         *device.sections(result),
-        Section("findings", "Findings", (Bullets(findings),) if findings else (), "" if findings else _QUIET),
+        evidence.findings(result, "Nothing stood out that needs explaining."),
         _files(result),
         _provenance(result),
     )
     where = listing([facts.device_label(result, name) for name in facts.devices(result)])
     return Page(
-        name=one_line(result.name),
-        story=f"{_what(result)} measured on {where}.",
+        name=_what(result),
+        story=f"Measured on {where}.",
         meta=(("Run", one_line(result.run)), ("Made", one_line(result.created)), ("edgekd", one_line(result.edgekd))),
-        verdict=_verdict(result),
+        verdict=verdict,
         subject="",
         numbers=(),
-        sections=(*sections, evidence.omissions(result, sections)),
+        sections=(*sections, evidence.omissions(result, sections, verdict.failures)),
     )
 
 
-_QUIET = "Nothing stood out that needs explaining."
+def _figures(result: RunResult) -> Section:
+    blocks: tuple[Block, ...] = (table(result), *device_trust.why(result)) if result.profiles else ()
+    return Section("models", "Figures", blocks, "" if result.profiles else "None: the reasons stand with the verdict.")
 
 
 def table(result: RunResult) -> Table:
@@ -65,7 +67,7 @@ def _row(result: RunResult, record: ProfileRecord) -> tuple[Cell, ...]:
         number(load.cold if load else None),
         number(record.memory.peak),
         _outputs(record),
-        Cell(record.trust.verdict, "" if trusted else "warn", "; ".join(map(one_line, record.trust.reasons)), not trusted),
+        Cell(record.trust.verdict, "" if trusted else "warn", mark=not trusted),
         figure(None) if model is None or model.bytes is None else Cell(mib(model.bytes)),
     )
 
@@ -89,30 +91,32 @@ def _outputs(record: ProfileRecord) -> Cell:
 
 def _what(result: RunResult) -> str:
     files = [facts.label(model) for model in result.models]
-    return f"{listing(files)}," if len(files) <= 3 else f"{count(len(files))} model files,"
-
-
-def _nothing(result: RunResult) -> str:
-    return "" if result.profiles else "No file could be measured on any device."
+    return listing(files) if len(files) <= 3 else f"{listing(files[:2])} and {count(len(files) - 2)} more files"
 
 
 def _verdict(result: RunResult) -> Verdict:
-    asked = len(result.models) * len(facts.devices(result)) - sum(f": {UNFIT}: " in text for text in result.not_measured)
+    devices = facts.devices(result)
+    unfit = sum(f": {UNFIT}: " in text for text in result.not_measured)
+    asked = len(result.models) * len(devices) - unfit
     lost = tuple(_lost(result))
     doubted = sum(record.trust.verdict == "untrusted" for record in result.profiles)
-    sentence = f"{count(len(result.profiles))} of {count(asked)} figures were measured"
-    sentence += f", {count(doubted)} of them under conditions that cannot be trusted." if doubted else "."
+    sentence = f"{plural(len(result.models), 'file')} on {plural(len(devices), 'device')}: "
+    sentence += f"{count(len(result.profiles))} of {plural(asked, 'measurement')} made"
+    sentence += f", {count(unfit)} not applicable" if unfit else ""
+    sentence += f"; the times of {count(doubted)} are untrusted." if doubted else "."
     word = "Measured" if not lost else "Failed" if not result.profiles else "In part"
     return Verdict("bad" if lost else "warn" if doubted else "good", word, sentence, lost, None)
 
 
 def _lost(result: RunResult) -> Iterator[str]:
     """The devices and the files on devices that failed, with the reason; the result lists these first."""
-    silent = [record for record in result.devices if not record.answered]
-    yield from (f"{one_line(record.name)}: {one_line('; '.join(record.problems))}" for record in silent)
+    silent = facts.failed_devices(result)
+    for name in silent:
+        reason = facts.device_reason(result, name)
+        yield reason if reason.startswith(f"{name} ") else f"{one_line(name)}: {reason}"
     measured = {(record.model, record.device) for record in result.profiles}
     for name in facts.devices(result):
-        for model in result.models if name not in {record.name for record in silent} else ():
+        for model in result.models if name not in silent else ():
             if (model.name, name) not in measured:
                 start = f"{model.name} on {name}: "
                 text = next((text for text in result.not_measured if text.startswith(start)), f"{start}not measured")

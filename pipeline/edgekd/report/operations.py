@@ -51,7 +51,7 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
         (
             Cell(label, "warn" if (why := twins.unusable(one)) else "", f"not usable: {why}" if why else "", mark=bool(why)),
             Cell(count(len(one.operations))),
-            *(figure(sig(_of(one, kind)), f"{100 * _of(one, kind) / one.p50:.0f} %" if one.p50 else "") for kind in kinds),
+            *(figure(sig(_of(one, kind)), f"{100 * _of(one, kind) / one.mean:.0f} %" if one.mean else "") for kind in kinds),
             figure(str(round(100 * (1 - one.attributed))).replace("-", "−")),
             figure(signed(round(100 * one.overhead, 1) + 0.0)),
             Cell(one_line(one.source)),
@@ -59,8 +59,8 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
         for label, one in found
     )
     note = (
-        "From a run of its own: mean time of the operations by the type they compute in, and its share of that run's p50. "
-        "Unattributed: of the inference's time, in no operation. Recording costs: that run's p50 over the measurement's."
+        "From a run of its own: mean time of the operations by the type they compute in, and its share of that run's mean "
+        "inference. Unattributed: the rest, in no operation. Recording costs: that run's p50 over the measurement's."
     )
     yield Table(f"Operations on {where}", columns, body, note)
     for label, one in found:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import compress
 
-from edgekd.records_gates import Verdict
+from edgekd.records_gates import GateRecord, Verdict
 from edgekd.records_runtime import in_float, number, without_hint
-from edgekd.report import facts
+from edgekd.report import device_trust, facts
 from edgekd.report.charts import SHAPES, Budget, Panel, Point, Step, accuracy_steps, pareto
-from edgekd.report.page import NOT_APPLICABLE, Bullets, Cell, Column, Section, Table, Tone, figure
+from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure
 from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, points, sig
 from edgekd.rundir import ModelRecord, Parity, RunResult
 
@@ -45,7 +46,8 @@ def models(result: RunResult) -> Section:
         Column("MACs", "M", "number"),
         Column("Gates"),
     )
-    rows = [_model_row(result, model, device) for model in result.models]
+    held = facts.held(result.gates)
+    rows = [_model_row(result, model, device, held) for model in result.models]
     for name, reason in facts.not_written(result):
         rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * (len(columns) - 2), Cell("failed", "bad", mark=True)))
     known = measure is not None
@@ -64,10 +66,16 @@ def models(result: RunResult) -> Section:
         note += f" [low, high]: 95 % interval. SQNR: variance of the logits of {float_name} to the mean square of the error."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
     table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
-    return Section("models", title, (table,) if rows else (), missing="" if rows else "No model was made.")
+    blocks: tuple[Block, ...] = (table, *device_trust.why(result)) if rows else ()
+    return Section("models", title, blocks, missing="" if rows else "No model was made.")
 
 
-def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tuple[Cell, ...]:
+def _gates(gate: GateRecord) -> Cell:
+    """The verdict of the gate that decides about a file."""
+    return replace(VERDICTS[gate.verdict], tone="bad") if gate.blocks else VERDICTS[gate.verdict]
+
+
+def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: Collection[str]) -> tuple[Cell, ...]:
     is_file = model.role == "artifact"
     top1, agreement, reference = model.top1(), model.metric("agreement"), result.student()
     base = reference.top1() if reference else None
@@ -82,8 +90,8 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None) -> tup
         times = profile.latency_ms.p50, profile.latency_ms.p90
         timing = [figure(known(time), "△ untrusted" if doubted else "", tone) for time in times]
         timing.append(figure(known(profile.memory.peak)))
-    verdict = facts.worst(result, model.name)
-    gates = VERDICTS[verdict] if verdict else NOT_APPLICABLE
+    gate = facts.decisive([gate for gate in result.gates if gate.model == model.name and model.name in held])
+    gates = _gates(gate) if gate else NOT_APPLICABLE
     if lost:
         gates = Cell("failed", "bad", mark=True)
     why = facts.lost_because(result, f"export.{model.name}") if lost else ""

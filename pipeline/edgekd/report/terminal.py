@@ -15,6 +15,7 @@ from edgekd.report.view import build
 from edgekd.rundir import RunResult
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "warn": "yellow", "muted": "dim", "": ""}
+_TITLES = {"not-measured": "Not measured"}
 _MODEL_COLUMNS = ("Model", "Top-1", "Same top-1", "SQNR", "Expected drop", "p50", "Peak memory", "Size", "Gates")
 
 
@@ -28,13 +29,8 @@ def show(result: RunResult, console: Console) -> None:
     page = build(result)
     if result.kind == "profile":
         show_tables(page, "models", console)
-        compared = (block for section in page.sections if section.id == "comparison" for block in section.blocks)
-        for block in compared:
-            if isinstance(block, Table):
-                _print(console, Text(f"\n{block.caption}"))
-                _table(console, block)
-        for name in ("findings", "not-measured"):
-            _bullets(console, page, name)
+        for name in ("comparison", "findings", "not-measured"):
+            _section(console, page, name)
         return
     _print(console, _verdict(page))
     _failures(console, page)
@@ -45,35 +41,28 @@ def show(result: RunResult, console: Console) -> None:
     _print(console, Text())
     _print(console, Text(page.subject))
     _table(console, _numbers(page))
-    for block in page.section("models").blocks:
-        if isinstance(block, Table):
-            _print(console, Text())
-            _table(console, _narrowed(block))
+    for name in ("models", "seeds", "devices", "comparison", "not-measured"):
+        _section(console, page, name)
+
+
+def _section(console: Console, page: Page, name: str) -> None:
+    """Print the tables and lists of a section, if the page has it."""
     for section in page.sections:
-        for block in section.blocks if section.id in ("seeds", "devices", "comparison") else ():
+        for block in section.blocks if section.id == name else ():
             if isinstance(block, Table):
-                _print(console, Text())
-                _table(console, block)
-    _bullets(console, page, "not-measured")
-
-
-def _bullets(console: Console, page: Page, section: str) -> None:
-    title = {"not-measured": "Not measured"}.get(section, page.section(section).title)
-    for block in page.section(section).blocks:
-        if isinstance(block, Bullets):
-            _print(console, Text(f"\n{title}:"))
-            for item in block.items:
-                _print(console, Text(f"  - {item}"))
+                _print(console, Text("" if page.numbers else f"\n{block.caption}"))
+                _table(console, _narrowed(block) if name == "models" and page.numbers else block)
+            elif isinstance(block, Bullets):
+                _print(console, Text(f"\n{block.title or _TITLES.get(name, section.title)}:"))
+                for item in block.items:
+                    _print(console, Text(f"  - {item}"))
 
 
 def show_tables(page: Page, section: str, console: Console) -> None:
     """Print the verdict of a page, what failed, and the tables of one section."""
     _print(console, _verdict(page))
     _failures(console, page)
-    for block in page.section(section).blocks:
-        if isinstance(block, Table):
-            _print(console, Text(f"\n{block.caption}"))
-            _table(console, block)
+    _section(console, page, section)
 
 
 def _print(console: Console, text: Text) -> None:

@@ -11,7 +11,7 @@ from edgekd.records_gates import GateRecord
 from edgekd.records_gates import Verdict as Word
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
-from edgekd.report.words import NONE, count, listing, one_line, plural, sig
+from edgekd.report.words import NONE, count, listing, one_line, percent, plural, points, sig
 from edgekd.rundir import LayerRecord, ModelRecord, RunResult
 from edgekd.statistics import wilson
 
@@ -19,10 +19,11 @@ PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
 WORDS: dict[Word, str] = {
     "fail": "failed",
     "not_measured": "not measured",
+    "undecided": "undecided",
     "untrusted": "could not be trusted",
     "emulated": "measured on an emulated device",
-    "undecided": "undecided",
 }
+"""In the order they are listed, which is that of ``facts.ORDER``."""
 TONES: dict[Word, Tone] = {"pass": "good", "not_applicable": "muted"}
 NAMED = 3
 """Layers that are named as the cause, at most."""
@@ -32,6 +33,8 @@ TIES = 0.005
 """Share of a layer's values that two correct programs round to different steps, at most; see docs/int8.md, section 5."""
 FLOAT_SHARE = 0.25
 """Of the weights' bytes, from which on it is said how many are float32."""
+SHARED = ("add", "cat")
+"""Operators whose inputs share one scale."""
 LEAST_SHARE = 0.05
 """Of the noise at the logits; a layer with less is no cause."""
 
@@ -44,18 +47,21 @@ def verdict(result: RunResult) -> Verdict:
     delivered = {model.name for model in facts.artifacts(result) if model.path is not None}
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
     lost = [f"{name} was {reason}" for name, reason in facts.lost(result)]
-    lost += [f"{name} gave no figures: {facts.device_reason(result, name)}" for name in _failed_devices(result)]
+    silent = facts.failed_devices(result)
+    lost += [f"{one_line(name)} gave no figures: {facts.device_reason(result, name)}" for name in silent]
     lost += [
         f"{facts.label_of(result, failure.model)} failed on {one_line(failure.device)}: {one_line(failure.reason)}"
         for failure in result.failures
     ]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.blocks), *causes(result), *arithmetic(result)]
     warned = (_line(result, gate) for gate in said if not gate.blocks and gate.level != "off")
-    cautions = [*warned, *_knows(result), *_float_weights(result)]
+    cautions = [*warned, *_doubts(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
-    word = result.verdict.replace("_", " ").capitalize()
+    first = facts.decisive(result.gates)
+    named = first is not None and first.blocks and result.verdict != "fail"
+    word = (first.verdict if first is not None and named else result.verdict).replace("_", " ").capitalize()
     return Verdict(tone, word, _sentence(result, counted), tuple(lines), table, tuple(cautions))
 
 
@@ -75,11 +81,11 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     if 0 < blocking < sum(parts.values()):
         sentence += f" Exit code 1 because of {count(blocking)} of them."
     off = len({gate.name for gate in result.gates if gate.level == "off"})
-    warned += len([*_knows(result), *_float_weights(result)])
+    warned += len(list(_doubts(result)))
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
     sentence += f" {listing(more).capitalize()}." if more else ""
-    failed = _failed_devices(result)
+    failed = facts.failed_devices(result)
     sentence += f" {plural(len(failed), 'device')} failed." if failed else ""
     sentence += f" {plural(len(result.failures), 'file')} failed on a device." if result.failures else ""
     doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
@@ -87,12 +93,6 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
         within = all(_meets(gate, gate.measured) or gate.value is None for gate in doubted)
         sentence += f" Exit code 0: every figure in doubt {'is within its limit' if within else 'only warns'}."
     return sentence
-
-
-def _failed_devices(result: RunResult) -> list[str]:
-    """Devices whose stage failed."""
-    stages = {stage.name for stage in result.stages if stage.status == "failed"}
-    return [one_line(name) for name in facts.devices(result) if f"profile.{name}" in stages]
 
 
 def _line(result: RunResult, gate: GateRecord) -> str:
@@ -121,6 +121,25 @@ def place(gate: GateRecord) -> str:
     ends = [end for end in (gate.measured, gate.low, gate.high) if end is not None]
     within = all(_meets(gate, end) for end in ends) if gate.value is not None else not gate.blocks
     return f"{'within' if within else 'beyond'} its limit, untrusted{'; exit code 1' if gate.blocks else ''}"
+
+
+def _doubts(result: RunResult) -> Iterator[str]:
+    """Yield cautions that no gate gives."""
+    yield from (*_knows(result), *_distillation(result), *_float_weights(result))
+
+
+def _distillation(result: RunResult) -> Iterator[str]:
+    """Say it where the distilled student is worse than the student that was trained without a teacher."""
+    measure = facts.measure(result)
+    alone, distilled = (model.metric(measure) if model and measure else None for model in
+                        (result.model("student_alone"), result.model("distilled")))  # fmt: skip
+    if alone is None or distilled is None or distilled.top1 >= alone.top1:
+        return
+    yield (
+        f"distillation lost {points(alone.top1 - distilled.top1).lstrip('+')} points against the student alone: "
+        f"{percent(distilled.top1)} % against {percent(alone.top1)} % on {count(distilled.n)} test images. What to do: "
+        "raise distill.epochs; seeds: 3 tells whether it is the method or the seed"
+    )
 
 
 def _knows(result: RunResult) -> Iterator[str]:
@@ -272,10 +291,12 @@ def _together(result: RunResult, torch: ModelRecord | None) -> str:
     explained = sum(10 ** (-layer.logits_db / 10) for layer in result.layers) * 10 ** (torch.fidelity.sqnr_db.value / 10)
     if explained >= HALF:
         return ""
-    return (
-        f"; each in int8 alone, the layers explain {max(1, round(100 * explained))} % of the noise: look for a "
-        "concatenation or a sum of very different ranges, which share one scale"
-    )
+    text = f"; each in int8 alone, the layers explain {max(1, round(100 * explained))} % of the noise"
+    if any(layer.op in SHARED for layer in result.layers):
+        return f"{text}: look for a concatenation or a sum of very different ranges, which share one scale"
+    if torch.name == "qat":
+        return f"{text}: training in int8 changed the weights, too; compare with --set quantize.method=ptq, which keeps them"
+    return f"{text}: the errors of several layers add up"
 
 
 def blamed(result: RunResult) -> list[tuple[LayerRecord, float]]:
@@ -315,9 +336,7 @@ def _table(result: RunResult) -> Table:
 
 def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> Table:
     """One row a gate, one column an artifact; a float file that stands beside int8 ones has one only where it fails."""
-    models = tuple(
-        dict.fromkeys(g.model for g in found if g.level != "warn" or g.verdict not in ("pass", "not_applicable"))
-    ) or tuple(dict.fromkeys(gate.model for gate in found))
+    models = facts.held(found)
     kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
     for gate in found:
         if gate.model in models:

@@ -8,9 +8,9 @@ from typing import Any
 from edgekd.profiling import verdicts
 from edgekd.records_profile import ProfileRecord
 from edgekd.report import comparison, device, evidence, facts, layers, measured, quality, seeds, tuning
-from edgekd.report.page import Bullets, Number, Page, Section, Tone
+from edgekd.report.page import Number, Page, Section, Tone
 from edgekd.report.verdict import verdict
-from edgekd.report.words import count, duration, listing, mib, one_line, percent, plural, points, sig
+from edgekd.report.words import count, duration, listing, local, mib, one_line, percent, plural, points, sig
 from edgekd.rundir import Measure, ModelRecord, RunResult
 from edgekd.statistics import wilson
 
@@ -24,15 +24,8 @@ def build(result: RunResult) -> Page:
     """
     if result.kind == "profile":
         return measured.page(result)
-    numbers = _numbers(result)
-    found = bool(result.findings)
+    found = verdict(result)
     quiet = "Nothing stood out that needs explaining." if result.verdict == "pass" else "Nothing but what the verdict says."
-    findings = Section(
-        "findings",
-        "Findings",
-        (Bullets(tuple(one_line(text) for text in result.findings)),) if found else (),
-        "" if found else quiet,
-    )
     possible = (
         quality.models(result),
         *evidence.pictures(result),
@@ -42,7 +35,7 @@ def build(result: RunResult) -> Page:
         *device.overview(result),
         *device.sections(result),
         *comparison.sections(result),
-        findings,
+        evidence.findings(result, quiet),
         quality.parity(result),
         layers.section(result),
         tuning.section(result),
@@ -55,10 +48,10 @@ def build(result: RunResult) -> Page:
         name=one_line(result.name),
         story=story(result),
         meta=_meta(result),
-        verdict=verdict(result),
+        verdict=found,
         subject=_subject(result),
-        numbers=numbers,
-        sections=(*sections, evidence.omissions(result, sections)),
+        numbers=_numbers(result),
+        sections=(*sections, evidence.omissions(result, sections, found.failures)),
     )
 
 
@@ -81,7 +74,7 @@ def story(result: RunResult) -> str:
     """What was made from what, in a sentence."""
     student, data = (facts.section_of(result, name) for name in ("student", "data"))
     teacher = _teacher(facts.section_of(result, "teacher"))
-    source = one_line(str(data.get("source", result.data.source)))
+    source = local(one_line(str(data.get("source", result.data.source))))
     if not student:
         return f"{teacher or 'a model'} trained on {source}."
     peers = facts.section_of(result, "distill").get("peers") or ()
@@ -111,7 +104,7 @@ def _teacher(part: Mapping[str, Any]) -> str:
 
 
 def _network(part: Mapping[str, object]) -> str:
-    name = one_line(str(part.get("model", "a model")))
+    name = local(one_line(str(part.get("model", "a model"))))
     args = part.get("args")
     inside = ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, Mapping) else ""
     return f"{name} ({one_line(inside)})" if inside else name
@@ -123,7 +116,7 @@ def _meta(result: RunResult) -> tuple[tuple[str, str], ...]:
     return (
         ("Run", one_line(result.run)),
         ("Made", one_line(result.created)),
-        ("Work", duration(work)),
+        ("Sum of all stages", duration(work)),
         *((("Seed", str(seed)),) if seed is not None else ()),
         ("edgekd", one_line(result.edgekd)),
     )

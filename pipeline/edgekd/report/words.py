@@ -32,6 +32,16 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def local(name: str) -> str:
+    """Leave out the folders of this machine, which say nothing to a reader elsewhere.
+
+    Example:
+        >>> local("/home/me/net.py:Net"), local("imagefolder:/home/me/photos"), local("timm/resnet18")
+        ('net.py:Net', 'imagefolder:photos', 'timm/resnet18')
+    """
+    return re.sub(r"(^|:)/(?:[^/:]+/)*(?=[^/:])", r"\1", name)
+
+
 def shorten(text: str, length: int) -> str:
     """Cut ``text`` to ``length`` characters, with an ellipsis where something is gone."""
     return text if len(text) <= length else text[: max(1, length - 1)].rstrip() + "…"

@@ -125,6 +125,16 @@ def test_a_runtime_that_dies_is_a_problem_and_the_others_go_on(host, tmp_path, m
     assert any(problem in text for text in found.problems)
 
 
+@pytest.mark.parametrize(
+    ("load", "remark"), [(5.05, "load 5.0 on 2 cores: times measured now will not be trusted"), (0.9, "")]
+)
+def test_a_load_that_disturbs_the_times_is_a_remark(load, remark):
+    facts = {"load": load, "cores": (0, 0), "arch": "x86_64", "kernel": "6.1", "python": "3.11", "clock_ns": 1.0}
+    device = Device(edgekd=1, name="board", transport="ssh", description="a board", host="x", arch="x86_64", isa=())
+    notes = doctor.described(device, facts, []).notes
+    assert [note.partition("\n")[0] for note in notes] == ([remark] if remark else [])
+
+
 def test_an_interpreter_that_is_not_there_is_said_and_the_next_is_used(tmp_path):
     board = Device(
         edgekd=1, name="board", transport="ssh", description="a board", host="x", python=("/no/python", sys.executable)

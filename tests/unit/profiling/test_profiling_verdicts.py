@@ -121,14 +121,20 @@ def test_no_claim_without_a_winner_in_every_round(blocks, more):
     assert "nothing can be said" in told
 
 
+def test_too_few_rounds_are_named_where_they_are_the_reason():
+    told = compare(in_rounds("onnx", [2.0] * 3), in_rounds("onnx_float", [3.0] * 3), VNNI)
+    assert told.endswith("and 3 rounds are too few to tell by who wins each; 6 would do (profile: {blocks: 6}).")
+    split = compare(in_rounds("onnx", [2.0, 2.0, 4.0]), in_rounds("onnx_float", [3.0] * 3), VNNI)
+    assert split.endswith("the times are untrusted.")
+
+
 def test_untrusted_figures_carry_no_claim():
     def doubt(record, *reasons):
         return replace(record, trust=replace(CALM, verdict="untrusted", reasons=reasons))
 
     told = compare(doubt(profile("onnx", 1.0, (0.9, 1.1)), "busy", "drift"), doubt(FLOAT, "busy"), VNNI)
-    assert told == (
-        "In ONNX Runtime on host nothing can be said about the speed of int8 against float32: the times are untrusted."
-    )
+    nothing = "In ONNX Runtime on host nothing can be said about the speed of int8 against float32: the times are untrusted"
+    assert told.startswith(nothing)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

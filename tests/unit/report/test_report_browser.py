@@ -9,6 +9,7 @@ from selenium import webdriver
 from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
 from tests.unit.report import sample, sample_devices
 
+from edgekd.records_profile import Comparison
 from edgekd.report import html
 
 
@@ -45,3 +46,23 @@ def test_a_phone_shows_verdicts_and_names_of_close_points_do_not_touch(
                 assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     verdict = browser.execute_script("return document.querySelector('.gates td.good').getBoundingClientRect().right")
     assert verdict <= 390
+
+
+def test_reasons_make_no_row_high_on_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:  # noqa: F811
+    result = sample_devices.devices()
+    reasons = ("the blocks differ by 20% (interquartile range over median)", "other processes kept 1.4 of 2 cores busy") * 2
+    doubt = replace(result.profiles[0].trust, verdict="untrusted", reasons=reasons)
+    profiles = tuple(replace(profile, trust=doubt) for profile in result.profiles)
+    compared = (Comparison("onnx", "onnx", "pi4", "two sessions", "refused", reasons=reasons),)
+    path = tmp_path / "profile.html"
+    made = replace(result, kind="profile", profiles=profiles, comparisons=compared, gates=())
+    path.write_text(html.render(made), encoding="utf-8")
+    browser.get(path.as_uri())
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('#models tbody tr, #comparison tbody tr')].map("
+        "r => r.getBoundingClientRect().height)"
+    )
+    assert len(heights) > len(profiles)
+    assert max(heights) < 120

@@ -12,10 +12,10 @@ from tests.unit.report.test_report_html import Outline
 from tests.unit.report.test_report_view import column, table
 
 from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import Attempt, Comparison, LoadTime, Operation, Trust
-from edgekd.report import card, device_figures, html, markdown, operations, terminal, view
+from edgekd.records_profile import Attempt, Comparison, DeviceRecord, LoadTime, Operation, Trust
+from edgekd.report import card, device_figures, device_trust, html, markdown, operations, terminal, view
 from edgekd.report.page import Block, Chart, Fold, Page, Table
-from edgekd.rundir import RunResult
+from edgekd.rundir import ModelRecord, RunResult
 
 EMULATED_TIMES = ("410", "433", "459", "435")
 
@@ -47,13 +47,13 @@ def test_every_device_has_a_section_also_one_that_did_not_answer() -> None:
         "device3": "On phone", "device4": "On zero",
     }  # fmt: skip
     reason = "The device failed: zero does not answer: No route to host; edgekd doctor zero"
-    assert page.section("device4").missing == reason
+    assert page.section("device4").lead == "No figures: the reason stands with the verdict."
     assert page.section("device4").blocks == ()
     assert column(table(page, "devices"), "State")["zero"].text == "nothing measured"
     assert page.verdict.failures[0] == f"zero gave no figures: {reason}"
     assert page.verdict.sentence.endswith(" 1 device failed.")
     listed = [item for block in page.section("not-measured").blocks for item in getattr(block, "items", ())]
-    assert f"On zero: {reason}" in listed
+    assert not any("zero" in item for item in listed), "it stands with the verdict"
 
 
 def test_every_figure_of_an_emulated_device_is_stamped() -> None:
@@ -167,6 +167,54 @@ def test_many_devices_are_still_a_small_sound_file() -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_shares_of_operations_make_100_percent() -> None:
+    """Times of operations are means, so they are shares of the mean: a few slow inferences leave the p50 far below it."""
+    row = next(p for p in sample_devices.devices().profiles if p.device == "pi4" and p.operations)
+    assert row.operations is not None
+    found = replace(row.operations, p50=row.operations.p50 / 2)
+    made, *_ = operations.tables("pi4", ["a"], [replace(row, operations=found)])
+    assert isinstance(made, Table)
+    kinds = [cell for head, cell in zip(made.columns, made.rows[0], strict=True) if head.unit == "ms"]
+    rest = column(made, "Unattributed")["a"].text
+    assert abs(sum(int(cell.note.removesuffix(" %")) for cell in kinds) + int(rest) - 100) <= 1
+
+
+def test_the_host_that_stands_in_for_a_device_says_whose_its_outputs_are() -> None:
+    row = replace(sample_devices.measured("onnx", "pi5", 3.0), emulated=True)
+    device = sample_devices.board("pi5", True)
+    for transport, whose in (("host", "this machine's"), ("ssh", "what the real device computes")):
+        told = dict(device_trust.trust("pi5", ["a"], [row], replace(device, transport=transport)).pairs)
+        assert whose in told["Emulated"]
+        assert told["Throttling"] == "newly reported in block 7"
+        assert told["Clock of the fastest core"].endswith("MHz EMULATED")
+
+
+def test_a_reason_without_figures_is_said_once() -> None:
+    base = sample_devices.devices()
+    why = "phonebm can have none of the files: benchmark_model runs .tflite files only"
+    silent = DeviceRecord("phonebm", "", "adb", False, False, problems=(why,))
+    model = ModelRecord("net", "artifact", "onnx", "as it is", path="net.onnx", bytes=1)
+    result = replace(
+        base, kind="profile", recipe={"profile": {"devices": ["phonebm"]}}, devices=(silent,), profiles=(), gates=(),
+        stages=(), models=(model,), not_measured=(f"phonebm: {why}",), findings=(),
+    )  # fmt: skip
+    page = view.build(result)
+    assert page.verdict.failures == (why,)
+    assert page.verdict.sentence == "1 file on 1 device: 0 of 1 measurement made."
+    assert page.section("not-measured").blocks == ()
+    assert page.name == "net (ONNX)"
+    assert printed(result).count("benchmark_model runs .tflite") == 1
+    assert "did not answer" not in printed(result)
+
+
+def test_the_host_misses_no_outputs_that_only_others_are_compared_by() -> None:
+    row = replace(sample_devices.measured("onnx", "host", 3.0), outputs=(), energy=None)
+    for here in (True, False):
+        found = device_figures.missing(["a"], [row], here=here)
+        assert found is not None
+        assert ("Outputs" in dict(found.pairs)) == (not here)
+
+
 def test_one_real_device_needs_no_overview() -> None:
     assert "devices" not in [section.id for section in view.build(sample.good()).sections]
 
@@ -180,8 +228,9 @@ def test_comparisons_say_their_interval_or_why_they_were_refused() -> None:
     found = table(view.build(replace(sample_devices.devices(), comparisons=rows)), "comparison")
     assert [row[3].text for row in found.rows] == ["no difference shown", "faster", "refused"]
     assert [row[5].text for row in found.rows] == ["0.970 to 1.02", "0.640 to 0.800", "—"]
-    assert found.rows[2][7].text == "the device is emulated"
     assert found.rows[2][1].text == "pi5 (EMULATED)"
+    remarks = blocks(view.build(replace(sample_devices.devices(), comparisons=rows)), "comparison")[1]
+    assert getattr(remarks, "items", ()) == ("ONNX int8 on pi5 (EMULATED): the device is emulated",)
 
 
 def test_the_same_fact_of_several_files_and_devices_is_one_line() -> None:

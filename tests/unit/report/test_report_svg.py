@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -61,6 +61,28 @@ def test_pareto_draws_every_artifact_and_budget() -> None:
         assert {"A0", "A1", "A2", "A3", "doubted △", "p50 ≤ 3 ms", "top-1 ≥ 89 %", "far →"} <= set(written)
         assert sum(part.get("class") == "budget" for part in image.iter("line")) == 2
     assert "budget far" in chart.told
+
+
+@pytest.mark.parametrize("start", [0.1, 0.5, 0.9])
+def test_labels_of_the_pareto_never_overlap(start: float) -> None:
+    """Files with one accuracy and close times, at either edge of the chart."""
+    names = ("ONNX float32", "TFLite float32", "OpenVINO float32", "ONNX int8", "TFLite int8", "OpenVINO int8")
+    times = [start + 0.02 * number for number in range(len(names))]
+    points = tuple(
+        Point(name, "circle", True, p50, p50, p50 + 0.02, 100.0, True) for name, p50 in zip(names, times, strict=True)
+    )
+    budgets = (Budget("y", 98.0, "drop ≤ 2 points"), Budget("x", 1.0, "p50 ≤ 1 ms"))
+    panels = [charts.Panel(device, points, budgets) for device in ("host", "pi")]
+    for image in (image for count in (1, 2) for image in drawn(charts.pareto(panels[:count], ""))):
+        found = [part for part in image.iter("text") if part.get("class") == "name halo"]
+        boxes = [
+            charts._box(float(part.get("x", 0)), float(part.get("y", 0)), part.text or "", part.get("text-anchor", "start"))
+            for part in found
+        ]
+        assert len(boxes) % len(names) == 0
+        assert boxes
+        for a, b in combinations(boxes, 2):
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
 def test_the_frontier_holds_only_what_nothing_beats() -> None:

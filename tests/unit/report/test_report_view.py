@@ -251,8 +251,15 @@ def test_a_fail_names_the_layers_and_what_to_type() -> None:
 
 
 def test_layers_that_do_not_explain_the_noise_are_said_not_to() -> None:
-    lines = view.build(destroyed(0.3, 0.3, sqnr=1.0)).verdict.failures
-    assert "each in int8 alone, the layers explain 1 % of the noise: look for a concatenation" in lines[1]
+    """A concatenation or a sum is to blame only where the graph has one."""
+    base = destroyed(0.3, 0.3, sqnr=1.0)
+    text = "each in int8 alone, the layers explain 1 % of the noise: "
+    assert f"{text}the errors of several layers add up" in view.build(base).verdict.failures[1]
+    first, *rest = base.layers
+    sums = replace(base, layers=(replace(first, op="add"), *rest))
+    assert f"{text}look for a concatenation" in view.build(sums).verdict.failures[1]
+    models = tuple(replace(model, name="qat") if model.name == "ptq" else model for model in base.models)
+    assert f"{text}training in int8 changed the weights" in view.build(replace(base, models=models)).verdict.failures[1]
 
 
 def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
@@ -302,6 +309,67 @@ def test_a_caution_is_no_failure() -> None:
     assert (verdict.word, verdict.tone, verdict.failures) == ("Pass", "good", ())
     assert verdict.cautions == ("ONNX float32: Output error, RMS is 14.0 % (limit ≤ 1 %)",)
     assert verdict.sentence.endswith("1 caution.")
+
+
+def test_a_file_that_a_gate_did_not_hold_has_no_pass() -> None:
+    """A float file beside int8 ones is held by parity alone, as a warning, and by no limit of a device."""
+    parity = replace(sample.gate("parity_error", "onnx_float", "<= 0.01", 0.0), verdict="pass", level="warn")
+    result = replace(sample.good(), gates=(*sample.good().gates, parity))
+    gates = column(table(view.build(result), "models"), "Gates")
+    assert (gates["ONNX float32"].text, gates["ONNX int8"].text) == ("—", "pass")
+    off = replace(parity, verdict="fail")
+    failed = view.build(replace(result, gates=(*sample.good().gates, off)))
+    assert column(table(failed, "models"), "Gates")["ONNX float32"].text == "fail"
+
+
+def test_a_loss_of_accuracy_comes_before_untrusted_times() -> None:
+    base = sample.good()
+    drop = replace(sample.gate("accuracy_drop", "onnx", "<= 0.02", 0.06), verdict="undecided", blocking=True, value=0.02)
+    late = GateRecord("latency_p50_ms", "onnx", "<= 1", 1.8, "untrusted", "host", "<=", 1.0, blocking=True)
+    page = view.build(replace(base, gates=(late, drop), verdict="untrusted"))
+    assert page.verdict.word == "Undecided"
+    assert page.verdict.sentence == "Of 2 gates, 1 undecided and 1 could not be trusted."
+    assert page.verdict.failures[0].startswith("ONNX int8: Accuracy drop")
+    cell = column(table(page, "models"), "Gates")["ONNX int8"]
+    assert (cell.sign, cell.text) == ("✕", "undecided")
+
+
+def test_a_student_that_distillation_made_worse_is_a_caution() -> None:
+    base = sample.good()
+    models = tuple(
+        replace(model, metrics=tuple(replace(metric, top1=0.95) for metric in model.metrics))
+        if model.name == "student_alone" else model
+        for model in base.models
+    )  # fmt: skip
+    verdict = view.build(replace(base, models=models)).verdict
+    (line,) = verdict.cautions
+    assert line.startswith("distillation lost 3.56 points against the student alone: 91.4 % against 95.0 %")
+    assert "1 caution" in verdict.sentence
+    assert view.build(base).verdict.cautions == ()
+
+
+def test_untrusted_times_say_why_once_a_device() -> None:
+    base = sample.good()
+    trusts = [Trust("untrusted", (f"the CPU was there for only {n}% of the time", "busy"), 0, 0.1, 2, 2) for n in (60, 75)]
+    profiles = tuple(replace(p, trust=trusts[i]) if i < 2 else p for i, p in enumerate(base.profiles))
+    page = view.build(replace(base, profiles=profiles, findings=()))
+    (why,) = (block for block in page.section("models").blocks if getattr(block, "title", "") == "Why times are untrusted")
+    assert getattr(why, "items", ()) == (
+        f"host: times of 2 of {len(profiles)} files untrusted: the CPU was there for only 60% to 75% of the time; busy",
+    )
+    assert page.section("findings").lead == "Nothing but the untrusted times."
+    assert view.build(replace(base, findings=())).section("findings").lead.startswith("Nothing stood out")
+
+
+def test_folders_of_this_machine_are_left_out() -> None:
+    base = sample.good()
+    recipe = {**base.recipe, "student": {"model": "/home/me/net.py:Net"}, "data": {"source": "imagefolder:/home/me/photos"}}
+    data = replace(base.data, source="imagefolder:/home/me/photos")
+    text = card.render(replace(base, recipe=recipe, data=data))
+    assert "/home/me" not in text
+    assert "net.py:Net distilled from" in text
+    assert "on imagefolder:photos" in text
+    assert "| `model.onnx` |" in text  # the card lies beside the files
 
 
 def test_weights_that_stay_float_are_said_under_the_verdict() -> None:
