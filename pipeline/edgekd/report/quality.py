@@ -64,6 +64,8 @@ def models(result: RunResult) -> Section:
     note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
     if compressed:
         note += f" [low, high]: 95 % interval. SQNR: variance of the logits of {float_name} to the mean square of the error."
+    if any(gate.model not in held for gate in result.gates):
+        note += " Gates: a float file beside int8 ones is there to compare with; parity alone holds it."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
     table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
     blocks: tuple[Block, ...] = (table, *device_trust.why(result)) if rows else ()

@@ -317,6 +317,7 @@ def test_a_file_that_a_gate_did_not_hold_has_no_pass() -> None:
     result = replace(sample.good(), gates=(*sample.good().gates, parity))
     gates = column(table(view.build(result), "models"), "Gates")
     assert (gates["ONNX float32"].text, gates["ONNX int8"].text) == ("—", "pass")
+    assert "parity alone holds it" in table(view.build(result), "models").note
     off = replace(parity, verdict="fail")
     failed = view.build(replace(result, gates=(*sample.good().gates, off)))
     assert column(table(failed, "models"), "Gates")["ONNX float32"].text == "fail"
