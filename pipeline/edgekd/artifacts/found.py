@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling.inspection import Preprocessing
@@ -143,7 +143,27 @@ def _foreign(path: Path, name: str, notes: tuple[str, ...] = ()) -> ModelFile:
         sha256=hashes[0], bytes=sum(part.stat().st_size for part in parts(path)),
         bin_sha256=hashes[1] if len(hashes) > 1 else None,
     )  # fmt: skip
-    return ModelFile(path, record, None, notes)
+    return ModelFile(path, record, None, (*notes, *_signatures(path, name)))
+
+
+def _signatures(path: Path, name: str) -> Iterator[str]:
+    """Say which signatures of a .tflite file are not measured: each is a graph of its own."""
+    if FORMATS[path.suffix.lower()] != "tflite":
+        return
+    from ai_edge_litert import schema_py_generated as schema
+
+    try:
+        model = schema.Model.GetRootAs(path.read_bytes(), 0)
+        found = [model.SignatureDefs(at) for at in range(model.SignatureDefsLength())]
+        called = [(one.SubgraphIndex(), one.SignatureKey().decode(errors="replace")) for one in found]
+    except Exception:  # of a damaged file, of many classes: its runtime says what is wrong with it
+        return
+    if others := [key for graph, key in called if graph]:
+        first = ", ".join(key for graph, key in called if not graph) or "its first graph"
+        yield (
+            f"{name} has {len(called)} signatures: edgekd measures {first}, not {', '.join(others)}; to measure another, "
+            "convert it to a file with this signature only"
+        )
 
 
 def _check(path: Path) -> None:
@@ -170,6 +190,15 @@ def _check(path: Path) -> None:
         _check_onnx(path)
 
 
+def _messages(message: Any) -> Iterator[Any]:
+    """A message of protobuf and all messages inside of it: tensors are in graphs, branches, functions and attributes."""
+    yield message
+    for described, value in message.ListFields():
+        if described.message_type:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _messages(part)
+
+
 def _check_onnx(path: Path) -> None:
     import onnx
 
@@ -179,10 +208,15 @@ def _check_onnx(path: Path) -> None:
         raise UsageError(f"{path} is not an ONNX file: {cause_of(error)}", "give a file that onnx.save wrote") from error
     if not model.graph.node and not model.graph.output:
         raise UsageError(f"{path} is not an ONNX file: it has no graph", "give a file that onnx.save wrote")
-    outside = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    if outside:
-        names = sorted({entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"})
+    names = {
+        entry.value
+        for tensor in _messages(model)
+        if isinstance(tensor, onnx.TensorProto) and tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    if names:
         raise UsageError(
-            f"{path} has its weights in other files: {', '.join(names)}",
+            f"{path} has its weights in other files: {', '.join(sorted(names))}",
             "write it as one file: python -c \"import onnx; onnx.save(onnx.load('IN.onnx'), 'OUT.onnx')\"",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import declared
 from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Variant
@@ -67,10 +67,8 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
     Raises:
         UsageError: A file of the user's is no array, or nothing is there for the accuracy.
     """
-    for path in given.inputs.values():
-        _check(path)
-    for file in files:
-        declared.check(file, given.shapes, given.inputs)
+    arrays = {name: _array(path) for name, path in given.inputs.items()}
+    fed = [declared.check(file, given.shapes, arrays) for file in files]
     bundles = {file.bundle.folder: file.bundle for file in files if file.bundle and file.bundle.samples}
     if len(bundles) > 1:
         raise UsageError(
@@ -80,15 +78,21 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
     own = _Samples.of(bundle, given.accuracy or 0, folder) if bundle else None
     if given.accuracy and (own is None or own.labels is None):
         raise UsageError("--accuracy needs images with labels", "give a bundle of edgekd whose samples.npz has labels")
-    variants, known, notes = [], {}, []
-    for file in files:
-        variants.append(_variant(file, given, own))
+    variants, known = [], {}
+    notes: list[str] = []
+    for number, (file, values) in enumerate(zip(files, fed, strict=True)):
+        taken = dict(given.inputs)
+        for at, (name, array) in enumerate(values.converted.items()):
+            taken[name] = folder / f"given{number}_{at}.npy"
+            np.save(taken[name], array)
+        variants.append(_variant(file, replace(given, inputs=taken), own))
+        notes += values.notes
         name = file.record.name
         if file.bundle is None or own is None:
             known[name] = Known()
-            fed = "the inputs given" if given.inputs else "random values"
             notes.append(
-                f"{name}: accuracy, preprocessing and torch's outputs: no manifest.json describes the file; it is fed {fed}"
+                f"{name}: accuracy, preprocessing and torch's outputs: no manifest.json describes the file; it is fed "
+                + ("the inputs given" if given.inputs else "random values")
             )
             continue
         torch = own.torch.get(file.record.parity.reference) if file.record.parity else None
@@ -148,8 +152,12 @@ def spread(total: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, max(0, total - 1), min(count, total)).round().astype(np.int64))
 
 
-def _check(path: Path) -> None:
+def _array(path: Path) -> NDArray[np.generic]:
+    hint = "write one with numpy.save(PATH, ARRAY), of numbers or ARRAY.astype(str)"
     try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not an .npy file: {error}", "write one with numpy.save(PATH, ARRAY)") from error
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of a damaged file, of many classes
+        raise UsageError(f"{path} is not an .npy file: {cause_of(error)}", hint) from error
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{path} is not an .npy file but an archive of several arrays", hint)
+    return array

@@ -105,6 +105,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
                 "steps": list(device_checks.steps(variant)),
                 "host": None if host is None else _text({f"{at}": value for at, value in enumerate(host.arrays.values())}),
                 "names": [] if host is None else list(host.arrays),
+                "varying": [] if host is None else list(host.varying),
                 "torch": None if known.torch is None else _text({"torch": known.torch}),
                 "labels": None if known.labels is None else known.labels.tolist(),
                 "host_classes": None if known.host_classes is None else known.host_classes.tolist(),
@@ -265,7 +266,9 @@ def _host(row: Mapping[str, Any]) -> inspection.Given | None:
     if row["host"] is None:
         return None
     stored = _arrays(row["host"])
-    return inspection.Given({name: stored[str(at)] for at, name in enumerate(row["names"])}, {})
+    return inspection.Given(
+        {name: stored[str(at)] for at, name in enumerate(row["names"])}, {}, (), tuple(row.get("varying", ()))
+    )
 
 
 def _rule(value: Mapping[str, Any]) -> Preprocessing:

@@ -185,16 +185,18 @@ def _devices(settings: Settings) -> list[Device]:
         asked["threads"] = settings.threads
     if settings.cores:
         asked["cores"] = settings.cores
-        here = os.sched_getaffinity(0)
-        if "host" in settings.devices and not here.issuperset(settings.cores):
-            cores = ", ".join(map(str, sorted(here)))
-            raise UsageError(f"--cores {settings.cores}: this machine has no such cores", f"it has {cores}")
     loaded: dict[str, Device] = {}
     for typed in settings.devices:
         device = schema.load(typed, Path.cwd())
         if loaded.setdefault(device.name, device) != device:
             raise UsageError(f"two devices are called {device.name}; the second is {typed}", "give each a name: of its own")
-    return [device.model_copy(update=asked) for device in loaded.values()]
+    devices = [device.model_copy(update=asked) for device in loaded.values()]
+    here = os.sched_getaffinity(0)
+    for device in devices:
+        if device.transport == "host" and not here.issuperset(device.cores):
+            cores, known = (", ".join(map(str, sorted(part))) for part in (device.cores, here))
+            raise UsageError(f"cores {cores} of {device.name}: this machine has no such cores", f"it has {known}")
+    return devices
 
 
 def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:

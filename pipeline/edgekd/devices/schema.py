@@ -33,6 +33,7 @@ _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 """Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"[a-z0-9_]+")
 Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
 Runtime = Literal["onnx", "tflite", "openvino"]
 
@@ -116,6 +117,10 @@ class Device(BaseModel):
         for name in self.env:
             if not _VARIABLE.fullmatch(name):
                 raise mistake(f"{name!r} is no name of a variable", "use letters, digits and _, no digit first", "env")
+        for name in self.benchmark_options:
+            if not _OPTION.fullmatch(name):
+                hint = "write it without -- and without its value, such as use_gpu; letters are small"
+                raise mistake(f"{name!r} is no name of an option", hint, "benchmark_options")
         for key, fits in _FITS.items():
             if key in self.model_fields_set and self.transport not in fits:
                 what = f"is not used with transport: {self.transport}"

@@ -78,6 +78,18 @@ def compare(
     return record, "; ".join(far)
 
 
+def varying(first: Given, again: Given) -> tuple[str, ...]:
+    """Name the outputs of a model that differ between two runs with the same inputs on the same machine."""
+    return tuple(name for name in first.arrays if _differs(*(Given({name: run.arrays[name]}, {}) for run in (first, again))))
+
+
+def _differs(first: Given, again: Given) -> bool:
+    try:
+        return bool(compare("host", first, again)[1])
+    except ExportError:  # another size, or NaN in one of them
+        return True
+
+
 def in_words(record: Outputs) -> str:
     """Say in one clause how far the outputs are from the reference.
 
@@ -99,7 +111,9 @@ def first(arrays: NDArray[np.float32], name: str) -> Given:
 
 
 def error_share(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> float:
-    """Root mean square of the difference over the deviation of the reference's values."""
+    """Root mean square of the difference over the deviation of the reference's values; 0 where there are none."""
+    if not wanted.size:
+        return 0.0
     least = 1e-3 * float(np.sqrt(np.square(wanted).mean()))  # of values that are all the same
     size = max(float(wanted.std()), least, float(np.finfo(np.float32).tiny))
     return float(np.sqrt(np.square(wanted - got).mean())) / size

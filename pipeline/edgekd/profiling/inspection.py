@@ -62,12 +62,14 @@ class Wants:
 class Given:
     """All outputs of a model: by name an array with a row for each feed; ``kinds`` as the model gives them.
 
-    ``others`` are the names of outputs that are no tensors, such as sequences.
+    ``others`` are the names of outputs that are no real numbers, such as strings and sequences; ``varying`` of those that
+    differ when the model runs again on the same machine.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     kinds: Mapping[str, str]
     others: tuple[str, ...] = ()
+    varying: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ def outputs(agent: Agent, way: Transport) -> Given:
 
 
 def not_compared(name: str, where: str) -> str:
-    """Say that an output is no tensor; ``where``: artifact and device in words."""
-    return f"output {name} of {where}: it is no tensor, and is not compared"
+    """Say that an output is no real numbers; ``where``: artifact and device in words."""
+    return f"output {name} of {where}: it is no tensor of real numbers, and is not compared"
 
 
 def _operations(agent: Agent) -> Operations | str:

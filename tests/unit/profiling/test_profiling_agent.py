@@ -9,7 +9,7 @@ import pytest
 
 from edgekd.profiling import on_device
 from edgekd.profiling.agents.python import packed
-from edgekd.profiling.on_device import feeds, machine
+from edgekd.profiling.on_device import feeds, looking, machine
 from edgekd.profiling.on_device.runtimes.precision import precisions
 
 SOURCE = Path(on_device.__file__).parent
@@ -125,6 +125,36 @@ def test_an_input_that_does_not_fit_is_refused(tmp_path, x):
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(ValueError, match=r"the model takes float32 \[1, 2\], the input is"):
         feeds.samples(str(tmp_path / "x.npy"), [1, 2], "float32", (0.0, 0))
+
+
+def test_strings_and_sizes_of_zero_are_fed_as_they_are(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([["a", "é"], ["b", ""]]))
+    rows = feeds.samples(str(tmp_path / "x.npy"), [None, 2], "string", (0.0, 0))
+    assert [row.tolist() for row in rows] == [[["a", "é"]], [["b", ""]]]
+    with pytest.raises(ValueError, match="the model takes string"):
+        feeds.samples(np.zeros((1, 2), "float32"), [1, 2], "string", (0.0, 0))
+    assert feeds.samples(None, [0, 3], "float32", (0.0, 0))[0].shape == (0, 3)
+
+
+def test_outputs_that_are_no_real_numbers_are_left_out_and_never_pickled(tmp_path):
+    values = {
+        "text": np.array(["a"], object), "complex": np.zeros(1, "complex64"), "list": [np.zeros(1)], "none": None,
+        "real": np.ones(1, "float16"), "truth": np.array(True),
+    }  # fmt: skip
+
+    class Runtime:
+        def outputs(self, feed):
+            return values
+
+    told = looking.outputs(Runtime(), [{}, {}], str(tmp_path / "outputs.npz"))
+    assert (told["names"], told["others"]) == (["real", "truth"], ["text", "complex", "list", "none"])
+    with np.load(tmp_path / "outputs.npz", allow_pickle=False) as stored:
+        assert [stored[name].shape for name in stored] == [(2, 1), (2,)]
+
+
+def test_cores_that_a_machine_does_not_have_are_refused_there():
+    with pytest.raises(ValueError, match=r"cores \[99999\]: this machine has no such cores"):
+        machine.pin([0, 99999])
 
 
 def test_state_reads_what_a_board_tells(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from edgekd.artifacts import declared
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.export import device_checks, flatbuffer
@@ -16,6 +17,7 @@ from edgekd.profiling import on_device
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
 from edgekd.profiling.inspection import Preprocessing, Wants
 from edgekd.profiling.measured import Variant
+from edgekd.profiling.on_device.runtimes.tflite import TensorFlowLite
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
@@ -70,6 +72,14 @@ def add(path, first="a:0", second="b,c", free=None):
     tensors = [(name, f, (1, SIZE), free) for name in (first, second, "sum")] + [("rounded", i, (1, SIZE), free, STEP)]
     ops = [(schema.BuiltinOperator.ADD, (0, 1), (2,)), (schema.BuiltinOperator.QUANTIZE, (2,), (3,))]
     return write(path, tensors, ops, (0, 1), (3, 2))
+
+
+def test_inputs_of_one_name_are_both_fed(tmp_path):
+    runtime = TensorFlowLite("ai_edge_litert", 1)
+    runtime.load(str(add(tmp_path / "add.tflite", "x", "x")))
+    assert list(runtime.inputs()) == list(declared.inputs(tmp_path / "add.tflite", "tflite")) == ["x", "x#1"]
+    found = runtime.outputs({name: np.full((1, SIZE), value, "float32") for name, value in (("x", 1), ("x#1", 2))})
+    assert (found["sum"] == 3).all()
 
 
 @pytest.fixture

@@ -47,6 +47,10 @@ def test_unknown_device_lists_what_there_is():
         ("transport: ssh\nhost: -oProxyCommand=x\n", ["pi.yaml:2:7: host: '-oProxyCommand=x' is no host"]),
         ("transport: adb\nhost: a\n", ["host: is not used with transport: adb"]),
         ("transport: adb\nagent: benchmark_model\n", ["add benchmark_model: PATH"]),
+        (
+            'transport: adb\nbenchmark_options: {"graph=x --help": 1}\n',
+            ["pi.yaml:2:20: benchmark_options: 'graph=x --help' is no name of an option"],
+        ),
         ("name: po\ntransport: host\n", ["pi.yaml:1:7: name: 'po' is not the file's name\n", "write name: pi"]),
         ("- a\n", ["pi.yaml:1:1: a device's file is a mapping (key: value), not a list"]),
         ("a: b: c\n", ["pi.yaml:1:5: a second ':' in one value"]),

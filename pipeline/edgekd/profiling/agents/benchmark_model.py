@@ -228,7 +228,7 @@ class BenchmarkAgent:
         tensors, end = self._tensors, time.monotonic() + timeout
         tensors.check()
         rows = (self._output(row, end - time.monotonic()) for row in range(len(tensors.rows)))
-        values, kinds = looking.gathered(rows)
+        values, kinds, _ = looking.gathered(rows)
         return {"values": values, "kinds": kinds}
 
     def _output(self, row: int, timeout: float) -> dict[str, NDArray[Any]]:

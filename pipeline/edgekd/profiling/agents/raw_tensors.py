@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import DeviceError
+from edgekd.profiling.on_device.looking import is_real
 from edgekd.profiling.on_device.runtimes.tflite import as_floats
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class RawTensors:
         for output in self.outputs:
             if output.shape is None:
                 raise RawTensorsError(f"the size of its output {output.name} is known only after an inference")
+            if not is_real(np.dtype(output.kind)):
+                raise RawTensorsError(f"its output {output.name} is no tensor of real numbers")
 
 
 def read(variant: Variant) -> RawTensors:

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekd.errors import cause_of
 from edgekd.profiling.on_device import feeds
-from edgekd.profiling.on_device.runtimes.tflite import TensorFlowLite
+from edgekd.profiling.on_device.runtimes.tflite import TensorFlowLite, named
 
 
 def main() -> None:
@@ -25,19 +25,16 @@ def main() -> None:
     try:
         runtime = TensorFlowLite("ai_edge_litert", 1)
         runtime.load(path)
-        specs = runtime.inputs()
-        if len(specs) != len(runtime.model.get_input_details()):
-            raise ValueError("several of its inputs have the same name")
-        rows = feeds.feeds(json.loads(inputs), specs)
+        rows = feeds.feeds(json.loads(inputs), runtime.inputs())
         runtime.fit(rows[0])
-        outputs = [_output(runtime.model, spec) for spec in runtime.model.get_output_details()]
+        outputs = [_output(runtime.model, name, spec) for name, spec in named(runtime.model.get_output_details())]
     except Exception as error:  # the runtime raises its own kinds
         sys.exit(cause_of(error))
     stored: dict[str, Any] = {f"input{at}": np.stack([row[name] for row in rows]) for at, name in enumerate(rows[0])}
     np.savez(into, **stored, outputs=np.array(json.dumps(outputs)))
 
 
-def _output(model: Any, spec: Any) -> dict[str, Any]:
+def _output(model: Any, name: str, spec: Any) -> dict[str, Any]:
     """Describe an output; its shape is None where only an inference tells it."""
     scale, zero_point = spec["quantization"]
     try:
@@ -46,7 +43,7 @@ def _output(model: Any, spec: Any) -> dict[str, Any]:
         shape, kind = None, ""
     else:
         shape, kind = list(value.shape), str(value.dtype)
-    return {"name": spec["name"], "kind": kind, "shape": shape, "scale": float(scale), "zero_point": int(zero_point)}
+    return {"name": name, "kind": kind, "shape": shape, "scale": float(scale), "zero_point": int(zero_point)}
 
 
 if __name__ == "__main__":

@@ -12,14 +12,18 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
         source: Path of an .npy file or its array (rows of a batch are fed one by one), a shape, or ``None`` for the model's
             own; without a file the values are random and the same every time.
         shape: The model's input shape, ``None`` where free; empty where its rank is free, too.
-        kind: numpy type the model takes.
+        kind: numpy type the model takes, or ``string``.
         grid: (scale, zero point) of a quantized input; floats are put on it.
     """
     import numpy as np
 
     x = read(source)
     if x is None or isinstance(x, list):
-        x = noise(x or [side or 1 for side in shape], kind, grid)
+        sides = x or [1 if side is None else side for side in shape]
+        try:
+            x = noise(sides, kind, grid)
+        except MemoryError:
+            raise ValueError(f"an input of {sides} does not fit into the memory of this device") from None
     if x.dtype.kind == "f" and kind in ("int8", "uint8") and grid[0] > 0:
         limits = np.iinfo(kind)
         x = np.clip(np.round(x / grid[0]) + grid[1], limits.min, limits.max).astype(kind)
@@ -27,7 +31,7 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
     if isinstance(source, list):  # of this size, in one piece
         rows = [x]
     fits = not shape or (len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape)))  # noqa: B905
-    if not fits or rows[0].dtype != kind:
+    if not fits or ("string" if x.dtype.kind == "U" else str(x.dtype)) != kind:
         raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
     return [np.asarray(row, order="C") for row in rows]  # ascontiguousarray gives a number a dimension
 

@@ -24,27 +24,39 @@ def outputs(runtime: Any, rows: list[dict[str, Any]], into: str) -> dict[str, An
 
     Returns:
         ``names`` in the model's order, ``arrays`` (their keys in the file), ``kinds`` (as the model gives them), and
-        ``others``: names of outputs that are no tensors, which are left out.
+        ``others``: names of outputs that are no real numbers, which are left out.
     """
     import numpy as np
 
-    values, kinds = gathered(runtime.outputs(feed) for feed in rows)
+    values, kinds, others = gathered(runtime.outputs(feed) for feed in rows)
     stored = {f"output{at}": value for at, value in enumerate(values.values())}
     np.savez(into, **stored)
-    others = runtime.sequences() if hasattr(runtime, "sequences") else []
     told = {"names": list(values), "arrays": list(stored), "kinds": kinds, "others": others}
     return {"path": into, "count": len(rows), **told}
 
 
-def gathered(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """Put the outputs of every feed, by name, into an array for each name; returns these and their types in the model."""
+def gathered(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Put the outputs of every feed, by name, into an array for each name.
+
+    Returns:
+        The arrays, their types in the model, and the names of outputs that are no real numbers: strings, complex numbers,
+        sequences, maps.
+    """
     import numpy as np
 
     found: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
-            found.setdefault(name, []).append(np.asarray(value))
-    return {name: _stacked(parts) for name, parts in found.items()}, [str(parts[0].dtype) for parts in found.values()]
+            found.setdefault(name, []).append(value)
+    others = [name for name, parts in found.items() if not all(is_real(getattr(part, "dtype", None)) for part in parts)]
+    arrays = {name: [np.asarray(part) for part in parts] for name, parts in found.items() if name not in others}
+    kinds = [str(parts[0].dtype) for parts in arrays.values()]
+    return {name: _stacked(parts) for name, parts in arrays.items()}, kinds, others
+
+
+def is_real(kind: Any) -> bool:
+    """Whether a numpy type has real numbers; ``None`` is the type of what is no array."""
+    return kind is not None and kind.kind in "biuf"
 
 
 def _stacked(rows: list[Any]) -> Any:

@@ -51,14 +51,9 @@ class OnnxRuntime:
         return self.session.run(None, feed)[0]
 
     def outputs(self, feed: Any) -> dict[str, Any]:
-        """Run one inference; returns all outputs that are tensors, by name."""
+        """Run one inference; returns all outputs, by name."""
         names = [spec.name for spec in self.session.get_outputs()]
-        found = zip(names, self.session.run(None, feed))  # noqa: B905
-        return {name: value for name, value in found if hasattr(value, "dtype")}
-
-    def sequences(self) -> list[str]:
-        """Names of the outputs that are no tensors."""
-        return [spec.name for spec in self.session.get_outputs() if not spec.type.startswith("tensor(")]
+        return dict(zip(names, self.session.run(None, feed)))  # noqa: B905
 
     def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
         """Time each operation over ``runs`` inferences, after as many to warm up, in a session of its own."""

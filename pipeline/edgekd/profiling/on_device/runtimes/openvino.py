@@ -62,7 +62,8 @@ class OpenVino:
             sides = port.get_partial_shape()
             shape = [] if sides.rank.is_dynamic else [side.get_length() if side.is_static else None for side in sides]
             name = port.get_any_name() if port.get_names() else str(number)
-            found[name] = shape, port.get_element_type().to_dtype().name, (0.0, 0)
+            kind = port.get_element_type()
+            found[name] = shape, "string" if kind.to_string() == "string" else kind.to_dtype().name, (0.0, 0)
         return found
 
     def fit(self, feed: Any) -> None:

@@ -22,7 +22,7 @@ class TensorFlowLite:
         """Load a model file."""
         self.model = self.create(model_path=path, num_threads=self.threads)
         self.model.allocate_tensors()
-        self.at = {spec["name"]: spec["index"] for spec in self.model.get_input_details()}
+        self.at = {name: spec["index"] for name, spec in named(self.model.get_input_details())}
         self.out = self.model.get_output_details()[0]["index"]
 
     def unload(self) -> None:
@@ -32,18 +32,19 @@ class TensorFlowLite:
     def inputs(self) -> dict[str, Any]:
         """Inputs by name, in the model's order: (shape with None where free, numpy type, (scale, zero point))."""
         found = {}
-        for spec in self.model.get_input_details():
+        for name, spec in named(self.model.get_input_details()):
             scale, zero_point = spec["quantization"]
             grid = (float(scale), int(zero_point))
             free = [None if side == -1 else int(side) for side in spec.get("shape_signature", spec["shape"])]
-            found[spec["name"]] = free, spec["dtype"].__name__, grid
+            found[name] = free, spec["dtype"].__name__, grid
         return found
 
     def fit(self, feed: Any) -> None:
         """Take inputs of the feed's sizes, where they are free."""
-        other = [spec for spec in self.model.get_input_details() if list(spec["shape"]) != list(feed[spec["name"]].shape)]
-        for spec in other:
-            self.model.resize_tensor_input(spec["index"], feed[spec["name"]].shape)
+        details = named(self.model.get_input_details())
+        other = [(name, spec) for name, spec in details if list(spec["shape"]) != list(feed[name].shape)]
+        for name, spec in other:
+            self.model.resize_tensor_input(spec["index"], feed[name].shape)
         if other:
             self.model.allocate_tensors()
 
@@ -58,8 +59,8 @@ class TensorFlowLite:
         """Run one inference; returns all outputs, by name, integers that stand for floats as floats."""
         self.run(feed)
         found = {}
-        for spec in self.model.get_output_details():
-            found[spec["name"]] = as_floats(self.model.get_tensor(spec["index"]), *spec["quantization"])
+        for name, spec in named(self.model.get_output_details()):
+            found[name] = as_floats(self.model.get_tensor(spec["index"]), *spec["quantization"])
         return found
 
     def operations(self, path: str, feed: Any, runs: int) -> dict[str, Any]:
@@ -74,6 +75,22 @@ class TensorFlowLite:
         kinds = {tensor["index"]: tensor["dtype"].__name__ for tensor in self.model.get_tensor_details()}
         ops = [(node["op_name"], [kinds[at] for at in map(int, node["inputs"]) if at in kinds]) for node in nodes]
         return {"threads": None, "delegate": where, **precisions(ops)}
+
+
+def named(details: list[Any]) -> list[tuple[str, Any]]:
+    """Return inputs or outputs with their names; a name that comes again has its place behind it: a file may repeat one."""
+    names = unique([spec["name"] for spec in details])
+    return list(zip(names, details))  # noqa: B905
+
+
+def unique(names: list[str]) -> list[str]:
+    """Return names of tensors so that each is another.
+
+    Example:
+        >>> unique(["x", "x", "y"])
+        ['x', 'x#1', 'y']
+    """
+    return [name if name not in names[:at] else f"{name}#{at}" for at, name in enumerate(names)]
 
 
 def as_floats(value: Any, scale: float, zero_point: int) -> Any:
