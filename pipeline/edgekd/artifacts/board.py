@@ -63,7 +63,8 @@ class Agent:
             raise MeasuringError(self.death(command)) from None
         answer: dict[str, Any] = json.loads(self.line(command, limit))
         if "error" in answer:
-            raise MeasuringError(f"the runtime refused ({command}): {answer['error']}")
+            who = "" if answer.get("unfit") else f"the runtime refused ({command}): "
+            raise MeasuringError(f"{who}{answer['error']}")
         return answer
 
     def line(self, command: str, limit: float) -> bytes:

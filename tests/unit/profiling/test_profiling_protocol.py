@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from edgekd.devices import schema
-from edgekd.profiling import heat, rounds
+from edgekd.profiling import heat, rounds, session
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.commands import Commands
 from edgekd.profiling.participants import REFERENCE, Limit
@@ -111,13 +111,17 @@ def test_a_device_that_stays_hot_is_measured_and_not_trusted(nets, tmp_path, boa
     assert "the session began at 81 °C, above max_celsius 70, after 0 s of waiting" in found.profiles[0].trust.reasons
 
 
-def test_cores_are_pinned_and_read_back(nets, tmp_path):
+def test_cores_are_pinned_and_read_back(nets, tmp_path, monkeypatch):
     variants = [Variant(runtime, runtime, nets / f"float.{runtime}") for runtime in ("onnx", "tflite")]
     for record in measure(variants, SHORT, HOST.model_copy(update={"cores": (0,), "threads": 2}), tmp_path).profiles:
         assert record.cores == (0,)
         assert not [reason for reason in record.trust.reasons if reason.startswith("cores")]
-    asked = HOST.model_copy(update={"cores": (0, 999)})
-    assert "cores: 0, 999 asked for, it ran on 0" in measure(variants, SHORT, asked, tmp_path).profiles[0].trust.reasons
+    asked, start = HOST.model_copy(update={"cores": (0, 999)}), session._start
+    failure, _ = measure(variants, SHORT, asked, tmp_path).failures
+    assert failure.reason.startswith("cores [999]: this machine has no such cores; it has [0")
+    monkeypatch.setattr(session, "_start", lambda run, way, _, threads: start(run, way, HOST, threads))  # as if not allowed
+    reasons = measure(variants[:1], SHORT, asked, tmp_path).profiles[0].trust.reasons
+    assert [reason for reason in reasons if reason.startswith("cores: 0, 999 asked for, it ran on 0")]
 
 
 def test_time_that_is_over_keeps_what_was_measured(nets, tmp_path, board, monkeypatch):

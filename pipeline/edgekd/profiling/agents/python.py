@@ -152,7 +152,8 @@ class PythonAgent:
         except ValueError as error:
             raise DeviceError(f"{self.label}: the agent's answer cannot be read: {error}") from error
         if "error" in answer:
-            raise DeviceError(f"{self.label}: the runtime refused while {_doing(command)}: {answer['error']}")
+            who = "" if answer.get("unfit") else f"the runtime refused while {_doing(command)}: "
+            raise DeviceError(f"{self.label}: {who}{answer['error']}")
         return answer
 
     def close(self, *, grace: float = 0.0) -> None:

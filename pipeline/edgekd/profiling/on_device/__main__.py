@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from .commands import Commands
+from .errors import UnfitError
 
 
 def main() -> None:
@@ -31,6 +32,8 @@ def main() -> None:
             break
         try:
             answer = getattr(commands, command)(**request)
+        except UnfitError as error:
+            answer = {"error": str(error), "unfit": True}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

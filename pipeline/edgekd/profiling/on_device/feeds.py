@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import UnfitError
+
 
 def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -> list[Any]:
     """Values of one input to feed in turn, each as the model takes it.
@@ -23,7 +25,7 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
         try:
             x = noise(sides, kind, grid)
         except MemoryError:
-            raise ValueError(f"an input of {sides} does not fit into the memory of this device") from None
+            raise UnfitError(f"an input of {sides} does not fit into the memory of this device") from None
     if x.dtype.kind == "f" and kind in ("int8", "uint8") and grid[0] > 0:
         limits = np.iinfo(kind)
         x = np.clip(np.round(x / grid[0]) + grid[1], limits.min, limits.max).astype(kind)
@@ -32,7 +34,7 @@ def samples(source: Any, shape: list[Any], kind: str, grid: tuple[float, int]) -
         rows = [x]
     fits = not shape or (len(rows[0].shape) == len(shape) and all(a in (None, b) for a, b in zip(shape, rows[0].shape)))  # noqa: B905
     if not fits or ("string" if x.dtype.kind == "U" else str(x.dtype)) != kind:
-        raise ValueError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
+        raise UnfitError(f"the model takes {kind} {shape}, the input is {x.dtype} {list(x.shape)}")
     return [np.asarray(row, order="C") for row in rows]  # ascontiguousarray gives a number a dimension
 
 
@@ -44,7 +46,7 @@ def noise(shape: list[int], kind: str, grid: tuple[float, int]) -> Any:
     if kind.startswith("float") or grid[0] > 0:
         return random.standard_normal(shape).astype(kind if kind.startswith("float") else "float32")
     if kind not in ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))):
-        raise ValueError(f"the model takes {kind}, which edgekd cannot make up")
+        raise UnfitError(f"the model takes {kind}, which edgekd cannot make up")
     return random.integers(0, 2, shape).astype(kind)
 
 
@@ -65,7 +67,7 @@ def feeds(source: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """
     named = source if isinstance(source, dict) else dict.fromkeys(inputs, source)
     if not set(named) <= set(inputs):
-        raise ValueError(f"the model takes {', '.join(inputs)}, the inputs are {', '.join(named)}")
+        raise UnfitError(f"the model takes {', '.join(inputs)}, the inputs are {', '.join(named)}")
     rows = {name: samples(named.get(name), *spec) for name, spec in inputs.items()}
     count = max(len(part) for part in rows.values())
     return [{name: part[turn % len(part)] for name, part in rows.items()} for turn in range(count)]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .errors import UnfitError
 from .sensors import sensors
 
 
@@ -50,12 +51,12 @@ def pin(cores: list[int]) -> None:
     """Keep this process and the threads it starts from now on to some cores; what became of it is read from ``cores``.
 
     Raises:
-        ValueError: The machine does not have one of them.
+        UnfitError: The machine does not have one of them.
     """
     known = {int(path.name[3:]) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*")}
     absent = sorted(set(cores) - known) if known else []
     if absent:
-        raise ValueError(f"cores {absent}: this machine has no such cores; it has {sorted(known)}")
+        raise UnfitError(f"cores {absent}: this machine has no such cores; it has {sorted(known)}")
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, AttributeError):  # switched off, not allowed, or a system that cannot

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..errors import UnfitError
 from .precision import computes, precisions
 from .timing import timed
 
@@ -37,7 +38,7 @@ class OnnxRuntime:
         found = {}
         for spec in self.session.get_inputs():
             if not spec.type.startswith("tensor("):
-                raise ValueError(f"the model's input {spec.name} is a {spec.type}, not a tensor")
+                raise UnfitError(f"the model's input {spec.name} is a {spec.type}, not a tensor")
             kind = spec.type[len("tensor(") : -1]
             shape = [side if isinstance(side, int) else None for side in spec.shape]
             found[spec.name] = shape, {"float": "float32", "double": "float64"}.get(kind, kind), (0.0, 0)
