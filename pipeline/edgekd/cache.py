@@ -232,7 +232,7 @@ def storage_error(error: OSError, place: Path) -> StorageError:
             f"the disk is full while writing {where}",
             "free some space and run the same command: finished stages are kept",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return StorageError(
             f"{where} cannot be written: {error.strerror}",
             "correct its permissions, or choose another place with --out (reports) or EDGEKD_CACHE (finished stages)",

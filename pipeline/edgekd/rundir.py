@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, cause_of
 from edgekd.records_errors import CopiedErrors
 from edgekd.records_fidelity import Fidelity
 from edgekd.records_gates import GateRecord, Verdict
@@ -22,6 +22,7 @@ from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.records_tune import TuningRecord
 
 SCHEMA = 1
+_GIVE = "give a run folder, such as reports/mobilenet/latest"
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -407,6 +408,23 @@ def read(folder: Path) -> RunResult:
             raise UsageError(f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again")
         return from_json(RunResult, value)
     except FileNotFoundError:
-        raise UsageError(f"{path} does not exist", "give a run folder, such as reports/mobilenet/latest") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a run.json: {error!r}", "run the recipe again") from error
+        raise UsageError(f"{path} does not exist", _GIVE) from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        hint = "run the recipe again" if path.name == "run.json" else _GIVE
+        raise UsageError(f"{path} is not a run.json: {damage(error)}", hint) from error
+
+
+def damage(error: Exception) -> str:
+    """Say in one line what is wrong with a JSON file that could not be read.
+
+    Example:
+        >>> damage(KeyError("schema"))
+        "'schema' is missing"
+    """
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
+    if isinstance(error, OSError):
+        return error.strerror or cause_of(error)
+    return f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else cause_of(error)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgekd.cli import cli, list_
+from edgekd.cli.options import Number
+from edgekd.errors import UsageError
 
 (WHAT,) = (own.type.choices for own in list_.params if isinstance(own.type, click.Choice))
 KNOWN = {
@@ -36,3 +39,46 @@ def test_names_of_files_that_are_no_utf_8_are_printed(tmp_path: Path) -> None:
     assert b".yaml:1:9: edgekd: " in done.stderr
     (problem,) = (found for found in json.loads(done.stdout)["problems"] if found["key"] == "edgekd")
     assert os.fsencode(problem["where"]).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--sustained", "nan"], "nan is not a finite number"),
+        (["--sustained", "inf"], "inf is not in the range"),
+        (["--sustained", "1e300"], "is not in the range"),
+        (["--shape", "x=1", "--shape", "x=2"], "--shape x is given twice: 1 and 2"),
+        (["--input", "x=a.npy", "--input", "x=b.npy"], "--input x is given twice: a.npy and b.npy"),
+        (["--against", "a", "--against", "b"], "Invalid value for '--against': it is given twice"),
+        (["--pack", "a", "--pack", "b"], "Invalid value for '--pack': it is given twice"),
+        (["--threads", "1", "--threads", "2"], "Invalid value for '--threads': it is given twice"),
+    ],
+)
+def test_numbers_that_are_none_and_values_that_would_be_dropped_are_refused(options: list[str], told: str) -> None:
+    with pytest.raises((UsageError, click.UsageError)) as error:
+        cli.main(["profile", "net.onnx", *options], standalone_mode=False)
+    said = error.value.format_message() if isinstance(error.value, click.UsageError) else str(error.value)
+    assert told in said
+
+
+def test_no_number_of_the_command_line_is_a_float_that_may_be_nan() -> None:
+    def options(command: click.Command) -> Iterator[click.Parameter]:
+        yield from command.params
+        for inner in getattr(command, "commands", {}).values():
+            yield from options(inner)
+
+    floats = [option for option in options(cli) if isinstance(option.type, click.types.FloatParamType)]
+    assert [option.name for option in floats if not isinstance(option.type, Number)] == []
+    assert floats
+
+
+@pytest.mark.parametrize("content", [b"\x08\x0a\xff\xfe\x00" * 1000, b"{", b"[]", b"{}", b'"text"', b"[" * 100_000])
+def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    for path in (tmp_path / "net.onnx", tmp_path / "net.onnx" / "x"):
+        with pytest.raises(UsageError) as error:
+            cli.main(["report", str(path)], standalone_mode=False)
+        first, hint = str(error.value).splitlines()
+        assert first.startswith(f"{path} is not a run.json: ")
+        assert len(first) < len(str(path)) + 120
+        assert hint == "  → give a run folder, such as reports/mobilenet/latest"

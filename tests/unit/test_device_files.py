@@ -127,6 +127,18 @@ def test_what_no_device_takes_is_refused_in_words(tmp_path: Path, line: str, tol
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"), [(PI, "1:12: transport"), ("transport: host\nthreads: 2\nemulated: true\n", "3:11: emulated")]
+)
+def test_the_name_of_this_machine_is_no_other_machines(tmp_path: Path, text: str, place: str) -> None:
+    (tmp_path / "host.yaml").write_text(text)
+    with pytest.raises(RecipeError) as error:
+        schema.load(str(tmp_path / "host.yaml"))
+    assert f"host.yaml:{place}: does not fit the name host" in str(error.value)
+    (tmp_path / "host.yaml").write_text("transport: host\nthreads: 2\n")
+    assert schema.load(str(tmp_path / "host.yaml")).threads == 2
+
+
 def test_a_gate_on_a_mistyped_device_is_told_what_is_meant(project: Callable[..., Loaded]) -> None:
     gate = ("gates.latency_p50_ms={max: 3, device: pi44}",)
     with pytest.raises(RecipeError, match=r"did you mean pi4\?"):

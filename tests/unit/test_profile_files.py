@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,9 +21,8 @@ from tests.unit.export.nets import Residual, make_source
 
 import edgekd
 from edgekd import rundir
-from edgekd.artifacts import against, board, declared, found, pack
+from edgekd.artifacts import against, declared, found
 from edgekd.artifacts.profile import Settings, profile
-from edgekd.cli import cli
 from edgekd.errors import ExitCode, UsageError
 from edgekd.export import flatbuffer
 from edgekd.export.exporter import Options
@@ -226,9 +223,41 @@ def test_figures_that_are_not_trusted_are_not_compared(measured: Any) -> None:
         (trusted, trusted, "no difference shown"), (doubted, trusted, "refused"), (trusted, doubted, "refused"),
     ):  # fmt: skip
         pair = replace(before, result=replace(before.result, profiles=then))
-        (told,) = against.comparisons(pair, now, folder / "samples")
+        (told,) = against.comparisons(pair, now, folder / "samples", pair.result.devices)
         assert (told.verdict, told.ratio is None) == (verdict, verdict == "refused")
         assert verdict != "refused" or "it was hot" in told.reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ({}, ""),
+        ({"model": "", "arch": "", "cores": (), "memory_mib": None}, ""),
+        ({"memory_mib": 1050.0, "cores": (1800, 600)}, ""),  # another kernel; it was hot
+        ({"model": "Pi 4"}, "another machine: model: Pi 5 now, Pi 4 then"),
+        ({"arch": "armv7l"}, "another machine: architecture: aarch64 now, armv7l then"),
+        ({"cores": (1800,)}, "another machine: cores: 2 now, 1 then"),
+        ({"memory_mib": 2000.0}, "another machine: memory: 1,000 MiB now, 2,000 MiB then"),
+    ],
+)
+def test_two_machines_of_one_name_are_not_compared(measured: Any, then: dict[str, Any], reason: str) -> None:
+    folder, result = measured[0].folder, measured[0].result
+    device = replace(result.devices[0], model="Pi 5", arch="aarch64", cores=(1800, 1800), memory_mib=1000.0)
+    now = replace(result.profiles[0], trust=replace(result.profiles[0].trust, verdict="trusted", reasons=()))
+    before = compared_with(folder, Path(result.models[0].place))
+    before = replace(before, result=replace(before.result, profiles=(now,), devices=(replace(device, **then),)))
+    (told,) = against.comparisons(before, (now,), folder / "samples", (device,))
+    assert (told.verdict, told.reasons) == (("refused", (reason,)) if reason else ("no difference shown", ()))
+    assert (told.ratio is None) == bool(reason)
+
+
+def test_a_reference_workload_of_one_side_alone_is_no_scale(measured: Any) -> None:
+    folder, result = measured[0].folder, measured[0].result
+    now = replace(result.profiles[0], trust=replace(result.profiles[0].trust, verdict="trusted", reasons=()))
+    before = compared_with(folder, Path(result.models[0].place))
+    before = replace(before, result=replace(before.result, profiles=(replace(now, reference=""),)))
+    (told,) = against.comparisons(before, (now,), folder / "samples", result.devices)
+    assert (told.verdict, told.reasons) == ("refused", (f"reference workload: {now.reference} now, none then",))
 
 
 def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) -> None:
@@ -244,7 +273,7 @@ def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) ->
     (tmp_path / "host.jsonl").write_text("\n".join(map(json.dumps, lines)))
     before = compared_with(measured[0].folder, Path(measured[0].result.models[0].place))
     before = replace(before, again={"conv": Variant("conv of then", "onnx", tmp_path)})
-    (told,) = against.comparisons(before, (now, earlier), tmp_path)
+    (told,) = against.comparisons(before, (now, earlier), tmp_path, before.result.devices)
     assert (told.verdict, told.way, round(told.ratio or 0, 6)) == ("slower", "one session", 2.0)
     assert "others used the CPU" in told.reasons[0]
 
@@ -255,7 +284,7 @@ def test_damaged_samples_of_then_are_seen_before_anything_is_measured(measured: 
     shutil.copytree(measured[0].folder, tmp_path / "0001-then")
     (tmp_path / "0001-then" / "samples" / "host.jsonl").write_bytes(content)
     before = compared_with(tmp_path / "0001-then", Path(measured[0].result.models[0].place))
-    (told,) = against.comparisons(before, measured[0].result.profiles, measured[0].folder / "samples")
+    (told,) = against.comparisons(before, measured[0].result.profiles, measured[0].folder / "samples", before.result.devices)
     assert told.verdict == "refused"
     assert "damaged" in told.reasons[0]
 
@@ -406,98 +435,3 @@ def test_the_command_line_ends_with_2_for_a_wrong_file(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"].endswith("none.onnx does not exist")
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two files in a zip, measured from it elsewhere; returns what the board wrote."""
-    folder = tmp_path_factory.mktemp("pack")
-    target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
-    shutil.unpack_archive(target, folder / "elsewhere")
-    program = folder / "elsewhere" / "board" / "profile.py"
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, program, "--name", "my; board", "--emulated"],
-        capture_output=True, text=True, check=False, cwd=folder, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "conv" in done.stdout
-    assert "p50 ms" in done.stdout
-    return folder / "edgekd-result.json"
-
-
-def test_a_pack_measures_without_edgekd_and_its_result_becomes_a_report(packed: Path, tmp_path: Path) -> None:
-    assert pack.is_result(packed)
-    done = pack.report(packed, tmp_path)
-    assert done.exit_code == ExitCode.OK
-    assert done.result.devices[0].name == "my-board"
-    assert [record.model for record in done.result.profiles] == ["conv", "branches"]
-    for record in done.result.profiles:
-        assert record.emulated
-        assert len(record.blocks) == len(record.states) == QUICK.blocks
-        assert record.reference_ms
-        assert record.operations
-        assert [found_.reference for found_ in record.outputs] == ["host"]
-        assert record.outputs[0].differs == ""
-    assert "my-board" in (done.folder / "report.html").read_text()
-    assert len(paces(done.folder / "samples" / "my-board.jsonl", "conv")) == QUICK.blocks
-
-
-def test_the_command_report_takes_the_result_of_a_pack(packed: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekd", "report", str(packed)], capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "✓ same" in done.stdout
-    assert (tmp_path / "reports" / "profile" / "latest" / "report.html").is_file()
-
-
-def test_the_command_report_ends_with_4_where_a_file_failed_on_the_board(packed: Path, tmp_path: Path) -> None:
-    value = json.loads(packed.read_text())
-    del value["answers"]["models"]["branches"]
-    value["answers"]["failures"]["branches"] = "no memory"
-    (tmp_path / "result.json").write_text(json.dumps(value))
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekd", "report", "result.json"], capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == ExitCode.DEVICE_FAILED, done.stderr
-    assert "no memory" in done.stdout
-
-
-def test_a_pack_refuses_what_it_would_ignore(tmp_path: Path) -> None:
-    for option in (["--device", "pi4"], ["--sustained", "5"], ["--against", "x"], ["--out", "y"]):
-        with pytest.raises(UsageError, match=f"--pack and {option[0]} do not go together"):
-            cli.main(["profile", str(conv(tmp_path)), "--pack", str(tmp_path / "p"), *option], standalone_mode=False)
-    assert not (tmp_path / "p").exists()
-
-
-def test_a_damaged_result_of_a_pack_is_refused(packed: Path, tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(packed.read_text()[:-1000])
-    with pytest.raises(UsageError, match="cannot be read"):
-        pack.report(tmp_path / "result.json", tmp_path)
-    whole = json.loads(packed.read_text())
-    damages = (("plan", "files", 0, "host"), "AAAA"), (("answers", "models"), {"x": {}}), (("answers", "before"), [])
-    for (*way, last), value in damages:
-        damaged = json.loads(packed.read_text())
-        inner = damaged
-        for key in way:
-            inner = inner[key]
-        inner[last] = value
-        assert damaged != whole
-        (tmp_path / "result.json").write_text(json.dumps(damaged))
-        with pytest.raises(UsageError, match="cannot be read"):
-            pack.report(tmp_path / "result.json", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_runs_on_the_board_is_python_3_8_without_packages() -> None:
-    tree = ast.parse(Path(board.__file__).read_text(), feature_version=(3, 8))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= set(sys.stdlib_module_names)
-
-
-def test_a_pack_is_not_written_over_anything(tmp_path: Path) -> None:
-    (tmp_path / "pack").mkdir()
-    with pytest.raises(UsageError, match="is there already"):
-        pack.pack([conv(tmp_path)], Settings(protocol=QUICK), tmp_path / "pack")

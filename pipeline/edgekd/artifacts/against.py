@@ -14,8 +14,11 @@ from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.participants import REFERENCE, SAMPLES
-from edgekd.records_profile import Comparison, ProfileRecord
+from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.rundir import ModelRecord, RunResult
+
+MEMORY = 0.1
+"""A machine may tell another size of its memory by this much: the kernel and the firmware keep a part."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,16 @@ def _unreadable(folder: Path, record: ProfileRecord) -> str:
     return ""
 
 
-def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Path) -> Iterator[Comparison]:
+def comparisons(
+    against: Against, profiles: Sequence[ProfileRecord], samples: Path, devices: Sequence[DeviceRecord]
+) -> Iterator[Comparison]:
     """Compare each measurement with the earlier one.
 
     Args:
         against: The earlier result.
         profiles: The records of now, with those of earlier files that were measured again.
         samples: Folder of the raw samples of now.
+        devices: The devices of now.
     """
     for now in profiles:
         if now.model not in against.pairs:
@@ -131,11 +137,14 @@ def comparisons(against: Against, profiles: Sequence[ProfileRecord], samples: Pa
                 # In turns, what disturbs one disturbs the other: tests/protocol/ was right where no session was trusted.
                 yield replace(result, reasons=(*result.reasons, *_doubts(now, beside)))
                 continue
-        yield _then(against, now, samples)
+        yield _then(against, now, samples, devices)
 
 
-def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
-    """Compare with the earlier figures."""
+def _then(against: Against, now: ProfileRecord, samples: Path, devices: Sequence[DeviceRecord]) -> Comparison:
+    """Compare with the earlier figures.
+
+    The numbers of ``compare`` know neither of the machines behind a name nor of trust.
+    """
     name = against.pairs[now.model]
     before = next((one for one in against.result.profiles if (one.model, one.device) == (name, now.device)), None)
     label = f"{name} of {against.result.run}"
@@ -148,19 +157,39 @@ def _then(against: Against, now: ProfileRecord, samples: Path) -> Comparison:
     if reason := against.refusals.get((name, now.device)):
         return refused(reason)
     result = compare.over_sessions(now, before, samples / f"{now.device}.jsonl", _raw(against.folder, before))
-    result = replace(_trusted(result, now, before), before=label)
+    machines = _machines(*(_device(found, now.device) for found in (devices, against.result.devices)))
+    if refusals := (*machines, *_references(now, before), *_doubts(now, before)):
+        result = replace(result, verdict="refused", ratio=None, low=None, high=None, reasons=(*result.reasons, *refusals))
+    result = replace(result, before=label)
     if now.model not in against.gone:
         return result
     gone = f"the earlier {against.gone[now.model]} is no longer there, or has changed"
     return replace(result, reasons=(f"{gone}; keep a copy, and both are measured in turns", *result.reasons))
 
 
-def _trusted(result: Comparison, now: ProfileRecord, before: ProfileRecord) -> Comparison:
-    """Refuse to compare sessions whose figures are not trusted; the numbers of ``compare`` know nothing of trust."""
-    reasons = _doubts(now, before)
-    if not reasons:
-        return result
-    return replace(result, verdict="refused", ratio=None, low=None, high=None, reasons=(*result.reasons, *reasons))
+def _device(devices: Sequence[DeviceRecord], name: str) -> DeviceRecord | None:
+    return next((device for device in devices if device.name == name), None)
+
+
+def _machines(now: DeviceRecord | None, then: DeviceRecord | None) -> Iterator[str]:
+    """Why a device is another machine than the one of its name then; what either side does not know is not compared."""
+    if now is None or then is None:
+        return
+    for what, ours, theirs in (
+        ("model", now.model, then.model),
+        ("architecture", now.arch, then.arch),
+        ("cores", len(now.cores), len(then.cores)),  # their clock limits change with the heat on some phones
+    ):
+        if ours and theirs and ours != theirs:
+            yield f"another machine: {what}: {ours} now, {theirs} then"
+    if now.memory_mib and then.memory_mib and abs(math.log(now.memory_mib / then.memory_mib)) > math.log(1 + MEMORY):
+        yield f"another machine: memory: {now.memory_mib:,.0f} MiB now, {then.memory_mib:,.0f} MiB then"
+
+
+def _references(now: ProfileRecord, before: ProfileRecord) -> Iterator[str]:
+    """Why the paces of two sessions have no common scale, where either was measured beside a reference workload."""
+    if now.reference != before.reference:
+        yield f"{REFERENCE}: {now.reference or 'none'} now, {before.reference or 'none'} then"
 
 
 def _doubts(now: ProfileRecord, before: ProfileRecord) -> list[str]:

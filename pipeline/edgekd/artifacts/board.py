@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
 import selectors
@@ -27,6 +28,9 @@ START_S, ANSWER_S, LOOK_S, PROBE_S, IMAGE_S = 300.0, 60.0, 300.0, 120.0, 10.0
 """Seconds that loading, an answer, a look at outputs, the trial of a runtime and an image may take."""
 WARM_UP_S = 10.0
 """Seconds after which a warm-up ends although the times are not steady."""
+SCHEMA = 2
+"""Version of the plan and of the result."""
+CHANGED = "missing, or changed since edgekd packed it; copy the pack here again"
 REFERENCE = "reference workload"
 REFERENCE_WORK = {"runs": 5, "ms": 20}
 MOST_BYTES = 8 << 20
@@ -35,6 +39,51 @@ MOST_BYTES = 8 << 20
 
 class MeasuringError(Exception):
     """A file cannot be measured; the text says why."""
+
+
+class PackError(Exception):
+    """The pack or the command line is wrong: nothing can be measured; the text says why."""
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file; ``missing`` where it cannot be read."""
+    whole = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for piece in iter(lambda: file.read(1 << 20), b""):
+                whole.update(piece)
+    except OSError:
+        return "missing"
+    return whole.hexdigest()
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read the plan and hash every file of the pack; only model files may be other files than were packed.
+
+    plan.sha256 has the hash of the plan, and the plan those of all other files, so that a change of any is found.
+
+    Args:
+        folder: The pack.
+
+    Returns:
+        The plan, and the hashes of now by the names of the files.
+
+    Raises:
+        PackError: Something else is missing or changed.
+    """
+    try:
+        packed = (folder / "plan.sha256").read_text(encoding="utf-8").partition(" ")[0]
+    except (OSError, ValueError):
+        packed = ""
+    if sha256(folder / "plan.json") != packed:
+        raise PackError(f"plan.json: {CHANGED}")
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    now = {name: sha256(folder / name) for name in plan["sha256"]}
+    models = {part for file in plan["files"] for part in file["parts"]}
+    wrong = sorted(name for name in now if name not in models and now[name] != plan["sha256"][name])
+    if wrong:
+        raise PackError(f"{', '.join(wrong)}: {CHANGED}")
+    return plan, now
 
 
 class Agent:
@@ -47,8 +96,9 @@ class Agent:
     def __init__(self, program: Path) -> None:
         self.noise = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the agent
         self.process = subprocess.Popen(
-            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise
-        )
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
+            start_new_session=True,  # Ctrl-C is for this program alone, which ends it
+        )  # fmt: skip
         self.ready = selectors.DefaultSelector()
         self.ready.register(self.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
         self.rest = b""
@@ -111,12 +161,13 @@ class Board:
 
     Args:
         plan: What edgekd has packed.
+        now: Hashes of its files, by their names.
         program: The agent's file.
-        scratch: Folder for outputs.
     """
 
-    def __init__(self, plan: dict[str, Any], program: Path, scratch: Path) -> None:
-        self.plan, self.program, self.scratch = plan, program, scratch
+    def __init__(self, plan: dict[str, Any], now: dict[str, str], program: Path) -> None:
+        self.plan, self.now, self.program = plan, now, program
+        self.agents: list[Agent] = []
         self.live: list[Run] = []
         self.done: list[Run] = []
         self.reference: Any = None
@@ -127,8 +178,12 @@ class Board:
         """Measure everything; returns the answers."""
         facts, runtimes = self.look_around()
         for file in self.plan["files"]:
-            self.live.append(Run(file, Agent(self.program)))
-        self.reference = Run({"record": {"name": REFERENCE}}, Agent(self.program))
+            changed = [part for part in file["parts"] if self.now[part] != self.plan["sha256"][part]]
+            if changed:
+                self.failures[file["record"]["name"]] = f"{' and '.join(changed)}: {CHANGED}"
+            else:
+                self.live.append(Run(file, self.agent()))
+        self.reference = Run({"record": {"name": REFERENCE}}, self.agent())
         self.each("load", lambda run: run.answers.update(start=self.start(run, run.agent)))
         self.each("warm up", self.warm_up)
         self.state = before = self.reference.agent.ask("state", ANSWER_S) if self.reference else {}
@@ -142,11 +197,22 @@ class Board:
             "facts": facts, "runtimes": runtimes, "before": before, "after": self.state, "failures": self.failures,
             "reference": self.reference.answers if self.reference else None, "python": sys.executable,
             "models": {run.model: run.answers for run in self.done}, "at": time.time(),
+            "sha256": {run.model: [self.now[part] for part in run.file["parts"]] for run in self.done},
         }  # fmt: skip
+
+    def agent(self) -> Agent:
+        """Start an agent."""
+        self.agents.append(Agent(self.program))
+        return self.agents[-1]
+
+    def close(self) -> None:
+        """End all agents."""
+        for agent in self.agents:
+            agent.close()
 
     def look_around(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What the board is, and which runtimes work."""
-        agent = Agent(self.program)
+        agent = self.agent()
         formats = sorted({file["format"] for file in self.plan["files"]})
         limit = ANSWER_S + 2 * len(formats) * PROBE_S
         try:
@@ -225,7 +291,7 @@ class Board:
         given = {**self.plan["preprocessing"], "layout": run.file["layout"]} if self.plan["preprocessing"] else None
         images = [str(HERE / path) for path in self.plan["encoded"]]
         print(f"  look into: {run.model}", file=sys.stderr)
-        agent = Agent(self.program)
+        agent = self.agent()
         asked: list[tuple[str, float, dict[str, Any]]] = [("outputs", LOOK_S, {"into": "outputs.npz"})]
         if given and run.file["layout"]:
             asked += [("whole", LOOK_S, {"files": images, "given": given})] if images else []
@@ -255,32 +321,88 @@ def table(answers: dict[str, Any]) -> list[str]:
         times = sorted(ms for block in found["blocks"] for ms in block["samples"])
         p50, p90 = statistics.median(times), times[min(len(times) - 1, int(0.9 * len(times)))]
         start, end = found["start"], found["end"]
-        figures = "  ".join(f"{value:>9.3f}" for value in (p50, p90, start["cold_ms"], end["peak_mib"]))
+        known = (p50, p90, start["cold_ms"], end["peak_mib"])
+        figures = "  ".join(f"{'-' if value is None else format(value, '.3f'):>9}" for value in known)
         lines.append(f"{name:<{width}}  {figures}  {start['runtime']}")
     return lines + [f"{name}: not measured: {reason}" for name, reason in answers["failures"].items()]
 
 
-def main() -> int:
+def measured(plan: dict[str, Any], now: dict[str, str]) -> dict[str, Any]:
+    """Measure, and leave no agent and no file behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "agent.pyz"
+        shutil.copyfile(HERE / "agent.pyz", program)
+        board = Board(plan, now, program)
+        try:
+            return board.measure()
+        finally:
+            board.close()
+
+
+def lean(plan: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan without the expected outputs of files whose outputs are not here to be compared."""
+    found = {name: one["looks"].get("outputs", {}).get("content") for name, one in answers["models"].items()}
+    nothing = {"host": None, "torch": None}
+    return {**plan, "files": [file if found.get(file["record"]["name"]) else {**file, **nothing} for file in plan["files"]]}
+
+
+def write(out: Path, mode: str, text: str = "") -> None:
+    """Open the file of the result and write into it."""
+    try:
+        with out.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise PackError(f"--out {out} cannot be written: {error.strerror}; choose another file") from error
+
+
+def run(out: Path, name: str, emulated: bool) -> int:
     """Measure, print and write the result."""
+    plan, now = read(HERE)
+    is_new = not out.exists()
+    write(out, "a")  # it is known before the measurement that its result can be kept
+    try:
+        answers = measured(plan, now)
+        answers["board"] = {"name": name, "emulated": emulated}
+        print("\n".join(table(answers)))
+        write(out, "w", json.dumps({"edgekd_pack": SCHEMA, "plan": lean(plan, answers), "answers": answers}))
+        is_new = False
+    finally:
+        if is_new:
+            out.unlink()
+    print(f"\nWhether these figures can be trusted says the report: edgekd report {out}")
+    return 4 if answers["failures"] else 0
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """End everything, once."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Measure as the command line says; every error becomes words and its exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", default="edgekd-result.json", help="file of the result (default: %(default)s)")
     parser.add_argument("--name", default="", help="name of this board in the report")
     parser.add_argument("--emulated", action="store_true", help="this board is emulated: its times are stamped so")
     options = parser.parse_args()
-    plan = json.loads((HERE / "plan.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "agent.pyz"
-        shutil.copyfile(HERE / "agent.pyz", program)
-        try:
-            answers = Board(plan, program, Path(folder)).measure()
-        except MeasuringError as error:
-            print(f"error: nothing was measured: {error}", file=sys.stderr)
-            return 4
-    answers["board"] = {"name": options.name, "emulated": options.emulated}
-    Path(options.out).write_text(json.dumps({"edgekd_pack": 1, "plan": plan, "answers": answers}), encoding="utf-8")
-    print("\n".join(table(answers)))
-    print(f"\nWhether these figures can be trusted says the report: edgekd report {options.out}")
-    return 4 if answers["failures"] else 0
+    if options.name == "host":
+        parser.error("--name host: host is the machine that makes the report; choose another name, such as pi4")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, interrupt)
+    try:
+        return run(Path(options.out), options.name, options.emulated)
+    except PackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (MeasuringError, OSError) as error:
+        print(f"error: nothing was measured: {error}", file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        print("error: interrupted: there is no result; the same command measures all again", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import math
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,22 +23,24 @@ from edgekd import __version__
 from edgekd.artifacts import board, found, inputs
 from edgekd.artifacts.inputs import Prepared
 from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
+from edgekd.devices import schema
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError, EdgekdError, UsageError, cause_of
+from edgekd.errors import DeviceError, EdgekdError, UsageError
 from edgekd.export import device_checks
+from edgekd.guard import storage
 from edgekd.profiling import doctor, inspection, measured
 from edgekd.profiling.agents.python import packed
 from edgekd.profiling.inspection import Inspection, Preprocessing, Wants
 from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.session import Session
+from edgekd.reads import file_sha256
 from edgekd.records_json import from_json, to_json
 from edgekd.records_profile import Failure
-from edgekd.rundir import ModelRecord
+from edgekd.rundir import ModelRecord, damage
 
 KEY = "edgekd_pack"
 """Key that a result of a pack has in its file."""
-SCHEMA = 1
 
 
 def pack(artifacts: Sequence[Path], settings: Settings, target: Path) -> Path:
@@ -48,33 +52,50 @@ def pack(artifacts: Sequence[Path], settings: Settings, target: Path) -> Path:
         target: A new folder, or a file that ends in .zip.
 
     Raises:
-        UsageError: A path is no model file, or the target is there already.
+        UsageError: A path is no model file, or the target is there already or cannot be written.
+        StorageError: The disk is full.
     """
-    if target.exists():
-        raise UsageError(f"{target} is there already", "name another folder or file, or remove it")
     files = found.files(artifacts)
-    with TemporaryDirectory(prefix="edgekd-") as scratch:
-        folder = Path(scratch) / (target.stem if target.suffix == ".zip" else target.name)
-        given = Path(scratch) / "inputs"
+    with _beside(target) as scratch, storage(target):
+        folder = scratch / "pack" / (target.stem if target.suffix == ".zip" else target.name)
+        given = scratch / "given"
         given.mkdir()
-        prepared = inputs.prepare(files, settings.given, given)
-        plan = _write(folder, files, prepared, settings)
-        (folder / "plan.json").write_text(json.dumps(plan, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "inputs").mkdir(parents=True)
         (folder / "agent.pyz").write_bytes(packed())
+        plan = _write(folder, files, inputs.prepare(files, settings.given, given), settings)
+        (folder / "plan.json").write_text(json.dumps(plan, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "plan.sha256").write_text(f"{file_sha256(folder / 'plan.json')}  plan.json\n", encoding="utf-8")
         shutil.copyfile(board.__file__, folder / "profile.py")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix != ".zip":
-            shutil.copytree(folder, target)
-            return target
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(folder.rglob("*")):
-                archive.write(path, path.relative_to(folder.parent))
+        whole = folder
+        if target.suffix == ".zip":
+            whole = scratch / "whole.zip"
+            with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in sorted(folder.rglob("*")):
+                    archive.write(path, path.relative_to(folder.parent))
+        whole.rename(target)
     return target
 
 
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, on its disk, so that the finished pack is only renamed.
+
+    Raises:
+        UsageError: The target is there already, or nothing can be written beside it.
+    """
+    try:
+        if target.exists() or target.is_symlink():
+            raise UsageError(f"{target} is there already", "name another folder or file, or remove it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(prefix=".edgekd-", dir=target.parent)
+    except OSError as error:
+        raise UsageError(f"--pack {target} cannot be written: {error.strerror}", "name another place") from error
+    with scratch as folder:
+        yield Path(folder)
+
+
 def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, settings: Settings) -> dict[str, Any]:
-    """Copy files and inputs into a folder; returns the plan."""
-    (folder / "inputs").mkdir(parents=True)
+    """Copy files and inputs into a folder; returns the plan, with the hash of everything that is in the folder by then."""
     brought: dict[Path, str] = {}
 
     def bring(path: Path) -> str:
@@ -87,34 +108,38 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
     here = device_checks.on_host(prepared.variants, threads)
     rows = []
     for number, (file, variant) in enumerate(zip(files, prepared.variants, strict=True)):
-        name = f"model{number}{file.path.suffix}"
-        shutil.copyfile(file.path, folder / name)
-        if file.format == "openvino":
-            shutil.copyfile(file.path.with_suffix(".bin"), folder / f"model{number}.bin")
+        parts = {f"model{number}{part.suffix}": part for part in found.parts(file.path)}
+        for name, part in parts.items():
+            shutil.copyfile(part, folder / name)
+        if tuple(file_sha256(folder / name) for name in parts) != file.record.content:
+            raise UsageError(f"{file.path} has changed meanwhile", "pack again when it is written to the end")
         known, host = prepared.known[variant.model], here.get(variant.model)
+        expected = None if host is None else _text({f"{at}": value for at, value in enumerate(host.arrays.values())})
+        too_large = host is not None and expected is None  # so it is on the board, and nothing of it is compared
         rows.append(
             {
                 "record": to_json(file.record),
                 "notes": list(file.notes),
                 "format": file.format,
-                "path": name,
+                "path": next(iter(parts)),
+                "parts": list(parts),
                 "inputs": {key: bring(path) for key, path in variant.inputs.items()},
                 "shapes": {key: list(shape) for key, shape in variant.shapes.items()},
                 "layout": variant.layout,
                 "digest": measured.digest(variant.inputs),
                 "steps": list(device_checks.steps(variant)),
-                "host": None if host is None else _text({f"{at}": value for at, value in enumerate(host.arrays.values())}),
+                "host": expected,
                 "names": [] if host is None else list(host.arrays),
                 "varying": [] if host is None else list(host.varying),
-                "torch": None if known.torch is None else _text({"torch": known.torch}),
+                "torch": None if known.torch is None or too_large else _text({"torch": known.torch}),
                 "labels": None if known.labels is None else known.labels.tolist(),
                 "host_classes": None if known.host_classes is None else known.host_classes.tolist(),
             }
         )
     wants = prepared.wants
     rule = wants.preprocessing
-    return {
-        "schema": SCHEMA,
+    plan = {
+        "schema": board.SCHEMA,
         "edgekd": __version__,
         "protocol": settings.protocol.model_dump(mode="json"),
         "threads": threads,
@@ -126,14 +151,20 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         "counted": len(np.load(wants.images, mmap_mode="r")) if wants.images else 0,
         "notes": list(prepared.notes),
     }
+    packed_ = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {**plan, "sha256": {path.relative_to(folder).as_posix(): file_sha256(path) for path in packed_}}
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is what a pack has written on a board."""
+    """Whether a file is what a pack has written on a board, however it is formatted; a damaged one is, too."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(64).lstrip().startswith(f'{{"{KEY}"'.encode())
+    content = path.read_bytes()
+    try:
+        value = json.loads(content)
+        return isinstance(value, dict) and KEY in value
+    except (ValueError, RecursionError):
+        return content.lstrip().startswith(b"{") and f'"{KEY}"'.encode() in content
 
 
 def report(path: Path, out: Path) -> Profiled:
@@ -147,11 +178,15 @@ def report(path: Path, out: Path) -> Profiled:
         UsageError: The file is damaged, or of another version.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value[KEY] != SCHEMA or value["plan"]["schema"] != SCHEMA:
+        value = json.loads(path.read_bytes())
+        if value[KEY] != board.SCHEMA or value["plan"]["schema"] != board.SCHEMA:
             raise UsageError(f"{path} is of another version of edgekd", "pack again with this one")
         plan, answers = value["plan"], value["answers"]
         files = tuple(_file(row) for row in plan["files"])
+        for file in files:
+            name = file.record.name
+            if name in answers["models"] and tuple(answers["sha256"][name]) != file.record.content:
+                raise UsageError(f"{path}: what was measured as {name} is not the file that was packed", "measure again")
         device = _device(plan, answers)
         session, raw = _session(plan, answers, device)
         wants = Wants(preprocessing=_rule(plan["preprocessing"]) if plan["preprocessing"] else None)
@@ -164,7 +199,7 @@ def report(path: Path, out: Path) -> Profiled:
     except EdgekdError:
         raise
     except Exception as error:  # whatever a damaged file brings about
-        raise UsageError(f"{path} cannot be read: {cause_of(error)}", "copy it again from the board") from error
+        raise UsageError(f"{path} cannot be read: {damage(error)}", "copy it again from the board") from error
 
 
 def _file(row: Mapping[str, Any]) -> found.ModelFile:
@@ -175,7 +210,9 @@ def _file(row: Mapping[str, Any]) -> found.ModelFile:
 def _device(plan: Mapping[str, Any], answers: Mapping[str, Any]) -> Device:
     told = answers["board"]
     called = str(told["name"] or answers["facts"].get("model") or "")
-    name = re.sub(r"[^A-Za-z0-9_]+", "-", called).strip("-") or "board"
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", called).strip("-")
+    if name in ("", schema.HOST):
+        name = "board"
     return Device(
         edgekd=1, name=name, transport="host", description="measured without a network, from a pack",
         emulated=told["emulated"], threads=plan["threads"], cores=tuple(plan["cores"]),
@@ -226,6 +263,11 @@ class _Ended:
 
 def _run(variant: Variant, answers: Mapping[str, Any]) -> Run:
     rounds = [(before, after) for before, after in answers["rounds"]]
+    begun, end = answers["start"], answers["end"]
+    figures = [*(begun.get(key) for key in ("first_ms", "cold_ms", "warm_ms")), answers["warmup"]["ms"], end.get("peak_mib")]
+    for figure in (*figures, *(ms for block in answers["blocks"] for ms in block["samples"])):
+        if figure is not None and not 0 <= figure < math.inf:
+            raise ValueError(f"{variant.model}: {figure} is no time and no size")
     return Run(variant, _Ended(), answers["start"], answers["warmup"], list(answers["blocks"]), rounds, [], answers["end"])
 
 
@@ -275,8 +317,10 @@ def _rule(value: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(tuple(value["mean"]), tuple(value["std"]), int(value["channels"]))
 
 
-def _text(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Arrays as text."""
+def _text(arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """Arrays as text; None where a board would not bring as much."""
+    if sum(array.nbytes for array in arrays.values()) > board.MOST_BYTES:
+        return None
     data = io.BytesIO()
     np.savez(data, allow_pickle=False, **arrays)
     return base64.b64encode(data.getvalue()).decode()

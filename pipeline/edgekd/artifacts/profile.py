@@ -132,7 +132,7 @@ def _profiled(
     measured = _sessions(prepared, settings, devices, folder / SAMPLES)
     checked = _checked(files, prepared, measured, _expected(prepared, measured, settings), settings)
     if before:
-        found = tuple(against.comparisons(before, checked.profiles, folder / SAMPLES))
+        found = tuple(against.comparisons(before, checked.profiles, folder / SAMPLES, checked.devices))
         kept = tuple(record for record in checked.profiles if not before.is_again(record.model))
         checked = replace(checked, profiles=kept, comparisons=found)
     return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)

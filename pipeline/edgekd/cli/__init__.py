@@ -330,6 +330,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
 
     from edgekd import records_json, rundir, runner
     from edgekd.artifacts import pack
+    from edgekd.guard import storage
     from edgekd.report import markdown as md
     from edgekd.report import terminal
 
@@ -340,7 +341,8 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     else:
         result = rundir.read(run_folder)
         folder = run_folder if run_folder.is_dir() else run_folder.parent
-    runner.write_reports(result, folder)
+    with storage(folder):
+        runner.write_reports(result, folder)
     if as_json:
         click.echo(json.dumps(records_json.to_json(result), ensure_ascii=False))
     elif markdown:

@@ -78,6 +78,7 @@ def add(target: str, name: str | None, port: int | None, pythons: Sequence[str],
 
     Exit codes: 0 written, 2 the file is there already, 4 it does not answer.
     """
+    from edgekd.guard import storage
     from edgekd.profiling import adding
 
     chosen = adding.chosen(target, name, port, pythons)
@@ -89,8 +90,9 @@ def add(target: str, name: str | None, port: int | None, pythons: Sequence[str],
         error.hint = adding.hint(error.hint)  # there is no file yet
         raise
     path = _free(device.name, force)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(adding.text(device, found, target), encoding="utf-8")
+    with storage(path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(adding.text(device, found, target), encoding="utf-8")
     for line in _lines(found):
         click.echo(line)
     click.echo(f"\nWritten: {path}\nIn a recipe: profile: {{devices: [{device.name}]}}")

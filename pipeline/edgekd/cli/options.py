@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,30 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: ``click.FloatRange`` lets nan through, and inf where there is no upper limit."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert, or say in words why not."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+def once(context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """Return the only value of an option, or None.
+
+    A callback beside ``multiple=True``: click by itself silently takes the last of several.
+    """
+    if len(values) > 1:
+        raise click.BadParameter("it is given twice, and counts once.", ctx=context, param=option)
+    return values[0] if values else None
+
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 set_option = click.option(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from edgekd.cli import interruption
-from edgekd.cli.options import debug_option, json_option, out_option
+from edgekd.cli.options import Number, debug_option, json_option, once, out_option
 from edgekd.errors import UsageError
 
 
@@ -16,19 +17,21 @@ from edgekd.errors import UsageError
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", "devices", multiple=True, default=("host",), show_default=True, metavar="NAME",
               help="A device of devices/, or the path of its file. Repeatable: all at the same time.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads of a runtime.  [default: as the device's file says, or 1]")
-@click.option("--cores", metavar="N,N", help="Cores to pin to, such as 2,3.  [default: as the device's file says]")
+@click.option("--threads", multiple=True, callback=once, type=click.IntRange(1),
+              help="Threads of a runtime.  [default: as the device's file says, or 1]")  # fmt: skip
+@click.option("--cores", multiple=True, callback=once, metavar="N,N",
+              help="Cores to pin to, such as 2,3.  [default: as the device's file says]")  # fmt: skip
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
               help="Size of an input that the model leaves open; else open sizes are 1. Repeatable.")  # fmt: skip
 @click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
               help="Values of an input, whose rows are fed in turn; else they are random. Repeatable.")  # fmt: skip
-@click.option("--accuracy", type=click.IntRange(1), metavar="N", help="Find the classes of N of the bundle's images, too.")
-@click.option(
-    "--sustained", type=click.FloatRange(min=0), metavar="MINUTES", help="Run each file that long without a pause, too."
-)
-@click.option("--against", type=click.Path(path_type=Path), metavar="RUN",
+@click.option("--accuracy", multiple=True, callback=once, type=click.IntRange(1), metavar="N",
+              help="Find the classes of N of the bundle's images, too.")  # fmt: skip
+@click.option("--sustained", multiple=True, callback=once, type=Number(0, 1440), metavar="MINUTES",
+              help="Run each file that long without a pause, too; a day at most.")  # fmt: skip
+@click.option("--against", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="RUN",
               help="Compare with an earlier run or profile: faster, slower, or no difference shown.")  # fmt: skip
-@click.option("--pack", "target", type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
+@click.option("--pack", "target", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
               help="Write what measures there on a board without a network, instead of measuring.")  # fmt: skip
 @out_option("reports")
 @json_option
@@ -60,8 +63,8 @@ def profile(
       edgekd profile new.onnx --device pi4 --against reports/profile/0007-1f00aa12
       edgekd profile reports/mobilenet/latest --pack board.zip   then on the board: python3 profile.py
 
-    Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 4 a device or a file on it failed (what else
-    was measured is kept), 130 interrupted.
+    Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 3 the result cannot be written, 4 a device or
+    a file on it failed (what else was measured is kept), 130 interrupted.
     """
     from edgekd.artifacts.inputs import Given
     from edgekd.artifacts.profile import Settings
@@ -71,8 +74,8 @@ def profile(
     from edgekd.records_json import to_json
 
     given = Given(
-        {name: _shape(text) for name, text in map(_pair, shapes)},
-        {name: Path(path) for name, path in map(_pair, inputs)},
+        {name: _shape(text) for name, text in _pairs("--shape", shapes).items()},
+        {name: Path(path) for name, path in _pairs("--input", inputs).items()},
         accuracy,
     )
     settings = Settings(
@@ -116,6 +119,16 @@ def _pair(text: str) -> tuple[str, str]:
     if not sign or not name or not value:
         raise UsageError(f"{text} is not INPUT=VALUE", "such as input_ids=1x128")
     return name, value
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Values by the names of inputs, each of which counts once."""
+    found: dict[str, str] = {}
+    for name, value in map(_pair, texts):
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice: {found[name]} and {value}", "give one value for each input")
+        found[name] = value
+    return found
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -40,6 +40,8 @@ Runtime = Literal["onnx", "tflite", "openvino"]
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 """What a device may be called: stages and files are named by it."""
+HOST = "host"
+"""Name of the machine that runs edgekd, and of no other device: figures of two machines must not meet under one name."""
 _FITS: dict[str, tuple[str, ...]] = {
     "host": ("ssh",), "port": ("ssh",), "serial": ("adb",), "folder": ("ssh", "adb"), "python": ("ssh", "adb"),
     "agent": ("ssh", "adb"), "benchmark_model": ("ssh", "adb"), "benchmark_options": ("ssh", "adb"),
@@ -125,6 +127,10 @@ class Device(BaseModel):
             if key in self.model_fields_set and self.transport not in fits:
                 what = f"is not used with transport: {self.transport}"
                 raise mistake(what, f"remove it; it is a key of transport: {' and '.join(fits)}", key)
+        if self.name == HOST and (self.transport != "host" or self.emulated):  # emulated: it stands for another machine
+            what = f"does not fit the name {HOST}, which is the machine that runs edgekd"
+            key = "emulated" if self.transport == "host" else "transport"
+            raise mistake(what, "give the device and its file another name, such as pi4", key)
         if self.transport == "ssh" and self.host is None:
             raise mistake("transport: ssh does not say which host", "add host: USER@HOST, such as pi@raspberrypi.local")
         if self.host is not None and not _HOST.fullmatch(self.host):

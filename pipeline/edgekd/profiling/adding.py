@@ -9,7 +9,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from edgekd.devices.isa import ARCHS
-from edgekd.devices.schema import NAME, Device
+from edgekd.devices.schema import HOST, NAME, Device
 from edgekd.errors import DeviceError, UsageError
 from edgekd.loading.lock import flow
 from edgekd.profiling import doctor, transports
@@ -39,9 +39,12 @@ def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[st
     transport, _, serial = target.partition(":") if target.partition(":")[0] == "adb" else ("ssh", "", "")
     if name is not None and not re.search(NAME, name):
         raise UsageError(f"--name {name} is no name of a device", "use letters, digits, _, - and dots, such as pi4")
+    called = name or _name(serial or "phone" if transport == "adb" else target)
+    if called == HOST:
+        raise UsageError(f"{target}: {HOST} is the name of the machine that runs edgekd", "add --name NAME, such as pi4")
     keys = {
         "transport": transport,
-        "name": name or _name(serial or "phone" if transport == "adb" else target),
+        "name": called,
         **({"serial": serial} if serial else {}),
         **({"host": target} if transport == "ssh" else {}),
         **({"port": port} if port is not None else {}),

@@ -175,6 +175,13 @@ def test_a_target_that_is_an_option_is_refused():
             adding.chosen(target, name, None, ())
 
 
+@pytest.mark.parametrize(("target", "name"), [("pi5", "host"), ("pi@host", None), ("adb:host", None)])
+def test_no_other_device_is_called_host(target, name):
+    with pytest.raises(UsageError, match="host is the name of the machine that runs edgekd") as error:
+        adding.chosen(target, name, None, ())
+    assert "--name" in error.value.hint
+
+
 def test_what_ships_is_right():
     assert schema.load("raspberry-pi-4").sums() == schema.load("raspberry-pi-5").sums() == 32
     assert schema.load("android-phone").transport == "adb"
