@@ -22,7 +22,7 @@ from tests.unit.test_profile_files import INFO, QUICK, branches, conv, save
 from edgekd.artifacts import board, pack
 from edgekd.artifacts.profile import Settings
 from edgekd.cli import cli
-from edgekd.errors import ExitCode, UsageError
+from edgekd.errors import ExitCode, StorageError, UsageError
 from edgekd.profiling.compare import paces
 
 RESULT = "edgekd-result.json"
@@ -259,6 +259,14 @@ def test_a_result_of_another_file_than_was_packed_is_refused(packed: Path, tmp_p
 
     with pytest.raises(UsageError, match="what was measured as conv is not the file that was packed"):
         pack.report(changed(packed, tmp_path / "result.json", other), tmp_path / "out")
+
+
+def test_a_report_that_cannot_be_written_is_said_in_words(packed: Path, tmp_path: Path) -> None:
+    folder = pack.report(packed, tmp_path).folder
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+    with pytest.raises(StorageError, match="report.html"):
+        cli.main(["report", str(folder)], standalone_mode=False)
 
 
 def test_a_board_is_never_called_as_this_machine(packed: Path, tmp_path: Path) -> None:

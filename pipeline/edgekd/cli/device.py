@@ -82,14 +82,12 @@ def add(target: str, name: str | None, port: int | None, pythons: Sequence[str],
     from edgekd.profiling import adding
 
     chosen = adding.chosen(target, name, port, pythons)
-    if name is not None:
-        _free(name, force)
+    path = _free(chosen.name, force)
     try:
         device, found = adding.asked(chosen)
     except DeviceError as error:
         error.hint = adding.hint(error.hint)  # there is no file yet
         raise
-    path = _free(device.name, force)
     with storage(path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(adding.text(device, found, target), encoding="utf-8")
@@ -103,9 +101,11 @@ def _free(name: str, force: bool) -> Path:
     """The file of a new device.
 
     Raises:
-        UsageError: It is there already.
+        UsageError: It is there already, or there can be none.
     """
     path = Path("devices") / f"{name}.yaml"
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a folder, so {path} cannot be written", "work in another folder")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", "give another --name, or --force to replace it")
     return path

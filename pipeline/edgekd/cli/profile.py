@@ -63,8 +63,8 @@ def profile(
       edgekd profile new.onnx --device pi4 --against reports/profile/0007-1f00aa12
       edgekd profile reports/mobilenet/latest --pack board.zip   then on the board: python3 profile.py
 
-    Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 3 the result cannot be written, 4 a device or
-    a file on it failed (what else was measured is kept), 130 interrupted.
+    Exit codes: 0 everything was measured, 2 a file or a device's file is wrong, 3 the result cannot be written, 4 a device
+    or a file on it failed (what else was measured is kept), 130 interrupted.
     """
     from edgekd.artifacts.inputs import Given
     from edgekd.artifacts.profile import Settings

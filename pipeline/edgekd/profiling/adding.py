@@ -58,7 +58,7 @@ def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[st
 
 
 def asked(device: Device) -> tuple[Device, DeviceRecord]:
-    """Ask a device what it is; a name that was not chosen follows.
+    """Ask a device what it is.
 
     Returns:
         The device with what its file should say, and all that was found.

@@ -175,6 +175,13 @@ def test_a_target_that_is_an_option_is_refused():
             adding.chosen(target, name, None, ())
 
 
+def test_a_file_that_cannot_be_written_is_said_before_a_board_is_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").touch()
+    with pytest.raises(UsageError, match="devices is not a folder"):
+        call("devices", "add", "pi@board.local")
+
+
 @pytest.mark.parametrize(("target", "name"), [("pi5", "host"), ("pi@host", None), ("adb:host", None)])
 def test_no_other_device_is_called_host(target, name):
     with pytest.raises(UsageError, match="host is the name of the machine that runs edgekd") as error:
