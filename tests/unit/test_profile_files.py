@@ -197,7 +197,7 @@ def test_a_file_that_was_measured_where_it_lies_is_measured_again_while_it_is_th
     assert changed.again == {}, "it has changed"
     assert changed.gone == {"conv": "conv.onnx"}
     records = [replace(record, model="conv") for record in changed.result.profiles]
-    (told,) = against.comparisons(changed, records, earlier / "samples")
+    (told,) = against.comparisons(changed, records, earlier / "samples", changed.result.devices)
     assert told.reasons[0].startswith("the earlier conv.onnx is no longer there, or has changed; keep a copy")
 
 
