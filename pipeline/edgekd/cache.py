@@ -27,6 +27,10 @@ from edgekd.reads import Read
 
 KEY_FILE = "key.json"
 _LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that is full."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+"""Errors of a place that may not be written."""
 
 
 @dataclass(frozen=True)
@@ -227,12 +231,12 @@ def _storage() -> Iterator[None]:
 def storage_error(error: OSError, place: Path) -> StorageError:
     """Say in words why a file could not be written, and what to do."""
     where = error.filename2 or error.filename or place  # of a copy the second is what is written
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return StorageError(
             f"the disk is full while writing {where}",
             "free some space and run the same command: finished stages are kept",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+    if error.errno in REFUSED:
         return StorageError(
             f"{where} cannot be written: {error.strerror}",
             "correct its permissions, or choose another place with --out (reports) or EDGEKD_CACHE (finished stages)",

@@ -172,6 +172,18 @@ class DeviceError(EdgekdError):
     exit_code = ExitCode.DEVICE_FAILED
 
 
+def unexpected(error: Exception) -> tuple[str, str]:
+    """Return message and hint for an exception that edgekd has no words for.
+
+    Example:
+        >>> print(EdgekdError(*unexpected(ValueError("wrong"))))
+        unexpected error (a bug in edgekd): ValueError: wrong
+          → run again with --debug and report what it prints
+    """
+    message = f"unexpected error (a bug in edgekd): {type(error).__name__}: {error}"
+    return message, "run again with --debug and report what it prints"
+
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Lines of libraries that say that something failed, or what to do in general, but not what.
 _EMPTY = re.compile(

@@ -391,7 +391,8 @@ class RunResult:
 def write(result: RunResult, folder: Path) -> Path:
     """Write ``run.json`` into the run folder."""
     path = folder / "run.json"
-    path.write_text(json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udcff, which is JSON for a byte of a file's name
     return path
 
 

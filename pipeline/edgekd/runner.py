@@ -431,8 +431,8 @@ def _finish(work: _Work) -> RunResult:
 
 def write_reports(result: RunResult, folder: Path) -> None:
     """Write report.html and report.md from a result."""
-    (folder / "report.html").write_text(html.render(result), encoding="utf-8")
-    (folder / "report.md").write_text(markdown.render(result), encoding="utf-8")
+    for name, text in (("report.html", html.render(result)), ("report.md", markdown.render(result))):
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def run_folder(parent: Path, key: str) -> Path:

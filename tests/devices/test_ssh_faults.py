@@ -276,6 +276,21 @@ def test_what_takes_too_long_is_ended_there_too(pi4: Device, pi4_board: Pi) -> N
             way.run(["nothing-like-it"], timeout=10)
 
 
+def test_a_session_is_ended_by_another_thread_in_the_middle_of_a_question(pi4: Device, pi4_board: Pi) -> None:
+    with Ssh(pi4) as way:
+        agent = PythonAgent(way, ["python3", program(way)], "onnx on pi4")
+        agent.ask("start", 120, runtime="reference", path="", threads=1)
+        began = time.monotonic()
+        threading.Timer(0.5, way.local.stop).start()
+        with pytest.raises(DeviceError):
+            agent.ask("block", 60, runs=1, ms=30_000)
+        agent.close()
+        with pytest.raises(DeviceError):
+            way.run(["true"], timeout=30)
+    assert time.monotonic() - began < 10
+    until(lambda: not pi4_board.pids("agent.pyz") and left(pi4_board) == [])
+
+
 def test_nothing_remains_of_a_killed_edgekd(pi4: Device, pi4_board: Pi) -> None:
     code = (
         "import sys, tempfile, time\nfrom edgekd.devices.schema import Device\n"

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from edgekd import cli
 from edgekd.cli import interruption
 from edgekd.progress import Silent
 
@@ -35,6 +36,31 @@ def test_an_interruption_that_was_dropped_is_raised_at_the_next_step(monkeypatch
         assert interruption.heard()
         with pytest.raises(KeyboardInterrupt):
             task.advance()
+
+
+@pytest.mark.parametrize(
+    ("words", "raised", "hint"),
+    [
+        ("run", KeyboardInterrupt(), "finished stages are kept"),
+        ("doctor", KeyboardInterrupt(), "nothing is left on the device"),
+        ("profile", KeyboardInterrupt("no device was finished"), "no device was finished"),
+        ("list", KeyboardInterrupt(), ""),
+    ],
+)
+def test_the_hint_fits_the_command(
+    words: str, raised: KeyboardInterrupt, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def invoke(context: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(cli.cli, "invoke", invoke)
+    monkeypatch.setattr(interruption, "listen", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([words])
+    assert ended.value.code == interruption.EXIT_CODE
+    told = capsys.readouterr().err
+    assert told.strip().startswith(f"error: interrupted\n  → {hint}" if hint else "error: interrupted")
+    assert ("→" in told) == bool(hint)
 
 
 CODE = """

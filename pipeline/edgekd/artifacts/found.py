@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.errors import UsageError, cause_of
+from edgekd.errors import UsageError, cause_of, printable
 from edgekd.profiling.inspection import Preprocessing
 from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
@@ -72,6 +72,8 @@ def files(paths: Sequence[Path]) -> tuple[ModelFile, ...]:
             name = f"{file.record.name}#{number}"
         taken.add(name)
         place = str(file.path.absolute())
+        if printable(place) != place:
+            raise UsageError(f"{place}: its name is not UTF-8, and runtimes do not open it", "rename the file or its folder")
         named.append(replace(file, record=replace(file.record, name=name, place=place)))
     return tuple(named)
 

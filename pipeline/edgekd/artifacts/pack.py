@@ -105,7 +105,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         return brought[path]
 
     threads = settings.threads or settings.protocol.threads
-    here = device_checks.on_host(prepared.variants, threads)
+    here = device_checks.on_host(prepared.variants, threads, settings.progress)
     rows = []
     for number, (file, variant) in enumerate(zip(files, prepared.variants, strict=True)):
         parts = {f"model{number}{part.suffix}": part for part in found.parts(file.path)}

@@ -8,11 +8,13 @@ import hashlib
 import os
 import shlex
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from edgekd import __version__, environment, rundir, runner
 from edgekd.artifacts import against, found, inputs
@@ -26,7 +28,7 @@ from edgekd.errors import DeviceError, ExitCode, UsageError
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.guard import storage
-from edgekd.profiling import compare, doctor, inspection, verdicts
+from edgekd.profiling import compare, doctor, inspection, transports, verdicts
 from edgekd.profiling.participants import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
@@ -38,6 +40,7 @@ NAME = "profile"
 """Folder of these results beside those of recipes."""
 INTERRUPTED = "interrupted"
 """Why a device has no figures that was still measuring."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Settings:
         protocol: Warm-up and blocks.
         progress: Where to report.
         interrupted: Returns whether an interruption (Ctrl-C) was requested.
+        debug: Print the traceback of a device that failed.
     """
 
     devices: tuple[str, ...] = ("host",)
@@ -65,6 +69,7 @@ class Settings:
     protocol: Profile = field(default_factory=Profile)
     progress: Progress = field(default_factory=Silent)
     interrupted: Callable[[], bool] = bool  # never
+    debug: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Measured:
 def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
     """Measure model files on devices: all files of a device in one session, all devices at the same time.
 
-    After an interruption the result has the devices that were finished.
+    After an interruption, whenever it comes, the result has the devices that were finished.
 
     Raises:
         KeyboardInterrupt: It was interrupted before a device was finished.
@@ -130,12 +135,39 @@ def _profiled(
         settings = replace(settings, protocol=compare.protocol(settings.protocol))
         prepared = replace(prepared, variants=(*prepared.variants, *before.again.values()))
     measured = _sessions(prepared, settings, devices, folder / SAMPLES)
-    checked = _checked(files, prepared, measured, _expected(prepared, measured, settings), settings)
-    if before:
-        found = tuple(against.comparisons(before, checked.profiles, folder / SAMPLES, checked.devices))
-        kept = tuple(record for record in checked.profiles if not before.is_again(record.model))
-        checked = replace(checked, profiles=kept, comparisons=found)
-    return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
+    looked: _Checked | None = None
+    with contextlib.suppress(KeyboardInterrupt):
+        if not any(one.interrupted for one in measured):
+            looked = _checked(files, prepared, measured, _expected(prepared, _here(prepared, measured, settings)), settings)
+
+    def write() -> Profiled:
+        checked = looked or _not_compared(_checked(files, prepared, measured, _expected(prepared, {}), settings), measured)
+        if before:
+            found = tuple(against.comparisons(before, checked.profiles, folder / SAMPLES, checked.devices))
+            kept = tuple(record for record in checked.profiles if not before.is_again(record.model))
+            checked = replace(checked, profiles=kept, comparisons=found)
+        return _write(_result(artifacts, files, prepared, measured, settings, folder, checked), folder, measured)
+
+    done, interrupted = _to_its_end(write)
+    return replace(done, interrupted=done.interrupted or interrupted or looked is None)
+
+
+def _to_its_end(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> tuple[T, bool]:
+    """Do work in a thread, which no interruption reaches, and return its result and whether there was one.
+
+    Each interruption calls ``stop``, which makes the work end early; the next may come in the middle of that.
+    """
+    interrupted = False
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while not future.done():
+            try:
+                if interrupted:
+                    stop()
+                wait([future])
+            except KeyboardInterrupt:
+                interrupted = True
+    return future.result(), interrupted
 
 
 def finished(
@@ -202,45 +234,59 @@ def _devices(settings: Settings) -> list[Device]:
 def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:
     """One session a device, all at the same time but those of one board, which are in turn."""
     protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
-    failed = threading.Event()
+    ways = {device.name: transports.to(device) for device in devices}
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        for way in ways.values():
+            way.local.stop()
+
+    def interrupted() -> bool:
+        return stopped.is_set() or settings.interrupted()
 
     def on(device: Device) -> Measured:
-        if failed.is_set() or settings.interrupted():
+        if interrupted():
             return Measured(device, None, INTERRUPTED, interrupted=True)
         with settings.progress.task(f"profile on {device.name}", 100) as task:
             done = 0
 
             def report(what: str, steps: int, total: int) -> None:
                 nonlocal done
-                if failed.is_set() or settings.interrupted():
+                if interrupted():
                     raise KeyboardInterrupt
                 share = max(done, 100 * steps // max(1, total))
                 task.advance(share - done, what)
                 done = share
 
+            way = ways[device.name]
             try:
-                session = measure(prepared.variants, protocol, device, folder, report, wants=prepared.wants)
+                session = measure(prepared.variants, protocol, device, folder, report, way, prepared.wants)
                 with contextlib.suppress(KeyboardInterrupt):  # it is finished
                     report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
                 return Measured(device, session)
             except DeviceError as error:
-                if settings.interrupted():  # of a program that heard Ctrl-C, too
+                if interrupted():  # what was asked was ended
                     return Measured(device, None, INTERRUPTED, interrupted=True)
+                if settings.debug:
+                    settings.progress.say(traceback.format_exc())
                 return Measured(device, None, str(error))
             except KeyboardInterrupt:
                 return Measured(device, None, INTERRUPTED, interrupted=True)
+            except BaseException:  # nothing can be written: the others stop, too
+                stop()
+                raise
 
     boards: dict[object, list[Device]] = {}
     for device in devices:
         boards.setdefault(targets.board(device), []).append(device)
-    with ThreadPoolExecutor(len(boards)) as pool:
-        work = [pool.submit(lambda own: [on(device) for device in own], own) for own in boards.values()]
-        try:
-            if any(future.exception() for future in wait(work, return_when=FIRST_EXCEPTION).done):
-                failed.set()
-        except KeyboardInterrupt:  # the others see it at their next step; those that are finished are kept
-            wait(work)
-    found = {one.device.name: one for future in work for one in future.result()}
+
+    def everywhere() -> dict[str, Measured]:
+        with ThreadPoolExecutor(len(boards)) as pool:
+            found = pool.map(lambda own: [on(device) for device in own], boards.values())
+            return {one.device.name: one for several in found for one in several}
+
+    found, _ = _to_its_end(everywhere, stop)
     measured = [found[device.name] for device in devices]
     if any(one.interrupted for one in measured) and not any(one.session for one in measured):
         raise KeyboardInterrupt
@@ -305,15 +351,27 @@ class _Checked:
     comparisons: tuple[Comparison, ...] = ()
 
 
-def _expected(prepared: Prepared, measured: Sequence[Measured], settings: Settings) -> dict[str, Expected]:
-    """What this machine and torch give for the same inputs."""
-    threads = settings.threads or settings.protocol.threads
+def _here(prepared: Prepared, measured: Sequence[Measured], settings: Settings) -> dict[str, inspection.Given]:
+    """What this machine gives for the same inputs, where others were measured."""
     elsewhere = any(one.session is not None and one.device.transport != "host" for one in measured)
-    here = device_checks.on_host(prepared.variants, threads) if elsewhere and prepared.wants.outputs else {}
+    if not elsewhere or not prepared.wants.outputs:
+        return {}
+    return device_checks.on_host(prepared.variants, settings.threads or settings.protocol.threads, settings.progress)
+
+
+def _expected(prepared: Prepared, here: Mapping[str, inspection.Given]) -> dict[str, Expected]:
+    """What this machine and torch give for the same inputs."""
     return {
         name: Expected(here.get(name), known.torch, known.labels, known.host_classes)
         for name, known in prepared.known.items()
     }
+
+
+def _not_compared(checked: _Checked, measured: Sequence[Measured]) -> _Checked:
+    """Say which outputs were not compared for an interruption."""
+    names = [one.device.name for one in measured if one.session and one.device.transport != "host"]
+    told = (f"outputs on {name}: not compared with those of this machine: {INTERRUPTED}" for name in names)
+    return replace(checked, notes=(*checked.notes, *told))
 
 
 def _checked(

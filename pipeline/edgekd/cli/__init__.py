@@ -26,7 +26,7 @@ from edgekd.cli.options import (
     threads_option,
     without_devices_option,
 )
-from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, worst
+from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, unexpected, worst
 
 if TYPE_CHECKING:
     from edgekd.loading import Loaded
@@ -390,11 +390,9 @@ def main(args: Sequence[str] | None = None) -> None:
         with interruption.kept():
             code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        kept = "finished stages are kept; the same command goes on, and a training that was running begins anew"
-        if arguments[:1] == ["profile"]:
-            kept = "no device was finished, so there is no report; the same command measures all again"
-        _fail(EdgekdError("interrupted", kept), as_json, interruption.EXIT_CODE)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        left = interruption.hint(arguments[0] if arguments else "", error)
+        _fail(EdgekdError("interrupted", left), as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
         command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"
         _fail(UsageError(error.format_message(), f"{command} --help"), as_json, ExitCode.USAGE)
@@ -408,11 +406,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        failure = EdgekdError(
-            f"edgekd met something it did not expect: {type(error).__name__}: {error}",
-            "run again with --debug and report what it prints",
-        )
-        _fail(failure, as_json, ExitCode.STAGE_FAILED)
+        _fail(EdgekdError(*unexpected(error)), as_json, ExitCode.STAGE_FAILED)
 
 
 def _fail(error: EdgekdError, as_json: bool, code: int) -> None:

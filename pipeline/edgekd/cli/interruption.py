@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 EXIT_CODE = 130
 
 _signals: list[int] = []
+_STAGES = "finished stages are kept; the same command goes on, and a training that was running begins anew"
+_HINTS = {
+    **dict.fromkeys(("run", "study", "quantize", "export"), _STAGES),
+    **dict.fromkeys(("doctor", "devices"), "nothing is left on the device; the same command asks it again"),
+}
 
 
 def listen() -> None:
@@ -35,6 +40,11 @@ def listen() -> None:
 def heard() -> bool:
     """Whether there was an interruption."""
     return bool(_signals)
+
+
+def hint(command: str, error: BaseException) -> str:
+    """Return what an interruption leaves: the exception's own words, or those of the command; empty where it is nothing."""
+    return str(error.__cause__ or error) or _HINTS.get(command, "")  # click makes an exception of its own of it
 
 
 class Heard:

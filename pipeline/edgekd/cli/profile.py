@@ -81,7 +81,7 @@ def profile(
     settings = Settings(
         devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out, against=against,
         protocol=Profile(sustained_minutes=sustained or 0),
-        progress=interruption.Heard(for_stream()), interrupted=interruption.heard,
+        progress=interruption.Heard(for_stream()), interrupted=interruption.heard, debug=debug,
     )  # fmt: skip
     if target is not None:
         from edgekd.artifacts.pack import pack
@@ -99,7 +99,11 @@ def profile(
         path = pack(artifacts, settings, target)
         click.echo(json.dumps({"pack": str(path)}) if as_json else f"{path}: run python3 profile.py in it on the board")
         return 0
-    found = run(artifacts, settings)
+    try:
+        found = run(artifacts, settings)
+    except KeyboardInterrupt:
+        left = "no device was finished, so there is no report; the same command measures all again"
+        raise KeyboardInterrupt(left) from None
     if as_json:
         value = {"exit_code": int(found.exit_code), "folder": str(found.folder), "result": to_json(found.result)}
         click.echo(json.dumps(value, ensure_ascii=False))

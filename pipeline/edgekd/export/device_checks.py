@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.devices.schema import Device
-from edgekd.errors import EdgekdError, ExportError
+from edgekd.errors import ExportError, cause_of, unexpected
 from edgekd.export import device_outputs, probes
 from edgekd.profiling import agents, doctor, inspection, transports
 from edgekd.profiling.agents.base import Agents
@@ -21,10 +22,13 @@ from edgekd.profiling.measured import Variant
 from edgekd.profiling.participants import START_S
 from edgekd.profiling.session import Session
 from edgekd.profiling.transports.base import Transport
+from edgekd.progress import Progress, Silent
 from edgekd.records_profile import Accuracy, Outputs, ProfileRecord
 
 VARIES = "the model gives other outputs each time, on the host too"
 """Why an output is not compared that has random operators or keeps a state."""
+HOST_S = 120.0
+"""Seconds that a file may take to run on this machine, to have outputs to compare with."""
 HOST = Device(edgekd=1, name="host", transport="host", description="This machine")
 
 
@@ -117,6 +121,8 @@ def _compared(
         return device_outputs.compare(name, reference, found, per_step)
     except ExportError as error:
         return None, error.message
+    except Exception as error:
+        return None, unexpected(error)[0]
 
 
 def steps(variant: Variant) -> tuple[float | None, ...]:
@@ -124,19 +130,24 @@ def steps(variant: Variant) -> tuple[float | None, ...]:
     return probes.steps(variant.path, variant.runtime)
 
 
-def on_host(variants: Sequence[Variant], threads: int = 1) -> dict[str, Given]:
+def on_host(variants: Sequence[Variant], threads: int = 1, progress: Progress | None = None) -> dict[str, Given]:
     """Run artifacts on this machine, each by an agent of its own; those that do not run here are missing.
 
     Each runs twice: an output that is another one the second time, as of a random operator, says nothing about a device.
     """
-    found = {}
-    with transports.to(HOST) as way:
-        starter = _starter(HOST, way, variants)
+    found: dict[str, Given] = {}
+    progress = progress or Silent()
+    title = f"outputs on this machine (at most {HOST_S:.0f} s a file)"
+    starter: Agents | None = None
+    with progress.task(title, len(variants)) as task, transports.to(HOST) as way:
         for variant in variants:
+            task.advance(0, variant.model)
             try:
-                found[variant.model] = _outputs(variant, starter, way, threads, "host", twice=True)
-            except EdgekdError:  # no runtime here
-                continue
+                starter = starter or _starter(HOST, way, variants)
+                found[variant.model] = _outputs(variant, starter, way, threads, "host", HOST_S, twice=True)
+            except Exception as error:  # no runtime here, or what the agent gives cannot be read
+                progress.say(f"  {variant.model}: no outputs on this machine to compare with: {cause_of(error)}")
+            task.advance(1)
     return found
 
 
@@ -159,15 +170,27 @@ def _starter(device: Device, way: Transport, variants: Sequence[Variant]) -> Age
     return agents.of(device, way, doctor.examine(device, way, formats).runtimes)
 
 
-def _outputs(variant: Variant, starter: Agents, way: Transport, threads: int, where: str, *, twice: bool = False) -> Given:
+def _outputs(
+    variant: Variant,
+    starter: Agents,
+    way: Transport,
+    threads: int,
+    where: str,
+    limit_s: float = START_S,
+    *,
+    twice: bool = False,
+) -> Given:
+    end = time.monotonic() + limit_s
     agent = starter.start(variant, f"{variant.runtime} on {where}")
     try:
         shapes: dict[str, object] = {name: list(shape) for name, shape in variant.shapes.items()}
         inputs = shapes | {name: way.put(path) for name, path in variant.inputs.items()}
         path = way.put(variant.path)
-        agent.ask("start", START_S, runtime=variant.runtime, path=path, threads=threads, inputs=inputs or None)
-        first = inspection.outputs(agent, way)
-        return replace(first, varying=device_outputs.varying(first, inspection.outputs(agent, way))) if twice else first
+        agent.ask("start", limit_s, runtime=variant.runtime, path=path, threads=threads, inputs=inputs or None)
+        first, *second = (
+            inspection.outputs(agent, way, max(0.0, end - time.monotonic())) for _ in range(2 if twice else 1)
+        )
+        return replace(first, varying=device_outputs.varying(first, *second)) if twice else first
     finally:
         agent.close(grace=2.0)
 
@@ -182,9 +205,9 @@ def _begins(variant: Variant, device: Device, threads: int) -> str:
                 here = _outputs(probed, _starter(HOST, way, [probed]), way, threads, "host")
             with transports.to(device) as way:
                 there = _outputs(probed, _starter(device, way, [probed]), way, threads, device.name)
-        except EdgekdError:  # a side figure: that the outputs differ stands without it
+            return probes.first_difference(inner, here, there)
+        except Exception:  # a side figure: that the outputs differ stands without it
             return ""
-    return probes.first_difference(inner, here, there)
 
 
 def _accuracy(where: str, inspected: Inspection, known: Expected) -> tuple[Accuracy | None, str]:

@@ -51,13 +51,12 @@ def cool_down(participants: Participants, device: Device, reasons: Iterable[Doub
         Seconds waited.
     """
     if all(reason.cure != "cool" for reason in reasons):
-        participants.tell("pausing before the next attempt")
-        return _sleep(participants, min(PAUSE_S, device.wait_s))
+        return _sleep(participants, "pausing before the next attempt", min(PAUSE_S, device.wait_s))
     cool = [device.max_celsius] if device.max_celsius is not None else []
     cool += [before["celsius"] + ABOVE] if "celsius" in before else []
     if not cool:
-        participants.tell(f"cooling down for {min(BLIND_S, device.wait_s):.0f} s")
-        return _sleep(participants, min(BLIND_S, device.wait_s))
+        blind = min(BLIND_S, device.wait_s)
+        return _sleep(participants, f"cooling down for {blind:.0f} s", blind)
     return wait(participants, min(cool), device.wait_s)[0]
 
 
@@ -80,7 +79,11 @@ def wait(participants: Participants, celsius: float, seconds: float) -> tuple[fl
         time.sleep(min(STEP_S, left))
 
 
-def _sleep(participants: Participants, seconds: float) -> float:
-    seconds = max(0.0, min(seconds, participants.limit.left()))
-    time.sleep(seconds)
+def _sleep(participants: Participants, what: str, seconds: float) -> float:
+    left = seconds = max(0.0, min(seconds, participants.limit.left()))
+    participants.tell(what)
+    while left > 0:
+        time.sleep(min(STEP_S, left))
+        left -= STEP_S
+        participants.tell(what)  # an interruption is raised there
     return seconds

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, unexpected
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.base import Transport
@@ -103,6 +103,8 @@ class _Notes:
             found = work()
         except DeviceError as error:
             found = error.message.removeprefix(f"{self.where}: ")
+        except Exception as error:
+            found = unexpected(error)[0]
         if not isinstance(found, str):
             return found
         self.lines.append(f"{what} of {self.where}: {found}")
@@ -132,7 +134,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
         def ask() -> T:
             try:
                 return work(agent())
-            except DeviceError:
+            except Exception:
                 if agents:
                     agents.pop().close()
                 raise
@@ -162,13 +164,13 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
 _numbers = itertools.count()
 
 
-def outputs(agent: Agent, way: Transport) -> Given:
-    """All outputs of a model that an agent has loaded, for the inputs it was started with.
+def outputs(agent: Agent, way: Transport, limit_s: float = LOOK_S) -> Given:
+    """All outputs of a model that an agent has loaded, for the inputs it was started with, within ``limit_s`` seconds.
 
     Raises:
         DeviceError: It cannot run, or the outputs cannot be brought here.
     """
-    told = agent.ask("outputs", LOOK_S, into=f"outputs{next(_numbers)}.npz")
+    told = agent.ask("outputs", limit_s, into=f"outputs{next(_numbers)}.npz")
     if "values" in told:  # of an agent that reads them on this machine
         return Given(told["values"], dict(zip(told["values"], told["kinds"], strict=True)))
     with TemporaryDirectory(prefix="edgekd-") as folder:

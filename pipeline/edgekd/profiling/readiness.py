@@ -53,7 +53,12 @@ def ask(devices: Sequence[Device], wanted: Sequence[Sequence[str]]) -> list[Devi
         What was found, in the order of the devices; ``problems`` says what is in the way.
     """
     asked = [_Asked(device, forms) for device, forms in zip(devices, wanted, strict=True)]
-    return [one.answer() for one in asked]
+    try:
+        return [one.answer() for one in asked]
+    except KeyboardInterrupt:
+        for one in asked:
+            one.stop()
+        raise
 
 
 def check(recipe: Recipe, say: Callable[[str], None], go_on: bool = False) -> list[DeviceRecord]:
@@ -145,6 +150,10 @@ class _Asked:
         else:
             what = f"{name} takes the connection, but does not answer within {self._limit:.0f} s"
         return doctor.silent(self._device, DeviceError(what, f"try it by hand: {_by_hand(self._device)}"))
+
+    def stop(self) -> None:
+        """End what the thread waits for."""
+        self._way.local.stop()
 
     def _within(self, seconds: float) -> DeviceRecord | None:
         """The answer, if it comes within seconds from the beginning."""

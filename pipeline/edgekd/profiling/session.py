@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from edgekd import cache
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, EdgekdError, unexpected
 from edgekd.profiling import agents, doctor, heat, inspection, measured, sustained, transports, trivial
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.inspection import Inspection, Wants
@@ -72,8 +73,28 @@ def measure(
         that the device cannot have by its nature.
 
     Raises:
-        DeviceError: The device does not answer, or can have none of them.
+        DeviceError: The device does not answer, can have none of them, or edgekd made a mistake.
+        OSError: The samples cannot be written.
     """
+    try:
+        return _measured(variants, protocol, device, samples, progress, transport, wants)
+    except EdgekdError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (*cache.FULL, *cache.REFUSED):
+            raise
+        raise DeviceError(*unexpected(error)) from error
+
+
+def _measured(
+    variants: Sequence[Variant],
+    protocol: Profile,
+    device: Device,
+    samples: Path,
+    progress: Progress,
+    transport: Transport | None,
+    wants: Wants | None,
+) -> Session:
     unfit = {variant.model: reason for variant in variants if (reason := agents.unfit(device, variant.runtime))}
     variants = [variant for variant in variants if variant.model not in unfit]
     if not variants:
@@ -108,6 +129,7 @@ def measure(
 
         inspected = _inspect(participants, begin, way, wants, device) if wants else {}
         more = sustained.measure(participants, begin, protocol, device, power) if starter.name == "python" else {}
+        participants.tell("read")  # an interruption may have ended what was looked at last
     profiles = []
     for run in participants.live:
         record = inspected.get(run.variant.model, Inspection()).into(measured.record(run, setting))

@@ -138,6 +138,20 @@ def test_time_that_is_over_early_is_a_failure(nets, tmp_path, board):
     assert all("limit_s is over (0.001 s for everything on the device)" in failure.reason for failure in found.failures)
 
 
+def test_a_pause_can_be_interrupted(monkeypatch):
+    class Presses:
+        limit, told = Limit(3600), 0
+
+        def tell(self, what):
+            self.told += 1
+            if self.told == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(heat, "STEP_S", 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        heat._sleep(Presses(), "pausing", 3000.0)
+
+
 class Slowing(Commands):
     """Inferences that take as long as they are told, window by window."""
 

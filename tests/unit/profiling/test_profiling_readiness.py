@@ -103,6 +103,26 @@ def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
     assert found.problems[0].startswith("board takes the connection, but does not answer within")
 
 
+def test_an_interruption_ends_what_devices_are_asked(monkeypatch):
+    ended = threading.Event()
+
+    class Stuck(Host):
+        def __enter__(self):
+            try:
+                self.local.run(["sleep", "1000"], timeout=1000)
+            finally:
+                ended.set()
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Stuck()})
+    monkeypatch.setattr(readiness._Asked, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        readiness.ask([board()], [()])
+    assert ended.wait(20)
+
+
 def test_what_a_device_is_asked_for_follows_the_recipe():
     recipe = Recipe.model_validate(RECIPE)
     assert readiness.formats(recipe, board()) == ("onnx", "tflite")

@@ -16,9 +16,11 @@ from tests import ctrl_c
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import measured
+from edgekd.profiling import inspection, measured
 from edgekd.profiling.agents.python import PythonAgents
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Run, Variant
+from edgekd.profiling.on_device import keeper
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
@@ -210,6 +212,50 @@ def test_no_agent_outlives_ctrl_c(nets, tmp_path):
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_nothing_outlives_a_killed_edgekd(tmp_path):
+    """The guard of this machine ends the agents, also one that does not read its stdin, and removes the folder."""
+    script = textwrap.dedent(
+        """
+        import tempfile, time
+        from edgekd.profiling.transports.host import Host
+
+        with Host() as way:
+            way.spawn(["sh", "-c", "setsid sleep 1000 & exec sleep 1000"], noise=tempfile.TemporaryFile())
+            print(way.write("file", b""), flush=True)
+            time.sleep(1000)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as session:
+        folder = Path(session.stdout.readline().strip()).parent
+        assert keeper.marked(f"{folder.name}.")
+        session.kill()
+    deadline = time.monotonic() + 20
+    while (keeper.marked(f"{folder.name}.") or folder.exists()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not folder.exists()
+    assert not keeper.marked(f"{folder.name}.")
+
+
+def test_a_look_that_edgekd_is_not_prepared_for_is_a_note_and_the_next_has_an_agent_of_its_own():
+    asked = []
+
+    class Odd:
+        label = "odd"
+
+        def ask(self, command, timeout, **arguments):
+            asked.append((self, command))
+            return {"why": "no reason"} if command == "operations" else {"path": None}
+
+        def close(self, *, grace=0.0):
+            pass
+
+    found = inspection.inspect(Variant("net", "onnx", Path()), Odd, Host(), Wants(), "net on host")
+    outputs, operations = found.notes
+    assert outputs.startswith("outputs of net on host: unexpected error (a bug in edgekd): TypeError: ")
+    assert operations == "single operations of net on host: no reason"
+    assert len({agent for agent, _ in asked}) == 2
 
 
 def state(**change):

@@ -3,14 +3,17 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from edgekd.devices.schema import Device
+from edgekd.errors import DeviceError
 from edgekd.profiling.on_device import keeper
-from edgekd.profiling.transports import openssh
+from edgekd.profiling.transports import openssh, ssh
+from edgekd.profiling.transports.ssh import Ssh
 
 WORDS = [
     "a b",
@@ -57,6 +60,18 @@ def test_only_the_file_has_a_port():
     assert "-p" not in openssh.command(board(host="pi4"), "/tmp/x", master=True)
     assert "-p 2222 --" in " ".join(openssh.command(board(host="pi4", port=2222), "/tmp/x", master=False))
     assert openssh.by_hand(board(host="pi4", port=2222)) == "ssh -p 2222 pi4"
+
+
+def test_a_link_that_is_too_slow_is_told_with_the_limit_that_was_over(tmp_path, monkeypatch):
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(ssh, "HELLO_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(DeviceError, match=r"pi4 \(pi4\) did not answer within 0.2 s") as caught, Ssh(board(host="pi4")):
+        pass
+    assert "round trips of up to 2 s" in caught.value.hint
+    assert time.monotonic() - began < ssh.CLEAN_S / 2, "what has not begun is not waited for"
 
 
 def test_lists_of_compiled_functions_go_with_the_session_and_others_stay(tmp_path):

@@ -1,5 +1,7 @@
 """Keeper of one session on a device: its lock, its folder, its files, and the end of what it started.
 
+On the machine of edgekd itself :func:`guard` is all there is of it.
+
 It stands alone in one file (standard library; Python 3.8 or later). ``transports/ssh.py`` sends its text over the connection
 that the session lives by, so that the end of the connection, for whatever reason, is the end of its stdin, and then of all
 that the session left on the device.
@@ -162,13 +164,12 @@ def end(mark: str) -> bool:
 def marked(mark: str) -> list[int]:
     """Process ids of all living processes whose mark begins so."""
     found, wanted = [], f"\0{MARK}={mark}".encode()
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                if wanted in b"\0" + (path / "environ").read_bytes():
-                    found.append(int(path.name))
-            except OSError:  # it ended meanwhile, or is another user's
-                continue
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in b"\0" + (path / "environ").read_bytes():
+                found.append(int(path.name))
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
     return found
 
 
@@ -287,5 +288,18 @@ def main(folder: str, who: str) -> None:
             LOCK.unlink()  # before it is let go; another user's file stays, and does no harm
 
 
+def guard(folder: str) -> None:
+    """Wait until stdin ends, then leave nothing behind: the keeper of the machine that edgekd itself runs on."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    (Path(folder) / "keeper").touch()
+    while os.read(0, CHUNK):
+        pass
+    end(f"{Path(folder).name}.")
+    with contextlib.suppress(OSError):
+        maps(Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (main if len(sys.argv) > 2 else guard)(*sys.argv[1:])

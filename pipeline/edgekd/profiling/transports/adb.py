@@ -33,6 +33,7 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling.transports import phones
 from edgekd.profiling.transports.base import Completed, OursError
+from edgekd.profiling.transports.local import Local
 from edgekd.reads import file_sha256
 
 FOLDER = "/data/local/tmp"
@@ -87,7 +88,7 @@ class Adb:
     """
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        self._device, self.local = device, Local()
         self._base = (device.folder or FOLDER).rstrip("/") or "/"
         self._sent: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -97,11 +98,11 @@ class Adb:
         """Find the phone, lock it and make the folder."""
         with ExitStack() as stack:
             program = phones.client()
-            self._phone = phones.choose(program, self._device.serial, self._device.name)
+            self._phone = phones.choose(program, self._device.serial, self._device.name, self.local)
             self._adb = [program, "-s", self._phone.serial]
             self.reached = True
             stack.enter_context(_locked(self._phone.serial))
-            features = phones.ask([*self._adb, "features"])
+            features = phones.ask([*self._adb, "features"], local=self.local)
             self._shell = "shell_v2" in features.stdout.decode(errors="replace").split()
             self._token = secrets.token_hex(6)
             self._folder = f"{self._base.rstrip('/')}/edgekd-{self._token}"
@@ -143,7 +144,7 @@ class Adb:
 
     def get(self, remote: str, path: Path) -> None:
         """Pull a file."""
-        done = phones.ask([*self._adb, "pull", remote, str(path.absolute())], timeout=600)
+        done = phones.ask([*self._adb, "pull", remote, str(path.absolute())], timeout=600, local=self.local)
         if done.returncode:
             raise self._error(f"{remote} cannot be copied from the phone", phones.told(done))
 
@@ -158,10 +159,7 @@ class Adb:
         line = _line(f"{_RUN}{end} >&2" if self._shell else _RUN + end, self._folder, str(number), *_with(env, argv))
         way = ["shell", "-T"] if self._shell else ["exec-out"]
         try:
-            done = subprocess.run(
-                [*self._adb, *way, line], input=stdin, capture_output=True, timeout=timeout,
-                start_new_session=True, check=False,
-            )  # fmt: skip
+            done = self.local.run([*self._adb, *way, line], timeout=timeout, stdin=stdin)
         except subprocess.TimeoutExpired:
             self._end(number)
             raise DeviceError(f"{self._name}: {argv[0]} did not end within {timeout:.0f} s; it was ended") from None
@@ -181,10 +179,8 @@ class Adb:
                 f"write agent: benchmark_model into devices/{self._device.name}.yaml",
             )
         line = _line(f"{_RUN}exit $c", self._folder, str(next(self._numbers)), *_with(env, argv))
-        return subprocess.Popen(
-            [*self._adb, "shell", "-T", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise,
-            start_new_session=True,
-        )  # fmt: skip
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
+        return self.local.start(subprocess.Popen, [*self._adb, "shell", "-T", line], **pipes)
 
     def lost(self, code: int, noise: str) -> str:
         """Say that the connection ended: the keeper's ended with it, or the phone does not answer."""
@@ -205,10 +201,8 @@ class Adb:
         """Start the keeper: lock the phone, remove what dead sessions left, make the folder."""
         owner = re.sub(r"[^\w@. -]", "", f"{_user()}@{socket.gethostname()}, since {time.strftime('%Y-%m-%d %H.%M')}")
         line = _line(_KEEPER, self._base, f"edgekd-{self._token}", owner)
-        keeper = subprocess.Popen(
-            [*self._adb, "shell", "-T", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        keeper = self.local.start(subprocess.Popen, [*self._adb, "shell", "-T", line], **pipes)
         stack.callback(self._release, keeper)
         said = b""
         end = time.monotonic() + phones.ANSWER_S
@@ -252,12 +246,11 @@ class Adb:
         stack.callback(phones.ask, [*self._adb, "exec-out", _line('rm -rf "$1"', self._folder)])
 
     def _push(self, path: Path, remote: str) -> None:
-        done = phones.ask(
-            [*self._adb, "push", str(path.absolute()), remote], timeout=phones.ANSWER_S + path.stat().st_size / SLOWEST
-        )
+        limit = phones.ANSWER_S + path.stat().st_size / SLOWEST
+        done = phones.ask([*self._adb, "push", str(path.absolute()), remote], timeout=limit, local=self.local)
         if done.returncode:
             raise self._error(f"{path.name} could not be copied to the phone", phones.told(done))
-        found = self.run(["sh", "-c", _SUMS, "sh", remote], timeout=phones.ANSWER_S + path.stat().st_size / SLOWEST)
+        found = self.run(["sh", "-c", _SUMS, "sh", remote], timeout=limit)
         words = re.findall(rb"\b[0-9a-f]{32,64}\b", found.out)
         if not words:
             words = re.findall(rb"\b[0-9a-f]{64}\b", self._python_sum(remote))

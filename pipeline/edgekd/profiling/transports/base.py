@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from edgekd.errors import DeviceError
+from edgekd.profiling.transports.local import Local
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Transport(Protocol):
 
     A context manager: it connects, locks the device against other sessions, and cleans up whatever happens.
     """
+
+    @property
+    def local(self) -> Local:
+        """Its local processes: stopping them ends the session from another thread, wherever it is."""
+        ...
 
     @property
     def reached(self) -> bool:

@@ -1,18 +1,26 @@
-"""The machine edgekd runs on, as a device: processes are local."""
+"""The machine edgekd runs on, as a device: processes are local.
+
+A guard (``on_device/keeper.py``) ends what the session left and removes its folder, also after a SIGKILL of edgekd: an agent
+inside a runtime would not see the end of its stdin.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import IO, Self
 
 from edgekd.errors import DeviceError
+from edgekd.profiling.on_device import keeper
 from edgekd.profiling.transports.base import Completed
+from edgekd.profiling.transports.local import Local
 
 
 class Host:
@@ -20,14 +28,23 @@ class Host:
 
     reached = True
 
+    @cached_property
+    def local(self) -> Local:
+        """The processes of the session, without its guard."""
+        return Local()
+
     def __enter__(self) -> Self:
         """Make the folder."""
-        self._folder = TemporaryDirectory(prefix="edgekd-")
+        self._folder = tempfile.mkdtemp(prefix="edgekd-")
+        guard = [sys.executable, "-I", "-S", keeper.__file__, self._folder]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._guard = Local().start(subprocess.Popen, guard, **pipes)  # it outlives the others
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Remove the folder."""
-        self._folder.cleanup()
+        """Let the guard end what is left and remove the folder."""
+        self._guard.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a guard that was killed
 
     def put(self, path: Path) -> str:
         """The file is already here."""
@@ -35,7 +52,7 @@ class Host:
 
     def write(self, name: str, data: bytes) -> str:
         """Write the file into the folder."""
-        path = Path(self._folder.name) / name
+        path = Path(self._folder) / name
         path.write_bytes(data)
         return str(path)
 
@@ -51,9 +68,7 @@ class Host:
     ) -> Completed:
         """Run a program to its end."""
         try:
-            done = subprocess.run(
-                argv, input=stdin, capture_output=True, timeout=timeout, env=_environment(env), check=False
-            )
+            done = self.local.run(argv, timeout=timeout, stdin=stdin, env=self._environment(env))
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{argv[0]} did not end within {timeout:.0f} s") from None
         except OSError as error:
@@ -63,12 +78,10 @@ class Host:
     def spawn(
         self, argv: Sequence[str], *, noise: IO[bytes], env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a program in a session of its own: Ctrl-C reaches edgekd alone, which then ends its agents."""
+        """Start a program."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
         try:
-            return subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise,
-                env=_environment(env), start_new_session=True,
-            )  # fmt: skip
+            return self.local.start(subprocess.Popen, argv, **pipes, env=self._environment(env))
         except OSError as error:
             raise DeviceError(f"{argv[0]} does not start: {error.strerror}") from error
 
@@ -76,6 +89,7 @@ class Host:
         """This machine is always reached."""
         return ""
 
-
-def _environment(more: Mapping[str, str] | None) -> dict[str, str] | None:
-    return {**os.environ, **more} if more else None
+    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        """The variables of a program; the guard knows it by its mark, and what it leaves in TMPDIR goes with the folder."""
+        mark = f"{Path(self._folder).name}."
+        return {**os.environ, **(more or {}), keeper.MARK: mark, "TMPDIR": self._folder}

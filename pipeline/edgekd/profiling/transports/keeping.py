@@ -18,6 +18,8 @@ from edgekd.profiling.on_device import keeper
 
 STALL_S = 60.0
 """Seconds without a byte going over, after which the device counts as stuck; a dead link ends by itself before."""
+ROUND_TRIP_S = 2.0
+"""Longest round trip of a link that is supported: OpenSSH takes about ten to open a connection."""
 BEAT_S = 10.0
 """Seconds between two signs of life to the keeper."""
 
@@ -47,9 +49,9 @@ class Keeping:
     def hello(self, text: bytes, timeout: float) -> Mapping[str, Any]:
         """Send the keeper's text, and read past what a login shell prints to its first answer."""
         self._write(text)
-        end = time.monotonic() + timeout
+        wait = _Wait(timeout, self._name)
         while True:
-            _, mark, said = self._line(end).rpartition(keeper.HELLO.encode())
+            _, mark, said = self._line(wait).rpartition(keeper.HELLO.encode())
             if mark:
                 found: Mapping[str, Any] = json.loads(said)
                 return found
@@ -94,7 +96,7 @@ class Keeping:
             left = int(found.get("size", 0))
             while left:
                 piece, self._rest = self._rest[:left], self._rest[left:]
-                piece = piece or self._read(time.monotonic() + STALL_S, left)
+                piece = piece or self._read(_Wait(STALL_S, self._name), left)
                 file.write(piece)
                 left -= len(piece)
             return found
@@ -104,14 +106,15 @@ class Keeping:
         return self._answer(timeout)
 
     def _answer(self, timeout: float) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads(self._line(time.monotonic() + timeout))
+        found: Mapping[str, Any] = json.loads(self._line(_Wait(timeout, self._name)))
         return found
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            if not select.select([], [self._in], [], STALL_S)[1]:
-                raise self._stuck(STALL_S)
+            wait = _Wait(STALL_S, self._name)
+            if not select.select([], [self._in], [], wait.left())[1]:
+                raise wait.over()
             try:
                 view = view[os.write(self._in, view) :]
             except BlockingIOError:
@@ -119,22 +122,35 @@ class Keeping:
             except OSError:
                 raise self._gone() from None
 
-    def _line(self, end: float) -> bytes:
+    def _line(self, wait: _Wait) -> bytes:
         while b"\n" not in self._rest:
-            self._rest += self._read(end, keeper.CHUNK)
+            self._rest += self._read(wait, keeper.CHUNK)
         line, self._rest = self._rest.split(b"\n", 1)
         return line
 
-    def _read(self, end: float, size: int) -> bytes:
-        left = end - time.monotonic()
-        if not select.select([self._out], [], [], max(0.0, left))[0]:
-            raise self._stuck(STALL_S)
+    def _read(self, wait: _Wait, size: int) -> bytes:
+        if not select.select([self._out], [], [], wait.left())[0]:
+            raise wait.over()
         piece = os.read(self._out, min(size, keeper.CHUNK))
         if not piece:
             raise self._gone()
         return piece
 
-    def _stuck(self, seconds: float) -> DeviceError:
+
+class _Wait:
+    """The seconds that a device has for an answer, from now on."""
+
+    def __init__(self, seconds: float, name: str) -> None:
+        self._seconds, self._name, self._end = seconds, name, time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left."""
+        return max(0.0, self._end - time.monotonic())
+
+    def over(self) -> DeviceError:
+        """Say that the time is over."""
         return DeviceError(
-            f"{self._name} is connected, but did not answer within {seconds:.0f} s", "see whether its disk or memory is full"
+            f"{self._name} did not answer within {self._seconds:g} s",
+            f"see whether the link is slow (round trips of up to {ROUND_TRIP_S:.0f} s are supported), whether the board is "
+            "busy, and whether its disk or memory is full",
         )

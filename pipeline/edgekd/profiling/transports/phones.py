@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.errors import DeviceError
+from edgekd.profiling.transports.local import Local
 
 ANSWER_S = 30.0
 """Seconds that the adb client gets for an answer; the first call starts its server."""
@@ -67,13 +68,13 @@ def client() -> str:
     return found
 
 
-def listed(adb: str) -> tuple[Phone, ...]:
+def listed(adb: str, local: Local | None = None) -> tuple[Phone, ...]:
     """Return all phones that the adb client sees, in any state.
 
     Raises:
         DeviceError: The client does not work.
     """
-    done = ask([adb, "devices", "-l"])
+    done = ask([adb, "devices", "-l"], local=local)
     if done.returncode:
         raise DeviceError(f"adb devices failed: {told(done)}", "try it by hand: adb kill-server, then adb devices")
     return tuple(phones(done.stdout.decode(errors="replace")))
@@ -94,18 +95,19 @@ def phones(text: str) -> Iterator[Phone]:
             yield Phone(match[1], match[2], model[1] if model else "")
 
 
-def choose(adb: str, serial: str | None, name: str) -> Phone:
+def choose(adb: str, serial: str | None, name: str, local: Local | None = None) -> Phone:
     """Return the phone to use.
 
     Args:
         adb: The client.
         serial: Serial number in the device file; None for the only phone there is.
         name: Name of the device file, for messages.
+        local: See :func:`ask`.
 
     Raises:
         DeviceError: There is none, there are several, or it is not ready.
     """
-    found = listed(adb)
+    found = listed(adb, local)
     able = [phone for phone in found if phone.serial == serial] if serial else list(found)
     if not able:
         seen = f"; adb sees {', '.join(map(str, found))}" if found else "; adb sees no phone at all"
@@ -122,14 +124,14 @@ def choose(adb: str, serial: str | None, name: str) -> Phone:
     return phone
 
 
-def ask(argv: Sequence[str], timeout: float = ANSWER_S, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the adb client to its end.
+def ask(argv: Sequence[str], timeout: float = ANSWER_S, local: Local | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run the adb client to its end; ``local`` are the processes of a session, without which it runs after its end, too.
 
     Raises:
         DeviceError: It does not answer in time or does not start.
     """
     try:
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout, start_new_session=True, check=False)
+        return (local or Local()).run(argv, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise DeviceError(f"adb gave no answer within {timeout:.0f} s", "adb kill-server, then try again") from None
     except OSError as error:

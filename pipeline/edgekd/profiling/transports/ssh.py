@@ -29,6 +29,7 @@ from edgekd.errors import DeviceError
 from edgekd.profiling.transports import openssh
 from edgekd.profiling.transports.base import Completed, OursError
 from edgekd.profiling.transports.keeping import Keeping, program
+from edgekd.profiling.transports.local import Local
 
 HELLO_S = 30.0
 """Seconds from the connection's start to the keeper's first word; OpenSSH gives up connecting long before."""
@@ -82,7 +83,7 @@ class Ssh:
     """
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        self._device, self.local = device, Local()
         self._where = f"{device.name} ({device.host})"
         self._pythons = list(dict.fromkeys([*device.python, "python3"]))
         self._begin = secrets.token_hex(8)
@@ -169,10 +170,9 @@ class Ssh:
         ours = {"EDGEKD_SESSION": f"{Path(self._folder).name}.{mark}.", "TMPDIR": self._folder}
         values = [f"{name}={value}" for name, value in {**self._device.env, **(env or {}), **ours}.items()]
         words = ["env", *values, "sh", "-c", _PROGRAM, "sh", self._folder, self._begin, *argv]
-        process = Remote(
-            [*openssh.command(self._device, self._control, master=False), "exec " + openssh.quoted(words)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise, start_new_session=True,
-        )  # fmt: skip
+        here = [*openssh.command(self._device, self._control, master=False), "exec " + openssh.quoted(words)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
+        process = self.local.start(Remote, here, **pipes)
         process.end = lambda: self._end(mark, argv[0])
         try:
             self._await(process, argv[0], noise)
@@ -195,10 +195,9 @@ class Ssh:
         text = program()
         words = ["sh", "-c", _KEEPER, "sh", _BOOT, str(len(text)), self._device.folder or "", _who(), *self._pythons]
         try:
-            self._master = subprocess.Popen(
-                [*openssh.command(self._device, self._control, master=True), "exec " + openssh.quoted(words)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,
-            )  # fmt: skip
+            argv = [*openssh.command(self._device, self._control, master=True), "exec " + openssh.quoted(words)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
+            self._master = self.local.start(subprocess.Popen, argv, **pipes)
         except FileNotFoundError:
             raise DeviceError(
                 "there is no OpenSSH client here", "install it, such as: sudo apt install openssh-client"
@@ -223,6 +222,8 @@ class Ssh:
         assert self._master.stdout
         with contextlib.suppress(OSError):
             self._master.stdin.close()
+        if not self._folder:  # a keeper that has not answered cleans up by itself
+            self._master.kill()
         # The keeper's end is seen here; programs that outlive it hold the connection.
         end = time.monotonic() + CLEAN_S
         while select.select([self._master.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
