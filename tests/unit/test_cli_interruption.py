@@ -55,6 +55,7 @@ def test_the_hint_fits_the_command(
 
     monkeypatch.setattr(cli.cli, "invoke", invoke)
     monkeypatch.setattr(interruption, "listen", lambda: None)
+    monkeypatch.setattr(interruption, "_signals", [2])
     with pytest.raises(SystemExit) as ended:
         cli.main([words])
     assert ended.value.code == interruption.EXIT_CODE

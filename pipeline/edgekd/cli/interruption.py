@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from edgekd.errors import chain
+
 if TYPE_CHECKING:
     from edgekd.progress import Progress, Task
 
@@ -44,7 +46,8 @@ def heard() -> bool:
 
 def hint(command: str, error: BaseException) -> str:
     """Return what an interruption leaves: the exception's own words, or those of the command; empty where it is nothing."""
-    return str(error.__cause__ or error) or _HINTS.get(command, "")  # click makes an exception of its own of it
+    first = chain(error)[-1]  # click makes an exception of its own of it
+    return (str(first) if isinstance(first, KeyboardInterrupt) else "") or _HINTS.get(command, "")
 
 
 class Heard:

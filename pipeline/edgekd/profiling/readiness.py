@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edgekd.devices import targets
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, unexpected
 from edgekd.profiling import agents, doctor, transports
 from edgekd.profiling.transports.base import OursError
 from edgekd.recipe import Recipe
@@ -177,6 +177,8 @@ class _Asked:
                 continue
             except DeviceError as error:
                 found = doctor.silent(self._device, error)
+            except Exception as error:
+                found = doctor.silent(self._device, DeviceError(*unexpected(error)))
             break
         seconds = time.monotonic() - self._began
         if seconds > self._reach and not self._shared:

@@ -103,6 +103,18 @@ def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
     assert found.problems[0].startswith("board takes the connection, but does not answer within")
 
 
+def test_a_mistake_of_edgekd_on_one_device_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(transports, "_KINDS", {**transports._KINDS, "ssh": lambda device: Odd()})
+
+    class Odd(Host):
+        def __enter__(self):
+            raise ValueError("odd")
+
+    wrong, host = readiness.ask([board(), schema.load("host")], [("onnx",)] * 2)
+    assert wrong.problems[0].startswith("unexpected error (a bug in edgekd): ValueError: odd")
+    assert host.answered
+
+
 def test_an_interruption_ends_what_devices_are_asked(monkeypatch):
     ended = threading.Event()
 
