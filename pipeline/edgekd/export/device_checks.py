@@ -187,9 +187,7 @@ def _outputs(
         inputs = shapes | {name: way.put(path) for name, path in variant.inputs.items()}
         path = way.put(variant.path)
         agent.ask("start", limit_s, runtime=variant.runtime, path=path, threads=threads, inputs=inputs or None)
-        first, *second = (
-            inspection.outputs(agent, way, max(0.0, end - time.monotonic())) for _ in range(2 if twice else 1)
-        )
+        first, *second = (inspection.outputs(agent, way, max(0.0, end - time.monotonic())) for _ in range(2 if twice else 1))
         return replace(first, varying=device_outputs.varying(first, *second)) if twice else first
     finally:
         agent.close(grace=2.0)
