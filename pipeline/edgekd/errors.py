@@ -16,6 +16,7 @@ The tree:
       - FilesError         3   files that were written and do not run in their own runtime
     + StorageError         3   a full disk, a folder that cannot be written
   - DeviceError            4   a device that does not answer or that died
+    + LostError            4   a device that answered and does not any more
 
 A gate that fails is a result, not an error: the run ends with exit code 1. A file that cannot be written and a device that
 fails are told in the report of the run, which goes on with the others; ``worst`` says which exit code several make together.
@@ -28,6 +29,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -170,6 +172,14 @@ class DeviceError(EdgekdError):
     """A device that does not answer, or whose runtime died."""
 
     exit_code = ExitCode.DEVICE_FAILED
+
+    def labelled(self, label: str) -> Self:
+        """Return the same kind of error whose message begins with a label."""
+        return type(self)(f"{label}: {self.message.removeprefix(f'{label}: ')}", self.hint)
+
+
+class LostError(DeviceError):
+    """A device that answered and does not any more: its connection has ended, or nothing comes over it."""
 
 
 def unexpected(error: Exception) -> tuple[str, str]:

@@ -19,7 +19,10 @@ class Task(Protocol):
     """One piece of work that is under way."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Say that ``steps`` more are done; ``note`` replaces the text at the end of the line."""
+        """Say that ``steps`` more are done; ``note`` replaces the text at the end of the line.
+
+        Fewer than none where the work has grown: the share that is done is less than it was.
+        """
 
 
 class Progress(Protocol):
@@ -131,7 +134,7 @@ class Bars:
 
             class Bar:
                 def advance(self, steps: int = 1, note: str = "") -> None:
-                    bars.advance(number, steps)
+                    bars.update(number, advance=steps)  # bars.advance would count steps back in the speed
                     if note:
                         bars.update(number, note=note)
 

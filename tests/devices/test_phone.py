@@ -13,7 +13,7 @@ import pytest
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Client, Phone
 
-from edgekd.errors import DeviceError, ExitCode
+from edgekd.errors import DeviceError, ExitCode, LostError
 from edgekd.export import device_checks
 from edgekd.export.device_checks import Expected
 from edgekd.profiling import agents
@@ -50,7 +50,7 @@ def test_files_and_programs_get_there_whatever_they_are_called(test_phone: Phone
         with (tmp_path / "noise").open("w+b") as noise:
             with way.spawn(["cat"], noise=noise) as process:
                 answer, _ = process.communicate(b"line\n", timeout=60)
-            assert (answer, process.returncode, way.lost(0, "")) == (b"line\n", 0, "")
+            assert (answer, process.returncode, way.lost(0, "")) == (b"line\n", 0, None)
     assert left(test_phone) == []
 
 
@@ -90,10 +90,10 @@ def test_a_cable_that_is_pulled_in_the_middle(new_phone: NewPhone, tmp_path: Pat
     noise = (tmp_path / "noise").open("w+b")
     with noise, Adb(android(phone)) as way, way.spawn(["sleep", "1234"], noise=noise) as process:
         threading.Timer(1.0, phone.unplug).start()
-        with pytest.raises(DeviceError, match="the connection was lost") as told:
+        with pytest.raises(LostError, match="the connection was lost") as told:
             way.run(["sleep", "2345"], timeout=60)
         assert told.value.exit_code == ExitCode.DEVICE_FAILED
-        assert "the connection was lost" in way.lost(process.wait(60), "")
+        assert "the connection was lost" in str(way.lost(process.wait(60), ""))
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and (phone.running("1234") or phone.running("2345") or left(phone)):
         time.sleep(0.2)
@@ -170,6 +170,10 @@ def test_with_python_the_phone_measures_as_any_board(test_phone: Phone, nets: Pa
     assert record.agent == "python"
     assert record.latency_ms.p99 is not None
     assert [state.battery_percent for state in record.states] == [81] * 3
+    told = session.device
+    assert (told.model, told.os, told.celsius) == ("edgekd Test Phone QEMU", "Android 14", 29.1)
+    assert told.more["battery_percent"] == "81"
+    assert told.python, "and what its interpreter tells"
 
 
 def test_without_python_benchmark_model_gives_what_it_can(test_phone: Phone, nets: Path, tmp_path: Path) -> None:

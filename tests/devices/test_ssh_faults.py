@@ -21,7 +21,7 @@ from tests.devices.conftest import device, need
 from tests.devices.lab import Pi
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError, ExitCode
+from edgekd.errors import DeviceError, ExitCode, LostError
 from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
@@ -159,7 +159,7 @@ def test_the_connection_is_cut_in_the_middle_of_a_push(pi4: Device, pi4_board: P
 
     thread = threading.Thread(target=cut)
     thread.start()
-    with pytest.raises(DeviceError, match=r"the connection to pi4 \(pi4\) ended") as caught, Ssh(pi4) as way:
+    with pytest.raises(LostError, match=r"the connection to pi4 \(pi4\) ended") as caught, Ssh(pi4) as way:
         way.put(big)
     thread.join()
     assert caught.value.exit_code == ExitCode.DEVICE_FAILED
@@ -171,14 +171,15 @@ def test_the_connection_is_cut_in_the_middle_of_a_run(pi4: Device, pi4_board: Pi
         agent = PythonAgent(way, ["python3", program(way)], "onnx on pi4")
         agent.ask("start", 120, runtime="reference", path="", threads=1)
         threading.Timer(1, pi4_board.cut).start()
-        with pytest.raises(
-            DeviceError, match=r"onnx on pi4: the connection to pi4 \(pi4\) ended.* while measuring"
-        ) as caught:
+        with pytest.raises(LostError, match=r"onnx on pi4: the connection to pi4 \(pi4\) ended.* while measuring") as caught:
             agent.ask("block", 60, runs=1, ms=30_000)
         agent.close()
-        with pytest.raises(DeviceError, match=r"the connection to pi4 \(pi4\) ended"):
+        with pytest.raises(LostError, match=r"the connection to pi4 \(pi4\) ended"):
             way.run(["true"], timeout=30)
+        with pytest.raises(LostError, match=r"another on pi4: the connection to pi4 \(pi4\) ended"):
+            PythonAgent(way, ["python3", "agent.pyz"], "another on pi4")
     assert caught.value.exit_code == ExitCode.DEVICE_FAILED
+    assert caught.value.hint == "run again when the device is back"
     until(lambda: not pi4_board.pids("agent.pyz") and left(pi4_board) == [])
 
 

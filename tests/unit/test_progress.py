@@ -50,6 +50,17 @@ def test_time_left_is_what_the_rest_will_take(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+def test_work_that_grows_goes_back_and_says_what_is_left_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("edgekd.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    with Lines(stream, every=0).task("profile", 100) as task:
+        now = 90.0
+        task.advance(90)
+        task.advance(-45, "again")
+    assert stream.getvalue().splitlines()[1:3] == ["  profile: 90 %, 10 s left", "  profile: 45 %, 1 min 50 s left, again"]
+
+
 def test_nothing_done_yet_is_no_division_by_zero() -> None:
     stream = io.StringIO()
     with Lines(stream, every=0).task("profile", 100) as task:

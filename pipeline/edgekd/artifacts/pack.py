@@ -35,6 +35,7 @@ from edgekd.profiling.measured import Run, Setting, Variant
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.session import Session
 from edgekd.reads import file_sha256
+from edgekd.recipe import Profile
 from edgekd.records_json import from_json, to_json
 from edgekd.records_profile import Failure
 from edgekd.rundir import ModelRecord, damage
@@ -194,7 +195,8 @@ def report(path: Path, out: Path) -> Profiled:
         variants = tuple(_variant(row) for row in plan["files"])
         prepared = Prepared(variants, wants, known, tuple(plan["notes"]))
         expected = {row["record"]["name"]: (_host(row), tuple(row["steps"])) for row in plan["files"]}
-        settings = Settings(out=out, devices=(device.name,), threads=plan["threads"])
+        used = Profile.model_validate(plan["protocol"])
+        settings = Settings(out=out, devices=(device.name,), threads=plan["threads"], protocol=used)
         return finished([path], files, prepared, [Measured(device, session)], settings, raw, expected)
     except EdgekdError:
         raise

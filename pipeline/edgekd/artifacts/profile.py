@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from edgekd import __version__, environment, rundir, runner
-from edgekd.artifacts import against, found, inputs
+from edgekd.artifacts import against, found, inputs, protocol
 from edgekd.artifacts.against import Against
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
@@ -233,7 +233,7 @@ def _devices(settings: Settings) -> list[Device]:
 
 def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device], folder: Path) -> list[Measured]:
     """One session a device, all at the same time but those of one board, which are in turn."""
-    protocol = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
+    asked = settings.protocol.model_copy(update={"threads": settings.threads or settings.protocol.threads})
     ways = {device.name: transports.to(device) for device in devices}
     stopped = threading.Event()
 
@@ -255,13 +255,14 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
                 nonlocal done
                 if interrupted():
                     raise KeyboardInterrupt
-                share = max(done, 100 * steps // max(1, total))
+                share = 100 * steps // max(1, total)
                 task.advance(share - done, what)
                 done = share
 
             way = ways[device.name]
             try:
-                session = measure(prepared.variants, protocol, device, folder, report, way, prepared.wants)
+                say = settings.progress.say
+                session = measure(prepared.variants, asked, device, folder, report, way, prepared.wants, say)
                 with contextlib.suppress(KeyboardInterrupt):  # it is finished
                     report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
                 return Measured(device, session)
@@ -313,8 +314,8 @@ def _result(
     )  # fmt: skip
     typed = " ".join(shlex.quote(str(path)) for path in artifacts)
     asked = "".join(f" --device {shlex.quote(name)}" for name in settings.devices)
-    names = [one.device.name for one in measured]
-    protocol = settings.protocol.model_dump(mode="json") | {"devices": names}
+    asked += "".join(f" --set {text}" for text in protocol.typed(settings.protocol))
+    used = settings.protocol.model_dump(mode="json") | {"devices": [one.device.name for one in measured]}
     return RunResult(
         schema=rundir.SCHEMA,
         edgekd=__version__,
@@ -323,7 +324,7 @@ def _result(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=f"edgekd profile {typed}{asked}",
         verdict="not_applicable",
-        recipe={"profile": protocol},
+        recipe={"profile": used},
         data=data,
         stages=(),
         models=tuple(file.record for file in files),

@@ -201,6 +201,7 @@ def _facts(found: DeviceRecord) -> Iterator[tuple[str, str]]:
     yield "system", ", ".join(filter(None, (found.os, f"kernel {found.kernel}" if found.kernel else "")))
     yield "temperature", "" if found.celsius is None else f"{found.celsius:.1f} °C"
     yield "throttling", ", ".join(found.throttled)
+    yield "battery", f"{found.more['battery_percent']} %" if "battery_percent" in found.more else ""
     yield "load", found.more.get("load", "")
     if found.memory_mib is not None and found.available_mib is not None:
         yield "memory", f"{found.available_mib:,.0f} MiB available of {found.memory_mib:,.0f} MiB"

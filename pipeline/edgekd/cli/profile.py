@@ -29,6 +29,9 @@ from edgekd.errors import UsageError
               help="Find the classes of N of the bundle's images, too.")  # fmt: skip
 @click.option("--sustained", multiple=True, callback=once, type=Number(0, 1440), metavar="MINUTES",
               help="Run each file that long without a pause, too; a day at most.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Change how long is measured, such as blocks=3: warmup_runs, warmup_ms, blocks, block_ms, block_runs. "
+                   "Repeatable.")  # fmt: skip
 @click.option("--against", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="RUN",
               help="Compare with an earlier run or profile: faster, slower, or no difference shown.")  # fmt: skip
 @click.option("--pack", "target", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
@@ -45,6 +48,7 @@ def profile(
     inputs: tuple[str, ...],
     accuracy: int | None,
     sustained: float | None,
+    overrides: tuple[str, ...],
     against: Path | None,
     target: Path | None,
     out: Path,
@@ -60,6 +64,7 @@ def profile(
       edgekd profile model.onnx --device pi4
       edgekd profile reports/mobilenet/latest --device host --device pi4 --accuracy 500
       edgekd profile bert.onnx --shape input_ids=1x128 --shape attention_mask=1x128
+      edgekd profile model.onnx --device pi4 --set blocks=3 --set block_runs=5      a quick look
       edgekd profile new.onnx --device pi4 --against reports/profile/0007-1f00aa12
       edgekd profile reports/mobilenet/latest --pack board.zip   then on the board: python3 profile.py
 
@@ -69,8 +74,8 @@ def profile(
     from edgekd.artifacts.inputs import Given
     from edgekd.artifacts.profile import Settings
     from edgekd.artifacts.profile import profile as run
+    from edgekd.artifacts.protocol import protocol
     from edgekd.progress import for_stream
-    from edgekd.recipe import Profile
     from edgekd.records_json import to_json
 
     given = Given(
@@ -80,7 +85,7 @@ def profile(
     )
     settings = Settings(
         devices=devices, threads=threads, cores=_cores(cores) if cores else (), given=given, out=out, against=against,
-        protocol=Profile(sustained_minutes=sustained or 0),
+        protocol=protocol(overrides, sustained or 0),
         progress=interruption.Heard(for_stream()), interrupted=interruption.heard, debug=debug,
     )  # fmt: skip
     if target is not None:
@@ -99,6 +104,8 @@ def profile(
         path = pack(artifacts, settings, target)
         click.echo(json.dumps({"pack": str(path)}) if as_json else f"{path}: run python3 profile.py in it on the board")
         return 0
+    if against is not None and (names := [text for text in overrides if text.startswith("block")]):
+        raise UsageError(f"--against and --set {names[0]} do not go together", "a comparison needs many short blocks")
     try:
         found = run(artifacts, settings)
     except KeyboardInterrupt:

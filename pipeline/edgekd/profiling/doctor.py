@@ -94,6 +94,8 @@ def look(
             f"{device.name} has no Python that answers: {'; '.join(silent)}",
             "install Python 3.8 or later and numpy there, or name its interpreter in the device's file: python: [PATH]",
         )
+    if device.transport == "adb":
+        facts |= doctor_phone.facts(way)
     return Looked(facts, rows, silent)
 
 
@@ -143,7 +145,7 @@ def described(
         problems=tuple(problems),
         traps=tuple(known),
         notes=(*_notes(device, facts), *(lacking if enough else ()), *_busy(facts)),
-        more={name: str(facts[name]) for name in ("driver", "load") if name in facts},
+        more={name: str(facts[name]) for name in ("driver", *doctor_phone.MORE) if name in facts},
     )
 
 

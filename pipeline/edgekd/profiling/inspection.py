@@ -1,7 +1,7 @@
 """What is looked at beside times: outputs, single operations, the whole path, the test split.
 
 Each artifact is looked at after the measurement, by an agent of its own, so that nothing of it weighs in there. What cannot
-be looked at is a note, never a failure: the measurement stands.
+be looked at is a note; a device that is lost meanwhile is a failure. The measurement stands in either case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import DeviceError, unexpected
+from edgekd.errors import DeviceError, LostError, unexpected
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.base import Transport
@@ -74,13 +74,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found of one artifact on one device; ``notes`` say what was not, and why."""
+    """What was found of one artifact on one device; ``notes`` say what was not, and why; ``lost``: so was the device."""
 
     outputs: Given | None = None
     operations: Operations | None = None
     path: tuple[Part, ...] = ()
     classes: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    lost: LostError | None = None
 
     def into(self, record: ProfileRecord) -> ProfileRecord:
         """The record of its measurement, with what was found."""
@@ -96,11 +97,19 @@ class _Notes:
 
     where: str
     lines: list[str] = field(default_factory=list)
+    lost: LostError | None = None
+    missing: list[str] = field(default_factory=list)
 
     def tried(self, what: str, work: Callable[[], T | str], otherwise: T) -> T:
-        """Do ``work``; its text, or its error, is the reason why there is nothing."""
+        """Do ``work``; its text, or its error, is the reason why there is nothing. A lost device is not asked again."""
         try:
+            if self.lost:
+                raise self.lost
             found = work()
+        except LostError as error:
+            self.lost = error
+            self.missing.append(what)
+            return otherwise
         except DeviceError as error:
             found = error.message.removeprefix(f"{self.where}: ")
         except Exception as error:
@@ -109,6 +118,10 @@ class _Notes:
             return found
         self.lines.append(f"{what} of {self.where}: {found}")
         return otherwise
+
+    def failure(self) -> LostError | None:
+        """The error of a lost device, with what is missing."""
+        return self.lost and LostError(f"{self.lost.message}; not measured: {', '.join(self.missing)}", self.lost.hint)
 
 
 def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, where: str) -> Inspection:
@@ -158,7 +171,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
     finally:
         if agents:
             agents[-1].close(grace=2.0)
-    return Inspection(seen, costs, path, classes, tuple(notes.lines))
+    return Inspection(seen, costs, path, classes, tuple(notes.lines), notes.failure())
 
 
 _numbers = itertools.count()

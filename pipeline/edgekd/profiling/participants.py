@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.agents.base import Agent, Agents
 from edgekd.profiling.measured import Run, Variant
 from edgekd.records_profile import Failure
@@ -72,11 +72,19 @@ class Participants:
         device: Where.
         progress: Told of every step.
         limit: Time they have.
-        total: Steps in all.
+        total: Steps in all, if the first attempt is trusted.
+        say: Prints a line.
     """
 
     def __init__(
-        self, stack: ExitStack, agents: Agents, device: Device, progress: Progress, limit: Limit, total: int
+        self,
+        stack: ExitStack,
+        agents: Agents,
+        device: Device,
+        progress: Progress,
+        limit: Limit,
+        total: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.entered: list[Run] = []
         self.live: list[Run] = []
@@ -84,7 +92,7 @@ class Participants:
         self.reference: Run | None = None
         self.limit = limit
         self._stack, self._agents, self._device = stack, agents, device
-        self._progress, self._total, self._done = progress, total, 0
+        self._progress, self._total, self._done, self._say = progress, total, 0, say
 
     def enter(self, variant: Variant) -> None:
         """Start the agent of a variant; whatever happens next, it is ended with the session."""
@@ -128,8 +136,13 @@ class Participants:
         self._progress(what, self._done, self._total)
 
     def again(self, steps: int) -> None:
-        """Take back that many steps of every variant: they are done once more."""
-        self._done -= steps * len(self.live)
+        """Say that another attempt begins, and why; it adds that many steps of every variant."""
+        self._total += steps * len(self.live)
+        attempts = [run.attempts for run in self.live]
+        number = max((len(made) for made in attempts), default=0)
+        reasons = "; ".join(dict.fromkeys(reason for made in attempts if made for reason in made[-1].reasons))
+        which = f"attempt {number + 1} of {self._device.retries + 1}"
+        self._say(f"  {self._device.name}: {which}: attempt {number} was not trusted ({reasons})")
 
     def out(self, run: Run, error: DeviceError) -> None:
         """Take a variant out of the session; the reference leaves without a word, as figures do not need it."""
@@ -139,6 +152,11 @@ class Participants:
             return
         self.live.remove(run)
         self._failed(run.variant, error)
+
+    def lost(self, run: Run, error: LostError) -> None:
+        """Record that the device was lost after a variant was measured, once: its figures stand."""
+        if all(failure.model != run.variant.model for failure in self.failures):
+            self._failed(run.variant, error)
 
     def state(self) -> Mapping[str, Any]:
         """The device's state as the first agent that answers tells it; empty when none does."""
@@ -158,5 +176,7 @@ class Participants:
         return run
 
     def _failed(self, variant: Variant, error: DeviceError) -> None:
-        label = f"{variant.runtime} on {self._device.name}: "  # of its agent; the failure names file and device itself
-        self.failures.append(Failure(variant.model, self._device.name, str(error).removeprefix(label)))
+        told = str(error)
+        for name in (variant.runtime, variant.model):  # labels of its agents; the failure names file and device itself
+            told = told.removeprefix(f"{name} on {self._device.name}: ")
+        self.failures.append(Failure(variant.model, self._device.name, told))

@@ -54,6 +54,7 @@ def measure(
     progress: Progress = lambda what, done, total: None,
     transport: Transport | None = None,
     wants: Wants | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Session:
     """Measure all variants on one device in one session.
 
@@ -67,6 +68,7 @@ def measure(
         progress: Told of every step.
         transport: The way to the device, not open yet; by default what the device's file names.
         wants: What to look at beside times, after the measurement; by default nothing.
+        say: Prints a line, such as why it measures again.
 
     Returns:
         A record for every variant that could be measured, and a failure with its reason for every other; a note for each
@@ -77,7 +79,7 @@ def measure(
         OSError: The samples cannot be written.
     """
     try:
-        return _measured(variants, protocol, device, samples, progress, transport, wants)
+        return _measured(variants, protocol, device, samples, progress, transport, wants, say)
     except EdgekdError:
         raise
     except Exception as error:
@@ -94,6 +96,7 @@ def _measured(
     progress: Progress,
     transport: Transport | None,
     wants: Wants | None,
+    say: Callable[[str], None],
 ) -> Session:
     unfit = {variant.model: reason for variant in variants if (reason := agents.unfit(device, variant.runtime))}
     variants = [variant for variant in variants if variant.model not in unfit]
@@ -108,7 +111,8 @@ def _measured(
         way = stack.enter_context(transport or transports.to(device))
         found = doctor.examine(device, way, tuple(dict.fromkeys(variant.runtime for variant in variants)))
         starter = agents.of(device, way, found.runtimes)
-        participants = Participants(stack, starter, device, progress, limit, len(variants) * (protocol.blocks + 3))
+        steps = len(variants) * (protocol.blocks + 3)
+        participants = Participants(stack, starter, device, progress, limit, steps, say)
         for variant in variants:
             participants.enter(variant)
         participants.enter_reference()
@@ -152,7 +156,10 @@ def _inspect(
     for run in participants.live:
         participants.tell(f"look into {run.variant.model}")
         label = f"{run.variant.model} on {device.name}"
-        inspected[run.variant.model] = inspection.inspect(run.variant, partial(begin, run), way, wants, label)
+        found = inspection.inspect(run.variant, partial(begin, run), way, wants, label)
+        if found.lost:
+            participants.lost(run, found.lost)
+        inspected[run.variant.model] = found
     return inspected
 
 

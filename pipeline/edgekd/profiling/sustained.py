@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling import heat
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.measured import Run
@@ -63,7 +63,7 @@ def measure(
         power: What :func:`idle` found.
 
     Returns:
-        By model; an agent that fails here costs only what is measured here, and is a note.
+        By model; an agent that fails here costs only what is measured here, and is a note. A lost device is a failure.
     """
     found = {}
     minutes = protocol.sustained_minutes
@@ -85,6 +85,9 @@ def measure(
                 told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
                 why = f"limit_s is over ({participants.limit.seconds:g} s)"
                 notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {why}")
+        except LostError as error:
+            what = " and ".join([*(["energy"] if power else []), *(["the minutes without a pause"] if minutes else [])])
+            participants.lost(run, LostError(f"{error.message}; not measured to the end: {what}", error.hint))
         except DeviceError as error:
             label = f"{run.variant.model} on {device.name}: "
             notes.append(f"{label}not measured to the end: {str(error).removeprefix(label)}")

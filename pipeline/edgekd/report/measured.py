@@ -115,6 +115,7 @@ def _lost(result: RunResult) -> Iterator[str]:
         reason = facts.device_reason(result, name)
         yield reason if reason.startswith(f"{name} ") else f"{one_line(name)}: {reason}"
     measured = {(record.model, record.device) for record in result.profiles}
+    measured -= {(failure.model, failure.device) for failure in result.failures}  # the device was lost later
     for name in facts.devices(result):
         for model in result.models if name not in silent else ():
             if (model.name, name) not in measured:

@@ -50,17 +50,18 @@ def run(context: Context) -> None:
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
     exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
     protocol = context.recipe.profile
-    bars: dict[str, Any] = {}
+    shown = 0
     with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
         images = _Images.of(context, Path(folder))
         variants = list(_variants(exported, artifacts, images.feeds))
 
         def report(what: str, done: int, total: int) -> None:
+            nonlocal shown
             share = 100 * done // max(1, total)
-            task.advance(share - bars.get("done", 0) if share > bars.get("done", 0) else 0, what)
-            bars["done"] = max(bars.get("done", 0), share)
+            task.advance(share - shown, what)
+            shown = share
 
-        session = measure(variants, protocol, target, context.out, report, wants=images.wants)
+        session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.progress.say)
         report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
         expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
         checked = device_checks.check(session, variants, target, expected, protocol.threads)

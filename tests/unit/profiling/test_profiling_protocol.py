@@ -23,7 +23,7 @@ class Board(Host):
     """This machine with the sensors of a board, which are files under ``root``."""
 
     def __init__(self, root):
-        self.root, self.told = root, []
+        self.root, self.told, self.steps, self.said = root, [], [], []
         self.at = {}
         (root / "sys/class/thermal/thermal_zone0").mkdir(parents=True)
         (root / "sys/devices/platform/soc/soc:firmware").mkdir(parents=True)
@@ -50,6 +50,7 @@ class Board(Host):
     def progress(self, what, done, total):
         """Set sensors when a step begins, once: ``at[step] = sensors``."""
         self.told.append(what)
+        self.steps.append((done, total))
         for step in [step for step in self.at if what.startswith(step)]:
             self.set(**self.at.pop(step))
 
@@ -62,7 +63,7 @@ def board(tmp_path, monkeypatch):
 
 def run(nets, tmp_path, board, device, protocol=SHORT):
     variants = [Variant(name, "onnx", nets / "float.onnx") for name in ("one", "two")]
-    return measure(variants, protocol, device, tmp_path, board.progress, board)
+    return measure(variants, protocol, device, tmp_path, board.progress, board, say=board.said.append)
 
 
 def test_the_device_is_recorded_around_each_block_with_the_reference(nets, tmp_path, board):
@@ -87,6 +88,11 @@ def test_throttling_names_its_block_and_is_measured_again(nets, tmp_path, board)
     assert not [reason for reason in (*one.trust.reasons, *two.trust.reasons) if "throttled" in reason]
     assert len(one.blocks) == len(one.states) == 3
     assert "cooling down: 48 °C, still throttled, 60 s left" in board.told
+    (said,) = board.said
+    assert said.startswith("  host: attempt 2 of 2: attempt 1 was not trusted (")
+    assert "throttled in block 3" in said
+    assert board.steps[board.told.index("read two")] == (19, 20), "both attempts are steps"
+    assert max(done for done, total in board.steps if total == 12) == 10, "the share of the first goes on"
 
 
 def test_a_last_attempt_that_is_throttled_counts(nets, tmp_path, board):

@@ -13,19 +13,23 @@ import numpy as np
 import pytest
 from tests import ctrl_c
 
+from edgekd.artifacts.profile import Settings, profile
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
-from edgekd.profiling import inspection, measured
+from edgekd.errors import DeviceError, ExitCode, LostError
+from edgekd.profiling import inspection, measured, transports
+from edgekd.profiling.agents import python
 from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Run, Variant
 from edgekd.profiling.on_device import keeper
+from edgekd.profiling.on_device.commands import Commands
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Profile
 from edgekd.records_json import from_json, to_json
 from edgekd.records_profile import ProfileRecord, RuntimeFound
+from edgekd.report.view import build
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 
@@ -157,6 +161,68 @@ def test_a_runtime_that_dies_is_a_finding_with_its_signal(nets, host, tmp_path, 
     session = measure(variants, SHORT, host, tmp_path, way.progress, way)
     assert [record.model for record in session.profiles] == ["second"]
     assert session.failures[0].reason.startswith(f"the runtime died with {name} while measuring")
+
+
+class SwitchedOff(Host):
+    """Is switched off when the outputs of a file have been brought."""
+
+    on = True
+
+    def get(self, remote, path):
+        super().get(remote, path)
+        self.on = False
+        for agent in self.agents:
+            agent.kill()
+
+    def __enter__(self):
+        self.agents = []
+        return super().__enter__()
+
+    def spawn(self, argv, **options):
+        if not self.on:
+            raise self.lost(255, "")
+        self.agents.append(super().spawn(argv, **options))
+        return self.agents[-1]
+
+    def lost(self, code, noise):
+        return None if self.on else LostError("the connection to pi ended", "run again when pi is back")
+
+
+def test_a_device_that_is_lost_after_the_blocks_is_a_failure_and_keeps_what_was_measured(nets, tmp_path, monkeypatch):
+    monkeypatch.setattr(transports, "to", lambda device: SwitchedOff() if device.name == "pi" else Host())
+    (tmp_path / "pi.yaml").write_text("edgekd: 1\ntransport: host\nretries: 0\n")
+    settings = Settings((str(tmp_path / "pi.yaml"),), protocol=SHORT, out=tmp_path)
+    done = profile([nets / "float.onnx", nets / "int8.onnx"], settings)
+    assert done.exit_code == ExitCode.DEVICE_FAILED
+    assert [record.model for record in done.result.profiles] == ["float", "int8"]
+    assert [failure.reason for failure in done.result.failures] == [
+        "the connection to pi ended while timing single operations; not measured: single operations\n"
+        "  → run again when pi is back",
+        "the connection to pi ended; not measured: outputs, single operations\n  → run again when pi is back",
+    ]
+    verdict = build(done.result).verdict
+    assert verdict.word == "In part"
+    assert len(verdict.failures) == 2
+    assert "float on pi: the connection to pi ended while timing single operations" in verdict.failures[0]
+
+
+def test_a_device_that_is_lost_in_the_minutes_without_a_pause_is_a_failure(nets, host, tmp_path):
+    way = SwitchedOff()
+
+    def progress(what, done, total):
+        way.on = way.on and "without a pause" not in what
+        if not way.on:
+            way.agents[-1].kill()
+
+    protocol = SHORT.model_copy(update={"sustained_minutes": 0.1})
+    session = measure([Variant("a", "onnx", nets / "float.onnx")], protocol, host, tmp_path, progress, way)
+    assert len(session.profiles) == 1
+    assert "ended while running without a pause; not measured to the end: " in session.failures[0].reason
+
+
+def test_every_command_of_the_agent_has_words():
+    commands = {name for name, found in vars(Commands).items() if callable(found) and name[0] != "_"}
+    assert commands | {"warmup", "block"} == set(python._WORK)
 
 
 def test_a_silent_agent_is_killed_not_waited_for(host):

@@ -103,7 +103,7 @@ class BenchmarkAgents:
             version = f"benchmark_model {file_sha256(self.local)}"
             return BenchmarkAgent(self._way, self._program, version, label, self._device, variant, self._send)
         except DeviceError as error:
-            raise DeviceError(f"{label}: {error.message}", error.hint) from error
+            raise error.labelled(label) from error
 
     def _send(self, data: bytes) -> str:
         """Make a file on the phone and return its path; the same bytes are sent once."""
@@ -157,7 +157,7 @@ class BenchmarkAgent:
         try:
             return commands[command](timeout, **arguments)
         except DeviceError as error:
-            raise DeviceError(f"{self.label}: {error.message.removeprefix(f'{self.label}: ')}", error.hint) from error
+            raise error.labelled(self.label) from error
 
     def close(self, *, grace: float = 0.0) -> None:
         """Do nothing: every process has ended with its answer."""

@@ -108,7 +108,7 @@ class _OnPhone:
         try:
             found = state(self._way)
         except DeviceError as error:
-            raise DeviceError(f"{self.label}: {error.message}", error.hint) from error
+            raise error.labelled(self.label) from error
         names = ("throttled", "celsius", "battery_percent", "charging")
         return {name: found[name] for name in names if name in found}
 

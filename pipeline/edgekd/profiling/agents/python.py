@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling import on_device
 from edgekd.profiling.transports.base import Transport
 from edgekd.records_profile import RuntimeFound
@@ -33,10 +33,20 @@ _WORK = {
     "facts": "being asked what the device is",
     "runtimes": "trying its runtimes",
     "start": "loading the model and running it once",
+    "state": "being asked for temperature and load",
     "warmup": "warming up",
     "block": "measuring",
+    "memory": "being asked for its memory",
     "effective": "being asked what it used",
+    "power": "measuring power without inferences",
+    "energy": "measuring energy",
+    "window": "running without a pause",
+    "outputs": "computing the outputs",
+    "whole": "measuring the whole path",
+    "answers": "classifying the test images",
+    "operations": "timing single operations",
 }
+"""Each command of ``on_device/commands.py`` in words, after ``while``."""
 _HINTS = {
     "SIGILL": "this build of the runtime uses instructions that this CPU does not have; try another version of it",
     "SIGKILL": "probably out of memory; see dmesg on the device",
@@ -116,7 +126,7 @@ class PythonAgent:
             self._process = way.spawn(argv, noise=self._noise, env=env or None)
         except DeviceError as error:
             self._noise.close()
-            raise DeviceError(f"{label}: {error.message}", error.hint) from error
+            raise error.labelled(label) from error
         assert self._process.stdout
         self._answers = self._process.stdout
         self._ready = selectors.DefaultSelector()
@@ -152,7 +162,7 @@ class PythonAgent:
         except ValueError as error:
             raise DeviceError(f"{self.label}: the agent's answer cannot be read: {error}") from error
         if "error" in answer:
-            who = "" if answer.get("unfit") else f"the runtime refused while {_doing(command)}: "
+            who = "" if answer.get("unfit") else f"the runtime refused while {_WORK[command]}: "
             raise DeviceError(f"{self.label}: {who}{answer['error']}")
         return answer
 
@@ -183,7 +193,7 @@ class PythonAgent:
             if not self._ready.select(max(0.0, end - time.monotonic())):
                 self._process.kill()
                 raise DeviceError(
-                    f"{self.label}: no answer within {timeout:.0f} s while {_doing(command)}; the agent was killed"
+                    f"{self.label}: no answer within {timeout:.0f} s while {_WORK[command]}; the agent was killed"
                 )
             piece = self._answers.read1(1 << 16)  # type: ignore[attr-defined]  # a BufferedReader, typed as IO
             if not piece:
@@ -196,18 +206,14 @@ class PythonAgent:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return DeviceError(f"{self.label}: the agent closed its output while {_doing(command)}")
+            return DeviceError(f"{self.label}: the agent closed its output while {_WORK[command]}")
         self._noise.seek(0)
         noise = self._noise.read().decode(errors="replace").strip()
         if lost := self._way.lost(code, noise):
-            return DeviceError(f"{self.label}: {lost} while {_doing(command)}")
+            return LostError(f"{self.label}: {lost.message} while {_WORK[command]}", lost.hint)
         number = -code if code < 0 else code - 128  # shells tell a signal as 128 + its number
         name = next((item.name for item in signal.Signals if item == number), None)
         if name:
-            return DeviceError(f"{self.label}: the runtime died with {name} while {_doing(command)}", _HINTS.get(name, ""))
+            return DeviceError(f"{self.label}: the runtime died with {name} while {_WORK[command]}", _HINTS.get(name, ""))
         last = noise.rpartition("\n")[2][:300]
-        return DeviceError(f"{self.label}: the agent ended with code {code} while {_doing(command)}: {last}")
-
-
-def _doing(command: str) -> str:
-    return _WORK.get(command, command)
+        return DeviceError(f"{self.label}: the agent ended with code {code} while {_WORK[command]}: {last}")

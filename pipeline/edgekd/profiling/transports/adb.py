@@ -30,7 +30,7 @@ from typing import IO, Self
 
 from edgekd import cache
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import phones
 from edgekd.profiling.transports.base import Completed, OursError
 from edgekd.profiling.transports.local import Local
@@ -40,6 +40,7 @@ FOLDER = "/data/local/tmp"
 """The folder of Android in which the user of adb may write and run programs."""
 SLOWEST = 1 << 20
 """Bytes a second that a push moves at least; a slower one is ended."""
+_AGAIN = "see adb devices: plug it in again and start again"
 _LOCK = "edgekd.lock"
 # $1 the folder of all sessions, $2 the session's folder in it, $3 who keeps it. A lock is alive while the process that it
 # names works in a session's folder.
@@ -166,7 +167,7 @@ class Adb:
         told = done.stderr if self._shell else done.stdout
         before, found, code = told.rpartition(f"\n{mark}".encode())
         if not found or not code.strip().isdigit():
-            raise self._error("the connection was lost", phones.told(done))
+            raise self._lost(phones.told(done))
         return Completed(int(code), *((done.stdout, before) if self._shell else (before, b"")))
 
     def spawn(
@@ -182,16 +183,18 @@ class Adb:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": noise}
         return self.local.start(subprocess.Popen, [*self._adb, "shell", "-T", line], **pipes)
 
-    def lost(self, code: int, noise: str) -> str:
-        """Say that the connection ended: the keeper's ended with it, or the phone does not answer."""
+    def lost(self, code: int, noise: str) -> LostError | None:
+        """Return the error of a connection that ended: the keeper's ended with it, or the phone does not answer."""
         try:
             state = phones.ask([*self._adb, "get-state"])
             self.run(["true"], timeout=phones.ANSWER_S)
+        except LostError as error:
+            return error
         except DeviceError as error:
-            return f"the connection was lost ({error.message.removeprefix(f'{self._name}: ')})"
+            return self._lost(error.message.removeprefix(f"{self._name}: "))
         if self._keeper is not None and self._keeper.poll() is not None:
-            return "the connection was lost and came back"
-        return "" if state.returncode == 0 else f"the connection was lost ({phones.told(state)})"
+            return self._lost("it came back meanwhile")
+        return None if state.returncode == 0 else self._lost(phones.told(state))
 
     @property
     def _name(self) -> str:
@@ -278,10 +281,13 @@ class Adb:
         if room:
             hint = f"make room in {self._base} on the phone, or set folder: in devices/{self._device.name}.yaml"
         elif gone:
-            hint = "see adb devices: plug it in again and start again"
+            return LostError(f"{self._name}: {what}: {why}", _AGAIN)
         elif re.search("Permission denied|Read-only", why):
             hint = f"set folder: in devices/{self._device.name}.yaml to a folder in which adb may write, such as {FOLDER}"
         return DeviceError(f"{self._name}: {what}: {why}", hint)
+
+    def _lost(self, why: str) -> LostError:
+        return LostError(f"{self._name}: the connection was lost: {why}", _AGAIN)
 
 
 @contextlib.contextmanager

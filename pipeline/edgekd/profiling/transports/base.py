@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports.local import Local
 
 
@@ -33,7 +33,8 @@ class OursError(DeviceError):
 class Transport(Protocol):
     """An open way to one device, with a folder there that is removed with it.
 
-    A context manager: it connects, locks the device against other sessions, and cleans up whatever happens.
+    A context manager: it connects, locks the device against other sessions, and cleans up whatever happens. Once the device
+    is reached, a connection that ends is a :class:`LostError` of whatever is asked then.
     """
 
     @property
@@ -116,9 +117,9 @@ class Transport(Protocol):
         """
         ...
 
-    def lost(self, code: int, noise: str) -> str:
-        """Say in words that the connection ended, from the exit code of what :meth:`spawn` started and what it printed.
+    def lost(self, code: int, noise: str) -> LostError | None:
+        """Return the error of a connection that ended, from the exit code of what :meth:`spawn` started and what it printed.
 
-        Empty where it did not: the program on the device ended by itself.
+        None where it did not end: the program on the device ended by itself.
         """
         ...

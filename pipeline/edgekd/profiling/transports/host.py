@@ -85,9 +85,8 @@ class Host:
         except OSError as error:
             raise DeviceError(f"{argv[0]} does not start: {error.strerror}") from error
 
-    def lost(self, code: int, noise: str) -> str:
+    def lost(self, code: int, noise: str) -> None:
         """This machine is always reached."""
-        return ""
 
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         """The variables of a program; the guard knows it by its mark, and what it leaves in TMPDIR goes with the folder."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.on_device import keeper
 
 STALL_S = 60.0
@@ -147,9 +147,9 @@ class _Wait:
         """Seconds left."""
         return max(0.0, self._end - time.monotonic())
 
-    def over(self) -> DeviceError:
+    def over(self) -> LostError:
         """Say that the time is over."""
-        return DeviceError(
+        return LostError(
             f"{self._name} did not answer within {self._seconds:g} s",
             f"see whether the link is slow (round trips of up to {ROUND_TRIP_S:.0f} s are supported), whether the board is "
             "busy, and whether its disk or memory is full",

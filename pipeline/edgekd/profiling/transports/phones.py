@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports.local import Local
 
 ANSWER_S = 30.0
@@ -133,7 +133,7 @@ def ask(argv: Sequence[str], timeout: float = ANSWER_S, local: Local | None = No
     try:
         return (local or Local()).run(argv, timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise DeviceError(f"adb gave no answer within {timeout:.0f} s", "adb kill-server, then try again") from None
+        raise LostError(f"adb gave no answer within {timeout:.0f} s", "adb kill-server, then try again") from None
     except OSError as error:
         raise DeviceError(f"{argv[0]} does not start: {error.strerror}", _INSTALL) from error
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from edgekd.devices.schema import Device
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import openssh
 from edgekd.profiling.transports.base import Completed, OursError
 from edgekd.profiling.transports.keeping import Keeping, program
@@ -155,7 +155,7 @@ class Ssh:
             noise.seek(0)
             err = noise.read()
         if lost := self.lost(process.returncode, err.decode(errors="replace")):
-            raise DeviceError(f"{lost} while {argv[0]} ran")
+            raise LostError(f"{lost.message} while {argv[0]} ran", lost.hint)
         return Completed(process.returncode, out, err)
 
     def spawn(
@@ -182,14 +182,14 @@ class Ssh:
             raise
         return process
 
-    def lost(self, code: int, noise: str) -> str:
-        """Say that the connection ended, unless it still stands."""
+    def lost(self, code: int, noise: str) -> LostError | None:
+        """Return the error of a connection that ended, unless it still stands."""
         if code != FAILED:
-            return ""
+            return None
         with contextlib.suppress(subprocess.TimeoutExpired):  # a program may end with 255 of its own accord
             self._master.wait(NOTICE_S)
-            return self._gone().message
-        return ""
+            return self._ended()
+        return None
 
     def _connect(self, stack: contextlib.ExitStack) -> None:
         text = program()
@@ -237,20 +237,10 @@ class Ssh:
         self._master.stdout.close()
 
     def _gone(self) -> DeviceError:
-        """The error for a connection that has ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._master.wait(NOTICE_S)
-        code = self._master.poll()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
-        last = next((line.strip(" .") for line in reversed(said.split("\n")) if line.strip()), "").strip()
+        """The error for a connection that has ended, or that was not made."""
         if self._folder:
-            # OpenSSH says why it lost a connection; a signal that ended the keeper comes as the same code, without a word.
-            if code == FAILED:
-                reason = last or "edgekd's helper program there was killed"
-            else:
-                reason = f"edgekd's helper program there ended: {last or f'exit code {code}'}"
-            return DeviceError(f"the connection to {self._where} ended: {reason}", "run again when the device is back")
+            return self._ended()
+        code, said, last = self._last_words()
         if code == FAILED:
             return openssh.refusal(self._device, said)
         if code == 127:
@@ -261,6 +251,25 @@ class Ssh:
             )
         hint = f"this must work without a question: {openssh.by_hand(self._device)} {self._pythons[0]} -V"
         return DeviceError(f"{self._where} accepts the connection, but runs nothing (exit code {code}): {last}", hint)
+
+    def _ended(self) -> LostError:
+        """The error for a connection that has ended."""
+        code, _, last = self._last_words()
+        # OpenSSH says why it lost a connection; a signal that ended the keeper comes as the same code, without a word.
+        if code == FAILED:
+            reason = last or "edgekd's helper program there was killed"
+        else:
+            reason = f"edgekd's helper program there ended: {last or f'exit code {code}'}"
+        return LostError(f"the connection to {self._where} ended: {reason}", "run again when the device is back")
+
+    def _last_words(self) -> tuple[int | None, str, str]:
+        """Exit code of the connection, all that it printed, and the last line of it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._master.wait(NOTICE_S)
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        last = next((line.strip(" .") for line in reversed(said.split("\n")) if line.strip()), "").strip()
+        return self._master.poll(), said, last
 
     def _send(self, path: Path, name: str, sha: str) -> str:
         with path.open("rb") as file:
@@ -294,14 +303,14 @@ class Ssh:
         begin = self._begin.encode()
         while not said.endswith((begin + b"+\n", begin + b"-\n")):
             if not select.select([handle], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise DeviceError(f"{what} did not start within {BEGIN_S:.0f} s on {self._where}")
+                raise LostError(f"{what} did not start within {BEGIN_S:.0f} s on {self._where}")
             piece = os.read(handle, 1)  # what follows is the program's
             if not piece:
                 code = process.wait()
                 noise.seek(0)
                 words = noise.read().decode(errors="replace")
                 last = words.strip().rpartition("\n")[2] or f"exit code {code}"
-                raise DeviceError(self.lost(code, words) or f"{what} does not start on {self._where}: {last}")
+                raise self.lost(code, words) or DeviceError(f"{what} does not start on {self._where}: {last}")
             said += piece
         if self._master.poll() is not None:  # it broke meanwhile, and OpenSSH made another, which nobody cleans up after
             raise self._gone()
