@@ -28,6 +28,7 @@ def test_each_error_has_its_exit_code() -> None:
         "FilesError": 3,
         "StorageError": 3,
         "DeviceError": 4,
+        "LostError": 4,
     }
     assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 130]
 

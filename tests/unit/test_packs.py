@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit.packing import with_lock
 from tests.unit.test_profile_files import INFO, QUICK, branches, conv, save
 
 from edgekd.artifacts import board, pack
@@ -43,13 +44,17 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files in a zip, measured from it elsewhere; returns what the board wrote."""
     folder = tmp_path_factory.mktemp("pack")
-    target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "packed", lambda: with_lock(folder / "lock"))
+        target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
     shutil.unpack_archive(target, folder / "elsewhere")
+    assert "python3 profile.py" in (folder / "elsewhere" / "board" / "README.txt").read_text()
     running = start(folder / "elsewhere" / "board", "--name", "my; board", "--emulated")
     told, log = running.communicate()
     assert running.returncode == 0, log[-2000:]
     assert "conv" in told
     assert "p50 ms" in told
+    assert not (folder / "lock").exists()
     return folder / "elsewhere" / RESULT
 
 
@@ -59,6 +64,7 @@ def test_a_pack_measures_without_edgekd_and_its_result_becomes_a_report(packed: 
     assert done.exit_code == ExitCode.OK
     assert done.result.devices[0].name == "my-board"
     assert [record.model for record in done.result.profiles] == ["conv", "branches"]
+    assert done.result.recipe["profile"]["blocks"] == QUICK.blocks
     for record in done.result.profiles:
         assert record.emulated
         assert len(record.blocks) == len(record.states) == QUICK.blocks
@@ -120,7 +126,7 @@ def test_a_damaged_result_of_a_pack_is_refused(packed: Path, tmp_path: Path) -> 
 def test_what_runs_on_the_board_is_python_3_8_without_packages() -> None:
     tree = ast.parse(Path(board.__file__).read_text(), feature_version=(3, 8))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
 
 

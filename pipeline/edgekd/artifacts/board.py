@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
+import importlib
 import json
 import os
 import selectors
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +316,32 @@ class Board:
             agent.close()
 
 
+@contextlib.contextmanager
+def held(program: Path) -> Iterator[None]:
+    """Hold the board's lock, as edgekd does over a network: two sessions at once would spoil both.
+
+    Args:
+        program: The agent's file, which has the lock in it.
+
+    Raises:
+        MeasuringError: Another session has it.
+    """
+    sys.path.insert(0, str(program))
+    keeper = importlib.import_module("edgekd_agent.keeper")
+    try:
+        handle, holder = keeper.lock(f"profile.py of a pack (process {os.getpid()}) since {time.strftime('%Y-%m-%d %H:%M')}")
+    except OSError as error:
+        raise MeasuringError(f"{keeper.LOCK} cannot be locked: {error.strerror}") from None
+    if handle < 0:
+        raise MeasuringError(f"this board is in use by {holder}; run again when that session has ended")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            keeper.LOCK.unlink()  # before it is let go
+        os.close(handle)
+
+
 def table(answers: dict[str, Any]) -> list[str]:
     """The figures as lines."""
     width = max([len(name) for name in answers["models"]] + [4])
@@ -333,10 +362,8 @@ def measured(plan: dict[str, Any], now: dict[str, str]) -> dict[str, Any]:
         program = Path(folder) / "agent.pyz"
         shutil.copyfile(HERE / "agent.pyz", program)
         board = Board(plan, now, program)
-        try:
+        with held(program), contextlib.closing(board):
             return board.measure()
-        finally:
-            board.close()
 
 
 def lean(plan: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,14 @@ from edgekd.rundir import ModelRecord, damage
 
 KEY = "edgekd_pack"
 """Key that a result of a pack has in its file."""
+_README = """\
+Made by edgekd profile --pack: it measures the model files in this folder on a board without a network.
+On the board, in this folder:  python3 profile.py
+  --name NAME: what the report calls the board.  --emulated: it is emulated, so its times are stamped.
+It needs Python 3.8 or later, numpy, and the runtime of each file: onnxruntime, ai-edge-litert (or tflite-runtime), openvino.
+It prints the figures and writes edgekd-result.json into the folder where it is started.
+Copy that file to a machine with edgekd, and make the report there:  edgekd report edgekd-result.json
+"""
 
 
 def pack(artifacts: Sequence[Path], settings: Settings, target: Path) -> Path:
@@ -66,6 +74,7 @@ def pack(artifacts: Sequence[Path], settings: Settings, target: Path) -> Path:
         plan = _write(folder, files, inputs.prepare(files, settings.given, given), settings)
         (folder / "plan.json").write_text(json.dumps(plan, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "plan.sha256").write_text(f"{file_sha256(folder / 'plan.json')}  plan.json\n", encoding="utf-8")
+        (folder / "README.txt").write_text(_README, encoding="utf-8")
         shutil.copyfile(board.__file__, folder / "profile.py")
         whole = folder
         if target.suffix == ".zip":

@@ -12,14 +12,14 @@ from edgekd.stages.app_snippets import app_snippets
 
 SIZE = 8
 DATA = DataRecord(
-    source="x", fingerprint="y", classes=4, train=1, val=1, test=1, image_size=SIZE, channels=3,
+    source="x", fingerprint="y", classes=("$cat", 'a "dog"', "c", "é"), train=1, val=1, test=1, image_size=SIZE, channels=3,
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
 )  # fmt: skip
 
 
-def artifact(format: str, suffix: str, source: TensorSpec, result: TensorSpec) -> ModelRecord:
+def artifact(format: str, suffix: str, source: TensorSpec, result: TensorSpec, name: str = "") -> ModelRecord:
     return ModelRecord(
-        f"{format}_x",
+        name or f"{format}_x",
         "artifact",
         format,
         "int8",
@@ -28,6 +28,19 @@ def artifact(format: str, suffix: str, source: TensorSpec, result: TensorSpec) -
         inputs=(source,),
         outputs=(result,),
     )
+
+
+APP = """\
+#include "load_second.file.cc"
+#define EDGEKD_MAIN
+#include "load_first.cc"
+static edgekd::second_file::Model other;
+static const int said = [] {
+  for (const auto& name : edgekd::second_file::kClasses) std::printf("%s", name.c_str());
+  return std::printf("\\n");
+}();
+"""
+"""An app with two files; the first prints."""
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -42,10 +55,10 @@ def test_the_cpp_for_openvino_gives_the_logits_that_python_gets(tmp_path: Path, 
     weights = random.standard_normal((3 * SIZE * SIZE, 4)).astype(np.float32)
     logits = ops.matmul(ops.reshape(x, np.array([1, -1]), special_zero=False), weights, False, False)
     openvino.save_model(openvino.Model([logits], [x], "net"), tmp_path / "x.xml", compress_to_fp16=False)
-    record = artifact(
-        "openvino", ".xml", TensorSpec("input", tuple(shape), "float32", layout), TensorSpec("logits", (1, 4), "float32")
-    )
-    (tmp_path / "load.cc").write_text(app_snippets(record, DATA)[".cc"])
+    specs = TensorSpec("input", tuple(shape), "float32", layout), TensorSpec("logits", (1, 4), "float32")
+    for name in ("first", "second.file"):
+        (tmp_path / f"load_{name}.cc").write_text(app_snippets(artifact("openvino", ".xml", *specs, name), DATA)[".cc"])
+    (tmp_path / "load.cc").write_text(APP)
     package = Path(openvino.__file__).parent
     library = next((package / "libs").glob("libopenvino.so.*"))
     flags = ["-std=c++17", "-O0", "-Wall", "-Werror=return-type", "-isystem", package / "include"]
@@ -53,14 +66,17 @@ def test_the_cpp_for_openvino_gives_the_logits_that_python_gets(tmp_path: Path, 
     built = subprocess.run(["g++", *flags, "load.cc", *link, "-o", "load"], cwd=tmp_path, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-2000:]
     compiled = openvino.Core().compile_model(tmp_path / "x.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for depth in (3, 1):
-        image = random.integers(0, 256, (SIZE, SIZE, depth), np.uint8)
-        (tmp_path / "image.raw").write_bytes(image.tobytes())
-        done = subprocess.run([tmp_path / "load"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    images = [random.integers(0, 256, (SIZE, SIZE, depth), np.uint8) for depth in (3, 1)]
+    for number, image in enumerate(images):
+        (tmp_path / str(number)).write_bytes(image.tobytes())
+    done = subprocess.run([tmp_path / "load", "0", "1"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    names, *told = done.stdout.splitlines()
+    assert names == "".join(DATA.classes)
+    for image, line in zip(images, (told[:4], told[4:]), strict=True):
         value = (image.astype(np.float32) / np.float32(255) - np.float32(DATA.mean)) / np.float32(DATA.std)
         fed = value[None] if layout == "NHWC" else value.transpose(2, 0, 1)[None]
         expected = compiled(np.ascontiguousarray(fed))[0].reshape(-1)
-        assert np.allclose([float(line) for line in done.stdout.split()], expected, atol=1e-4)
+        assert np.allclose([float(logit) for logit in line], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("format", "suffix", "layout"), [("tflite", ".tflite", "NHWC"), ("onnx", ".onnx", "NCHW")])
@@ -76,12 +92,16 @@ def test_the_others_have_the_values_of_the_manifest_and_say_that_they_are_untest
     assert set(texts) == {".cc", ".kt"}
     for text in texts.values():
         assert "UNTESTED" in "".join(text.splitlines()[:3])
+        assert f"edgekd.{format}_x" in text.replace("::", ".")
+        assert r'"a \"dog\"", "c", "é"' in text
         assert f"x{suffix}" in text
         for value in ("0.485f, 0.456f, 0.406f", "0.229f, 0.224f, 0.225f", "0.0123f", "-7", "* 0.25f", "- 3)", "-128", "127"):
             assert value in text, value
         assert ("CHANNELS + channel" if layout == "NHWC" else "* SIZE + column") in text.replace("kSize", "SIZE").replace(
             "kChannels", "CHANNELS"
         )
+    assert r'listOf<String>("\$cat", ' in texts[".kt"]
+    assert all(text.index("Model(") < text.index("run(") for text in texts.values()), "loaded once, run many times"
     if format == "onnx":
         assert '"input"' in texts[".cc"]
         assert "1L, 3L, 8L, 8L" in texts[".kt"]
