@@ -106,6 +106,12 @@ def devices(folders: Iterable[Path]) -> dict[str, Path]:
     return found | {name: find("devices", name) for name in available("devices") if name not in found}
 
 
+def examples(folders: Iterable[Path]) -> list[str]:
+    """List the devices that ship with edgekd as examples: not this machine, and none that the user has a file of."""
+    shipped, found = folder("devices").resolve(), devices(folders)
+    return [name for name, path in sorted(found.items()) if name != "host" and path.resolve().parent == shipped]
+
+
 def device(name: str, folders: Iterable[Path] = ()) -> Path:
     """Return the file of a device.
 

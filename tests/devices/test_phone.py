@@ -20,6 +20,7 @@ from edgekd.profiling import agents
 from edgekd.profiling.inspection import Wants
 from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
+from edgekd.profiling.transports import adb
 from edgekd.profiling.transports.adb import FOLDER, Adb
 from edgekd.recipe import Profile
 
@@ -76,8 +77,11 @@ def test_one_session_at_a_time_and_dead_ones_leave_nothing(
         assert len(left(test_phone)) == 2  # its own folder and lock
         with pytest.raises(DeviceError, match="is in use by this edgekd"), Adb(android(test_phone)):
             pass
+        monkeypatch.setattr(adb, "this_process", lambda: "another")  # as far as this machine can tell
+        with pytest.raises(DeviceError, match=r"on this machine: \S+@\S+ \(process \d+\)"), Adb(android(test_phone)):
+            pass
         monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))  # another machine, as far as the phone can tell
-        with pytest.raises(DeviceError, match=r"is in use by another edgekd: \S+@\S+ since"), Adb(android(test_phone)):
+        with pytest.raises(DeviceError, match=r"is in use by another edgekd: \S+@\S+ \(process"), Adb(android(test_phone)):
             pass
         assert way.run(["true"], timeout=60).code == 0
     assert left(test_phone) == []

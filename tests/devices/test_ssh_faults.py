@@ -139,7 +139,7 @@ def test_one_session_at_a_time_whoever_asks(
     ssh_config("anna", pi4_board.client("anna"))
     with Ssh(device("pi4", host="anna")):
         assert "pi4 (pi4) is in use by this edgekd, for another device's file" in refused(pi4).message
-        monkeypatch.setattr(ssh, "_process", lambda: "another")
+        monkeypatch.setattr(ssh, "this_process", lambda: "another")
         error = refused(pi4)
         assert "pi4 (pi4) is in use by " in error.message
         assert f"(process {os.getpid()}) since " in error.message

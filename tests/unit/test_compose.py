@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from edgekd import checkpoints, compose, models
+from edgekd.cli import cli
 from edgekd.errors import CheckpointError, ModelError, RecipeError, UsageError
 
 WEIGHTS = Path("best.pt")
@@ -190,3 +191,11 @@ def test_weights_that_are_not_there() -> None:
     with pytest.raises(UsageError) as caught:
         compose.load(given(weights=Path("bst.pt#ema")))
     assert str(caught.value) == "--weights bst.pt does not exist\n  → did you mean best.pt?"
+
+
+@pytest.mark.parametrize(("command", "done"), [("quantize", "quantized"), ("export", "exported")])
+def test_a_finished_file_is_refused_before_anything_else_is_asked(command: str, done: str) -> None:
+    with pytest.raises(UsageError, match=rf"net.onnx can be profiled \(edgekd profile net.onnx\), not {done}"):
+        cli.main([command, "net.onnx"], standalone_mode=False)
+    with pytest.raises(UsageError, match="MODEL: 'resnet18' does not say where the model is from"):
+        cli.main([command, "resnet18"], standalone_mode=False)

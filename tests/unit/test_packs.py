@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,13 +40,21 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A lock of these tests' own: others measure on this machine, too."""
+    lock = tmp_path_factory.mktemp("locks") / "lock"
+    program = with_lock(lock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "packed", lambda: program)
+        yield lock
+
+
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(tmp_path_factory: pytest.TempPathFactory, own_lock: Path) -> Path:
     """Two files in a zip, measured from it elsewhere; returns what the board wrote."""
     folder = tmp_path_factory.mktemp("pack")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack, "packed", lambda: with_lock(folder / "lock"))
-        target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
+    target = pack.pack([conv(folder), branches(folder)], Settings(protocol=QUICK), folder / "board.zip")
     shutil.unpack_archive(target, folder / "elsewhere")
     assert "python3 profile.py" in (folder / "elsewhere" / "board" / "README.txt").read_text()
     running = start(folder / "elsewhere" / "board", "--name", "my; board", "--emulated")
@@ -54,7 +62,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert running.returncode == 0, log[-2000:]
     assert "conv" in told
     assert "p50 ms" in told
-    assert not (folder / "lock").exists()
+    assert not own_lock.exists()
     return folder / "elsewhere" / RESULT
 
 

@@ -19,7 +19,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from tests.unit.export.nets import Residual, make_source
-from tests.unit.packing import own_lock
 
 import edgekd
 from edgekd import rundir

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
+@click.option("--all", "everything", is_flag=True, help="Ask the examples that ship with edgekd, too.")
 @json_option
 @debug_option
 @click.pass_context
-def devices(context: click.Context, as_json: bool, debug: bool) -> int:
+def devices(context: click.Context, everything: bool, as_json: bool, debug: bool) -> int:
     """List the machines to measure on, and whether each answers. All are asked at once; each must be reached in 5 s.
 
-    These are the files of devices/ in the working folder, and those that ship with edgekd.
+    These are this machine and the files of devices/ in the working folder. Examples ship with edgekd: they are only named.
 
     \b
       edgekd devices
@@ -41,7 +42,10 @@ def devices(context: click.Context, as_json: bool, debug: bool) -> int:
 
     found: list[Device] = []
     wrong: dict[str, RecipeError] = {}
+    examples = [] if everything else resources.examples([Path.cwd()])
     for name, path in sorted(resources.devices([Path.cwd()]).items()):
+        if name in examples:
+            continue
         try:
             found.append(schema.load(str(path)))
         except RecipeError as error:
@@ -55,6 +59,10 @@ def devices(context: click.Context, as_json: bool, debug: bool) -> int:
             click.echo(line)
         for name, mistake in wrong.items():
             click.echo(f"{name}: its file is wrong\n{mistake}")
+        if examples:
+            click.echo(
+                f"examples, not asked: {', '.join(examples)}   (edgekd doctor NAME asks one, edgekd devices --all asks all)"
+            )
     return int(ExitCode.OK)
 
 
@@ -64,12 +72,16 @@ def devices(context: click.Context, as_json: bool, debug: bool) -> int:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of ssh, where ~/.ssh/config does not say it.")
 @click.option("--python", "pythons", multiple=True, metavar="PATH",
               help="Interpreter with the runtimes; repeatable.  [default: python3, ~/edgekd/bin/python]")  # fmt: skip
+@click.option("--emulated", is_flag=True, help="It is emulated: its figures are stamped so, and no gate on them passes.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @debug_option
-def add(target: str, name: str | None, port: int | None, pythons: Sequence[str], force: bool, debug: bool) -> int:
+def add(
+    target: str, name: str | None, port: int | None, pythons: Sequence[str], emulated: bool, force: bool, debug: bool
+) -> int:
     """Ask a board or a phone what it is, and write devices/NAME.yaml.
 
-    TARGET is what you type after `ssh`, or adb:SERIAL (adb alone for the only phone there is).
+    TARGET is a name of ~/.ssh/config, HOST or USER@HOST; or adb:SERIAL (adb alone for the only phone there is). Write what
+    else ssh needs, such as a key or a jump, into ~/.ssh/config.
 
     \b
       edgekd devices add pi@raspberrypi
@@ -81,7 +93,7 @@ def add(target: str, name: str | None, port: int | None, pythons: Sequence[str],
     from edgekd.guard import storage
     from edgekd.profiling import adding
 
-    chosen = adding.chosen(target, name, port, pythons)
+    chosen = adding.chosen(target, name, port, pythons, emulated=emulated)
     path = _free(chosen.name, force)
     try:
         device, found = adding.asked(chosen)

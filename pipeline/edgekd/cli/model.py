@@ -10,14 +10,42 @@ import click
 
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option, without_devices_option
+from edgekd.errors import UsageError
 
 FORMATS = ("onnx", "tflite", "openvino")
+
+
+FILES = (".onnx", ".tflite", ".xml", ".bin")
+"""Endings of files for devices, which are no torch modules."""
+
+
+def _model(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """See that MODEL names a torch module.
+
+    Raises:
+        UsageError: It does not.
+    """
+    from pydantic_core import PydanticCustomError
+
+    from edgekd.recipe_model import model_source
+
+    if value.lower().endswith(FILES):
+        done = "quantized" if context.command.name == "quantize" else "exported"
+        raise UsageError(
+            f"MODEL: {value} can be profiled (edgekd profile {value}), not {done}",
+            "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME",
+        )
+    try:
+        return model_source(value)
+    except PydanticCustomError as error:
+        told = error.context or {}
+        raise UsageError(f"MODEL: {told['message']}", told["hint"]) from error
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both commands ask: the model, its weights, how it sees images, where the result goes."""
     for decorate in reversed((
-        click.argument("model"),
+        click.argument("model", is_eager=True, callback=_model),  # first: nothing else helps where it cannot be
         click.option("--weights", required=True, type=click.Path(path_type=Path),
                      help="Its trained weights: .safetensors, or what torch.save wrote; FILE#SET of a file with several."),
         click.option("--size", type=click.IntRange(8, 1024), metavar="PIXELS",
@@ -69,8 +97,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: Sequence[str], **rest: Any) -> int:
     """Make int8 files of a trained model, and prove them.
 
-    MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own runtime and
-    compared with torch; the float files beside it are for comparison.
+    MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own
+    runtime and compared with torch; the float files beside it are for comparison.
 
     \b
       edgekd quantize net.py:Net --weights best.pt --data images/
@@ -97,7 +125,7 @@ def quantize(model: str, data: str, method: str | None, epochs: int | None, form
 def export(model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], **rest: Any) -> int:
     """Write a trained model to files without int8 activations, and compare them with torch.
 
-    MODEL is torchvision:NAME, timm:NAME or FILE.py:CALLABLE. Needs no images.
+    MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Needs no images.
 
     \b
       edgekd export torchvision:resnet18 --weights best.pt --format onnx --format tflite

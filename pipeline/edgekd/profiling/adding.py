@@ -24,14 +24,15 @@ _PROGRAM = "android_aarch64_benchmark_model"
 """What the program is called where it can be downloaded."""
 
 
-def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[str]) -> Device:
+def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[str], *, emulated: bool = False) -> Device:
     """Return the device that is meant, of which no more is known yet.
 
     Args:
-        target: What is typed after ``ssh``, or ``adb:SERIAL``.
+        target: A name of ``~/.ssh/config``, a host with or without a user, or ``adb:SERIAL``.
         name: What to call it, if it was said.
         port: Of ssh.
         pythons: Interpreters to try there.
+        emulated: Whether it is emulated.
 
     Raises:
         UsageError: There can be no such device.
@@ -49,6 +50,7 @@ def chosen(target: str, name: str | None, port: int | None, pythons: Sequence[st
         **({"host": target} if transport == "ssh" else {}),
         **({"port": port} if port is not None else {}),
         **({"python": tuple(pythons)} if pythons else {}),
+        **({"emulated": True} if emulated else {}),
     }
     try:
         return Device.model_validate(keys)
@@ -134,7 +136,10 @@ def _starts(way: Transport, python: str) -> bool:
 def text(device: Device, found: DeviceRecord, target: str) -> str:
     """Return the text of a device's file."""
     lines = [f"# Written by: edgekd devices add {' '.join(target.split())}"]
-    keys = ("transport", "host", "port", "serial", "description", "arch", "isa", "python", "agent", "benchmark_model")
+    keys = (
+        "transport", "host", "port", "serial", "description", "emulated", "arch", "isa", "python", "agent",
+        "benchmark_model",
+    )  # fmt: skip
     for key in keys:
         value = getattr(device, key)
         if value not in (None, "", type(device).model_fields[key].default):

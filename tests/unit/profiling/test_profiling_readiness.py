@@ -147,7 +147,10 @@ def test_the_devices_are_listed_with_whether_they_answer(ssh, tmp_path, monkeypa
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "mine.yaml").write_text("transport: host\n")
     (tmp_path / "devices" / "wrong.yaml").write_text("transport: pigeon\n")
-    code, text = call("devices", "--json")
+    text = call("devices")[1]
+    assert "examples, not asked: android-phone, raspberry-pi-4, raspberry-pi-5 " in text
+    assert "does not answer" not in text
+    code, text = call("devices", "--all", "--json")
     found = json.loads(text)
     assert code == ExitCode.OK
     assert {record["name"]: record["answered"] for record in found["devices"]} == {
@@ -180,8 +183,9 @@ def test_a_board_is_asked_and_its_file_written_but_never_over_another(ssh, tmp_p
     assert (device.arch, set(device.isa)) == (host.cpu().arch, host.cpu().features)
     with pytest.raises(UsageError, match=r"devices/board.yaml is there already"):
         call("devices", "add", "pi@board.local")
-    assert call("devices", "add", "pi@board.local", "--force")[0] == 0
+    assert call("devices", "add", "pi@board.local", "--force", "--emulated")[0] == 0
     assert schema.load("board", tmp_path).port is None
+    assert (device.emulated, schema.load("board", tmp_path).emulated) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import itertools
-import os
 import re
 import secrets
 import selectors
 import shlex
-import socket
 import subprocess
 import tempfile
 import time
@@ -32,7 +29,7 @@ from edgekd import cache
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import phones
-from edgekd.profiling.transports.base import Completed, OursError
+from edgekd.profiling.transports.base import Completed, OursError, this_process
 from edgekd.profiling.transports.local import Local
 from edgekd.reads import file_sha256
 
@@ -202,7 +199,7 @@ class Adb:
 
     def _keep(self, stack: ExitStack) -> None:
         """Start the keeper: lock the phone, remove what dead sessions left, make the folder."""
-        owner = re.sub(r"[^\w@. -]", "", f"{_user()}@{socket.gethostname()}, since {time.strftime('%Y-%m-%d %H.%M')}")
+        owner = re.sub(r"[^\w@. ()-]", "", f"{this_process()} since {time.strftime('%Y-%m-%d %H.%M')}")
         line = _line(_KEEPER, self._base, f"edgekd-{self._token}", owner)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         keeper = self.local.start(subprocess.Popen, [*self._adb, "shell", "-T", line], **pipes)
@@ -300,25 +297,19 @@ def _locked(serial: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            if handle.read() == str(os.getpid()):
+            holder = handle.read()
+            if holder == this_process():
                 raise OursError(
                     f"the phone {serial} is in use by this edgekd, for another device's file: they are one phone"
                 ) from None
             raise DeviceError(
-                f"the phone {serial} is in use by another edgekd on this machine",
+                f"the phone {serial} is in use by another edgekd on this machine: {holder}",
                 "wait until it has ended: two at once would spoil both",
             ) from None
         handle.truncate(0)
-        handle.write(str(os.getpid()))
+        handle.write(this_process())
         handle.flush()
         yield
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _with(env: Mapping[str, str] | None, argv: Sequence[str]) -> list[str]:

@@ -6,6 +6,9 @@ so that the code that talks to them is the same for all.
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,15 @@ class Completed:
 
 class OursError(DeviceError):
     """Only this process holds the device, by another way to it: two files may describe one board."""
+
+
+def this_process() -> str:
+    """Name this process, for others who find a device locked: user, machine and number."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} (process {os.getpid()})"
 
 
 class Transport(Protocol):

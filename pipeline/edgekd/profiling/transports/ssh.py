@@ -8,13 +8,11 @@ connection (ControlMaster), each as a local ``ssh`` of its own.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import os
 import re
 import secrets
 import select
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,7 +25,7 @@ from typing import IO, Self
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import openssh
-from edgekd.profiling.transports.base import Completed, OursError
+from edgekd.profiling.transports.base import Completed, OursError, this_process
 from edgekd.profiling.transports.keeping import Keeping, program
 from edgekd.profiling.transports.local import Local
 
@@ -207,7 +205,7 @@ class Ssh:
         stack.callback(self._keeping.close)
         found = self._keeping.hello(text, HELLO_S)
         file = f"{self._device.name}.yaml"
-        if str(found.get("busy", "")).startswith(_process()):
+        if str(found.get("busy", "")).startswith(this_process()):
             raise OursError(f"{self._where} is in use by this edgekd, for another device's file: they are one board")
         if "busy" in found:
             raise DeviceError(f"{self._where} is in use by {found['busy']}", "run again when that session has ended")
@@ -331,15 +329,7 @@ def _short_folder() -> tempfile.TemporaryDirectory[str]:
 
 def _who() -> str:
     """This session, for others who find the device locked."""
-    return f"{_process()} since {time.strftime('%Y-%m-%d %H:%M')}"
-
-
-def _process() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} (process {os.getpid()})"
+    return f"{this_process()} since {time.strftime('%Y-%m-%d %H:%M')}"
 
 
 def _sha256(path: Path) -> str:
