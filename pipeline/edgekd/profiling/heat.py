@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edgekd.devices.schema import Device
@@ -19,22 +19,30 @@ PAUSE_S = 2.0
 ABOVE = 2.0
 """A device is cool again at this many degrees above the temperature that the attempt began with."""
 
+State = Callable[[], Mapping[str, Any]]
 
-def begin(participants: Participants, device: Device) -> str:
+
+def begin(participants: Participants, device: Device, what: str = "the session", state: State | None = None) -> str:
     """Wait until the device is below ``max_celsius``, at most ``wait_s``.
 
+    Args:
+        participants: The participants.
+        device: Where.
+        what: What is to begin.
+        state: Asks for the device's state; by default a participant does, which runs until its memory is read.
+
     Returns:
-        In words, why the session does not begin as it should; empty if it does.
+        In words, why it does not begin as it should; empty if it does.
     """
     if device.max_celsius is None:
         return ""
-    waited, state = wait(participants, device.max_celsius, device.wait_s)
-    celsius = state.get("celsius")
+    waited, last = wait(participants, device.max_celsius, device.wait_s, state)
+    celsius = last.get("celsius")
     if celsius is None:
         return "max_celsius is set, but the device does not tell its temperature"
     if celsius > device.max_celsius:
         above = f"above max_celsius {device.max_celsius:g}"
-        return f"the session began at {celsius:.0f} °C, {above}, after {waited:.0f} s of waiting"
+        return f"{what} began at {celsius:.0f} °C, {above}, after {waited:.0f} s of waiting"
     return ""
 
 
@@ -60,7 +68,9 @@ def cool_down(participants: Participants, device: Device, reasons: Iterable[Doub
     return wait(participants, min(cool), device.wait_s)[0]
 
 
-def wait(participants: Participants, celsius: float, seconds: float) -> tuple[float, Mapping[str, Any]]:
+def wait(
+    participants: Participants, celsius: float, seconds: float, ask: State | None = None
+) -> tuple[float, Mapping[str, Any]]:
     """Wait until the device is at most that hot and nothing throttles it, at most so many seconds.
 
     Returns:
@@ -68,7 +78,7 @@ def wait(participants: Participants, celsius: float, seconds: float) -> tuple[fl
     """
     began = time.monotonic()
     while True:
-        state = participants.state()
+        state = (ask or participants.state)()
         now, waited = state.get("celsius"), time.monotonic() - began
         left = min(seconds - waited, participants.limit.left())
         throttled = int(state.get("firmware", "0"), 16) & 0xF

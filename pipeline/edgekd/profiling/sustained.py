@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from edgekd.devices.schema import Device
@@ -74,8 +75,10 @@ def measure(
             agent.ask("warmup", 2 * ANSWER_S, runs=protocol.warmup_runs, ms=protocol.warmup_ms)
             participants.tell(f"energy of {run.variant.model}")
             energy = _energy(agent, power) if power else None
-            if minutes:
-                heat.begin(participants, device)
+            where = f"{run.variant.model} on {device.name}"
+            ask = partial(agent.ask, "state", ANSWER_S)
+            if minutes and (hot := heat.begin(participants, device, "the minutes without a pause", ask)):
+                notes.append(f"{where}: {hot}")
             for left in _minutes(minutes, participants):
                 participants.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
                 windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
@@ -84,7 +87,7 @@ def measure(
             if over and windows.seconds < ENOUGH * 60 * minutes:
                 told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
                 why = f"limit_s is over ({participants.limit.seconds:g} s)"
-                notes.append(f"{run.variant.model} on {device.name}: {told} were measured: {why}")
+                notes.append(f"{where}: {told} were measured: {why}")
         except LostError as error:
             what = " and ".join([*(["energy"] if power else []), *(["the minutes without a pause"] if minutes else [])])
             participants.lost(run, LostError(f"{error.message}; not measured to the end: {what}", error.hint))

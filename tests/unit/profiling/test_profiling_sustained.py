@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.profiling.test_profiling_protocol import EMULATED, HOST, SHORT, Board, run
 
-from edgekd.profiling import sustained
+from edgekd.profiling import heat, sustained
 from edgekd.profiling.on_device import meters
 
 PMIC = """\
@@ -95,6 +95,19 @@ def test_energy_is_above_idle_and_minutes_have_medians(nets, tmp_path, monkeypat
     assert len(one.sustained.medians) == len(one.sustained.celsius) >= 1
     assert 0 < one.sustained.minutes < 0.006
     assert not found.notes or not any("not measured to the end" in note for note in found.notes)
+
+
+def test_the_minutes_begin_when_the_device_is_cool(nets, tmp_path, monkeypatch):
+    """By then the agents that were timed have ended."""
+    monkeypatch.setattr(heat, "STEP_S", 0.05)
+    monkeypatch.setattr(sustained, "WINDOW_S", 0.1)
+    board = Pi5(tmp_path / "board")
+    board.at |= {"read one": {"celsius": 81.0}, "cooling down: 81": {"celsius": 60.0}, "energy of two": {"celsius": 82.0}}
+    device = EMULATED.model_copy(update={"max_celsius": 70.0, "wait_s": 0.2})
+    found = run(nets, tmp_path, board, device, SHORT.model_copy(update={"sustained_minutes": 0.005}))
+    assert any(step.startswith("cooling down: 81 °C, waiting for 70 °C") for step in board.told)
+    hot = f"two on {device.name}: the minutes without a pause began at 82 °C, above max_celsius 70, after 0 s of waiting"
+    assert [note for note in found.notes if "without a pause" in note] == [hot]
 
 
 def test_an_emulated_device_has_no_energy(nets, tmp_path):
