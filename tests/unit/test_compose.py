@@ -195,7 +195,7 @@ def test_weights_that_are_not_there() -> None:
 
 @pytest.mark.parametrize(("command", "done"), [("quantize", "quantized"), ("export", "exported")])
 def test_a_finished_file_is_refused_before_anything_else_is_asked(command: str, done: str) -> None:
-    with pytest.raises(UsageError, match=rf"net.onnx can be profiled \(edgekd profile net.onnx\), not {done}"):
+    with pytest.raises(RecipeError, match=rf"net.onnx can be profiled \(edgekd profile net.onnx\), not {done}"):
         cli.main([command, "net.onnx"], standalone_mode=False)
-    with pytest.raises(UsageError, match="MODEL: 'resnet18' does not say where the model is from"):
+    with pytest.raises(RecipeError, match="MODEL: 'resnet18' does not say where the model is from"):
         cli.main([command, "resnet18"], standalone_mode=False)

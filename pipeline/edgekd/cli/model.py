@@ -10,11 +10,9 @@ import click
 
 from edgekd.cli.execute import execute
 from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option, without_devices_option
-from edgekd.errors import UsageError
+from edgekd.errors import Problem, RecipeError
 
 FORMATS = ("onnx", "tflite", "openvino")
-
-
 FILES = (".onnx", ".tflite", ".xml", ".bin")
 """Endings of files for devices, which are no torch modules."""
 
@@ -23,23 +21,23 @@ def _model(context: click.Context, parameter: click.Parameter, value: str) -> st
     """See that MODEL names a torch module.
 
     Raises:
-        UsageError: It does not.
+        RecipeError: It does not.
     """
     from pydantic_core import PydanticCustomError
 
     from edgekd.recipe_model import model_source
 
+    where = f"edgekd {context.command.name}"
     if value.lower().endswith(FILES):
         done = "quantized" if context.command.name == "quantize" else "exported"
-        raise UsageError(
-            f"MODEL: {value} can be profiled (edgekd profile {value}), not {done}",
-            "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME",
-        )
+        told = f"{value} can be profiled (edgekd profile {value}), not {done}"
+        hint = "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME"
+        raise RecipeError([Problem(where, "MODEL", told, hint)])
     try:
         return model_source(value)
     except PydanticCustomError as error:
-        told = error.context or {}
-        raise UsageError(f"MODEL: {told['message']}", told["hint"]) from error
+        known = error.context or {}
+        raise RecipeError([Problem(where, "MODEL", known["message"], known["hint"])]) from error
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
