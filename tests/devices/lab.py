@@ -193,15 +193,22 @@ def main_process(process: subprocess.Popen[bytes]) -> int:
 
 
 def pids_beside(pid: int, word: str) -> list[int]:
-    """Process ids of ``pid`` and what it has started that have a word in their command line, in order."""
-    found: list[int] = []
+    """Process ids of ``pid`` and what it has started that have a word in their command line, in the order of their start."""
+    found: list[tuple[int, int]] = []
     mine = Path(f"/proc/{pid}/ns/pid").readlink()
-    first = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # waits; its command line has all words
+    first = int(_stat(pid)[1])  # waits; its command line has all words
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            inside = (entry / "ns/pid").readlink() == mine and int(entry.name) != first
-            found += [int(entry.name)] if inside and word.encode() in (entry / "cmdline").read_bytes() else []
-    return sorted(found)
+            other = int(entry.name)
+            inside = (entry / "ns/pid").readlink() == mine and other != first
+            if inside and word.encode() in (entry / "cmdline").read_bytes():
+                found.append((int(_stat(other)[19]), other))  # numbers of processes begin again at some time
+    return [other for _, other in sorted(found)]
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of a process's stat from its state on: its parent is number 1, its start, in ticks since boot, number 19."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def free_port() -> int:
