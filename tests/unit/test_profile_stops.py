@@ -117,9 +117,29 @@ def test_a_file_that_does_not_end_on_this_machine_is_said_and_has_a_limit(
     assert line.startswith("  endless: no outputs on this machine to compare with: onnx on host: no answer within")
 
 
-def test_a_mistake_of_edgekd_on_one_device_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_this_machine_does_not_have_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_checks, "HOST_S", 0.0)
+    settings = Settings(devices=(remote(tmp_path, monkeypatch),), out=tmp_path / "out", protocol=QUICK)
+    done = profile([conv(tmp_path)], settings)
+    assert (
+        "outputs of conv on board: not compared with those of this machine: it did not run here" in done.result.not_measured
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (FileNotFoundError(2, "No such file or directory", "/elsewhere"), "FileNotFoundError"),
+    ],
+)
+def test_a_mistake_of_edgekd_on_one_device_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     def begin(participants: Any, device: Any) -> str:
-        return "" if device.name == "second" else str(1 / 0)
+        if device.name == "second":
+            return ""
+        raise error
 
     monkeypatch.setattr(heat, "begin", begin)
     progress = Presses("")
@@ -127,8 +147,7 @@ def test_a_mistake_of_edgekd_on_one_device_leaves_the_others(tmp_path: Path, mon
     done = profile([conv(tmp_path)], settings)
     assert done.exit_code == ExitCode.DEVICE_FAILED
     assert [(record.device, record.model) for record in done.result.profiles] == [("second", "conv")]
-    assert done.failures == (
-        "first: unexpected error (a bug in edgekd): ZeroDivisionError: division by zero\n"
-        "  → run again with --debug and report what it prints",
-    )
+    (failure,) = done.failures
+    assert failure.startswith(f"first: unexpected error (a bug in edgekd): {told}")
+    assert failure.endswith("\n  → run again with --debug and report what it prints")
     assert "in begin" in progress.lines[0]

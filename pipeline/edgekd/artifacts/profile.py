@@ -9,7 +9,7 @@ import os
 import shlex
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,7 +138,9 @@ def _profiled(
     looked: _Checked | None = None
     with contextlib.suppress(KeyboardInterrupt):
         if not any(one.interrupted for one in measured):
-            looked = _checked(files, prepared, measured, _expected(prepared, _here(prepared, measured, settings)), settings)
+            here = _here(prepared, measured, settings)
+            looked = _checked(files, prepared, measured, _expected(prepared, here), settings)
+            looked = replace(looked, notes=(*looked.notes, *_not_here(prepared, measured, here)))
 
     def write() -> Profiled:
         checked = looked or _not_compared(_checked(files, prepared, measured, _expected(prepared, {}), settings), measured)
@@ -358,6 +360,16 @@ def _here(prepared: Prepared, measured: Sequence[Measured], settings: Settings) 
     if not elsewhere or not prepared.wants.outputs:
         return {}
     return device_checks.on_host(prepared.variants, settings.threads or settings.protocol.threads, settings.progress)
+
+
+def _not_here(prepared: Prepared, measured: Sequence[Measured], here: Mapping[str, inspection.Given]) -> Iterator[str]:
+    """Say which outputs of other devices have none of this machine to be compared with."""
+    for one in measured:
+        if one.session is None or one.device.transport == "host" or not prepared.wants.outputs:
+            continue
+        for name in prepared.known:
+            if name not in here:
+                yield f"outputs of {name} on {one.device.name}: not compared with those of this machine: it did not run here"
 
 
 def _expected(prepared: Prepared, here: Mapping[str, inspection.Given]) -> dict[str, Expected]:

@@ -97,7 +97,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _unraisable(dropped: sys.UnraisableHookArgs) -> None:
-    """Print what Python drops, but for an interruption: it is raised again at the next step."""
+    """Print an error that Python cannot raise. An interruption is not printed: it is raised again at the next step."""
     if not (_signals and dropped.exc_type is KeyboardInterrupt):
         sys.__unraisablehook__(dropped)
 

@@ -10,6 +10,7 @@ and the others are recorded. ``limit_s`` of the device bounds all of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -83,9 +84,15 @@ def measure(
     except EdgekdError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (*cache.FULL, *cache.REFUSED):
+        if isinstance(error, OSError) and (error.errno in cache.FULL or _of(error, samples)):
             raise
         raise DeviceError(*unexpected(error)) from error
+
+
+def _of(error: OSError, folder: Path) -> bool:
+    """Whether a folder, or one that it is in, is what could not be written: any other path is a mistake of edgekd."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    return path is not None and (path.is_relative_to(folder) or folder.is_relative_to(path))
 
 
 def _measured(
