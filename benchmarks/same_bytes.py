@@ -4,9 +4,10 @@
 
 Runs in each checkout, from empty caches: recipes/mobilenet.yaml as it is, `edgekd quantize` of a ResNet-18, and every recipe
 of recipes/regimes/ with one epoch a training on a tenth of the images. Both read the recipes of OLD: they are a contract. A
-row is a model file with both SHA-256. Rows are written to benchmarks/results/same_bytes.json at once, and all to
-same_bytes.md; those of the same two commits are not made again. The exit code is 1 where files differ and no --because says
-why. Hashes hold on one machine: another processor gives other bytes.
+row is a model file with both SHA-256. Hashes are written to benchmarks/results/same_bytes.json at once, by commit, and
+those of OLD's commit and of NEW's are not made again; the table goes to same_bytes.md. OLD may be given twice, which makes
+its own hashes ahead. The exit code is 1 where files differ and no --because says why. Hashes hold on one machine: another
+processor gives other bytes.
 """
 
 from __future__ import annotations
@@ -124,24 +125,29 @@ def hashes(name: str, checkout: Checkout, old: Checkout, work: Path) -> dict[str
 
 def page(value: dict[str, Any]) -> str:
     """The rows as Markdown."""
-    rows = value["rows"]
-    files = [(row["sha256"][0].get(key, "–"), row["sha256"][1].get(key, "–")) for row in rows for key in _keys(row)]
-    same = sum(before == after for before, after in files)
+    rows = _rows(value)
+    same = sum(before == after for _, _, before, after in rows)
     lines = [
         "# The same bytes", "",
         f"Made by benchmarks/same_bytes.py: the model files of two checkouts, {' and '.join(value['commits'])}, from empty "
-        f"caches on one machine ({value['machine']}). {same} of {len(files)} files are the same.", "",
+        f"caches on one machine ({value['machine']}). {same} of {len(rows)} files are the same.", "",
         "| run | file | before | after | |", "|---|---|---|---|---|",
     ]  # fmt: skip
-    for row in rows:
-        for key in _keys(row):
-            before, after = (found.get(key, "–")[:16] for found in row["sha256"])
-            lines.append(f"| {row['name']} | {key} | {before} | {after} | {'same' if before == after else row['because']} |")
+    for name, key, before, after in rows:
+        why = "same" if before == after else value["because"].get(name, "")
+        lines.append(f"| {name} | {key} | {before[:16]} | {after[:16]} | {why} |")
     return "\n".join([*lines, ""])
 
 
-def _keys(row: dict[str, Any]) -> list[str]:
-    return sorted({*row["sha256"][0], *row["sha256"][1]})
+def _rows(value: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Run, file, and both hashes; a dash for a file that one of them did not write."""
+    before, after = (value["hashes"].get(commit, {}) for commit in value["commits"])
+    return [
+        (name, key, before[name].get(key, "–"), after[name].get(key, "–"))
+        for name in before
+        if name in after
+        for key in sorted({*before[name], *after[name]})
+    ]
 
 
 def _git(folder: Path, *words: str) -> str:
@@ -159,13 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     old, new = Checkout.at(options.old), Checkout.at(options.new)
     reasons = dict(text.split("=", 1) for text in options.because)
     about = environment.describe()
+    machine = f"{about['cpu']}, {about['cores']} cores"
+    stored = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
+    known = stored.get("hashes", {}) if stored.get("machine") == machine else {}
     value: dict[str, Any] = {
         "commits": [old.commit, new.commit],
-        "machine": f"{about['cpu']}, {about['cores']} cores",
-        "rows": [],
+        "machine": machine,
+        "because": reasons,
+        "hashes": {commit: known.get(commit, {}) for commit in (old.commit, new.commit)},
     }
-    if ROWS.exists() and (stored := json.loads(ROWS.read_text(encoding="utf-8")))["commits"] == value["commits"]:
-        value = stored
     with tempfile.TemporaryDirectory() as temporary:
         works = [Path(temporary) / side for side in ("old", "new")]
         for work in works:
@@ -173,15 +181,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tenth(old, work / "images.npz")
             weights(work / "resnet18.pt")
         for name in options.only or names(old):
-            if all(row["name"] != name for row in value["rows"]):
-                found = [hashes(name, side, old, work) for side, work in zip((old, new), works, strict=True)]
-                value["rows"].append({"name": name, "sha256": found, "because": ""})
-            row = next(row for row in value["rows"] if row["name"] == name)
-            row["because"] = reasons.get(name, row["because"])
-            ROWS.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-            PAGE.write_text(page(value), encoding="utf-8")
+            for side, work in zip((old, new), works, strict=True):
+                rows = value["hashes"][side.commit]
+                # The first teaches the other: its file has to lie there, whoever knows its hash.
+                if name not in rows or name == FIRST:
+                    rows[name] = hashes(name, side, old, work)
+                    ROWS.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+                    PAGE.write_text(page(value), encoding="utf-8")
     print(page(value))
-    return int(any(row["sha256"][0] != row["sha256"][1] and not row["because"] for row in value["rows"]))
+    return int(any(before != after and name not in reasons for name, _, before, after in _rows(value)))
 
 
 if __name__ == "__main__":
