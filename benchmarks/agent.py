@@ -26,9 +26,9 @@ from edgekd import environment
 from edgekd.devices import schema
 from edgekd.profiling import agents, compare, doctor
 from edgekd.profiling.agents.base import Agent, Agents
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.timing import Timing
 from edgekd.profiling.transports.host import Host
+from edgekd.profiling.variant import Variant
 
 RESULTS = Path(__file__).parent / "results"
 LAYERS, CHANNELS, SIDE = 12, 32, 40

@@ -28,21 +28,25 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd import data, environment, nets
-from edgekd.distill.feed import Normalize
-from edgekd.distill.loop import Fitted, accuracy, fit
+from edgekd import environment
+from edgekd.assembly.launch import seed
+from edgekd.assembly.networks import save
+from edgekd.data import dataset, splits
+from edgekd.data.batches import Normalize
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import EdgekdError
-from edgekd.models import example, load_weights
+from edgekd.models import zoo
+from edgekd.models.build import example, load_weights
 from edgekd.progress import Silent, for_stream
 from edgekd.reads import file_sha256
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Loss, Train
+from edgekd.recipe.data import Data
+from edgekd.recipe.loss import Loss
+from edgekd.recipe.train import Train
 from edgekd.registry import losses
-from edgekd.stages.training import save, seed
 from edgekd.statistics import Spread, paired, spread
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, accuracy, fit
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "distill_quality.jsonl"
@@ -92,7 +96,7 @@ class Case:
 class Remembered(nn.Module):
     """The teacher's outputs for every view of every training image (as it is and flipped), computed once a layer."""
 
-    def __init__(self, network: nn.Module, images: data.DataSet) -> None:
+    def __init__(self, network: nn.Module, images: dataset.DataSet) -> None:
         super().__init__()
         self._networks = (network,)  # not a submodule: the student's loop does not run it
         pixels = torch.from_numpy(np.stack([images.train.images[i] for i in range(len(images.train))]))
@@ -128,18 +132,18 @@ def _key(view: Tensor) -> bytes:
     return view[0].contiguous().numpy().tobytes()
 
 
-def subset(images: data.DataSet, count: int) -> data.DataSet:
+def subset(images: dataset.DataSet, count: int) -> dataset.DataSet:
     """The same validation and test images, and ``count`` training images, as many of each class."""
-    chosen, _ = data.stratified(images.train.labels, 1 - count / len(images.train))
+    chosen, _ = splits.stratified(images.train.labels, 1 - count / len(images.train))
     pixels: NDArray[np.uint8] = np.stack([images.train.images[int(i)] for i in chosen])
-    train = data.Split(pixels, images.train.labels[chosen])
-    return data.DataSet(train, images.val, images.test, images.classes, images.channels, images.mean, images.std)
+    train = dataset.Split(pixels, images.train.labels[chosen])
+    return dataset.DataSet(train, images.val, images.test, images.classes, images.channels, images.mean, images.std)
 
 
-def teacher(images: data.DataSet, file: Path) -> tuple[nn.Module, dict[str, Any]]:
+def teacher(images: dataset.DataSet, file: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The teacher and what is known of it; trained where it is not there yet."""
     seed(0, torch.get_num_threads())
-    network = nets.BUILDERS["resnet32x4"](num_classes=len(images.classes))
+    network = zoo.BUILDERS["resnet32x4"](num_classes=len(images.classes))
     known = file.with_suffix(".json")
     if not known.exists():
         _train(network, None, (losses.get("task")(),), TEACHER, images, 0, "teacher")
@@ -155,7 +159,7 @@ def _train(
     remembered: Remembered | None,
     chosen: Sequence[Loss],
     budget: Train,
-    images: data.DataSet,
+    images: dataset.DataSet,
     number: int,
     name: str = "student",
 ) -> Fitted:
@@ -169,15 +173,15 @@ def _train(
     )  # fmt: skip
 
 
-def _test(network: nn.Module, images: data.DataSet) -> float:
+def _test(network: nn.Module, images: dataset.DataSet) -> float:
     return accuracy(network, images.test, Normalize(images), torch.device("cpu"))
 
 
-def run(case: Case, remembered: Remembered, images: data.DataSet) -> dict[str, Any]:
+def run(case: Case, remembered: Remembered, images: dataset.DataSet) -> dict[str, Any]:
     """Train one student; test images are looked at when it is done."""
     student, budget = PAIRS[case.pair]
     seed(case.seed, torch.get_num_threads())
-    network = nets.BUILDERS[student](num_classes=len(images.classes))
+    network = zoo.BUILDERS[student](num_classes=len(images.classes))
     chosen = (losses.get("task")(), *([case.loss] if case.loss else []))
     started, cpu = time.monotonic(), time.process_time()
     fitted = _train(network, remembered if case.loss else None, chosen, budget, images, case.seed)
@@ -212,7 +216,7 @@ def read(rows: Path) -> dict[str, dict[str, Any]]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run what is not among the rows; return what is known of the teacher."""
-    images = data.load(SECTION)
+    images = dataset.load(SECTION)
     network, known = teacher(images, options.teacher)
     print(f"teacher: {100 * known['top1']:.2f} % on the test images", flush=True)
     few = subset(images, STUDENT_IMAGES)

@@ -7,7 +7,7 @@
     python benchmarks/distill_speed.py table                                             benchmarks/results/distill_speed.md
 
 ResNet-18 teaches MobileNetV2-0.5 on 32×32 images in batches of 64. Each contender is a whole training loop of its own, data
-feed included: edgekd's is ``edgekd.distill.loop.fit`` itself, halted after every step. All live in one process and take
+feed included: edgekd's is ``edgekd.train.loop.fit`` itself, halted after every step. All live in one process and take
 turns, a block of steps each a round. A ratio is the median over the rounds of (median step of one block / median step of the
 other's block in the same round), with a 95 % bootstrap interval over the rounds. On one thread, time is the processor time
 of the process, which other programs disturb less than the clock. Peak memory is of a process of its own for each contender.
@@ -38,16 +38,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edgekd import data, environment, models
-from edgekd.distill import feed, loop
+from edgekd import environment
+from edgekd.data.batches import Normalize, loader, transforms
+from edgekd.data.dataset import load
 from edgekd.distill.outputs import Batch, Facts
-from edgekd.distill.taps import Tapped
-from edgekd.distill.teacher_cache import Recorded, Recording
+from edgekd.distill.teacher_cache.recording import Recorded, Recording
 from edgekd.distill.terms import Terms
+from edgekd.models import build
+from edgekd.models.torchvision import import_torchvision
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill, TeacherCache
-from edgekd.vision import import_torchvision
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill, TeacherCache
+from edgekd.taps.taps import Tapped
+from edgekd.train import loop
 
 RESULT = Path(__file__).parent / "results" / "distill_speed.md"
 BUILD = Path(__file__).parents[1] / "build" / "distill_speed"
@@ -130,19 +133,19 @@ def clock() -> float:
 
 def student() -> nn.Module:
     torch.manual_seed(0)
-    return models.build("torchvision:mobilenet_v2", {"width_mult": 0.5}, 10, SECTION)
+    return build.network("torchvision:mobilenet_v2", {"width_mult": 0.5}, 10, SECTION)
 
 
 def teacher() -> nn.Module:
     torch.manual_seed(1)
-    return models.build("torchvision:resnet18", {}, 10, SECTION).eval()
+    return build.network("torchvision:resnet18", {}, 10, SECTION).eval()
 
 
 def edgekd(losses: Any, folder: Path | None = None) -> Turns:
     """Run edgekd's own loop; with a folder, the teacher's outputs are kept there."""
 
     def train(turns: Turns) -> None:
-        images = data.load(SECTION)
+        images = load(SECTION)
         settings = Distill.model_validate({"epochs": 4, "batch_size": BATCH, "losses": losses})
         pupil, taught = student(), teacher() if losses is not TASK else None
         terms = Terms(settings.losses, pupil, taught, torch.zeros(1, 3, 32, 32), Facts(10, len(images.train)))
@@ -160,7 +163,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """The same images as a torchvision data set gives them, through the transforms of torchdistill's CIFAR recipes."""
 
     def __init__(self) -> None:
-        images = data.load(SECTION)
+        images = load(SECTION)
         t = import_torchvision().transforms
         self.images = [Image.fromarray(images.train.images[i][0]).convert("RGB") for i in range(len(images.train))]
         self.labels = images.train.labels.tolist()
@@ -239,9 +242,9 @@ def _theirs(box: Any) -> Iterator[Any]:
 
 
 def _ours() -> Iterator[Any]:
-    images = data.load(SECTION)
-    batches, dataset, sampler = feed.loader(images.train, SECTION, BATCH, 0)
-    normalize = feed.Normalize(images)
+    images = load(SECTION)
+    batches, dataset, sampler = loader(images.train, SECTION, BATCH, 0)
+    normalize = Normalize(images)
     for epoch in range(1000):
         dataset.epoch = sampler.epoch = epoch
         for pixels, labels, _ in batches:
@@ -309,10 +312,10 @@ def peak(name: str, folder: Path) -> float:
 
 def parts(rounds: int) -> dict[str, float]:
     """Median milliseconds of what a step is made of, each on its own."""
-    images = data.load(SECTION)
-    batches, _, _ = feed.loader(images.train, SECTION, BATCH, 0)
-    one_by_one = feed.transforms(SECTION)
-    normalize, network, cross = feed.Normalize(images), cast_layout(student()), nn.CrossEntropyLoss()
+    images = load(SECTION)
+    batches, _, _ = loader(images.train, SECTION, BATCH, 0)
+    one_by_one = transforms(SECTION)
+    normalize, network, cross = Normalize(images), cast_layout(student()), nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     found: dict[str, list[float]] = {}
     source = iter(batches)

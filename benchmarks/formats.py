@@ -29,7 +29,7 @@ SIZE, CALIBRATION, TEST, TURNS = 64, 16, 16, 50
 
 def supported() -> str:
     """The table of precisions and formats, as the exporters say it."""
-    from edgekd.recipe import Precision
+    from edgekd.recipe.export import Precision
     from edgekd.registry import exporters
 
     lines = [f"| precision | {' | '.join(FORMATS.values())} |", f"|---|{'---|' * len(FORMATS)}"]
@@ -66,13 +66,13 @@ def measured() -> str:
 def rows(name: str, folder: Path) -> Iterator[str]:
     import torch
 
-    from edgekd.export import runtimes
-    from edgekd.export.exporter import Options, Refused, Source, total_bytes
-    from edgekd.export.weights import rounded
-    from edgekd.quantize.fold import fold
-    from edgekd.recipe import Precision
+    from edgekd.exporting.exporter import Options, Refused, Source, total_bytes
+    from edgekd.models.torchvision import import_torchvision
+    from edgekd.quantization.fold import fold
+    from edgekd.quantization.rounded import rounded
+    from edgekd.recipe.export import Precision
     from edgekd.registry import exporters
-    from edgekd.vision import import_torchvision
+    from edgekd.runtimes import sessions
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -101,7 +101,7 @@ def rows(name: str, folder: Path) -> Iterator[str]:
         for (precision, (paths, reference)), ratio in zip(files.items(), times, strict=True):
             with torch.no_grad():
                 expected = reference(torch.from_numpy(test)).numpy()
-            logits = runtimes.run_all(runtimes.load(paths[0], format), test)
+            logits = sessions.run_all(sessions.load(paths[0], format), test)
             error = 100 * np.abs(logits - expected).max() / np.ptp(expected)
             same = 100 * np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))
             line = (
@@ -123,12 +123,12 @@ def dynamic(path: Path) -> Path:
 
 def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
     """Times of files that take turns, as the median of their ratios to the first."""
-    from edgekd.export import runtimes
+    from edgekd.runtimes import sessions
 
-    sessions = [runtimes.load(path, format) for path in paths]
-    times = np.empty((TURNS, len(sessions)))
+    opened = [sessions.load(path, format) for path in paths]
+    times = np.empty((TURNS, len(opened)))
     for turn in range(-3, TURNS):  # three to warm up
-        for index, session in enumerate(sessions):
+        for index, session in enumerate(opened):
             before = time.perf_counter()
             session.run(image)
             times[turn, index] = time.perf_counter() - before

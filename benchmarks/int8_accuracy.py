@@ -31,13 +31,17 @@ import peers
 import torch
 from torch import Tensor, nn
 
-from edgekd import checkpoints, data, environment, loading, models, plan
-from edgekd.data import DataSet, Split
-from edgekd.quantize import ptq, qat
+from edgekd import environment, loading
+from edgekd.assembly import launch, networks
+from edgekd.data import dataset
+from edgekd.data.dataset import DataSet, Split
+from edgekd.engine import plan
+from edgekd.models import build, checkpoints
+from edgekd.quantization import ptq, qat
 from edgekd.recipe import Recipe
-from edgekd.recipe_quantize import AdaRound, Ptq
+from edgekd.recipe.quantize import AdaRound, Ptq
 from edgekd.registry import losses
-from edgekd.stages import quantize, training
+from edgekd.stages import quantize
 
 RESULTS = Path(__file__).parent / "results"
 SHORT = ("baselines=[]", "export=[]", "profile=null", "gates={}")
@@ -85,18 +89,18 @@ def trained_with_labels(subject: Subject) -> Logits:
     """Quantization-aware training as edgekd's, but with hard labels in the place of the recipe's losses."""
     from lightning_fabric import Fabric
 
-    from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.terms import Terms
     from edgekd.progress import Silent
+    from edgekd.train.loop import Freeze, fit
 
     recipe = subject.recipe
     assert recipe.quantize is not None
     assert recipe.quantize.method == "qat"
-    training.seed(recipe.seed, torch.get_num_threads())
+    launch.seed(recipe.seed, torch.get_num_threads())
     module, _ = quantize.prepare(recipe, len(subject.images.classes), subject.weights)
     facts = Facts(len(subject.images.classes), len(subject.images.train))
-    terms = Terms((losses.get("task")(),), subject.student, None, models.example(recipe.data), facts)
+    terms = Terms((losses.get("task")(),), subject.student, None, build.example(recipe.data), facts)
     fabric = Fabric(accelerator="cpu", devices=1)
     fitted = fit(
         fabric, module.module, terms, None, quantize.budget(recipe), subject.images, recipe.data,
@@ -116,7 +120,7 @@ def trained_with_teacher(subject: Subject) -> Logits:
 
 def prepared(subject: Subject) -> torch.fx.GraphModule:
     bits = quantize.weight_bits(subject.recipe)
-    return qat.prepare(subject.student, models.example(subject.recipe.data), weight_bits=bits).module
+    return qat.prepare(subject.student, build.example(subject.recipe.data), weight_bits=bits).module
 
 
 OBSERVERS = ("minmax", "percentile", "mse", "entropy")
@@ -138,21 +142,21 @@ def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
     """Another tool's int8 file, made of the float file that edgekd exports."""
 
     def method(subject: Subject) -> Logits:
-        from edgekd.export import runtimes
-        from edgekd.export.exporter import Exporter, Options, Source
-        from edgekd.quantize.fold import fold
+        from edgekd.exporting.exporter import Exporter, Options, Source
+        from edgekd.quantization.fold import fold
         from edgekd.registry import exporters
+        from edgekd.runtimes import sessions
 
         exporter = cast("type[Exporter]", exporters.get(format))()
-        example = models.example(subject.recipe.data)
+        example = build.example(subject.recipe.data)
         folder = Path(tempfile.mkdtemp())
         exact, target = folder / f"float{exporter.suffix}", folder / f"int8{exporter.suffix}"
         exporter.export(Source(fold(subject.student, example), example), exact, Options("float32"))
         if "reduce_range" in inspect.signature(make).parameters:
             options["reduce_range"] = quantize.weight_bits(subject.recipe) == 7
         make(exact, subject.calibration.numpy(), target, **options)
-        session = runtimes.load(target, format)
-        return lambda images: torch.from_numpy(runtimes.run_all(session, images.numpy()))
+        session = sessions.load(target, format)
+        return lambda images: torch.from_numpy(sessions.run_all(session, images.numpy()))
 
     return method
 
@@ -177,12 +181,12 @@ def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
     distilled, trained = (steps[name].entry for name in ("distill", "quantize"))
     assert distilled is not None
     assert trained is not None
-    images = data.load(loaded.recipe.data)
+    images = dataset.load(loaded.recipe.data)
     weights = distilled.path / "weights.safetensors"
     return Subject(
         recipe=loaded.recipe,
         images=images,
-        student=training.student(loaded.recipe, len(images.classes), weights).eval(),
+        student=networks.student(loaded.recipe, len(images.classes), weights).eval(),
         calibration=quantize.calibration_images(images, Ptq(method="ptq").calibration_images),
         weights=weights,
         trained=trained.path / "weights.safetensors",
@@ -193,7 +197,7 @@ def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
 def outputs(network: Logits, images: DataSet, split: Split) -> Tensor:
     parts = []
     for stored, _ in split.batches(250):
-        x = data.preprocess(stored, images.mean, images.std, images.channels)
+        x = dataset.preprocess(stored, images.mean, images.std, images.channels)
         parts.append(torch.as_tensor(np.asarray(network(torch.from_numpy(x)))))
     return torch.cat(parts)
 

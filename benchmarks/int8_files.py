@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import peers
 
 from edgekd.devices import schema, targets
-from edgekd.export import telemetry
-from edgekd.recipe import Precision, Rewrite
+from edgekd.recipe.export import Precision
+from edgekd.recipe.student import Rewrite
+from edgekd.runtimes import telemetry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.export.exporter import Source
+    from edgekd.exporting.exporter import Source
 
 SETTLING, CALIBRATION = 16, 8
 
@@ -64,7 +65,7 @@ def make(label: str, folder: Path, runtimes: Sequence[str]) -> None:
 
 
 def _make(model: Model, rewrite: Mapping[str, str], folder: Path, runtimes: Sequence[str]) -> None:
-    from edgekd.export.exporter import Exporter, Options
+    from edgekd.exporting.exporter import Exporter, Options
     from edgekd.registry import exporters
 
     bits = targets.weight_bits_for([schema.load("host")])
@@ -94,8 +95,8 @@ def network(model: Model, rules: Mapping[str, str]) -> nn.Module:
     import torch
     from torch import nn
 
+    from edgekd.models.torchvision import import_torchvision
     from edgekd.rewrite import rewrite
-    from edgekd.vision import import_torchvision
 
     torch.manual_seed(0)
     built: nn.Module = import_torchvision().models.get_model(model.name, weights=None, **model.args)
@@ -120,9 +121,9 @@ def quantized(model: nn.Module, calibration: Tensor, bits: Literal[7, 8]) -> Sou
     """The model with int8 ranges from the calibration images."""
     import torch
 
-    from edgekd.export.exporter import Source
-    from edgekd.quantize import qat
-    from edgekd.quantize.fold import fold
+    from edgekd.exporting.exporter import Source
+    from edgekd.quantization import qat
+    from edgekd.quantization.fold import fold
 
     prepared = qat.prepare(model, calibration[:1], weight_bits=bits)
     qat.set_fake_quant(prepared.module, False)

@@ -35,15 +35,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, fx, nn
 
-from edgekd import data, environment
+from edgekd import environment
+from edgekd.data import dataset
 from edgekd.devices import schema, targets
-from edgekd.export import runtimes
-from edgekd.export.exporter import Exporter, Options, Source
-from edgekd.quantize import calibrate, ptq, qat
-from edgekd.quantize.fold import fold
-from edgekd.quantize.normalise import normalise
-from edgekd.recipe_quantize import AdaRound, Ptq
+from edgekd.exporting.exporter import Exporter, Options, Source
+from edgekd.quantization import calibrate, ptq, qat
+from edgekd.quantization.fold import fold
+from edgekd.quantization.normalise import normalise
+from edgekd.recipe.quantize import AdaRound, Ptq
 from edgekd.registry import exporters
+from edgekd.runtimes import sessions
 
 RESULTS = Path(__file__).parent / "results" / "int8_imagenet.json"
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket")  # and both views of stereo_motorcycle
@@ -114,7 +115,7 @@ def subject(count: int, calibration: int) -> Subject:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights(), map_location="cpu", weights_only=True))
     arrays = [np.stack(crops(seed, n)).transpose(0, 3, 1, 2) for seed, n in ((0, calibration), (1, count))]
-    seen, held = (data.preprocess(np.ascontiguousarray(array), (MEAN,), (STD,), 3) for array in arrays)
+    seen, held = (dataset.preprocess(np.ascontiguousarray(array), (MEAN,), (STD,), 3) for array in arrays)
     with torch.inference_mode():
         exact = torch.cat([network.eval()(batch) for batch in calibrate.batches(torch.from_numpy(held), 16)]).numpy()
     return Subject(network.eval(), torch.from_numpy(seen), held, exact)
@@ -198,7 +199,7 @@ def measure(method: Method, subject: Subject) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"int8{_exporter(method.format).suffix}"
         method.make(subject, path)
-        int8 = runtimes.run_all(runtimes.load(path, method.format, torch.get_num_threads()), subject.crops)
+        int8 = sessions.run_all(sessions.load(path, method.format, torch.get_num_threads()), subject.crops)
     return figures(subject.exact, int8)
 
 

@@ -33,9 +33,9 @@ from int8_files import MODELS, PEERS
 from edgekd.devices import isa, schema
 from edgekd.profiling import session
 from edgekd.profiling.agents.python import PythonAgent, program
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.host import Host
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "int8_latency.md"

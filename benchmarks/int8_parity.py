@@ -48,7 +48,7 @@ WORKER = Path(__file__).parent / "tflite_worker.py"
 
 
 def build(name: str, size: int) -> Any:
-    from edgekd.vision import import_torchvision
+    from edgekd.models.torchvision import import_torchvision
 
     torchvision = import_torchvision()
     if name in MODELS["timm"]:
@@ -100,8 +100,8 @@ def measure(name: str, size: int, count: int, bias: float, also: dict[str, str])
     """Quantize and export one model and compare the three files with the int8 graph run by torch."""
     import torch
 
-    from edgekd.export.exporter import Source, output_step
-    from edgekd.quantize import qat
+    from edgekd.exporting.exporter import Source, output_step
+    from edgekd.quantization import qat
 
     torch.manual_seed(0)
     began = time.monotonic()
@@ -139,7 +139,7 @@ def calibrated(name: str, size: int, bias: float) -> tuple[Any, Any]:
     """The float model and its prepared graph, with ranges of 16 random images."""
     import torch
 
-    from edgekd.quantize import qat
+    from edgekd.quantization import qat
 
     model = settle(build(name, size), size, bias)
     prepared = qat.prepare(model, images(1, size, 0), weight_bits=weight_bits())
@@ -162,8 +162,8 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
     import torch
     from torch.utils import _pytree as pytree
 
-    from edgekd.export import parity
-    from edgekd.export.exporter import output_step
+    from edgekd.exporting import parity
+    from edgekd.exporting.exporter import output_step
 
     aten = torch.ops.aten
     sums = {aten.conv2d.default, aten.linear.default, aten.matmul.default, aten.mean.dim, aten.layer_norm.default}
@@ -183,14 +183,15 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
 
 
 def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, reference: Any) -> dict[str, Any]:
-    from edgekd.export import inside, parity, runtimes
-    from edgekd.export.exporter import Exporter, Options
+    from edgekd.exporting import inside, parity
+    from edgekd.exporting.exporter import Exporter, Options
     from edgekd.profiling.on_device.runtimes import create
     from edgekd.registry import exporters
+    from edgekd.runtimes import sessions
 
     exporter = cast("type[Exporter]", exporters.get(format))()
     exported = exporter.export(source, folder / f"model{exporter.suffix}", Options())
-    output = runtimes.run_all(runtimes.load(exported.paths[0], format), inputs)
+    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs)
     assert exported.output_scale is not None
     found = parity.compare(reference, output, exported.output_scale)
     delegate = ""
@@ -214,10 +215,11 @@ def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) ->
     """What other interpreters make of the TensorFlow Lite file, against ai-edge-litert with XNNPACK."""
     import numpy as np
 
-    from edgekd.export import parity, runtimes
+    from edgekd.exporting import parity
+    from edgekd.runtimes import sessions
 
     assert step is not None
-    usual = runtimes.run_all(runtimes.load(path, "tflite"), inputs)
+    usual = sessions.run_all(sessions.load(path, "tflite"), inputs)
     pixels, logits = path.with_name("inputs.npy"), path.with_name("logits.npy")
     np.save(pixels, inputs.transpose(0, 2, 3, 1))
     found: dict[str, Any] = {}

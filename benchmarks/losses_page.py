@@ -54,7 +54,7 @@ def source(kind: type) -> str:
 
 def needs(kind: Any) -> list[str]:
     """What a user may not have or may not want."""
-    from edgekd.recipe_distill import Loss
+    from edgekd.recipe.loss import Loss
 
     found = []
     if not kind.needs_teacher:

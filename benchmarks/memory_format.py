@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 RESULT = Path(__file__).parent / "results" / "memory_format.md"
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edgekd import rundir
-from edgekd.report import terminal
-from edgekd.rundir import ModelRecord, RunResult
+from edgekd.report.layouts import terminal
+from edgekd.results.models import ModelRecord
+from edgekd.results.run import RunResult, read_run
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "reports" / "examples"
@@ -28,7 +28,7 @@ KEPT = ("run.json", "report.html", "report.md", "recipe.lock.yaml")
 
 
 def example(name: str) -> RunResult:
-    return rundir.read(EXAMPLES / name)
+    return read_run(EXAMPLES / name)
 
 
 def terminal_text(result: RunResult) -> str:
@@ -99,7 +99,7 @@ def rendered() -> dict[Path, str]:
 
 def take(run: Path) -> None:
     """Keep a run as the example of its recipe, and its report's picture."""
-    result = rundir.read(run)
+    result = read_run(run)
     target = EXAMPLES / result.name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgekd import environment, rundir
+from edgekd import environment
+from edgekd.results.run import RunResult, read_run
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "regimes"
@@ -36,10 +37,10 @@ def run(name: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-m", "edgekd", "run", str(FOLDER / f"{name}.yaml")], cwd=ROOT, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{name}: exit code {done.returncode}")
-    return figures(rundir.read(ROOT / "reports" / name / "latest"))
+    return figures(read_run(ROOT / "reports" / name / "latest"))
 
 
-def figures(result: rundir.RunResult) -> dict[str, Any]:
+def figures(result: RunResult) -> dict[str, Any]:
     """What the table has of a run; a figure that it lacks is None."""
 
     def top1(name: str) -> float | None:

@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from edgekd import environment
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 ROWS = Path(__file__).parent / "results" / "same_bytes.json"
 PAGE = ROWS.with_suffix(".md")

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import FeatureLoss, Loss, Reads
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
+from edgekd.recipe.loss import FeatureLoss, Loss, Reads
+from edgekd.taps.pairing import Pair
 
 Io = dict[str, dict[str, Any]]
 ENDS = ("s", "output", "t", "output")  # path and end of the student's module, of the teacher's

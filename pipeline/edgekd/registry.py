@@ -12,9 +12,9 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from edgekd import watch
-from edgekd.bytecode import from_source
 from edgekd.errors import UsageError, did_you_mean
+from edgekd.reads import watch
+from edgekd.reads.bytecode import from_source
 
 T = TypeVar("T")
 
@@ -95,4 +95,4 @@ class Registry(Generic[T]):
 
 
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
-exporters: Registry[object] = Registry("exporter", "edgekd.export.formats", "edgekd.exporters")
+exporters: Registry[object] = Registry("exporter", "edgekd.exporting.formats", "edgekd.exporters")

@@ -14,10 +14,10 @@ from edgekd.devices import schema
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import doctor, readiness, transports
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
-from edgekd.recipe import Profile
-from edgekd.records_profile import DeviceRecord
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import DeviceRecord
 
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)
 

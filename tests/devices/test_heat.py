@@ -7,9 +7,9 @@ from pathlib import Path
 from tests.devices import lab
 from tests.devices.conftest import device
 
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=1, block_ms=1, warmup_runs=1, warmup_ms=0)
 

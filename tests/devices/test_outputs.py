@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 from tests.devices.conftest import device
-from tests.unit.export.nets import Residual, images, make_source
+from tests.unit.exporting.nets import Residual, images, make_source
 
 from edgekd.devices.schema import Device
-from edgekd.export import device_checks
-from edgekd.export.device_checks import Expected
-from edgekd.export.exporter import Options
+from edgekd.evaluation import device_checks
+from edgekd.evaluation.device_checks import Expected
+from edgekd.exporting.exporter import Options
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Preprocessing, Wants
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 from edgekd.registry import exporters
 
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=1, block_ms=1, warmup_runs=1, warmup_ms=0)

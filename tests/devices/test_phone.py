@@ -14,15 +14,15 @@ from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Client, Phone
 
 from edgekd.errors import DeviceError, ExitCode, LostError
-from edgekd.export import device_checks
-from edgekd.export.device_checks import Expected
+from edgekd.evaluation import device_checks
+from edgekd.evaluation.device_checks import Expected
 from edgekd.profiling import agents
 from edgekd.profiling.inspection import Wants
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports import adb
 from edgekd.profiling.transports.adb import FOLDER, Adb
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 QUICK = Profile(devices=("phone",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)
 HOSTILE = "a b'\"; touch owned $(touch owned)\n`touch owned` -rf *.tflite"

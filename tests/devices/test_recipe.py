@@ -11,8 +11,8 @@ import yaml
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Phone
 
-from edgekd import rundir
 from edgekd.devices.schema import Device
+from edgekd.results.run import read_run
 
 NET = """\
 from torch import nn
@@ -57,7 +57,7 @@ def test_a_recipe_for_three_devices_runs_whole(pi4: Device, test_phone: Phone, t
     )
     assert done.returncode == 1, f"an emulated device passes no gate of latency\n{done.stderr}"
     folder = tmp_path / "reports" / "three" / "latest"
-    result = rundir.read(folder)
+    result = read_run(folder)
     assert {(record.device, record.model) for record in result.profiles} == {
         (device, model) for device in ("host", "pi4", "phone") for model in (ON_PHONE if device == "phone" else FILES)
     }

@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.devices.lab import Pi
 
 from edgekd.devices.schema import Device
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)
 

@@ -23,11 +23,11 @@ from tests.devices.lab import Pi
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, ExitCode, LostError
 from edgekd.profiling.agents.python import PythonAgent, program
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports import ssh
 from edgekd.profiling.transports.ssh import Ssh
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 CGROUP = Path("/sys/fs/cgroup")
 QUICK = Profile(devices=("pi4",), blocks=3, block_runs=3, block_ms=10, warmup_runs=1, warmup_ms=0)

@@ -14,9 +14,9 @@ from selenium import webdriver
 from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
 from tests.e2e.conftest import Cli, Run
 
-from edgekd import rundir
 from edgekd.artifacts import against, found
-from edgekd.profiling.measured import Variant
+from edgekd.profiling.variant import Variant
+from edgekd.results.run import read_run
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ FLOAT = ("onnx_float", "tflite_float", "openvino_float")
 
 
 def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
-    result = rundir.read(chain.folder)
+    result = read_run(chain.folder)
     assert result.verdict == "pass"
     assert {model.name for model in result.models} == {"teacher", "student_alone", "distilled", "qat", *INT8, *FLOAT}
     assert all(model.top1() is not None for model in result.models)
@@ -35,7 +35,7 @@ def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
 
 
 def test_a_run_can_be_compared_with(chain: Run) -> None:
-    result = rundir.read(chain.folder)
+    result = read_run(chain.folder)
     assert {(chain.folder / profile.samples).name for profile in result.profiles} == {"host.jsonl"}
     files = found.files([chain.folder])
     assert all(file.bundle for file in files)
@@ -50,7 +50,7 @@ def test_a_run_can_be_compared_with(chain: Run) -> None:
 
 @pytest.mark.parametrize("name", INT8)
 def test_an_int8_file_is_the_torch_int8_model(chain: Run, name: str) -> None:
-    model = rundir.read(chain.folder).model(name)
+    model = read_run(chain.folder).model(name)
     assert model is not None
     assert model.parity is not None
     assert model.parity.reference == "qat"
@@ -62,14 +62,14 @@ def test_an_int8_file_is_the_torch_int8_model(chain: Run, name: str) -> None:
 
 
 def test_tflite_holds_no_float_tensor(chain: Run) -> None:
-    model = rundir.read(chain.folder).model("tflite")
+    model = read_run(chain.folder).model("tflite")
     assert model is not None
     assert model.float_tensors == ()
     assert model.inputs[0].dtype == model.outputs[0].dtype == "int8"
 
 
 def test_int8_files_are_small(chain: Run) -> None:
-    result = rundir.read(chain.folder)
+    result = read_run(chain.folder)
     float32 = result.model("onnx_float")
     assert float32 is not None
     assert float32.bytes is not None
@@ -83,7 +83,7 @@ def test_int8_files_are_small(chain: Run) -> None:
 @pytest.mark.parametrize("name", [*INT8, *FLOAT])
 def test_a_load_snippet_reproduces_the_accuracy(chain: Run, name: str) -> None:
     """In a Python that has the one runtime and numpy, and not edgekd."""
-    model = rundir.read(chain.folder).model(name)
+    model = read_run(chain.folder).model(name)
     assert model is not None
     done = subprocess.run(
         [sys.executable, f"load_{name}.py"], cwd=chain.folder / "artifacts", capture_output=True, text=True, check=True
@@ -104,7 +104,7 @@ def test_expected_outputs_travel_with_the_samples(chain: Run) -> None:
         assert samples["images"].shape == (500, 1, 32, 32)
         for name in INT8:
             top1 = float((samples[f"logits_{name}"].argmax(1) == samples["labels"]).mean())
-            model = rundir.read(chain.folder).model(name)
+            model = read_run(chain.folder).model(name)
             assert model is not None
             assert top1 == model.top1()
 
@@ -114,7 +114,7 @@ def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from edgekd.vision import import_torchvision
+    from edgekd.models.torchvision import import_torchvision
 
     model = import_torchvision().models.mobilenet_v2(num_classes=10)
     model.load_state_dict(load_file(chain.folder / "artifacts" / "distilled.safetensors"))
@@ -126,13 +126,13 @@ def test_a_second_run_only_profiles_and_gives_the_same_files(chain: Run) -> None
     again = json.loads(done.stdout)
     status = {stage["name"]: stage["status"] for stage in again["run"]["stages"]}
     assert {name for name, value in status.items() if value == "ran"} == {"profile.host", "package"}
-    first = {model.name: model.sha256 for model in rundir.read(chain.folder).models}
+    first = {model.name: model.sha256 for model in read_run(chain.folder).models}
     assert {model["name"]: model.get("sha256") for model in again["run"]["models"]} == first
 
 
 def test_the_lock_replays_the_run(chain: Run) -> None:
     steps = json.loads(chain.cli("plan", str(chain.folder / "recipe.lock.yaml"), "--json").stdout)
-    keys = {stage.name: stage.key for stage in rundir.read(chain.folder).stages}
+    keys = {stage.name: stage.key for stage in read_run(chain.folder).stages}
     assert {step["stage"]: step["key"] for step in steps} == keys
     assert {step["status"] for step in steps if step["stage"] not in ("profile.host", "package")} == {"cached"}
 
@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_bytes(chain: Run, tmp_path: Path) -> None:
     fresh = Cli(chain.cli.folder, tmp_path / "cache")
     parts = ("--set", "baselines=[]", "--set", "profile=null")
     done = fresh("run", "small.yaml", "--json", "--out", str(tmp_path), *parts)
-    first = {model.name: model.sha256 for model in rundir.read(chain.folder).models}
+    first = {model.name: model.sha256 for model in read_run(chain.folder).models}
     again = {model["name"]: model.get("sha256") for model in json.loads(done.stdout)["run"]["models"]}
     assert again.keys() == first.keys() - {"student_alone"}
     assert again.items() <= first.items()

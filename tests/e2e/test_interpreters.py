@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.unit.export.nets import images, make_source
+from tests.unit.exporting.nets import images, make_source
 from torch import Tensor, nn
 
-from edgekd.export.exporter import Options
-from edgekd.export.formats.tflite import TfliteExporter
+from edgekd.exporting.exporter import Options
+from edgekd.exporting.formats.tflite import TfliteExporter
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.e2e.conftest import Cli
 
-from edgekd import rundir
+from edgekd.results.run import read_run
 
 pytestmark = pytest.mark.e2e
 
@@ -61,7 +61,7 @@ def test_own_net_and_an_image_folder(tmp_path: Path, mini: dict[str, np.ndarray]
     (project / "own.yaml").write_text(RECIPE)
     cli = Cli(tmp_path, tmp_path / "cache")
     cli("run", "project/own.yaml", "--set", "gates.top1.min=0.8")
-    result = rundir.read(tmp_path / "reports" / "own" / "latest")
+    result = read_run(tmp_path / "reports" / "own" / "latest")
     assert result.data.classes == ("bag", "shirt", "sneaker")
     assert result.verdict == "pass"
     model = result.model("tflite")
@@ -81,7 +81,7 @@ def test_another_torchvision_student(
         "baselines=[]", "profile=null", *overrides,
     )  # fmt: skip
     cli("run", "mobilenet", "--threads", "1", *(part for value in settings for part in ("--set", value)))
-    result = rundir.read(tmp_path / "reports" / "mobilenet" / "latest")
+    result = read_run(tmp_path / "reports" / "mobilenet" / "latest")
     assert result.verdict == "pass"
     for name in ("onnx", "tflite", "openvino"):
         model = result.model(name)

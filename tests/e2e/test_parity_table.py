@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 
 @pytest.fixture

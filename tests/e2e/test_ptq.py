@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tests.e2e.conftest import Cli
 
-from edgekd import rundir
+from edgekd.results.run import read_run
 
 pytestmark = pytest.mark.e2e
 
@@ -52,7 +52,7 @@ def test_a_run_with_calibration_alone(tmp_path: Path, small_data: Callable[[Path
     assert "2 pairs of layers equalized" in done.stderr
     assert "biases of 4 layers corrected" in done.stderr
 
-    result = rundir.read(tmp_path / "reports" / "ptq" / "latest")
+    result = read_run(tmp_path / "reports" / "ptq" / "latest")
     assert result.verdict == "pass"
     int8, student = result.model("ptq"), result.model("distilled")
     assert int8 is not None
@@ -95,7 +95,7 @@ def test_learned_scales_and_the_float_student_as_teacher(
     cli = Cli(tmp_path, tmp_path / "cache")
     quantize = "quantize={epochs: 1, learn_scales: true, self_distill: true}"
     cli("run", "qat.yaml", "--set", quantize, "--set", "export=[onnx]", "--set", "gates.accuracy_drop.max=0.05")
-    result = rundir.read(tmp_path / "reports" / "qat" / "latest")
+    result = read_run(tmp_path / "reports" / "qat" / "latest")
     assert result.verdict == "pass"
     model = result.model("onnx")
     assert model is not None
@@ -163,7 +163,7 @@ def test_a_run_that_gives_layers_back_to_float(tmp_path: Path, small_data: Calla
     (tmp_path / "r.yaml").write_text(REPAIR)
     cli = Cli(tmp_path, tmp_path / "cache")
     done = cli("run", "r.yaml")
-    result = rundir.read(tmp_path / "reports" / "r" / "latest")
+    result = read_run(tmp_path / "reports" / "r" / "latest")
     repair = result.repair
     assert repair is not None, done.stderr
     assert repair.before < repair.limit <= repair.after

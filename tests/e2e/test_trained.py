@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tests.e2e.conftest import Cli
 from torch import nn
 
-from edgekd import rundir
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
+from edgekd.results.run import RunResult, read_run
 
 pytestmark = pytest.mark.e2e
 
@@ -82,11 +82,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, mini: dict[str, np.ndarray
     return Cli(folder, folder / "cache")
 
 
-def result_of(cli: Cli, name: str = "Net") -> rundir.RunResult:
-    return rundir.read(cli.folder / "build" / name / "latest")
+def result_of(cli: Cli, name: str = "Net") -> RunResult:
+    return read_run(cli.folder / "build" / name / "latest")
 
 
-def assert_sound(result: rundir.RunResult) -> None:
+def assert_sound(result: RunResult) -> None:
     """Every gate passes, but for those whose interval is too wide on so few images, and nothing makes the exit code 1."""
     doubted = {gate.name for gate in result.gates if gate.verdict != "pass"}
     assert doubted <= {"accuracy_drop", "expected_drop", "agreement", "sqnr_db"}

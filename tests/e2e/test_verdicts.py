@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 from tests.e2e.conftest import Cli
 from torch import nn
 
-from edgekd import rundir
 from edgekd.report import verdict
-from edgekd.rundir import RunResult
+from edgekd.results.run import RunResult, read_run
 
 pytestmark = pytest.mark.e2e
 
@@ -101,7 +100,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path
 def run(cli: Cli, name: str, *changes: str, code: int | None) -> tuple[RunResult, str]:
     sets = [part for change in changes for part in ("--set", change)]
     done = cli("run", f"{name}.yaml", "--threads", "1", *sets, code=code)
-    return rundir.read(cli.folder / "reports" / name / "latest"), done.stdout
+    return read_run(cli.folder / "reports" / name / "latest"), done.stdout
 
 
 LOOKS = {"labels": (), "no labels": ("data.labels=none",)}

@@ -53,14 +53,14 @@ def _load() -> None:
     import torch
     from tqdm import tqdm
 
-    import edgekd.report.terminal
-    import edgekd.runner  # noqa: F401
-    from edgekd.export import telemetry
-    from edgekd.export.exporter import Options, Source
-    from edgekd.export.formats.onnx import OnnxExporter
-    from edgekd.quantize import qat  # noqa: F401
-    from edgekd.quantize.fold import fold
-    from edgekd.vision import import_torchvision
+    import edgekd.engine.runner
+    import edgekd.report.layouts.terminal  # noqa: F401
+    from edgekd.exporting.exporter import Options, Source
+    from edgekd.exporting.formats.onnx import OnnxExporter
+    from edgekd.models.torchvision import import_torchvision
+    from edgekd.quantization import qat  # noqa: F401
+    from edgekd.quantization.fold import fold
+    from edgekd.runtimes import telemetry
 
     tqdm.monitor_interval = 0  # no thread: a fork has one, and what others hold would be locked for ever
     import_torchvision()

@@ -12,9 +12,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = (
     "tests/oracle/networks*.py", "tests/oracle/truth.py",
-    "pipeline/edgekd/gates.py", "pipeline/edgekd/gates/*.py", "pipeline/edgekd/recipe_gates.py",
-    "pipeline/edgekd/statistics.py", "pipeline/edgekd/export/fidelity.py",
-    "pipeline/edgekd/recipe_quantize.py", "pipeline/edgekd/quantize/**/*.py",
+    "pipeline/edgekd/engine/gates.py", "pipeline/edgekd/results/gates.py", "pipeline/edgekd/recipe/gates.py",
+    "pipeline/edgekd/statistics.py", "pipeline/edgekd/metrics/fidelity.py",
+    "pipeline/edgekd/recipe/quantize.py", "pipeline/edgekd/quantization/**/*.py",
 )  # fmt: skip
 """The networks, what is measured of them, how they are quantized, and what decides a verdict."""
 

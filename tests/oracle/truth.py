@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from edgekd import data
-from edgekd.data import DataSet
-from edgekd.export import runtimes
-from edgekd.recipe_data import Data
+from edgekd.data import dataset
+from edgekd.data.dataset import DataSet
+from edgekd.recipe.data import Data
+from edgekd.runtimes import sessions
 
 SECTION = Data(source="fashion-mnist-mini", image_size=32, mean=(0.2863,), std=(0.34,))
 """Normalized by given numbers, which are the same with labels and without."""
@@ -39,7 +39,7 @@ class Samples:
 @cache
 def mini() -> DataSet:
     """fashion-mnist-mini as edgekd sees it."""
-    return data.load(SECTION)
+    return dataset.load(SECTION)
 
 
 @cache
@@ -58,7 +58,7 @@ def unseen() -> Samples:
     """
     ours = mini()
     known = {_pixels(part.images[i]) for part in (ours.train, ours.val, ours.test) for i in range(len(part))}
-    full = data.load(SECTION.model_copy(update={"source": "fashion-mnist"}))
+    full = dataset.load(SECTION.model_copy(update={"source": "fashion-mnist"}))
     parts = [(part, index) for part in (full.train, full.val, full.test) for index in range(len(part))]
     images, labels = [], []
     for place in np.random.default_rng(0).permutation(len(parts)):
@@ -79,7 +79,7 @@ def _pixels(image: NDArray[np.uint8]) -> bytes:
 
 def _samples(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
     ours = mini()
-    return Samples(torch.from_numpy(data.preprocess(images, ours.mean, ours.std, 3)), labels)
+    return Samples(torch.from_numpy(dataset.preprocess(images, ours.mean, ours.std, 3)), labels)
 
 
 def trained(build: type[nn.Module], seed: int, path: Path) -> nn.Module:
@@ -136,4 +136,4 @@ def top1(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 def file_logits(path: Path, format: str, x: Tensor) -> NDArray[np.float32]:
     """Of an exported file, in its own runtime."""
-    return runtimes.run_all(runtimes.load(path, format), x.numpy())
+    return sessions.run_all(sessions.load(path, format), x.numpy())

@@ -10,10 +10,10 @@ import numpy as np
 
 from edgekd.devices import schema
 from edgekd.profiling import compare
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import measure
-from edgekd.recipe import Profile
-from edgekd.records_profile import Comparison, ProfileRecord
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import Comparison, ProfileRecord
 
 LAYERS, CHANNELS, SIDE = 11, 32, 28
 """3x3 convolutions of the file, and of what size. The slower file has one more of them: 1.10 times the multiplications."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import loading, plan
-from edgekd.recipe_distill import Train
+from edgekd import loading
+from edgekd.engine import plan
+from edgekd.recipe.train import Train
 from edgekd.registry import losses
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "cifar100").glob("*.yaml"))

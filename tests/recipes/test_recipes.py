@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import loading, plan
+from edgekd import loading
+from edgekd.engine import plan
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-STUDIES = FOLDER / "studies"  # no recipes: tests/unit/test_study_loading.py
+STUDIES = FOLDER / "studies"  # no recipes: tests/unit/study/test_study_loading.py
 RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if STUDIES not in path.parents)
 
 

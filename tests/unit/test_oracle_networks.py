@@ -46,4 +46,4 @@ def test_a_comment_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert depends.digest("x = 1  # one") == depends.digest("x  =  1") != depends.digest("x = 2")
     assert depends.digest('def f():\n    "Say."\n    return 1') == depends.digest('def f():\n    "Tell."\n    return 1')
-    assert "pipeline/edgekd/quantize/quantizer.py" in depends.digests()
+    assert "pipeline/edgekd/quantization/quantizer.py" in depends.digests()

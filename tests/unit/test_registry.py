@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import UsageError
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.distill import Distill
 from edgekd.registry import Registry, exporters, losses
 
 
@@ -21,7 +21,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "edgekd_plugin.py").write_text(
         "from typing import ClassVar, Literal\n"
-        "from edgekd.recipe_distill import Loss\n"
+        "from edgekd.recipe.loss import Loss\n"
         "class Mine(Loss):\n"
         "    needs_teacher: ClassVar[bool] = False\n"
         "    kind: Literal['mine'] = 'mine'\n"

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekd import rundir
 from edgekd.artifacts import found
 from edgekd.artifacts.found import ModelFile
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.participants import REFERENCE, SAMPLES
-from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
-from edgekd.rundir import ModelRecord, RunResult
+from edgekd.profiling.variant import Variant
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
+from edgekd.results.run import RunResult, read_run
 
 MEMORY = 0.1
 """A machine may tell another size of its memory by this much: the kernel and the firmware keep a part."""
@@ -58,7 +58,7 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
     Raises:
         UsageError: The folder is no result, or has none of the files.
     """
-    before = rundir.read(folder)
+    before = read_run(folder)
     folder = folder if folder.is_dir() else folder.parent
     there = list(dict.fromkeys(record.model for record in before.profiles))
     pairs = {file.record.name: file.record.name for file in files if file.record.name in there}

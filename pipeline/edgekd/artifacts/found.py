@@ -12,8 +12,8 @@ from edgekd.errors import UsageError, cause_of, printable
 from edgekd.profiling.inspection import Preprocessing
 from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
-from edgekd.records_json import from_json
-from edgekd.rundir import ModelRecord
+from edgekd.results.codec import from_json
+from edgekd.results.models import ModelRecord
 
 FORMATS: Mapping[str, Literal["onnx", "tflite", "openvino"]] = {
     ".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite", ".xml": "openvino",

@@ -14,7 +14,7 @@ from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Wants
-from edgekd.profiling.measured import Variant
+from edgekd.profiling.variant import Variant
 
 FED = 8
 """Samples that are fed in turn."""
@@ -114,7 +114,7 @@ class _Samples:
 
     @classmethod
     def of(cls, bundle: Bundle, counted: int, folder: Path) -> _Samples:
-        from edgekd import data
+        from edgekd.data import dataset
 
         assert bundle.samples
         with np.load(bundle.samples, allow_pickle=False) as stored:
@@ -126,7 +126,7 @@ class _Samples:
             }
             torch = {name.removeprefix(TORCH): stored[name][places] for name in stored if name.startswith(TORCH)}
         rule, feeds = bundle.preprocessing, {}
-        x = data.preprocess(images[places], rule.mean, rule.std, rule.channels)
+        x = dataset.preprocess(images[places], rule.mean, rule.std, rule.channels)
         for layout, array in (("NCHW", x), ("NHWC", np.ascontiguousarray(x.transpose(0, 2, 3, 1)))):
             feeds[layout] = folder / f"samples_{layout}.npy"
             np.save(feeds[layout], array)

@@ -25,20 +25,22 @@ from edgekd.artifacts.inputs import Prepared
 from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
+from edgekd.engine.guard import storage
 from edgekd.errors import DeviceError, EdgekdError, UsageError
-from edgekd.export import device_checks
-from edgekd.guard import storage
+from edgekd.evaluation import device_checks
 from edgekd.profiling import doctor, inspection, measured
 from edgekd.profiling.agents.python import packed
 from edgekd.profiling.inspection import Inspection, Preprocessing, Wants
-from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.measured import Run, Setting
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.session import Session
+from edgekd.profiling.variant import Variant
 from edgekd.reads import file_sha256
-from edgekd.recipe import Profile
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import Failure
-from edgekd.rundir import ModelRecord, damage
+from edgekd.recipe.profile import Profile
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import Failure
+from edgekd.results.run import damage
 
 KEY = "edgekd_pack"
 """Key that a result of a pack has in its file."""

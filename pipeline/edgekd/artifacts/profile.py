@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from edgekd import __version__, environment, rundir, runner
+from edgekd import __version__, environment
 from edgekd.artifacts import against, found, inputs, protocol
 from edgekd.artifacts.against import Against
 from edgekd.artifacts.found import ModelFile
@@ -24,17 +24,18 @@ from edgekd.artifacts.inputs import Given, Prepared
 from edgekd.devices import schema, targets
 from edgekd.devices.isa import Isa
 from edgekd.devices.schema import Device
+from edgekd.engine.guard import storage
+from edgekd.engine.run_folder import point_latest, run_folder, write_reports
 from edgekd.errors import DeviceError, ExitCode, UsageError
-from edgekd.export import device_checks
-from edgekd.export.device_checks import Expected
-from edgekd.guard import storage
+from edgekd.evaluation import device_checks
+from edgekd.evaluation.device_checks import Expected
 from edgekd.profiling import compare, doctor, inspection, transports, verdicts
 from edgekd.profiling.participants import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Profile
-from edgekd.records_profile import Comparison, DeviceRecord, ProfileRecord
-from edgekd.rundir import DataRecord, RunResult
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
+from edgekd.results.run import SCHEMA, DataRecord, RunResult, write_run
 
 NAME = "profile"
 """Folder of these results beside those of recipes."""
@@ -116,7 +117,7 @@ def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
     with TemporaryDirectory(prefix="edgekd-") as scratch:
         prepared = inputs.prepare(files, settings.given, Path(scratch))
         before = against.find(settings.against, files, prepared.variants) if settings.against else None
-        folder = runner.run_folder(settings.out / NAME, _key(files, devices))
+        folder = run_folder(settings.out / NAME, _key(files, devices))
         with storage(folder):
             return _profiled(artifacts, files, prepared, settings, devices, folder, before)
 
@@ -197,7 +198,7 @@ def finished(
         for name, known in prepared.known.items()
     }
     checked = _checked(files, prepared, measured, expected, settings, reached=False)
-    folder = runner.run_folder(settings.out / NAME, _key(files, [one.device for one in measured]))
+    folder = run_folder(settings.out / NAME, _key(files, [one.device for one in measured]))
     with storage(folder):
         (folder / SAMPLES).mkdir()
         for one in measured:
@@ -206,9 +207,9 @@ def finished(
 
 
 def _write(result: RunResult, folder: Path, measured: Sequence[Measured]) -> Profiled:
-    rundir.write(result, folder)
-    runner.write_reports(result, folder)
-    runner.point_latest(folder)
+    write_run(result, folder)
+    write_reports(result, folder)
+    point_latest(folder)
     return Profiled(folder, result, tuple(_failures(measured)), any(one.interrupted for one in measured))
 
 
@@ -319,7 +320,7 @@ def _result(
     asked += "".join(f" --set {text}" for text in protocol.typed(settings.protocol))
     used = settings.protocol.model_dump(mode="json") | {"devices": [one.device.name for one in measured]}
     return RunResult(
-        schema=rundir.SCHEMA,
+        schema=SCHEMA,
         edgekd=__version__,
         name=files[0].record.name if len(files) == 1 else NAME,
         run=folder.name,

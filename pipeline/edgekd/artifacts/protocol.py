@@ -13,7 +13,7 @@ from edgekd.loading.overrides import apply
 from edgekd.loading.places import Places
 from edgekd.loading.shape import Rooted
 from edgekd.loading.source import parse
-from edgekd.recipe import Profile
+from edgekd.recipe.profile import Profile
 
 OPTIONS = {
     "devices": "--device NAME",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.sources import FASHION_MNIST_CLASSES, read_idx
+from edgekd.data.sources import FASHION_MNIST_CLASSES, read_idx
 
 OUT = Path(__file__).parent / "fashion-mnist-mini" / "images.npz"
 

@@ -29,7 +29,7 @@ from edgekd.cli.options import (
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, unexpected, worst
 
 if TYPE_CHECKING:
-    from edgekd.loading import Loaded
+    from edgekd.loading.loaded import Loaded
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
 
@@ -105,7 +105,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
       edgekd check recipes/mobilenet.yaml
       edgekd check my.yaml --set distill.epochs=1
     """
-    from edgekd import locked, preflight
+    from edgekd.engine import locked, preflight
     from edgekd.loading import load
 
     if study.is_study(recipe):
@@ -150,10 +150,10 @@ def plan(
       edgekd plan my.yaml --devices 4        as edgekd run my.yaml --devices 4 would find it
       edgekd plan my.yaml --ask-devices      is every board and phone ready?
     """
-    from edgekd import plan as planning
-    from edgekd import preflight
+    from edgekd.engine import plan as planning
+    from edgekd.engine import preflight
     from edgekd.loading import load
-    from edgekd.records_json import to_json
+    from edgekd.results.codec import to_json
 
     if study.is_study(recipe) and ask_devices:
         raise UsageError("--ask-devices: a study's devices are not asked", f"edgekd plan {recipe}")
@@ -202,14 +202,14 @@ def plan(
 
 def _lacking(loaded: Loaded) -> list[dict[str, str]]:
     """Operators of the student that a format of the recipe cannot have."""
-    from edgekd.stages import operators
+    from edgekd.assembly import operators
 
     return [vars(lack) for lack in operators.lacking(loaded.recipe)]
 
 
 def _check_names(loaded: Loaded, waiting: set[str]) -> None:
     """See that the layers are there that the recipe names for stages that run; builds networks only if it names any."""
-    from edgekd.stages import layers, operators
+    from edgekd.assembly import layers, operators
 
     if layers.named(loaded.recipe):
         for name, lesson in layers.lessons(loaded.recipe):
@@ -221,7 +221,7 @@ def _check_names(loaded: Loaded, waiting: set[str]) -> None:
 
 def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:
     """What the losses compare, for ``--json`` and in lines."""
-    from edgekd.stages import layers
+    from edgekd.assembly import layers
 
     if not layers.compared(loaded.recipe):
         return [], []
@@ -267,21 +267,22 @@ def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
 
 
 def _rows(what: str) -> list[tuple[str, str]]:
-    from edgekd import recipe_data, registry, resources
+    from edgekd import registry, resources
+    from edgekd.recipe import data
 
     if what == "losses":
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
     if what == "data":
-        return list(recipe_data.DATA_SOURCES.items())
+        return list(data.DATA_SOURCES.items())
     if what == "devices":
         return [(name, _described(path)) for name, path in sorted(resources.devices([Path.cwd()]).items())]
     if what == "recipes":
         return [(name, _first_comment(resources.find("recipes", name))) for name in resources.available("recipes")]
-    from edgekd import models
+    from edgekd.models import build
 
-    found = [(f"{source}:{name}", "") for source in ("edgekd", "torchvision") for name in models.names(source)]
+    found = [(f"{source}:{name}", "") for source in ("edgekd", "torchvision") for name in build.names(source)]
     try:
-        found += [(f"timm:{name}", "") for name in models.names("timm")]
+        found += [(f"timm:{name}", "") for name in build.names("timm")]
     except EdgekdError:
         found.append(("timm:NAME", "pip install 'edgekd[timm]'"))
     return [*found, ("FILE.py:CALLABLE", "your own, beside the recipe")]
@@ -298,7 +299,7 @@ def _described(path: Path) -> str:
 
 
 def _loss_line(loss: type) -> str:
-    from edgekd.recipe_distill import Loss
+    from edgekd.recipe.loss import Loss
 
     text = (loss.__doc__ or "").strip().splitlines()[0]
     fields: dict[str, Any] = getattr(loss, "model_fields", {})
@@ -328,23 +329,25 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     """
     from rich.console import Console
 
-    from edgekd import records_json, rundir, runner
     from edgekd.artifacts import pack
-    from edgekd.guard import storage
-    from edgekd.report import markdown as md
-    from edgekd.report import terminal
+    from edgekd.engine.guard import storage
+    from edgekd.engine.run_folder import write_reports
+    from edgekd.report.layouts import markdown as md
+    from edgekd.report.layouts import terminal
+    from edgekd.results import codec
+    from edgekd.results.run import read_run
 
     code = 0
     if pack.is_result(run_folder):
         found = pack.report(run_folder, Path("reports"))
         result, folder, code = found.result, found.folder, int(found.exit_code)
     else:
-        result = rundir.read(run_folder)
+        result = read_run(run_folder)
         folder = run_folder if run_folder.is_dir() else run_folder.parent
     with storage(folder):
-        runner.write_reports(result, folder)
+        write_reports(result, folder)
     if as_json:
-        click.echo(json.dumps(records_json.to_json(result), ensure_ascii=False))
+        click.echo(json.dumps(codec.to_json(result), ensure_ascii=False))
     elif markdown:
         click.echo(md.render(result))
     else:

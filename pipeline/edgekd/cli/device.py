@@ -15,7 +15,7 @@ from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
 if TYPE_CHECKING:
     from edgekd.devices.schema import Device
     from edgekd.recipe import Recipe
-    from edgekd.records_profile import DeviceRecord
+    from edgekd.results.profile import DeviceRecord
 
 
 @click.group(invoke_without_command=True)
@@ -38,7 +38,7 @@ def devices(context: click.Context, everything: bool, as_json: bool, debug: bool
     from edgekd import resources
     from edgekd.devices import schema
     from edgekd.profiling import readiness
-    from edgekd.records_json import to_json
+    from edgekd.results.codec import to_json
 
     found: list[Device] = []
     wrong: dict[str, RecipeError] = {}
@@ -90,7 +90,7 @@ def add(
 
     Exit codes: 0 written, 2 the file is there already, 4 it does not answer.
     """
-    from edgekd.guard import storage
+    from edgekd.engine.guard import storage
     from edgekd.profiling import adding
 
     chosen = adding.chosen(target, name, port, pythons, emulated=emulated)
@@ -165,7 +165,7 @@ def doctor(name: str, as_json: bool, debug: bool) -> int:
     from edgekd.devices import schema
     from edgekd.profiling import doctor as doctors
     from edgekd.profiling import transports
-    from edgekd.records_json import to_json
+    from edgekd.results.codec import to_json
 
     device = schema.load(name, Path.cwd())
     try:

@@ -14,7 +14,7 @@ from edgekd.cli import interruption
 from edgekd.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgekd.loading import Loaded
+    from edgekd.loading.loaded import Loaded
 
 
 def threaded(loaded: Loaded, asked: int | None, devices: int) -> Loaded:
@@ -36,7 +36,7 @@ def execute(
     without_devices: bool = False,
 ) -> int:  # fmt: skip
     """Run a recipe into a folder of ``out``; the exit code."""
-    from edgekd import gates, runner, torchrun
+    from edgekd.engine import gates, runner, torchrun
     from edgekd.progress import for_stream
 
     locked = loaded.recipe.threads if loaded.lock else None
@@ -57,7 +57,7 @@ def execute(
     else:
         from rich.console import Console
 
-        from edgekd.report import terminal
+        from edgekd.report.layouts import terminal
 
         terminal.show(outcome.result, Console())
         click.echo(f"\nReport: {outcome.folder / 'report.html'}\nArtifacts: {outcome.folder / 'artifacts'}")

@@ -25,7 +25,7 @@ def _model(context: click.Context, parameter: click.Parameter, value: str) -> st
     """
     from pydantic_core import PydanticCustomError
 
-    from edgekd.recipe_model import model_source
+    from edgekd.recipe.model import model_source
 
     where = f"edgekd {context.command.name}"
     if value.lower().endswith(FILES):
@@ -144,7 +144,7 @@ def _run(
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
     threads: int | None, as_json: bool, debug: bool, devices: Sequence[str], without_devices: bool,
 ) -> int:  # fmt: skip
-    from edgekd import compose
+    from edgekd.engine import compose
 
     if devices:
         sections = sections | {"profile": {"devices": list(dict.fromkeys(devices))}}

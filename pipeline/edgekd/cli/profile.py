@@ -76,7 +76,7 @@ def profile(
     from edgekd.artifacts.profile import profile as run
     from edgekd.artifacts.protocol import protocol
     from edgekd.progress import for_stream
-    from edgekd.records_json import to_json
+    from edgekd.results.codec import to_json
 
     given = Given(
         {name: _shape(text) for name, text in _pairs("--shape", shapes).items()},
@@ -117,7 +117,7 @@ def profile(
     else:
         from rich.console import Console
 
-        from edgekd.report import terminal
+        from edgekd.report.layouts import terminal
 
         terminal.show(found.result, Console())
         click.echo(f"\nReport: {found.folder / 'report.html'}")

@@ -53,11 +53,11 @@ def study(
 ) -> int:
     import os
 
-    from edgekd import runner
-    from edgekd import study as studies
-    from edgekd.loading.study import load_study
+    from edgekd.engine import runner
     from edgekd.progress import for_stream
-    from edgekd.records_json import to_json
+    from edgekd.results.codec import to_json
+    from edgekd.study import runner as studies
+    from edgekd.study.loading import load_study
 
     loaded = load_study(study, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -71,7 +71,7 @@ def study(
         from rich.console import Console
 
         from edgekd.report import study as page
-        from edgekd.report import terminal
+        from edgekd.report.layouts import terminal
 
         terminal.show_tables(page.build(outcome.result), "ranking", Console())
         click.echo(f"\nReport: {outcome.folder / 'report.html'}")
@@ -93,7 +93,7 @@ def is_study(path: Path) -> bool:
 
 def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Check a study and every recipe in it."""
-    from edgekd.loading.study import load_study
+    from edgekd.study.loading import load_study
 
     loaded = load_study(path, overrides)
     if as_json:
@@ -106,8 +106,8 @@ def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
 
 def plan(path: Path, overrides: tuple[str, ...], devices: int, threads: int | None, as_json: bool) -> int:
     """Show the trainings of a study: each with run, cached or blocked, and why."""
-    from edgekd import study as studies
-    from edgekd.loading.study import load_study
+    from edgekd.study import runner as studies
+    from edgekd.study.loading import load_study
 
     steps = studies.planned(load_study(path, overrides), devices, threads_of(threads, devices))
     rows = [

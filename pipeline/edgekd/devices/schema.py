@@ -27,7 +27,7 @@ from edgekd.loading import files, words
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.shape import Rooted
 from edgekd.loading.source import parse
-from edgekd.recipe_base import mistake
+from edgekd.recipe.base import mistake
 
 _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 """Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekd.errors import ModelError
-from edgekd.recipe_synthetic import Synthetic
+from edgekd.recipe.synthetic import Synthetic
 
 Advance = Callable[[int, str], None]
 

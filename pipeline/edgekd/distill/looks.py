@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import DataSet
-from edgekd.distill.feed import Normalize
+from edgekd.data.batches import Normalize
+from edgekd.data.dataset import DataSet
 
 Look = Tensor | tuple[Tensor, ...]
 """What a teacher takes: images, or those of each of an ensemble."""

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.teachers import Combination, Ensemble
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import Loss
+from edgekd.recipe.loss import Loss
+from edgekd.taps.taps import Tapped
 
 Outputs = tuple[Tensor, ...]
 Module = TypeVar("Module", bound=nn.Module)

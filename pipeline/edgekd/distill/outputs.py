@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Facts:
 
 
 class LossFunction(Protocol):
-    """A registered loss: a subclass of :class:`edgekd.recipe_distill.Loss` that can be called."""
+    """A registered loss: a subclass of :class:`edgekd.recipe.loss.Loss` that can be called."""
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
         """Return what is trained for this loss beside the student and left behind afterwards, or None."""

@@ -9,10 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgekd.distill.pooling import last_pooled
-from edgekd.distill.taps import survey
 from edgekd.errors import ModelError
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
+from edgekd.taps.pooling import last_pooled
+from edgekd.taps.taps import survey
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu")
 

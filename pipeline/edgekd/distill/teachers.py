@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Tapped
+from edgekd.taps.pairing import Pair
+from edgekd.taps.taps import Tapped
 
 Array = NDArray[np.float32]
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import teachers
-from edgekd.distill.forms import as_map, as_vector
 from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
-from edgekd.distill.pairing import Pair, match
-from edgekd.distill.taps import Survey, survey
 from edgekd.errors import LayerError, ModelError
-from edgekd.recipe_distill import FeatureLoss, Loss, Reads
-from edgekd.user_file import note_plugin
+from edgekd.models.user_file import note_plugin
+from edgekd.recipe.loss import FeatureLoss, Loss, Reads
+from edgekd.taps.forms import as_map, as_vector
+from edgekd.taps.pairing import Pair, match
+from edgekd.taps.taps import Survey, survey
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,16 @@ from edgekd import __version__, recipe
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files, words
 from edgekd.loading.conflicts import conflicts
+from edgekd.loading.loaded import Loaded
 from edgekd.loading.lock import lock_name, lock_text
 from edgekd.loading.overrides import apply, parse_key
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.schema import json_schema
 from edgekd.loading.shape import is_study
 from edgekd.loading.source import Source, parse
-from edgekd.recipe import Lock, Recipe
+from edgekd.recipe import Recipe
 
 __all__ = ["Loaded", "json_schema", "load", "load_text", "lock_text"]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A checked recipe.
-
-    Attributes:
-        recipe: The recipe, with absolute paths.
-        name: What its runs are called: the file's stem; for a lock, the name of the recipe it was made from.
-        path: The file, absolute.
-        overrides: The ``--set`` values, as they were given.
-        places: Where its values are written, for problems that are found later.
-        lock: Of a lock, what it says of the files that were read, with absolute paths.
-    """
-
-    recipe: Recipe
-    name: str
-    path: Path
-    overrides: tuple[str, ...] = ()
-    places: Places | None = field(default=None, compare=False, repr=False)
-    lock: Lock | None = field(default=None, compare=False)
-
-    @property
-    def recipe_file(self) -> Path:
-        """The recipe's own file: of a lock, the one that it was made from."""
-        return Path(self.lock.recipe) if self.lock else self.path
-
-    @property
-    def folder(self) -> Path:
-        """Where what the user's code reads is looked for."""
-        return self.recipe_file.parent
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:

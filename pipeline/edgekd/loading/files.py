@@ -11,8 +11,10 @@ from edgekd import resources
 from edgekd.errors import Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path as Key
-from edgekd.recipe import Recipe, Student, Teacher
-from edgekd.recipe_distill import Peer
+from edgekd.recipe import Recipe
+from edgekd.recipe.distill import Peer
+from edgekd.recipe.student import Student
+from edgekd.recipe.teacher import Teacher
 
 MAX_BYTES = 1_000_000
 

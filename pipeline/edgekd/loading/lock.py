@@ -17,7 +17,7 @@ from edgekd.loading.source import CORE_SCHEMA
 from edgekd.recipe import Lock
 
 if TYPE_CHECKING:
-    from edgekd.loading import Loaded
+    from edgekd.loading.loaded import Loaded
 
 _NAME = re.compile(r"^# recipe: (\w[\w.\- ]*)$", re.MULTILINE)
 

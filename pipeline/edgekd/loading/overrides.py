@@ -17,7 +17,7 @@ from edgekd.loading import shape
 from edgekd.loading.places import Places
 from edgekd.loading.source import Path, parse
 from edgekd.loading.words import other_key
-from edgekd.recipe import Export
+from edgekd.recipe.export import Export
 
 _PART = re.compile(r'\.?(?:(?P<name>[^.\[\]"=\s]+)|"(?P<quoted>[^"]*)")|\[(?P<index>[0-9]{1,6})\]')
 

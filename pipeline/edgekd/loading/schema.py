@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from edgekd.recipe import Export, Recipe
-from edgekd.recipe_distill import Loss
-from edgekd.recipe_study import Study
+from edgekd.recipe import Recipe
+from edgekd.recipe.export import Export
+from edgekd.recipe.loss import Loss
+from edgekd.recipe.study import Study
 from edgekd.registry import exporters, losses
 
 _REF = "#/$defs/{model}"

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from edgekd.errors import UsageError
 from edgekd.loading.source import Path
 from edgekd.recipe import Recipe
-from edgekd.recipe_distill import Loss
-from edgekd.recipe_study import Study
+from edgekd.recipe.loss import Loss
+from edgekd.recipe.study import Study
 from edgekd.registry import losses
 
 

@@ -11,7 +11,7 @@ from edgekd.loading import shape
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.source import Path
 from edgekd.recipe import Recipe
-from edgekd.recipe_tune import Range
+from edgekd.recipe.tune import Range
 
 Values = Mapping[str, Any]
 """Values of a recipe by their keys, such as ``distill.losses[0].weight``."""

@@ -19,7 +19,7 @@ from edgekd.loading.places import Draft
 from edgekd.loading.shape import Rooted, annotation_at, arms, at, homes, method_of, model_of, models_of
 from edgekd.loading.source import CORE_SCHEMA, Path
 from edgekd.recipe import Recipe
-from edgekd.recipe_study import Study
+from edgekd.recipe.study import Study
 
 _SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 

@@ -14,7 +14,7 @@ from edgekd.errors import DeviceError, UsageError
 from edgekd.loading.lock import flow
 from edgekd.profiling import doctor, transports
 from edgekd.profiling.transports.base import Transport
-from edgekd.records_profile import DeviceRecord
+from edgekd.results.profile import DeviceRecord
 
 _PYTHONS = ("python3", "{home}/edgekd/bin/python")
 """Interpreters to try where none is given; the second is where edgekd's advice puts a virtual environment."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from edgekd.devices.schema import Device
-from edgekd.records_runtime import RUNTIMES
+from edgekd.results.runtime import RUNTIMES
 
 _LACKING: dict[str, tuple[str, ...]] = {
     "onnx": ("hardswish", "silu", "gelu"),

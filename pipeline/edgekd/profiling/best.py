@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekd.records_gates import GateRecord
-from edgekd.records_profile import ProfileRecord
-from edgekd.rundir import ModelRecord
+from edgekd.results.gates import GateRecord
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import ProfileRecord
 
 CLEARLY = 0.05
 """Share by which memory or size must be less to decide between artifacts that are as fast."""

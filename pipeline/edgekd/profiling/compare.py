@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.profiling.participants import REFERENCE
-from edgekd.recipe import Profile
-from edgekd.records_profile import Comparison, ProfileRecord
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import Comparison, ProfileRecord
 
 LEVEL = 0.99
 """Of the intervals."""

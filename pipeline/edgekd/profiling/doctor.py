@@ -14,7 +14,7 @@ from edgekd.errors import DeviceError
 from edgekd.profiling import doctor_phone, traps
 from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.transports.base import Transport
-from edgekd.records_profile import DeviceRecord, RuntimeFound
+from edgekd.results.profile import DeviceRecord, RuntimeFound
 
 FORMATS = ("onnx", "tflite", "openvino")
 ROOM_MIB = 64

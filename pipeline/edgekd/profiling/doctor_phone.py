@@ -12,10 +12,10 @@ from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
 from edgekd.profiling.agents import phone
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.base import Transport
+from edgekd.profiling.variant import Variant
 from edgekd.reads import file_sha256
-from edgekd.records_profile import DeviceRecord, RuntimeFound
+from edgekd.results.profile import DeviceRecord, RuntimeFound
 
 PROBE_S = 120.0
 """Seconds that an inference of the trivial model may take."""

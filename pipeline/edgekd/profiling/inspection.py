@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from edgekd.errors import DeviceError, LostError, unexpected
 from edgekd.profiling.agents.base import Agent
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.transports.base import Transport
-from edgekd.records_profile import Operation, Operations, Part, ProfileRecord
+from edgekd.profiling.variant import Variant
+from edgekd.results.profile import Operation, Operations, Part, ProfileRecord
 
 LOOK_S = 300.0
 """Seconds that one look may take: all feeds once, an operation's time, the path."""

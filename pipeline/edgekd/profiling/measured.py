@@ -7,34 +7,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgekd.devices.schema import Device
 from edgekd.profiling import stats
 from edgekd.profiling.agents.base import Agent
-from edgekd.records_profile import Attempt, BlockState, Effective, Latency, LoadTime, Memory, ProfileRecord
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One artifact to measure.
-
-    Attributes:
-        model: Name of its model record, such as ``onnx_float``.
-        runtime: Runtime, named by the format.
-        path: The model file; of OpenVINO the .xml.
-        inputs: By the name of an input, an .npy file with a batch that is fed row by row; one that is missing gets random
-            values that fit.
-        shapes: By the name of an input without a file, its size where the model leaves it open.
-        layout: Of its only input where that is an image: ``NCHW`` or ``NHWC``; else empty.
-    """
-
-    model: str
-    runtime: Literal["onnx", "tflite", "openvino"]
-    path: Path
-    inputs: Mapping[str, Path] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    layout: str = ""
+from edgekd.profiling.variant import Variant
+from edgekd.results.profile import Attempt, BlockState, Effective, Latency, LoadTime, Memory, ProfileRecord
 
 
 @dataclass

@@ -11,8 +11,9 @@ from typing import Any
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.agents.base import Agent, Agents
-from edgekd.profiling.measured import Run, Variant
-from edgekd.records_profile import Failure
+from edgekd.profiling.measured import Run
+from edgekd.profiling.variant import Variant
+from edgekd.results.profile import Failure
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""

@@ -14,8 +14,8 @@ from edgekd.errors import DeviceError, unexpected
 from edgekd.profiling import agents, doctor, transports
 from edgekd.profiling.transports.base import OursError
 from edgekd.recipe import Recipe
-from edgekd.records_profile import DeviceRecord
-from edgekd.rundir import StageRecord
+from edgekd.results.profile import DeviceRecord
+from edgekd.results.run import StageRecord
 
 REACH_S = 5.0
 """Seconds in which a device must take the connection."""

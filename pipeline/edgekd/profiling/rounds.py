@@ -13,8 +13,8 @@ from edgekd.profiling import heat, measured
 from edgekd.profiling.measured import Run, Setting
 from edgekd.profiling.participants import ANSWER_S, REFERENCE, Participants
 from edgekd.profiling.stats import Conditions, Doubt
-from edgekd.recipe import Profile
-from edgekd.records_profile import Attempt
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import Attempt
 
 WARM_UP_S = 10.0
 """Seconds after which a warm-up ends although the times are not steady, once it has what the recipe asks for."""

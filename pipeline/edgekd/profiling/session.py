@@ -23,14 +23,15 @@ from edgekd.errors import DeviceError, EdgekdError, unexpected
 from edgekd.profiling import agents, doctor, heat, inspection, measured, sustained, transports, trivial
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.inspection import Inspection, Wants
-from edgekd.profiling.measured import Run, Setting, Variant
+from edgekd.profiling.measured import Run, Setting
 from edgekd.profiling.participants import ANSWER_S, REFERENCE, SAMPLES, START_S, Limit, Participants, Progress
 from edgekd.profiling.rounds import Rounds
 from edgekd.profiling.stats import Conditions
 from edgekd.profiling.sustained import Extra
 from edgekd.profiling.transports.base import Transport
-from edgekd.recipe import Profile
-from edgekd.records_profile import UNFIT, DeviceRecord, Failure, ProfileRecord
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import UNFIT, DeviceRecord, Failure, ProfileRecord
 
 
 @dataclass(frozen=True)

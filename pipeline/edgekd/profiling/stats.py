@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edgekd.records_profile import Latency, Trust
+from edgekd.results.profile import Latency, Trust
 
 DRIFT_LIMIT = 0.10
 """The last block's median may differ by this much from the first one's: warm-up, heat or a changed clock."""

@@ -15,8 +15,8 @@ from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.measured import Run
 from edgekd.profiling.participants import ANSWER_S, Participants
 from edgekd.profiling.rounds import RESERVE_S
-from edgekd.recipe import Profile
-from edgekd.records_profile import Energy, ProfileRecord, Sustained
+from edgekd.recipe.profile import Profile
+from edgekd.results.profile import Energy, ProfileRecord, Sustained
 
 WINDOW_S = 10.0
 """Seconds of each median of the sustained minutes."""

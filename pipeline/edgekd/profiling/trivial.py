@@ -7,9 +7,9 @@ from pathlib import Path
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import on_device
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.participants import ANSWER_S, START_S, Participants
 from edgekd.profiling.transports.base import Transport
+from edgekd.profiling.variant import Variant
 
 _MODELS = Path(on_device.__file__).parent / "models"
 _FILES = {"onnx": "trivial.onnx", "tflite": "trivial.tflite", "openvino": "trivial.xml"}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from edgekd.profiling.on_device.runtimes.precision import MOVES
-from edgekd.records_profile import Operation, Operations, ProfileRecord
+from edgekd.results.profile import Operation, Operations, ProfileRecord
 
 CLEAR = 0.10
 """Share by which an operation must take longer than its twin to be named: single operations are not timed more exactly."""

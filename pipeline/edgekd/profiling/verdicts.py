@@ -8,9 +8,9 @@ from statistics import median
 
 from edgekd.devices.isa import Isa
 from edgekd.profiling import twins
-from edgekd.records_profile import Latency, ProfileRecord
-from edgekd.records_runtime import RUNTIMES, in_float
-from edgekd.rundir import ModelRecord
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import Latency, ProfileRecord
+from edgekd.results.runtime import RUNTIMES, in_float
 
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""

@@ -7,18 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.gates import SEVERITY
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
-from edgekd.recipe import Precision
-from edgekd.records_fidelity import Figure
-from edgekd.records_gates import GateRecord, Verdict
-from edgekd.records_json import to_json
-from edgekd.records_profile import DeviceRecord, ProfileRecord
+from edgekd.recipe.export import Precision, split_name, stage_name
 from edgekd.report.words import apart, exact, interval, one_line, sig
 from edgekd.resources import device_stem
-from edgekd.rundir import Measure, ModelRecord, RunResult
-from edgekd.stages import export
+from edgekd.results.codec import to_json
+from edgekd.results.fidelity import Figure
+from edgekd.results.gates import SEVERITY, GateRecord, Verdict
+from edgekd.results.models import Measure, ModelRecord
+from edgekd.results.profile import DeviceRecord, ProfileRecord
+from edgekd.results.run import RunResult
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
@@ -176,7 +175,7 @@ def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
     if model is None and name.partition("_")[0] in FORMATS:  # a file that was not delivered
-        model = ModelRecord(name, "artifact", *export.split(name))
+        model = ModelRecord(name, "artifact", *split_name(name))
     return label(model) if model else NETWORKS.get(name) or teacher_label(name)
 
 
@@ -307,7 +306,7 @@ def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that have no record: (label, reason). Their rows stay in the tables."""
     present = {_kind(model) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, export.stage_name(form, precision)))
+        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, stage_name(form, precision)))
         for form, precision in requested(result)
         if (form, precision) not in present
     )

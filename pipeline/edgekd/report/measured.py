@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekd.records_profile import UNFIT, ProfileRecord
-from edgekd.report import comparison, device, device_trust, evidence, facts
+from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
+from edgekd.report.sections import comparison, device, device_trust, evidence
 from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
-from edgekd.rundir import RunResult
+from edgekd.results.profile import UNFIT, ProfileRecord
+from edgekd.results.run import RunResult
 
 
 def page(result: RunResult) -> Page:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from edgekd.recipe_study import BASELINES
-from edgekd.records_json import to_json
-from edgekd.report.evidence import flatten
+from edgekd.recipe.study import BASELINES
+from edgekd.report.charts.ranking import Dot, ranking
 from edgekd.report.facts import NETWORKS
 from edgekd.report.page import (
     NOT_APPLICABLE,
@@ -24,11 +23,12 @@ from edgekd.report.page import (
     Verdict,
     figure,
 )
-from edgekd.report.ranking import Dot, ranking
-from edgekd.report.seeds import gain, interval, plus_minus
+from edgekd.report.sections.evidence import flatten
+from edgekd.report.sections.seeds import gain, interval, plus_minus
 from edgekd.report.words import count, duration, listing, one_line, percent, plain, plural, points, sig
+from edgekd.results.codec import to_json
+from edgekd.results.study import Row, StudyResult
 from edgekd.statistics import Paired
-from edgekd.studydir import Row, StudyResult
 
 TEST = (
     "Differences are taken seed by seed, for the same seed gives both students the same first weights and order of images. "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from edgekd import gates
-from edgekd.records_fidelity import Figure
-from edgekd.records_gates import GateRecord
-from edgekd.records_gates import Verdict as Word
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, listing, one_line, percent, plural, points, sig
-from edgekd.rundir import LayerRecord, ModelRecord, RunResult
+from edgekd.results.fidelity import Figure
+from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
+from edgekd.results.gates import Verdict as Word
+from edgekd.results.layers import LayerRecord
+from edgekd.results.models import ModelRecord
+from edgekd.results.run import RunResult
 from edgekd.statistics import wilson
 
 PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
@@ -42,7 +43,7 @@ LEAST_SHARE = 0.05
 def verdict(result: RunResult) -> Verdict:
     """Say the verdict: its word, a sentence, every gate that did not pass, where int8 loses, what to type, and all gates."""
     counted = [gate for gate in result.gates if gate.level == "error" and gate.verdict != "not_applicable"]
-    parts = {word: [gate for gate in result.gates if gate.verdict == word] for word in gates.SEVERITY}
+    parts = {word: [gate for gate in result.gates if gate.verdict == word] for word in SEVERITY}
     # What was not delivered is said once, with its reason.
     delivered = {model.name for model in facts.artifacts(result) if model.path is not None}
     said = [gate for word in WORDS for gate in parts[word] if gate.model in delivered]
@@ -214,7 +215,7 @@ def causes(result: RunResult) -> Iterator[str]:
     lost = [
         gate
         for gate in result.gates
-        if gate.name in (*gates.QUALITY, "agreement_drop")
+        if gate.name in (*QUALITY, "agreement_drop")
         and gate.verdict in ("fail", "undecided")
         and not _meets(gate, gate.measured)  # a figure in doubt that is within its limit needs images, not another int8
         and gate.level != "off"

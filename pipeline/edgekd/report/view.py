@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.profiling import verdicts
-from edgekd.records_profile import ProfileRecord
-from edgekd.report import comparison, device, evidence, facts, layers, measured, quality, seeds, tuning
+from edgekd.report import facts, measured
 from edgekd.report.page import Number, Page, Section, Tone
+from edgekd.report.sections import comparison, device, evidence, layers, quality, seeds, tuning
 from edgekd.report.verdict import verdict
 from edgekd.report.words import count, duration, listing, local, mib, one_line, percent, plural, points, sig
-from edgekd.rundir import Measure, ModelRecord, RunResult
+from edgekd.results.models import Measure, ModelRecord
+from edgekd.results.profile import ProfileRecord
+from edgekd.results.run import RunResult
 from edgekd.statistics import wilson
 
 
@@ -19,8 +21,8 @@ def build(result: RunResult) -> Page:
     """Make the page of a run.
 
     Example:
-        >>> from edgekd import rundir
-        >>> page = build(rundir.read(Path("reports/mobilenet/latest")))  # doctest: +SKIP
+        >>> from edgekd.results.run import read_run
+        >>> page = build(read_run(Path("reports/mobilenet/latest")))  # doctest: +SKIP
     """
     if result.kind == "profile":
         return measured.page(result)

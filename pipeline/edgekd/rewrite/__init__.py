@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
-from edgekd.recipe import Rewrite
+from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import activations, squeeze, widths
 
 

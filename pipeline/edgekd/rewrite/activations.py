@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from edgekd.errors import cause_of
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 Function = Callable[[Tensor], Tensor]
 

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgekd.assembly import figures, launch, layers, networks, peers, samples, teacher_outputs, views, wiring
+from edgekd.assembly.context import Context
 from edgekd.devices import targets
 from edgekd.profiling.advice import advise
 from edgekd.recipe import Baseline, Recipe
-from edgekd.recipe_distill import Distill, FeatureLoss, Loss
-from edgekd.recipe_tune import Candidates, Range, Tune
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.loss import FeatureLoss, Loss
+from edgekd.recipe.tune import Candidates, Range, Tune
 from edgekd.registry import losses
-from edgekd.stages import figures, layers, peers, training, views, wiring
-from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import nn
 
 VERSION = 5
-PACKAGES = training.PACKAGES
+PACKAGES = launch.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
 BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers
 KD_GRID: dict[str, Candidates] = {"temperature": (2.0, 4.0, 8.0), "weight": (0.5, 1.0, 2.0, 4.0)}
@@ -35,10 +36,10 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     left_out = {"teacher_cache", "peers", "combine"}
     budget = recipe.distill.model_dump(mode="json", exclude=left_out) | _kept(recipe) if recipe.distill else None
     return {
-        **training.model_config(recipe, "student"),
+        **networks.model_config(recipe, "student"),
         "distill": budget,
         "seed": recipe.seed,
-        **training.teaching(recipe.teacher),
+        **networks.teaching(recipe.teacher),
         **peers.config(recipe),
     }
 
@@ -48,7 +49,7 @@ def _kept(recipe: Recipe) -> dict[str, Any]:
 
     A loss counts whatever its weight is, for a search may change that.
     """
-    settings = training.teacher_cache(recipe)
+    settings = teacher_outputs.teacher_cache(recipe)
     if settings is None or settings.exact:
         return {}
     read = recipe.distill is not None and any(isinstance(loss, FeatureLoss) for loss in recipe.distill.losses)
@@ -122,7 +123,7 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
     if recipe.distill is None:
         return
     wanted = [name for name in BASELINES if name in recipe.baselines]
-    if "student_alone" in wanted and not (training.taught(recipe) and recipe.data.teaches):
+    if "student_alone" in wanted and not (networks.taught(recipe) and recipe.data.teaches):
         wanted.remove("student_alone")
     kinds = [(name, name, BASELINES[name](recipe)) for name in wanted]
     for stage, model, own in (*kinds, ("distill", "distilled", recipe)):
@@ -145,11 +146,11 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
 
 def structure(context: Context, student: nn.Module) -> dict[str, Any]:
     """Return the activations and squeeze-excite blocks of the student, as in ``rewrite.json``: int8 may be slow at them."""
-    from edgekd import models
+    from edgekd.models import build
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
 
-    example = models.example(context.recipe.data)
+    example = build.example(context.recipe.data)
     activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
     squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
     return {"activations": activations or {}, "squeezes": squeezes or 0}
@@ -161,31 +162,31 @@ def run(context: Context) -> None:
     Of each peer, its best weights and its curve.
     """
     assert context.recipe.distill is not None
-    training.launch(context, context.recipe.distill, _train)
+    launch.launch(context, context.recipe.distill, _train)
 
 
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import models
     from edgekd.distill import mutual
-    from edgekd.distill.loop import fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.reuse import Reused, adopt
-    from edgekd.distill.taps import Tapped
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
+    from edgekd.models import build
+    from edgekd.taps.taps import Tapped
+    from edgekd.train.loop import fit
 
     recipe = context.recipe
     budget = recipe.distill
     assert isinstance(budget, Distill)
     first = fabric.global_rank == 0
-    images = training.images(context, context.progress if first else None)
+    images = samples.images(context, context.progress if first else None)
     classes = len(images.classes)
-    example = models.example(recipe.data)
+    example = build.example(recipe.data)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
     say = context.progress.say if first else None
-    rewritten = training.rewritten(recipe, classes, say=say)
+    rewritten = networks.rewritten(recipe, classes, say=say)
     student = rewritten.model
     found = structure(context, student) if first else {}
     if first:
@@ -193,13 +194,13 @@ def _train(fabric: Any, context: Context) -> None:
     if first and context.name == "distill":
         for line in advice(recipe, found):
             context.progress.say(f"  advice: {line}")
-    teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
+    teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     reused = student.cost if isinstance(student, Reused) else ""
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(recipe.teacher, recipe.data, images)
-    images = training.judge(teacher, images, seen, context, fabric)
+    images = samples.judge(teacher, images, seen, context, fabric)
     wiring.refuse_probabilities(student, example, "student")
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
@@ -213,19 +214,19 @@ def _train(fabric: Any, context: Context) -> None:
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None and context.name != "trial":
-            look = partial(training.look_at, teacher, student, terms, images, seen, context, fabric, "teacher")
+            look = partial(networks.look_at, teacher, student, terms, images, seen, context, fabric, "teacher")
             figures.measured(context, "advice on the teacher", look)
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
         budget, images, recipe.data,
-        name="distilled" if training.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
+        name="distilled" if networks.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
         # the average's weights where there is one; a traced network lacks what its logits do not need
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-        recording=training.recording(context, "teacher", fabric.global_rank), views=seen, peers=others,
+        recording=teacher_outputs.recording(context, "teacher", fabric.global_rank), views=seen, peers=others,
     )  # fmt: skip
     if first:
-        training.save_fitted(context, fitted)
+        networks.save_fitted(context, fitted)
         peers.save(context, fitted.peers)
         changes = [str(change) for change in rewritten.changes]
         context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **found})

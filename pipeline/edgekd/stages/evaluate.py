@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from edgekd.assembly import figures, launch, networks, peers, runtime_figures, samples
+from edgekd.assembly.context import Context
 from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
-from edgekd.recipe_data import Data
-from edgekd.records_errors import CopiedErrors
-from edgekd.records_json import from_json, to_json
-from edgekd.rundir import Metrics
-from edgekd.rundir import Parity as ParityRecord
-from edgekd.stages import distill, export, figures, peers, quantize, runtime_figures, training
-from edgekd.stages.context import Context
+from edgekd.recipe.data import Data
+from edgekd.recipe.export import split_name
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.models import Metrics
+from edgekd.results.models import Parity as ParityRecord
+from edgekd.stages import distill, export, quantize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx, nn
 
-    from edgekd.data import DataSet
+    from edgekd.data.dataset import DataSet
 
     Array = NDArray[np.float32]
 
@@ -39,7 +41,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     return {
         "baselines": recipe.baselines,
         **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
-        **training.teaching(recipe.teacher),
+        **networks.teaching(recipe.teacher),
     }
 
 
@@ -54,27 +56,28 @@ def run(context: Context) -> None:
     """
     import numpy as np
 
-    from edgekd import models
     from edgekd.distill.teachers import Stored, is_open
-    from edgekd.export import fidelity, outputs
-    from edgekd.export.weights import BITS
+    from edgekd.exporting import outputs
+    from edgekd.metrics import fidelity
+    from edgekd.models import build
+    from edgekd.quantization.rounded import BITS
 
-    images = training.images(context)
+    images = samples.images(context)
     x = _arrays(images)
 
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, ExportError] = {}
     logits: dict[str, Array] = {}
     references: dict[str, str] = {}
-    training.seed(context.recipe.seed, context.threads)
+    launch.seed(context.recipe.seed, context.threads)
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
-    networks = _networks(context, images)
+    nets = _networks(context, images)
     seen = _seen(context.recipe)
     inputs = _inputs(seen)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
-    with context.progress.task("test split", len(x) * (len(networks) + len(artifacts))) as task:
-        for name, network in networks.items():
+    with context.progress.task("test split", len(x) * (len(nets) + len(artifacts))) as task:
+        for name, network in nets.items():
             if isinstance(network, Stored):
                 if network.test_logits is None:  # not known
                     continue
@@ -84,17 +87,17 @@ def run(context: Context) -> None:
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
                 views = seen.get(name, (context.recipe.data,))
-                macs = figures.measured(context, f"MACs of {name}", partial(models.macs, network, *views))
-                found[name] |= {"params": models.parameters(network)} | ({} if macs is None else {"macs": macs})
+                macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *views))
+                found[name] |= {"params": build.parameters(network)} | ({} if macs is None else {"macs": macs})
             task.advance(len(x), name)
         for stage in artifacts:
             name = stage.removeprefix("export.")
             exported = context.read(stage, "exported.json")
-            format, precision = export.split(stage)
+            format, precision = split_name(stage)
             if precision != "float32":
                 compressed.append(name)
             path = context.inputs[stage] / exported["paths"][0]
-            reference = int8 if precision == "int8" else training.float_name(context.recipe)
+            reference = int8 if precision == "int8" else networks.float_name(context.recipe)
             if precision in BITS:  # its weights are rounded, and so are the reference's
                 reference = f"{reference}, {BITS[precision]}-bit weights"
                 if reference not in logits:
@@ -114,7 +117,7 @@ def run(context: Context) -> None:
         raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
     judge = None if images.train.labelled else logits.get("teacher")
     labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
-    student = training.float_name(context.recipe)
+    student = networks.float_name(context.recipe)
     for name in compressed:
         found[name]["fidelity"] = to_json(fidelity.compare(student, logits[student], logits[name], labels))
     for name, value in found.items():
@@ -123,15 +126,15 @@ def run(context: Context) -> None:
             metrics.append(agreement(logits[name], judge))
         value["metrics"] = to_json(metrics)
     context.write("metrics.json", found)
-    shared = copied(logits, images.test.labels, list(networks)) if images.labelled else []
+    shared = copied(logits, images.test.labels, list(nets)) if images.labelled else []
     context.write("copied.json", [to_json(record) for record in shared])
     if context.recipe.seeds > 1:
         context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
     if int8:
-        files = [name for name in artifacts if export.split(name)[1] == "int8"]
-        layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, networks[int8]))
+        files = [name for name in artifacts if split_name(name)[1] == "int8"]
+        layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, nets[int8]))
         context.write("inside.json", layers or {})
-    graph = cast("fx.GraphModule", networks[int8]) if int8 else None
+    graph = cast("fx.GraphModule", nets[int8]) if int8 else None
     context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))
 
 
@@ -192,7 +195,7 @@ def agreement(logits: Array, teacher: Array) -> Metrics:
 
 def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:
     """Parity of a file with its torch reference; without a scale (a float file) there are no LSB."""
-    from edgekd.export import parity
+    from edgekd.exporting import parity
 
     return from_json(ParityRecord, to_json(parity.compare(reference, output, scale)) | {"reference": name})
 
@@ -200,21 +203,21 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     """Every torch network of the run, and every teacher and peer, by model name."""
     recipe, classes = context.recipe, len(images.classes)
-    networks: dict[str, nn.Module] = {}
+    nets: dict[str, nn.Module] = {}
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        networks[name] = training.teacher(section, name, context, images, views[name])
+        nets[name] = networks.teacher(section, name, context, images, views[name])
     for own in distill.trainings(recipe):
         if own.seed == recipe.seed:
-            networks[own.model] = training.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+            nets[own.model] = networks.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
     if peers.sections(recipe):
         found = peers.trained(recipe, classes, context.inputs["distill"])
-        networks |= {f"peer.{name}": network for name, network in found.members.items()}
+        nets |= {f"peer.{name}": network for name, network in found.members.items()}
     if not recipe.distill and recipe.student:
-        networks["student"] = training.student(recipe, classes, context.inputs["student"] / BEST).eval()
+        nets["student"] = networks.student(recipe, classes, context.inputs["student"] / BEST).eval()
     if recipe.quantize:
-        networks[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
-    return networks
+        nets[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
+    return nets
 
 
 def _seeds(
@@ -234,7 +237,7 @@ def _seeds(
         for key, file in (("test_kept", BEST), ("test_last", LAST)):
             logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
             if logits is None:
-                network = training.student(own.recipe, len(images.classes), folder / file).eval()
+                network = networks.student(own.recipe, len(images.classes), folder / file).eval()
                 logits = _torch_logits(network, x)
             metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
             rows[-1][key] = metrics.top1
@@ -246,9 +249,9 @@ def _inside(
     context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """What the runtimes compute in each layer, by artifact, measure and layer; see ``LayerRecord``."""
-    from edgekd.export import inside
-    from edgekd.export.capture import captured
-    from edgekd.quantize.sensitivity import exact_outputs
+    from edgekd.exporting import inside
+    from edgekd.exporting.capture import captured
+    from edgekd.quantization.sensitivity import exact_outputs
 
     prepared, _ = export.quantized(context, len(images.classes))
     x = quantize.layer_images(context.recipe, images)
@@ -277,10 +280,10 @@ def _arrays(images: DataSet) -> Array:
     """The test images as a network takes them."""
     import numpy as np
 
-    from edgekd import data
+    from edgekd.data import dataset
 
     stacked = np.stack([images.test.images[i] for i in range(len(images.test))])
-    return data.preprocess(stacked, images.mean, images.std, images.channels)
+    return dataset.preprocess(stacked, images.mean, images.std, images.channels)
 
 
 def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
@@ -293,10 +296,10 @@ def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
 
 def _inputs(seen: Mapping[str, tuple[Data, ...]]) -> dict[str, tuple[Array, ...]]:
     """The test images as these teachers take them."""
-    from edgekd import data
+    from edgekd.data import dataset
 
     views = dict.fromkeys(view for several in seen.values() for view in several)
-    arrays = {view: _arrays(data.load(view)) for view in views}
+    arrays = {view: _arrays(dataset.load(view)) for view in views}
     return {name: tuple(arrays[view] for view in several) for name, several in seen.items()}
 
 

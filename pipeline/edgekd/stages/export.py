@@ -4,79 +4,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from edgekd.assembly import figures, float_layers, graphs, launch, networks, samples
+from edgekd.assembly.context import Context
 from edgekd.devices import targets
-from edgekd.recipe import Export, Precision, Recipe
-from edgekd.records_json import to_json
+from edgekd.models.user_file import note_plugin
+from edgekd.recipe import Recipe
+from edgekd.recipe.export import Export, Precision
 from edgekd.registry import exporters
-from edgekd.stages import figures, graphs, quantize, sensitivity, training
-from edgekd.stages.context import Context
-from edgekd.user_file import note_plugin
+from edgekd.results.codec import to_json
+from edgekd.stages import quantize
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from edgekd.data import DataSet
-    from edgekd.export.exporter import Exported, Exporter, Options, Source
-    from edgekd.quantize.qat import Prepared
+    from edgekd.data.dataset import DataSet
+    from edgekd.exporting.exporter import Exported, Exporter, Options, Source
+    from edgekd.quantization.qat import Prepared
+from edgekd.recipe.export import split_name
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
+
+
 VERSION = 11
+
+
 PACKAGES = ("torch", "torchvision")
+
+
 CALIBRATION = 128  # images that the ranges of int16 activations are from
-
-
-def stage_name(format: str, precision: Precision) -> str:
-    """``onnx``, ``int8-weights`` → ``export.onnx_int8_weights``; int8 is ``export.onnx``, float32 ``export.onnx_float``."""
-    return f"export.{format}{_suffix(precision)}"
-
-
-def split(name: str) -> tuple[str, Precision]:
-    """``export.onnx_float`` → (``onnx``, ``float32``)."""
-    artifact = name.removeprefix("export.")
-    for precision in get_args(Precision):
-        suffix = _suffix(precision)
-        if suffix and artifact.endswith(suffix):
-            return artifact.removesuffix(suffix), precision
-    return artifact, "int8"
-
-
-def _suffix(precision: Precision) -> str:
-    return {"int8": "", "float32": "_float"}.get(precision, f"_{precision.replace('-', '_')}")
-
-
-def precision_of(export: Export, recipe: Recipe) -> Precision:
-    """The precision of an artifact: what it says, or int8 where the recipe quantizes, else float32."""
-    return export.precision or ("int8" if recipe.quantize else "float32")
-
-
-def left_out(recipe: Recipe, stage: str) -> str:
-    """What to type to have all files but that of a stage; empty where there is no other."""
-    others = [item for item in recipe.export if stage_name(item.format, precision_of(item, recipe)) != stage]
-    if not others or len(others) == len(recipe.export):
-        return ""
-    return f"--set 'export=[{', '.join(map(_typed, others))}]' leaves it out"
-
-
-def _typed(item: Export) -> str:
-    """An artifact as a recipe names it."""
-    pairs = [f"{key}: {value}" for key, value in item.model_dump(exclude_unset=True).items()]
-    return item.format if len(pairs) == 1 else f"{{{', '.join(pairs)}}}"
 
 
 def packages(name: str) -> tuple[str, ...]:
     """The exporter's packages, and torchao where the file is int8."""
-    format, precision = split(name)
+    format, precision = split_name(name)
     exporter = cast("type[Exporter]", exporters.get(format))()
     return (*PACKAGES, *exporter.packages, *(("torchao",) if precision == "int8" else ()))
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """The student's architecture (its weights come by the inputs), the format and its input and output type."""
-    format, precision = split(name)
-    value: dict[str, Any] = training.model_config(recipe, "student") | {"format": format}
+    format, precision = split_name(name)
+    value: dict[str, Any] = networks.model_config(recipe, "student") | {"format": format}
     if precision not in ("int8", "float32"):
         value["precision"] = precision
     if precision == "int8":
@@ -102,14 +73,14 @@ def zero_points(recipe: Recipe) -> Literal["biases", "activations"]:
 
 def run(context: Context) -> None:
     """Write the model file(s) and ``exported.json``."""
-    from edgekd.export.exporter import Options
+    from edgekd.exporting.exporter import Options
 
-    format, precision = split(context.name)
+    format, precision = split_name(context.name)
     recipe = context.recipe
     exporter = cast("type[Exporter]", exporters.get(format))()
     note_plugin(type(exporter))
-    images = training.images(context)
-    training.seed(recipe.seed, context.threads)
+    images = samples.images(context)
+    launch.seed(recipe.seed, context.threads)
     artifact = context.name.removeprefix("export.")
     options = Options(
         precision=precision,
@@ -129,7 +100,7 @@ def run(context: Context) -> None:
         return value | {"paths": [path.name for path in exported.paths]}
 
     value = write(artifact)
-    if precision == "int8" and (context.inputs["quantize"] / sensitivity.ALL_INT8).exists():
+    if precision == "int8" and (context.inputs["quantize"] / float_layers.ALL_INT8).exists():
         work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
         companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
         value |= {} if companion is None else {"all_int8": companion}
@@ -140,7 +111,7 @@ def _check(exported: Exported, model: Source, images: DataSet, options: Options)
     """Run a new file on one training image in its own runtime."""
     import torch
 
-    from edgekd.export.outputs import run_once
+    from edgekd.exporting.outputs import run_once
 
     image = quantize.calibration_images(images, 1) if len(images.train) else model.example
     with torch.inference_mode():
@@ -157,14 +128,14 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
         precision: Of the file; the int8 graph is rebuilt from the quantize stage's state.
         all_int8: As it was before layers were given back to float.
     """
-    from edgekd import models
-    from edgekd.export.exporter import Source
-    from edgekd.export.weights import rounded
-    from edgekd.quantize import qat
+    from edgekd.exporting.exporter import Source
+    from edgekd.models import build
+    from edgekd.quantization import qat
+    from edgekd.quantization.rounded import rounded
 
-    example = models.example(context.recipe.data)
+    example = build.example(context.recipe.data)
     if precision != "int8":
-        weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
+        weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
         return Source(rounded(graphs.folded(context.recipe, classes, weights), precision), example)
     prepared, student = quantized(context, classes, all_int8=all_int8)
 
@@ -176,17 +147,17 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
 
 def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
     """The graph of the quantize stage with its ranges, and the float student that it was made from."""
-    from edgekd import checkpoints
-    from edgekd.quantize import qat
+    from edgekd.models import checkpoints
+    from edgekd.quantization import qat
 
-    weights = context.inputs[training.trained(context.recipe)] / "weights.safetensors"
+    weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
     graph = context.read("quantize", "graph.json")
     taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
     prepared, student = quantize.prepare(context.recipe, classes, weights, taps, keep_float)
-    state = sensitivity.ALL_INT8 if all_int8 else "weights.safetensors"
+    state = float_layers.ALL_INT8 if all_int8 else "weights.safetensors"
     qat.load_state(prepared.module, checkpoints.read(context.inputs["quantize"] / state))
     return prepared, student
 
 
 def _options(recipe: Recipe, format: str) -> Export:
-    return next(export for export in recipe.export if export.format == format and precision_of(export, recipe) == "int8")
+    return next(export for export in recipe.export if export.format == format and recipe.precision_of(export) == "int8")

@@ -10,40 +10,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgekd import records_errors
+from edgekd.assembly import figures, networks, peers, runtime_figures, samples, wiring
+from edgekd.assembly.context import Context
+from edgekd.bundle.app_snippets import app_snippets
+from edgekd.bundle.snippets import snippet
 from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
 from edgekd.profiling.participants import SAMPLES
-from edgekd.recipe import Recipe, Student, Teacher
-from edgekd.recipe_distill import Peer
-from edgekd.records_errors import CopiedErrors
-from edgekd.records_fidelity import Fidelity
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import DeviceRecord, Failure, ProfileRecord
-from edgekd.records_runtime import DefaultPrecision, FloatWeights, RuntimeGraph
-from edgekd.records_tune import TuningRecord
-from edgekd.records_tune import told as sentences
-from edgekd.rundir import (
-    Curve,
-    DataRecord,
-    LayerRecord,
-    Metrics,
-    ModelRecord,
-    Parity,
-    Picture,
-    RepairCost,
-    RepairRecord,
-    SeedRecord,
-    TensorSpec,
-)
-from edgekd.stages import distill, evaluate, export, figures, peers, quantize, runtime_figures, training, tune, wiring
-from edgekd.stages.app_snippets import app_snippets
-from edgekd.stages.context import Context
-from edgekd.stages.snippets import snippet
+from edgekd.recipe import Recipe
+from edgekd.recipe.distill import Peer
+from edgekd.recipe.export import split_name
+from edgekd.recipe.student import Student
+from edgekd.recipe.teacher import Teacher
+from edgekd.results import mistakes
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.fidelity import Fidelity
+from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
+from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
+from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord
+from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
+from edgekd.results.tuning import TuningRecord
+from edgekd.results.tuning import told as sentences
+from edgekd.stages import distill, evaluate, export, quantize, tune
 
 if TYPE_CHECKING:
-    from edgekd.data import DataSet
+    from edgekd.data.dataset import DataSet
 
 VERSION = 4
 PACKAGES: tuple[str, ...] = ()
@@ -91,7 +85,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
         fingerprint: Of the data.
         failed: Export stages without a file; each has a record without a path.
     """
-    images = training.images(context)
+    images = samples.images(context)
     found = context.read("evaluate", "metrics.json")
     record = DataRecord(
         source=_public(context.recipe.data.source), fingerprint=fingerprint, classes=images.classes,
@@ -137,7 +131,7 @@ def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> 
     copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
     rows = tuple(from_json(SeedRecord, row) for row in seeds)
     told = (
-        *synthesized(context), *rewrites(context), *searched, *teaching(context), *records_errors.told(copied),
+        *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(copied),
         *_graph_findings(context), *findings,
     )  # fmt: skip
     return Bundle(
@@ -171,7 +165,7 @@ def _pictures(context: Context) -> tuple[Picture, ...]:
 
 def rewrites(context: Context) -> tuple[str, ...]:
     """What was changed in the student before distillation, and what int8 is still slow at."""
-    trained = training.trained(context.recipe)
+    trained = networks.trained(context.recipe)
     if trained not in context.inputs:
         return ()
     value = context.read(trained, "rewrite.json")
@@ -210,7 +204,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         *((name, "teacher", name, section) for name, section in teachers.items()),
         *((name, "baseline", name, recipe.student) for name in distill.BASELINES),
         *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
-        (training.float_name(recipe), "student", training.trained(recipe), recipe.student),
+        (networks.float_name(recipe), "student", networks.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )
     validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
@@ -230,7 +224,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             path, sha256, size = _copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
-            measure = measures.get(name, measures.get(training.float_name(recipe), "accuracy"))
+            measure = measures.get(name, measures.get(networks.float_name(recipe), "accuracy"))
             metrics.append(Metrics("val", val, validation[name], measure=measure))
         precision = "float32"
         if name == int8:
@@ -239,7 +233,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             precision = "as it is"
         elif name in teachers and (train := teachers[name].train):
             precision = train.save_dtype
-        size_of = found[training.float_name(recipe)] if name == int8 else value
+        size_of = found[networks.float_name(recipe)] if name == int8 else value
         models.append(
             ModelRecord(
                 name=name, role=role, format=_format(part), precision=precision,  # type: ignore[arg-type]  # rows are literals
@@ -323,12 +317,12 @@ def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
 def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
     models = []
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
-    student = training.float_name(context.recipe)
+    student = networks.float_name(context.recipe)
     looked = context.read("evaluate", "runtimes.json")
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
         exported = context.read(stage, "exported.json")
-        precision = export.split(stage)[1]
+        precision = split_name(stage)[1]
         is_int8 = precision == "int8"
         told = _precision(context, stage)
         copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
@@ -357,14 +351,14 @@ def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord
     recipe = context.recipe
     models = []
     for stage in failed:
-        format, precision = export.split(stage)
-        source = recipe.quantize.method if recipe.quantize and precision == "int8" else training.float_name(recipe)
+        format, precision = split_name(stage)
+        source = recipe.quantize.method if recipe.quantize and precision == "int8" else networks.float_name(recipe)
         models.append(ModelRecord(stage.removeprefix("export."), "artifact", format, _precision(context, stage), source))
     return models
 
 
 def _precision(context: Context, stage: str) -> str:
-    precision = export.split(stage)[1]
+    precision = split_name(stage)[1]
     return f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if precision == "int8" else precision
 
 

@@ -8,22 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from edgekd.assembly import samples
+from edgekd.assembly.context import Context
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Preprocessing, Wants
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.session import Session, measure
+from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
-from edgekd.records_json import to_json
-from edgekd.stages import evaluate, export, training
-from edgekd.stages.context import Context
+from edgekd.results.codec import to_json
+from edgekd.stages import evaluate, export
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekd.export.device_checks import Checked, Expected
+    from edgekd.evaluation.device_checks import Checked, Expected
 
 VERSION = 3
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
@@ -44,7 +45,7 @@ def run(context: Context) -> None:
         DeviceError: No artifact could be measured.
     """
     assert context.recipe.profile is not None
-    from edgekd.export import device_checks
+    from edgekd.evaluation import device_checks
 
     target = targets.named(context.recipe, context.name.removeprefix("profile."))
     artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
@@ -115,9 +116,9 @@ class _Images:
         """Write images from all over the split into a folder."""
         import numpy as np
 
-        from edgekd import data
+        from edgekd.data import dataset
 
-        images = training.images(context)
+        images = samples.images(context)
         test, protocol = images.test, context.recipe.profile
         assert protocol is not None
         if not len(test):
@@ -125,7 +126,7 @@ class _Images:
             return cls({}, nothing, nothing, None, Wants())
         places = _spread(len(test), IMAGES)
         stacked = np.stack([test.images[int(place)] for place in places])
-        x = data.preprocess(stacked, images.mean, images.std, images.channels)
+        x = dataset.preprocess(stacked, images.mean, images.std, images.channels)
         feeds = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
         np.save(feeds["NCHW"], x)
         np.save(feeds["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
@@ -152,7 +153,7 @@ def _expected(context: Context, model: str, images: _Images) -> Expected:
     """What this machine and torch give for the same images, as the stage evaluate has found it."""
     import numpy as np
 
-    from edgekd.export.device_checks import Expected
+    from edgekd.evaluation.device_checks import Expected
 
     folder, figures = context.inputs["evaluate"], context.read("evaluate", "metrics.json")
     if model not in figures:  # a file for comparison

@@ -7,22 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgekd.assembly import float_layers, graphs, launch, networks, peers, samples, teacher_outputs, views
+from edgekd.assembly.context import Context
 from edgekd.devices import targets
 from edgekd.recipe import Recipe
-from edgekd.recipe_distill import Loss, Train
-from edgekd.recipe_quantize import Ptq, Qat
-from edgekd.stages import distill, graphs, peers, sensitivity, training, views
-from edgekd.stages.context import Context
+from edgekd.recipe.loss import Loss
+from edgekd.recipe.quantize import Ptq, Qat
+from edgekd.recipe.train import Train
+from edgekd.stages import distill
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.data import DataSet
-    from edgekd.quantize.ptq import Calibrated
-    from edgekd.quantize.qat import Prepared
+    from edgekd.data.dataset import DataSet
+    from edgekd.quantization.ptq import Calibrated
+    from edgekd.quantization.qat import Prepared
 
 VERSION = 9
-PACKAGES = (*training.PACKAGES, "torchao")
+PACKAGES = (*launch.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at with: each costs half an inference a layer
 
@@ -32,7 +34,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.quantize is not None
     settings = recipe.quantize.model_dump(mode="json")
     value = {**distill.config(recipe, name), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
-    if isinstance(recipe.quantize, Qat) and training.teacher_cache(recipe):
+    if isinstance(recipe.quantize, Qat) and teacher_outputs.teacher_cache(recipe):
         value["draws"] = "as distilled"  # other augmentation than without a cache
     return value
 
@@ -51,7 +53,7 @@ def run(context: Context) -> None:
     if isinstance(context.recipe.quantize, Ptq):
         _calibrate(context, context.recipe.quantize)
         return
-    training.launch(context, budget(context.recipe), _train)  # not distillation's precision
+    launch.launch(context, budget(context.recipe), _train)  # not distillation's precision
 
 
 def budget(recipe: Recipe) -> Train:
@@ -75,16 +77,16 @@ def budget(recipe: Recipe) -> Train:
 
 def taught_by(recipe: Recipe) -> str:
     """The stage whose network is the teacher of the int8 one."""
-    return training.trained(recipe) if isinstance(recipe.quantize, Qat) and recipe.quantize.self_distill else "teacher"
+    return networks.trained(recipe) if isinstance(recipe.quantize, Qat) and recipe.quantize.self_distill else "teacher"
 
 
 def prepare(
     recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
 ) -> tuple[Prepared, nn.Module]:
     """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
-    from edgekd.quantize import qat
+    from edgekd.quantization import qat
 
-    student = training.student(recipe, classes, weights).eval()
+    student = networks.student(recipe, classes, weights).eval()
     graph = graphs.normalised(recipe, student, weights, taps)
     return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
@@ -92,24 +94,24 @@ def prepare(
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import models
-    from edgekd.checkpoints import read
-    from edgekd.distill.loop import Freeze, fit
     from edgekd.distill.outputs import Facts
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
-    from edgekd.quantize import calibrate, histogram, qat, repair, scales
+    from edgekd.models import build
+    from edgekd.models.checkpoints import read
+    from edgekd.quantization import calibrate, histogram, qat, repair, scales
     from edgekd.registry import losses
+    from edgekd.train.loop import Freeze, fit
 
     recipe, settings = context.recipe, context.recipe.quantize
     assert isinstance(settings, Qat)
-    images = training.images(context, context.progress if fabric.global_rank == 0 else None)
+    images = samples.images(context, context.progress if fabric.global_rank == 0 else None)
     classes = len(images.classes)
-    weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
+    weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
     taught = recipe.teacher is not None and not settings.self_distill
-    teacher = training.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher and taught else None
+    teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher and taught else None
     if settings.self_distill:
-        teacher = training.student(recipe, classes, weights).eval()
+        teacher = networks.student(recipe, classes, weights).eval()
     elif peers.sections(recipe):  # they are trained, and teach as they are
         teacher = peers.trained(recipe, classes, context.inputs["distill"])
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
@@ -120,13 +122,13 @@ def _train(fabric: Any, context: Context) -> None:
             if loss.weight and loss.rests():
                 context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
     terms = Terms(
-        [_after_distillation(loss) for loss in chosen], training.student(recipe, classes), teacher,
-        models.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,
+        [_after_distillation(loss) for loss in chosen], networks.student(recipe, classes), teacher,
+        build.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,
     )  # fmt: skip
     if recipe.distill and not settings.self_distill:
         saved = read(context.inputs["distill"] / "adapters.safetensors")
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
-    recording = training.recording(context, taught_by(recipe), fabric.global_rank)
+    recording = teacher_outputs.recording(context, taught_by(recipe), fabric.global_rank)
     again = partial(prepare, recipe, classes, weights, terms.student_paths)
     prepared, _ = again(settings.named_float())
     if settings.learn_scales:
@@ -145,7 +147,7 @@ def _train(fabric: Any, context: Context) -> None:
         freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
     )  # fmt: skip
     if fabric.global_rank == 0:
-        training.save_fitted(context, fitted)
+        networks.save_fitted(context, fitted)
         val_top1 = fitted.curve.val_top1[fitted.curve.best_epoch]
         trained, student = again(settings.named_float())  # without what training has put into it
         qat.load_state(trained.module, fitted.best)
@@ -156,7 +158,7 @@ def _train(fabric: Any, context: Context) -> None:
             return made
 
         seen = layer_images(recipe, images)
-        sensitivity.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
+        float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
 
 
 def _after_distillation(loss: Loss) -> Loss:
@@ -169,11 +171,11 @@ def calibration_images(images: DataSet, count: int) -> Tensor:
     import numpy as np
     import torch
 
-    from edgekd import data
+    from edgekd.data import dataset, splits
 
-    chosen = np.random.default_rng(data.SPLIT_SEED).permutation(len(images.train))[:count]
+    chosen = np.random.default_rng(splits.SPLIT_SEED).permutation(len(images.train))[:count]
     stacked = np.stack([images.train.images[int(index)] for index in chosen])
-    return torch.from_numpy(data.preprocess(stacked, images.mean, images.std, images.channels))
+    return torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, images.channels))
 
 
 def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
@@ -184,14 +186,14 @@ def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
 def _calibrate(context: Context, settings: Ptq) -> None:
     import torch
 
-    from edgekd.distill.feed import Normalize
-    from edgekd.distill.loop import accuracy
-    from edgekd.quantize import ptq
+    from edgekd.data.batches import Normalize
+    from edgekd.quantization import ptq
+    from edgekd.train.loop import accuracy
 
     recipe, say = context.recipe, context.progress.say
-    training.seed(recipe.seed, context.threads)
-    images = training.images(context, context.progress)
-    weights = context.inputs[training.trained(recipe)] / "weights.safetensors"
+    launch.seed(recipe.seed, context.threads)
+    images = samples.images(context, context.progress)
+    weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
     again = partial(prepare, recipe, len(images.classes), weights, ())
     prepared, student = again(settings.named_float())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -216,7 +218,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
 
     module.cpu()
     seen = layer_images(recipe, images)
-    sensitivity.conclude(context, images, seen, student.cpu(), prepared, requantize, (), top1[1])
+    float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), top1[1])
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekd.assembly import figures, networks, wiring
+from edgekd.assembly.context import Context
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, figures, training, wiring
-from edgekd.stages.context import Context
+from edgekd.stages import distill
 
 VERSION = 4
 PACKAGES = ("torch", "torchvision")
@@ -14,16 +15,16 @@ PACKAGES = ("torch", "torchvision")
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
     """Model and weights."""
-    return training.model_config(recipe, "student")
+    return networks.model_config(recipe, "student")
 
 
 def run(context: Context) -> None:
     """Write ``weights.safetensors``, and what the student has that int8 is slow at."""
-    from edgekd import data
+    from edgekd.data import dataset
 
     recipe = context.recipe
-    images = data.load(recipe.data, context.progress)
-    rewritten = training.rewritten(recipe, len(images.classes), say=context.progress.say)
+    images = dataset.load(recipe.data, context.progress)
+    rewritten = networks.rewritten(recipe, len(images.classes), say=context.progress.say)
     student = rewritten.model.eval()
     if rewritten.changes:  # which may compute something else before it is trained
         doubts: tuple[str, ...] = (wiring.UNCHECKED,)
@@ -36,6 +37,6 @@ def run(context: Context) -> None:
     structure = distill.structure(context, student)
     for line in distill.advice(recipe, structure):
         context.progress.say(f"  advice: {line}")
-    training.save(student.state_dict(), context.out / "weights.safetensors")
+    networks.save(student.state_dict(), context.out / "weights.safetensors")
     changes = [str(change) for change in rewritten.changes]
     context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})

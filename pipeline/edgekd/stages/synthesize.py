@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from edgekd import sources
+from edgekd.assembly import launch, networks
+from edgekd.assembly.context import Context
+from edgekd.data import sources
 from edgekd.recipe import Recipe
-from edgekd.stages import training
-from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.data.made is not None
     source = "teacher" if recipe.teacher else "student"
     return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,
-            **training.model_config(recipe, source)}  # fmt: skip
+            **networks.model_config(recipe, source)}  # fmt: skip
 
 
 def run(context: Context) -> None:
@@ -35,19 +35,19 @@ def run(context: Context) -> None:
     import numpy as np
     import torch
 
-    from edgekd import data
+    from edgekd.data import dataset
     from edgekd.distill import inversion
 
     recipe = context.recipe
     settings = recipe.data.made
     assert settings is not None
-    training.seed(recipe.seed, context.threads)
-    images = data.load(recipe.data, context.progress)
+    launch.seed(recipe.seed, context.threads)
+    images = dataset.load(recipe.data, context.progress)
     classes = len(images.classes)
     if recipe.teacher:
-        network = training.teacher(recipe.teacher, "teacher", context, images)
+        network = networks.teacher(recipe.teacher, "teacher", context, images)
     else:
-        network = training.student(recipe, classes, context.inputs["student"] / "weights.safetensors")
+        network = networks.student(recipe, classes, context.inputs["student"] / "weights.safetensors")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)
     layers = inversion.norms(network)
@@ -64,7 +64,7 @@ def run(context: Context) -> None:
                 )
             )  # fmt: skip
     pixels = np.concatenate(made)
-    x = data.preprocess(pixels, images.mean, images.std, images.channels)
+    x = dataset.preprocess(pixels, images.mean, images.std, images.channels)
     with torch.inference_mode():
         parts = np.array_split(x, len(batches))
         found = np.concatenate([network(torch.from_numpy(part).to(device)).argmax(1).cpu().numpy() for part in parts])

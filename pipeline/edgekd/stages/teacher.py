@@ -9,18 +9,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.recipe import Recipe, Teacher
+from edgekd.assembly import black_box, figures, launch, layers, networks, samples, views, wiring
+from edgekd.assembly.context import Context
+from edgekd.recipe import Recipe
+from edgekd.recipe.teacher import Teacher
 from edgekd.registry import losses
-from edgekd.stages import black_box, figures, layers, training, views, wiring
-from edgekd.stages.context import Context
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekd.data import DataSet
+    from edgekd.data.dataset import DataSet
 
 VERSION = 6
-PACKAGES = training.PACKAGES
+PACKAGES = launch.PACKAGES
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.teacher is not None
     if recipe.teacher.black_box:
         return {"teacher": black_box.config(recipe.teacher)}
-    value = training.model_config(recipe, "teacher")
+    value = networks.model_config(recipe, "teacher")
     for key in ("train", "distill"):
         budget = getattr(recipe.teacher, key)
         if budget is not None:
@@ -38,7 +39,7 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     for key in ("outputs", "classes"):
         if getattr(recipe.teacher, key) != Teacher.model_fields[key].default:
             value["teacher"][key] = getattr(recipe.teacher, key)
-    return value | training.teaching(recipe.teacher.teacher)
+    return value | networks.teaching(recipe.teacher.teacher)
 
 
 def run(context: Context) -> None:
@@ -46,11 +47,12 @@ def run(context: Context) -> None:
     teacher = context.recipe.teacher
     assert teacher is not None
     if teacher.budget is not None:
-        training.launch(context, teacher.budget, _train)
+        launch.launch(context, teacher.budget, _train)
         return
-    from edgekd import checkpoints, data, models
+    from edgekd.data import dataset
+    from edgekd.models import build, checkpoints
 
-    images = data.load(context.recipe.data, context.progress)
+    images = dataset.load(context.recipe.data, context.progress)
     if teacher.black_box:  # before anything is trained
         network = black_box.load(teacher, context.recipe.data, images, context.threads)
         _check(network, images, context)
@@ -59,12 +61,12 @@ def run(context: Context) -> None:
     assert teacher.model is not None
     assert teacher.weights is not None
     classes = images.classes
-    model = models.build(teacher.model, teacher.args, len(classes), context.recipe.data)
+    model = build.network(teacher.model, teacher.args, len(classes), context.recipe.data)
     figures.note_dropped_outputs(context, context.name, model)
-    models.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
+    build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
     state = model.state_dict()
-    _check(training.arranged(model, teacher, classes, context.name).eval(), images, context)
-    training.save(state, context.out / "weights.safetensors")
+    _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
+    networks.save(state, context.out / "weights.safetensors")
 
 
 def _check(network: nn.Module, images: DataSet, context: Context) -> None:
@@ -80,36 +82,37 @@ def _check(network: nn.Module, images: DataSet, context: Context) -> None:
 def _train(fabric: Any, context: Context) -> None:
     import torch
 
-    from edgekd import checkpoints, data, models
-    from edgekd.distill.loop import fit
+    from edgekd.data import dataset
     from edgekd.distill.outputs import Facts
-    from edgekd.distill.taps import Tapped
     from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
+    from edgekd.models import build, checkpoints
+    from edgekd.taps.taps import Tapped
+    from edgekd.train.loop import fit
 
     recipe, section = context.recipe, context.recipe.teacher
     assert section is not None
     assert section.model is not None
     assert section.budget is not None
     first = fabric.global_rank == 0
-    images = data.load(recipe.data, context.progress if first else None)
-    classes, example = len(images.classes), models.example(recipe.data)
-    model = models.build(section.model, section.args, classes, recipe.data)
+    images = dataset.load(recipe.data, context.progress if first else None)
+    classes, example = len(images.classes), build.example(recipe.data)
+    model = build.network(section.model, section.args, classes, recipe.data)
     if section.weights is not None:
         say = context.progress.say if first else None
-        left_out = models.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
+        left_out = build.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {context.name}.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     wiring.refuse_probabilities(model, example, context.name)
     teacher = None
     if section.teacher is not None:
-        teacher = training.teacher(section.teacher, f"{context.name}.teacher", context, images)
+        teacher = networks.teacher(section.teacher, f"{context.name}.teacher", context, images)
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
     facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(section.teacher, recipe.data, images)
-    images = training.judge(teacher, images, seen, context, fabric)
+    images = samples.judge(teacher, images, seen, context, fabric)
     theirs = views.examples(section.teacher, recipe.data)
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     if first:
@@ -118,7 +121,7 @@ def _train(fabric: Any, context: Context) -> None:
             context.progress.say(f"  {line}")
         if teacher is not None:
             key = f"{context.name}.teacher"
-            look = partial(training.look_at, teacher, model, terms, images, seen, context, fabric, key)
+            look = partial(networks.look_at, teacher, model, terms, images, seen, context, fabric, key)
             figures.measured(context, f"advice on {key}", look)
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
@@ -130,4 +133,4 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if first:
         dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
-        training.save_fitted(context, fitted, dtype)
+        networks.save_fitted(context, fitted, dtype)

@@ -16,22 +16,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd import cache, data, environment, reads, watch
+from edgekd import cache, environment, reads
+from edgekd.assembly import launch, samples, search
+from edgekd.assembly.context import Context
+from edgekd.data import fingerprint
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
 from edgekd.loading.conflicts import conflicts
-from edgekd.loading.conflicts_tune import refused
+from edgekd.loading.conflicts.tune import refused
 from edgekd.progress import Silent, Task
+from edgekd.reads import watch
 from edgekd.recipe import Recipe
-from edgekd.recipe_tune import Range
-from edgekd.records_json import from_json, to_json
-from edgekd.records_tune import TrialRecord, TuningRecord, told, words
-from edgekd.rundir import Curve
-from edgekd.stages import distill, search, training
-from edgekd.stages.context import Context
+from edgekd.recipe.tune import Range
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.run import Curve
+from edgekd.results.tuning import TrialRecord, TuningRecord, told, words
+from edgekd.stages import distill
 
 VERSION = 1
-PACKAGES = (*training.PACKAGES, "optuna")
+PACKAGES = (*launch.PACKAGES, "optuna")
 STEPS = 1000  # of the progress bar, for each trial
 KD = "tune.kd"  # the search of the baseline tuned_kd
 
@@ -68,7 +71,7 @@ def read(folder: Path) -> TuningRecord:
 
 
 def run(context: Context) -> None:
-    """Write ``tune.json``, a :class:`~edgekd.records_tune.TuningRecord`.
+    """Write ``tune.json``, a :class:`~edgekd.results.tuning.TuningRecord`.
 
     Raises:
         TrainingError: No trial could be trained.
@@ -76,7 +79,7 @@ def run(context: Context) -> None:
     recipe, trials = context.recipe, list[TrialRecord]()
     tune = recipe.tune
     assert tune is not None
-    fingerprint, count = data.fingerprint(recipe.data), search.count(recipe)
+    hashed, count = fingerprint.of(recipe.data), search.count(recipe)
     inputs = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
     labels = {key: tuned.label(recipe, key) for key in tune.search}
     with context.progress.task("trials", count * STEPS) as task:
@@ -86,7 +89,7 @@ def run(context: Context) -> None:
             trial = _impossible(recipe, number, values)
             if trial is None:
                 with reads.hashing() as files:
-                    material = _material(recipe, values, inputs, fingerprint, context.devices)
+                    material = _material(recipe, values, inputs, hashed, context.devices)
                 trial = _trial(replace(context, progress=bar, files=files), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)
@@ -96,7 +99,7 @@ def run(context: Context) -> None:
     if not scores:
         raise TrainingError(f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values")
     record = TuningRecord(
-        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(training.images(context).val),
+        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(samples.images(context).val),
         labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
         trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
     )  # fmt: skip
@@ -105,15 +108,13 @@ def run(context: Context) -> None:
         context.progress.say(f"  {line}")
 
 
-def finished(
-    recipe: Recipe, inputs: Mapping[str, str], fingerprint: str, processes: int = 1, folder: Path | None = None
-) -> int:
+def finished(recipe: Recipe, inputs: Mapping[str, str], hashed: str, processes: int = 1, folder: Path | None = None) -> int:
     """How many trials of a search are done already, from the first on, before it has to train.
 
     Args:
         recipe: The recipe.
         inputs: Keys of the stages that it reads.
-        fingerprint: Of the data.
+        hashed: Hash of the data.
         processes: How many train together.
         folder: The recipe's.
     """
@@ -122,7 +123,7 @@ def finished(
         values = search.suggest(recipe, known)
         trial = _impossible(recipe, number, values)
         if trial is None:
-            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, fingerprint, processes)), folder)
+            entry, _ = cache.lookup(cache.key_of(_material(recipe, values, inputs, hashed, processes)), folder)
             if entry is None:
                 break
             trial = _read(entry, recipe, number, values)
@@ -150,7 +151,7 @@ def _of(recipe: Recipe, values: tuned.Values) -> Recipe:
 
 
 def _material(
-    recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], fingerprint: str, processes: int
+    recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], hashed: str, processes: int
 ) -> dict[str, Any]:
     """What decides a trial's result."""
     assert recipe.tune is not None
@@ -162,8 +163,8 @@ def _material(
         "version": distill.VERSION,
         "config": distill.config(_of(recipe, values), "trial"),
         "inputs": dict(inputs),
-        "data": fingerprint,
-        "packages": environment.versions(training.PACKAGES),
+        "data": hashed,
+        "packages": environment.versions(launch.PACKAGES),
     }
 
 

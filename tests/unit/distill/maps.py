@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Layer
 from edgekd.registry import losses
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair
 
 Array = NDArray[np.float64]
 

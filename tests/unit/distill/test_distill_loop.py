@@ -13,18 +13,18 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from edgekd import data
+from edgekd.data import dataset
+from edgekd.data.batches import Normalize
 from edgekd.distill import mutual
-from edgekd.distill.feed import Normalize
-from edgekd.distill.loop import Fitted, Freeze, accuracy, fit, hasten_norms
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
-from edgekd.nets.resnet import resnet10
+from edgekd.models.zoo.resnet import resnet10
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, Freeze, accuracy, fit, hasten_norms
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, images=72)
@@ -68,7 +68,7 @@ def run(fabric: Fabric, section: Data) -> Callable[..., Fitted]:
         return fit(
             fabric, Tapped(network, terms.student_paths), terms,
             Tapped(teacher, terms.teacher_paths) if teacher is not None else None,
-            settings, images or data.load(section), section if augment else section.model_copy(update={"augment": ()}),
+            settings, images or dataset.load(section), section if augment else section.model_copy(update={"augment": ()}),
             name=name, seed=seed, progress=progress or Silent(), freeze=freeze,
             snapshot=lambda network: dict(network.network.state_dict()),
         )  # fmt: skip
@@ -113,7 +113,7 @@ def test_it_learns(run: Callable[..., Fitted], small: Any) -> None:
 
 @pytest.mark.parametrize(("width", "form"), [(4, torch.contiguous_format), (8, torch.channels_last)])
 def test_a_narrow_shortcut_trains(run: Callable[..., Fitted], width: int, form: torch.memory_format) -> None:
-    """Its gradient ends the process in channels last on some CPUs (edgekd.layout)."""
+    """Its gradient ends the process in channels last on some CPUs (edgekd.models.layout)."""
     torch.manual_seed(0)
     network = resnet10(4, width=width)
     fitted = run(network, epochs=4)
@@ -164,8 +164,8 @@ def test_the_teacher_sees_what_the_student_sees(run: Callable[..., Fitted], smal
 def test_validation_images_are_not_augmented(run: Callable[..., Fitted], section: Data) -> None:
     network = Bars()
     run(network, epochs=1)
-    images = data.load(section)
-    plain = data.preprocess(np.stack([images.val.images[i] for i in range(8)]), images.mean, images.std, 3)
+    images = dataset.load(section)
+    plain = dataset.preprocess(np.stack([images.val.images[i] for i in range(8)]), images.mean, images.std, 3)
     assert np.array_equal(torch.cat(network.seen).numpy(), plain)
 
 
@@ -177,7 +177,7 @@ def test_the_curve_is_what_happened(run: Callable[..., Fitted], small: Any, sect
     assert list(curve.terms) == ["task", "kd", "fitnet"]
     assert {len(row) for row in (*curve.terms.values(), curve.train_top1, curve.val_top1, curve.lr)} == {3}
     assert curve.pairs[0] == "fitnet: stem (4 ch) ← stem (4 ch) at 16×16"
-    images = data.load(section)
+    images = dataset.load(section)
     student.load_state_dict(fitted.last)
     assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve.val_top1[-1]
 
@@ -186,8 +186,8 @@ def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: D
     """A network that never changes (learning rate next to zero): each epoch's mean is the loss of the whole set."""
     network = Bars()
     fitted = run(network, augment=False, lr=1e-30, epochs=1, batch_size=24)
-    images = data.load(section)
-    x = data.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
+    images = dataset.load(section)
+    x = dataset.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
     expected = nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(images.train.labels))
     assert fitted.curve.terms["task"][0] == pytest.approx(expected.item(), rel=1e-5)
     assert fitted.curve.train_top1 == (1.0,)
@@ -212,7 +212,7 @@ def test_best_is_by_validation(run: Callable[..., Fitted], small: Any, section: 
     assert curve.best_epoch == curve.val_top1.index(max(curve.val_top1))
     network = small()
     network.load_state_dict(fitted.best)
-    images = data.load(section)
+    images = dataset.load(section)
     assert accuracy(network, images.val, Normalize(images), torch.device("cpu")) == max(curve.val_top1)
 
 
@@ -255,8 +255,8 @@ def test_freeze_is_given_the_network(run: Callable[..., Fitted]) -> None:
 
 def gradients(network: nn.Module, section: Data) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(parameters, gradients) of the first step over all 72 images."""
-    images = data.load(section)
-    x = data.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
+    images = dataset.load(section)
+    x = dataset.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
     network.train()
     nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(images.train.labels)).backward()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -316,7 +316,7 @@ def test_a_gradient_that_overflows_in_half_precision_is_no_error_of_clipping(sma
     budget = Distill.model_validate({"epochs": 3, "batch_size": 16, "clip_grad_norm": 1.0, "losses": [{"kind": "task"}]})
     terms, others = (Terms(budget.losses, each, None, X, FACTS) for each in (network, other))
     fitted = fit(
-        fabric, Tapped(network, ()), terms, None, budget, data.load(section), section, name="net", seed=0,
+        fabric, Tapped(network, ()), terms, None, budget, dataset.load(section), section, name="net", seed=0,
         progress=Silent(), snapshot=lambda tapped: dict(tapped.network.state_dict()),
         peers=[mutual.Peer("other", other, others, 1)] if peers else [],
     )  # fmt: skip
@@ -359,7 +359,7 @@ def test_ema_is_kept_and_validated(run: Callable[..., Fitted], small: Any, secti
     assert not equal(fitted.last, passed[-1])
     kept = small()
     kept.load_state_dict(fitted.last)
-    images = data.load(section)
+    images = dataset.load(section)
     assert accuracy(kept, images.val, Normalize(images), torch.device("cpu")) == fitted.curve.val_top1[0]
 
 
@@ -378,7 +378,7 @@ def test_loss_that_is_not_finite(run: Callable[..., Fitted]) -> None:
 
 
 def test_accuracy_keeps_the_mode(small: Any, section: Data) -> None:
-    images = data.load(section)
+    images = dataset.load(section)
     network = small().train()
     accuracy(network, images.val, Normalize(images), torch.device("cpu"))
     assert network.training

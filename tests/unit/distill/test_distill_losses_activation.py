@@ -11,7 +11,7 @@ from tests.unit.distill.maps import Array, batch_norm, build, call, convolve, fe
 from torch import nn
 
 from edgekd.distill.adapters import Margin
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 OURS = [features(3, 4, 4, 4, seed=1), features(3, 3, 4, 2, seed=2), features(3, 5, 2, 2, seed=3)]
 THEIRS = [features(3, 6, 4, 4, seed=4), features(3, 3, 4, 2, seed=5), features(3, 8, 2, 2, seed=6)]

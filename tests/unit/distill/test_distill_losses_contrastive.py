@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekd.distill.adapters_contrast import Contrast
+from edgekd.distill.adapters.contrast import Contrast
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Layer
+from edgekd.models.torchvision import import_torchvision
 from edgekd.registry import losses
-from edgekd.vision import import_torchvision
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair
 
 Array = NDArray[np.float64]
 

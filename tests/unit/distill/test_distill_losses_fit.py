@@ -10,14 +10,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd import data
-from edgekd.distill.loop import Fitted, fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, fit
 
 X = torch.zeros(1, 3, 16, 16)
 
@@ -30,7 +30,7 @@ def copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_two_epochs(kind: str, fabric: Fabric, npz: Callable[..., str], small: Any) -> None:
     """The loss is finite, student and adapter learn, the teacher stays as it is; the same seed gives the same bytes."""
     section = Data(source=npz(), image_size=16, augment=("crop", "flip"))
-    images = data.load(section)
+    images = dataset.load(section)
 
     def run() -> tuple[Fitted, Terms, nn.Module]:
         student, teacher = small(), small(1, width=8).train()

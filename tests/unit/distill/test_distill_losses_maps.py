@@ -11,14 +11,14 @@ from lightning_fabric import Fabric
 from tests.unit.distill.maps import build, call, features
 from torch import Tensor, nn
 
-from edgekd import data
-from edgekd.distill.loop import Fitted, fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, fit
 
 KINDS = ("ab", "attention_transfer", "cwd", "factor_transfer", "fitnet", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
 NETWORKS = ("factor_transfer", "mgd", "vid")  # whose adapters are several layers, in half precision as the student is
@@ -126,7 +126,7 @@ def distill(fabric: Fabric, npz: Callable[..., str]) -> Callable[..., tuple[Fitt
         terms = Terms(budget.losses, student, teacher, X, Facts(classes=4, images=72))
         fitted = fit(
             fabric, Tapped(student, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths),
-            budget, data.load(section), section, name="net", seed=0, progress=Silent(),
+            budget, dataset.load(section), section, name="net", seed=0, progress=Silent(),
             snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[union-attr]
         )  # fmt: skip
         return fitted, terms

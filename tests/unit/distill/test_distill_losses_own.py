@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair, pair
-from edgekd.distill.taps import Layer, Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.distill import Distill
 from edgekd.registry import losses
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair, pair
+from edgekd.taps.taps import Tapped
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from tests.unit.distill.maps import Array, build, call, convolve, features, grad
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Outputs
+from edgekd.models.torchvision import import_torchvision
 from edgekd.registry import losses
-from edgekd.vision import import_torchvision
 
 OURS = [features(3, 4, 5, 4, seed=1), features(3, 6, 3, 3, seed=2)]
 THEIRS = [features(3, 7, 5, 4, seed=3), features(3, 6, 3, 3, seed=4)]

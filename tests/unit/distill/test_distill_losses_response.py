@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from edgekd.distill.outputs import Batch, Outputs
+from edgekd.models.torchvision import import_torchvision
 from edgekd.registry import losses
-from edgekd.vision import import_torchvision
 
 Array = NDArray[np.float64]
 

@@ -9,19 +9,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd import data
-from edgekd.distill.loop import fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import pair
 from edgekd.distill.reuse import Reused, adopt, reuse
-from edgekd.distill.taps import Tapped, survey
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
-from edgekd.quantize import qat
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.quantization import qat
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
 from edgekd.registry import losses
+from edgekd.taps.pairing import pair
+from edgekd.taps.taps import Tapped, survey
+from edgekd.train.loop import fit
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 FACTS = Facts(classes=4, images=72)
@@ -179,8 +179,8 @@ def test_two_epochs(fabric: Fabric, npz: Callable[..., str], small: Any) -> None
     )
     terms = Terms(budget.losses, made, teacher, X[:1], FACTS)
     fitted = fit(
-        fabric, Tapped(made, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths), budget, data.load(section),
-        section, name="net", seed=0, progress=Silent(),
+        fabric, Tapped(made, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths), budget,
+        dataset.load(section), section, name="net", seed=0, progress=Silent(),
         snapshot=lambda network: {**made.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip
     assert torch.tensor(fitted.curve.terms["simkd"]).isfinite().all()

@@ -6,13 +6,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.distill.adapters_review import Review, context, levels
+from edgekd.distill.adapters.review import Review, context, levels
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Layer
 from edgekd.errors import ModelError
+from edgekd.models.torchvision import import_torchvision
 from edgekd.registry import losses
-from edgekd.vision import import_torchvision
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair
 
 Array = NDArray[np.float64]
 

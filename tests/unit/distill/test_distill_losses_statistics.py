@@ -11,7 +11,7 @@ import torch
 from tests.unit.distill.maps import Array, build, call, convolve, features, gradients, pairs
 
 from edgekd.errors import ModelError
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 
 def selectivity(feature: Array) -> Array:

@@ -13,14 +13,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from edgekd import data
-from edgekd.distill.loop import Fitted, fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, fit
 
 LABEL_FREE: list[dict[str, Any]] = [
     {"kind": "kd"},
@@ -50,7 +50,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def train(fabric: Fabric, npz: Callable[..., str], small: Any) -> Callable[..., Fitted]:
     """Distil the same student from the same teacher for two epochs of 4 steps."""
     section = Data(source=npz(), image_size=16, augment=("crop", "flip"))
-    images = data.load(section)
+    images = dataset.load(section)
 
     def call(*losses: dict[str, Any], labels: int | None = None, teacher: Any = None) -> Fitted:
         """Train with all training labels replaced by ``labels``."""

@@ -14,17 +14,18 @@ from tests.unit.distill.vits import OwnViT, torchvision_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd import data
-from edgekd.distill.loop import fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
 from edgekd.registry import losses
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair
+from edgekd.taps.taps import Tapped, survey
+from edgekd.train.loop import fit
 
 Array = NDArray[np.float64]
 BATCH = Batch(torch.tensor([0, 2]), torch.arange(2))
@@ -288,7 +289,7 @@ def test_two_epochs(loss: dict[str, Any], npz: Callable[..., str], fabric: Fabri
     terms = Terms(settings.losses, student, teacher, X[:1], Facts(4, 72))
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths), settings,
-        data.load(section), section, name="student", seed=0, progress=Silent(),
+        dataset.load(section), section, name="student", seed=0, progress=Silent(),
         snapshot=lambda network: dict(network.network.state_dict()),
     )  # fmt: skip
     curve = fitted.curve.terms[loss["kind"]]
@@ -302,7 +303,7 @@ def test_two_epochs(loss: dict[str, Any], npz: Callable[..., str], fabric: Fabri
 @pytest.mark.parametrize("student", [torchvision_vit, OwnViT], ids=["torchvision", "own"])
 def test_attention_is_an_output_in_int8_training_too(student: Callable[[], nn.Module]) -> None:
     """The gradient of the tap reaches the weights that the logits are made with."""
-    from edgekd.quantize import qat
+    from edgekd.quantization import qat
 
     torch.manual_seed(0)
     network = student().eval()

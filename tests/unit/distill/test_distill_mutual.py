@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd import data
+from edgekd.data import dataset
+from edgekd.data.batches import Normalize
 from edgekd.distill import mutual
-from edgekd.distill.feed import Normalize
-from edgekd.distill.loop import Fitted, Pupil, accuracy, fit
 from edgekd.distill.mutual import Beginner
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError, TrainingError
 from edgekd.progress import Lines, Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, Pupil, accuracy, fit
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, images=72)
@@ -185,7 +185,7 @@ def run(fabric: Fabric, section: Data) -> Callable[..., Fitted]:
         if terms is None:
             terms, beside = mutual.cohort(settings.losses, network, beginners, combine, X, FACTS)
         return fit(
-            fabric, Tapped(network, terms.student_paths), terms, None, settings, data.load(section), section,
+            fabric, Tapped(network, terms.student_paths), terms, None, settings, dataset.load(section), section,
             name="net", seed=0, progress=progress or Silent(), peers=beside,
             snapshot=lambda tapped: {**network.state_dict(), **tapped.network.state_dict()},
         )  # fmt: skip
@@ -259,7 +259,7 @@ def test_what_is_kept_of_a_peer_is_its_average(run: Callable[..., Fitted], small
     raw = run(small(), {"plain": Plain(2)}, lr=0.05)
     kept = Plain()
     kept.load_state_dict(fitted.peers[0].last)
-    images = data.load(section)
+    images = dataset.load(section)
     assert accuracy(kept, images.val, Normalize(images), torch.device("cpu")) == fitted.peers[0].curve.val_top1[-1]
     assert not equal(fitted.peers[0].last, raw.peers[0].last)
 

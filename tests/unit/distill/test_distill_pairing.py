@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd import models
-from edgekd.distill.pairing import pair
 from edgekd.errors import ModelError
-from edgekd.recipe_data import Data
+from edgekd.models import build
+from edgekd.recipe.data import Data
+from edgekd.taps.pairing import pair
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 
@@ -37,12 +37,12 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def teacher() -> nn.Module:
-    return models.build("edgekd:resnet10", {"width": 32, "stem_stride": 2}, 10, DATA)
+    return build.network("edgekd:resnet10", {"width": 32, "stem_stride": 2}, 10, DATA)
 
 
 @pytest.mark.parametrize("source", EXPECTED)
 def test_stages_of_the_same_resolution(source: str, teacher: nn.Module) -> None:
-    pairs = pair(models.build(source, {}, 10, DATA), teacher, models.example(DATA))
+    pairs = pair(build.network(source, {}, 10, DATA), teacher, build.example(DATA))
     assert [str(p) for p in pairs] == EXPECTED[source]
 
 
@@ -108,8 +108,8 @@ def test_a_network_without_maps(small: Any) -> None:
 
 def test_embeddings_are_what_the_classifier_reads() -> None:
     """Before dropout, after pooling."""
-    v2, r18 = (models.build(f"torchvision:{name}", {}, 10, DATA) for name in ("mobilenet_v2", "resnet18"))
-    (found,) = pair(v2, r18, models.example(DATA), "embedding")
+    v2, r18 = (build.network(f"torchvision:{name}", {}, 10, DATA) for name in ("mobilenet_v2", "resnet18"))
+    (found,) = pair(v2, r18, build.example(DATA), "embedding")
     assert str(found) == "flatten (1280 ch) ← flatten (512 ch)"
 
 

@@ -11,12 +11,14 @@ from tests.unit.distill.vits import OwnViT, torchvision_vit
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Facts
-from edgekd.distill.pairing import Pair, pair
-from edgekd.distill.taps import Layer, Tapped, survey
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import Depth, Distill
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.loss import Depth
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair, pair
+from edgekd.taps.taps import Tapped, survey
 
 LAYER = "encoder.layers.encoder_layer_"
 

@@ -16,17 +16,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd import data
-from edgekd.distill import records
-from edgekd.distill.loop import Fitted, fit
+from edgekd.data import dataset
 from edgekd.distill.outputs import Facts
-from edgekd.distill.taps import Tapped
-from edgekd.distill.teacher_cache import Dense, Recorded, Recording, TopK, codec_of
+from edgekd.distill.teacher_cache.recording import Dense, Recorded, Recording, TopK, codec_of
+from edgekd.distill.teacher_cache.rows import Rows, describe, folder, written
 from edgekd.distill.terms import Terms
 from edgekd.errors import StorageError, TrainingError
 from edgekd.progress import Silent
-from edgekd.recipe_data import Data
-from edgekd.recipe_distill import Distill, TeacherCache
+from edgekd.recipe.data import Data
+from edgekd.recipe.distill import Distill, TeacherCache
+from edgekd.taps.taps import Tapped
+from edgekd.train.loop import Fitted, fit
 
 X = torch.zeros(1, 3, 16, 16)
 KD = ({"kind": "task"}, {"kind": "kd"})
@@ -73,7 +73,7 @@ def run(fabric: Fabric, section: Data, small: Any, place: Path) -> Callable[...,
         said: list[str] = []
         recording = None if cache is None else Recording(folder, TeacherCache(**cache), "small", said.append)
         fitted = fit(
-            fabric, Tapped(student, terms.student_paths), terms, counted, settings, data.load(section), section,
+            fabric, Tapped(student, terms.student_paths), terms, counted, settings, dataset.load(section), section,
             name="net", seed=0, progress=Silent(), recording=recording,
             snapshot=lambda network: dict(network.network.state_dict()),
         )  # fmt: skip
@@ -181,23 +181,23 @@ def test_another_precision_is_another_record(run: Callable[..., Any], place: Pat
     cold, asked, _ = run(BOTH, cache={}, fabric=mixed)
     assert asked == 3 * 64
     assert same(cold, live)
-    told = {name: records.describe(place, 3, TeacherCache(), name, "") for name in ("32-true", "auto")}
+    told = {name: describe(place, 3, TeacherCache(), name, "") for name in ("32-true", "auto")}
     assert told["32-true"].startswith("down1 88 %, down2 88 %, stem 88 %, logits 88 % of 3 draws, ")
     assert "stem 88 %, stem 88 % in bf16-mixed, logits 88 %, logits 88 % in bf16-mixed of 3 draws, " in told["auto"]
 
 
 def test_top_k_of_all_classes_is_found_again(run: Callable[..., Any], place: Path) -> None:
     run(KD, cache={"top_k": 4})
-    found = [records.describe(place, 3, TeacherCache(top_k=k), "auto", "") for k in (3, 4, 5)]
+    found = [describe(place, 3, TeacherCache(top_k=k), "auto", "") for k in (3, 4, 5)]
     assert [text.split(",")[0] for text in found] == ["empty", *["logits 88 % of 3 draws"] * 2]
     run(KD, cache={"top_k": 3}, epochs=1)
-    assert records.describe(place, 3, TeacherCache(top_k=3), "auto", "").startswith("logits 29 % of 3 draws")
+    assert describe(place, 3, TeacherCache(top_k=3), "auto", "").startswith("logits 29 % of 3 draws")
 
 
 def test_what_the_folder_depends_on() -> None:
-    one = records.folder("teacher", 0, 64)
-    others = {records.folder("another", 0, 64), records.folder("teacher", 1, 64), records.folder("teacher", 0, 32)}
-    assert one == records.folder("teacher", 0, 64)
+    one = folder("teacher", 0, 64)
+    others = {folder("another", 0, 64), folder("teacher", 1, 64), folder("teacher", 0, 32)}
+    assert one == folder("teacher", 0, 64)
     assert len(others | {one}) == 4
 
 
@@ -206,15 +206,15 @@ def test_what_the_folder_depends_on() -> None:
 
 def test_an_interrupted_run_goes_on(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     live, _, _ = run(BOTH)
-    write, written = records.Rows.write, []
+    write, written = Rows.write, []
 
-    def interrupted(rows: records.Rows, *args: Any) -> None:
+    def interrupted(rows: Rows, *args: Any) -> None:
         written.append(0)
         if len(written) == 3 * 5 + 2:  # logits and three stages, in the middle of the fifth step
             raise KeyboardInterrupt
         write(rows, *args)
 
-    monkeypatch.setattr(records.Rows, "write", interrupted)
+    monkeypatch.setattr(Rows, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(BOTH, cache={})
     monkeypatch.undo()
@@ -254,13 +254,13 @@ def test_files_that_were_cut_short(run: Callable[..., Any], place: Path) -> None
 def test_rows_that_were_moved_are_no_rows(tmp_path: Path) -> None:
     """A file that lost its beginning: each checksum still fits a row, but not at this place."""
     content = np.arange(40, dtype=np.uint8).reshape(10, 4)
-    rows = records.Rows(tmp_path / "a", 4)
+    rows = Rows(tmp_path / "a", 4)
     rows.write(np.arange(10), content)
     rows.close()
     for suffix in (".rows", ".sums"):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(path.read_bytes()[4:])
-    moved = records.Rows(tmp_path / "a", 4)
+    moved = Rows(tmp_path / "a", 4)
     assert not moved.read(np.arange(9))[1].any()
     moved.close()
 
@@ -269,15 +269,15 @@ def test_rows(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     content = random.integers(0, 256, (20, 7), np.uint8)
     content[3] = 0  # zeros are a row like any other
-    rows, other = records.Rows(tmp_path / "a", 7), records.Rows(tmp_path / "a", 7)
+    rows, other = Rows(tmp_path / "a", 7), Rows(tmp_path / "a", 7)
     numbers = random.permutation(1000)[:20]
     rows.write(numbers, content)
     asked = np.concatenate([numbers[::-1], np.setdiff1d(np.arange(1000), numbers)[:5]])
     read, found = other.read(asked)  # as another process would
     assert np.array_equal(read[:20], content[::-1])
     assert found.tolist() == [True] * 20 + [False] * 5
-    assert records.written(tmp_path / "a.sums", 1000) == 20
-    assert records.written(tmp_path / "a.sums", 500) == (numbers < 500).sum()
+    assert written(tmp_path / "a.sums", 1000) == 20
+    assert written(tmp_path / "a.sums", 500) == (numbers < 500).sum()
     assert other.damaged == 0
     for each in (rows, other):
         each.close()

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from edgekd.distill.outputs import Batch, Facts
-from edgekd.distill.taps import Tapped
 from edgekd.distill.teachers import Combination, Ensemble, confidences, tapped
 from edgekd.distill.terms import Terms
 from edgekd.loading.conflicts import conflicts
 from edgekd.recipe import Recipe
-from edgekd.recipe_distill import Distill
+from edgekd.recipe.distill import Distill
+from edgekd.taps.taps import Tapped
 
 RANDOM = np.random.default_rng(3)
 Z = RANDOM.normal(size=(6, 3, 4)) * 3  # images, teachers, classes

@@ -8,10 +8,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.taps import Tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import LayerError, ModelError
-from edgekd.recipe_distill import Distill, FeatureLoss
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.loss import FeatureLoss
+from edgekd.taps.taps import Tapped
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 BATCH = Batch(torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.distill import inversion
 from edgekd.errors import ModelError
-from edgekd.recipe_synthetic import Synthetic
+from edgekd.recipe.synthetic import Synthetic
 
 SETTINGS = Synthetic(images=16, steps=30, batch_size=16)
 

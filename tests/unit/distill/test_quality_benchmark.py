@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from edgekd import data
-from edgekd.distill.feed import Normalize, loader
+from edgekd.data import dataset
+from edgekd.data.batches import Normalize, loader
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.distill.pairing import Pair
-from edgekd.distill.taps import Layer, Tapped
-from edgekd.recipe_data import Data
+from edgekd.recipe.data import Data
 from edgekd.registry import losses
+from edgekd.taps.layer import Layer
+from edgekd.taps.pairing import Pair
+from edgekd.taps.taps import Tapped
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_is_remembered_of_the_teacher_is_what_it_says(
     module: Callable[[str], Any], npz: Callable[..., str], small: Any
 ) -> None:
     section = Data(source=npz(), image_size=16, augment=("flip",))
-    images = data.load(section)
+    images = dataset.load(section)
     teacher, paths = small().eval(), ("down1", "stem")
     remembered = module("distill_quality").Remembered(teacher, images)
     remembered.of(("stem",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 
 def torchvision_vit(depth: int = 2, heads: int = 2, width: int = 16, image: int = 16, patch: int = 4) -> nn.Module:

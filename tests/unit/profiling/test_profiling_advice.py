@@ -4,7 +4,7 @@ import pytest
 
 from edgekd.devices.schema import Device
 from edgekd.profiling.advice import advise, lacks
-from edgekd.recipe import Rewrite
+from edgekd.recipe.student import Rewrite
 
 HOST = Device(edgekd=1, name="box", transport="host", description="a box", arch="x86_64", isa=("avx2", "avx512_vnni"))
 NPU = HOST.model_copy(update={"name": "npu", "io": "int8", "lacks": {"tflite": ()}})

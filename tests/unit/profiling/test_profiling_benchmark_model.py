@@ -11,16 +11,17 @@ from ai_edge_litert import schema_py_generated as schema
 from edgekd.artifacts import declared
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.export import device_checks, flatbuffer
-from edgekd.export.device_checks import Expected
+from edgekd.evaluation import device_checks
+from edgekd.evaluation.device_checks import Expected
+from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.profiling import on_device
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
 from edgekd.profiling.inspection import Preprocessing, Wants
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.runtimes.tflite import TensorFlowLite
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 STAND_IN = Path(__file__).parents[2] / "devices" / "benchmark_model.py"
 TRIVIAL = Path(on_device.__file__).parent / "models" / "trivial.tflite"

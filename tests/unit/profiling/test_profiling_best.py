@@ -4,8 +4,8 @@ import pytest
 from tests.unit.profiling.test_profiling_verdicts import DRIFTED, profile
 
 from edgekd.profiling import best
-from edgekd.records_gates import GateRecord
-from edgekd.rundir import ModelRecord
+from edgekd.results.gates import GateRecord
+from edgekd.results.models import ModelRecord
 
 MODELS = [ModelRecord(name, "artifact", name, "int8", bytes=size) for name, size in (("onnx", 2**20), ("tflite", 2**19))]
 GATES = [GateRecord("accuracy_drop", name, "<= 0.01", 0.0, "pass") for name in ("onnx", "tflite")]

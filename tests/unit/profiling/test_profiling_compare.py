@@ -8,17 +8,8 @@ import pytest
 
 from edgekd.profiling import compare
 from edgekd.profiling.participants import REFERENCE
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import (
-    BlockState,
-    Comparison,
-    Effective,
-    Latency,
-    LoadTime,
-    Memory,
-    ProfileRecord,
-    Trust,
-)
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.profile import BlockState, Comparison, Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 
 RECORD = ProfileRecord(
     model="onnx", device="pi4", emulated=False,

@@ -12,11 +12,11 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import doctor, make_trivial, traps
 from edgekd.profiling.agents.python import PythonAgents, packed
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device import facts, trivial
 from edgekd.profiling.transports.host import Host
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import DeviceRecord
+from edgekd.profiling.variant import Variant
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.profile import DeviceRecord
 
 PI = {
     "proc/cpuinfo": "processor : 0\nFeatures : fp asimd crc32\nprocessor : 1\nFeatures : fp asimd\nModel : Raspberry Pi 4\n",

@@ -7,12 +7,12 @@ import pytest
 
 from edgekd.devices import schema
 from edgekd.profiling import heat, rounds, session
-from edgekd.profiling.measured import Variant
 from edgekd.profiling.on_device.commands import Commands
 from edgekd.profiling.participants import REFERENCE, Limit
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
-from edgekd.recipe import Profile
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 HOST = schema.load("host").model_copy(update={"retries": 0, "wait_s": 0.2})

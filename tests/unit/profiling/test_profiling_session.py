@@ -21,15 +21,16 @@ from edgekd.profiling import inspection, measured, transports
 from edgekd.profiling.agents import python
 from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.inspection import Wants
-from edgekd.profiling.measured import Run, Variant
+from edgekd.profiling.measured import Run
 from edgekd.profiling.on_device import keeper
 from edgekd.profiling.on_device.commands import Commands
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
-from edgekd.recipe import Profile
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import ProfileRecord, RuntimeFound
+from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 from edgekd.report.view import build
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.profile import ProfileRecord, RuntimeFound
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 

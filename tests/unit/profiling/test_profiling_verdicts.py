@@ -4,9 +4,9 @@ import pytest
 
 from edgekd.devices.isa import Isa
 from edgekd.profiling.verdicts import compare, findings, whole_path
-from edgekd.records_profile import Effective, Latency, LoadTime, Memory, Operation, Operations, Part, ProfileRecord, Trust
-from edgekd.records_runtime import FloatOperators, RuntimeGraph
-from edgekd.rundir import ModelRecord
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import Effective, Latency, LoadTime, Memory, Operation, Operations, Part, ProfileRecord, Trust
+from edgekd.results.runtime import FloatOperators, RuntimeGraph
 
 VNNI = Isa("x86_64", frozenset({"avx2", "avx512_vnni"}))
 AVX2 = Isa("x86_64", frozenset({"avx2"}))

@@ -7,24 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from edgekd import statistics
-from edgekd.records_fidelity import Fidelity, Figure
-from edgekd.records_gates import GateRecord
-from edgekd.records_profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
-from edgekd.records_runtime import FloatOperators, RuntimeGraph
-from edgekd.rundir import (
-    Curve,
-    DataRecord,
-    Difference,
-    LayerRecord,
-    Metrics,
-    ModelRecord,
-    Parity,
-    RepairCost,
-    RepairRecord,
-    RunResult,
-    StageRecord,
-    TensorSpec,
-)
+from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.gates import GateRecord
+from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
+from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
+from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord
+from edgekd.results.runtime import FloatOperators, RuntimeGraph
 
 HOSTILE = "</script><script>alert(1)</script>"
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
-from edgekd.records_gates import GateRecord
-from edgekd.records_profile import (
+from edgekd.results.gates import GateRecord
+from edgekd.results.profile import (
     Accuracy,
     Attempt,
     BlockState,
@@ -25,7 +25,7 @@ from edgekd.records_profile import (
     Sustained,
     Trust,
 )
-from edgekd.rundir import RunResult, StageRecord
+from edgekd.results.run import RunResult, StageRecord
 
 FORMATS = {"onnx_float": "onnx", "onnx": "onnx", "tflite": "tflite", "openvino": "openvino"}
 

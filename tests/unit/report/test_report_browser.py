@@ -9,8 +9,8 @@ from selenium import webdriver
 from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
 from tests.unit.report import sample, sample_devices
 
-from edgekd.records_profile import Comparison
-from edgekd.report import html
+from edgekd.report.layouts import html
+from edgekd.results.profile import Comparison
 
 
 def test_reports_in_a_browser(browser: webdriver.Chrome, tmp_path: Path) -> None:  # noqa: F811  # the fixture

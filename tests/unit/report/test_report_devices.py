@@ -11,11 +11,14 @@ from tests.unit.report import sample, sample_devices
 from tests.unit.report.test_report_html import Outline
 from tests.unit.report.test_report_view import column, table
 
-from edgekd.records_json import from_json, to_json
-from edgekd.records_profile import Attempt, Comparison, DeviceRecord, LoadTime, Operation, Trust
-from edgekd.report import card, device_figures, device_trust, html, markdown, operations, terminal, view
+from edgekd.report import view
+from edgekd.report.layouts import card, html, markdown, terminal
 from edgekd.report.page import Block, Chart, Fold, Page, Table
-from edgekd.rundir import ModelRecord, RunResult
+from edgekd.report.sections import device_figures, device_trust, operations
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.models import ModelRecord
+from edgekd.results.profile import Attempt, Comparison, DeviceRecord, LoadTime, Operation, Trust
+from edgekd.results.run import RunResult
 
 EMULATED_TIMES = ("410", "433", "459", "435")
 

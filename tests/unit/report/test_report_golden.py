@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 from tests.unit.report import sample
 
-from edgekd.report import card, markdown, terminal
-from edgekd.rundir import RunResult
+from edgekd.report.layouts import card, markdown, terminal
+from edgekd.results.run import RunResult
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

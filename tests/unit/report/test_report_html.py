@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 from tests.unit.report import sample
 
-from edgekd.records_json import from_json, to_json
-from edgekd.report import html
-from edgekd.rundir import RunResult
+from edgekd.report.layouts import html
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.run import RunResult
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG_LEAF = {"line", "path", "polyline", "rect", "circle", "polygon"}

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tests.unit.report import sample
 
-from edgekd.records_errors import CopiedErrors
-from edgekd.records_json import from_json, to_json
-from edgekd.records_tune import TrialRecord, TuningRecord
-from edgekd.report import card, facts, html, markdown, view
-from edgekd.rundir import RunResult
+from edgekd.report import facts, view
+from edgekd.report.layouts import card, html, markdown
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.run import RunResult
+from edgekd.results.tuning import TrialRecord, TuningRecord
 
 KEYS = {"distill.losses[0].temperature": "kd temperature", "distill.lr": "lr", "distill.losses[2].layers": "fitnet layers"}
 

@@ -7,13 +7,16 @@ from tests.unit.report import sample
 
 from edgekd.devices.isa import Isa
 from edgekd.profiling import verdicts
-from edgekd.records_fidelity import Figure
-from edgekd.records_gates import GateRecord
-from edgekd.records_profile import Trust
-from edgekd.records_runtime import FloatWeights
-from edgekd.report import card, facts, view
+from edgekd.report import facts, view
+from edgekd.report.layouts import card
 from edgekd.report.page import Cell, Page, Table
-from edgekd.rundir import Difference, Metrics, ModelRecord, RunResult
+from edgekd.results.fidelity import Figure
+from edgekd.results.gates import GateRecord
+from edgekd.results.layers import Difference
+from edgekd.results.models import Metrics, ModelRecord
+from edgekd.results.profile import Trust
+from edgekd.results.run import RunResult
+from edgekd.results.runtime import FloatWeights
 
 ORDER = (
     "models",

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd import models
-from edgekd.distill.taps import Tapped
 from edgekd.errors import ModelError
-from edgekd.export.exporter import Options, Source
-from edgekd.export.formats.onnx import OnnxExporter
-from edgekd.quantize import qat
-from edgekd.quantize.fold import fold
-from edgekd.recipe import Rewrite
-from edgekd.recipe_data import Data
+from edgekd.exporting.exporter import Options, Source
+from edgekd.exporting.formats.onnx import OnnxExporter
+from edgekd.models import build
+from edgekd.quantization import qat
+from edgekd.quantization.fold import fold
+from edgekd.recipe.data import Data
+from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import activations, rewrite
+from edgekd.taps.taps import Tapped
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
-X = models.example(DATA, 2)
+X = build.example(DATA, 2)
 
 NETS = [
     ("torchvision:mobilenet_v3_small", {"hardswish": "relu6"}, ["hardswish → relu6: 19 places"]),
@@ -46,7 +46,7 @@ NETS = [
 def test_library_networks(source: str, rules: dict[str, Any], told: list[str]) -> None:
     if source.startswith("timm:"):
         pytest.importorskip("timm")
-    net = models.build(source, {}, 10, DATA)
+    net = build.network(source, {}, 10, DATA)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = rewrite(net, Rewrite(**rules), X)
     assert [str(change) for change in found.changes] == told
@@ -64,7 +64,7 @@ def test_library_networks(source: str, rules: dict[str, Any], told: list[str]) -
 
 def test_no_slow_operator_reaches_the_float_file(tmp_path: Path) -> None:
     rules = {"hardswish": "relu6", "gate": "sigmoid"}
-    net = rewrite(models.build("torchvision:mobilenet_v3_small", {}, 10, DATA), Rewrite(**rules), X).model.eval()
+    net = rewrite(build.network("torchvision:mobilenet_v3_small", {}, 10, DATA), Rewrite(**rules), X).model.eval()
     path = tmp_path / "net.onnx"
     OnnxExporter().export(Source(fold(net, X[:1]), X[:1]), path, Options("float32", "float32", tmp_path / "log"))
     ops = {node.op_type for node in onnx.load(path).graph.node}

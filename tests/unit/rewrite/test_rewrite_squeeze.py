@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd import models
-from edgekd.recipe_data import Data
+from edgekd.models import build
+from edgekd.recipe.data import Data
 from edgekd.rewrite import squeeze
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
-X = models.example(DATA)
+X = build.example(DATA)
 
 
 class Flat(nn.Module):
@@ -103,6 +103,6 @@ def test_what_is_not_one(block: type[nn.Module]) -> None:
 def test_library_networks(source: str, count: int) -> None:
     if source.startswith("timm:"):
         pytest.importorskip("timm")
-    model = models.build(source, {}, 10, DATA)
+    model = build.network(source, {}, 10, DATA)
     assert len(squeeze.drop(model, X)) == count
     assert model.eval()(X).shape == (1, 10)

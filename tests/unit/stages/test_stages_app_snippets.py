@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.rundir import DataRecord, ModelRecord, TensorSpec
-from edgekd.stages.app_snippets import app_snippets
+from edgekd.bundle.app_snippets import app_snippets
+from edgekd.results.models import ModelRecord, TensorSpec
+from edgekd.results.run import DataRecord
 
 SIZE = 8
 DATA = DataRecord(

@@ -13,16 +13,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd import data, plan, runner
+from edgekd.assembly import black_box
+from edgekd.assembly.context import Context
+from edgekd.data import dataset
 from edgekd.distill.teachers import BlackBox, Stored
+from edgekd.engine import plan, runner
 from edgekd.errors import ModelError
-from edgekd.export import foreign
+from edgekd.exporting import foreign
 from edgekd.loading import load
 from edgekd.loading.conflicts import conflicts
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import black_box, distill, evaluate, teacher
-from edgekd.stages.context import Context
+from edgekd.stages import distill, evaluate, teacher
 
 torch.set_num_threads(1)
 W = np.random.default_rng(5).normal(size=(4, 3, 16, 16)).astype(np.float32) / 16  # a linear classifier of 3×16×16 images
@@ -71,7 +73,7 @@ def make(source: str, section: dict[str, Any], **changes: Any) -> Recipe:
 
 def outputs(recipe: Recipe, x: torch.Tensor) -> np.ndarray:
     assert recipe.teacher is not None
-    network = black_box.load(recipe.teacher, recipe.data, data.load(recipe.data), 1)
+    network = black_box.load(recipe.teacher, recipe.data, dataset.load(recipe.data), 1)
     assert isinstance(network, BlackBox)
     return network(x).numpy()
 
@@ -85,7 +87,7 @@ def test_layout_and_batch_are_read_from_the_file(tmp_path: Path, nhwc: bool, bat
 
 
 def test_openvino_runs_the_same(tmp_path: Path) -> None:
-    from edgekd.export.telemetry import import_openvino
+    from edgekd.runtimes.telemetry import import_openvino
 
     openvino = import_openvino()
     openvino.save_model(openvino.convert_model(write_onnx(tmp_path / "t.onnx")), tmp_path / "t.xml", compress_to_fp16=False)
@@ -98,10 +100,10 @@ def test_probabilities_and_its_own_normalization(tmp_path: Path, npz: Callable[.
     file = f"onnx:{write_onnx(tmp_path / 't.onnx', softmax=True)}"
     own = {"model": file, "outputs": "probabilities", "mean": [0.5], "std": [0.25, 0.5, 1.0]}
     recipe = make(npz(), own)
-    images = data.load(recipe.data)
+    images = dataset.load(recipe.data)
     pixels = np.stack([images.test.images[i] for i in range(4)])
-    x = torch.from_numpy(data.preprocess(pixels, images.mean, images.std, images.channels))
-    wanted = np.einsum("nchw,kchw->nk", data.preprocess(pixels, (0.5,), (0.25, 0.5, 1.0), 3), W)
+    x = torch.from_numpy(dataset.preprocess(pixels, images.mean, images.std, images.channels))
+    wanted = np.einsum("nchw,kchw->nk", dataset.preprocess(pixels, (0.5,), (0.25, 0.5, 1.0), 3), W)
     got = outputs(recipe, x)
     np.testing.assert_allclose(np.exp(got) / np.exp(got).sum(1, keepdims=True),
                                np.exp(wanted) / np.exp(wanted).sum(1, keepdims=True), atol=1e-4)  # fmt: skip
@@ -201,11 +203,11 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
     source = npz()
     from_file = make(source, {"model": f"onnx:{write_onnx(tmp_path / 't.onnx')}"})
     arrays = np.load(source.removeprefix("npz:"))
-    images = data.load(from_file.data)
+    images = dataset.load(from_file.data)
 
     def logits(name: str) -> np.ndarray:
         pixels = arrays[name] if arrays[name].ndim == 4 else arrays[name][..., None]
-        x = data.preprocess(np.moveaxis(pixels, -1, 1), images.mean, images.std, images.channels)
+        x = dataset.preprocess(np.moveaxis(pixels, -1, 1), images.mean, images.std, images.channels)
         return np.einsum("nchw,kchw->nk", x, W)
 
     np.savez(tmp_path / "o.npz", train=logits("x_train"), test=logits("x_test"))
@@ -236,7 +238,7 @@ def test_stored_outputs_that_do_not_fit(
 ) -> None:
     recipe = make(npz(), {"model": f"outputs:{tmp_path / 'o.npz'}"})
     assert recipe.teacher is not None
-    images = data.load(recipe.data)
+    images = dataset.load(recipe.data)
     full = np.zeros((len(images.train) + len(images.val), 5 if "classes" in str(arrays.get("train")) else 4))
     if isinstance(arrays.get("train"), str):
         arrays = {"train": full + (np.nan if arrays["train"] == "nan" else 0)}

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from edgekd.records_errors import CopiedErrors, told
-from edgekd.records_json import from_json, to_json
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.mistakes import CopiedErrors, told
 from edgekd.stages.evaluate import copied
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])

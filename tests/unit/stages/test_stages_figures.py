@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from torch import nn
 
+from edgekd.assembly import figures
+from edgekd.assembly.context import Context
 from edgekd.errors import QuantizeError, StorageError
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
-from edgekd.stages import figures
-from edgekd.stages.context import Context
 
 
 @pytest.fixture

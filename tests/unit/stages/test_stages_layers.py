@@ -10,13 +10,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edgekd import runner
+from edgekd.assembly import layers
 from edgekd.cli import cli
+from edgekd.engine import runner
+from edgekd.engine.runner import Options
 from edgekd.errors import LayerError
 from edgekd.loading import load
 from edgekd.progress import Silent
-from edgekd.runner import Options
-from edgekd.stages import layers, teacher
+from edgekd.stages import teacher
 
 RECIPE = """\
 edgekd: 1

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgekd import cli, runner
+from edgekd import cli
+from edgekd.assembly import operators
+from edgekd.engine import runner
+from edgekd.engine.runner import Options
 from edgekd.errors import ExportError, LayerError, QuantizeError
 from edgekd.loading import load
 from edgekd.progress import Silent
-from edgekd.runner import Options
-from edgekd.stages import operators
 
 
 class Said(Silent):

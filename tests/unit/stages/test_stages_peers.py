@@ -12,14 +12,16 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from edgekd import loading, plan, runner
+from edgekd import loading
+from edgekd.assembly import networks, peers
+from edgekd.assembly.context import Context
 from edgekd.cli import cli
+from edgekd.engine import plan, runner
+from edgekd.engine.runner import Options
 from edgekd.errors import ModelError, RecipeError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.runner import Options
-from edgekd.stages import distill, peers, quantize, training
-from edgekd.stages.context import Context
+from edgekd.stages import distill, quantize
 
 torch.set_num_threads(1)
 
@@ -207,7 +209,7 @@ def test_in_float_they_have_the_student_s_initial_draws(path: Path, run: Callabl
     beside, alone = run(distill, deaf, "beside"), run(distill, distill.alone(recipe), "alone")
     for name in ("weights.safetensors", "last.safetensors"):
         assert (beside / name).read_bytes() == (alone / name).read_bytes()
-    assert training.taught(recipe)
+    assert networks.taught(recipe)
 
 
 def test_peers_need_labels(path: Path, tmp_path: Path) -> None:

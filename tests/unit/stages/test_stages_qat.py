@@ -12,11 +12,11 @@ import pytest
 import torch
 from tests.unit.stages.test_stages_black_box import write_onnx
 
+from edgekd.assembly.context import Context
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
 from edgekd.stages import distill, quantize, teacher
-from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
 BUDGET = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0, "lr": 1e-6}  # all papers' weights together are large
@@ -25,7 +25,7 @@ ON_MAPS = [name for name, kind in KINDS.items() if kind.reads != "attention" and
 ON_TOKENS = ["task", *(name for name, kind in KINDS.items() if kind.reads == "attention")]
 ON_LOGITS = [name for name, kind in KINDS.items() if kind.reads == "logits"]
 VIT = """\
-from edgekd.vision import import_torchvision
+from edgekd.models.torchvision import import_torchvision
 
 
 def vit(num_classes, width=8):

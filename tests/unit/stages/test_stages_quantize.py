@@ -8,32 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd import data
+from edgekd.assembly.context import Context
+from edgekd.data import dataset
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.recipe_data import Data
-from edgekd.recipe_quantize import Qat
+from edgekd.recipe.data import Data
+from edgekd.recipe.quantize import Qat
 from edgekd.stages import quantize
-from edgekd.stages.context import Context
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> data.DataSet:
+def images(tmp_path: Path) -> dataset.DataSet:
     """120 training and 40 test images, each of one grey of its own, so that it can be told from the others."""
     greys = np.arange(160, dtype=np.uint8)
     pixels = np.broadcast_to(greys[:, None, None], (160, 8, 8)).copy()
     pixels[:, 0, 0] = 255
     labels = np.arange(160) % 2
     np.savez(tmp_path / "d.npz", x_train=pixels[:120], y_train=labels[:120], x_test=pixels[120:], y_test=labels[120:])
-    return data.load(Data(source=f"npz:{tmp_path / 'd.npz'}", image_size=8, val_fraction=0.25, augment=("flip", "erase")))
+    return dataset.load(Data(source=f"npz:{tmp_path / 'd.npz'}", image_size=8, val_fraction=0.25, augment=("flip", "erase")))
 
 
-def greys(images: data.DataSet, x: Any) -> list[int]:
+def greys(images: dataset.DataSet, x: Any) -> list[int]:
     values = x[:, 0, 4, 4].numpy() * images.std[0] + images.mean[0]
     return [int(value) for value in np.round(values * 255)]
 
 
-def test_calibration_images_are_of_the_training_split_alone(images: data.DataSet) -> None:
+def test_calibration_images_are_of_the_training_split_alone(images: dataset.DataSet) -> None:
     train = {int(images.train.images[index][0, 4, 4]) for index in range(len(images.train))}
     held_out = {int(images.val.images[index][0, 4, 4]) for index in range(len(images.val))}
     x = quantize.calibration_images(images, 1000)
@@ -42,7 +42,7 @@ def test_calibration_images_are_of_the_training_split_alone(images: data.DataSet
     assert not train & held_out
 
 
-def test_calibration_images_are_a_fixed_mix_of_the_classes(images: data.DataSet) -> None:
+def test_calibration_images_are_a_fixed_mix_of_the_classes(images: dataset.DataSet) -> None:
     first, again = (greys(images, quantize.calibration_images(images, 32)) for _ in range(2))
     assert first == again
     assert len(set(first)) == 32

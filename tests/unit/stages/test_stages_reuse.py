@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd import models
+from edgekd.assembly import networks
+from edgekd.assembly.context import Context
 from edgekd.errors import LayerError
 from edgekd.loading.conflicts import conflicts
+from edgekd.models import build
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, teacher, training
-from edgekd.stages.context import Context
+from edgekd.stages import distill, teacher
 
 torch.set_num_threads(1)
 
@@ -63,19 +64,19 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
     written, head = load_file(out / "weights.safetensors"), load_file(taught / "weights.safetensors")
     assert torch.equal(written["classifier.head.weight"], head["head.weight"])
     assert torch.equal(written["classifier.head.bias"], head["head.bias"])
-    student = training.student(recipe, 4, out / "weights.safetensors").eval()
+    student = networks.student(recipe, 4, out / "weights.safetensors").eval()
     assert all(torch.equal(value, written[name]) for name, value in student.state_dict().items())
-    plain = models.parameters(training.student(distill.alone(recipe), 4))
+    plain = build.parameters(networks.student(distill.alone(recipe), 4))
     cost = json.loads((out / "rewrite.json").read_text())["reused"]
     assert f"  reused: {cost}" in said
     projector = 16 * 16 + 9 * 16 * 16 + 16 * 32 + 2 * (16 + 16 + 32)
     assert cost == f"{projector:,} parameters of a projector and 132 of the teacher's classifier, shipped with it"
-    assert models.parameters(student) == plain - (16 * 4 + 4) + projector + (32 * 4 + 4)
+    assert build.parameters(student) == plain - (16 * 4 + 4) + projector + (32 * 4 + 4)
     assert "  simkd: projector (32 ch) ← layer4 (32 ch) at 2×2" in said
 
 
 def test_without_its_weight_the_student_is_its_own(npz: Callable[..., str]) -> None:
-    names = training.student(make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}), 4).state_dict()
+    names = networks.student(make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}), 4).state_dict()
     assert not any(name.startswith("backbone") for name in names)
 
 
@@ -84,7 +85,7 @@ def test_it_starts_as_the_student_alone(npz: Callable[..., str]) -> None:
     states = []
     for each in (recipe, distill.alone(recipe)):
         torch.manual_seed(recipe.seed)
-        states.append(training.student(each, 4).state_dict())
+        states.append(networks.student(each, 4).state_dict())
     assert all(torch.equal(states[0][f"backbone.{name}"], value) for name, value in states[1].items() if "head" not in name)
 
 
@@ -104,4 +105,4 @@ def test_a_teacher_whose_classifier_cannot_be_taken_is_told_with_the_loss(npz: C
     assert recipe.teacher is not None
     flat = recipe.teacher.model_copy(update={"model": f"{file}:net", "args": {}})
     with pytest.raises(LayerError, match=r"^distill\.losses\[1\] \(simkd\): the teacher has no pooling over height and wid"):
-        training.student(recipe.model_copy(update={"teacher": flat}), 4)
+        networks.student(recipe.model_copy(update={"teacher": flat}), 4)

@@ -9,17 +9,17 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from tests.unit.export.nets import Residual, images, make_source
+from tests.unit.exporting.nets import Residual, images, make_source
 
-from edgekd.export.exporter import Options, Source
+from edgekd.assembly import runtime_figures
+from edgekd.assembly.context import Context
+from edgekd.assembly.figures import FILE
+from edgekd.exporting.exporter import Options, Source
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.records_json import from_json, to_json
-from edgekd.records_runtime import DefaultPrecision, RuntimeGraph, without_hint
 from edgekd.registry import exporters
-from edgekd.stages import runtime_figures
-from edgekd.stages.context import Context
-from edgekd.stages.figures import FILE
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.runtime import DefaultPrecision, RuntimeGraph, without_hint
 
 FORMATS = ("onnx", "tflite", "openvino")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd import plan
+from edgekd.assembly.context import Context
+from edgekd.engine import plan
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
 from edgekd.stages import distill, evaluate, package, quantize, teacher
-from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
 STAGES: dict[str, Any] = {"teacher": teacher, "distill": distill, "quantize": quantize, "evaluate": evaluate}

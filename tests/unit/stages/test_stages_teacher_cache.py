@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from edgekd import cache, plan
-from edgekd.distill import records
+from edgekd import cache
+from edgekd.assembly import teacher_outputs
+from edgekd.assembly.context import Context
+from edgekd.distill.teacher_cache import rows
+from edgekd.engine import plan
 from edgekd.loading import load
 from edgekd.progress import Silent
-from edgekd.recipe import Recipe, Teacher
-from edgekd.recipe_distill import TeacherCache
-from edgekd.stages import distill, quantize, teacher, training
-from edgekd.stages.context import Context
+from edgekd.recipe import Recipe
+from edgekd.recipe.distill import TeacherCache
+from edgekd.recipe.teacher import Teacher
+from edgekd.stages import distill, quantize, teacher
 
 torch.set_num_threads(1)
 
@@ -133,8 +136,8 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     recipe = make("{dtype: float16}").recipe
     taught, _ = run(teacher, recipe, "aa")
     cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
-    place = training.records_folder(recipe, {"teacher": taught}, "teacher")
-    assert records.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
+    place = teacher_outputs.records_folder(recipe, {"teacher": taught}, "teacher")
+    assert rows.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
     assert same(cold, warm)
@@ -206,7 +209,7 @@ def test_no_cache_without_a_teacher(make: Any) -> None:
 
 
 def test_records_are_in_the_cache_folder(make: Any) -> None:
-    place = training.records_folder(make().recipe, {"teacher": finished("aa")}, "teacher")
+    place = teacher_outputs.records_folder(make().recipe, {"teacher": finished("aa")}, "teacher")
     assert place.parent == cache.root() / "teachers"
 
 
@@ -215,7 +218,7 @@ def test_the_folder_is_named_by_the_weights(make: Any, name: str) -> None:
     """A stage that was run again may have left others under its key: trained by more threads, or on another machine."""
     recipe = make().recipe
     first, again, other = (
-        training.records_folder(recipe, {"teacher": finished("aa", content, name)}, "teacher")
+        teacher_outputs.records_folder(recipe, {"teacher": finished("aa", content, name)}, "teacher")
         for content in (b"one", b"one", b"two")
     )
     assert first == again
@@ -229,7 +232,7 @@ def test_several_teachers_have_a_place_of_their_own(make: Any) -> None:
     several = recipe.model_copy(update={"teacher": Teacher.model_validate({"ensemble": [one, one]})})
     first, second = several.teacher.stages()
     made = [{first: finished("aa"), second: finished(key)} for key in ("bb", "cc")]
-    places = {training.records_folder(several, each, "teacher") for each in made}
+    places = {teacher_outputs.records_folder(several, each, "teacher") for each in made}
     finished("bb", b"others")
-    places |= {training.records_folder(several, made[0], "teacher")}
-    assert len(places | {training.records_folder(recipe, {"teacher": finished("aa")}, "teacher")}) == 4
+    places |= {teacher_outputs.records_folder(several, made[0], "teacher")}
+    assert len(places | {teacher_outputs.records_folder(recipe, {"teacher": finished("aa")}, "teacher")}) == 4

@@ -16,13 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd import data, models, reads, watch
+from edgekd import reads
+from edgekd.assembly import launch, networks, wiring
+from edgekd.assembly.context import Context
+from edgekd.data import dataset
 from edgekd.errors import StageError, StorageError, TrainingError
+from edgekd.models import build
 from edgekd.progress import Lines, Silent
+from edgekd.reads import watch
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, package, teacher, training, wiring
+from edgekd.stages import distill, package, teacher
 from edgekd.stages import student as student_stage
-from edgekd.stages.context import Context
 
 torch.set_num_threads(1)
 
@@ -87,7 +91,7 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
     assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16"
-    student = training.student(recipe, 4, out / "weights.safetensors")
+    student = networks.student(recipe, 4, out / "weights.safetensors")
     assert equal(dict(student.state_dict()), weights(out))
     assert set(weights(out, "adapters")) == {f"fitnet.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
 
@@ -133,7 +137,7 @@ def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recip
     assert weights(out)["head.weight"].dtype == torch.float16
     assert half.teacher is not None
     context = Context(half, "distill", tmp_path, {"teacher": out}, tmp_path / "log", Silent())
-    loaded = training.teacher(half.teacher, "teacher", context, data.load(half.data))
+    loaded = networks.teacher(half.teacher, "teacher", context, dataset.load(half.data))
     assert torch.equal(loaded.state_dict()["head.weight"], weights(out)["head.weight"].float())
     assert not loaded.training
 
@@ -151,8 +155,8 @@ def test_a_teacher_with_weights_and_a_budget_is_fine_tuned(
 ) -> None:
     """It starts from its weights; a head for another number of classes is left out, as the student's is."""
     torch.manual_seed(7)
-    state = models.build("edgekd:resnet10", {"width": 4}, 6, recipe.data).state_dict()
-    training.save(state, tmp_path / "six.safetensors")
+    state = build.network("edgekd:resnet10", {"width": 4}, 6, recipe.data).state_dict()
+    networks.save(state, tmp_path / "six.safetensors")
     slow = {"epochs": 1, "batch_size": 16, "lr": 1e-9, "warmup_epochs": 0}
     tuned = make(recipe.data.source, teacher={"weights": str(tmp_path / "six.safetensors"), "train": slow})
     out = weights(run(teacher, tuned, "tuned", progress=Lines()))
@@ -170,15 +174,15 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
     taught = run(teacher, recipe, "trained")
     file = {"train": None, "weights": str(taught / "weights.safetensors")}
     other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
-    images = data.load(recipe.data)
+    images = dataset.load(recipe.data)
     networks = []
     for one in (make(recipe.data.source, teacher=file), other):
         assert one.teacher is not None
         context = Context(
             recipe=one, name="x", out=taught, inputs={"teacher": taught}, log=taught / "log", progress=Silent()
         )
-        networks.append(training.teacher(one.teacher, "teacher", context, images))
-    x = models.example(recipe.data, 3)
+        networks.append(networks.teacher(one.teacher, "teacher", context, images))
+    x = build.example(recipe.data, 3)
     with torch.no_grad():
         plain, arranged = (network(x) for network in networks)
     assert torch.equal(arranged, plain.clamp_min(1e-12).log()[:, [1, 3, 0, 2]])
@@ -188,17 +192,17 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
 @pytest.mark.parametrize("losses", [[{"kind": "task"}], [{"kind": "task"}, {"kind": "fitnet"}]], ids=["plain", "tapped"])
 def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe, losses: Any) -> None:
     """The curve validates the average; the weights that ship must be the same ones."""
-    from edgekd import data
-    from edgekd.distill.feed import Normalize
-    from edgekd.distill.loop import accuracy
+    from edgekd.data import dataset
+    from edgekd.data.batches import Normalize
+    from edgekd.train.loop import accuracy
 
     taught = run(teacher, recipe, "teacher")
     smooth = make(recipe.data.source, distill={"ema": 0.9, "lr": 0.05, "losses": losses})
     plain = make(recipe.data.source, distill={"lr": 0.05, "losses": losses})
     out = run(distill, smooth, "smooth", teacher=taught)
     assert not equal(weights(out, "last"), weights(run(distill, plain, "plain", teacher=taught), "last"))
-    images = data.load(smooth.data)
-    student = training.student(smooth, 4, out / "last.safetensors")
+    images = dataset.load(smooth.data)
+    student = networks.student(smooth, 4, out / "last.safetensors")
     curve = json.loads((out / "curve.json").read_text())
     assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve["val_top1"][-1]
 
@@ -214,7 +218,7 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
     assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
     assert not equal(weights(out, "last"), weights(alone, "last"))
     assert json.loads((out / "curve.json").read_text())["pairs"] == json.loads((alone / "curve.json").read_text())["pairs"]
-    training.student(recipe, 4, out / "weights.safetensors")
+    networks.student(recipe, 4, out / "weights.safetensors")
 
 
 def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
@@ -228,16 +232,16 @@ def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Pat
 
 def _report_weights(fabric: Any, context: Context) -> None:
     """Train as distill does, and write what each process ends with."""
-    from edgekd import data
-    from edgekd.distill.loop import fit
+    from edgekd.data import dataset
     from edgekd.distill.outputs import Facts
-    from edgekd.distill.taps import Tapped
     from edgekd.distill.terms import Terms
+    from edgekd.taps.taps import Tapped
+    from edgekd.train.loop import fit
 
     recipe = context.recipe
     assert recipe.distill is not None
     torch.manual_seed(fabric.global_rank)  # each starts elsewhere: only what is shared makes them equal
-    student = training.student(recipe, 4)
+    student = networks.student(recipe, 4)
     terms = Terms(recipe.distill.losses, student, None, torch.zeros(1, 3, 16, 16), Facts(4, 72))
     seen: list[int] = []
 
@@ -247,10 +251,10 @@ def _report_weights(fabric: Any, context: Context) -> None:
                 seen.append(len(x))
             return super().forward(x)
 
-    fit(fabric, Counting(student), terms, None, recipe.distill, data.load(recipe.data), recipe.data,
+    fit(fabric, Counting(student), terms, None, recipe.distill, dataset.load(recipe.data), recipe.data,
         name="two", seed=0, progress=context.progress)  # fmt: skip
     learnt = {name: p.detach().clone().contiguous() for name, p in student.named_parameters()}
-    training.save(learnt, context.out / f"{fabric.global_rank}.safetensors")
+    networks.save(learnt, context.out / f"{fabric.global_rank}.safetensors")
     (context.out / f"{fabric.global_rank}.json").write_text(json.dumps(seen))
 
 
@@ -258,7 +262,7 @@ def test_processes_end_with_the_same_weights(tmp_path: Path, recipe: Recipe) -> 
     plain = make(recipe.data.source, distill={"losses": [{"kind": "task"}]}, teacher=None)
     context = Context(recipe=plain, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
     assert plain.distill is not None
-    training.launch(context, plain.distill, _report_weights)
+    launch.launch(context, plain.distill, _report_weights)
     assert equal(weights(tmp_path, "0"), weights(tmp_path, "1"))
     # 72 images in two shares of 36: two batches of 16 an epoch on each
     assert json.loads((tmp_path / "0.json").read_text()) == json.loads((tmp_path / "1.json").read_text()) == [16] * 4
@@ -283,7 +287,7 @@ def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Re
     context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
     assert recipe.distill is not None
     with pytest.raises(StorageError) as caught:
-        training.launch(context, recipe.distill, _meet_a_full_disk)
+        launch.launch(context, recipe.distill, _meet_a_full_disk)
     assert str(caught.value) == "the disk is full while writing weights\n  → free some space"
 
 
@@ -305,7 +309,7 @@ def test_what_each_process_reads_is_compared_with_the_key_and_recorded(tmp_path:
     context = Context(recipe, "two", tmp_path / "out", {}, tmp_path / "log", Silent(), devices=2, files=files)
     assert recipe.distill is not None
     with watch.recording(files) as recorder:
-        training.launch(context, recipe.distill, _read_a_file)
+        launch.launch(context, recipe.distill, _read_a_file)
     (tmp_path / "net1.py").write_text("1")
     assert recorder.changed() == str(tmp_path / "net1.py")
     assert [read.relative for read in recorder.reads(tmp_path)] == ["cfg0.json", "cfg1.json"]
@@ -325,17 +329,17 @@ def test_a_process_that_is_killed_ends_all_with_its_reason(tmp_path: Path, recip
     context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
     assert recipe.distill is not None
     with pytest.raises(StageError, match=r"^process 2 of 2 was killed \(SIGKILL\), as systems do when the memory is full"):
-        training.launch(context, recipe.distill, _be_killed)
+        launch.launch(context, recipe.distill, _be_killed)
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess")]
 
 
 def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     """What recipe.Student.weights promises."""
-    from edgekd import models
+    from edgekd.models import build
 
-    other = models.build("edgekd:resnet10", {"width": 2}, 7, recipe.data)
+    other = build.network("edgekd:resnet10", {"width": 2}, 7, recipe.data)
     file = recipe.data.source.removeprefix("npz:") + ".safetensors"
-    training.save(dict(other.state_dict()), Path(file))
+    networks.save(dict(other.state_dict()), Path(file))
     warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
     run(distill, warm, progress=Lines())
     assert "head" in capsys.readouterr().err
@@ -353,7 +357,7 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     assert all(f"student.rewrite: {line}\n" in said for line in told)
     context = Context(recipe=changed, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
     assert package.rewrites(context) == (f"The student was rewritten for int8 before distillation: {'; '.join(told)}.",)
-    again = training.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
+    again = networks.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
     assert equal(dict(again.state_dict()), weights(out))
     assert not any(type(module).__name__ in {"Hardswish", "SqueezeExcitation"} for module in again.modules())
 
@@ -363,8 +367,8 @@ def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
 ) -> None:
     """The network may compute something else until it is trained, so nothing is proved by running it; nor is it silent."""
     file = Path(npz().removeprefix("npz:")).with_name("given.safetensors")
-    network = models.build("torchvision:mobilenet_v3_small", {}, 4, recipe.data)
-    training.save(dict(network.state_dict()), file)
+    network = build.network("torchvision:mobilenet_v3_small", {}, 4, recipe.data)
+    networks.save(dict(network.state_dict()), file)
     given = {"model": "torchvision:mobilenet_v3_small", "args": {}, "weights": str(file), "rewrite": {"hardswish": "relu6"}}
     used = Recipe.model_validate(
         {"edgekd": 1, "data": recipe.data.model_dump(), "student": given, "quantize": {"method": "ptq"}, "export": ["onnx"]}

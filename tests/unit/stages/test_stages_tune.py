@@ -13,14 +13,20 @@ import pytest
 import torch
 import yaml
 
-from edgekd import cache, data, plan, records_json, rundir, runner
+from edgekd import cache
+from edgekd.assembly import search
+from edgekd.assembly.context import Context
+from edgekd.data import fingerprint
+from edgekd.engine import plan, runner
 from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, TrainingError
-from edgekd.loading import Loaded, load, tuned
+from edgekd.loading import load, tuned
+from edgekd.loading.loaded import Loaded
 from edgekd.loading.tuned import at, with_values
 from edgekd.progress import Lines, Silent
-from edgekd.records_tune import TrialRecord, TuningRecord, told
-from edgekd.stages import distill, search, teacher, tune
-from edgekd.stages.context import Context
+from edgekd.results import codec
+from edgekd.results.run import Curve, RunResult, read_run
+from edgekd.results.tuning import TrialRecord, TuningRecord, told
+from edgekd.stages import distill, teacher, tune
 
 KD, WEIGHT, LAYERS, LR = (
     "distill.losses[1].temperature",
@@ -59,7 +65,7 @@ def recipe(tmp_path: Path, npz: Callable[..., str]) -> Callable[..., Loaded]:
     return make
 
 
-def run(loaded: Loaded, out: Path, progress: Any = None) -> rundir.RunResult:
+def run(loaded: Loaded, out: Path, progress: Any = None) -> RunResult:
     return runner.run(loaded, runner.Options(out, progress or Silent(), threads=1)).result
 
 
@@ -172,7 +178,7 @@ def test_a_run_uses_the_best_values_and_tells_all_trials(
     assert re.search(r"tuned on \d+ validation images: lr 0\.004, kd temperature [24] \(", said)
     # run.json, both reports and the card tell it
     folder = next((tmp_path / "reports" / "searched").glob("0001-*"))
-    assert rundir.read(folder).tuning == found
+    assert read_run(folder).tuning == found
     report = (folder / "report.md").read_text()
     assert "Not tuned: Student alone, with the recipe's own values." in report
     assert f"| {found.best} (chosen) | 0.004 |" in report
@@ -353,8 +359,8 @@ def test_what_a_recipe_declares_decides_a_trial(recipe: Callable[..., Loaded], t
 
 @pytest.mark.parametrize(("metric", "expected"), [("best_val_top1", 0.75), ("last_val_top1", 0.5)])
 def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str, expected: float) -> None:
-    curve = rundir.Curve("distilled", {}, (), (0.25, 0.75, 0.5), (), 1, 1.0)
-    (tmp_path / "curve.json").write_text(json.dumps(records_json.to_json(curve)))
+    curve = Curve("distilled", {}, (), (0.25, 0.75, 0.5), (), 1, 1.0)
+    (tmp_path / "curve.json").write_text(json.dumps(codec.to_json(curve)))
     (tmp_path / "trial.json").write_text('{"failure": ""}')
     found = tune._read(cache.Entry(tmp_path, 1.0), recipe(metric=metric).recipe, 1, {})
     assert (found.score, found.val_top1) == (expected, (0.25, 0.75, 0.5))
@@ -371,7 +377,7 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
         done = {**done, name: out}
     (trial,) = tune.read(done["tune"]).trials
     assert trial.state == "done"
-    inputs, data_key = {"teacher": "teacher"}, data.fingerprint(found.data)
+    inputs, data_key = {"teacher": "teacher"}, fingerprint.of(found.data)
     assert [tune.finished(found, inputs, data_key, processes) for processes in (1, 2)] == [0, 1], "one learns another"
     assert list(trial.val_top1) == json.loads((done["distill"] / "curve.json").read_text())["val_top1"]
 

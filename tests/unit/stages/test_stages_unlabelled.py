@@ -12,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from edgekd import cache, data, gates, plan
+from edgekd import cache
+from edgekd.assembly import networks
+from edgekd.assembly.context import Context
+from edgekd.data import dataset
+from edgekd.engine import gates, plan
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.records_fidelity import Fidelity, Figure
-from edgekd.rundir import Metrics, ModelRecord
-from edgekd.stages import distill, evaluate, quantize, synthesize, teacher, training
-from edgekd.stages.context import Context
+from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.models import Metrics, ModelRecord
+from edgekd.stages import distill, evaluate, quantize, synthesize, teacher
 
 torch.set_num_threads(1)
 
@@ -46,15 +49,15 @@ def stage(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def weights(tmp_path: Path) -> str:
     """A teacher's checkpoint."""
-    from edgekd.models import build
-    from edgekd.recipe_data import Data
+    from edgekd.models.build import network
+    from edgekd.recipe.data import Data
 
     torch.manual_seed(1)
-    model = build("edgekd:resnet10", {"width": 4}, 4, Data(source="fashion-mnist-mini"))
+    model = network("edgekd:resnet10", {"width": 4}, 4, Data(source="fashion-mnist-mini"))
     model.train()
     for _ in range(5):
         model(torch.randn(16, 3, 16, 16))
-    training.save(model.state_dict(), tmp_path / "teacher.safetensors")
+    networks.save(model.state_dict(), tmp_path / "teacher.safetensors")
     return str(tmp_path / "teacher.safetensors")
 
 
@@ -89,12 +92,12 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     assert curve["train_top1"] == []
     assert json.loads((out / "teacher.json").read_text())["val_top1"] is None
 
-    images = data.load(recipe.data)
-    network = training.student(recipe, 4, out / "weights.safetensors").eval()
-    judge = training.student(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
+    images = dataset.load(recipe.data)
+    network = networks.student(recipe, 4, out / "weights.safetensors").eval()
+    judge = networks.student(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
         update={"args": {"width": 4}})}), 4, taught / "weights.safetensors").eval()  # fmt: skip
     stacked = np.stack([images.val.images[i] for i in range(len(images.val))])
-    x = torch.from_numpy(data.preprocess(stacked, images.mean, images.std, 3).copy())
+    x = torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, 3).copy())
     with torch.no_grad():
         agreement = float((network(x).argmax(1) == judge(x).argmax(1)).float().mean())
     assert curve["val_top1"][curve["best_epoch"]] == pytest.approx(agreement)
@@ -118,7 +121,7 @@ def test_agreement_counts_the_images_of_the_same_class() -> None:
 
 def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callable[..., str], weights: str) -> None:
     recipe = make({"source": npz(), "labels": "test"}, weights)
-    images = data.load(recipe.data)
+    images = dataset.load(recipe.data)
     assert (images.train.labelled, images.val.labelled, images.test.labelled) == (False, False, True)
     taught = stage(teacher, recipe, "teacher")
     out = stage(distill, recipe, "distill", teacher=taught)
@@ -129,15 +132,16 @@ def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callabl
 
 def test_hidden_labels_do_not_choose_the_validation_images(npz: Callable[..., str]) -> None:
     """Else the same share of each class would be held out, which without labels nobody can do."""
-    from edgekd.recipe_data import Data
+    from edgekd.recipe.data import Data
 
     found = {
-        labels: data.load(Data(source=npz(), image_size=16, labels=labels, val_fraction=0.2)) for labels in ("all", "none")
+        labels: dataset.load(Data(source=npz(), image_size=16, labels=labels, val_fraction=0.2))
+        for labels in ("all", "none")
     }
     assert not set(found["none"].val.labels.tolist()) - {-1}
     stratified = found["all"].val.labels
     assert np.bincount(stratified).tolist() == [4, 4, 4, 4]
-    assert data.numbers(found["none"].val).tolist() != data.numbers(found["all"].val).tolist()
+    assert dataset.numbers(found["none"].val).tolist() != dataset.numbers(found["all"].val).tolist()
 
 
 def free(weights: str, **changes: Any) -> Recipe:
@@ -155,7 +159,7 @@ def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], we
     assert np.bincount(np.load(made / "labels.npy")).tolist() == [15, 15, 15, 15]
     assert 0 < (made / "sheet.jpg").stat().st_size <= synthesize.SHEET_BYTES
 
-    images = data.load(recipe.data, made=made)
+    images = dataset.load(recipe.data, made=made)
     seen = {images.train.images[i].tobytes() for i in range(len(images.train))}
     assert (len(images.train), len(images.val), len(images.test)) == (38, 10, 12)
     assert seen < {image.tobytes() for image in pixels}
@@ -205,7 +209,7 @@ def test_real_test_images_beside_synthesized_ones(npz: Callable[..., str], stage
     synthetic = {"images": 60, "steps": 3, "batch_size": 32, "grey": True}
     recipe = free(weights, data={"source": npz(), "classes": None, "synthetic": synthetic})
     made = stage(synthesize, recipe, "synthesize", teacher=stage(teacher, recipe, "teacher"))
-    images = data.load(recipe.data, made=made)
+    images = dataset.load(recipe.data, made=made)
     assert len(images.test) == 16
     assert images.test.labelled
     assert not images.train.labelled
@@ -233,7 +237,7 @@ def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(
     from torch import nn
 
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(784, 4))
-    training.save(dict(plain.state_dict()), tmp_path / "plain.safetensors")
+    networks.save(dict(plain.state_dict()), tmp_path / "plain.safetensors")
     recipe = free(weights, teacher={"model": f"{tmp_path / 'net.py'}:Plain", "weights": str(tmp_path / "plain.safetensors")})
     taught = stage(teacher, recipe, "teacher")
     with pytest.raises(ModelError, match="this network has only GroupNorm"):

@@ -13,15 +13,18 @@ import torch
 from PIL import Image
 from tests.unit.stages.test_stages_black_box import write_onnx
 
-from edgekd import cache, data, plan, runner, samples, sources
+from edgekd import cache
+from edgekd.assembly import layers, networks, teacher_outputs, views
+from edgekd.assembly.context import Context
+from edgekd.data import dataset, same_samples, sources
 from edgekd.distill.teachers import BlackBox
+from edgekd.engine import plan, runner
 from edgekd.errors import DataError, RecipeError
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.recipe_data import Data
-from edgekd.stages import distill, evaluate, layers, quantize, teacher, training, views
-from edgekd.stages.context import Context
+from edgekd.recipe.data import Data
+from edgekd.stages import distill, evaluate, quantize, teacher
 
 torch.set_num_threads(1)
 
@@ -105,7 +108,7 @@ def test_the_records_of_a_view_are_of_the_students_size(make: Write) -> None:
     with cache.scratch() as out:
         (out / "weights.safetensors").touch()
         made = {"teacher": cache.commit(out, "aa", {}, 0.0).path}
-    places = {training.records_folder(recipe, made, "teacher") for recipe in (own, other)}
+    places = {teacher_outputs.records_folder(recipe, made, "teacher") for recipe in (own, other)}
     assert len(places) == 2
 
 
@@ -152,7 +155,7 @@ def test_each_of_an_ensemble_and_each_of_a_chain_sees_its_own(make: Write, run: 
     assert same(inputs["distill"], run(distill, live, "live", name="distill", **inputs))
     metrics = json.loads((run(evaluate, recipe, "evaluate", **inputs) / "metrics.json").read_text())
     assert metrics.keys() == {"teacher", "teacher.large", "teacher.large.teacher", "teacher.alike", "distilled"}
-    together = views.opened(recipe.teacher, recipe.data, data.load(recipe.data))
+    together = views.opened(recipe.teacher, recipe.data, dataset.load(recipe.data))
     assert [images.train.images[0].shape for images in together] == [(1, 16, 16), (1, 12, 12)]
 
 
@@ -166,12 +169,12 @@ def test_a_black_box_sees_its_own_view(tmp_path: Path, npz: Callable[..., str]) 
     }  # fmt: skip
     recipe = Recipe.model_validate(value)
     assert recipe.teacher is not None
-    images = data.load(recipe.data)
+    images = dataset.load(recipe.data)
     context = Context(recipe, "distill", tmp_path, {}, tmp_path / "log", Silent())
-    network = training.teacher(recipe.teacher, "teacher", context, images)
+    network = networks.teacher(recipe.teacher, "teacher", context, images)
     assert isinstance(network, BlackBox)
     (seen,) = views.opened(recipe.teacher, recipe.data, images)
-    x = data.preprocess(np.stack([seen.test.images[i] for i in range(4)]), seen.mean, seen.std, 3)
+    x = dataset.preprocess(np.stack([seen.test.images[i] for i in range(4)]), seen.mean, seen.std, 3)
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), np.einsum("nchw,kchw->nk", x, w), atol=2e-2)
 
 
@@ -235,10 +238,10 @@ def test_image_folders_are_compared_by_their_names(tmp_path: Path) -> None:
 
     stems = [f"{split}/{label}/{number}" for split in ("train", "test") for label in "ab" for number in range(3)]
     rgb = folder("rgb", [f"{stem}.png" for stem in stems])
-    samples.same(rgb, folder("depth", [f"{stem}.jpg" for stem in stems]))
+    same_samples.same(rgb, folder("depth", [f"{stem}.jpg" for stem in stems]))
     other = folder("other", [f"{stem}.png".replace("train/b/1", "train/b/7") for stem in stems])
     with pytest.raises(DataError) as caught:
-        samples.same(rgb, other)
+        same_samples.same(rgb, other)
     assert str(caught.value).startswith(f"{other.source}: train image 4 is train/b/2; in {rgb.source} it is train/b/1\n")
 
 

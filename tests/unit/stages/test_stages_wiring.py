@@ -14,14 +14,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from edgekd import data, logits
-from edgekd.data import DataSet
+from edgekd.assembly import hypotheses, wiring
+from edgekd.data import dataset
+from edgekd.data.dataset import DataSet
 from edgekd.distill.teachers import BlackBox
 from edgekd.errors import DataError, ModelError
 from edgekd.progress import Silent
-from edgekd.recipe import Teacher
-from edgekd.recipe_data import Data
-from edgekd.stages import hypotheses, wiring
+from edgekd.recipe.data import Data
+from edgekd.recipe.teacher import Teacher
+from edgekd.task import logits
 
 SIZE = 32
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
@@ -41,7 +42,7 @@ def section() -> Data:
 
 @pytest.fixture(scope="module")
 def images(section: Data) -> DataSet:
-    return data.load(section)
+    return dataset.load(section)
 
 
 class Net(nn.Module):
@@ -71,7 +72,7 @@ def train(images: DataSet, labels: np.ndarray, steps: int = 150) -> Net:
     random = np.random.default_rng(0)
     for _ in range(steps):
         batch = random.choice(len(labels), 64, replace=False)
-        x = data.preprocess(np.stack([images.train.images[int(i)] for i in batch]), (0.5,), (0.5,), 3)
+        x = dataset.preprocess(np.stack([images.train.images[int(i)] for i in batch]), (0.5,), (0.5,), 3)
         loss = nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(labels[batch]))
         optimizer.zero_grad()
         loss.backward()
@@ -109,7 +110,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
             red, green, _ = (10 * x.mean((2, 3))).unbind(1)
             return torch.stack([red - green, green - red, red + green], 1)
 
-    return Photos(Colour(), data.load(section), section)
+    return Photos(Colour(), dataset.load(section), section)
 
 
 @pytest.fixture
@@ -174,16 +175,16 @@ def test_a_student_in_another_order(net: Net, images: DataSet, section: Data) ->
     error = stopped(ordered(net, ORDER), images, section, teaches=False)
     names = yaml.safe_load(error.hint[len("write data: ") : error.hint.index(" (--set")])["class_order"]
     turned = section.model_copy(update={"class_order": tuple(names)})
-    (line,) = check(net, data.load(turned), turned, teaches=False)
+    (line,) = check(net, dataset.load(turned), turned, teaches=False)
     assert float(line.split()[2]) > 60
-    assert data.load(turned).classes == tuple(names)
+    assert dataset.load(turned).classes == tuple(names)
     assert f'(--set "data.class_order=[{", ".join(names)}]")' in error.hint
 
 
 def test_the_order_of_classes_is_of_the_datas_names(section: Data) -> None:
     for names, said in ((("a", "b"), "Ankle boot, Bag, Coat is in only one"), (("Bag",) * 10, "Ankle boot, Coat")):
         with pytest.raises(DataError, match=f"data.class_order are not the classes of fashion-mnist-mini: .*{said}"):
-            data.load(section.model_copy(update={"class_order": names}))
+            dataset.load(section.model_copy(update={"class_order": names}))
 
 
 def test_names_of_classes_are_proposed_as_they_are_typed(net: Net, images: DataSet, section: Data) -> None:
@@ -256,7 +257,7 @@ def test_another_normalization(net: Net, section: Data, mean: tuple[float, ...] 
         net.body[0].weight.mul_(2 / 255)  # type: ignore[operator]
         net.body[0].bias.add_(-0.5 * net.body[0].weight.sum((1, 2, 3)) * 255)  # type: ignore[operator, union-attr]
     given = section.model_copy(update={"mean": mean, "std": None if mean is None else (0.1,)})
-    error = stopped(net, data.load(given), given)
+    error = stopped(net, dataset.load(given), given)
     assert "with the normalization pixels from 0 to 255" in error.message
     assert error.hint.startswith("write teacher.data: {mean: [0.0], std: [0.003922]}")
 
@@ -275,15 +276,15 @@ def test_a_default_normalization_that_is_worse_than_a_usual_one(net: Net, sectio
             return out
 
     given = section.model_copy(update={"mean": None, "std": None})
-    error = stopped(Folds(), data.load(given), given)
+    error = stopped(Folds(), dataset.load(given), given)
     assert re.search(r"teacher has top-1 .*, and \d+\.\d % with the normalization half", error.message)
     own = ", or {mean: [0.2863], std: [0.34]} if it was trained with the images' own"
     assert error.hint == f"write teacher.data: {{mean: [0.5], std: [0.5]}}{own}"
-    hint = stopped(Folds(), data.load(given), given, teaches=False).hint
+    hint = stopped(Folds(), dataset.load(given), given, teaches=False).hint
     assert hint.endswith("(--normalize half), or --normalize 0.2863/0.34 if it was trained with the images' own")
     # What the recipe gives is somebody's choice: if it is not far off, it is told, and kept.
     told = given.model_copy(update={"mean": (0.35,), "std": (0.38,)})
-    (warning,) = check(Folds(), data.load(told), told)
+    (warning,) = check(Folds(), dataset.load(told), told)
     assert re.match(r"  warning: teacher has top-1 .* with the normalization half; write teacher.data", warning)
 
 
@@ -305,10 +306,10 @@ def test_a_file_that_was_trained_with_another_normalization(net: Net, images: Da
 def test_another_size(net: Net, images: DataSet, section: Data, side: int) -> None:
     """The images are fewer pixels than the network was trained on: at chance, or right on some."""
     small = section.model_copy(update={"image_size": side})
-    error = stopped(net, data.load(small), small)
+    error = stopped(net, dataset.load(small), small)
     assert "% at 32×32" in error.message
     assert error.hint == "write teacher.data: {image_size: 32}"
-    assert stopped(net, data.load(small), small, teaches=False).hint == "write data: {image_size: 32} (--size 32)"
+    assert stopped(net, dataset.load(small), small, teaches=False).hint == "write data: {image_size: 32} (--size 32)"
 
 
 def test_probabilities(net: Net, images: DataSet, section: Data) -> None:
@@ -381,14 +382,14 @@ def test_a_student_at_chance_is_told(images: DataSet, section: Data) -> None:
 
 def test_few_images_prove_nothing(section: Data, npz: Callable[..., str]) -> None:
     few = section.model_copy(update={"source": npz(train=40, classes=10, size=32), "val_fraction": 0.3})
-    lines = check(Net().eval(), data.load(few), few)
+    lines = check(Net().eval(), dataset.load(few), few)
     assert "warning: teacher is not better than chance" in lines[-1]
 
 
 def test_without_labels_nothing_can_be_said(section: Data) -> None:
     hidden = section.model_copy(update={"labels": "none"})
-    assert check(Net().eval(), data.load(hidden), hidden) == []
-    (line,) = check(Net().eval(), data.load(hidden), hidden.model_copy(update={"mean": None, "std": None}))
+    assert check(Net().eval(), dataset.load(hidden), hidden) == []
+    (line,) = check(Net().eval(), dataset.load(hidden), hidden.model_copy(update={"mean": None, "std": None}))
     assert "whether it was trained so cannot be seen without labels" in line
 
 

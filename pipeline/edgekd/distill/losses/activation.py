@@ -9,13 +9,13 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe_distill import FeatureLoss, Reads
+from edgekd.recipe.loss import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("ab")

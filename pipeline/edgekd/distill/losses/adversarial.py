@@ -9,14 +9,14 @@ from pydantic import NonNegativeFloat, PositiveInt
 
 from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe_distill import FeatureLoss
+from edgekd.recipe.loss import FeatureLoss
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgekd.distill.adapters_adversarial import Discriminators
-    from edgekd.distill.pairing import Pair
+    from edgekd.distill.adapters.adversarial import Discriminators
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("adversarial")
@@ -38,7 +38,7 @@ class Adversarial(FeatureLoss):
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> Discriminators:
         """Return the discriminators, with a linear map of the student's feature where the widths differ."""
-        from edgekd.distill.adapters_adversarial import Discriminators
+        from edgekd.distill.adapters.adversarial import Discriminators
 
         return Discriminators([(pair.student.channels, pair.teacher.channels) for pair in pairs], self.hidden)
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe_distill import FeatureLoss, Reads
+from edgekd.recipe.loss import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgekd.distill.adapters_contrast import Contrast
-    from edgekd.distill.pairing import Pair
+    from edgekd.distill.adapters.contrast import Contrast
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("crd")
@@ -44,7 +44,7 @@ class CRD(FeatureLoss):
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> Contrast:
         """Return both maps, the memory and the constants that normalize it."""
-        from edgekd.distill.adapters_contrast import Contrast
+        from edgekd.distill.adapters.contrast import Contrast
 
         (pair,) = pairs
         return Contrast(

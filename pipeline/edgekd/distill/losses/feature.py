@@ -9,15 +9,15 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from edgekd.distill.arithmetic import full, unit
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe_base import mistake
-from edgekd.recipe_distill import FeatureLoss, Reads
+from edgekd.recipe.base import mistake
+from edgekd.recipe.loss import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekd.distill.adapters import FactorAdapter
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("fitnet")

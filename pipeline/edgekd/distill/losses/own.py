@@ -9,14 +9,14 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
-from edgekd.recipe_base import Fraction
-from edgekd.recipe_distill import FeatureLoss, Reads
+from edgekd.recipe.base import Fraction
+from edgekd.recipe.loss import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("byot")
@@ -46,7 +46,7 @@ class BYOT(FeatureLoss):
         """Return the classifiers."""
         from torch import nn
 
-        from edgekd.distill.adapters_own import Branch
+        from edgekd.distill.adapters.own import Branch
 
         widths = [*(pair.student.channels for pair in pairs), pairs[-1].teacher.channels]
         return nn.ModuleList(Branch(widths[index:], facts.classes) for index in range(len(pairs)))

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.arithmetic import full, z_scores
 from edgekd.distill.outputs import Batch, Outputs
-from edgekd.recipe_distill import Loss
+from edgekd.recipe.loss import Loss
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Outputs
-from edgekd.recipe_distill import FeatureLoss, Reads
+from edgekd.recipe.loss import FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pydantic import NonNegativeFloat
 
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import FeatureLoss
+from edgekd.recipe.loss import FeatureLoss
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("reviewkd")
@@ -35,7 +35,7 @@ class ReviewKD(FeatureLoss):
 
     def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module:
         """Return the fusions."""
-        from edgekd.distill.adapters_review import Review, widths
+        from edgekd.distill.adapters.review import Review, widths
 
         return Review(widths([p.student.channels for p in pairs]), widths([p.teacher.channels for p in pairs]))
 
@@ -47,7 +47,7 @@ class ReviewKD(FeatureLoss):
         """
         import torch
 
-        from edgekd.distill.adapters_review import context, levels
+        from edgekd.distill.adapters.review import context, levels
 
         if len(student.logits) == 1:
             raise ModelError(

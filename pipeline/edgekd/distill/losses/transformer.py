@@ -11,13 +11,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from edgekd.distill.arithmetic import products
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.errors import ModelError
-from edgekd.recipe_distill import Depth, FeatureLoss, Reads
+from edgekd.recipe.loss import Depth, FeatureLoss, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgekd.distill.pairing import Pair
+    from edgekd.taps.pairing import Pair
 
 
 @losses.register("attention_maps")

@@ -10,7 +10,7 @@ from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
 from edgekd.profiling.agents.phone import PhoneAgents
 from edgekd.profiling.agents.python import PythonAgents
 from edgekd.profiling.transports.base import Transport
-from edgekd.records_profile import RuntimeFound
+from edgekd.results.profile import RuntimeFound
 
 FITS = "for other formats the phone needs Python and the runtime: agent: python"
 """What to do where a device cannot have a format."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from edgekd.profiling.measured import Variant
+    from edgekd.profiling.variant import Variant
 
 
 class Agent(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgekd.errors import DeviceError
-from edgekd.records_profile import Operation
+from edgekd.results.profile import Operation
 
 _NAMES = {"TfLiteXNNPackDelegate": "XNNPACK", "TfLiteGpuDelegateV2": "GPU", "TfLiteNnapiDelegate": "NNAPI"}
 _STAT = re.compile(r"^(?:INFO: )?count=(\d+)(?= )(.*)$", re.MULTILINE)

@@ -28,7 +28,7 @@ from edgekd.profiling.transports.base import Transport
 from edgekd.reads import file_sha256
 
 if TYPE_CHECKING:
-    from edgekd.profiling.measured import Variant
+    from edgekd.profiling.variant import Variant
 
 OURS = (
     "graph", "num_threads", "num_runs", "min_secs", "max_secs", "warmup_runs", "warmup_min_secs", "enable_op_profiling",

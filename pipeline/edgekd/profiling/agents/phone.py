@@ -11,7 +11,7 @@ from edgekd.profiling.agents.base import Agent, Agents
 from edgekd.profiling.transports.base import Transport
 
 if TYPE_CHECKING:
-    from edgekd.profiling.measured import Variant
+    from edgekd.profiling.variant import Variant
 
 ANSWER_S = 30.0
 """Seconds that the phone gets to tell its state."""

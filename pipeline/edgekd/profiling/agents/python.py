@@ -23,10 +23,10 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling import on_device
 from edgekd.profiling.transports.base import Transport
-from edgekd.records_profile import RuntimeFound
+from edgekd.results.profile import RuntimeFound
 
 if TYPE_CHECKING:
-    from edgekd.profiling.measured import Variant
+    from edgekd.profiling.variant import Variant
 
 PACKAGE = "edgekd_agent"
 _WORK = {

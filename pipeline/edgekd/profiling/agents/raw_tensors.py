@@ -20,7 +20,7 @@ from edgekd.profiling.on_device.looking import is_real
 from edgekd.profiling.on_device.runtimes.tflite import as_floats
 
 if TYPE_CHECKING:
-    from edgekd.profiling.measured import Variant
+    from edgekd.profiling.variant import Variant
 
 READ_S = 120.0
 """Seconds that reading a file may take here; a large model is loaded for it."""

@@ -1,0 +1,1 @@
+"""What several stages share: networks, graphs, images, views, teachers."""

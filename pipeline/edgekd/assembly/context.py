@@ -1,0 +1,82 @@
+"""What a stage is given."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd import cache
+from edgekd.errors import StageError
+from edgekd.progress import Progress
+from edgekd.reads import Read
+from edgekd.reads.watch import Recorder
+from edgekd.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may look at.
+
+    Attributes:
+        recipe: The resolved recipe.
+        name: The stage's name, such as ``distill`` or ``export.onnx``.
+        out: An empty folder for the outputs; it becomes the cache entry when the stage ends well.
+        inputs: Folders of finished stages, by name.
+        log: File for what libraries print.
+        progress: Where to report.
+        devices: Accelerators (or CPU processes) to train on.
+        threads: Threads torch may use.
+        folder: The recipe's, where a cache entry's reads are looked for first.
+        files: What the key's files were hashed to; the stage is made of these bytes or of none.
+    """
+
+    recipe: Recipe
+    name: str
+    out: Path
+    inputs: Mapping[str, Path]
+    log: Path
+    progress: Progress
+    devices: int = 1
+    threads: int = 1
+    folder: Path = field(default_factory=Path.cwd)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file into the outputs."""
+        (self.out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read_own(self, name: str) -> Any:
+        """Read a JSON file that this stage has written."""
+        return json.loads((self.out / name).read_text(encoding="utf-8"))
+
+    def reads(self, recorder: Recorder) -> tuple[Read, ...]:
+        """Return what this stage, and those that it reads, have read of the user's besides what the keys have.
+
+        Raises:
+            StageError: It was not made of what its key says.
+        """
+        if path := recorder.changed():
+            raise changed(self.name, path)
+        before = [read for folder in self.inputs.values() for read in cache.reads_of(folder)]
+        return recorder.reads(self.folder, before, (*cache.folders(), self.out, self.log.absolute().parents[1]))
+
+    def read(self, stage: str, name: str) -> Any:
+        """Read a JSON file of a finished stage."""
+        return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
+
+
+def changed(stage: str, path: str) -> StageError:
+    """The error for a stage whose key says of a file what is no longer so."""
+    return StageError(
+        f"{stage}: {path} changed after this run had begun, so its result is of no known version",
+        "run the same command again: the stages before it are kept",
+    )
+
+
+def processes(devices: int) -> int:
+    """How many processes train together: ``--devices``, or as many as ``torchrun`` has started."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else devices

@@ -1,0 +1,73 @@
+"""Side figures: what stands beside the result of a stage. One that fails is absent, with its reason; it never ends a run."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from edgekd import cache
+from edgekd.assembly.context import Context
+from edgekd.errors import EdgekdError, StorageError, cause_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILE = "not_measured.json"
+Figure = TypeVar("Figure")
+
+
+def measured(context: Context, what: str, compute: Callable[[], Figure]) -> Figure | None:
+    """Compute a figure that no later stage needs.
+
+    Args:
+        context: The stage's; the reason of a failure goes into its outputs, its log and its progress.
+        what: The figure as a reader knows it, such as ``MACs of student``.
+        compute: Returns it.
+
+    Returns:
+        The figure, or None where it cannot be computed.
+
+    Raises:
+        StorageError: The disk is full or cannot be written.
+    """
+    try:
+        return compute()
+    except (OSError, StorageError) as error:
+        raise cache.storage_error(error, context.out) if isinstance(error, OSError) else error from error
+    except Exception as error:  # a figure runs the user's network and other libraries' code; neither may end the run
+        with context.log.open("a", encoding="utf-8") as log:
+            log.write(f"{what} was not measured:\n{traceback.format_exc()}")
+        note(context, f"{what}: {_reason(error)}")
+        return None
+
+
+def note(context: Context, line: str) -> None:
+    """List a figure as not measured, with its reason: ``WHAT: WHY``."""
+    path = context.out / FILE
+    lines = context.read_own(FILE) if path.exists() else []
+    if line not in lines:
+        context.progress.say(f"  not measured: {line}")
+        context.write(FILE, [*lines, line])
+
+
+def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> None:
+    """List the outputs of a network that nothing reads, for edgekd trains, measures and exports the logits alone."""
+    from edgekd.models.build import dropped
+
+    if names := dropped(network):
+        note(context, f"outputs of the {role} beside its logits: {', '.join(names)}: dropped, and in no file")
+
+
+def missing(context: Context) -> Iterator[str]:
+    """Yield what the finished stages did not measure, in their order."""
+    for stage, folder in context.inputs.items():
+        if (folder / FILE).exists():
+            yield from context.read(stage, FILE)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EdgekdError):
+        return error.message
+    name, cause = type(error).__name__, cause_of(error)
+    return name if cause == name else f"{name}: {cause}"

@@ -1,0 +1,211 @@
+"""What int8 does to each layer of the quantized student, and the layers that are given back to float for it.
+
+The end of the quantize stage, of both methods; what is found goes into its graph.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekd.assembly import figures, networks
+from edgekd.assembly.context import Context
+from edgekd.errors import QuantizeError
+from edgekd.recipe.gates import DEFAULTS, Gates
+from edgekd.results.codec import to_json
+from edgekd.results.fidelity import Fidelity
+from edgekd.results.layers import LayerRecord, RepairRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekd.data.dataset import DataSet
+    from edgekd.quantization.qat import Prepared
+    from edgekd.quantization.sensitivity import Sensitivity
+
+    Quantize = Callable[[Collection[str]], Prepared]
+
+ALL_INT8 = "all_int8.safetensors"
+"""The state before a repair, which its cost is measured against."""
+
+
+def conclude(
+    context: Context, images: DataSet, seen: Tensor, student: nn.Module, quantized: Prepared, requantize: Quantize,
+    taps: tuple[str, ...], val_top1: float | None,
+) -> None:  # fmt: skip
+    """Write ``weights.safetensors`` and ``graph.json``: the state, repaired where the recipe asks, and what it is made of.
+
+    Args:
+        context: The quantize stage's.
+        images: A repair is decided on their validation split.
+        seen: Training images that the layers are looked at with, (N, C, S, S).
+        student: The float student.
+        quantized: Its quantized graph.
+        requantize: Makes the same graph with some layers in float.
+        taps: The graph's features.
+        val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
+    """
+    from edgekd.quantization import qat
+    from edgekd.quantization.footprint import footprint
+
+    settings = context.recipe.quantize
+    assert settings is not None
+    found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
+    rows = _measured(context, quantized, seen, needed=settings.keep_float == "auto")
+    if settings.keep_float == "auto":
+        repaired = _repair(context, images, student, quantized, requantize, rows)
+        if repaired is not None:
+            networks.save(qat.state(quantized.module), context.out / ALL_INT8)
+            quantized, record = repaired
+            rows = _measured(context, quantized, seen, needed=False)
+            found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
+    for line in quantized.copies:
+        context.progress.say(f"  {line}")
+    for op in quantized.float_ops:
+        context.progress.say(f"  stays float: {op}")
+    networks.save(qat.state(quantized.module), context.out / "weights.safetensors")
+    layers = [to_json(_layer(row)) for row in rows]
+    said = [f"{line}." for line in quantized.copies]
+    found |= {"float_weights": to_json(footprint(quantized.module, quantized.float_ops))}
+    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
+
+
+def _measured(context: Context, quantized: Prepared, seen: Tensor, *, needed: bool) -> tuple[Sensitivity, ...]:
+    """What int8 does to each layer, the worst first; empty where it cannot be measured and is not ``needed``."""
+    from edgekd.quantization.sensitivity import measure
+
+    work = partial(measure, quantized.module, [seen], context.progress)
+    return work() if needed else figures.measured(context, "what int8 does to each layer", work) or ()
+
+
+@dataclass(frozen=True)
+class _Enough:
+    """What a repair aims at, on the validation split: the recipe's limits as they are, those that hold unasked with room.
+
+    The estimate of an unasked gate has to lie half-way from its limit to no loss at all, for the gate itself asks it of the
+    whole interval on the test split.
+    """
+
+    drop: float | None
+    expected_drop: float | None
+    agreement: float | None
+    sqnr_db: float | None
+
+    @classmethod
+    def of(cls, gates: Gates, *, labelled: bool) -> _Enough:
+        def limit(name: Literal["accuracy_drop", "expected_drop", "agreement", "sqnr_db"]) -> float | None:
+            gate = getattr(gates, name)
+            return None if gate is None or gate.level == "off" else gate.max if gate.max is not None else gate.min
+
+        drop, expected, agreement = limit("accuracy_drop"), limit("expected_drop"), limit("agreement")
+        sqnr_db = limit("sqnr_db")
+        if labelled:
+            return cls(DEFAULTS["accuracy_drop"]["max"] / 2 if drop is None else drop, expected, agreement, sqnr_db)
+        return cls(
+            None,
+            DEFAULTS["expected_drop"]["max"] / 2 if expected is None else expected,
+            (1 + DEFAULTS["agreement"]["min"]) / 2 if agreement is None else agreement,
+            DEFAULTS["sqnr_db"]["min"] + 3 if sqnr_db is None else sqnr_db,
+        )
+
+    def met(self, found: Fidelity) -> bool:
+        slack = 1e-9  # as in a gate
+        return (
+            (self.drop is None or found.drop is None or found.drop.value <= self.drop + slack)
+            and (self.expected_drop is None or found.expected_drop.value <= self.expected_drop + slack)
+            and (self.agreement is None or found.agreement.value >= self.agreement - slack)
+            and (self.sqnr_db is None or found.sqnr_db.value >= self.sqnr_db - slack)
+        )
+
+
+def _repair(
+    context: Context, images: DataSet, student: nn.Module, quantized: Prepared, requantize: Quantize,
+    rows: tuple[Sensitivity, ...],
+) -> tuple[Prepared, RepairRecord] | None:  # fmt: skip
+    """The graph with the fewest layers in float that is close enough; None if all may be, or have to be, int8."""
+    import torch
+
+    from edgekd.data.batches import Normalize
+    from edgekd.metrics import fidelity
+    from edgekd.quantization.repair import repair
+    from edgekd.train.loop import logits_of
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    say, normalize = context.progress.say, Normalize(images).to(device)
+    split = images.val if len(images.val) else images.train
+    where = "validation" if len(images.val) else "training images"
+    labels = split.labels if split.labelled else None
+    enough = _Enough.of(context.recipe.gates, labelled=labels is not None)
+
+    def logits(network: nn.Module) -> Any:
+        found = logits_of(network.to(device), split, normalize, device)
+        network.cpu()
+        return found.numpy()
+
+    exact = logits(student)
+    top1 = 1.0 if labels is None else float((exact.argmax(axis=1) == labels).mean())
+    made: dict[frozenset[str], Prepared] = {frozenset(): quantized}
+
+    def evaluate(names: frozenset[str]) -> Fidelity:
+        if names not in made:
+            made[names] = requantize(sorted(names))
+        found = fidelity.compare(networks.float_name(context.recipe), exact, logits(made[names].module), labels)
+        say(f"  keep_float: {where}, {_in_words(found, top1)} with {len(names)} operators in float")
+        return found
+
+    say(f"  keep_float: {where}, needed: {_needed(enough, top1)}")
+    try:
+        found = repair(rows, evaluate, enough.met)
+    except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
+        say(f"  keep_float: nothing is given back to float: {error.message}")
+        if context.recipe.quantize is not None and context.recipe.quantize.method == "qat":
+            say("  keep_float: int8 training went astray; quantize: {method: ptq, keep_float: auto} keeps the float weights")
+        return None
+    if not found.keep_float:
+        say("  keep_float: not needed")
+        return None
+    paths = tuple(dict.fromkeys(_layer(row).label for row in found.layers))
+    say(f"  keep_float: {len(found.layers)} of {len(rows)} layers stay in float: {', '.join(paths)}")
+    before, after = found.tried[0].result, found.result
+    by_labels = enough.drop is not None and labels is not None
+    record = RepairRecord(
+        limit=top1 - enough.drop if by_labels and enough.drop is not None else enough.agreement or 0.0,
+        float_top1=top1,
+        before=_top1(before, top1),
+        after=_top1(after, top1),
+        keep_float=found.keep_float,
+        layers=tuple(_layer(row) for row in found.layers),
+        candidates=len(rows),
+        measure=images.measure if by_labels else "agreement with float",
+        sqnr_limit=enough.sqnr_db,
+        sqnr_before=None if enough.sqnr_db is None else before.sqnr_db.value,
+        sqnr_after=None if enough.sqnr_db is None else after.sqnr_db.value,
+    )
+    return made[frozenset(found.keep_float)], record
+
+
+def _top1(found: Fidelity, top1: float) -> float:
+    """Top-1 of a network whose fidelity to one of ``top1`` is known; its agreement where there are no labels."""
+    return found.agreement.value if found.drop is None else top1 - found.drop.value
+
+
+def _in_words(found: Fidelity, top1: float) -> str:
+    accuracy = "" if found.drop is None else f"top-1 {100 * _top1(found, top1):.1f} %, "
+    expected = f"expected drop {100 * found.expected_drop.value:.2f} points, " if found.drop is None else ""
+    return f"{accuracy}{expected}agreement with float {100 * found.agreement.value:.1f} %, SQNR {found.sqnr_db.value:.1f} dB"
+
+
+def _needed(enough: _Enough, top1: float) -> str:
+    parts = [
+        None if enough.drop is None else f"top-1 at least {100 * (top1 - enough.drop):.1f} % (float {100 * top1:.1f} %)",
+        None if enough.expected_drop is None else f"expected drop at most {100 * enough.expected_drop:.2f} points",
+        None if enough.agreement is None else f"agreement with float at least {100 * enough.agreement:.1f} %",
+        None if enough.sqnr_db is None else f"SQNR at least {enough.sqnr_db:.1f} dB",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _layer(row: Sensitivity) -> LayerRecord:
+    return LayerRecord(row.name, row.path, row.op, row.alone_db, row.logits_db, row.total_db, row.cause)

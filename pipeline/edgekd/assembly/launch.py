@@ -1,0 +1,106 @@
+"""A training: in this process, or in several that share the work."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from edgekd import errors
+from edgekd.assembly.background import isolate_children, killed
+from edgekd.assembly.context import Context
+from edgekd.errors import EdgekdError
+from edgekd.reads import watch
+from edgekd.reads.bytecode import from_source
+from edgekd.recipe.train import Train
+
+if TYPE_CHECKING:
+    pass
+
+
+_FAILURE = "failure.json"
+
+
+_READS = "reads.json"  # what a training process of several has read
+
+
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
+
+
+def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]) -> None:
+    """Call ``work(fabric, context)`` in each training process; process 0 writes the outputs.
+
+    One process on a CPU or a GPU; ``--devices N`` starts N of them, and ``torchrun`` brings its own.
+    """
+    import torch
+    from lightning_fabric import Fabric
+    from torch.multiprocessing.spawn import ProcessExitedException
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must be set before CUDA starts to have any effect
+    gpu = torch.cuda.is_available()
+    precision = budget.precision
+    if precision == "auto":
+        precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if gpu else "32-true"
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    several = context.devices > 1 or under_torchrun
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun else context.devices,
+        strategy=("ddp" if under_torchrun else "ddp_spawn") if several else "auto",
+        precision=precision,
+    )
+    part = partial(_in_process, context=context, work=work)
+    if under_torchrun:
+        fabric.launch()
+        part(fabric)
+        fabric.barrier()
+        return
+    isolate_children()
+    others = multiprocessing.active_children()  # what trains beside this one
+    try:
+        fabric.launch(part)
+        for told in sorted(context.out.glob(f"*.{_READS}")):
+            watch.take_over(context.read_own(told.name))
+            told.unlink()
+    except BaseException as error:
+        for child in multiprocessing.active_children():  # those of this training would go on to the end, for nobody
+            if child not in others:
+                child.terminate()
+        told = context.out / _FAILURE
+        if isinstance(error, ProcessExitedException) and error.signal_name == "SIGKILL":
+            raise killed(f"process {error.error_index + 1} of {context.devices}") from error
+        if not isinstance(error, Exception) or not told.exists():
+            raise
+        kind, *words = json.loads(told.read_text(encoding="utf-8"))
+        raise getattr(errors, kind, errors.StageError)(*words) from error
+
+
+def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
+    seed(context.recipe.seed, context.threads)
+    try:
+        with watch.recording(context.files) as recorder, from_source():
+            work(fabric, context)
+        if context.devices > 1:  # a process of its own, which the stage does not see into
+            context.write(f"{fabric.global_rank}.{_READS}", recorder.told())
+    except EdgekdError as error:
+        if context.devices > 1:  # its words would drown in the traceback that comes back from a process
+            with suppress(OSError):  # the disk that failed may be this one
+                part = context.out / f"{_FAILURE}.{fabric.global_rank}"
+                part.write_text(json.dumps([type(error).__name__, error.message, error.hint]), encoding="utf-8")
+                part.replace(context.out / _FAILURE)
+        raise
+
+
+def seed(value: int, threads: int) -> None:
+    """Make torch deterministic in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(value)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also fill every fresh tensor, in case a kernel forgets to: benchmarks/results/distill_speed.md has the price.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,216 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgekd.assembly import black_box, wiring
+from edgekd.assembly.context import Context
+from edgekd.models import tied
+from edgekd.recipe import Recipe
+from edgekd.recipe.data import Data
+from edgekd.recipe.teacher import Teacher
+from edgekd.results.codec import to_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from edgekd.data.dataset import DataSet
+    from edgekd.distill.terms import Terms
+    from edgekd.rewrite import Rewritten
+    from edgekd.train.loop import Fitted
+from edgekd.assembly.samples import val_logits
+
+
+def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
+    """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained, named as in the recipe."""
+    from edgekd.models.build import source_key
+    from edgekd.models.checkpoints import locate
+
+    part = getattr(recipe, role)
+    value: dict[str, Any] = {"model": source_key(part.model), "args": part.args}
+    if part.weights:
+        value["weights"] = locate(part.weights).key()
+    if role == "student":
+        value["rewrite"] = part.rewrite.model_dump(mode="json")
+    return {role: value}
+
+
+def teacher(section: Teacher, name: str, context: Context, images: DataSet, student_sees: Data | None = None) -> nn.Module:
+    """A teacher, from what its finished stage called ``name`` has left among the context's inputs.
+
+    Args:
+        section: The teacher.
+        name: Its stage.
+        context: The stage that asks; its recipe's images are ``images``.
+        images: For the classes.
+        student_sees: Data section of who is taught; left out, the recipe's.
+    """
+    from edgekd.distill.teachers import Combination, Ensemble
+    from edgekd.models.build import load_weights, network
+
+    seen = section.seen(student_sees or context.recipe.data)
+    if section.ensemble:
+        members = {own: teacher(part, f"{name}.{own}", context, images, seen) for own, part in section.members().items()}
+        return Ensemble(members, Combination(section.combine, section.temperature)).eval()
+    if section.black_box:
+        if seen != context.recipe.data:
+            from edgekd.data import dataset
+
+            images = dataset.load(seen)
+        return black_box.load(section, seen, images, context.threads).eval()
+    assert section.model is not None
+    model = network(section.model, section.args, len(images.classes), seen)
+    load_weights(model, context.inputs[name] / "weights.safetensors")
+    return arranged(model, section, images.classes, name).eval()
+
+
+def arranged(model: nn.Module, section: Teacher, classes: Sequence[str], place: str) -> nn.Module:
+    """Let a teacher return logits in the order of the data's classes, as its section says."""
+    from edgekd.task import logits
+
+    probabilities = section.outputs == "probabilities"
+    logits.rearrange(model, wiring.order_of(section, classes, place), probabilities=probabilities)
+    return model
+
+
+def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
+    """A network like the teacher, with random weights, to see its layers; a black box shows none."""
+    from torch import nn
+
+    from edgekd.distill.teachers import Combination, Ensemble
+    from edgekd.models.build import network
+
+    data = section.seen(data)
+    if section.ensemble:
+        members = {name: untrained(part, num_classes, data) for name, part in section.members().items()}
+        return Ensemble(members, Combination(section.combine, section.temperature))
+    if section.black_box:
+        return nn.Identity()
+    assert section.model is not None
+    return network(section.model, section.args, num_classes, data)
+
+
+def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
+    """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given.
+
+    With a loss that reuses a part of the teacher that part is in it, without its weights if there are none.
+    """
+    return rewritten(recipe, num_classes, weights).model
+
+
+def rewritten(
+    recipe: Recipe, num_classes: int, weights: Path | None = None, say: Callable[[str], None] | None = None
+) -> Rewritten:
+    """The student and what was rewritten in it.
+
+    What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
+    """
+    from edgekd.models.build import dropped, example, load_weights, network
+    from edgekd.models.checkpoints import locate
+    from edgekd.rewrite import rewrite
+
+    assert recipe.student is not None
+    model = network(recipe.student.model, recipe.student.args, num_classes, recipe.data)
+    if weights is None and recipe.student.weights:
+        # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
+        left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
+        if left_out and say:
+            say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
+    result = rewrite(model, recipe.student.rewrite, example(recipe.data))
+    result.model.dropped_outputs = dropped(model)  # type: ignore[assignment]  # a plain attribute
+    for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
+        if say:
+            say(f"  student.rewrite: {line}")
+    for index, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
+        if loss.reuses_teacher and loss.weight:
+            from edgekd.distill.terms import named
+            from edgekd.models.user_file import note_plugin
+
+            assert recipe.teacher is not None
+            alike = untrained(recipe.teacher, num_classes, recipe.data)
+            note_plugin(type(loss))
+            with named(loss, index):
+                result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
+    if weights is not None:
+        load_weights(result.model, weights)
+    return result
+
+
+def taught(recipe: Recipe) -> bool:
+    """Whether the student learns from more than labels: from a teacher, or from itself."""
+    own = recipe.distill.losses if recipe.distill else ()
+    return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
+
+
+def teaching(section: Teacher | None) -> dict[str, Any]:
+    """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
+    if section is None or not section.ensemble:
+        return {}
+    return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
+
+
+def look_at(
+    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, seen: Sequence[DataSet], context: Context,
+    fabric: Any, key: str,
+) -> None:  # fmt: skip
+    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises.
+
+    ``seen`` is what the teacher sees, where that is not ``images``.
+    """
+    from edgekd.distill import advice
+    from edgekd.distill.teachers import is_open, largest
+    from edgekd.models.build import parameters
+
+    fabric.to_device(teacher)
+    # Losses on logits that soften them, of all teachers or of the one that they name.
+    soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
+    logits = {
+        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
+    }
+    itself = images.measure == "agreement"  # it is what the student is judged by
+    top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
+    softness = [
+        {
+            "term": term.name,
+            "temperature": (t := cast(Any, term.loss).temperature),
+            "entropy": advice.entropy(logits[term.loss.teacher], t, getattr(term.loss, "standardize", False)),
+        }
+        for term in soft
+    ]
+    sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
+    value = {"student_params": sizes[0], "params": sizes[1], "val_top1": top1, "softness": softness}
+    context.write("teacher.json", value)
+    if top1 is not None:
+        context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    else:
+        context.progress.say(f"  {key}: no labels; the student is judged by its agreement with it")
+    for line in (*advice.gap(*sizes, key), *advice.softness(softness)):
+        context.progress.say(f"  advice: {line}")
+
+
+def trained(recipe: Recipe) -> str:
+    """The stage that the float student is from: ``distill``, or ``student`` where its weights are given."""
+    return "distill" if recipe.distill else "student"
+
+
+def float_name(recipe: Recipe) -> str:
+    """What the float student is called among the run's models: ``distilled``, or ``student`` where it is given."""
+    return "distilled" if recipe.distill else "student"
+
+
+def save(state: dict[str, Tensor], path: Path) -> None:
+    """Write a state_dict as safetensors (the same bytes for the same tensors); tied weights stay tied."""
+    tied.save(state, path)
+
+
+def save_fitted(context: Context, fitted: Fitted, dtype: torch.dtype | None = None) -> None:
+    """Write the best weights, as ``dtype`` where it is given, the last ones, the adapters and the curve."""
+    save(fitted.best if dtype is None else tied.converted(fitted.best, dtype), context.out / "weights.safetensors")
+    save(fitted.last, context.out / "last.safetensors")
+    save(fitted.adapters, context.out / "adapters.safetensors")
+    context.write("curve.json", to_json(fitted.curve))

@@ -1,0 +1,75 @@
+"""Where the outputs of a teacher are kept, and what decides them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd import cache
+from edgekd.assembly import black_box, views
+from edgekd.assembly.context import Context
+from edgekd.data import sources
+from edgekd.distill.teacher_cache.rows import folder
+from edgekd.progress import Silent
+from edgekd.recipe import Recipe
+from edgekd.recipe.distill import TeacherCache
+
+if TYPE_CHECKING:
+    from edgekd.distill.teacher_cache.recording import Recording
+
+
+def teacher_cache(recipe: Recipe) -> TeacherCache | None:
+    """The recipe's settings for what is kept of the teacher; None: nothing is."""
+    chosen = recipe.distill.teacher_cache if recipe.distill else False
+    return chosen if isinstance(chosen, TeacherCache) else None
+
+
+def recorded(recipe: Recipe, taught_by: str) -> tuple[str, ...]:
+    """The stages that decide what is recorded: of the teacher, or of each of several, and of synthesized images."""
+    teachers = recipe.teacher.stages() if recipe.teacher and taught_by == "teacher" else (taught_by,)
+    return (*teachers, "synthesize") if recipe.data.made else teachers
+
+
+def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> Path:
+    """Where the outputs of the network that the stage ``taught_by`` made, or of several teachers, are kept.
+
+    A stage's key says what its network sees and is built of; its weights may still be others, trained with another number of
+    threads. So may synthesized images, which all seeds of a recipe share. The seed of the draws is the recipe's, in
+    quantization-aware training too, which thus reads what distillation wrote.
+
+    Args:
+        recipe: The recipe.
+        made: Folders of finished stages, which are named by their keys.
+        taught_by: The stage.
+    """
+    assert recipe.distill is not None
+    folders = [made[name] for name in recorded(recipe, taught_by)]
+    material: dict[str, Any] = {"stages": [[folder.name, _digest(folder)] for folder in folders]}
+    if taught_by == "teacher" and views.differ(recipe.teacher, recipe.data):  # its views get the draws of the student's
+        material["student"] = recipe.data.image_size
+    return folder(cache.key_of(material), recipe.seed, recipe.distill.batch_size)
+
+
+def _digest(folder: Path) -> str:
+    """Hash of what a finished stage leaves to teach with: weights, what a black box has written of its files, or images."""
+    found = cache.digests(folder)
+    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT, sources.MADE) if name in found)
+
+
+def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
+    """How the outputs of a finished stage's network are kept; None: the recipe has no teacher cache. Process 0 tells."""
+    from edgekd.distill.teacher_cache.recording import Recording
+
+    recipe, settings = context.recipe, teacher_cache(context.recipe)
+    if settings is None or (taught_by == "teacher" and recipe.teacher is None):
+        return None
+    progress = context.progress if rank == 0 else Silent()
+    return Recording(records_folder(recipe, context.inputs, taught_by), settings, cached(recipe, taught_by), progress.say)
+
+
+def cached(recipe: Recipe, taught_by: str) -> str:
+    """What the network of which records are kept is called."""
+    part = recipe.teacher if taught_by == "teacher" else recipe.student
+    assert part is not None
+    return part.model or "several teachers"

@@ -1,0 +1,289 @@
+"""Is a trained network wired to the data as it was in its training? Asked before anything is trained.
+
+A teacher whose classes are in another order, whose images are normalized in another way or which gives probabilities trains
+a bad student without any error; a student that is wired wrongly is exported and passes every comparison with itself. So a
+network whose weights are given is run on some labelled images, as the recipe says and in the other usual ways
+(:mod:`edgekd.assembly.hypotheses`). Where another way is right on more of them beyond chance, the run stops and says which.
+"""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.assembly.hypotheses import Tried, Way, are_probabilities, chance, knows
+from edgekd.errors import ModelError
+from edgekd.loading.lock import flow
+from edgekd.recipe.data import NORMALIZATIONS, Data
+from edgekd.statistics import wilson
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekd.data.dataset import DataSet
+    from edgekd.progress import Progress
+    from edgekd.recipe.teacher import Teacher
+
+FILE = "wiring.json"
+"""What is doubtful of a network that was given, in its stage's folder."""
+UNCHECKED = (
+    "student is rewritten, and may compute something else until it is trained: whether its images are prepared as in the "
+    "training of its weights was not checked"
+)
+IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
+ENOUGH = 100  # labelled images, below which nothing is proved
+FOUND = 200  # labelled images, below which another way is only said
+MUCH = 0.1  # what another way has to bring for sure, of top-1, to stop a run that has written down its own
+FAULT = 0.4  # share of the mistakes that a fault of normalization or size makes, at the least
+TURNED = 0.25  # and one of the order of classes or channels, which nothing but a fault looks like
+TOLD = 0.2  # share of the mistakes from which on another way is said
+
+
+@dataclass(frozen=True)
+class Role:
+    """Who is looked at.
+
+    Attributes:
+        place: Where it stands in the recipe: ``teacher``, ``teacher.teacher``, ``student``.
+        teaches: Whether something learns from it: then probabilities and chance stop the run. Of a student that is used as
+            it is they are only said.
+        box: It is a file of which only the outputs are known.
+        normalized: The recipe says what its images are normalized with.
+    """
+
+    place: str
+    teaches: bool
+    box: bool = False
+    normalized: bool = False
+
+
+def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> tuple[str, ...]:
+    """Run a given network on labelled images, and stop if it is wired wrongly.
+
+    Args:
+        network: In evaluation mode, from normalized N×C×S×S to N×classes.
+        images: What it sees.
+        data: The data section that it sees.
+        role: Who it is.
+        progress: Told its accuracy, and what is doubtful.
+
+    Returns:
+        What is doubtful, for the report.
+
+    Raises:
+        ModelError: It gives probabilities, is no better than chance, or is right on more images in another way. The message
+            names the way.
+    """
+    doubts = tuple(_doubts(network, images, data, role, progress))
+    for doubt in doubts:
+        progress.say(f"  warning: {doubt}")
+    return doubts
+
+
+def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[str]:
+    from edgekd.distill.teachers import Stored
+
+    pixels, labels, chosen = _sample(images, data.image_size)
+    tried = Tried(network, pixels, labels, images, data)
+    fixed = isinstance(network, Stored)
+    given = tried.as_it_is(network.train_logits.numpy()[chosen] if isinstance(network, Stored) else None)
+    yield from _probabilities(given.logits, role)
+    if not images.train.labelled:
+        if not fixed and not role.normalized and data.source != "random":
+            yield (
+                f"{role.place} sees images normalized with their own mean and deviation, as the recipe gives none; whether "
+                "it was trained so cannot be seen without labels"
+            )
+        return
+    n, classes = len(labels), given.logits.shape[1]
+    low, high = wilson(given.top1, n)
+    shown = f"top-1 {100 * given.top1:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {n} training images"
+    luck = chance(given.logits.argmax(1), labels, classes)
+    lost = low <= luck and not knows(given.logits.argmax(1), labels)
+    doubtful = n >= ENOUGH and given.top1 < 1
+    ways = {"fixed": fixed, "lost": lost, "chosen": role.normalized}
+    best = tried.best(given, role.place, progress, **ways) if doubtful else None
+    if best is not None and (lost or best.cut(given) >= TOLD):
+        found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
+        hint = _hint(best, role, images.classes)
+        if best.normalization is not None and not role.normalized:
+            typed = f"--normalize {_typed(images.mean, images.std)}"
+            own = typed if role.place == "student" else flow({"mean": list(images.mean), "std": list(images.std)})
+            hint += f", or {own} if it was trained with the images' own"
+        written = (best.normalization is not None and role.normalized) or best.side is not None
+        fault = TURNED if best.labels is not None or best.bgr else FAULT
+        sure = best.cut(given) >= fault and n >= FOUND and (not written or best.gain(given) > MUCH)
+        if lost or sure:
+            raise ModelError(found, hint)
+        yield f"{found}; {hint}"
+    elif lost and n >= ENOUGH:
+        cause, hint = _unexplained(given, images.classes)
+        message = f"{role.place} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
+        if role.teaches:
+            raise ModelError(message, hint)
+        yield f"{message}; {hint}"
+    else:
+        progress.say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
+        if lost:
+            yield f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+
+
+def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
+    place = role.place
+    if are_probabilities(outputs):
+        told = f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
+        if role.teaches:
+            raise ModelError(told, f"take the softmax out of the network, or write {place}.outputs: probabilities")
+        yield f"{told}; so all that is said of its logits is said of probabilities"
+    elif len(outputs) >= ENOUGH and outputs.min() >= 0 and 0.5 < outputs.max() <= 1:
+        yield f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size"
+
+
+def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> None:
+    """Stop before a network is trained that has its softmax inside: every loss takes another one of it.
+
+    Args:
+        network: As it is built or loaded, in any mode.
+        example: An input, 1×C×S×S.
+        place: Where it stands in the recipe.
+
+    Raises:
+        ModelError: It gives probabilities.
+    """
+    import torch
+
+    alike = copy.deepcopy(network)  # whose batch statistics may move
+    several = torch.cat([example, example])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        # One that has its softmax in evaluation alone is trained right.
+        outputs = [alike.train(mode)(several).float().numpy() for mode in (False, True)]
+    if all(map(are_probabilities, outputs)):
+        raise ModelError(
+            f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",
+            "take the softmax out of the network: the losses compute their own",
+        )
+
+
+def order_of(section: Teacher, classes: Sequence[str], place: str) -> tuple[int, ...] | None:
+    """Return the output of a teacher that belongs to each class of the data; None: they are in the same order.
+
+    Raises:
+        ModelError: The names in the recipe are others than the data's.
+    """
+    if section.classes is None:
+        return None
+    given = [str(name) for name in section.classes]
+    if sorted(given) != sorted(classes):
+        odd = sorted({*given} ^ {*classes})
+        what = f"{', '.join(odd[:3])} is in only one of them" if odd else "a name is there twice"
+        raise ModelError(
+            f"{place}.classes are not the classes of the data: {what}",
+            f"list these in the order of its outputs: {', '.join(classes)}",
+        )
+    return tuple(given.index(name) for name in classes)
+
+
+def _sample(images: DataSet, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
+    """Training images by chance, always the same ones (a step could follow the order of the classes), and which they are."""
+    split = images.train
+    least, most = IMAGES
+    count = min(len(split), most, max(least, least * 96**2 // side**2))
+    chosen: list[int] = sorted(np.random.default_rng(0).choice(len(split), count, replace=False).tolist())
+    return np.stack([split.images[i] for i in chosen]), split.labels[chosen], chosen
+
+
+def _normalized(images: DataSet, role: Role) -> str:
+    mean, std = map(_numbers, (images.mean, images.std))
+    return "what the recipe says" if role.normalized else f"the images' own mean {mean} and deviation {std}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _words(way: Way, classes: Sequence[str]) -> str:
+    """Say how it is right on more."""
+    said = []
+    if way.side is not None:
+        said.append(f"at {way.side}×{way.side}")
+    if way.normalization is not None:
+        said.append(f"with the normalization {way.normalization[0]}".replace("normalization that", "normalization"))
+    if way.bgr:
+        said.append("with the channels in the order blue, green, red")
+    if way.labels is not None:
+        first = next(index for index, label in enumerate(way.labels) if index != label)
+        said.append(f"if its output {first} is {classes[way.labels[first]]!r}, and so on")
+    return " and ".join(said)
+
+
+def _hint(way: Way, role: Role, classes: Sequence[str]) -> str:
+    """Say what to write for it."""
+    place, own = role.place, role.place == "student"
+    written: list[str] = []
+    typed: list[str] = []
+    section: dict[str, object] = {}
+    if way.side is not None:
+        section["image_size"] = way.side
+        typed.append(f"--size {way.side}")
+    if way.normalization is not None:
+        name, (mean, std) = way.normalization
+        typed.append(f"--normalize {name if name in NORMALIZATIONS else _typed(mean, std)}")
+        values = {"mean": _rounded(mean), "std": _rounded(std)}
+        if role.box:
+            written.append(", ".join(f"{place}.{key}: {flow(value)}" for key, value in values.items()))
+        else:
+            section |= values
+    if way.labels is not None:
+        names = [classes[label] for label in way.labels]
+        if own:
+            section["class_order"] = names
+            typed.append(f"--set {_quoted(f'data.class_order={flow(names)}')}")
+        else:
+            written.append(f"{place}.classes: {flow(names)}")
+    if section:
+        written.insert(0, f"{'data' if own else f'{place}.data'}: {flow(section)}")
+    hint = f"write {' and '.join(written)}" if written else ""
+    if own and typed:
+        hint += f" ({' '.join(typed)})"
+    if way.bgr:
+        turned = "turn the channels of its first convolution: weight = weight[:, [2, 1, 0]]"
+        hint = f"{hint}; {turned}" if hint else turned
+    return hint
+
+
+def _typed(mean: Sequence[float], std: Sequence[float]) -> str:
+    """A normalization as an option takes it."""
+    return "/".join(_numbers(part).replace(" ", "") for part in (mean, std))
+
+
+def _quoted(text: str) -> str:
+    """As a shell takes it; names of classes often have single quotes around them."""
+    return shlex.quote(text) if {*text} & {*'"$`\\!'} else f'"{text}"'
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _unexplained(given: Way, classes: Sequence[str]) -> tuple[str, str]:
+    """Why a network is no better than chance where no usual way explains it, and what to do."""
+    counts = np.bincount(given.logits.argmax(1))
+    most, sure = float(counts.max()) / len(given.logits), given.confidence
+    if most > 0.9 or given.unsure:
+        says = f"gives {classes[int(counts.argmax())]!r} for {100 * most:.0f} % of the images"
+        return (
+            f"It looks untrained: it {says}, with a probability of {sure:.2f} in the mean",
+            "are these the trained weights, of this architecture? Give others, or add train: {epochs: N}",
+        )
+    listed = f"{', '.join(classes[:4])}{', …' if len(classes) > 4 else ''}"
+    return (
+        "No order of classes or channels, usual normalization or size explains it, and it is sure of what it says "
+        f"({sure:.2f} in the mean): it seems to know other classes than {listed}",
+        "give weights that were trained on these classes, or add train: {epochs: N} to fine-tune it",
+    )

@@ -1,0 +1,1 @@
+"""The bundle: model files with all that is needed to use them."""

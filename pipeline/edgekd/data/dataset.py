@@ -1,0 +1,243 @@
+"""Data: where images come from, how they are split, and the one preprocessing that every runtime shares.
+
+Images stay uint8 until :func:`preprocess` normalizes a whole batch. Training images are augmented one by one with
+torchvision's v2 transforms, each from a random state of its own (seed, epoch, index), so that a draw does not depend on
+the order, the number of workers or where a run was resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.data import sources
+from edgekd.data.decoding import Images
+from edgekd.data.splits import stratified
+from edgekd.errors import DataError
+from edgekd.progress import Progress, Silent
+from edgekd.recipe.data import Data
+from edgekd.results.models import Measure
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels (int64, N), -1 where they are not known."""
+
+    images: Images
+    labels: NDArray[np.int64]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known."""
+        return bool((self.labels >= 0).all())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, size: int = 256) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Yield (uint8 N×C×S×S, int64 N) in order."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield np.stack([self.images[i] for i in range(start, stop)]), self.labels[start:stop]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The three splits and what a model has to know of them.
+
+    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. ``measure`` is what top-1 on the validation
+    images is: accuracy, or, where their labels are what the teacher says, agreement with it.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str = ""
+    measure: Measure = "accuracy"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the test images have labels."""
+        return self.test.labelled
+
+
+@dataclass(frozen=True)
+class _Subset:
+    images: Images
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self.images[int(self.indices[index])]
+
+
+def load(data: Data, progress: Progress | None = None, made: Path | None = None) -> DataSet:
+    """Open a recipe's data; ``made`` is the folder of the images that are synthesized, if they are.
+
+    Raises:
+        DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
+    """
+    raw, kept, held_out = _split(data, progress, made)
+    train = Split(_Subset(raw.train, kept), raw.y_train[kept])
+    mean, std = _normalization(data, train)
+    return DataSet(
+        train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
+        raw.classes, data.channels, mean, std, raw.license,
+    )  # fmt: skip
+
+
+def _split(
+    data: Data, progress: Progress | None, made: Path | None
+) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
+    """The source with checked labels, and which of its training images are kept and held out."""
+    raw = sources.read(data, progress or Silent(), made)
+    if data.class_order is not None:
+        raw = _renumbered(raw, [str(name) for name in data.class_order], data.source)
+    if raw.labelled:
+        y_train = raw.y_train
+        if data.made is None:
+            y_train = _labels(y_train, len(raw.train), raw.classes, "train", data.source)
+            _check_taught(y_train[: len(y_train) - raw.own_val], raw, data.source)
+        y_test = _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
+        hidden = {"train": data.labels != "all", "test": data.labels == "none"}
+        y_train, y_test = (np.full_like(y, -1) if hidden[name] else y for name, y in (("train", y_train), ("test", y_test)))
+        raw = replace(raw, y_train=y_train, y_test=y_test)
+    channels = len(raw.train[0]), len(raw.test[0])
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"{data.source}: the train images have {channels[0]} channel{'s' * (channels[0] > 1)} and the test images "
+            f"{channels[1]}",
+            "give both the same channels" if data.made is None else "add grey: true to data.synthetic, or remove it",
+        )
+    if raw.own_val and data.made is None:
+        kept, held_out = np.split(np.arange(len(raw.y_train)), [len(raw.y_train) - raw.own_val])
+    else:
+        kept, held_out = stratified(raw.y_train, data.val_fraction)
+    if raw.labelled and not len(held_out):
+        raise DataError(
+            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is none of any class",
+            "raise data.val_fraction or give more images",
+        )
+    return raw, kept, held_out
+
+
+def _renumbered(raw: sources.Raw, order: Sequence[str], source: str) -> sources.Raw:
+    """The source with its classes numbered in another order.
+
+    Raises:
+        DataError: The names are not those of its classes.
+    """
+    if sorted(order) != sorted(raw.classes):
+        odd = sorted({*order} ^ {*raw.classes})
+        what = f"{', '.join(odd[:3])} is in only one of them" if odd else "a name is there twice"
+        raise DataError(f"data.class_order are not the classes of {source}: {what}", f"list these: {', '.join(raw.classes)}")
+    number = np.array([order.index(name) for name in raw.classes])
+
+    def labels(given: NDArray[Any]) -> NDArray[Any]:
+        known = (
+            given.dtype.kind in "iu" and given.ndim == 1 and len(given) and given.min() >= 0 and given.max() < len(number)
+        )
+        return number[given] if known else given  # what is wrong with them is said where they are checked
+
+    return replace(raw, classes=tuple(order), y_train=labels(raw.y_train), y_test=labels(raw.y_test))
+
+
+def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
+    """The same data with what the teacher says of the validation images (int64, N) in the place of their labels.
+
+    Top-1 on them is then agreement with the teacher.
+
+    Raises:
+        DataError: There is no validation image.
+    """
+    if not len(images.val):
+        raise DataError(
+            f"none of {len(images.train)} training images is left for validation",
+            "raise data.val_fraction or give more images",
+        )
+    return replace(images, val=Split(images.val.images, predictions), measure="agreement")
+
+
+def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:
+    """Turn uint8 N×C×S×S into the models' float32 input, N×channels×S×S: ``(x / 255 - mean) / std``.
+
+    In exactly this order and in float32, so that the load snippets, which do the same with numpy alone, get the same bits.
+    """
+    x = images.astype(np.float32) / np.float32(255)
+    x = (x - np.asarray(mean, np.float32).reshape(-1, 1, 1)) / np.asarray(std, np.float32).reshape(-1, 1, 1)
+    return x if x.shape[1] == channels else np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
+
+
+def numbers(split: Split) -> NDArray[np.int64]:
+    """Which of the source's images a split has: their places in the order of the source (int64, N)."""
+    return split.images.indices if isinstance(split.images, _Subset) else np.arange(len(split))
+
+
+def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, source: str) -> NDArray[np.int64]:
+    if not count:
+        raise DataError(f"{source}: the {split} split has no images", "give images, or correct data.source")
+    if y.ndim != 1 or len(y) != count or y.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: the {split} split has {count} images and labels of shape {y.shape} and type {y.dtype}",
+            "give one integer label for each image",
+        )
+    wrong = np.flatnonzero((y < 0) | (y >= len(classes)))
+    if len(wrong):
+        raise DataError(
+            f"{source}: the label of {split} image {wrong[0]} is {y[wrong[0]]}; there are {len(classes)} classes "
+            f"(0 to {len(classes) - 1}); labels outside of them: {len(wrong)}",
+            "correct the labels",
+        )
+    return y.astype(np.int64)
+
+
+def _check_taught(trained: NDArray[np.int64], raw: sources.Raw, source: str) -> None:
+    """See that each class has an image that is trained on: those of the source's own validation split are not."""
+    missing = sorted(set(range(len(raw.classes))) - set(np.unique(trained).tolist()))
+    if missing:
+        label = missing[0]
+        alone = ", which the validation split alone has" if label in raw.y_train else ""
+        raise DataError(
+            f"{source}: no training image of class {label} ({raw.classes[label]}){alone}",
+            "add images of it, or number the labels from 0 without gaps",
+        )
+    if len(raw.classes) < 2:
+        raise DataError(
+            f"{source}: there is only one class",
+            "a classifier needs two at least; images:DIR takes images without labels",
+        )
+
+
+def _normalization(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if data.mean is not None and data.std is not None:
+        return data.mean, data.std
+    # Random images have statistics that mean nothing.
+    return ((0.0,), (1.0,)) if data.source == "random" else _statistics(train)
+
+
+def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each stored channel over (at most 4,096 of) the training images.
+
+    From whole numbers, one image at a time: exact, and without all of them in memory.
+    """
+    step = max(1, len(train) // 4096)
+    pixels = 0
+    total = squares = np.zeros(len(train.images[0]), np.int64)
+    for index in range(0, len(train), step):
+        image = train.images[index].astype(np.int64)
+        pixels += image[0].size
+        total, squares = total + image.sum((1, 2)), squares + (image * image).sum((1, 2))
+    mean = total / pixels / 255
+    std = np.sqrt(np.maximum(squares / pixels / 255**2 - mean**2, 0))
+    return tuple(np.round(mean, 4).tolist()), tuple(np.round(np.maximum(std, 1e-3), 4).tolist())

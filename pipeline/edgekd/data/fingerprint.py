@@ -1,0 +1,65 @@
+"""What decides the samples: one hash for a data section, one for the files of a source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from edgekd import reads
+from edgekd.data import sources
+from edgekd.errors import DataError
+from edgekd.recipe.data import Data
+
+
+def of(data: Data) -> str:
+    """Hash of everything that decides the images: the files' bytes and the recipe's ``data`` section without its paths.
+
+    A folder is told by the names, sizes and bytes of its images. torchvision's data sets are told by name and version, for
+    torchvision checks its downloads itself.
+    """
+    kind, _, rest = data.source.partition(":")
+    unset = {"class_order"} if data.class_order is None else set()  # a key that is newer than many a cache
+    settings = data.model_dump(mode="json", exclude={"source", "root", "download", *unset})
+    digest = hashlib.sha256(json.dumps([kind, settings], sort_keys=True).encode())
+    if kind == "torchvision":
+        from importlib.metadata import version
+
+        digest.update(f"{rest} {version('torchvision')}".encode())
+    else:
+        for name, content in _hashed(data.source):
+            digest.update(name + b"\0" + content)
+    return digest.hexdigest()
+
+
+def files_sha256(source: str) -> str:
+    """Hash of a source's files, by their names in it and their bytes.
+
+    Raises:
+        DataError: They are not there, or cannot be read.
+    """
+    return hashlib.sha256(b"".join(name + b"\0" + content for name, content in _hashed(source))).hexdigest()
+
+
+def _hashed(source: str) -> list[tuple[bytes, bytes]]:
+    """Name and SHA-256 of each file of a source; of a process once, while size, times and place of all stay."""
+    kind, _, rest = source.partition(":")
+    files = sources.files(kind, rest)
+    state = reads.state(path for _, path in files)
+    known = _contents.get(source)
+    if known is not None and state == known[0]:
+        return known[1]
+    found = []
+    for name, path in files:
+        try:
+            with reads.in_key(), path.open("rb") as file:
+                found.append((os.fsencode(name), hashlib.file_digest(file, "sha256").digest()))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}", "correct its permissions, or remove it") from error
+    if state:
+        _contents[source] = state, found
+    return found
+
+
+_contents: dict[str, tuple[str, list[tuple[bytes, bytes]]]] = {}
+"""What was hashed in this process, and the state of its files then."""

@@ -1,0 +1,58 @@
+"""What a run cannot say: listed beside what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgekd.recipe import Recipe
+from edgekd.recipe.quantize import Qat
+from edgekd.results.profile import ProfileRecord
+
+
+def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
+    """Yield what a run cannot say, whatever it found."""
+    if not recipe.profile:
+        yield "latency and memory: the recipe has no profile section"
+    elif recipe.profile.devices == ("host",):
+        yield "any other device: only the host was profiled"
+    if not any(profile.energy for profile in profiles):
+        yield "energy: no power meter is read"
+    if (
+        recipe.distill
+        or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
+        or isinstance(recipe.quantize, Qat)
+    ):
+        yield from _one_seed(recipe)
+    yield from unlabelled(recipe, recipe.baselines)
+    if recipe.student and recipe.student.weights and not recipe.distill and recipe.data.teaches:
+        yield "images that are new to the network: whether the given weights were trained on the test images is not known"
+    if recipe.data.source == "random":
+        side = recipe.data.image_size
+        yield f"the size and the normalization of the weights' training: the images are random, {side}×{side}, as written"
+    if recipe.data.source == "fashion-mnist-mini":
+        yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
+
+
+def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
+    """Yield what is not known without labels, or without real images; ``baselines``: the requested ones."""
+    data = recipe.data
+    if data.classes is not None or data.labels == "none":
+        instead = "files were only compared with the network in torch"
+        if recipe.teacher:
+            instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
+        yield f"accuracy: no labels were looked at, so {instead}"
+    if not data.teaches and recipe.distill and "student_alone" in baselines:
+        yield "the student alone: without labels there is nothing but the teacher to learn from"
+    if data.source == "synthetic":
+        yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"
+
+
+def _one_seed(recipe: Recipe) -> Iterator[str]:
+    """What only one seed was drawn for."""
+    if recipe.seeds == 1:
+        yield f"spread over seeds: one seed ({recipe.seed})"
+        return
+    if recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()):
+        yield "spread over teachers: the same teacher taught the students of all seeds"
+    if recipe.quantize or recipe.export:
+        yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"

@@ -1,0 +1,1 @@
+"""Evaluation: what exported files do to the samples, here and on devices."""

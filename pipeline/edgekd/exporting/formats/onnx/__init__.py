@@ -1,0 +1,150 @@
+"""ONNX: int8 as quantize and dequantize nodes around every operator, which ONNX Runtime and OpenVINO fuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgekd.exporting.capture import captured
+from edgekd.exporting.causes import explained
+from edgekd.exporting.exporter import (
+    Exported,
+    Options,
+    Refused,
+    Source,
+    Supported,
+    TensorInfo,
+    output_step,
+    require_float_io,
+    require_precision,
+    total_bytes,
+)
+from edgekd.recipe.export import Precision
+from edgekd.registry import exporters
+
+if TYPE_CHECKING:
+    import onnx
+from edgekd.exporting.formats.onnx.torchlib import OPSET, one_registry
+
+
+@exporters.register("onnx")
+class OnnxExporter:
+    """Write ONNX with static batch 1, input ``input`` (NCHW) and output ``logits``, float32 at both ends."""
+
+    suffix = ".onnx"
+    packages = ("torch", "onnx", "onnxscript", "onnx-ir")
+    precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
+        "int8": Supported("int8; activations uint8, for Arm int8"),
+        "float32": Supported("float32"),
+        "float16": Supported("float32; weights become float32 when the file is loaded"),
+        "int8-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "int4-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "dynamic": Refused(
+            "ONNX Runtime's dynamically quantized convolutions are slower than float",
+            "use int8 with quantize: {method: ptq}, int8-weights, or dynamic in tflite",
+        ),
+        "int16x8": Refused(
+            "ONNX Runtime has no kernels for 16-bit activations and would compute in float32",
+            "use float16 or int8-weights, or int16x8 in tflite",
+        ),
+    }
+
+    def export(self, source: Source, path: Path, options: Options) -> Exported:
+        """Write ``path``; see ``Exporter``."""
+        require_precision(options, "onnx", self.precisions)
+        require_float_io(options, "onnx")
+        import onnx
+
+        from edgekd.exporting.formats.onnx import fusions, qdq
+
+        with captured(options.log, f"writing {path.name}"):
+            model, scale = build(source, options, path.name)
+            if options.precision == "int8":
+                fusions.clip_integers(model)
+                fusions.pool_means(model)
+                qdq.hold_float_layers(model)
+                onnx.checker.check_model(model, full_check=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(model.SerializeToString(deterministic=True))
+            return describe(model, "onnx", (path,), source, options, scale)
+
+
+def build(source: Source, options: Options, name: str, format: str = "onnx") -> tuple[onnx.ModelProto, float | None]:
+    """Return the ONNX model in memory and one int8 step of its logits.
+
+    Args:
+        source: What is exported.
+        options: How.
+        name: Of the file that is written from it, for messages.
+        format: Of that file, likewise.
+
+    Raises:
+        ExportError: torch's exporter has no ONNX for an operator.
+    """
+    import onnx
+    import torch
+
+    from edgekd.exporting.formats.onnx import qdq, storage
+    from edgekd.exporting.lacks import require_operators
+    from edgekd.quantization.rounded import BITS
+
+    int8 = options.precision == "int8"
+    module: Any = source.int8(fold_weights=True) if int8 else source.model
+    require_operators(module, format, name)
+    scale = output_step(module) if int8 else None
+    with one_registry(), explained(f"writing {name}", format, lambda: module, options.log):
+        program = torch.onnx.export(
+            module.eval(),
+            (source.example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    if int8:
+        if options.activations == "uint8":
+            qdq.shift_to_uint8(model)
+        qdq.drop_zero_weight_offsets(model)
+        qdq.pool_globally(model)
+        qdq.drop_identities(model)
+    qdq.compact(model)
+    if options.precision == "float16":
+        storage.store_float16(model)
+    elif not int8 and options.precision in BITS:
+        storage.store_integers(model, BITS[options.precision])
+    onnx.checker.check_model(model, full_check=True)
+    return model, scale
+
+
+def describe(
+    model: onnx.ModelProto,
+    format: str,
+    paths: tuple[Path, ...],
+    source: Source,
+    options: Options,
+    scale: float | None,
+) -> Exported:
+    """Return the facts about a written file; OpenVINO's come from the ONNX model that it was made of."""
+    from edgekd.exporting.formats.onnx import qdq
+
+    int8 = options.precision == "int8"
+    return Exported(
+        format=format,
+        paths=paths,
+        bytes=total_bytes(paths),
+        inputs=tuple(_info(value) for value in model.graph.input),
+        outputs=tuple(_info(value) for value in model.graph.output),
+        output_scale=scale,
+        float_ops=source.float_ops if int8 else (),
+        float_tensors=qdq.float_tensors(model) if int8 else (),
+    )
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    return TensorInfo(value.name, shape, "float32", "NCHW" if len(shape) == 4 else "NC")

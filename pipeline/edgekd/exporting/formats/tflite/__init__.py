@@ -1,0 +1,135 @@
+"""TensorFlow Lite, by LiteRT: int8 throughout, NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgekd.exporting.capture import captured
+from edgekd.exporting.causes import explained
+from edgekd.exporting.exporter import (
+    Exported,
+    Options,
+    Refused,
+    Source,
+    Supported,
+    TensorInfo,
+    output_step,
+    require_precision,
+    total_bytes,
+)
+from edgekd.recipe.export import Precision
+from edgekd.registry import exporters
+
+
+@exporters.register("tflite")
+class TfliteExporter:
+    """Write TFLite with static batch 1, input ``input`` (NHWC) and output ``logits``; float32 or int8 at both ends."""
+
+    suffix = ".tflite"
+    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
+    precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
+        "int8": Supported("int8"),
+        "float32": Supported("float32"),
+        "float16": Supported("float32; weights become float32 when the file is loaded"),
+        "dynamic": Supported("int8, for convolutions and linear layers that XNNPACK has so; else float32"),
+        "int8-weights": Supported("float32; weights become float32 when the file is loaded"),
+        "int4-weights": Supported("float32; weights become float32 at every inference, which is slow"),
+        "int16x8": Supported("int16 activations, by reference kernels: many times slower than float32 on a CPU"),
+    }
+
+    def export(self, source: Source, path: Path, options: Options) -> Exported:
+        """Write ``path``; see ``Exporter``."""
+        require_precision(options, "tflite", self.precisions)
+        with captured(options.log, f"writing {path.name}"):
+            from edgekd.exporting.formats.tflite import flatbuffer, litert_quantizer
+            from edgekd.exporting.lacks import require_operators
+
+            int8 = options.precision == "int8"
+            # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
+            module: Any = source.int8(fold_weights=False) if int8 else source.model
+            require_operators(module, "tflite", path.name)
+            scale = output_step(module) if int8 else None
+            with explained(f"writing {path.name}", "tflite", lambda: module, options.log):
+                content = _convert(module.eval(), source.example, int8=int8)
+            if options.precision not in ("int8", "float32"):
+                content = litert_quantizer.quantize(content, options.precision, source.images)
+            model = flatbuffer.read(content)
+            if int8 and options.io == "int8":
+                flatbuffer.set_int8_edges(model)
+            else:
+                flatbuffer.set_float_edges(model)
+            flatbuffer.pad_with_zero(model)
+            flatbuffer.drop_unused(model)
+            left = flatbuffer.float_tensors(model) if int8 else ()
+            flatbuffer.compact(model, "input", "logits")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(flatbuffer.write(model))
+            graph = model.subgraphs[0]
+            return Exported(
+                format="tflite",
+                paths=(path,),
+                bytes=total_bytes((path,)),
+                inputs=tuple(_info(graph.tensors[index]) for index in graph.inputs),
+                outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
+                output_scale=scale,
+                float_ops=source.float_ops if int8 else (),
+                float_tensors=left,
+            )
+
+
+def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    from edgekd.exporting.formats.tflite import litert_graph
+
+    # Only the mode is read from it: static. The graph brings its own scales.
+    static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
+    nhwc = litert_torch.to_channel_last_io(litert_graph.prepare(module), args=[0])
+    sample = example.permute(0, 2, 3, 1).contiguous()
+    with _strict():
+        converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
+    content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
+    return content
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Let the converter make int8 what the graph says and nothing else.
+
+    By itself it hands scales on to neighbours without one: a layer kept in float was int8 in the file. The library has no
+    argument for the option.
+    """
+    from litert_torch._convert.litert_converter import converter_api_ext as extension
+
+    configuration = extension.ConvertToTFLConfig
+
+    def strict() -> Any:
+        made = configuration()
+        made.strict_qdq_mode = True
+        return made
+
+    extension.ConvertToTFLConfig = strict
+    try:
+        yield
+    finally:
+        extension.ConvertToTFLConfig = configuration
+
+
+def _info(tensor: Any) -> TensorInfo:
+    from edgekd.exporting.formats.tflite import flatbuffer
+
+    shape = tuple(int(size) for size in tensor.shape)
+    step = flatbuffer.quantization(tensor)
+    return TensorInfo(
+        name=tensor.name.decode(),
+        shape=shape,
+        dtype="int8" if step else "float32",
+        layout="NHWC" if len(shape) == 4 else "NC",
+        scale=step[0] if step else None,
+        zero_point=step[1] if step else None,
+    )

@@ -1,0 +1,257 @@
+"""What a runtime computes inside of an int8 file, layer by layer: against the float network, and against torch.
+
+A quantized tensor is found in a file by its scale: to five digits no two layers have the same one by chance, and names do
+not survive the converters. Where layers share a scale, as in front of a concatenation, the tensor that fits best is taken;
+where none is alike, the layer is not in the file as a tensor of its own.
+
+Every such tensor is made an output of the file. The runtimes then do not fuse across it, but they run the kernels that the
+file as it is used runs. The logits of parity are from the file as it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from edgekd.exporting.formats.tflite import flatbuffer
+from edgekd.results.layers import EXACT_DB, Difference
+from edgekd.runtimes import telemetry
+
+Array = NDArray[np.float32]
+LIKENESS = 0.5
+"""Least correlation of what a runtime and torch make of a layer; without any, the tensor is another layer's."""
+_ACTIVATIONS = {torch.ops.aten.relu.default, torch.ops.aten.clamp.default}
+_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A quantized tensor for one input: its scale, and its values as floats, (1, C, H, W) or any other shape."""
+
+    scale: float
+    values: Array
+
+
+def look(path: Path, format: str, inputs: Array) -> list[list[Tensor]]:
+    """Run a file and return, for each input, its quantized tensors.
+
+    Args:
+        path: The int8 file.
+        format: ``onnx``, ``tflite`` or ``openvino``.
+        inputs: (N, C, H, W), float32, as the network takes them; each is run by itself, for not every tensor of a network
+            counts the images in its first dimension.
+    """
+    return list(_LOOKS[format](path, inputs))
+
+
+def sqnr(exact: Sequence[Mapping[str, Tensor]], found: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+    """Return signal to quantization noise in dB of every layer that is found in a file.
+
+    Args:
+        exact: For each input, by layer, the scale that its output has in int8 and its values in the float network.
+        found: What ``look`` returned for the same inputs.
+    """
+    sums: dict[str, list[NDArray[np.float64]]] = {}
+    for tensors, seen in zip(exact, found, strict=True):
+        for name, tensor in tensors.items():
+            fitting = [_signal_and_noise(tensor.values, values) for values in _fitting(tensor, seen)]
+            if fitting:
+                sums.setdefault(name, []).append(min(fitting, key=lambda pair: float(pair[1])))
+    return {name: _db(*np.sum(pairs, axis=0)) for name, pairs in sums.items()}
+
+
+def differences(graph: nn.Module, inputs: Array, found: Sequence[Sequence[Tensor]]) -> dict[str, Difference]:
+    """Return, of every layer that is found in a file, how the runtime differs from torch *in this layer*.
+
+    torch computes each layer from what the runtime gave to it, so that nothing adds up on the way: one step is a value
+    half-way between two, which either may round to either side; more than that is another arithmetic.
+
+    Args:
+        graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
+        inputs: (N, C, H, W), float32.
+        found: What ``look`` returned for the same inputs.
+    """
+    rows: dict[str, list[Difference]] = {}
+    for row, seen in zip(inputs, found, strict=True):
+        forced = _Forced(graph, seen)
+        with torch.no_grad():
+            forced.run(torch.from_numpy(row[None]))
+        for name, difference in forced.found.items():
+            rows.setdefault(name, []).append(difference)
+    return {
+        name: Difference(float(np.mean([one.share for one in all])), max(one.steps for one in all))
+        for name, all in rows.items()
+    }
+
+
+class _Forced(fx.Interpreter):
+    """Runs an int8 graph and goes on, after each rounding, with the runtime's value in the place of torch's."""
+
+    def __init__(self, graph: nn.Module, runtime: Sequence[Tensor]) -> None:
+        super().__init__(graph)
+        self._runtime = runtime
+        self.found: dict[str, Difference] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if not _computed(n):
+            return value
+        own = Tensor(float(n.args[1]), value.numpy())  # type: ignore[arg-type]
+        fitting = list(_fitting(own, self._runtime))
+        if not fitting:
+            return value
+        nearest = min(fitting, key=lambda values: float(np.abs(values - own.values).mean()))
+        steps = np.rint(np.abs(nearest - own.values) / own.scale)
+        self.found[_layer(n).name] = Difference(float((steps > 0).mean()), float(steps.max()))
+        return torch.from_numpy(nearest)
+
+
+def _computed(node: fx.Node) -> bool:
+    """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values.
+
+    A concatenation counts: OpenVINO's file rounds behind it, once, in the place of each of its operands.
+    """
+    if str(node.target) != _DEQUANTIZE or node.all_input_nodes[0].op == "get_attr":
+        return False
+    result = node.all_input_nodes[0].all_input_nodes[0]
+    if result.target == torch.ops.aten.cat.default:
+        return True
+    operands = result.all_input_nodes
+    return all(str(operand.target) != _DEQUANTIZE or operand.args[1:3] != node.args[1:3] for operand in operands)
+
+
+def _layer(dequantize: fx.Node) -> fx.Node:
+    """The operator that a rounded value is from; of one that is fused with an activation function, itself."""
+    node = dequantize.all_input_nodes[0].all_input_nodes[0]
+    fused = node.target in _ACTIVATIONS and str(node.args[0].target) != _DEQUANTIZE  # type: ignore[union-attr]
+    return node.args[0] if fused else node  # type: ignore[return-value]  # a function of one node
+
+
+def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:
+    for tensor in found:
+        if abs(tensor.scale / wanted.scale - 1) < 1e-5 and tensor.values.size == wanted.values.size:
+            layouts = _layouts(tensor.values, wanted.values.shape)
+            yield from (values for values in layouts if _alike(values, wanted.values))
+
+
+def _alike(values: Array, others: Array) -> bool:
+    """Whether they can be the same layer's: sigmoids all have one scale, and some are not in a file as tensors."""
+    a, b = (part.astype(np.float64) - part.mean() for part in (values, others))
+    size = np.sqrt(np.square(a).sum() * np.square(b).sum())
+    return bool(size == 0 or (a * b).sum() > LIKENESS * size)
+
+
+def _layouts(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    if values.shape == shape:
+        yield values
+    if values.ndim == 4 and (channels_first := values.transpose(0, 3, 1, 2)).shape == shape:
+        yield channels_first
+    if values.ndim > 2 and (transposed := values.swapaxes(-1, -2)).shape == shape:  # keys of an attention
+        yield transposed
+    flat = 2 in {values.ndim, len(shape)}
+    if values.ndim != len(shape) and (flat or values.squeeze().shape == tuple(size for size in shape if size > 1)):
+        yield values.reshape(shape)
+
+
+def _signal_and_noise(exact: Array, values: Array) -> NDArray[np.float64]:
+    wide = exact.astype(np.float64)
+    return np.array([np.square(wide).sum(), np.square(wide - values).sum()])
+
+
+def _db(signal: float, noise: float) -> float:
+    if noise == 0:
+        return EXACT_DB
+    return min(EXACT_DB, 10 * float(np.log10(signal / noise))) if signal else -EXACT_DB
+
+
+def _onnx(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+    import onnx
+    from onnx import numpy_helper
+
+    runtime = telemetry.import_onnxruntime()
+    model = onnx.load(path)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    clipped = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Clip"}
+    steps: list[tuple[float, int]] = []
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in constants:
+            continue
+        scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+        steps.append((float(scale), int(zero_point)))
+        kind = constants[node.input[2]].data_type
+        result = clipped.get(node.output[0], node.output[0])  # an activation function of integers belongs to the layer
+        model.graph.output.append(onnx.helper.make_tensor_value_info(result, kind, None))
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    for row in inputs:
+        values = session.run(None, {name: row[None]})[1:]
+        yield [Tensor(step[0], _dequantized(value, *step)) for step, value in zip(steps, values, strict=True)]
+
+
+def _tflite(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = flatbuffer.read(path.read_bytes())
+    graph = model.subgraphs[0]
+    computed = [int(index) for operator in graph.operators for index in operator.outputs]
+    kept = {index: step for index in computed if (step := flatbuffer.quantization(graph.tensors[index]))}
+    graph.outputs = np.array([*graph.outputs, *(index for index in kept if index not in graph.outputs)], np.int32)
+    interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=1)
+    interpreter.allocate_tensors()
+    (taken,) = interpreter.get_input_details()
+    for row in inputs:
+        x = row.transpose(1, 2, 0)[None]
+        if taken["dtype"] is np.int8:
+            scale, zero_point = taken["quantization"]
+            x = np.clip(np.round(x / scale) + zero_point, -128, 127).astype(np.int8)
+        interpreter.set_tensor(taken["index"], x)
+        interpreter.invoke()
+        yield [
+            Tensor(step[0], _dequantized(value, *step))
+            for index, step in kept.items()
+            if (value := interpreter.get_tensor(index)).ndim
+        ]
+
+
+def _openvino(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+    openvino = telemetry.import_openvino()
+    core = openvino.Core()
+    model = core.read_model(path)
+    roundings = [node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    given = [result.input_value(0).get_node().get_friendly_name() for result in model.get_results()]
+    roundings.sort(key=lambda node: node.get_friendly_name() not in given)  # the logits are an output already, the first
+    scales, shifts = [], []
+    for node in roundings:
+        in_low, in_high, low, high = (
+            float(node.input_value(port).get_node().get_data().reshape(-1)[0]) for port in range(1, 5)
+        )
+        scales.append((high - low) / (int(node.get_attributes()["levels"]) - 1))
+        # Where zero points are in the biases, a rounding begins at 0; its operand still tells where 0 was.
+        shifts.append(np.float32(in_low * (high - low) / (in_high - in_low) - low))
+    model.add_outputs([node.output(0) for node in roundings if node.get_friendly_name() not in given])
+    extra = len(model.outputs) - len(roundings)  # logits in float
+    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    for row in inputs:
+        request.infer([row[None]])
+        outputs = (request.get_output_tensor(extra + index).data for index in range(len(scales)))
+        yield [Tensor(scale, values + shift) for scale, shift, values in zip(scales, shifts, outputs, strict=True)]
+
+
+def _dequantized(values: NDArray[Any], scale: float, zero_point: int) -> Array:
+    return ((values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)).astype(np.float32)
+
+
+_LOOKS: Mapping[str, Callable[[Path, Array], Iterator[list[Tensor]]]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "openvino": _openvino,
+}

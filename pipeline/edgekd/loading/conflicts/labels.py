@@ -1,0 +1,112 @@
+"""What cannot be run without labels, or without any images at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgekd.recipe import Recipe
+from edgekd.recipe.data import UNLABELLED
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.quantize import Ptq
+from edgekd.recipe.teacher import Teacher
+
+Found = Iterator[tuple[str, str, str]]
+
+LABELLED = "give images with labels: source: imagefolder:DIR"
+
+
+def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:
+    """Yield (key, message, hint); ``teachers`` are all of the recipe with their places in it."""
+    data, kind = recipe.data, recipe.data.source.partition(":")[0]
+    if kind not in UNLABELLED and data.classes is not None:
+        yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
+    if kind in UNLABELLED and data.classes is None:
+        yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
+    if kind in UNLABELLED and data.class_order is not None:
+        yield "data.class_order", "these images have no labels to number", "remove class_order"
+    if kind in UNLABELLED and data.labels != "all":
+        yield "data.labels", "these images have no labels to look at", "remove labels"
+    if data.made is not None:
+        yield from _synthesized(recipe, teachers)
+    if data.teaches:
+        return
+    for place, section in teachers:
+        if section.train is not None and not data.made:
+            yield f"{place}.train", "training with hard labels needs labels, and these images have none", LABELLED
+        if section.distill is not None:
+            yield from _losses(section.distill, f"{place}.distill")
+        if section.combine == "confidence":
+            yield f"{place}.combine", "confidence reads labels, and these images have none", "use combine: probabilities"
+    if recipe.distill is not None:
+        yield from _losses(recipe.distill, "distill")
+        if kind == "random" and data.made is None:
+            yield "distill", "noise teaches nothing", "give images: source: images:DIR, or make them: source: synthetic"
+    if recipe.quantize is not None and kind == "random" and data.made is None:
+        yield "quantize", "the ranges of int8 cannot come from random images", "give real ones: source: images:DIR"
+    elif recipe.quantize is not None and recipe.distill is None and not isinstance(recipe.quantize, Ptq):
+        hint = f"use method: ptq, or {LABELLED}"
+        yield "quantize.method", "training with hard labels needs labels, and these images have none", hint
+    yield from _gates(recipe)
+
+
+def _losses(distill: Distill, key: str) -> Found:
+    if distill.peers:
+        yield (
+            f"{key}.peers",
+            "without labels, as these images are, peers have nothing to teach each other",
+            f"{LABELLED}, or a teacher in the place of peers",
+        )
+    for index, loss in enumerate(distill.losses):
+        if loss.reads_labels and loss.weight:
+            yield (
+                f"{key}.losses[{index}].kind",
+                f"{loss.kind} reads labels, and these training images have none",
+                "use {kind: kd}, or another loss that learns from the teacher alone",
+            )
+
+
+def _gates(recipe: Recipe) -> Found:
+    """Accuracy needs labels of the test images; where there are none, a drop is one of agreement with the teacher."""
+    data = recipe.data
+    if data.source.partition(":")[0] not in UNLABELLED and data.labels != "none":
+        return
+    if recipe.gates.top1 is not None and recipe.gates.top1.level != "off":
+        yield "gates.top1", "accuracy needs labels, and these images have none", LABELLED
+    drop = recipe.gates.accuracy_drop
+    if drop is not None and drop.level != "off" and (recipe.teacher is None or recipe.distill is None):
+        hint = f"write agreement: {{min: 0.95}}, which needs none, or {LABELLED}"
+        yield "gates.accuracy_drop", "accuracy needs labels, and these images have none", hint
+
+
+def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:
+    """Images are made from one network with batch norm that is trained already."""
+    data = recipe.data
+    if data.mean is None and data.std is None:
+        yield (
+            "data.mean",
+            "no image is there to measure the normalization of",
+            "add mean and std that the teacher was trained with, such as mean: [0.485, 0.456, 0.406], "
+            "std: [0.229, 0.224, 0.225]",
+        )
+    if data.made is not None and data.made.grey and max(len(data.mean or ()), len(data.std or ())) > 1:
+        yield "data.synthetic.grey", "grey images have one mean and one std", "give one number of each, or remove grey"
+    if recipe.student is None or (recipe.distill is not None and recipe.teacher is None):
+        yield (
+            "data.synthetic" if data.synthetic else "data.source",
+            "images are made from a trained network, and there is none",
+            "add teacher: {model: torchvision:resnet18, weights: resnet18.pt}",
+        )
+    for place, section in teachers:
+        if section.data is not None:
+            yield f"{place}.data", "the images are made of what the teacher sees", "remove data here"
+        if section.black_box:
+            yield (
+                f"{place}.model",
+                f"images are made from a network's layers, and {section.black_box[1]} shows none",
+                "give a network in torch, or images: source: images:DIR",
+            )
+        elif section.ensemble:
+            yield f"{place}.ensemble", "images are made from one teacher", f"write {place}: {{model: …, weights: …}}"
+        elif section.budget is not None:
+            key = "train" if section.train else "distill"
+            yield f"{place}.{key}", "nothing can be trained before there are images", f"give {place}.weights: FILE"

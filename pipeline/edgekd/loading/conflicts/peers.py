@@ -1,0 +1,71 @@
+"""What peers cannot be together with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekd.recipe import Recipe
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.student import Rewrite
+from edgekd.recipe.teacher import Teacher
+
+Found = Iterator[tuple[str, str, str]]
+
+
+def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
+    """Yield (key, message, hint) for each mistake in the peers of ``distill``; ``prefix`` leads to it and to ``teacher``."""
+    key = f"{prefix}distill"
+    if len(distill.peers) < 2 and distill.combine != "losses":
+        said = "there are no peers" if not distill.peers else "there is one peer"
+        yield f"{key}.combine", f"{said}, and nothing to combine", "remove combine, or add a peer"
+    if not distill.peers:
+        return
+    if prefix:
+        yield f"{key}.peers", "only the student has peers", "move them to distill, or remove them"
+        return
+    if teacher is not None:
+        yield f"{key}.peers", "there is a teacher, and peers learn from each other in its place", "remove teacher, or peers"
+    names = [peer.name for peer in distill.peers if peer.name]
+    for index, peer in enumerate(distill.peers):
+        if peer.name and names.count(peer.name) > 1:
+            count = names.count(peer.name)
+            yield f"{key}.peers[{index}].name", f"there are {count} peers called {peer.name}", "give each a name of its own"
+    for index, loss in enumerate(distill.losses):
+        place = f"{key}.losses[{index}]"
+        if loss.needs_teacher and loss.reads != "logits":
+            yield (
+                f"{place}.kind",
+                f"{loss.kind} compares layers, and peers teach with their logits alone",
+                "use kd, dkd, dist or mse_logits, or a teacher in the place of peers",
+            )
+        if loss.teacher is not None:
+            yield f"{place}.teacher", "peers all teach each other", "remove teacher here"
+    if not any(loss.needs_teacher and loss.weight for loss in distill.losses):
+        yield (
+            f"{key}.losses",
+            "there are peers but no loss learns from them",
+            f"add {{kind: kd, temperature: 1}} to the losses, or remove {key}.peers",
+        )
+    if distill.teacher_cache:
+        yield (
+            f"{key}.teacher_cache",
+            "what peers say changes as they learn, so there is nothing to keep",
+            "remove teacher_cache",
+        )
+
+
+def alike(recipe: Recipe) -> Found:
+    """Yield a peer that begins as the student does: both would stay the same network."""
+    student = recipe.student
+    if student is None or recipe.distill is None:
+        return
+    if student.rewrite != Rewrite():
+        return
+    own = range(recipe.seed, recipe.seed + recipe.seeds)
+    for index, peer in enumerate(recipe.distill.peers):
+        if peer.seed in own and (peer.model, peer.args, peer.weights) == (student.model, student.args, student.weights):
+            yield (
+                f"distill.peers[{index}].seed",
+                "the student has the same network and this seed, so both would stay the same",
+                f"give another, such as {own.stop}, or remove seed",
+            )

@@ -1,0 +1,80 @@
+"""What cannot be where a teacher sees the samples in another way than its student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekd.recipe import Recipe
+from edgekd.recipe.data import UNLABELLED, Data
+from edgekd.recipe.distill import Distill
+from edgekd.recipe.teacher import Teacher
+
+Found = Iterator[tuple[str, str, str]]
+
+
+def conflicts(recipe: Recipe) -> Found:
+    """Yield (key, message, hint) for each impossible combination."""
+    if recipe.teacher is not None:
+        yield from _teacher(recipe.teacher, recipe.data, "teacher")
+        if recipe.distill is not None:
+            yield from _taught(recipe.distill, recipe.teacher, recipe.data, "")
+
+
+def _teacher(teacher: Teacher, student_sees: Data, key: str) -> Found:
+    """``key`` is the place of the teacher in the recipe."""
+    seen = teacher.seen(student_sees)
+    if teacher.data is not None:
+        yield from _view(teacher, student_sees, f"{key}.data")
+    for name in ("mean", "std"):
+        for place, numbers in ((f"{key}.{name}", getattr(teacher, name)),
+                               (f"{key}.data.{name}", getattr(teacher.data, name, None))):  # fmt: skip
+            if numbers is not None and len(numbers) not in {1, seen.channels}:
+                yield (
+                    place,
+                    f"{len(numbers)} numbers for {seen.channels} channel{'s' * (seen.channels > 1)}",
+                    "give one for each channel, or one for all",
+                )
+    if teacher.teacher is not None:
+        yield from _teacher(teacher.teacher, seen, f"{key}.teacher")
+        if teacher.distill is not None:
+            yield from _taught(teacher.distill, teacher.teacher, seen, f"{key}.")
+    for index, member in enumerate(teacher.ensemble or ()):
+        yield from _teacher(member, seen, f"{key}.ensemble[{index}]")
+
+
+def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
+    view, seen = teacher.data, teacher.seen(student_sees)
+    assert view is not None
+    if (view.mean is None) != (view.std is None):
+        name, other = ("mean", "std") if view.std is None else ("std", "mean")
+        yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
+    if teacher.black_box and teacher.black_box[0] == "outputs":
+        yield key, "stored outputs see no images", "remove data"
+    kinds = [data.source.partition(":")[0] for data in (student_sees, seen)]
+    if (kinds[0] in UNLABELLED) != (kinds[1] in UNLABELLED):
+        labelled, other = sorted(kinds, key=lambda kind: kind in UNLABELLED)
+        yield (
+            f"{key}.source",
+            f"{labelled} has labels and {other} has none, so they are not known to be the same samples",
+            "give two views of one data set",
+        )
+    if "trivial" in seen.augment and seen.image_size != student_sees.image_size:
+        yield (
+            f"{key}.image_size",
+            f"trivial moves images by whole pixels, which differs at sizes {student_sees.image_size} and {seen.image_size}",
+            "use crop, flip and rotate in data.augment, or give both views one size",
+        )
+
+
+def _taught(distill: Distill, teacher: Teacher, student_sees: Data, prefix: str) -> Found:
+    """Losses that need both to see images of one form; ``prefix`` leads to ``distill``."""
+    seen = teacher.seen(student_sees)
+    if (seen.image_size, seen.channels) == (student_sees.image_size, student_sees.channels):
+        return
+    for index, loss in enumerate(distill.losses):
+        if loss.reuses_teacher and loss.weight:
+            yield (
+                f"{prefix}distill.losses[{index}].kind",
+                f"{loss.kind} gives the student the teacher's end, and they see images of different forms",
+                "use a feature loss such as fitnet here",
+            )

@@ -1,0 +1,1 @@
+"""Metrics: how good outputs are, and how far two sets of outputs are apart."""

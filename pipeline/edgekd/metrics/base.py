@@ -1,0 +1,41 @@
+"""What a metric is: a row of numbers for each sample, and one value of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+Rows = NDArray[np.float64]
+"""N×k: what a metric keeps of each of N samples, such as whether its class was found."""
+
+
+class Metric(Protocol):
+    """How good outputs are. Registered under its name; see docs/extending.md.
+
+    Rows are kept, so that a value can be had again for a part of the samples, with an interval by resampling, or for two
+    models paired by sample, without running anything again.
+    """
+
+    name: str
+    """Its key in ``run.json``, in gates and in tables, such as ``top1``."""
+    unit: str
+    """As a reader sees it: ``%`` for a share, which is 0 to 1 in ``run.json``; empty for none."""
+    better: Literal["higher", "lower"]
+
+    def per_sample(self, outputs: Arrays, targets: Any, primary: str) -> Rows:
+        """Return N×k rows.
+
+        Args:
+            outputs: By name, each with N as its first dimension.
+            targets: What the task's samples have: labels (N), values (N×…), or the outputs of a reference.
+            primary: Name of the output that is the task's answer.
+        """
+        ...
+
+    def reduce(self, rows: Rows, weights: NDArray[np.float64] | None = None) -> float:
+        """Return the value of all rows; ``weights`` (N) counts each sample that often."""
+        ...

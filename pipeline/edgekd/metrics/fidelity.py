@@ -1,0 +1,138 @@
+"""How close a compressed model's logits are to those of the float model: agreement, signal to noise, accuracy drop.
+
+Parity (:mod:`~edgekd.exporting.parity`) asks whether a file computes what the int8 graph computes. It is blind to a graph
+with a bad scale; this module compares with the float model instead.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import statistics
+from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.layers import EXACT_DB
+
+Array = NDArray[np.float32]
+
+_FLOOR = 1e-3
+"""The least deviation of a logit that counts, as a share of the logits' root mean square: below it there is only the
+rounding of float32, as in a network whose logits are the same for all images."""
+
+
+def compare(name: str, reference: Array, output: Array, labels: NDArray[np.int64] | None) -> Fidelity:
+    """Compare logits with those of the float model.
+
+    Args:
+        name: Of the float model.
+        reference: Its logits, (N, classes).
+        output: Logits of the compressed model for the same images, (N, classes).
+        labels: The true classes, (N,); None without labels.
+    """
+    n = len(reference)
+    ours, theirs = output.argmax(axis=1), reference.argmax(axis=1)
+    share = float((ours == theirs).mean())
+    drop = None
+    if labels is not None:
+        lost, gained = int(((theirs == labels) & (ours != labels)).sum()), int(((theirs != labels) & (ours == labels)).sum())
+        drop = Figure((lost - gained) / n, n, *statistics.paired_shares(lost, gained, n))
+    agreement = Figure(share, n, *statistics.wilson(share, n))
+    return Fidelity(name, agreement, sqnr(reference, output), expected_drop(reference, output), drop)
+
+
+def sqnr(reference: Array, output: Array) -> Figure:
+    """Return the signal-to-noise ratio of logits in dB, at most ``EXACT_DB``, with its 95 % interval over the images.
+
+    Signal is the variance of the reference's logits over the images, noise the mean square of the difference. Both are of
+    centred logits, less their mean over the classes: a class is chosen by differences of logits, and what all logits of an
+    image share, or one has in all images, says nothing about it.
+
+    Args:
+        reference: (N, classes).
+        output: (N, classes), of the same images.
+    """
+    n = len(reference)
+    signal, noise = _signal(reference), _power(_centred(output.astype(np.float64) - reference))
+    total, error = float(signal.sum()), float(noise.sum())
+    if error == 0:
+        return Figure(EXACT_DB, n, *((EXACT_DB, EXACT_DB) if n > 1 else ()))
+    value = 10 * math.log10(total / error) if total else -EXACT_DB
+    interval = statistics.decibel_interval(signal.tolist(), noise.tolist()) or (None, None)
+    low, high = (None if end is None else _capped(end) for end in interval)
+    return Figure(_capped(value), n, low, high)
+
+
+def expected_drop(reference: Array, output: Array) -> Figure:
+    """Return the accuracy that the compressed model is expected to lose, without labels, with its 95 % t-interval.
+
+    The float model's softmax p is taken for the probability of each class: an image counts p(the float model's class) -
+    p(the other model's class). That is almost 0 where the float model wavers between both, and almost 1 where it was sure.
+    Logits that were not trained with a softmax (cosines, say) give nearly equal probabilities, which would hide a loss, so p
+    is sharpened by a temperature until the mean confidence is at least ``CONFIDENCE``.
+
+    Args:
+        reference: Logits of the float model, (N, classes).
+        output: Logits of the compressed model, (N, classes), of the same images.
+    """
+    p = _probabilities(reference.astype(np.float64))
+    rows = np.arange(len(p))
+    lost = p[rows, reference.argmax(axis=1)] - p[rows, output.argmax(axis=1)]
+    values = lost.tolist()
+    interval = statistics.mean_interval(values)
+    if interval is not None and not lost.any():  # none of n images: the rule of three
+        interval = (0.0, min(1.0, 3 / len(values)))
+    return Figure(float(lost.mean()), len(values), *(interval or ()))
+
+
+CONFIDENCE = 0.75
+"""The least mean confidence of the float model that :func:`expected_drop` reckons with."""
+
+
+def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax, (N, classes), at temperature 1, or at the lower one at which the mean of the greatest is ``CONFIDENCE``."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+
+    def softmax(sharpness: float) -> NDArray[np.float64]:
+        powers = np.exp(shifted * sharpness)
+        found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return found
+
+    low, high = 1.0, 1.0
+    while softmax(high).max(axis=1).mean() < CONFIDENCE and high < 2**40:  # all logits of an image may be equal
+        low, high = high, 2 * high
+    for _ in range(50 if high > low else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if softmax(middle).max(axis=1).mean() < CONFIDENCE else (low, middle)
+    return softmax(high)
+
+
+def relative_error(reference: Array, output: Array) -> float:
+    """Return the root mean square of the difference over the deviation of the reference's (centred) logits."""
+    signal, noise = float(_signal(reference).sum()), float(_power(output.astype(np.float64) - reference).sum())
+    return math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
+
+
+def _signal(reference: Array) -> NDArray[np.float64]:
+    """Power of what the logits say about each image, (N,)."""
+    n = len(reference)
+    exact = _centred(reference.astype(np.float64))
+    # One image has no deviation over images; over its classes it has.
+    signal = _power(exact) if n == 1 else n / (n - 1) * _power(exact - exact.mean(axis=0, keepdims=True))
+    least = _FLOOR**2 * float(np.square(reference.astype(np.float64)).mean())
+    return np.full(n, least) if signal.mean() < least else signal
+
+
+def _centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = logits - logits.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _power(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    power: NDArray[np.float64] = np.square(values).mean(axis=1)
+    return power
+
+
+def _capped(decibels: float) -> float:
+    return max(-EXACT_DB, min(EXACT_DB, decibels))

@@ -1,0 +1,1 @@
+"""Networks: built by name or from the user's own file, and their weights."""

@@ -1,0 +1,325 @@
+"""Models: built by name or from the user's own file, and their weights.
+
+With sources.py the only module that knows torchvision and timm.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd import environment, reads
+from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean
+from edgekd.models import checkpoints, tied, user_file
+from edgekd.models.checkpoints import Checkpoint
+from edgekd.models.torchvision import import_torchvision
+from edgekd.recipe.data import Data
+from edgekd.task import logits
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def names(source: str) -> list[str]:
+    """Names that ``source`` (``torchvision``, ``timm`` or ``edgekd``) offers."""
+    if source == "torchvision":
+        models = import_torchvision().models
+        return sorted(models.list_models(module=models))
+    if source == "timm":
+        return sorted(_timm().list_models())
+    from edgekd.models import zoo
+
+    return sorted(zoo.BUILDERS)
+
+
+def network(source: str, args: Mapping[str, Any], num_classes: int | None, data: Data) -> nn.Module:
+    """Build a network with random weights that maps N×C×S×S to N×num_classes.
+
+    Args:
+        source: ``torchvision:NAME``, ``timm:NAME``, ``edgekd:NAME`` or ``FILE.py:CALLABLE``.
+        args: Keyword arguments of the builder.
+        num_classes: Number of classes of the data; passed to the builder unless ``args`` has it, or the builder is the
+            user's own and does not take it. None leaves the choice to the builder.
+        data: The recipe's data section (channels and image size).
+
+    Raises:
+        ModelError: It is not known, cannot be built, or its output does not fit the classes.
+    """
+    import torch
+
+    kind, _, name = source.rpartition(":")
+    keywords = {**({} if num_classes is None else {"num_classes": num_classes}), **args}
+    try:
+        if kind == "torchvision":
+            _known(name, names("torchvision"), source)
+            model = import_torchvision().models.get_model(name, weights=None, **keywords)
+        elif kind == "timm":
+            timm = _timm()
+            _known(name, timm.list_models(), source)
+            model = timm.create_model(name, pretrained=False, **keywords)
+        elif kind == "edgekd":
+            from edgekd.models import zoo
+
+            _known(name, zoo.BUILDERS, source)
+            model = zoo.BUILDERS[name](**keywords)
+        else:
+            builder = user_file.load(_existing_file(Path(kind)), name)
+            if "num_classes" not in args and not _takes(builder, "num_classes"):
+                keywords = dict(args)
+            model = builder(**keywords)
+    except TypeError as error:
+        raise ModelError(f"{source} cannot be built with {keywords}: {error}", "correct its args") from error
+    except EdgekdError:
+        raise
+    except Exception as error:  # whatever the builder raises, the user's own among them
+        raise ModelError(f"{source} cannot be built: {error}", "correct its args or the file") from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"{source} returned {type(model).__name__}, not a torch.nn.Module", "return the network")
+    for module in model.modules():
+        if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
+            setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
+    _check_output(model, source, num_classes, data)
+    return model
+
+
+def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: Data) -> int:
+    """Number of classes of a trained network: the size of the head in its checkpoint.
+
+    Raises:
+        ModelError: It cannot be built, or its output is not (1, classes) with two classes at least.
+        CheckpointError: The weights cannot be read.
+    """
+    import torch
+
+    model = network(source, args, None, data).eval()
+    own = _tensors(model)
+    found = checkpoints.fitting(weights, own)
+    state = checkpoints.converted(weights.path, found.state, own) if found.fits else found.state
+    # What the builder would make of another number of classes, it makes in its head alone.
+    heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
+    sizes = {value.shape[0] for value in heads}
+    with torch.no_grad():
+        count = sizes.pop() if len(sizes) == 1 else model(example(data)).shape[1]
+    if count < 2:
+        raise ModelError(f"{source} has one output; edgekd compares models by the greatest of several", "give it two")
+    return int(count)
+
+
+def example(data: Data, batch: int = 1) -> Tensor:
+    """A deterministic input, N×C×S×S, for tracing and export."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, data.channels, data.image_size, data.image_size, generator=generator)
+
+
+def source_key(source: str) -> str:
+    """What identifies a model source in a cache key.
+
+    The name, with timm's version; or the callable and the hash of the user's file, with what it imports from its folder.
+    """
+    kind, _, name = source.rpartition(":")
+    if kind == "timm":
+        return f"{source} (timm {environment.versions(['timm'])['timm']})"
+    if kind in {"torchvision", "edgekd"}:
+        return source
+    path = _existing_file(Path(kind))
+    key = reads.file_sha256(path)
+    beside = sorted(user_file.imported(path))
+    if beside:
+        files = [(str(file.relative_to(path.parent.resolve())), reads.file_sha256(file)) for file in beside]
+        key = hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
+    return f"{key}:{name}"
+
+
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint | Path, *, other_head: bool = False, say: Callable[[str], None] | None = None
+) -> list[str]:
+    """Load weights into a model, exactly; types are converted to the model's.
+
+    Args:
+        model: The network to fill.
+        checkpoint: The file, and which weights in it.
+        other_head: Leave out the one module whose tensors have another shape (a head for other classes).
+        say: Called with what of the file was not read.
+
+    Returns:
+        Names left out.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit.
+    """
+    path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
+    own = _tensors(model)
+    found = checkpoints.fitting(Checkpoint(path) if isinstance(checkpoint, Path) else checkpoint, own)
+    if not found.fits:
+        raise checkpoints.mismatch(path, found, own)
+    state = checkpoints.converted(path, found.state, own)
+    _check_ties(state, own, path)
+    other = [name for name, value in state.items() if value.shape != own[name].shape]
+    heads = {name.rpartition(".")[0] for name in other}
+    if other and not (other_head and len(heads) == 1):  # more than one module is another network, not another head
+        name = other[0]
+        raise CheckpointError(
+            f"{path} does not fit the model: {name} is {tuple(state[name].shape)} in the file and "
+            f"{tuple(own[name].shape)} in the model",
+            "is it for the same number of classes? correct model, args or weights",
+        )
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
+    if say:
+        for note in _notes(found, path):
+            say(f"  {path.name}: {note}")
+    model.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
+    return other
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A network's state_dict without extra state, which may be anything."""
+    return {name: value for name, value in model.state_dict().items() if not name.endswith("_extra_state")}
+
+
+def _notes(found: checkpoints.Fitting, path: Path) -> Iterator[str]:
+    """What of a file is not read, or not read as it is."""
+    for passed in found.others:
+        yield f"reads {found}; not read: {passed}"
+    if found.beside:
+        tensors = "1 tensor" if len(found.beside) == 1 else f"{len(found.beside)} tensors"
+        yield f"not read: {tensors} of something else, such as {found.beside[0]}"
+    if found.values:
+        more = f" and {len(found.values) - 3} more" if len(found.values) > 3 else ""
+        yield f"not read: {', '.join(found.values[:3])}{more}, beside the tensors"
+    small = sorted({str(value.dtype) for value in found.state.values() if value.is_floating_point() and value.itemsize < 2})
+    if small:
+        yield f"converts {', '.join(small)}; scales, if there are any, are not applied"
+
+
+def _check_ties(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Check that the file has one tensor where the model has one of several names.
+
+    Raises:
+        CheckpointError: It has two different ones.
+    """
+    for name, first in tied.aliases(own).items():
+        if state[name].shape == state[first].shape and not state[name].equal(state[first]):
+            raise CheckpointError(
+                f"{path} does not fit the model: {first} and {name} are one tensor in the model and differ in the file",
+                f"load it into the network that it was saved from, or untie {first} and {name} in the model",
+            )
+
+
+def dropped(model: nn.Module) -> tuple[str, ...]:
+    """Outputs of a built network that are not its logits, each with its shape: nothing of edgekd reads them."""
+    found: tuple[str, ...] = getattr(model, "dropped_outputs", ())
+    return found
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, *data: Data) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image; of several networks, for what each sees."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter hooks what requires a gradient, and fails at a view of a parameter, which has no gradient function here.
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter:
+        model(example(data[0]) if len(data) == 1 else tuple(example(seen) for seen in data))
+    return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Run attention and recurrent layers as matrix products, which the counter knows; it counts fused kernels as 0."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            warnings.filterwarnings("ignore", message="TF32 acceleration")  # of a flag that is set again with the others
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _existing_file(path: Path) -> Path:
+    if reason := reads.unreadable(path):
+        hint = "correct the path; a relative one starts at the recipe's folder"
+        raise ModelError(f"{path} {reason}", hint if reason == "does not exist" else "correct the path, or its permissions")
+    return path
+
+
+def _takes(builder: Any, keyword: str) -> bool:
+    """Whether a callable takes a keyword argument; one that does not say is taken to."""
+    try:
+        parameters = inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        return True
+    return keyword in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _known(name: str, allowed: Any, source: str) -> None:
+    if name not in allowed:
+        raise ModelError(f"there is no model {source}", did_you_mean(name, allowed))
+
+
+def _timm() -> Any:
+    import_torchvision()  # timm imports torchvision itself
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError("timm is not installed", "pip install 'edgekd[timm]'") from error
+    return timm
+
+
+def _about_images(error: Exception, data: Data) -> str:
+    """What to change where a network cannot run on the images."""
+    channels = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))  # a convolution of torch says it
+    if channels and channels[1] in ("1", "3") and int(channels[2]) == data.channels:
+        return f"write data: {{channels: {channels[1]}}}, or correct the model"
+    return "correct data.image_size, data.channels or the model"
+
+
+def _check_output(model: nn.Module, source: str, num_classes: int | None, data: Data) -> None:
+    import torch
+
+    training = model.training
+    try:
+        with torch.no_grad():
+            output: object = model.eval()(example(data))
+    except Exception as error:  # any failure of the user's forward
+        raise ModelError(
+            f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
+            _about_images(error, data),
+        ) from error
+    model.train(training)
+    if not isinstance(output, torch.Tensor):
+        found = [(name, tuple(value.shape)) for name, value in logits.tensors(output) if isinstance(value, torch.Tensor)]
+        chosen = logits.choose(found, num_classes, source)
+        output = logits.of(output, chosen.name, source)
+        logits.keep_only(model, chosen.name)
+        model.dropped_outputs = chosen.dropped  # type: ignore[assignment]  # a plain attribute, for `dropped`
+    assert isinstance(output, torch.Tensor)
+    shape = tuple(output.shape)
+    if num_classes is None and len(shape) != 2:
+        raise ModelError(f"{source} gives {shape} for one image; edgekd needs (1, classes)", "return the logits alone")
+    if shape != (1, num_classes) and num_classes is not None:
+        raise ModelError(
+            f"{source} gives {shape} for one image; the data has {num_classes} classes, so (1, {num_classes}) is needed",
+            "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
+        )

@@ -1,0 +1,169 @@
+"""Calibration: the ranges of a prepared graph from images, without training.
+
+Two passes in float: one for the exact range of every tensor, one for the histogram within it. Tensors that share a scale
+share a fake quantizer, so its histogram holds the values of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.errors import QuantizeError
+from edgekd.progress import Task
+from edgekd.quantization import qat
+from edgekd.quantization.backend import FakeQuantize, FixedQParamsObserver
+from edgekd.quantization.histogram import BINS, Histogram
+from edgekd.quantization.naming import describe
+from edgekd.quantization.weighted_layers import fake_quantizer
+
+Choose = Callable[[Histogram], tuple[float, float]]
+BATCH = 64
+
+
+def check(images: Tensor) -> None:
+    """Look at calibration images before they decide anything.
+
+    Args:
+        images: The network's input, (N, C, H, W).
+
+    Raises:
+        QuantizeError: There are none, one of them is not finite, or all of them are one constant.
+    """
+    if not len(images):
+        raise QuantizeError(
+            "calibration: there are no images to take the ranges from",
+            "give training images, and quantize.calibration_images of 1 or more",
+        )
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not finite.all():
+        wrong = torch.nonzero(~finite).flatten().tolist()
+        raise QuantizeError(
+            f"calibration: {len(wrong)} of {len(images)} images have values that are NaN or infinite, the first is image "
+            f"{wrong[0]}",
+            "check the training images, and the mean and standard deviation that they are normalized with",
+        )
+    if images.min() == images.max():
+        raise QuantizeError(
+            f"calibration: every pixel of the {len(images)} images is {float(images.min()):g}, which tells no range",
+            "check the training images",
+        )
+
+
+def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task) -> None:
+    """Set every range of ``module`` by the values that ``images`` cause, and freeze it with rounding on.
+
+    Weights and constants are known exactly and keep their whole range.
+
+    Args:
+        module: ``qat.prepare(...).module``; changed in place.
+        images: Checked calibration images, (N, C, H, W).
+        choose: A range from a histogram, such as ``histogram.mse``.
+        task: Advanced by one for each image of a pass (``2 * len(images)`` in all).
+
+    Raises:
+        QuantizeError: A weight, or a value inside of the network, is not finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise QuantizeError(f"calibration: {name} has values that are NaN or infinite", "train the float student again")
+    tensors = activations(module)
+    ranges: dict[FakeQuantize, tuple[float, float]] = dict.fromkeys(tensors, (0.0, 0.0))
+    counts: dict[FakeQuantize, Tensor] = {}
+
+    def widen(fake_quantize: FakeQuantize, x: Tensor) -> None:
+        low, high = (float(end) for end in torch.aminmax(x))
+        if not low <= high < float("inf") or low == -float("inf"):
+            raise _not_finite(module, tensors[fake_quantize], x)
+        before = ranges[fake_quantize]
+        ranges[fake_quantize] = (min(before[0], low), max(before[1], high))
+
+    def count(fake_quantize: FakeQuantize, x: Tensor) -> None:
+        low, high = ranges[fake_quantize]
+        if low < high:
+            found = torch.histc(x.float().cpu(), BINS, low, high).double()
+            counts[fake_quantize] = counts[fake_quantize] + found if fake_quantize in counts else found
+
+    qat.set_fake_quant(module, False)
+    qat.set_observers(module, True)  # for weights and constants; those of activations are overwritten
+    watched = list(tensors)
+    _pass(module, images, widen, watched, task)
+    qat.set_observers(module, False)
+    _pass(module, images, count, watched, task)
+    for fake_quantize, (low, high) in ranges.items():
+        if fake_quantize in counts:
+            low, high = choose(Histogram(counts[fake_quantize], low, high))
+        _set_range(fake_quantize, low, high)
+    qat.set_fake_quant(module, True)
+
+
+def _not_finite(module: fx.GraphModule, name: str, x: Tensor) -> QuantizeError:
+    """Say which operator gave values that are not finite, and what they may be of."""
+    where = describe(next(node for node in module.graph.nodes if node.name == name))
+    if bool(torch.isneginf(x).any()) and bool((torch.isfinite(x) | torch.isneginf(x)).all()):
+        return QuantizeError(
+            f"calibration: {where} gives -inf, as a mask does, and no int8 scale holds it beside other values",
+            "mask with a number near the other values, such as x.masked_fill(mask, -24.0) in the forward() of the student",
+        )
+    return QuantizeError(
+        f"calibration: {where} has values that are NaN or infinite, though the images have none",
+        "look in forward() of the student for a division, a logarithm, an overflow or a mask of -inf that hides a whole row",
+    )
+
+
+def activations(module: fx.GraphModule) -> dict[FakeQuantize, str]:
+    """The fake quantizers whose range depends on the images, each with the name of the first tensor that it rounds."""
+    found: dict[FakeQuantize, str] = {}
+    for node in module.graph.nodes:
+        child = fake_quantizer(module, node)
+        if not isinstance(child, FakeQuantize) or isinstance(child.activation_post_process, FixedQParamsObserver):
+            continue
+        source = node.args[0]
+        if not child.is_per_channel and isinstance(source, fx.Node) and source.op != "get_attr":
+            found.setdefault(child, source.name)
+    return found
+
+
+def batches(values: Tensor, size: int = BATCH) -> list[Tensor]:
+    """Views of ``size`` values each, along the first dimension; the last may be smaller."""
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _set_range(fake_quantize: FakeQuantize, low: float, high: float) -> None:
+    observer = fake_quantize.activation_post_process
+    observer.min_val.fill_(low)
+    observer.max_val.fill_(high)
+    scale, zero_point = fake_quantize.calculate_qparams()
+    fake_quantize.scale.copy_(scale)
+    fake_quantize.zero_point.copy_(zero_point)
+
+
+def _pass(
+    module: fx.GraphModule,
+    images: Tensor,
+    look: Callable[[FakeQuantize, Tensor], None],
+    watched: Sequence[FakeQuantize],
+    task: Task,
+) -> None:
+    with torch.no_grad(), _hooks(watched, look):
+        for batch in batches(images):
+            module(batch)
+            task.advance(len(batch))
+
+
+@contextmanager
+def _hooks(watched: Sequence[FakeQuantize], look: Callable[[FakeQuantize, Tensor], None]) -> Iterator[None]:
+    def hook(fake_quantize: FakeQuantize, _: nn.Module, args: tuple[Tensor]) -> None:
+        if args[0].numel():
+            look(fake_quantize, args[0].detach())
+
+    handles = [each.register_forward_pre_hook(partial(hook, each)) for each in watched]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,84 @@
+"""Post-training quantization: the graph that would train in int8 gets its ranges from images instead.
+
+The result has the form of a trained graph: ``qat.state`` saves it, ``qat.load_state`` restores it, ``qat.convert`` makes
+the int8 graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, fx
+
+from edgekd.progress import Progress, Silent
+from edgekd.quantization import calibrate, histogram, reconstruct
+from edgekd.quantization.equalize import equalize
+from edgekd.quantization.reconstruct import Reconstructed
+from edgekd.quantization.weighted_layers import layers
+from edgekd.recipe.quantize import AdaRound, Ptq
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What post-training quantization did.
+
+    Attributes:
+        images: Images that the ranges are from.
+        reconstruction_images: Images that biases and rounding are from; fewer where memory is short, 0 without either.
+        equalized_pairs: Pairs of layers whose weights were balanced.
+        layers: What became of each layer, in order; empty without bias correction and AdaRound.
+    """
+
+    images: int
+    reconstruction_images: int
+    equalized_pairs: int
+    layers: tuple[Reconstructed, ...]
+
+
+def quantize(
+    module: fx.GraphModule, images: Tensor, settings: Ptq, *, seed: int = 0, progress: Progress | None = None
+) -> Calibrated:
+    """Quantize a prepared graph, in place.
+
+    Args:
+        module: ``qat.prepare(...).module`` of a trained float model, on the device of ``images``.
+        images: Training images as the network takes them, (N, C, H, W).
+        settings: The ``quantize`` section of a recipe.
+        seed: Of the order in which AdaRound sees the images.
+        progress: Where to report.
+
+    Raises:
+        QuantizeError: No images, or values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from edgekd.quantization import qat
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+        >>> module = qat.prepare(net, torch.zeros(1, 3, 8, 8)).module
+        >>> done = quantize(module, torch.rand(16, 3, 8, 8), Ptq(method="ptq", observer="minmax"))
+        >>> done.images, len(done.layers), qat.convert(module, fold_weights=True)(torch.rand(2, 3, 8, 8)).shape
+        (16, 2, torch.Size([2, 10]))
+    """
+    progress = progress or Silent()
+    calibrate.check(images)
+    pairs = equalize(module, images) if settings.equalize else 0
+    with progress.task(f"ranges ({settings.observer})", 2 * len(images)) as task:
+        calibrate.calibrate(module, images, _choice(settings), task)
+    rounding = settings.adaround if isinstance(settings.adaround, AdaRound) else None
+    if not settings.bias_correction and rounding is None:
+        return Calibrated(len(images), 0, pairs, ())
+    count = reconstruct.images_that_fit(module, len(images))
+    what = " and ".join(["rounding"] * (rounding is not None) + ["biases"] * settings.bias_correction)
+    with progress.task(what, len(list(layers(module)))) as task:
+        done = reconstruct.reconstruct(
+            module, images[:count], bias_correction=settings.bias_correction, rounding=rounding, seed=seed, task=task
+        )
+    return Calibrated(len(images), count, pairs, tuple(done))
+
+
+def _choice(settings: Ptq) -> calibrate.Choose:
+    if settings.observer == "percentile":
+        return partial(histogram.percentile, share=settings.percentile)
+    return {"minmax": histogram.minmax, "mse": histogram.mse, "entropy": histogram.entropy}[settings.observer]

@@ -1,0 +1,185 @@
+"""A model to a functional graph of aten operators."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._pytree import tree_leaves
+
+from edgekd.errors import QuantizeError, cause_of
+from edgekd.quantization.naming import describe_several
+
+aten = torch.ops.aten
+
+
+def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
+    """Trace ``model`` in evaluation mode, without in-place operators.
+
+    Args:
+        model: Any module that takes one tensor; it is not changed.
+        example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
+        decompositions: Operators that are written with others, and how; they keep the values.
+
+    Returns:
+        A graph module with parameters of its own, that takes one tensor and returns what ``model`` returns.
+
+    Raises:
+        QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, its graph only holds for
+            one batch size, or the model gives other values for one image than for several, for an image beside others, or
+            at each call.
+    """
+    if example.ndim != 4:
+        raise QuantizeError(
+            f"the input has shape {tuple(example.shape)}, but the int8 rules are for images",
+            "give a batch of images, (N, channels, height, width)",
+        )
+    # With N = 1 torch.export takes the batch for a constant.
+    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
+    try:
+        # Chosen by sizes, the order of an einsum's products would hold for one batch size.
+        with warnings.catch_warnings(), _without_dumps(), torch.backends.opt_einsum.flags(enabled=False):
+            # Raised by torch inside its own export and copy code.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+            warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export")
+            warnings.filterwarnings(
+                "ignore", message="Using padding='same' with even kernel lengths"
+            )  # no copy in the graph
+            own = copy.deepcopy(model).eval()
+            program = torch.export.export(own, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
+            # This also makes the graph functional: in-place activations are gone afterwards, aliases included.
+            graph_module: fx.GraphModule = program.run_decompositions(dict(decompositions)).module(check_guards=False)
+    except Exception as error:  # tracing runs the model's own code, which may raise anything
+        raise _in_words(error) from error
+    _refuse_random(own, graph_module, batch[:1])
+    _check_one_image(own, graph_module, batch[:1])
+    _check_alone(own, graph_module, batch[:1])
+    return graph_module
+
+
+def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """See that the model computes the same for the same image, as a file does.
+
+    Raises:
+        QuantizeError: The network draws random numbers in evaluation mode.
+    """
+    drawn = list(_random_operators(graph_module.graph))
+    if not drawn:
+        return
+    with torch.no_grad():
+        pairs = zip(tree_leaves(model(image)), tree_leaves(model(image)), strict=True)
+        differs = any(not torch.equal(a, b) for a, b in pairs)
+    if differs:
+        raise QuantizeError(
+            f"the network gives other values each time it is called, in evaluation mode too: {describe_several(drawn)}",
+            "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()",
+        )
+
+
+def _random_operators(graph: fx.Graph) -> Iterator[fx.Node]:
+    """Yield what may draw random numbers; recurrent layers with dropout draw none in evaluation mode."""
+    for node in graph.nodes:
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        training = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", True)
+        if node.target is not aten.dropout.default or training:
+            yield node
+
+
+def _in_words(error: Exception) -> QuantizeError:
+    """Say why ``torch.export`` gave up, and at which line of the model's own code."""
+    text, where = str(error), _place(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return QuantizeError(
+            f"the network cannot be traced: its forward() decides by the values of a tensor{where}",
+            "a file has one path for all images: compute both and choose with torch.where, or decide outside of forward()",
+        )
+    if "Constraints violated" in text:
+        return QuantizeError(
+            f"the network cannot be traced: its graph holds for one batch size alone{where}",
+            "write x.flatten(1) or x.reshape(x.shape[0], ...); not len(x), int(x.shape[0]) or a number for the batch",
+        )
+    return QuantizeError(
+        f"the network cannot be traced: {cause_of(error)}{where}",
+        "write its forward() with operations of torch alone, on tensors, without a fixed batch size",
+    )
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code it was raised: the last frame that is neither a library's nor edgekd's."""
+    own = Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_absolute() and "site-packages" not in path.parts and not path.is_relative_to(own):
+            return f" in {path.name}, line {frame.lineno}: {frame.line}"
+    return ""
+
+
+def _check_one_image(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """A file takes one image; the graph was traced with several, and has kept the path that these took.
+
+    Raises:
+        QuantizeError: The model has another path for one.
+    """
+    with torch.no_grad():
+        try:
+            pairs = zip(tree_leaves(model(image)), tree_leaves(graph_module(image)), strict=True)
+            same = all(_alike(a, b) for a, b in pairs)
+        except Exception:  # shapes that one image does not go through
+            same = False
+    if not same:
+        raise QuantizeError(
+            "the network gives other values for one image than for several",
+            "a file takes one image: remove what forward() does for one alone, such as if x.shape[0] == 1",
+        )
+
+
+def _check_alone(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
+    """See that an image gets the same values alone, as in a file, and beside another image, as in a test.
+
+    Raises:
+        QuantizeError: The model takes values of the whole batch, such as its mean.
+    """
+    other = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image) - image
+    with torch.no_grad():
+        pairs = zip(tree_leaves(model(image)), tree_leaves(model(torch.cat([image, other]))), strict=True)
+        batched = [(a, b[:1]) for a, b in pairs if a.ndim and a.shape[0] == 1 and b.shape == (2, *a.shape[1:])]
+    if all(_alike(a, b) for a, b in batched):
+        return
+    norms = graph_module.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit.no_stats)
+    named = f": {describe_several(norms)}" if norms else ""
+    raise QuantizeError(
+        f"the network's answer for an image depends on the other images of its batch{named}",
+        "a file takes one image: let BatchNorm keep running statistics (track_running_stats=True) and train it so, or use "
+        "GroupNorm; no other operator may reach across the first dimension",
+    )
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep torch from printing the graph when it gives up; the error says what matters."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    if not torch.isfinite(a).all():  # damaged weights; calibration names them
+        return True
+    return torch.allclose(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()))

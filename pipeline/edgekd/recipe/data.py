@@ -1,0 +1,95 @@
+"""The schema of a recipe's data section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat
+
+from edgekd.errors import did_you_mean
+from edgekd.recipe.base import Strict, mistake
+from edgekd.recipe.synthetic import Synthetic
+
+DATA_SOURCES = {
+    "fashion-mnist-mini": "10,000 + 2,000 images, ships with edgekd",
+    "fashion-mnist": "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
+    "random": "noise without labels, to compare files with",
+    "synthetic": "no images: all are made from the teacher",
+    "torchvision:NAME": "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
+    "imagefolder:DIR": "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone",
+    "images:DIR": "images without labels",
+    "npz:FILE": "x_train, y_train, x_test, y_test",
+}
+"""What a source is written as, and what it is."""
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,), (0.5,)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Usual means and standard deviations of pixels between 0 and 1, by the names that ``--normalize`` takes."""
+NAMED = tuple(source for source in DATA_SOURCES if ":" not in source)
+UNLABELLED = ("random", "images", "synthetic")
+"""Kinds of sources without labels."""
+
+
+def _data_source(value: str) -> str:
+    prefix, _, rest = value.partition(":")
+    if value in NAMED or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
+        return value
+    hint = did_you_mean(value, NAMED)
+    if not hint.startswith("did you mean"):
+        hint = f"allowed: {', '.join(DATA_SOURCES)}"
+    raise mistake(f"{value!r} is not a data source", hint)
+
+
+DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
+Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
+
+
+class Data(Strict):
+    """Images and their labels, if any. The validation split is carved from train; the test split is touched once a run."""
+
+    source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
+    """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
+    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
+    (x_train, y_train, x_test, y_test); without labels images:DIR (any images), synthetic (none:
+    all are made from the teacher), random (noise, to compare files with)."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Height and width in pixels that every image is resized to."""
+    channels: Literal[1, 3] = 3
+    """Channels the models see; grey images are repeated to 3."""
+    classes: Annotated[int, Field(ge=2)] | None = None
+    """Number of classes, where the images have no labels that tell it."""
+    class_order: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
+    """Names of the classes in the order in which they are numbered: that of a trained network's outputs. Left out: the
+    source's own, which for folders is that of their names."""
+    labels: Literal["all", "test", "none"] = "all"
+    """Which labels are looked at. none: the images are taken as unlabelled, and top-1 is agreement with the teacher. test:
+    those of the test split alone, so that the report has accuracy beside agreement."""
+    synthetic: Annotated[Synthetic | None, BeforeValidator(lambda v: {} if v is True else v)] = None
+    """Make the training and validation images from the teacher (DeepInversion): true, or a mapping with its options. The
+    source is then looked at for the test split alone; with source: synthetic there is none."""
+    mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
+    """Subtracted from pixels between 0 and 1, a number a channel or one for all; with `std`, what the given weights were
+    trained with. Left out: the mean of the training images (0 for random ones)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Then divided by. Left out: the standard deviation of the training images (1 for random ones)."""
+    augment: tuple[Augmentation, ...] = ()
+    """Random transforms of the training images: crop (pad 1/8 and crop), flip (left-right), rotate (±10°), color
+    (jitter), erase (random erasing), trivial (TrivialAugmentWide)."""
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
+    """Share of the training images kept for validation, the same number from each class."""
+    root: str | None = None
+    """Folder where torchvision keeps its downloads; the user's cache folder when left out."""
+    download: bool = True
+    """Whether a torchvision data set that is not in `root` may be downloaded."""
+
+    @property
+    def made(self) -> Synthetic | None:
+        """How the training images are synthesized; None: they are not."""
+        return self.synthetic or (Synthetic() if self.source == "synthetic" else None)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the training images have labels."""
+        return self.source.partition(":")[0] not in UNLABELLED and self.labels == "all" and self.made is None

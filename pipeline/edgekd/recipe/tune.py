@@ -1,0 +1,82 @@
+"""The schema of the search for the values of a distillation."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
+
+from edgekd.recipe.base import Strict, mistake
+
+Scalar = bool | int | float | str
+TRIALS = 12
+
+
+class Range(Strict):
+    """Numbers from low to high."""
+
+    low: float
+    """The smallest value."""
+    high: float
+    """The largest value."""
+    log: bool = False
+    """Search its logarithm, for what differs by factors, such as a learning rate."""
+    step: PositiveFloat | None = None
+    """Only low, low + step, low + 2 · step and so on; a grid needs it."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Range:
+        if self.high <= self.low:
+            raise mistake(f"high is {self.high:g}, and low is {self.low:g}", "let high be larger than low", "high")
+        if self.log and self.low <= 0:
+            raise mistake(f"there is no logarithm of {self.low:g}", "let low be above 0, or remove log", "low")
+        if self.log and self.step is not None:
+            raise mistake(
+                "a step of what is searched by its logarithm", "remove step, or list the values: [1, 2, 4, 8]", "step"
+            )
+        return self
+
+    def points(self) -> tuple[float, ...]:
+        """The values of a range with a step, in rising order."""
+        assert self.step is not None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(round(self.low + index * self.step, 10) for index in range(count))
+
+
+def _candidates(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, dict):  # here, and not as one of a union, so that mistakes inside keep their place
+        return Range.model_validate_json(json.dumps(value), strict=True) if info.mode == "json" else Range(**value)
+    if not isinstance(value, list | tuple):
+        raise mistake("what is searched is a list of values or a range", "write [A, B, C] or {low: A, high: B}")
+    if len(value) < 2:
+        raise mistake("there is nothing to choose from", "list two values at the least, or give a range: {low: A, high: B}")
+    return tuple(value)
+
+
+Candidates = Annotated[Range | tuple[Scalar, ...], BeforeValidator(_candidates)]
+
+
+class Tune(Strict):
+    """Search for the values of a distillation, on the validation split alone: each trial trains the student with others."""
+
+    search: Annotated[
+        dict[str, Candidates],
+        Field(min_length=1, examples=[{"distill.losses[0].weight": {"low": 0.1, "high": 10, "log": True}}]),
+    ]
+    """What is searched, by its key as in `--set`: a list of values, such as `[1, 2, 4, 8]`, or a range, such as `{low: 0.1,
+    high: 10, log: true}`. Options of the losses, and numbers and choices of distill."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """tpe: the next values from what was good so far (tree-structured Parzen estimator, Bergstra et al. 2011). random.
+    grid: every combination, the last key changing fastest. tpe and random need `pip install 'edgekd[tune]'`."""
+    trials: PositiveInt | None = None
+    """Students trained, with the first, which has the values as the recipe has them. Left out: 12, or all of a grid."""
+    epochs: PositiveInt | None = None
+    """Epochs of a trial, with a schedule of its own. Left out: those of distill."""
+    metric: Literal["best_val_top1", "last_val_top1"] = "best_val_top1"
+    """What decides: top-1 on the validation split of the best epoch, the one that a run keeps, or of the last."""
+
+    def combinations(self) -> int:
+        """Number of combinations of a grid, of which each range has a step."""
+        return prod(len(one.points() if isinstance(one, Range) else one) for one in self.search.values())

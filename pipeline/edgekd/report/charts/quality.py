@@ -1,0 +1,253 @@
+"""Charts of quality: accuracy against latency with budgets, and where the accuracy went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Anchor, Canvas, Scale, Shape, chart, nice_step, padded, tick_text
+from edgekd.report.page import Chart
+from edgekd.report.words import shorten
+from edgekd.results.models import Measure
+
+FAR = 6
+"""Lines above and below a point that its name may move away, where others are in the way."""
+ANCHORS: tuple[Anchor, ...] = ("middle", "start", "end")
+_NAMES: dict[Measure, str] = {"accuracy": "Top-1", "agreement": "Agreement"}
+SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An artifact in the Pareto chart: p50 in ms with its interval, top-1 in percent."""
+
+    label: str
+    shape: Shape
+    filled: bool
+    p50: float
+    low: float
+    high: float
+    top1: float
+    doubt: bool = False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A gate as a line: ``x`` is a latency in ms not to be exceeded, ``y`` a top-1 in percent to be reached."""
+
+    axis: Literal["x", "y"]
+    value: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A device in the Pareto chart."""
+
+    device: str
+    points: tuple[Point, ...]
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the accuracy chart; ``reference`` is the value it is compared with, both in percent."""
+
+    label: str
+    value: float
+    reference: float | None
+    text: str
+    delta: str
+    against: str
+
+
+def pareto(panels: Sequence[Panel], caption: str, measure: Measure = "accuracy") -> Chart:
+    """Draw accuracy, or agreement with the teacher, over latency: better is up and to the left.
+
+    Each device has a panel with a latency axis of its own, for devices differ by orders of magnitude; the other axis is one.
+    """
+    title = f"{measure.capitalize()} against latency"
+    told = []
+    for panel in panels:
+        where = f"On {panel.device}: " if len(panels) > 1 else ""
+        points = "; ".join(f"{p.label}: {p.top1:.1f} % at {p.p50:.3g} ms" for p in panel.points)
+        told.append(where + points + "".join(f"; budget {budget.label}" for budget in panel.budgets))
+    drawn = (_panels(panels, measure, WIDE, 400), _panels(panels, measure, NARROW, 340))
+    return chart("pareto", title, f"{'. '.join(told)}.", caption, *drawn)
+
+
+def _panels(panels: Sequence[Panel], measure: Measure, width: int, height: int) -> Canvas:
+    alone = len(panels) == 1
+    across = 1 if alone or width == NARROW else 2
+    gap, size = 24, (width - 24 * (across - 1)) / across
+    height = height if alone else 300
+    canvas = Canvas(width, height * -(-len(panels) // across))
+    floors = [b.value for panel in panels for b in panel.budgets if b.axis == "y"]
+    quality = padded([*(p.top1 for panel in panels for p in panel.points), *floors], 0.3, 0.5, 100.0)
+    for index, panel in enumerate(panels):
+        left, top = index % across * (size + gap), index // across * height
+        _pareto(canvas, panel, quality, measure, (left, top, left + size, top + height), "" if alone else panel.device)
+    return canvas
+
+
+def _pareto(
+    canvas: Canvas,
+    panel: Panel,
+    quality: tuple[float, float],
+    measure: Measure,
+    box: tuple[float, float, float, float],
+    device: str,
+) -> None:
+    points, budgets = panel.points, panel.budgets
+    left, top, right, bottom = box
+    slowest = max(max(p.high, p.p50) for p in points)
+    # A budget far from all points would press them into a corner: it is then named at the edge instead.
+    near = [b for b in budgets if b.axis == "x" and b.value <= 2.5 * slowest]
+    x = Scale(0, max([slowest, *(b.value for b in near)]) * 1.12, left + 48, right - 12)
+    y = Scale(*quality, bottom - 48, top + 30)
+    _grid(canvas, x, y, 8 if right - left > WIDE / 2 else 4)
+    canvas.text(left + 48, top + 16, f"{_NAMES[measure]} on the test split, %", "axis")
+    canvas.text(right - 12, bottom - 8, "Latency p50, ms (lower is better)", "axis", "end")
+    if device:
+        canvas.text(right - 12, top + 16, shorten(device, 22), "name", "end")
+    taken: list[tuple[float, float, float, float]] = []
+    for budget in budgets:
+        if budget.axis == "y":
+            canvas.rect(x.start, y(budget.value), x.end - x.start, y.start - y(budget.value), "out")
+            canvas.line(x.start, y(budget.value), x.end, y(budget.value), "budget")
+            _label(canvas, taken, x.end - 6, y(budget.value) + 15, budget.label, "note", "end")
+        elif budget in near:
+            canvas.rect(x(budget.value), y.end, x.end - x(budget.value), y.start - y.end, "out")
+            canvas.line(x(budget.value), y.end, x(budget.value), y.start, "budget")
+            late = x(budget.value) > left + (right - left) * 0.6
+            place = x(budget.value) + (-6 if late else 6)
+            _label(canvas, taken, place, y.end + 13, budget.label, "note", "end" if late else "start")
+        else:
+            _label(canvas, taken, x.end - 6, y.end + 13, f"{budget.label} →", "note", "end")
+    frontier = _frontier(points)
+    corners = [(x(frontier[0].p50), y(frontier[0].top1))]
+    for before, after in pairwise(frontier):
+        corners += [(x(after.p50), y(before.top1)), (x(after.p50), y(after.top1))]
+    canvas.path(corners, "frontier")
+    taken += [(x(p.p50) - 8, y(p.top1) - 8, x(p.p50) + 8, y(p.top1) + 8) for p in points]
+    for p in points:
+        canvas.line(x(p.low), y(p.top1), x(p.high), y(p.top1), "whisker")
+        for end in (p.low, p.high):
+            canvas.line(x(end), y(p.top1) - 4, x(end), y(p.top1) + 4, "whisker")
+        style = "dot" if p.filled else "dot hollow"
+        canvas.marker(p.shape, x(p.p50), y(p.top1), style, hover=f"{p.label}: {p.p50:.3g} ms, {p.top1:.1f} %")
+    for p in sorted(points, key=lambda p: p.p50):
+        text = shorten(p.label, 30) + (" △" if p.doubt else "")
+        cx, cy = x(p.p50), y(p.top1)
+        places: tuple[tuple[float, float, Anchor], ...] = (
+            (x(p.high) + 10, cy + 4, "start"),
+            (x(p.low) - 10, cy + 4, "end"),
+            (cx, cy - 13, "middle"),
+            (cx, cy + 21, "middle"),
+            (cx + 8, cy - 22, "start"),
+            (cx + 8, cy + 32, "start"),
+            (cx + 8, cy + 21, "end"),
+            (cx + 8, cy - 13, "end"),
+            *((cx, cy + side * (35 + 15 * line), anchor) for anchor in ANCHORS for line in range(FAR) for side in (1, -1)),
+        )
+        free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
+        inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
+        at, base, anchor = (*free, *inside, *places)[0]
+        if abs(base - cy) > 32:
+            canvas.line(cx, cy, cx, base - (12 if base > cy else -4), "leader s5")
+        _label(canvas, taken, at, base, text, "name halo", anchor)
+
+
+def _frontier(points: Sequence[Point]) -> list[Point]:
+    best: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.p50, -p.top1)):
+        if not best or p.top1 > best[-1].top1:
+            best.append(p)
+    return best
+
+
+def _box(x: float, y: float, text: str, anchor: Anchor) -> tuple[float, float, float, float]:
+    width = len(text) * CHAR + text.count("△") * CHAR  # the sign is as wide as two letters
+    left = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
+    return left, y - 11, left + width, y + 3
+
+
+def _is_free(
+    taken: Sequence[tuple[float, float, float, float]], box: tuple[float, float, float, float], x: Scale, y: Scale
+) -> bool:
+    inside = box[0] >= x.start and box[2] <= x.end and box[1] >= y.end and box[3] <= y.start
+    return inside and not any(
+        box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+    )
+
+
+def _label(
+    canvas: Canvas,
+    taken: list[tuple[float, float, float, float]],
+    x: float,
+    y: float,
+    text: str,
+    style: str,
+    anchor: Anchor,
+) -> None:
+    taken.append(_box(x, y, text, anchor))
+    canvas.text(x, y, text, style, anchor)
+
+
+def _grid(canvas: Canvas, x: Scale, y: Scale, about: int) -> None:
+    step = nice_step(y.high - y.low, 5)
+    for tick in y.ticks(5):
+        canvas.line(x.start, y(tick), x.end, y(tick), "grid")
+        canvas.text(x.start - 8, y(tick) + 4, tick_text(tick, step), "tick", "end")
+    step = nice_step(x.high - x.low, about)
+    for tick in x.ticks(about):
+        canvas.line(x(tick), y.start, x(tick), y.start + 4, "grid")
+        canvas.text(x(tick), y.start + 18, tick_text(tick, step), "tick", "middle")
+    canvas.line(x.start, y.start, x.end, y.start, "base")
+
+
+def accuracy_steps(steps: Sequence[Step], caption: str, measure: Measure = "accuracy") -> Chart:
+    """Draw the top-1 of each state of the model as a row, with a bar from the state it is compared with."""
+    title = f"Where {measure} went"
+    told = "; ".join(f"{s.label} {s.text} %{f' ({s.delta} points against {s.against})' if s.delta else ''}" for s in steps)
+    drawn = (_steps(steps, measure, WIDE), _steps(steps, measure, NARROW))
+    return chart("steps", title, f"{told}.", caption, *drawn)
+
+
+def _steps(steps: Sequence[Step], measure: Measure, width: int) -> Canvas:
+    narrow = width == NARROW
+    height, top = (52, 30) if narrow else (38, 34)
+    canvas = Canvas(width, top + height * len(steps) + 26)
+    values = [value for s in steps for value in (s.value, s.reference) if value is not None]
+    x = Scale(*padded(values, 0.12, 0.5, 100.0), 8 if narrow else 190, width - (118 if narrow else 330))
+    bottom = top + height * len(steps)
+    about = 3 if narrow else 6
+    for tick in x.ticks(about):
+        canvas.line(x(tick), top - 6, x(tick), bottom, "grid")
+        canvas.text(x(tick), bottom + 16, tick_text(tick, nice_step(x.high - x.low, about)), "tick", "middle")
+    column = width - 62 if narrow else width - 258
+    canvas.text(column, 14, f"{_NAMES[measure].lower()}, %", "axis", "end")
+    canvas.text(column + 56, 14, "points", "axis", "end")
+    if not narrow:
+        canvas.text(column + 72, 14, "against", "axis")
+    for index, step in enumerate(steps):
+        middle = top + index * height + height * (0.68 if narrow else 0.5)
+        name = shorten(step.label, 32 if narrow else 26)
+        if narrow:
+            canvas.text(8, middle - 15, name, "name")
+        else:
+            canvas.text(174, middle + 4, name, "name", "end")
+        kind = ""
+        if step.reference is not None:
+            kind = " loss" if step.value < step.reference else " gain" if step.value > step.reference else ""
+            low, high = sorted((x(step.value), x(step.reference)))
+            canvas.rect(low, middle - 4, high - low, 8, f"bar{kind}")
+            canvas.line(x(step.reference), middle - 9, x(step.reference), middle + 9, "mark")
+        canvas.marker("circle", x(step.value), middle, "dot")
+        canvas.text(column, middle + 4, step.text, "figure", "end")
+        canvas.text(column + 56, middle + 4, step.delta, f"figure{kind}", "end")
+        if not narrow:
+            canvas.text(column + 72, middle + 4, shorten(step.against, 28), "note")
+    return canvas

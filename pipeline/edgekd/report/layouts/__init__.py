@@ -1,0 +1,1 @@
+"""Layouts of a report: HTML, Markdown, the terminal, and the model card."""

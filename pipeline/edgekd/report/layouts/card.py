@@ -1,0 +1,222 @@
+"""MODEL_CARD.md: what the run knows about the artifacts it leaves, and nothing it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from edgekd.report import facts
+from edgekd.report.layouts.markdown import block_code, escape, table
+from edgekd.report.page import MARKS, Cell, Column, Table, figure
+from edgekd.report.sections import evidence
+from edgekd.report.verdict import verdict
+from edgekd.report.view import story
+from edgekd.report.words import count, known, local, mib, one_line, percent, plain, plural, points, sig
+from edgekd.results.models import ModelRecord
+from edgekd.results.run import RunResult
+
+
+def render(result: RunResult) -> str:
+    """Return the model card of a run; what was not measured is left out or listed, never invented.
+
+    Example:
+        >>> from edgekd.results.run import read_run
+        >>> text = render(read_run(Path("reports/mobilenet/latest")))  # doctest: +SKIP
+    """
+    parts = [_front(result), f"# {escape(one_line(result.name))}", escape(story(result)), *_verdict(result)]
+    for title, blocks in (
+        ("Files", _files(result)),
+        ("Use", _use(result)),
+        ("Data", [_pairs(evidence.data_facts(result))]),
+        ("Training", _training(result)),
+        ("Evaluation", _evaluation(result)),
+        ("Speed and memory", _speed(result)),
+        ("Limits", _limits(result)),
+        ("Reproduce", [block_code(plain(result.command), "sh"), f"Made by edgekd {escape(result.edgekd)}."]),
+    ):
+        if blocks:
+            parts += [f"## {title}", *blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(result: RunResult) -> list[str]:
+    """Say at the top that a model did not pass, for the card travels with its files."""
+    found = verdict(result)
+    if found.tone == "good":
+        return []
+    lines = "\n".join(f"- {escape(line)}" for line in found.failures)
+    return [f"**{MARKS[found.tone]} {found.word}: {escape(found.sentence)}**", *([lines] if lines else [])]
+
+
+def _front(result: RunResult) -> str:
+    """The header that model hubs read. No licence: a run does not know under which one its model is given away."""
+    head: dict[str, Any] = {"pipeline_tag": "image-classification", "tags": ["edgekd"]}
+    model = facts.headline(result)
+    if model and facts.is_int8(model):
+        head["tags"] += ["int8", facts.quantization(result).replace(" ", "-")]
+    taught = facts.section_of(result, "teacher") or facts.section_of(result, "distill").get("peers")
+    if taught and facts.section_of(result, "student"):
+        head["tags"].append("knowledge-distillation")
+    found = model.metric("accuracy") if model else None
+    if model and found:
+        source = local(one_line(result.data.source))
+        entry = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": source, "type": source, "split": "test"},
+            "metrics": [{"type": "accuracy", "name": f"top-1, {facts.label(model)}", "value": found.top1}],
+        }
+        head["model-index"] = [{"name": one_line(result.name), "results": [entry]}]
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
+
+
+def _written(result: RunResult) -> list[ModelRecord]:
+    return [model for model in facts.artifacts(result) if model.path is not None]
+
+
+def _files(result: RunResult) -> list[str]:
+    columns = (
+        Column("File", "", "code"),
+        Column("Precision"),
+        Column("Size", "MiB", "number"),
+        Column("sha256", "", "code"),
+    )
+    rows = tuple(
+        (
+            Cell(one_line((model.path or "").removeprefix("artifacts/"))),  # the card lies in that folder
+            Cell(f"{facts.FORMATS.get(model.format, model.format)} {model.precision}"),
+            figure(mib(model.bytes) if model.bytes is not None else None),
+            Cell(model.sha256 or "not recorded"),
+        )
+        for model in _written(result)
+    )
+    lost = [f"- {escape(f'{label}: {reason}')}" for label, reason in facts.lost(result)]
+    return [*([table(Table("Files", columns, rows))] if rows else []), *(["\n".join(lost)] if lost else [])]
+
+
+def _use(result: RunResult) -> list[str]:
+    parts = []
+    for model in _written(result):
+        tensors = [("Input", spec) for spec in model.inputs] + [("Output", spec) for spec in model.outputs]
+        lines = []
+        for direction, spec in tensors:
+            shape = " × ".join(str(side) for side in spec.shape)
+            scale = "" if spec.scale is None else f", scale {spec.scale:.9g}, zero point {spec.zero_point or 0}"
+            layout = f", {spec.layout}" if spec.layout else ""
+            lines.append(f"- {direction} {escape(f'{one_line(spec.name)}: {spec.dtype}, {shape}{layout}{scale}')}")
+        snippet = result.snippets.get(model.name)
+        if lines or snippet:
+            parts.append(f"### {escape(facts.label(model))}")
+        if lines:
+            parts.append("\n".join(lines))
+        if snippet:
+            parts.append(block_code(plain(snippet).rstrip("\n"), "python"))
+    return parts
+
+
+def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"- {escape(label)}: {escape(value)}" for label, value in pairs)
+
+
+def _training(result: RunResult) -> list[str]:
+    lines = []
+    distill, quantize = facts.section_of(result, "distill"), facts.section_of(result, "quantize")
+    learners = [("the student", distill)]
+    learners += [(key, part.get("distill") or {}) for key, part in facts.teachers(result)]
+    for learner, section in learners:
+        terms = [
+            f"{term.get('kind')} (weight {term.get('weight', 1)})"
+            for term in section.get("losses") or ()
+            if isinstance(term, Mapping)
+        ]
+        if terms:
+            lines.append(f"Loss of {learner}: {', '.join(terms)}")
+    for curve in result.curves:
+        epochs = plural(len(curve.val_top1), "epoch")
+        if curve.val_top1:
+            label = facts.label_of(result, curve.model)
+            lines.append(f"{label}: {epochs}, epoch {curve.best_epoch + 1} kept, the best by validation")
+    student = "distilled student" if distill else "trained student that was given"
+    if quantize.get("method") == "ptq":
+        count, observer = quantize.get("calibration_images"), quantize.get("observer")
+        images = f"{count} training images at most" if isinstance(count, int) else "training images"
+        lines.append(f"int8: {facts.quantization(result)} of the {student}, calibrated on {images} ({observer})")
+    elif quantize:
+        losses = "the same losses" if distill else "hard labels"
+        losses = "the float student as its teacher" if quantize.get("self_distill") else losses
+        lines.append(f"int8: {facts.quantization(result)} with {losses}, from the {student}")
+    if result.recipe.get("seed") is not None:
+        lines.append(f"Seed: {result.recipe['seed']}")
+    return ["\n".join(f"- {escape(one_line(line))}" for line in lines)] if lines else []
+
+
+def _evaluation(result: RunResult) -> list[str]:
+    rows, measure = [], facts.measure(result)
+    for model in result.models:
+        found = model.metric(measure) if measure else None
+        close = model.fidelity
+        if found is None and close is None:
+            continue
+        top1 = percent(found.top1) if found else "—"
+        top5 = percent(found.top5) if found and found.top5 is not None else "—"
+        images = found.n if found else close.agreement.n if close else 0
+        drop, same, noise = "—", "—", "—"
+        if close:
+            same = facts.with_interval(percent(close.agreement.value), close.agreement, 100)
+            noise = facts.with_interval(sig(close.sqnr_db.value), close.sqnr_db, 1)
+            drop = facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100) + " (expected)"
+            if close.drop:
+                drop = facts.with_interval(points(close.drop.value), close.drop, 100)
+        parity = percent(model.parity.top1_agreement) if model.parity else "—"
+        texts = top1, top5, count(images), drop, same, noise, parity
+        rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
+    heads = (
+        (facts.measured(measure), "%"), ("Top-5", "%"), ("Test images", ""), ("Drop against float", "points"),
+        ("Same top-1 as float", "%"), ("SQNR to float", "dB"), ("Same top-1 as in torch", "%"),
+    )  # fmt: skip
+    columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
+    note = "[low, high]: 95 % interval. Float: the float student in torch. SQNR: variance of its logits to squared error."
+    return [table(Table("Evaluation", columns, tuple(rows))), note] if rows else []
+
+
+def _speed(result: RunResult) -> list[str]:
+    rows = []
+    for record in result.profiles:
+        device = f"{one_line(record.device)} (EMULATED: not to be quoted)" if record.emulated else one_line(record.device)
+        latency = record.latency_ms
+        reasons = one_line("; ".join(record.trust.reasons))
+        stamp = "EMULATED" if record.emulated else ""
+        figures = (figure(known(value)) for value in (latency.p50, latency.p90, record.memory.peak))
+        rows.append(
+            (
+                Cell(facts.label_of(result, record.model)),
+                Cell(device),
+                Cell(f"{one_line(record.effective.runtime)}, {plural(record.effective.threads, 'thread')}"),
+                *(replace(cell, stamp=stamp) for cell in figures),
+                Cell("emulated" if stamp else f"untrusted: {reasons}" if record.trust.verdict == "untrusted" else "trusted"),
+            )
+        )
+    heads = ("p50", "ms"), ("p90", "ms"), ("Peak memory", "MiB")
+    numbers = (Column(head, unit, "number") for head, unit in heads)
+    columns = Column("Artifact"), Column("Device"), Column("Runtime"), *numbers, Column("Trust")
+    note = "One image at a time. Peak memory is that of the whole measuring process (VmHWM)."
+    return [table(Table("Speed", columns, tuple(rows))), note] if rows else []
+
+
+def _limits(result: RunResult) -> list[str]:
+    lines = [one_line(text) for text in result.findings]
+    lines += [
+        f"{facts.label(model)} leaves in float: {one_line('; '.join(model.float_ops))}"
+        for model in _written(result)
+        if facts.is_int8(model) and model.float_ops
+    ]
+    for gate in result.gates:
+        if gate.verdict == "fail":
+            unit = facts.gate_words(gate).unit
+            figures = f"{facts.gate_measured(gate)} {unit}".strip(), f"{facts.gate_limit(gate)} {unit}".strip()
+            name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
+            lines.append(f"{name} is {figures[0]}, outside its limit of {figures[1]}")
+    lines += [f"Not measured: {one_line(text)}" for text in result.not_measured]
+    return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []

@@ -1,0 +1,1 @@
+"""Sections of a report: each is a function from a run to blocks of the page."""

@@ -1,0 +1,114 @@
+"""The section about seeds: what the students of several seeds have in common, and whether one is better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgekd.report import facts
+from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Column, Section, Table, Tone
+from edgekd.report.words import NONE, points, sig
+from edgekd.results.run import RunResult, SeedRecord
+from edgekd.statistics import Paired, Spread, paired, spread
+
+MEASURES: tuple[tuple[str, Callable[[SeedRecord], float | None]], ...] = (
+    ("Test, kept epoch", lambda row: row.test_kept),
+    ("Test, last epoch", lambda row: row.test_last),
+    ("Validation, kept epoch", lambda row: row.val_kept),
+    ("Validation, last epoch", lambda row: row.val_last),
+)
+NOTE = (
+    "Mean ± standard deviation (n − 1) of top-1. The kept epoch is the best by validation; the files are made from it. The "
+    "validation figure of the kept epoch is what it was chosen by, and so too good."
+)
+PAIRED_NOTE = (
+    "The same seed gives both the same first weights and the same order of images, so differences are taken seed by seed. "
+    "Interval and p: Student's t over the differences, {}. An interval that holds 0 leaves open which is better."
+)
+
+
+def section(result: RunResult) -> Section:
+    """Mean and standard deviation of every trained student, and the distilled student against each baseline."""
+    title = "Over seeds"
+    if not result.seeds:
+        return Section("seeds", title, missing="One seed was trained.")
+    rows: dict[str, list[SeedRecord]] = {}
+    for row in result.seeds:
+        rows.setdefault(row.model, []).append(row)
+    seeds = [row.seed for row in next(iter(rows.values()))]
+    measures = [(name, of) for name, of in MEASURES if all(of(row) is not None for row in result.seeds)]
+    columns = Column("Network"), Column("Seeds", "", "number"), *(Column(name, "%", "number") for name, _ in measures)
+    figures = tuple(
+        (
+            Cell(facts.label_of(result, model)),
+            Cell(str(len(own))),
+            *(Cell(plus_minus(spread(_values(own, of)))) for _, of in measures),
+        )
+        for model, own in rows.items()
+    )
+    blocks: list[Block] = [Table("Top-1 over seeds", columns, figures, NOTE)]
+    compared = [
+        (f"{facts.label_of(result, 'distilled')} − {facts.label_of(result, model)}", name, _difference(rows, model, of))
+        for model in rows
+        if model != "distilled"
+        for name, of in measures
+        if name.startswith("Test")
+    ]
+    if compared:
+        blocks.append(differences(compared))
+    taught = ", with the same teacher" if facts.section_of(result, "teacher") else ""
+    lead = f"Seeds {seeds[0]} to {seeds[-1]}{taught}." if rows else ""
+    return Section("seeds", title, tuple(blocks), lead)
+
+
+def _difference(rows: dict[str, list[SeedRecord]], model: str, of: Callable[[SeedRecord], float | None]) -> Paired:
+    return paired(_values(rows["distilled"], of), _values(rows[model], of))
+
+
+def _values(rows: Sequence[SeedRecord], of: Callable[[SeedRecord], float | None]) -> list[float]:
+    return [value for row in rows if (value := of(row)) is not None]
+
+
+def differences(compared: Sequence[tuple[str, str, Paired]]) -> Table:
+    """A row for each (which networks, measured on what, how they differ); differences in points of top-1."""
+    columns = (
+        Column("Difference"),
+        Column("Top-1"),
+        Column("Seeds", "", "number"),
+        Column("Mean ± sd", "points", "number"),
+        Column("95 % interval", "points", "number"),
+        Column("p, paired t-test", "", "number"),
+    )
+    rows = tuple(
+        (
+            Cell(who),
+            Cell(what),
+            Cell(str(found.gain.n)),
+            gain(found.gain),
+            interval(found.gain),
+            Cell(NONE if found.p is None else sig(found.p)),
+        )
+        for who, what, found in compared
+    )
+    return Table("Paired differences", columns, rows, PAIRED_NOTE.format("not corrected for the number of comparisons"))
+
+
+def plus_minus(found: Spread) -> str:
+    """Write mean ± standard deviation of shares in percent; the mean alone where there is one seed."""
+    mean = f"{100 * found.mean:.2f}"
+    return mean if found.sd is None else f"{mean} ± {100 * found.sd:.2f}"
+
+
+def gain(found: Spread) -> Cell:
+    """A mean difference in points with its standard deviation; told as good or bad where the interval is on one side."""
+    text = points(found.mean) + ("" if found.sd is None else f" ± {100 * found.sd:.2f}")
+    tone: Tone = ""
+    if found.low is not None and found.high is not None:
+        tone = "good" if found.low > 0 else "bad" if found.high < 0 else ""
+    return Cell(text, tone, mark=bool(tone))
+
+
+def interval(found: Spread) -> Cell:
+    """The 95 % interval in points, where there is one."""
+    if found.low is None or found.high is None:
+        return NOT_APPLICABLE
+    return Cell(f"{points(found.low)} to {points(found.high)}")

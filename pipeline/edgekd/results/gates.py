@@ -1,0 +1,62 @@
+"""Records of gates: a limit, what was measured against it, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["pass", "fail", "undecided", "untrusted", "not_measured", "emulated", "not_applicable"]
+"""pass: the whole 95 % interval is within the limit. fail: all of it is beyond. undecided: the limit lies inside, for there
+are too few images. untrusted: measured under bad conditions. emulated: not measured on the device itself. not_applicable:
+the figure does not exist for this file, and another gate takes its place."""
+
+SEVERITY: tuple[Verdict, ...] = (
+    "fail", "not_measured", "untrusted", "emulated", "undecided", "not_applicable", "pass",
+)  # fmt: skip
+"""Verdicts, the worst first."""
+
+QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db")
+"""Gates that hold a file against the float model."""
+
+Level = Literal["error", "warn", "off"]
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """A gate and its verdict.
+
+    Attributes:
+        name: Key of the gate in the recipe; ``agreement_drop`` for ``accuracy_drop`` where a teacher stands in for labels.
+        model: Name of the artifact.
+        limit: As text, such as ``<= 0.01``; ``op`` and ``value`` are its parts (None in files of older versions).
+        measured: The estimate; None where there is none.
+        device: Of a latency or a memory figure.
+        low: Lower end of the 95 % interval of ``measured``; None for a figure without sampling noise.
+        high: Upper end.
+        n: Number of test images behind it.
+        reference: Name of the model that the figure compares with.
+        level: What the recipe makes of a gate that does not pass: ``error``, ``warn``, or ``off`` (recorded only).
+        blocking: Whether it makes the run's exit code 1; None in files of older versions. Read ``blocks``.
+        instead: Of one that is not applicable: the gate that takes its place.
+    """
+
+    name: str
+    model: str
+    limit: str
+    measured: float | None = None
+    verdict: Verdict = "not_measured"
+    device: str | None = None
+    op: Literal["<=", ">="] | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    reference: str | None = None
+    level: Level = "error"
+    blocking: bool | None = None
+    instead: str | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the run ends with exit code 1 because of this gate."""
+        return self.verdict not in ("pass", "not_applicable") if self.blocking is None else self.blocking

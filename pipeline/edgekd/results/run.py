@@ -1,0 +1,222 @@
+"""The run folder and ``run.json``: what a run found, as frozen dataclasses.
+
+``run.json`` is what tools and tests read; the report is made from it alone. A figure that was not measured is ``None``
+here, absent in the file, and named in ``not_measured``; it is never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.errors import UsageError, cause_of
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.gates import GateRecord, Verdict
+from edgekd.results.layers import LayerRecord, RepairRecord
+from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.models import Measure, ModelRecord
+from edgekd.results.profile import Comparison, DeviceRecord, Failure, ProfileRecord
+from edgekd.results.runtime import FloatWeights
+from edgekd.results.tuning import TuningRecord
+
+SCHEMA = 1
+
+
+_GIVE = "give a run folder, such as reports/mobilenet/latest"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of the run; ``seconds`` is what the work took when it was done, ``reason`` why it failed."""
+
+    name: str
+    status: Literal["ran", "cached", "failed"]
+    key: str
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training of one network, a value an epoch.
+
+    Attributes:
+        model: ``teacher``, ``student_alone``, ``kd``, ``tuned_kd``, ``peer.NAME``, ``distilled`` or ``qat``.
+        terms: Mean of every (weighted) loss term over the epoch, by its name.
+        train_top1: Top-1 over the (augmented) training images.
+        val_top1: Top-1 on the validation split.
+        lr: Learning rate at the epoch's end.
+        best_epoch: Index of the kept epoch (best by validation).
+        seconds: Wall time of the training.
+        pairs: Layers paired for feature losses, in words.
+        measure: What ``val_top1`` is: accuracy, or agreement with the teacher. Without labels ``train_top1`` is empty.
+    """
+
+    model: str
+    terms: Mapping[str, tuple[float, ...]]
+    train_top1: tuple[float, ...]
+    val_top1: tuple[float, ...]
+    lr: tuple[float, ...]
+    best_epoch: int
+    seconds: float
+    pairs: tuple[str, ...] = ()
+    measure: Measure = "accuracy"
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
+
+    ``model`` is ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``. Figures on the test split are None where nothing
+    is known of its images: neither labels nor what the teacher says.
+    """
+
+    model: str
+    seed: int
+    val_kept: float
+    val_last: float
+    test_kept: float | None = None
+    test_last: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small picture for the report: ``data`` is the file in base64, ``caption`` says what is on it."""
+
+    title: str
+    caption: str
+    media_type: str
+    data: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data as used: ``source``, ``fingerprint`` (sha256), number of images in each split and the normalization."""
+
+    source: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    train: int
+    val: int
+    test: int
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything a run found.
+
+    Attributes:
+        schema: Version of this file's form.
+        edgekd: Version of edgekd.
+        name: Recipe name.
+        run: Name of the run folder.
+        command: What reproduces the run.
+        verdict: The worst of the gates' verdicts, without those at level ``warn`` or ``off``; ``fail`` if something that the
+            recipe asks for is missing.
+        recipe: The resolved recipe.
+        findings: Plain sentences the report shows near the top, such as why int8 is not faster.
+        doubts: What is doubtful of the networks whose weights were given, such as another size at which one is right more
+            often; each is a caution.
+        snippets: Load snippet (Python text) for each artifact, by model name.
+        not_measured: What a reader may look for and will not find, each with the reason.
+        layers: What int8 does to each layer, the worst at the logits first.
+        repair: Layers given back to float; None where none was.
+        float_weights: Weights that are float32 in the int8 files; None without int8.
+        tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
+        copied: The teacher's mistakes that the students make, too.
+        pictures: What is better looked at than read, such as synthesized images.
+        seeds: Every student of every seed; empty with one seed.
+        comparisons: Artifacts beside another measurement.
+        failures: Files that failed on a device on which others were measured.
+        kind: ``run`` of a recipe, or ``profile`` of model files, which has no stages, gates and test split.
+    """
+
+    schema: int
+    edgekd: str
+    name: str
+    run: str
+    created: str
+    command: str
+    verdict: Verdict
+    recipe: Mapping[str, Any]
+    data: DataRecord
+    stages: tuple[StageRecord, ...]
+    models: tuple[ModelRecord, ...]
+    curves: tuple[Curve, ...]
+    profiles: tuple[ProfileRecord, ...]
+    gates: tuple[GateRecord, ...]
+    environment: Mapping[str, Any]
+    findings: tuple[str, ...] = ()
+    snippets: Mapping[str, str] = field(default_factory=dict)
+    not_measured: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
+    repair: RepairRecord | None = None
+    tuning: TuningRecord | None = None
+    copied: tuple[CopiedErrors, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    seeds: tuple[SeedRecord, ...] = ()
+    float_weights: FloatWeights | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    devices: tuple[DeviceRecord, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    kind: Literal["run", "profile"] = "run"
+
+    def student(self) -> ModelRecord | None:
+        """Return the float student: the distilled one, or the one that was given."""
+        return self.model("distilled") or self.model("student")
+
+    def model(self, name: str) -> ModelRecord | None:
+        """Return the model called ``name``, or ``None``."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+def write_run(result: RunResult, folder: Path) -> Path:
+    """Write ``run.json`` into the run folder."""
+    path = folder / "run.json"
+    text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udcff, which is JSON for a byte of a file's name
+    return path
+
+
+def read_run(folder: Path) -> RunResult:
+    """Read the ``run.json`` of a run folder (or the file itself).
+
+    Raises:
+        UsageError: There is none, or it has another schema.
+    """
+    path = folder / "run.json" if folder.is_dir() else folder
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA:
+            raise UsageError(f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again")
+        return from_json(RunResult, value)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist", _GIVE) from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        hint = "run the recipe again" if path.name == "run.json" else _GIVE
+        raise UsageError(f"{path} is not a run.json: {damage(error)}", hint) from error
+
+
+def damage(error: Exception) -> str:
+    """Say in one line what is wrong with a JSON file that could not be read.
+
+    Example:
+        >>> damage(KeyError("schema"))
+        "'schema' is missing"
+    """
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
+    if isinstance(error, OSError):
+        return error.strerror or cause_of(error)
+    return f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else cause_of(error)

@@ -1,0 +1,1 @@
+"""Tasks: what goes into a network, what comes out of it, and how good it is."""

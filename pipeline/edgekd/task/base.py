@@ -1,0 +1,121 @@
+"""The nouns that everything else uses: what goes into a network, what comes out of it, and what a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgekd.metrics.base import Metric
+
+Dtype = Literal["float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+Kind = Literal["image", "signal", "features", "tokens", "mask", "logits", "boxes", "map", "values"]
+"""What a port is to a reader: what preprocessing, a picture or an axis it can have. ``values`` promises nothing."""
+BATCH = "N"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One logical input or output of a network. How it is quantized is the quantizer's matter, not the port's.
+
+    Attributes:
+        name: Unique among the inputs, or the outputs, of a signature.
+        dims: Its sizes in order: a number, or the name of a size that is open. ``N``, the batch, comes first.
+        dtype: Type of its numbers as the network takes or gives them.
+        kind: What it is.
+
+    Example:
+        >>> Port("image", ("N", 3, 224, 224), kind="image").shape(8)
+        (8, 3, 224, 224)
+    """
+
+    name: str
+    dims: tuple[int | str, ...]
+    dtype: Dtype = "float32"
+    kind: Kind = "values"
+
+    def shape(self, batch: int = 1, **sizes: int) -> tuple[int, ...]:
+        """Return its sizes for a batch; ``sizes`` gives those that are open.
+
+        Raises:
+            KeyError: An open size is not given.
+        """
+        known = {BATCH: batch, **sizes}
+        return tuple(known[dim] if isinstance(dim, str) else dim for dim in self.dims)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({'×'.join(map(str, self.dims))} {self.dtype})"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All inputs and outputs of a network.
+
+    Attributes:
+        inputs: In the order of the network's arguments.
+        outputs: Those that are kept, in the order of files.
+        primary: Name of the output that losses and the first metric read. Parity is held on every output.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    primary: str
+
+    def __post_init__(self) -> None:
+        for ports in (self.inputs, self.outputs):
+            names = [port.name for port in ports]
+            if len({*names}) < len(names):
+                raise ValueError(f"two ports are called alike: {', '.join(names)}")
+        if self.primary not in {port.name for port in self.outputs}:
+            raise ValueError(f"{self.primary} is none of the outputs")
+
+    @property
+    def output(self) -> Port:
+        """The primary output."""
+        return next(port for port in self.outputs if port.name == self.primary)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is known of a data set before a network is built: enough to say what the network has to be.
+
+    Attributes:
+        inputs: Of one sample, by name: shape without the batch, and type.
+        classes: Names of the classes; empty where the target is none.
+        target: Shape of one target; ``()`` for a label.
+    """
+
+    inputs: Mapping[str, tuple[tuple[int, ...], Dtype]]
+    classes: tuple[str, ...] = ()
+    target: tuple[int, ...] = ()
+
+
+class Task(Protocol):
+    """What a network is for. Registered under its kind, such as ``image-classification``; see docs/extending.md."""
+
+    kind: str
+    """Its name in recipes and on model cards: the word of the Hugging Face hub where that has one."""
+    metrics: tuple[Metric, ...]
+    """How good outputs are. The first decides the best epoch, the search, ``gates.drop`` and ``keep_float: auto``."""
+    agreement: Metric
+    """How far two sets of outputs are alike: its targets are the outputs of the reference."""
+
+    def signature(self, samples: Samples) -> Signature:
+        """Return what a network of this task takes and gives.
+
+        Raises:
+            DataError: The samples are not of this task.
+        """
+        ...
+
+    def builder_args(self, samples: Samples) -> Mapping[str, Any]:
+        """Return what the builder of a network is told beside the recipe's ``args``, such as ``{"num_classes": 10}``."""
+        ...
+
+    def stratum(self, targets: NDArray[Any]) -> NDArray[np.int64] | None:
+        """Return by what the validation split is balanced, a number a sample; None: by nothing."""
+        ...

@@ -1,0 +1,1 @@
+"""Training: one loop for teachers, students and quantization-aware training."""

@@ -1,0 +1,344 @@
+"""The training loop, the same for teachers, students and quantization-aware training.
+
+On Lightning Fabric: a CPU, a GPU or several; mixed precision on GPUs. Cosine or step schedule with warm-up, optional EMA
+of the weights, best-by-validation and last kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgekd.data.batches import Normalize, loader
+from edgekd.data.dataset import DataSet, Split
+from edgekd.distill import mutual
+from edgekd.distill.looks import Look, Looks
+from edgekd.distill.outputs import Batch
+from edgekd.distill.teacher_cache.recording import Recorded, Recording
+from edgekd.distill.terms import Terms
+from edgekd.errors import TrainingError
+from edgekd.models import tied
+from edgekd.models.layout import layout
+from edgekd.progress import Progress, Silent
+from edgekd.recipe.data import Data
+from edgekd.recipe.train import Train
+from edgekd.results.run import Curve
+from edgekd.train.learner import Learner, State
+
+Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights of the best epoch by validation and of the last one, the curve, and the same of each peer."""
+
+    best: State
+    last: State
+    adapters: State
+    curve: Curve
+    peers: tuple[Fitted, ...] = ()
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Something that happens once in the middle of training, at ``share`` of all steps, such as freezing ranges.
+
+    Only epochs that end after it can be the best one: what comes before is another network.
+    """
+
+    share: float
+    action: Callable[[nn.Module], None]
+
+
+class Pupil(nn.Module):
+    """The network, its peers and their losses in one module, so that one wrapper (DDP, autocast) covers all."""
+
+    def __init__(self, network: nn.Module, terms: Terms, peers: Sequence[mutual.Peer] = ()) -> None:
+        super().__init__()
+        self.network = network
+        self.terms = terms
+        self.peers = tuple(peers)
+        self._peers = nn.ModuleList(peers)
+
+    def forward(
+        self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor, indices: Tensor, epoch: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return (weighted value of each term, networks×terms; logits, networks×N×classes)."""
+        batch = Batch(labels, indices)
+        outputs = [self.network(x), *(peer(x) for peer in self.peers)]
+        values = []
+        for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
+            lessons = mutual.lessons(outputs, index) if self.peers else teacher
+            value = torch.stack(terms(outputs[index], lessons, batch, epoch))
+            if torch.distributed.is_initialized():  # it waits for a gradient of every parameter, whatever the terms read
+                value = value + 0 * outputs[index][0].sum()
+            values.append(value)
+        return torch.stack(values), torch.stack([own[0] for own in outputs])
+
+
+def fit(
+    fabric: Fabric,
+    network: nn.Module,
+    terms: Terms,
+    teacher: nn.Module | None,
+    budget: Train,
+    data: DataSet,
+    section: Data,
+    *,
+    name: str,
+    seed: int,
+    progress: Progress,
+    snapshot: Callable[[nn.Module], State] | None = None,
+    freeze: Freeze | None = None,
+    recording: Recording | None = None,
+    peers: Sequence[mutual.Peer] = (),
+    views: Sequence[DataSet] = (),
+) -> Fitted:
+    """Train ``network``, and its peers beside it.
+
+    Args:
+        fabric: Device, precision and processes.
+        network: Returns ``(logits, *features)``; trained in place.
+        terms: The loss.
+        teacher: Returns ``(logits, *features)`` for the terms, or None.
+        budget: Epochs, optimizer, schedule.
+        data: Images.
+        section: The recipe's data section (augmentation).
+        name: What the curve and the progress are called.
+        seed: Decides order and augmentation.
+        progress: Where to report.
+        snapshot: How the weights are taken; the state_dict by default.
+        freeze: What to do once in the middle.
+        recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
+        peers: Networks that learn with it in the place of a teacher.
+        views: The same samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        StorageError: The disk lacks the room for the teacher's outputs.
+    """
+    started = time.monotonic()
+    pupil = Pupil(network, terms, peers)
+    form = layout(pupil)
+    module, optimizer = fabric.setup(_laid_out(pupil, form), _optimizer(pupil, budget, fused=not _scales(fabric)))
+    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
+    feed: Any = fabric.setup_dataloaders(batches)
+    if not len(feed):
+        raise TrainingError(
+            f"{name}: {len(data.train)} training images are less than one batch of {budget.batch_size} for each of "
+            f"{fabric.world_size} processes",
+            "lower batch_size or --devices",
+        )
+    normalize = fabric.to_device(Normalize(data))
+    looks = fabric.to_device(Looks(views))
+    draws = recording.draws(budget.epochs) if recording else budget.epochs
+    learner = Learner(name, network, terms, budget.ema, snapshot or _state_dict)
+    learners = [learner, *(Learner(p.name, p.network, p.terms, budget.ema, p.snapshot) for p in peers)]
+    steps = budget.epochs * len(feed)
+    for each in learners:
+        hastened = hasten_norms(each.network, len(feed))
+        if hastened and fabric.global_rank == 0:
+            progress.say(f"  {each.name}: {hastened}")
+    schedule = _schedule(budget, len(feed))
+    freeze_step = max(1, min(steps - 1, int(freeze.share * steps))) if freeze else -1  # ranges are seen in a step at least
+    said = "val" if data.measure == "accuracy" else "val agreement"
+    step = 0
+    with (
+        _lessons(
+            fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs, _bytes(pupil)
+        ) as lessons,
+        (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
+    ):
+        for epoch in range(budget.epochs):
+            augmented.epoch, sampler.epoch = epoch % draws, epoch
+            module.train()
+            for images, labels, indices, *others in feed:
+                if step == freeze_step and freeze:
+                    freeze.action(network)
+                for group in optimizer.param_groups:
+                    group["lr"] = budget.lr * schedule(step)
+                x = normalize(images)
+                with torch.no_grad(), fabric.autocast():
+                    target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
+                values, logits = module(x.contiguous(memory_format=form), target, labels, indices, step / len(feed))
+                sums = values.sum(1)
+                if not bool(sums.isfinite().all()):
+                    worst = sums.isfinite().tolist().index(False)
+                    raise TrainingError(
+                        f"{learners[worst].name}: the loss is {sums[worst].item()} at step {step} of epoch {epoch + 1} "
+                        f"({_worst(terms.names, values[worst])})",
+                        f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the images and labels",
+                    )
+                fabric.backward(sums.sum())
+                if budget.clip_grad_norm:
+                    _clip(fabric, module, optimizer, pupil, budget.clip_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                for each, own, answers in zip(learners, values, logits, strict=True):
+                    each.step(own, answers, labels)
+                step += 1
+                task.advance(1)
+            if freeze and step == freeze_step == steps:  # the only one
+                freeze.action(network)
+            for each in learners:
+                each.epoch(accuracy(each.kept, data.val, normalize, fabric.device), budget.lr * schedule(step - 1))
+                if (
+                    each.best_epoch < 0
+                    or (step > freeze_step and each.val_top1[-1] > each.val_top1[each.best_epoch])
+                    or (freeze and step > freeze_step and (each.best_epoch + 1) * len(feed) <= freeze_step)
+                ):
+                    each.keep()
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * learner.val_top1[-1]:.1f} %")
+    seconds = time.monotonic() - started
+    fitted = [
+        Fitted(each.best, each.weights(), tied.copied(each.terms.adapters.state_dict()), each.curve(seconds, data))
+        for each in learners
+    ]
+    return replace(fitted[0], peers=tuple(fitted[1:]))
+
+
+@contextmanager
+def _lessons(
+    fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
+    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int, trained: int,
+) -> Iterator[Lessons | None]:  # fmt: skip
+    """What the teacher says about a batch: computed, or read where it is recorded."""
+    if teacher is None:
+        yield None
+        return
+    network = fabric.to_device(_laid_out(teacher.eval().requires_grad_(False), torch.channels_last))
+    if recording is None:
+        yield lambda x, _draw, _indices: network(x)
+        return
+    blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
+    with torch.no_grad(), fabric.autocast():
+        probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
+    precision = fabric.strategy.precision.precision
+    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision, trained)
+    try:
+        yield recorded
+    finally:
+        recorded.close()
+
+
+def hasten_norms(network: nn.Module, steps: int) -> str:
+    """Raise the momentum of batch norms whose running statistics cannot follow an epoch of ``steps`` steps.
+
+    Some networks come with 0.01 or less, for epochs of thousands of steps: with a hundred, the averages are still made
+    of the first, random weights, and the network fails on validation images while it does well on training images.
+    The average gets a memory of at most a tenth of an epoch, but never a shorter one than torch's default, 0.1.
+
+    Returns:
+        What was changed, in words; empty if nothing was.
+    """
+    least = min(0.1, 10 / steps)
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.momentum is not None and m.momentum < least]
+    if not norms:
+        return ""
+    before = min(cast(float, norm.momentum) for norm in norms)
+    for norm in norms:
+        norm.momentum = least
+    return f"batch norm momentum {before:g} → {least:.2g}, for its averages must follow epochs of {steps} steps"
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
+    """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
+    return int((predictions(network, split, normalize, device) == torch.from_numpy(split.labels)).sum()) / len(split)
+
+
+@torch.no_grad()
+def predictions(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
+    """The class (int64, N) that such a network finds in each image of a split; its mode is restored."""
+    return logits_of(network, split, normalize, device).argmax(1)
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
+    """Return the logits of such a network for a split, float32 (N, classes) on the CPU; its mode is restored."""
+    training = network.training
+    network.eval()
+    found = []
+    for images, _ in split.batches():
+        outputs = network(normalize(torch.from_numpy(images).to(device)))
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        found.append(logits.float().cpu())
+    network.train(training)
+    return torch.cat(found)
+
+
+def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
+    cast(Any, network).to(memory_format=form)  # torch's stubs lack this form
+    return network
+
+
+def _state_dict(network: nn.Module) -> State:
+    return dict(network.state_dict())
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(value.nbytes for value in network.state_dict().values())
+
+
+def _worst(names: tuple[str, ...], values: Tensor) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in zip(names, values.tolist(), strict=True))
+
+
+def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: float) -> None:
+    """Clip the norm of the gradient: of each network, with its adapters, by itself.
+
+    In 16-mixed a gradient may overflow: the step is then left out, and the scale lowered, by the scaler.
+    """
+    strict = not _scales(fabric)
+    if not pupil.peers:
+        fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=strict)
+        return
+    # nothing but the scale of 16-mixed is taken away
+    fabric.clip_gradients(module, optimizer, max_norm=math.inf, error_if_nonfinite=strict)
+    own = [*pupil.network.parameters(), *pupil.terms.parameters()]
+    for parameters in (own, *(list(peer.parameters()) for peer in pupil.peers)):
+        trained = [p for p in parameters if p.requires_grad]
+        # in the optimizer's order, for the sum of the norm has another last bit in another one
+        ordered = [p for p in trained if p.ndim > 1] + [p for p in trained if p.ndim <= 1]
+        nn.utils.clip_grad_norm_(ordered, largest, error_if_nonfinite=strict)
+
+
+def _scales(fabric: Fabric) -> bool:
+    """Whether gradients are scaled, for half precision would lose small ones."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
+def _optimizer(pupil: nn.Module, budget: Train, fused: bool) -> torch.optim.Optimizer:
+    """``fused`` is the faster one, whose scaled gradients cannot be clipped."""
+    parameters = [p for p in pupil.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": budget.weight_decay * budget.decay_norms},
+    ]
+    if budget.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=budget.nesterov)
+    return torch.optim.AdamW(groups, lr=budget.lr, fused=fused)
+
+
+def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:
+    """Linear warm-up, then a cosine to zero or steps at milestones; the factor of the peak learning rate at a step."""
+    total = budget.epochs * steps_per_epoch
+    warmup = int(budget.warmup_epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if budget.schedule == "step":
+            return budget.gamma ** sum(step >= milestone * steps_per_epoch for milestone in budget.milestones)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    return factor

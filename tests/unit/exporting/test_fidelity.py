@@ -1,0 +1,122 @@
+"""How close logits are to those of the float model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from edgekd.metrics import fidelity
+from edgekd.results.layers import EXACT_DB
+
+Array = NDArray[np.float32]
+
+
+def drawn(n: int = 2000, classes: int = 10, seed: int = 0, scale: float = 2.0) -> Array:
+    return (scale * np.random.default_rng(seed).normal(size=(n, classes))).astype(np.float32)
+
+
+def test_agreement_and_drop_are_counted() -> None:
+    reference = np.eye(4, dtype=np.float32)
+    output = reference[[0, 1, 3, 2]]
+    found = fidelity.compare("student", reference, output, np.array([0, 1, 2, 2]))
+    assert (found.reference, found.agreement.value, found.agreement.n) == ("student", 0.5, 4)
+    assert found.drop is not None
+    assert found.drop.value == 0.0, "one image lost, one won"
+    assert found.drop.low is not None
+    assert found.drop.low < -0.4 < 0.4 < found.drop.high  # type: ignore[operator]
+    assert fidelity.compare("student", reference, output, None).drop is None
+
+
+def test_three_images_that_agree_prove_nothing() -> None:
+    x = drawn(3)
+    found = fidelity.compare("student", x, x.copy(), x.argmax(axis=1))
+    assert found.agreement.value == 1.0
+    assert found.agreement.low == pytest.approx(3 / (3 + 1.959964**2), abs=1e-6)  # Wilson at 3 of 3
+    assert found.drop is not None
+    assert found.drop.high is not None
+    assert found.drop.high > 0.3
+    assert (found.expected_drop.low, found.expected_drop.high) == (0.0, 1.0)
+
+
+def test_sqnr_is_of_what_the_logits_say_about_an_image() -> None:
+    """A constant in a logit says nothing: it makes no signal, however large."""
+    x, noise = drawn(), drawn(seed=1, scale=0.2)
+    x, noise = (values - values.mean(axis=1, keepdims=True) for values in (x, noise))
+    expected = 10 * np.log10(np.var(x, axis=0, ddof=1).sum() / np.square(noise).mean(axis=0).sum())
+    found = fidelity.sqnr(x, x + noise)
+    assert found.value == pytest.approx(expected, abs=1e-3)
+    shift = np.arange(10, dtype=np.float32) * 100
+    assert fidelity.sqnr(x + shift, x + noise + shift).value == pytest.approx(expected, abs=0.01)
+    shared = 100 * drawn(2000, 1, seed=5)  # all logits of an image
+    assert fidelity.sqnr(x + shared, x + noise + shared).value == pytest.approx(expected, abs=0.01)
+    assert fidelity.relative_error(x, x + noise) == pytest.approx(10 ** (-expected / 20), rel=1e-3)
+    assert fidelity.sqnr(x, x).value == EXACT_DB
+
+
+def test_the_interval_of_sqnr_covers_the_truth() -> None:
+    """19 of 20 samples of 100 images; the signal-to-noise ratio of all is 20 dB."""
+    inside = 0
+    for seed in range(200):
+        x = drawn(100, seed=seed)
+        found = fidelity.sqnr(x, x + drawn(100, seed=1000 + seed, scale=0.2))
+        inside += found.low < 20 < found.high  # type: ignore[operator]
+    assert 180 <= inside <= 199
+
+
+def test_logits_that_are_the_same_for_all_images_are_not_destroyed_by_rounding() -> None:
+    constant = np.tile(np.arange(10, dtype=np.float32), (50, 1))
+    assert fidelity.relative_error(constant, constant + np.float32(1e-6)) < 0.01
+    assert fidelity.relative_error(constant, constant + np.float32(1.0)) > 1
+
+
+def test_the_expected_drop_is_the_drop_where_confidence_is_right() -> None:
+    """Labels drawn from the float model's own softmax: its confidence is true, and the estimate is that of the labels."""
+    rng = np.random.default_rng(0)
+    x = drawn(20_000, scale=5.0)
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    assert p.max(axis=1).mean() > fidelity.CONFIDENCE
+    labels = (p.cumsum(axis=1) > rng.uniform(size=(len(x), 1))).argmax(axis=1)
+    for noise in (0.6, 4.0):
+        found = fidelity.compare("student", x, x + drawn(20_000, seed=2, scale=noise), labels)
+        assert found.drop is not None
+        assert found.expected_drop.value == pytest.approx(found.drop.value, abs=0.006)
+
+
+def test_logits_of_any_size_cannot_hide_a_loss() -> None:
+    """Cosines make a softmax that is nearly flat; the estimate does not depend on the factor that a user left out."""
+    x, noise = drawn(scale=4.0), drawn(seed=3, scale=4.0)
+    small = fidelity.expected_drop(x / 100, (x + noise) / 100).value
+    assert small > 0.15
+    assert small == pytest.approx(fidelity.expected_drop(x / 1000, (x + noise) / 1000).value, rel=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(2, 6), st.integers(0, 10**6), st.floats(0, 100), st.booleans())
+def test_laws(n: int, classes: int, seed: int, noise: float, equal: bool) -> None:
+    """Whatever the logits: shares are shares, an interval holds its estimate, and less noise is no worse."""
+    x = np.zeros((n, classes), np.float32) if equal else drawn(n, classes, seed)
+    y = x + drawn(n, classes, seed + 1, noise)
+    found = fidelity.compare("student", x, y, x.argmax(axis=1))
+    assert found.drop is not None
+    assert 0 <= found.expected_drop.value <= 1 - found.agreement.value + 1e-9 <= 1 + 1e-9
+    for figure in (found.agreement, found.expected_drop, found.sqnr_db, found.drop):
+        assert figure.n == n
+        assert figure.low is None or figure.low <= figure.value + 1e-9
+        assert figure.high is None or figure.value - 1e-9 <= figure.high
+    half = fidelity.sqnr(x, (x + y) / 2)
+    assert half.value >= found.sqnr_db.value - 1e-6
+
+
+def test_agresti_min_beside_the_exact_interval() -> None:
+    """The interval of paired shares covers the truth in 95 % of samples, of few and of many changes."""
+    from edgekd.statistics import paired_shares
+
+    rng = np.random.default_rng(0)
+    for n, lost, gained in ((100, 0.03, 0.01), (2000, 0.02, 0.02), (300, 0.2, 0.05)):
+        counts = rng.multinomial(n, (lost, gained, 1 - lost - gained), size=2000)
+        inside = [low <= lost - gained <= high for low, high in (paired_shares(int(b), int(c), n) for b, c, _ in counts)]
+        assert stats.binomtest(sum(inside), 2000).proportion_ci().high > 0.945

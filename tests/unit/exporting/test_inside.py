@@ -1,0 +1,126 @@
+"""Every layer as the runtimes compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tests.unit.exporting.nets import BITS, Residual, Tokens, images
+from tests.unit.exporting.test_operators import Branches, SqueezeExcite
+from torch import fx
+
+from edgekd.exporting import inside
+from edgekd.exporting.exporter import Options, Source
+from edgekd.quantization import qat
+from edgekd.quantization.sensitivity import exact_outputs, measure
+from edgekd.registry import exporters
+
+X = images(32, seed=9)
+NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}
+Write = Callable[[str, str], Path]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a file is made from, and of each layer the exact values and what torch says of int8."""
+
+    source: Source
+    graph: fx.GraphModule
+    exact: list[dict[str, inside.Tensor]]
+    torch_db: dict[str, float]
+
+
+@cache
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    model = NETS[name]().eval()
+    prepared = qat.prepare(model, images(1), weight_bits=BITS)
+    for seed in (2, 3, 4):
+        prepared.module(images(16, seed=seed))
+    qat.freeze_observers(prepared.module)
+    source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
+    exact = [
+        {layer: inside.Tensor(scale, values.numpy()) for layer, (scale, values) in found.items()}
+        for found in (exact_outputs(prepared.module, image[None]) for image in X)
+    ]
+    torch_db = {row.name: row.total_db for row in measure(prepared.module, [X])}
+    return Network(source, source.int8(fold_weights=True), exact, torch_db)
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    @cache
+    def write(name: str, format: str) -> Path:
+        exporter = exporters.get(format)()
+        folder = tmp_path_factory.mktemp(f"{name}_{format}")
+        options = Options("int8", "float32", folder / "log")
+        return exporter.export(network(name).source, folder / f"net{exporter.suffix}", options).paths[0]
+
+    return write
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("net", NETS)
+def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, write: Write) -> None:
+    known = network(net)
+    found = inside.sqnr(known.exact, inside.look(write(net, format), format, X.numpy()))
+    if format == "openvino":  # its converter moves some roundings, such as those in front of a concatenation
+        assert len(found) >= len(known.exact[0]) / 2
+    else:
+        assert found.keys() == known.exact[0].keys()
+    for name, db in found.items():
+        assert db == pytest.approx(known.torch_db[name], abs=1.0), name
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("net", NETS)
+def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, write: Write) -> None:
+    x = X[:4].numpy()
+    found = inside.differences(network(net).graph, x, inside.look(write(net, format), format, x))
+    assert len(found) >= 3
+    for name, layer in found.items():
+        assert layer.steps <= 1, name
+        assert layer.share < 0.02, name
+
+
+def test_a_layer_that_is_wrong_in_the_file_stands_out(write: Write, tmp_path: Path) -> None:
+    known, path, x = network("residual"), tmp_path / "wrong.onnx", X.numpy()
+    before = inside.sqnr(known.exact, inside.look(write("residual", "onnx"), "onnx", x))
+    model = onnx.load(write("residual", "onnx"))
+    head = next(tensor for tensor in model.graph.initializer if list(tensor.dims) in ([10, 16], [16, 10]))
+    weights = numpy_helper.to_array(head).copy()
+    weights[..., 0] = np.where(weights[..., 0] > 64, weights[..., 0] // 2, 127)
+    head.CopyFrom(numpy_helper.from_array(weights, head.name))
+    onnx.save(model, path)
+    seen = inside.look(path, "onnx", x)
+    after = inside.sqnr(known.exact, seen)
+    worse = [name for name in before if after[name] < before[name] - 6]
+    assert worse == ["linear"]
+    apart = inside.differences(known.graph, x, seen)
+    assert [name for name, layer in apart.items() if layer.steps > 1] == ["linear"]
+
+
+def test_a_tensor_of_another_layer_is_not_taken_for_it() -> None:
+    """Sigmoids have one scale, and OpenVINO's file does not have each."""
+    values = np.random.default_rng(0).normal(size=(2, 1, 8, 4, 4)).astype(np.float32)
+    own, other = (inside.Tensor(1 / 256, part) for part in values)
+    near = inside.Tensor(1 / 256, own.values + np.float32(0.01))
+    assert inside.sqnr([{"sigmoid": own}], [[other]]) == {}
+    assert inside.sqnr([{"sigmoid": own}], [[other, near]])["sigmoid"] > 30
+
+
+def test_a_concatenation_is_a_layer(write: Write) -> None:
+    """OpenVINO rounds behind it in the place of its operands; what torch makes of them would add up from one to the next."""
+    x = X[:4].numpy()
+    found = inside.differences(
+        network("concatenation").graph, x, inside.look(write("concatenation", "openvino"), "openvino", x)
+    )
+    assert "cat" in found
+    assert not {"conv2d", "conv2d_1"} & found.keys()

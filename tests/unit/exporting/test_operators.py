@@ -1,0 +1,250 @@
+"""Each operator pattern, through each runtime, against the int8 graph run by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from tests.unit.exporting.nets import Residual, images, make_source
+from torch import Tensor, nn
+
+from edgekd.exporting import parity
+from edgekd.exporting.exporter import Exported, Options, Source
+from edgekd.quantization.fold import fold
+from edgekd.registry import exporters
+from edgekd.runtimes import sessions
+
+
+class Fn(nn.Module):
+    """A convolution, a function of its output, and a head."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 8, size: int = 6) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.function = function
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.function(self.conv(x)))
+        return out
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid()
+        )
+        self.head = nn.Sequential(nn.Conv2d(8, 10, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        out: Tensor = self.head(self.gate(x) * x)
+        return out
+
+
+class Branches(nn.Module):
+    """Concatenates a narrow and a wide tensor, which have to share a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.wide = nn.Conv2d(3, 8, 1, 2)
+        nn.init.normal_(self.wide.weight, std=2.0)
+        self.head = nn.Sequential(nn.Conv2d(16, 10, 3), nn.Flatten(), nn.Linear(160, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.cat([self.narrow(x), self.wide(x)], 1))
+        return out
+
+
+class Factors(nn.Module):
+    """Products with constants: in front of a layer with a bias, and as the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu() * 0.3).mean((2, 3)) * 0.7
+
+
+class Constant(nn.Module):
+    """A branch that is 0 for every input, so that its range is empty: a channel that training has killed."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.conv, self.dead = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1)
+        nn.init.zeros_(self.dead.weight)
+        nn.init.constant_(cast(Tensor, self.dead.bias), value)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(576, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        out: Tensor = self.head(torch.cat([x, x + self.dead(x).relu()], 1))
+        return out
+
+
+class FloatReaders(nn.Module):
+    """Two float operators that read one tensor of four dimensions, behind layers whose layout the converter turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(torch.log1p(self.first(x).relu()))
+        soft = torch.log(torch.exp(y.clamp(max=12)).mean((2, 3)) + 1e-8)
+        out: Tensor = self.head(torch.cat([soft, torch.sqrt(y.pow(2).mean((2, 3)) + 1e-6)], 1))
+        return out
+
+
+class LearnedQuery(nn.Module):
+    """Attention of a parameter to a map: the layers in front of the first product depend on constants alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.query = nn.Conv2d(3, 8, 3, 2, 1), nn.Parameter(torch.randn(1, 2, 8))
+        self.first, self.second = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        query = self.query.expand(x.shape[0], -1, -1)
+        query = query + self.first(query, query, query)[0]
+        out: Tensor = self.head(self.second(query, x, x)[0].flatten(1))
+        return out
+
+
+def uneven_pools(x: Tensor) -> Tensor:
+    x = nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    return nn.functional.avg_pool2d(x, 3, 2, ceil_mode=True)
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "residual_relu": Residual,
+    "residual_relu6": lambda: Residual(nn.ReLU6),
+    "residual_silu": lambda: Residual(nn.SiLU),
+    "squeeze_excite": SqueezeExcite,
+    "concatenation": Branches,
+    "pools": lambda: Fn(lambda x: nn.functional.avg_pool2d(nn.functional.max_pool2d(x, 3, 1, 1), 2), size=3),
+    "uneven_pools": lambda: Fn(uneven_pools, size=3),
+    "prelu": lambda: Fn(nn.PReLU(8)),
+    "same_even": lambda: Fn(nn.Conv2d(8, 8, 4, padding="same")),
+    "greatest": lambda: Fn(lambda x: x.flatten(2).max(1, keepdim=True)[0].reshape(-1, 1, 6, 6) - x),
+    "gelu": lambda: Fn(nn.GELU()),
+    "constant": lambda: Constant(0.0),
+    "constant_below_zero": lambda: Constant(-0.5),
+    "nearest": lambda: Fn(lambda x: nn.functional.pixel_shuffle(nn.functional.interpolate(x, scale_factor=2), 2), 2, 24),
+    "moves": lambda: Fn(
+        lambda x: nn.functional.pad(x.permute(0, 1, 3, 2)[:, :, 1:5, :].reshape(-1, 8, 6, 4), (1, 1)), size=6
+    ),
+    "constant_factors": Factors,
+    "sigmoid_gate": lambda: Fn(lambda x: torch.sigmoid(x) * x.tanh()),
+    "learned_query": LearnedQuery,
+    "softmax": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(200, 10), nn.Softmax(1)),
+}
+
+
+def compare(source: Source, format: str, folder: Path) -> tuple[parity.Parity, Exported]:
+    exporter = exporters.get(format)()
+    exported = exporter.export(source, folder / f"model{exporter.suffix}", Options(log=folder / "log"))
+    inputs = images(64, seed=9)
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(inputs).numpy()
+    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs.numpy())
+    assert exported.output_scale
+    return parity.compare(reference, output, exported.output_scale), exported
+
+
+@pytest.fixture(scope="module", params=NETS)
+def source(request: pytest.FixtureRequest) -> Source:
+    torch.manual_seed(3)
+    return make_source(NETS[request.param]())
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+def test_runtime_computes_what_torch_computes(source: Source, format: str, tmp_path: Path) -> None:
+    assert source.float_ops == ()
+    found, exported = compare(source, format, tmp_path)
+    assert found.mean_lsb <= 0.05
+    assert found.max_lsb <= 2.01
+    if format == "tflite":
+        assert exported.float_tensors == ()
+
+
+def test_xnnpack_rounds_the_slope_of_a_leaky_relu(tmp_path: Path) -> None:
+    """It keeps slope and ratio of scales in steps of 1/256: one step off, where the others are exact (docs/int8.md)."""
+    torch.manual_seed(3)
+    source = make_source(Fn(nn.LeakyReLU(0.1)))
+    assert source.float_ops == ()
+    assert compare(source, "onnx", tmp_path)[0].max_lsb <= 0.01
+    found, exported = compare(source, "tflite", tmp_path)
+    assert found.mean_lsb <= 0.25
+    assert found.max_lsb <= 1.01
+    assert exported.float_tensors == ()
+
+
+@pytest.mark.parametrize("kind", [nn.ELU, nn.CELU, nn.SELU, nn.Mish, lambda: nn.GroupNorm(2, 8)])
+def test_an_operator_without_int8_is_named(kind: Callable[[], nn.Module]) -> None:
+    (reason,) = make_source(Fn(kind())).float_ops
+    assert ": no int8 " in reason or "in int8" in reason
+    assert "aten" not in reason
+
+
+def test_float_operators_that_read_one_tensor(tmp_path: Path) -> None:
+    """The converter stopped at the second of them: "Attempting to convert non-NHWC compatible node"."""
+    torch.manual_seed(0)
+    source = make_source(FloatReaders())
+    exported = exporters.get("tflite")().export(source, tmp_path / "readers.tflite", Options())
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(images(32)).numpy()
+    found = parity.compare(
+        reference, sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(32).numpy()), exported.output_scale
+    )
+    assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
+
+
+SWAPPED: dict[str, Callable[[Tensor], Tensor]] = {
+    "number_minus": lambda y: 1 - y,
+    "vector_minus": lambda y: torch.arange(1, 9.0) - y,
+    "tensor_minus": lambda y: torch.full((36, 8), 3.0) - y,
+    "reciprocal": lambda y: 1 / (y + 20),
+    "vector_over": lambda y: torch.arange(1, 9.0) / (y + 20),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("case", SWAPPED)
+def test_operands_are_not_swapped(case: str, precision: str, tmp_path: Path) -> None:
+    """Of a transposed x, TFLite files computed x - 1 for 1 - x and x for 1 / x."""
+    torch.manual_seed(0)
+    net = Fn(lambda x: SWAPPED[case](x.flatten(2).transpose(1, 2))).eval()
+    made = make_source(net)
+    source = Source(fold(net, images(1)), images(1), lambda fold_weights: made.int8(fold_weights=fold_weights))
+    exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options(precision=precision))  # type: ignore[arg-type]
+    with torch.no_grad():
+        reference = (made.int8(fold_weights=True) if precision == "int8" else net)(images(16)).numpy()
+    output = sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(16).numpy())
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.error < 1e-3 if found.max_lsb is None else found.max_lsb <= 1
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.ELU, lambda: nn.ELU(0.5), lambda: nn.CELU(2.0), nn.SELU, nn.Mish, nn.Softplus, lambda: nn.Softplus(2.0, 5.0)]
+)
+def test_an_exponential_branch_is_not_rounded_to_the_steps_of_x(kind: Callable[[], nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    activation = kind()
+    source = make_source(Fn(lambda x: activation(3 * x)))
+    exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options())
+    with torch.no_grad():
+        reference = source.int8(fold_weights=True)(images(32)).numpy()
+    output = sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(32).numpy())
+    found = parity.compare(reference, output, exported.output_scale)
+    assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
+    assert found.mean_lsb < 0.02  # type: ignore[operator]

@@ -1,0 +1,129 @@
+"""One rule says which output is the logits, for networks in every mode, traced ones and files."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from edgekd.errors import ModelError
+from edgekd.exporting import foreign
+from edgekd.models.build import dropped, example, macs, network
+from edgekd.quantization import qat
+from edgekd.recipe.data import Data
+from edgekd.taps.taps import Tapped
+from edgekd.task import logits
+
+DATA = Data(source="fashion-mnist-mini", image_size=16)
+NETS = """\
+from collections import namedtuple
+import torch
+from torch import nn
+
+Outputs = namedtuple("Outputs", ["aux", "logits"])
+
+
+class Net(nn.Module):
+    def __init__(self, kind, num_classes=10):
+        super().__init__()
+        self.kind = kind
+        self.conv, self.aux, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, num_classes), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        z = y.mean((2, 3))
+        out, aux = self.fc(z), self.aux(z)
+        if self.kind == "train":
+            return Outputs(aux, out) if self.training else out
+        if self.kind == "train tuple":
+            return (aux, out) if self.training else out
+        return {
+            "named": {"aux": aux, "logits": out},
+            "map": (y, out),
+            "nested": [{"map": y}, (out, z)],
+            "ambiguous": (out, aux),
+            "none": {"map": y},
+        }[self.kind]
+"""
+
+
+def build(tmp_path: Path, kind: str) -> Any:
+    (tmp_path / "net.py").write_text(NETS)
+    torch.manual_seed(0)
+    return network(f"{tmp_path / 'net.py'}:Net", {"kind": kind}, 10, DATA)
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        ("named", ("aux (1×10)",)),
+        ("map", ("0 (1×8×7×7)",)),
+        ("nested", ("0.map (1×8×7×7)", "1.1 (1×8)")),
+        ("train", ()),
+        ("train tuple", ()),
+    ],
+)
+def test_the_logits_of_several_outputs_go_everywhere(tmp_path: Path, kind: str, left_out: tuple[str, ...]) -> None:
+    net, x = build(tmp_path, kind), example(DATA, 3)
+    expected = net.fc(torch.relu(net.conv(x)).mean((2, 3)))
+    assert dropped(net) == left_out
+    assert sorted(net.state_dict()) == ["aux.bias", "aux.weight", "conv.bias", "conv.weight", "fc.bias", "fc.weight"]
+    for mode in (True, False):
+        for paths in ((), ("conv",)):
+            if kind == "train tuple" and mode and not paths:
+                with pytest.raises(ModelError, match="Net has 2 outputs"):
+                    Tapped(net.train(), paths)(x)
+                continue
+            out = Tapped(net.train(mode), paths)(x)
+            torch.testing.assert_close(out[0], expected)
+            assert len(out) == 1 + len(paths)
+    prepared = qat.prepare(net.eval(), x[:1])
+    qat.set_fake_quant(prepared.module, False)
+    torch.testing.assert_close(prepared.module(x), expected)
+    assert macs(net, DATA) > 0
+
+
+def test_none_or_several_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has 2 outputs: 0 \(1×10\), 1 \(1×10\); several of them are \(N, 10\)") as caught:
+        build(tmp_path, "ambiguous")
+    assert caught.value.hint == "return the logits alone, or a dict that has them as `logits`"
+    with pytest.raises(ModelError, match=r"net\.py:Net gives \(1, 8, 7, 7\) for one image"):
+        build(tmp_path, "none")
+
+
+def test_the_rule() -> None:
+    assert logits.choose([("a", (1, 4)), ("logits", (1, 10))], 4, "x").index == 1
+    assert logits.choose([("a", None), ("b", (None, None)), ("c", (1, 3, 3))], 10, "x").dropped == (
+        "a (shape unknown)",
+        "c (1×3×3)",
+    )
+    named = namedtuple("named", ["aux", "logits"])
+    assert logits.of(named(1, 2), None, "x") == 2
+    with pytest.raises(ModelError, match="none of them is"):
+        logits.choose([("a", (1, 3, 3)), ("b", (1, 7))], 10, "x")
+
+
+def test_files_with_several_outputs(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["z"]),
+        helper.make_node("MatMul", ["z", "w"], ["scores"]),
+    ]
+    shapes = {"x": [1, 3, 16, 16], "z": [1, 3], "scores": [1, 10]}
+    values = {name: helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()}
+    held = [numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph(nodes, "two", [values["x"]], [values["z"], values["scores"]], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "two.onnx")
+    x = example(DATA).numpy()
+    call = foreign.opened(tmp_path / "two.onnx", "onnx", (3, 16, 16), classes=10)
+    np.testing.assert_allclose(call(x), x.mean((2, 3)) @ weight, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match=r"two\.onnx has 2 outputs: z \(1×3\), scores \(1×10\)"):
+        foreign.opened(tmp_path / "two.onnx", "onnx", (3, 16, 16), classes=7)

@@ -1,0 +1,49 @@
+"""The house: what stands at the root, how long a module is, and that no files import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "pipeline" / "edgekd"
+ROOM = 8
+LONGEST = 500
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of edgekd that a file imports, wherever in it; of relative imports those of the same folder."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            found |= inner & known.keys() or {node.module} & known.keys()
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names} & known.keys()
+    return found
+
+
+def test_at_the_root_only_what_everything_uses() -> None:
+    root = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert len(root) <= ROOM, sorted(root)
+
+
+def test_no_module_is_too_long() -> None:
+    long = {str(path): count for path in modules().values() if (count := len(path.read_text().splitlines())) > LONGEST}
+    assert not long
+
+
+def test_no_circle_of_files() -> None:
+    """A package's own file is no part of a circle: Python runs it before its modules, whoever asks."""
+    known = modules()
+    graph = {name: imported(path, known) - {name} for name, path in known.items() if name != "edgekd"}
+    order = graphlib.TopologicalSorter({name: {one for one in found if one != "edgekd"} for name, found in graph.items()})
+    order.prepare()  # raises CycleError, with the files
