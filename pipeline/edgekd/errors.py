@@ -1,4 +1,4 @@
-"""Everything edgekd says when something is wrong, and the exit code that goes with it.
+"""Errors that a user sees, and their exit codes.
 
 The tree:
 

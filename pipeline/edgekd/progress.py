@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal, a quiet line now and then anywhere else.
+"""Progress of long work: a bar on a terminal, a line from time to time elsewhere.
 
 Everything goes to standard error, so that ``--json`` on standard output stays clean.
 """

@@ -1,4 +1,4 @@
-"""One registry for everything that is chosen by name: losses and exporters.
+"""Registries of everything that is chosen by name.
 
 A built-in entry is a decorated object in a module of the registry's package; nothing else has to be edited. A third
 party's entry comes from the entry-point group of the same name and is imported only when a recipe names it.

@@ -1,4 +1,4 @@
-"""Find what ships with edgekd: recipes, devices and assets, in a wheel or in a checkout; and the user's own devices.
+"""Find the files that ship with edgekd: recipes, devices and assets.
 
 A wheel carries recipes/ and devices/ as ``edgekd/_data/``; a checkout (and an editable install) has them at its root,
 where people edit them. Assets are inside the package in both.

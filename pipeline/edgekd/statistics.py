@@ -1,4 +1,4 @@
-"""Intervals: of shares, of differences of shares, of ratios in decibels, and of several seeds with paired differences."""
+"""Intervals and paired tests: shares, differences of shares, ratios in decibels, several seeds."""
 
 from __future__ import annotations
 

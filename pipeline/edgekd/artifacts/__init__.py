@@ -1,1 +1,1 @@
-"""Model files, those of edgekd and any other: what they are, and ``edgekd profile``."""
+"""Model files, made by edgekd or not: what they are, and ``edgekd profile``."""

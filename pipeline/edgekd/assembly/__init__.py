@@ -1,1 +1,1 @@
-"""What several stages share: networks, graphs, images, views, teachers."""
+"""Parts that several stages share: networks, graphs, samples, views, teachers."""

@@ -1,4 +1,4 @@
-"""The command line: arguments and printing. Imports neither torch nor a runtime; the stages do."""
+"""The command line: arguments and printing. Imports neither torch nor a runtime."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Data: where samples come from, how they are split, prepared, augmented and put into batches."""
+"""Data: sources of samples, splits, preparation, augmentation, batches."""

@@ -1,1 +1,1 @@
-"""Machines that artifacts are made for and measured on: their files, instruction sets, and what is known of them."""
+"""Devices: the schema of their files, instruction sets, what both mean for weights and activations."""

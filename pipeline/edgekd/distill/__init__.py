@@ -1,1 +1,1 @@
-"""Distillation: losses, features taken from traced graphs, layer pairing, and the training loop."""
+"""Distillation: losses, adapters, teachers, the teacher cache."""

@@ -1,1 +1,1 @@
-"""The engine: a recipe is planned, its stages are executed, and the run's folder is written."""
+"""The engine: plan a recipe, execute its stages, hold the gates, write the run folder."""

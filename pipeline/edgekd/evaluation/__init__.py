@@ -1,1 +1,1 @@
-"""Evaluation: what exported files do to the samples, here and on devices."""
+"""Evaluation: outputs of the exported files on the test split, on this machine and on devices."""

@@ -1,1 +1,1 @@
-"""Files that runtimes load, and the proof that they compute what the framework computes."""
+"""Exporters, one per format, and parity: each file is compared with the torch graph that it was made from."""

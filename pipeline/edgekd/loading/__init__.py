@@ -1,4 +1,4 @@
-"""A recipe's file → a :class:`~edgekd.recipe.Recipe`, with every mistake at its place.
+"""Load a recipe's file; every mistake is reported at its line and column.
 
 :func:`load` reads and checks, :func:`lock_text` writes what a run has resolved, :func:`json_schema` is for editors.
 """

@@ -1,1 +1,1 @@
-"""Metrics: how good outputs are, and how far two sets of outputs are apart."""
+"""Metrics: the quality of outputs, and the distance between two sets of outputs."""

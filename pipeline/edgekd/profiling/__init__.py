@@ -1,1 +1,1 @@
-"""Measure artifacts: one protocol, every runtime in a process of its own, all variants taking turns in one session."""
+"""Measure artifacts: sessions, transports to devices, agents on devices, verdicts."""

@@ -1,1 +1,1 @@
-"""Int8: the rules of the format, and training a graph to live with them."""
+"""Int8: the rules of the quantized graph, int8 training and calibration, sensitivity and repair."""

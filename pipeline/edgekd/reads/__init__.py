@@ -1,4 +1,4 @@
-"""What the making of a stage reads of the user's, besides what its key is made of: the list that is kept with the result.
+"""Files that the user's code reads while a stage runs, recorded with the stage's result.
 
 A key is made of what a recipe declares. The user's code may read more: a library beside the project, a config file. Each
 such file is recorded while the stage runs (watch.py), and the finished stage is used again only while all of them have the

@@ -1,4 +1,4 @@
-"""The typed schema of a recipe: what may be written, what it means, what is impossible.
+"""The schema of a recipe, one section per file.
 
 Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
 editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once: here, and in

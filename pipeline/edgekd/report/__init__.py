@@ -1,4 +1,4 @@
-"""The report: a run's findings as one HTML file, Markdown, a model card and a few lines in the terminal.
+"""The report: a run's results as HTML, Markdown, a model card and terminal text.
 
 Everything is made from :class:`edgekd.results.run.RunResult` alone: ``view`` turns it into a page of finished
 text (``page``), and ``html``, ``markdown`` and ``terminal`` only lay that page out.

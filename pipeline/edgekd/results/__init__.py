@@ -1,1 +1,1 @@
-"""Typed records of ``run.json`` and ``study.json``, and the one codec that writes and reads them."""
+"""Typed records of ``run.json`` and ``study.json``, and the codec that writes and reads them."""

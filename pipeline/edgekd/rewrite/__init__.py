@@ -1,4 +1,4 @@
-"""Changes of the float student that make int8 fast, made before distillation so that the teacher pays for them.
+"""Changes of the float student that make int8 fast, made before distillation.
 
 ``student.rewrite`` of a recipe says which. Every stage that builds the student makes the same changes, so that weights
 fit; what is not named is left alone, bit for bit.

@@ -1,1 +1,1 @@
-"""Runtimes: how a file is loaded and run on this machine, and what the runtime makes of it."""
+"""Runtimes: load and run a file on this machine, and inspect the graph that the runtime makes of it."""

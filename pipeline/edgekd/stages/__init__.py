@@ -1,4 +1,4 @@
-"""Stages: thin functions from (recipe, finished inputs) to a folder of outputs.
+"""Stages: functions from a recipe and finished inputs to a folder of outputs.
 
 Every module says what decides its result, so that a plan needs no torch:
 

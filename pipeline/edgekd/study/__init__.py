@@ -1,1 +1,1 @@
-"""Studies: several pairs of teacher and student, several methods, several seeds, each a recipe of its own."""
+"""Studies: compare methods over teacher-student pairs and seeds."""

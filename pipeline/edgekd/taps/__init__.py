@@ -1,1 +1,1 @@
-"""Features as outputs of a traced graph: which layers there are, and which of them are compared."""
+"""Features as outputs of a traced graph: find the layers, pair those of student and teacher."""

@@ -1,1 +1,1 @@
-"""Tasks: what goes into a network, what comes out of it, and how good it is."""
+"""Tasks: what goes into a network, what comes out of it, and how its quality is measured."""

@@ -1,1 +1,1 @@
-"""Training: one loop for teachers, students and quantization-aware training."""
+"""Training: one loop for teachers, students and int8 training."""

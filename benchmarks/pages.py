@@ -1,0 +1,75 @@
+"""Write the generated parts of the pages in docs/.
+
+    python benchmarks/pages.py
+
+docs/architecture.md has the layers of pyproject.toml, each folder with the first line of its docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pipeline" / "edgekd"
+DOCS = ROOT / "docs"
+WIDTH = 118
+
+
+def layers() -> list[list[str]]:
+    """Return the layers from the highest to the lowest, each with its folders and modules."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (contract,) = [contract for contract in contracts if contract["type"] == "layers" and "layers" in contract]
+    return [[name.strip() for name in layer.replace(":", "|").split("|")] for layer in contract["layers"]]
+
+
+def job(name: str) -> str:
+    """Return the first line of the docstring of a folder or a module."""
+    folder = PACKAGE / name / "__init__.py"
+    path = folder if folder.exists() else PACKAGE / f"{name}.py"
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    if not docstring:
+        raise ValueError(f"{path.relative_to(ROOT)} has no docstring")
+    return docstring.splitlines()[0].replace("``", "`")
+
+
+def picture() -> str:
+    """Return the layers as text: a line between two layers is a step that imports only go down."""
+    folders = [name for layer in layers() for name in layer]
+    wide = max(map(len, folders)) + 4
+    rows = []
+    for layer in layers():
+        for name in layer:
+            label = f"{name}/" if (PACKAGE / name).is_dir() else name
+            head, *rest = textwrap.wrap(job(name), WIDTH - wide)
+            rows += [f"{label:<{wide}}{head}", *(" " * wide + line for line in rest)]
+        rows.append("─" * WIDTH)
+    return "\n".join(["```text", *rows[:-1], "```"])
+
+
+def replaced(text: str, marker: str, block: str) -> str:
+    """Return the text with another block between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    new, count = re.subn(pattern, lambda found: f"{found[1]}{block}\n{found[2]}", text, flags=re.S)
+    if count != 1:
+        raise ValueError(f"{count} places are marked {marker}")
+    return new
+
+
+def rendered() -> dict[Path, str]:
+    """Return the pages as they should be."""
+    architecture = DOCS / "architecture.md"
+    return {architecture: replaced(architecture.read_text("utf-8"), "layers", picture())}
+
+
+def main() -> None:
+    for path, text in rendered().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
