@@ -96,3 +96,4 @@ class Registry(Generic[T]):
 
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
 exporters: Registry[object] = Registry("exporter", "edgekd.exporting.formats", "edgekd.exporters")
+metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics")

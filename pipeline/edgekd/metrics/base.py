@@ -1,4 +1,4 @@
-"""What a metric is: a row of numbers for each sample, and one value of all rows."""
+"""The protocol of a metric: a row of numbers for each sample, and one value of all rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class Metric(Protocol):
     """
 
     name: str
-    """Its key in ``run.json``, in gates and in tables, such as ``top1``."""
+    """Its key in ``run.json`` and in gates, such as ``top1``."""
+    label: str
+    """Its name in tables and sentences, such as ``top-1``."""
     unit: str
     """As a reader sees it: ``%`` for a share, which is 0 to 1 in ``run.json``; empty for none."""
     better: Literal["higher", "lower"]
 
-    def per_sample(self, outputs: Arrays, targets: Any, primary: str) -> Rows:
-        """Return N×k rows.
+    def per_sample(self, outputs: Arrays, targets: Any, primary: str) -> Rows | None:
+        """Return N×k rows; None where the metric says nothing about these outputs, such as top-5 of five classes.
 
         Args:
             outputs: By name, each with N as its first dimension.
@@ -39,3 +41,8 @@ class Metric(Protocol):
     def reduce(self, rows: Rows, weights: NDArray[np.float64] | None = None) -> float:
         """Return the value of all rows; ``weights`` (N) counts each sample that often."""
         ...
+
+
+def mean(rows: Rows, weights: NDArray[np.float64] | None = None) -> float:
+    """Return the (weighted) mean of N×1 rows."""
+    return float(np.average(rows[:, 0], weights=weights)) if weights is not None else float(rows[:, 0].mean())

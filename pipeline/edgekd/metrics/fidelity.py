@@ -54,14 +54,19 @@ def sqnr(reference: Array, output: Array) -> Figure:
         output: (N, classes), of the same images.
     """
     n = len(reference)
-    signal, noise = _signal(reference), _power(_centred(output.astype(np.float64) - reference))
+    signal, noise = powers(reference, output)
     total, error = float(signal.sum()), float(noise.sum())
     if error == 0:
         return Figure(EXACT_DB, n, *((EXACT_DB, EXACT_DB) if n > 1 else ()))
     value = 10 * math.log10(total / error) if total else -EXACT_DB
     interval = statistics.decibel_interval(signal.tolist(), noise.tolist()) or (None, None)
-    low, high = (None if end is None else _capped(end) for end in interval)
-    return Figure(_capped(value), n, low, high)
+    low, high = (None if end is None else capped(end) for end in interval)
+    return Figure(capped(value), n, low, high)
+
+
+def powers(reference: Array, output: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the power of the signal and that of the noise in each sample, (N,) each; both as in :func:`sqnr`."""
+    return _signal(reference), _power(_centred(output.astype(np.float64) - reference))
 
 
 def expected_drop(reference: Array, output: Array) -> Figure:
@@ -76,14 +81,20 @@ def expected_drop(reference: Array, output: Array) -> Figure:
         reference: Logits of the float model, (N, classes).
         output: Logits of the compressed model, (N, classes), of the same images.
     """
-    p = _probabilities(reference.astype(np.float64))
-    rows = np.arange(len(p))
-    lost = p[rows, reference.argmax(axis=1)] - p[rows, output.argmax(axis=1)]
+    lost = expected_losses(reference, output)
     values = lost.tolist()
     interval = statistics.mean_interval(values)
     if interval is not None and not lost.any():  # none of n images: the rule of three
         interval = (0.0, min(1.0, 3 / len(values)))
     return Figure(float(lost.mean()), len(values), *(interval or ()))
+
+
+def expected_losses(reference: Array, output: Array) -> NDArray[np.float64]:
+    """Return what each sample adds to :func:`expected_drop`, (N,)."""
+    p = _probabilities(reference.astype(np.float64))
+    rows = np.arange(len(p))
+    lost: NDArray[np.float64] = p[rows, reference.argmax(axis=1)] - p[rows, output.argmax(axis=1)]
+    return lost
 
 
 CONFIDENCE = 0.75
@@ -134,5 +145,6 @@ def _power(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return power
 
 
-def _capped(decibels: float) -> float:
+def capped(decibels: float) -> float:
+    """Bring a ratio in dB to within ± ``EXACT_DB``."""
     return max(-EXACT_DB, min(EXACT_DB, decibels))
