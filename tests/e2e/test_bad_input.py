@@ -187,7 +187,7 @@ def test_a_time_limit_ends_the_other_training_processes_too(cli: Cli) -> None:
     for name in ("signal", "types", "selectors"):  # nor do they import these
         (cli.folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the working folder was run')\n")
     script = str(Path(sys.executable).with_name("edgekd"))  # `python -m` itself would import them
-    command = [script, "run", "r.yaml", "--devices", "2", "--set", "distill.epochs=500"]
+    command = [script, "run", "r.yaml", "--processes", "2", "--set", "distill.epochs=500"]
     process = subprocess.Popen(command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -28,7 +28,7 @@ class Context:
         inputs: Folders of finished stages, by name.
         log: File for what libraries print.
         progress: Where to report.
-        devices: Accelerators (or CPU processes) to train on.
+        processes: Accelerators (or CPU processes) to train on.
         threads: Threads torch may use.
         folder: The recipe's, where a cache entry's reads are looked for first.
         files: What the key's files were hashed to; the stage is made of these bytes or of none.
@@ -40,7 +40,7 @@ class Context:
     inputs: Mapping[str, Path]
     log: Path
     progress: Progress
-    devices: int = 1
+    processes: int = 1
     threads: int = 1
     folder: Path = field(default_factory=Path.cwd)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +77,6 @@ def changed(stage: str, path: str) -> StageError:
     )
 
 
-def processes(devices: int) -> int:
-    """How many processes train together: ``--devices``, or as many as ``torchrun`` has started."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else devices
+def processes(asked: int) -> int:
+    """How many processes train together: ``--processes``, or as many as ``torchrun`` has started."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else asked

@@ -34,7 +34,7 @@ PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]) -> None:
     """Call ``work(fabric, context)`` in each training process; process 0 writes the outputs.
 
-    One process on a CPU or a GPU; ``--devices N`` starts N of them, and ``torchrun`` brings its own.
+    One process on a CPU or a GPU; ``--processes N`` starts N of them, and ``torchrun`` brings its own.
     """
     import torch
     from lightning_fabric import Fabric
@@ -46,10 +46,10 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
     if precision == "auto":
         precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if gpu else "32-true"
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    several = context.devices > 1 or under_torchrun
+    several = context.processes > 1 or under_torchrun
     fabric = Fabric(
         accelerator="cuda" if gpu else "cpu",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun else context.devices,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun else context.processes,
         strategy=("ddp" if under_torchrun else "ddp_spawn") if several else "auto",
         precision=precision,
     )
@@ -72,7 +72,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
                 child.terminate()
         told = context.out / _FAILURE
         if isinstance(error, ProcessExitedException) and error.signal_name == "SIGKILL":
-            raise killed(f"process {error.error_index + 1} of {context.devices}") from error
+            raise killed(f"process {error.error_index + 1} of {context.processes}") from error
         if not isinstance(error, Exception) or not told.exists():
             raise
         kind, *words = json.loads(told.read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], No
     try:
         with watch.recording(context.files) as recorder, from_source():
             work(fabric, context)
-        if context.devices > 1:  # a process of its own, which the stage does not see into
+        if context.processes > 1:  # a process of its own, which the stage does not see into
             context.write(f"{fabric.global_rank}.{_READS}", recorder.told())
     except EdgekdError as error:
-        if context.devices > 1:  # its words would drown in the traceback that comes back from a process
+        if context.processes > 1:  # its words would drown in the traceback that comes back from a process
             with suppress(OSError):  # the disk that failed may be this one
                 part = context.out / f"{_FAILURE}.{fabric.global_rank}"
                 part.write_text(json.dumps([type(error).__name__, error.message, error.hint]), encoding="utf-8")

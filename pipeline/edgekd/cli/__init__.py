@@ -18,9 +18,9 @@ from edgekd.cli import device, interruption, model, profile, study
 from edgekd.cli.execute import execute, threaded
 from edgekd.cli.options import (
     debug_option,
-    devices_option,
     json_option,
     out_option,
+    processes_option,
     recipe_argument,
     set_option,
     threads_option,
@@ -76,20 +76,20 @@ def cli() -> None:
 @recipe_argument
 @set_option
 @out_option("reports")
-@devices_option
+@processes_option
 @threads_option
 @without_devices_option
 @json_option
 @debug_option
 def run(
-    recipe: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, without_devices: bool,
+    recipe: Path, overrides: tuple[str, ...], out: Path, processes: int, threads: int | None, without_devices: bool,
     as_json: bool, debug: bool,
 ) -> int:  # fmt: skip
     from edgekd.loading import load
 
     loaded = load(recipe, overrides)
     return execute(
-        loaded, out, devices=devices, threads=threads, as_json=as_json, without_devices=without_devices
+        loaded, out, processes=processes, threads=threads, as_json=as_json, without_devices=without_devices
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @click.option("--layers", "with_layers", is_flag=True,
               help="Build both networks and show the layers that each loss compares, and what formats lack.")  # fmt: skip
 @click.option("--ask-devices", is_flag=True, help="Ask every device whether it is ready, as a run does; exit code 4 if not.")
-@devices_option
+@processes_option
 @threads_option
 @json_option
 @debug_option
@@ -137,7 +137,7 @@ def plan(
     overrides: tuple[str, ...],
     with_layers: bool,
     ask_devices: bool,
-    devices: int,
+    processes: int,
     threads: int | None,
     as_json: bool,
     debug: bool,
@@ -147,7 +147,7 @@ def plan(
     \b
       edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
       edgekd plan my.yaml --layers           which layers learn from which
-      edgekd plan my.yaml --devices 4        as edgekd run my.yaml --devices 4 would find it
+      edgekd plan my.yaml --processes 4      as edgekd run my.yaml --processes 4 would find it
       edgekd plan my.yaml --ask-devices      is every board and phone ready?
     """
     from edgekd.engine import plan as planning
@@ -158,12 +158,12 @@ def plan(
     if study.is_study(recipe) and ask_devices:
         raise UsageError("--ask-devices: a study's devices are not asked", f"edgekd plan {recipe}")
     if study.is_study(recipe):
-        return study.plan(recipe, overrides, devices, threads, as_json)
+        return study.plan(recipe, overrides, processes, threads, as_json)
 
-    loaded = threaded(load(recipe, overrides), threads, devices)
+    loaded = threaded(load(recipe, overrides), threads, processes)
     if mistakes := preflight.devices(loaded):
         raise RecipeError(mistakes)
-    steps = planning.make(loaded, devices)
+    steps = planning.make(loaded, processes)
     if not any(step.problem for step in steps):
         _check_names(loaded, {step.name for step in steps if step.status == "run"})
     found = _layers(loaded) if with_layers else None

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from edgekd.cli.execute import execute
-from edgekd.cli.options import debug_option, json_option, out_option, set_option, threads_option, without_devices_option
+from edgekd.cli.options import (
+    debug_option,
+    json_option,
+    out_option,
+    processes_option,
+    set_option,
+    threads_option,
+    without_devices_option,
+)
 from edgekd.errors import Problem, RecipeError
 
 FORMATS = ("onnx", "tflite", "openvino")
@@ -91,6 +99,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
 @click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: all three]")
+@processes_option
 @run_options
 def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: Sequence[str], **rest: Any) -> int:
     """Make int8 files of a trained model, and prove them.
@@ -143,6 +152,7 @@ def _run(
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
     threads: int | None, as_json: bool, debug: bool, devices: Sequence[str], without_devices: bool,
+    processes: int = 1,
 ) -> int:  # fmt: skip
     from edgekd.engine import compose
 
@@ -156,4 +166,4 @@ def _run(
         if recipe_only:
             click.echo(text, nl=False)
             return 0
-        return execute(loaded, out, threads=threads, as_json=as_json, without_devices=without_devices)
+        return execute(loaded, out, processes=processes, threads=threads, as_json=as_json, without_devices=without_devices)

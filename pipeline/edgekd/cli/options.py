@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edgekd.errors import UsageError
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -39,9 +41,31 @@ recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as distill.epochs=1. Repeatable."
 )
-devices_option = click.option(
-    "--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs (or CPU processes) to train on."
-)
+
+
+def _renamed(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Refuse the earlier name of ``--processes``.
+
+    Raises:
+        UsageError: It is given.
+    """
+    if value is not None:
+        hint = f"type --processes {value if value.isdecimal() else 'N'}"
+        if not value.isdecimal():  # a board is meant
+            has_device = any("--device" in other.opts for other in context.command.params)
+            hint += f"; to measure on {value}: " + (
+                f"--device {value}" if has_device else f"--set profile.devices=[{value}]"
+            )
+        raise UsageError("--devices: devices are boards now, not processes that train", hint)
+
+
+def processes_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--processes``: how many train together."""
+    text = "Processes that train together: one a GPU, or several on the CPU."
+    named = click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help=text)
+    return named(click.option("--devices", hidden=True, expose_value=False, callback=_renamed)(command))
+
+
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]"
 )

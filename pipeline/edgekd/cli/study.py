@@ -9,7 +9,7 @@ import click
 
 from edgekd.cli import interruption
 from edgekd.cli.execute import threads_of
-from edgekd.cli.options import debug_option, devices_option, json_option, out_option, set_option, threads_option
+from edgekd.cli.options import debug_option, json_option, out_option, processes_option, set_option, threads_option
 from edgekd.errors import ExitCode, UsageError
 
 HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
@@ -44,12 +44,12 @@ Exit codes: 0 ok, 2 study or usage error, 3 a row failed or could not be trained
 @click.argument("study", type=click.Path(path_type=Path))
 @set_option
 @out_option("reports")
-@devices_option
+@processes_option
 @threads_option
 @json_option
 @debug_option
 def study(
-    study: Path, overrides: tuple[str, ...], out: Path, devices: int, threads: int | None, as_json: bool, debug: bool
+    study: Path, overrides: tuple[str, ...], out: Path, processes: int, threads: int | None, as_json: bool, debug: bool
 ) -> int:
     import os
 
@@ -61,8 +61,8 @@ def study(
 
     loaded = load_study(study, overrides)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise UsageError("a study does not run under torchrun", "edgekd study … --devices N")
-    options = runner.Options(out, interruption.Heard(for_stream()), devices, threads_of(threads, devices))
+        raise UsageError("a study does not run under torchrun", "edgekd study … --processes N")
+    options = runner.Options(out, interruption.Heard(for_stream()), processes, threads_of(threads, processes))
     outcome = studies.run(loaded, options, str(study), interruption.heard)
     if as_json:
         value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
@@ -104,12 +104,12 @@ def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-def plan(path: Path, overrides: tuple[str, ...], devices: int, threads: int | None, as_json: bool) -> int:
+def plan(path: Path, overrides: tuple[str, ...], processes: int, threads: int | None, as_json: bool) -> int:
     """Show the trainings of a study: each with run, cached or blocked, and why."""
     from edgekd.study import runner as studies
     from edgekd.study.loading import load_study
 
-    steps = studies.planned(load_study(path, overrides), devices, threads_of(threads, devices))
+    steps = studies.planned(load_study(path, overrides), processes, threads_of(threads, processes))
     rows = [
         {"pair": cell.pair.name, "method": cell.name, "stage": s.name, "status": s.status, "reason": s.reason, "key": s.key}
         for cell, own in steps

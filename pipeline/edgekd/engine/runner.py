@@ -56,7 +56,7 @@ class Options:
 
     out: Path
     progress: Progress
-    devices: int = 1
+    processes: int = 1
     threads: int = 1
     without_devices: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
     """
     if mistakes := preflight.devices(loaded):
         raise RecipeError(mistakes)
-    steps = plan.make(loaded, processes(options.devices))
+    steps = plan.make(loaded, processes(options.processes))
     for step in steps:
         if isinstance(step.problem, DataError):  # of no stage's own
             raise step.problem
@@ -315,7 +315,7 @@ def _stages(loaded: Loaded, steps: Sequence[Planned], options: Options, folder: 
 
 def _two_lanes(options: Options) -> bool:
     """Whether two students may train at a time: on a CPU with two threads to give; a GPU is filled by one."""
-    alone = options.devices == 1 and "TORCHELASTIC_RUN_ID" not in os.environ
+    alone = options.processes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ
     return alone and options.threads > 1 and not Path("/dev/nvidiactl").exists()
 
 
@@ -341,7 +341,7 @@ def _stage(
                 recipe=tune.chosen(step.node.recipe, done, step.name), name=step.name, out=scratch,
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
-                progress=options.progress, devices=options.devices, threads=_threads(step, options),
+                progress=options.progress, processes=options.processes, threads=_threads(step, options),
                 folder=loaded.folder, files=step.files,
             )  # fmt: skip
             with guarded(step, context):

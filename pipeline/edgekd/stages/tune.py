@@ -48,7 +48,9 @@ def config(recipe: Recipe, name: str) -> dict[str, Any]:
     assert recipe.tune is not None
     search.check(recipe.tune)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise StageError("tune does not run under torchrun", "use edgekd run --devices N, or write the values it has chosen")
+        raise StageError(
+            "tune does not run under torchrun", "use edgekd run --processes N, or write the values it has chosen"
+        )
     return {**distill.config(recipe, name), "tune": recipe.tune.model_dump(mode="json")}
 
 
@@ -85,11 +87,11 @@ def run(context: Context) -> None:
     with context.progress.task("trials", count * STEPS) as task:
         for number in range(1, count + 1):
             values = search.suggest(recipe, trials)
-            bar = _Part(task) if context.devices == 1 else Silent()
+            bar = _Part(task) if context.processes == 1 else Silent()
             trial = _impossible(recipe, number, values)
             if trial is None:
                 with reads.hashing() as files:
-                    material = _material(recipe, values, inputs, hashed, context.devices)
+                    material = _material(recipe, values, inputs, hashed, context.processes)
                 trial = _trial(replace(context, progress=bar, files=files), number, values, material)
             task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
             trials.append(trial)

@@ -110,7 +110,7 @@ def run(
         RecipeError: Losses compare layers that the networks do not have; nothing is trained then.
         StorageError: A disk is full or a folder cannot be written.
     """
-    steps = planned(loaded, options.devices, options.threads)
+    steps = planned(loaded, options.processes, options.threads)
     _check_layers(steps, options, source, interrupted)
     labels, cached = trainings(steps)
     folder = run_folder(options.out / loaded.name, key_of({"study": [step.key for _, own in steps for step in own]}))

@@ -136,7 +136,7 @@ def fit(
         raise TrainingError(
             f"{name}: {len(data.train)} training images are less than one batch of {budget.batch_size} for each of "
             f"{fabric.world_size} processes",
-            "lower batch_size or --devices",
+            "lower batch_size or --processes",
         )
     normalize = fabric.to_device(Normalize(data))
     looks = fabric.to_device(Looks(views))

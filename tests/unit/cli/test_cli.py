@@ -61,6 +61,26 @@ def test_numbers_that_are_none_and_values_that_would_be_dropped_are_refused(opti
     assert told in said
 
 
+@pytest.mark.parametrize(
+    ("command", "value", "hint"),
+    [
+        ("run", "4", "type --processes 4"),
+        ("plan", "2", "type --processes 2"),
+        ("study", "2", "type --processes 2"),
+        ("run", "pi4", "type --processes N; to measure on pi4: --set profile.devices=[pi4]"),
+        ("quantize", "pi4", "type --processes N; to measure on pi4: --device pi4"),
+    ],
+)
+def test_the_earlier_name_of_processes_says_the_new_one(command: str, value: str, hint: str) -> None:
+    model = "torchvision:resnet18" if command == "quantize" else "mobilenet"
+    with pytest.raises(UsageError, match="devices are boards now") as error:
+        cli.main([command, model, "--devices", value], standalone_mode=False)
+    assert error.value.hint == hint
+    told = CliRunner().invoke(cli, [command, "--help"]).stdout
+    assert "--processes" in told
+    assert "--devices" not in told.replace("without-devices", "").replace("ask-devices", "")
+
+
 def test_no_number_of_the_command_line_is_a_float_that_may_be_nan() -> None:
     def options(command: click.Command) -> Iterator[click.Parameter]:
         yield from command.params

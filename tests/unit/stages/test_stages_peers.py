@@ -57,10 +57,10 @@ def path(npz: Callable[..., str], tmp_path: Path) -> Path:
 def run(tmp_path: Path) -> Callable[..., Path]:
     """Run a stage into a folder of its own."""
 
-    def call(stage: Any, recipe: Recipe, name: str, devices: int = 1, progress: Any = None, **inputs: Path) -> Path:
+    def call(stage: Any, recipe: Recipe, name: str, processes: int = 1, progress: Any = None, **inputs: Path) -> Path:
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(recipe, name, out, inputs, tmp_path / "log", progress or Silent(), devices=devices))
+        stage.run(Context(recipe, name, out, inputs, tmp_path / "log", progress or Silent(), processes=processes))
         return out
 
     return call
@@ -102,7 +102,7 @@ def test_the_same_bytes_twice_and_others_from_another_seed(path: Path, run: Call
 def test_several_processes(path: Path, run: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
     """Two CPU processes: one wrapper holds all networks, and a batch norm's statistics and clipping work in each."""
     recipe = loading.load(path, ("distill.epochs=1", "distill.clip_grad_norm=1")).recipe
-    out = run(distill, recipe, "two", devices=2, progress=Lines())
+    out = run(distill, recipe, "two", processes=2, progress=Lines())
     assert capfd.readouterr().err.count("  distilled: started") == 1
     assert {"peer.wide.safetensors", "peer.wide.json", "peer.resnet18.json"} <= {file.name for file in out.iterdir()}
     curve = json.loads((out / "peer.wide.json").read_text())

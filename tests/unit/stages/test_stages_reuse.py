@@ -54,7 +54,7 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
         out = tmp_path / name
         out.mkdir()
         context = Context(
-            recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=Saying(), devices=1, threads=1
+            recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=Saying(), processes=1, threads=1
         )  # fmt: skip
         stage.run(context)
         return out

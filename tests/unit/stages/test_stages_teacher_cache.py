@@ -67,10 +67,10 @@ def make(tmp_path: Path, npz: Callable[..., str]) -> Callable[..., Any]:
 def run(tmp_path: Path) -> Callable[..., tuple[Path, Telling]]:
     """Run a stage and finish it under a key."""
 
-    def call(stage: Any, recipe: Recipe, key: str, devices: int = 1, **inputs: Path) -> tuple[Path, Telling]:
+    def call(stage: Any, recipe: Recipe, key: str, processes: int = 1, **inputs: Path) -> tuple[Path, Telling]:
         progress = Telling()
         with cache.scratch() as out:
-            stage.run(Context(recipe, key, out, inputs, tmp_path / "log", progress, devices))
+            stage.run(Context(recipe, key, out, inputs, tmp_path / "log", progress, processes))
             return cache.commit(out, key, {}, 0.0).path, progress
 
     return call
@@ -135,11 +135,11 @@ def test_several_processes_share_it(make: Any, run: Any) -> None:
     """72 images in two shares of 36: a batch of 24 each."""
     recipe = make("{dtype: float16}").recipe
     taught, _ = run(teacher, recipe, "aa")
-    cold, _ = run(distill, recipe, "cold", devices=2, teacher=taught)
+    cold, _ = run(distill, recipe, "cold", processes=2, teacher=taught)
     place = teacher_outputs.records_folder(recipe, {"teacher": taught}, "teacher")
     assert rows.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
-    warm, _ = run(distill, recipe, "warm", devices=2, teacher=taught)
+    warm, _ = run(distill, recipe, "warm", processes=2, teacher=taught)
     assert same(cold, warm)
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 

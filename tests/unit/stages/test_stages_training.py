@@ -60,12 +60,14 @@ def make(source: str, **changes: Any) -> Recipe:
 def run(tmp_path: Path) -> Callable[..., Path]:
     """Run a stage into a folder of its own."""
 
-    def call(stage: Any, recipe: Recipe, name: str = "out", devices: int = 1, progress: Any = None, **inputs: Path) -> Path:
+    def call(
+        stage: Any, recipe: Recipe, name: str = "out", processes: int = 1, progress: Any = None, **inputs: Path
+    ) -> Path:
         out = tmp_path / name
         out.mkdir()
         context = Context(
             recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=progress or Silent(),
-            devices=devices, threads=1,
+            processes=processes, threads=1,
         )  # fmt: skip
         stage.run(context)
         return out
@@ -210,7 +212,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
 def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:
     """Two CPU processes, all losses; process 0 writes and speaks. Each step sees 2 × 16 images."""
     taught = run(teacher, recipe, "teacher")
-    out = run(distill, recipe, "distill", devices=2, progress=Lines(), teacher=taught)
+    out = run(distill, recipe, "distill", processes=2, progress=Lines(), teacher=taught)
     said = capfd.readouterr().err
     assert said.count("  distilled: started") == 1
     assert said.count("  fitnet: layer1 (2 ch)") == 1
@@ -224,7 +226,7 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
 def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
     """They wait for the gradient of every parameter, of the classifier too."""
     related = make(recipe.data.source, distill={"losses": [{"kind": "rkd"}]})
-    out = run(distill, related, "distill", devices=2, teacher=run(teacher, recipe, "teacher"))
+    out = run(distill, related, "distill", processes=2, teacher=run(teacher, recipe, "teacher"))
     curve = json.loads((out / "curve.json").read_text())
     assert len(curve["terms"]["rkd"]) == 2
     assert curve["terms"]["rkd"][1] < curve["terms"]["rkd"][0]
@@ -260,7 +262,9 @@ def _report_weights(fabric: Any, context: Context) -> None:
 
 def test_processes_end_with_the_same_weights(tmp_path: Path, recipe: Recipe) -> None:
     plain = make(recipe.data.source, distill={"losses": [{"kind": "task"}]}, teacher=None)
-    context = Context(recipe=plain, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    context = Context(
+        recipe=plain, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), processes=2
+    )
     assert plain.distill is not None
     launch.launch(context, plain.distill, _report_weights)
     assert equal(weights(tmp_path, "0"), weights(tmp_path, "1"))
@@ -271,10 +275,10 @@ def test_processes_end_with_the_same_weights(tmp_path: Path, recipe: Recipe) -> 
 def test_too_few_images_for_the_processes(run: Callable[..., Path], recipe: Recipe) -> None:
     wide = make(recipe.data.source, distill={"batch_size": 64, "losses": [{"kind": "task"}]}, teacher=None)
     with pytest.raises(TrainingError) as caught:
-        run(distill, wide, devices=2)
+        run(distill, wide, processes=2)
     assert str(caught.value) == (
         "student_alone: 72 training images are less than one batch of 64 for each of 2 processes\n"
-        "  → lower batch_size or --devices"
+        "  → lower batch_size or --processes"
     )
 
 
@@ -284,7 +288,9 @@ def _meet_a_full_disk(fabric: Any, context: Context) -> None:
 
 def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Recipe) -> None:
     """A search, for one, goes on where the disk has room again, and where a loss is not finite."""
-    context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    context = Context(
+        recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), processes=2
+    )
     assert recipe.distill is not None
     with pytest.raises(StorageError) as caught:
         launch.launch(context, recipe.distill, _meet_a_full_disk)
@@ -306,7 +312,7 @@ def test_what_each_process_reads_is_compared_with_the_key_and_recorded(tmp_path:
         reads.file_sha256(tmp_path / "net0.py")
         reads.file_sha256(tmp_path / "net1.py")
     (tmp_path / "net1.py").write_text("2")
-    context = Context(recipe, "two", tmp_path / "out", {}, tmp_path / "log", Silent(), devices=2, files=files)
+    context = Context(recipe, "two", tmp_path / "out", {}, tmp_path / "log", Silent(), processes=2, files=files)
     assert recipe.distill is not None
     with watch.recording(files) as recorder:
         launch.launch(context, recipe.distill, _read_a_file)
@@ -326,7 +332,9 @@ def _be_killed(fabric: Any, context: Context) -> None:
 
 def test_a_process_that_is_killed_ends_all_with_its_reason(tmp_path: Path, recipe: Recipe) -> None:
     """The other one would wait for it."""
-    context = Context(recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), devices=2)
+    context = Context(
+        recipe=recipe, name="two", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent(), processes=2
+    )
     assert recipe.distill is not None
     with pytest.raises(StageError, match=r"^process 2 of 2 was killed \(SIGKILL\), as systems do when the memory is full"):
         launch.launch(context, recipe.distill, _be_killed)

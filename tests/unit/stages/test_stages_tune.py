@@ -370,10 +370,10 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
     """As the stage that follows them: with the values and the epochs of a trial it learns what that has learnt."""
     found = recipe({KD: [2, 6]}, "distill.epochs=1", sampler="random", trials=1).recipe
     done: dict[str, Path] = {}
-    for name, stage, devices in (("teacher", teacher, 1), ("tune", tune, 2), ("distill", distill, 2)):
+    for name, stage, processes in (("teacher", teacher, 1), ("tune", tune, 2), ("distill", distill, 2)):
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(found, name, out, done, tmp_path / "log", Silent(), devices=devices))
+        stage.run(Context(found, name, out, done, tmp_path / "log", Silent(), processes=processes))
         done = {**done, name: out}
     (trial,) = tune.read(done["tune"]).trials
     assert trial.state == "done"

@@ -67,9 +67,9 @@ def make(tmp_path: Path, npz: Callable[..., str]) -> Write:
 def run(tmp_path: Path) -> Write:
     """Run a stage of a recipe and finish it under a key."""
 
-    def call(stage: Any, recipe: Recipe, key: str, name: str = "", devices: int = 1, **inputs: Path) -> Path:
+    def call(stage: Any, recipe: Recipe, key: str, name: str = "", processes: int = 1, **inputs: Path) -> Path:
         with cache.scratch() as out:
-            stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), devices=devices))
+            stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), processes=processes))
             return cache.commit(out, key, {}, 0.0).path
 
     return call
@@ -187,9 +187,9 @@ def test_several_processes_ask_an_ensemble_with_views_and_a_black_box(tmp_path: 
     )
     recipe = make(members, "distill.losses=[{kind: kd}, {kind: fitnet, teacher: large}]", "quantize=null").recipe
     inputs = {name: run(teacher, node(recipe, name), name) for name in ("teacher.large", "teacher.file")}
-    cold = run(distill, recipe, "cold", devices=2, **inputs)
+    cold = run(distill, recipe, "cold", processes=2, **inputs)
     live = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher_cache": False})})
-    assert same(cold, run(distill, live, "live", devices=2, **inputs))
+    assert same(cold, run(distill, live, "live", processes=2, **inputs))
     assert not same(cold, run(distill, live, "alone", **inputs)), "two processes see twice as many images at each step"
 
 
