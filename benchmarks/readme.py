@@ -70,8 +70,43 @@ def _p50(result: RunResult, model: ModelRecord) -> str:
 
 
 def readme_block() -> str:
+    """Return the first three paragraphs of the summary: verdict, gates, the best file."""
     result = example("mobilenet")
-    return f"```text\n{terminal_text(result)}\n```\n\n{conditions(result)}."
+    summary = "\n\n".join(terminal_text(result).split("\n\n")[:3])
+    return (
+        f"It prints this first, then all models and what was not measured ({conditions(result)}):\n\n```text\n{summary}\n```"
+    )
+
+
+def checks_block() -> str:
+    """Return what a run checks, with the limits and figures of the example run."""
+    result = example("mobilenet")
+
+    def span(name: str, factor: float = 1.0) -> tuple[str, str]:
+        """Return the limit of a gate, and its figures over all files."""
+        gates = [gate for gate in result.gates if gate.name == name and gate.level == "error" and gate.value is not None]
+        low, high = (f"{factor * of(gate.measured or 0.0 for gate in gates):.3g}" for of in (min, max))
+        return f"{factor * (gates[0].value or 0.0):.3g}", low if low == high else f"{low} to {high}"
+
+    top1, lsb = span("parity_top1", 100), span("parity_lsb_p99")
+    drop, size = span("accuracy_drop", 100), span("size_ratio")
+    models = {model.name: 100 * (model.top1() or 0.0) for model in result.models}
+    images = f"{result.gates[0].n:,}"
+    checks = {
+        "The file is the network.": f"In its own runtime, each file finds the class that torch's int8 graph finds on "
+        f"≥ {top1[0]} % of the {images} test images (here {top1[1]} %), and 99 % of the output errors are ≤ {lsb[0]} steps "
+        f"(here {lsb[1]}). Outputs on a [device](docs/devices.md) are compared, too.",
+        "int8 keeps the accuracy.": f"It is at most {drop[0]} points of top-1 below float, with a 95 % interval "
+        f"(here {drop[1]} points).",
+        "int8 is smaller and faster, or the report says why not.": "Float and int8 are measured in one session, in turns; "
+        f"operations that stay in float are named (here {size[1]} times the size of float).",
+        "Distillation helps, or the report says that it does not.": "The same student without a teacher has the same budget "
+        f"(here {models['student_alone']:.1f} %; distilled {models['distilled']:.1f} %, teacher {models['teacher']:.1f} %).",
+        "The inputs are right.": "Given weights are tried on labelled images first: a wrong normalization, size or class "
+        "order stops the run with its [cause](docs/weights.md).",
+        "The figures reproduce.": "One seed, one lock, one machine: the same bytes ([cache](docs/cache.md)).",
+    }
+    return "\n".join(f"* **{claim}** {text}" for claim, text in checks.items())
 
 
 def recipes_block() -> str:
@@ -84,15 +119,15 @@ def recipes_block() -> str:
 
 
 def replaced(text: str, marker: str, block: str) -> str:
-    pattern = rf"(<!-- {marker} -->\n).*?(\n<!-- /{marker} -->)"
-    return re.sub(pattern, lambda found: found[1] + block + found[2], text, flags=re.S)
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}{block}\n{found[2]}", text, flags=re.S)
 
 
 def rendered() -> dict[Path, str]:
     """The two files as they should be."""
     readme, recipes = ROOT / "README.md", ROOT / "recipes" / "README.md"
     return {
-        readme: replaced(readme.read_text(encoding="utf-8"), "run", readme_block()),
+        readme: replaced(replaced(readme.read_text("utf-8"), "run", readme_block()), "checks", checks_block()),
         recipes: replaced(recipes.read_text(encoding="utf-8"), "table", recipes_block()),
     }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from edgekd import loading
-from edgekd.cli import cli
 from edgekd.devices.isa import FEATURES
 from edgekd.devices.schema import Device
 
@@ -45,13 +44,3 @@ def test_the_recipe_of_the_page_is_valid(tmp_path: Path) -> None:
     (tmp_path / "devices" / "pi4.yaml").write_text("transport: ssh\nhost: pi@raspberrypi\n", encoding="utf-8")
     loaded = loading.load(recipe)
     assert [gate.device for name, gate in loaded.recipe.gates.limits() if name == "latency_p90_ms"] == ["host", "pi4"]
-
-
-def test_every_command_of_the_page_is_one() -> None:
-    for line in re.findall(r"^edgekd (.+)$", PAGE, re.MULTILINE):
-        words = line.split("#")[0].split()
-        command = cli.commands[words[0]]
-        if hasattr(command, "commands") and words[1:2] and words[1] in command.commands:
-            command = command.commands[words[1]]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, line

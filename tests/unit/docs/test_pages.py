@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 from tests.scripts import benchmark
+
+from edgekd.cli import cli
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "pipeline" / "edgekd"
@@ -40,6 +44,21 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_is_one(page: Path) -> None:
+    text = page.read_text("utf-8")
+    code = "\n".join(
+        [*re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL), *re.findall(r"^    (.+)$", text, re.MULTILINE)]
+    )
+    for line in re.findall(r"^edgekd ([a-z].*)$", code, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        command = cli.commands[words[0]]
+        if isinstance(command, click.Group) and words[1:2] and words[1] in command.commands:
+            command = command.commands[words[1]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= {*options, "--help"}, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
