@@ -49,10 +49,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one(page: Path) -> None:
     text = page.read_text("utf-8")
-    code = "\n".join(
-        [*re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL), *re.findall(r"^    (.+)$", text, re.MULTILINE)]
-    )
-    for line in re.findall(r"^edgekd ([a-z].*)$", code, re.MULTILINE):
+    code = [
+        *re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL),
+        *re.findall(r"^    (.+)$", text, re.MULTILINE),
+        *re.findall(r"`(edgekd [^`]+)`", text),
+    ]
+    for line in re.findall(r"^edgekd ([a-z].*)$", "\n".join(code), re.MULTILINE):
         words = shlex.split(line, comments=True)
         command = cli.commands[words[0]]
         if isinstance(command, click.Group) and words[1:2] and words[1] in command.commands:
