@@ -28,9 +28,10 @@ def anchors(page: Path) -> set[str]:
     return {text.replace(" ", "-") for text in plain}
 
 
-def test_the_generated_parts_are_up_to_date() -> None:
-    for path, text in benchmark("pages").rendered().items():
-        assert path.read_text("utf-8") == text, f"{path.name} is out of date: python benchmarks/pages.py"
+@pytest.mark.parametrize("script", ["pages", "recipe_page"])
+def test_the_generated_parts_are_up_to_date(script: str) -> None:
+    for path, text in benchmark(script).rendered().items():
+        assert path.read_text("utf-8") == text, f"{path.name} is out of date: python benchmarks/{script}.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
