@@ -27,7 +27,7 @@ from edgekd.profiling.inspection import Inspection
 from edgekd.profiling.session import Session
 from edgekd.profiling.variant import Variant
 
-TRIVIAL = Path(on_device.__file__).parents[1] / "models" / "trivial.tflite"
+TRIVIAL = Path(on_device.__file__).parent / "models" / "trivial.tflite"
 FLOAT = TensorProto.FLOAT
 
 

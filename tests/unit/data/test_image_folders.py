@@ -337,7 +337,7 @@ def test_pipes_are_not_read(tree: Path, tmp_path: Path) -> None:
     assert described.described(section)[1] == "  not read: 1 pipes, sockets or devices"
     fingerprint.of(section)
     os.mkfifo(tmp_path / "x.npz")
-    for read in (dataset.load, fingerprint.fingerprint):
+    for read in (dataset.load, fingerprint.of):
         with pytest.raises(DataError, match="x.npz is a pipe, a socket or a device, not a file"):
             read(Data(source=f"npz:{tmp_path}/x.npz"))
 

@@ -118,12 +118,12 @@ def test_a_linked_file_has_the_neighbours_of_the_link(tmp_path: Path) -> None:
 def test_edgekd_beside_the_file_stays_edgekd(tmp_path: Path) -> None:
     """Of a checkout, whose folder has the file too."""
     shutil.copytree(
-        Path(edgekd.__file__).parents[1], tmp_path / "edgekd", ignore=shutil.ignore_patterns("assets", "__pycache__")
+        Path(edgekd.__file__).parent, tmp_path / "edgekd", ignore=shutil.ignore_patterns("assets", "__pycache__")
     )
     (tmp_path / "net.py").write_text("import edgekd\ndef build(): return edgekd\n")
     script = (
-        "import edgekd, sys\nfrom pathlib import Path\nfrom edgekd import user_file\n"
-        "assert Path(edgekd.__file__).parents[2] == Path(sys.argv[1]), edgekd.__file__\n"
+        "import edgekd, sys\nfrom pathlib import Path\nfrom edgekd.models import user_file\n"
+        "assert Path(edgekd.__file__).parents[1] == Path(sys.argv[1]), edgekd.__file__\n"
         "assert user_file.load(Path(sys.argv[1]) / 'net.py', 'build')() is edgekd\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -104,9 +104,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "net.py": NET, "cfg.json": '{"width": 4}', "recipe.yaml": RECIPE, "native.bin": "1", "tables/a.txt": "1",
             "blocks.py": "from torch import nn\n\n\ndef block(a, b):\n    return nn.Conv2d(a, b, 3, 2, 1)\n",
             "t.bin": "4", "../lib/mylib/__init__.py": "from .core import once, scale\n",
-            "../lib/mylib/core.py": "from pathlib import Path\nS = float((Path(__file__).parents[1] / 's').read_text())\n"
+            "../lib/mylib/core.py": "from pathlib import Path\nS = float((Path(__file__).parent / 's').read_text())\n"
             "def scale(x): return x * S\nfrom functools import lru_cache\n@lru_cache\n"
-            "def once(): return (Path(__file__).parents[1] / 'once').read_text()\n",
+            "def once(): return (Path(__file__).parent / 'once').read_text()\n",
             "../lib/mylib/s": "2.0", "../lib/mylib/once": "1", "../site/halfloss.py": LOSS,
             "../site/half.py": "HALF = 0.5\n", "../site/half.txt": "1.0",
             "../site/halfloss-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: halfloss\nVersion: 1.0\n",

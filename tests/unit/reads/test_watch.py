@@ -59,7 +59,7 @@ def names(found: tuple[Read, ...], kind: str = "file") -> list[str]:
 
 def test_what_a_path_leads_to_through_a_linked_folder(tmp_path: Path) -> None:
     """``link/..`` is the folder above what the link points to."""
-    code = "from pathlib import Path\ndef build(): return (Path(__file__).parents[1] / '..' / 'w.json').read_text()\n"
+    code = "from pathlib import Path\ndef build(): return (Path(__file__).parent / '..' / 'w.json').read_text()\n"
     write(tmp_path, {"shared/lib/net.py": code, "shared/w.json": "4", "other/lib/net.py": code, "other/w.json": "8"})
     project = tmp_path / "project"
     write(project, {"w.json": "1", "recipe.yaml": ""})
@@ -335,7 +335,7 @@ def test_what_another_process_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """One of several that train together."""
     write(tmp_path, {"net.py": "import yaml\ndef build(): return open('cfg.json').read()\n", "cfg.json": "4"})
     script = (
-        "import json, sys\nfrom pathlib import Path\nfrom edgekd import user_file, watch\n"
+        "import json, sys\nfrom pathlib import Path\nfrom edgekd.models import user_file\nfrom edgekd.reads import watch\n"
         "with watch.recording({str(Path('net.py').absolute()): 'other', str(Path('x').absolute()): '1'}) as recorder:\n"
         "    user_file.load(Path('net.py'), 'build')()\n"
         "print(json.dumps(recorder.told()))\n"

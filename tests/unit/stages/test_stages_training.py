@@ -177,16 +177,16 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
     file = {"train": None, "weights": str(taught / "weights.safetensors")}
     other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
     images = dataset.load(recipe.data)
-    networks = []
+    taught_by = []
     for one in (make(recipe.data.source, teacher=file), other):
         assert one.teacher is not None
         context = Context(
             recipe=one, name="x", out=taught, inputs={"teacher": taught}, log=taught / "log", progress=Silent()
         )
-        networks.append(networks.teacher(one.teacher, "teacher", context, images))
+        taught_by.append(networks.teacher(one.teacher, "teacher", context, images))
     x = build.example(recipe.data, 3)
     with torch.no_grad():
-        plain, arranged = (network(x) for network in networks)
+        plain, arranged = (network(x) for network in taught_by)
     assert torch.equal(arranged, plain.clamp_min(1e-12).log()[:, [1, 3, 0, 2]])
     assert teacher.config(other, "teacher") != teacher.config(make(recipe.data.source, teacher=file), "teacher")
 
