@@ -72,7 +72,7 @@ def rows(name: str, folder: Path) -> Iterator[str]:
     from edgekd.quantization.rounded import rounded
     from edgekd.recipe.export import Precision
     from edgekd.registry import exporters
-    from edgekd.runtimes import sessions
+    from edgekd.runtimes import base
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -101,7 +101,7 @@ def rows(name: str, folder: Path) -> Iterator[str]:
         for (precision, (paths, reference)), ratio in zip(files.items(), times, strict=True):
             with torch.no_grad():
                 expected = reference(torch.from_numpy(test)).numpy()
-            logits = sessions.run_all(sessions.load(paths[0], format), test)
+            logits = base.run_file(paths[0], format, test)
             error = 100 * np.abs(logits - expected).max() / np.ptp(expected)
             same = 100 * np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))
             line = (
@@ -123,14 +123,16 @@ def dynamic(path: Path) -> Path:
 
 def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
     """Times of files that take turns, as the median of their ratios to the first."""
-    from edgekd.runtimes import sessions
+    from edgekd.runtimes import base
 
-    opened = [sessions.load(path, format) for path in paths]
+    opened = [base.load(path, format) for path in paths]
+    x = base.laid_out(image, base.of(format).layout)
+    feeds = [{session.inputs[0].name: x} for session in opened]
     times = np.empty((TURNS, len(opened)))
     for turn in range(-3, TURNS):  # three to warm up
         for index, session in enumerate(opened):
             before = time.perf_counter()
-            session.run(image)
+            session.run(feeds[index])
             times[turn, index] = time.perf_counter() - before
     return [float(value) for value in np.median(times / times[:, :1], axis=0)]
 

@@ -145,7 +145,7 @@ def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
         from edgekd.exporting.exporter import Exporter, Options, Source
         from edgekd.quantization.fold import fold
         from edgekd.registry import exporters
-        from edgekd.runtimes import sessions
+        from edgekd.runtimes import base
 
         exporter = cast("type[Exporter]", exporters.get(format))()
         example = build.example(subject.recipe.data)
@@ -155,8 +155,8 @@ def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
         if "reduce_range" in inspect.signature(make).parameters:
             options["reduce_range"] = quantize.weight_bits(subject.recipe) == 7
         make(exact, subject.calibration.numpy(), target, **options)
-        session = sessions.load(target, format)
-        return lambda images: torch.from_numpy(sessions.run_all(session, images.numpy()))
+        session, layout = base.load(target, format), base.of(format).layout
+        return lambda images: torch.from_numpy(base.run_images(session, images.numpy(), layout))
 
     return method
 

@@ -44,7 +44,7 @@ from edgekd.quantization.fold import fold
 from edgekd.quantization.normalise import normalise
 from edgekd.recipe.quantize import AdaRound, Ptq
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 RESULTS = Path(__file__).parent / "results" / "int8_imagenet.json"
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket")  # and both views of stereo_motorcycle
@@ -199,7 +199,7 @@ def measure(method: Method, subject: Subject) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"int8{_exporter(method.format).suffix}"
         method.make(subject, path)
-        int8 = sessions.run_all(sessions.load(path, method.format, torch.get_num_threads()), subject.crops)
+        int8 = base.run_file(path, method.format, subject.crops, torch.get_num_threads())
     return figures(subject.exact, int8)
 
 

@@ -187,11 +187,11 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
     from edgekd.exporting.exporter import Exporter, Options
     from edgekd.profiling.on_device.runtimes import create
     from edgekd.registry import exporters
-    from edgekd.runtimes import sessions
+    from edgekd.runtimes import base
 
     exporter = cast("type[Exporter]", exporters.get(format))()
     exported = exporter.export(source, folder / f"model{exporter.suffix}", Options())
-    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs)
+    output = base.run_file(exported.paths[0], format, inputs)
     assert exported.output_scale is not None
     found = parity.compare(reference, output, exported.output_scale)
     delegate = ""
@@ -216,10 +216,10 @@ def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) ->
     import numpy as np
 
     from edgekd.exporting import parity
-    from edgekd.runtimes import sessions
+    from edgekd.runtimes import base
 
     assert step is not None
-    usual = sessions.run_all(sessions.load(path, "tflite"), inputs)
+    usual = base.run_file(path, "tflite", inputs)
     pixels, logits = path.with_name("inputs.npy"), path.with_name("logits.npy")
     np.save(pixels, inputs.transpose(0, 2, 3, 1))
     found: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgekd.data import dataset
 from edgekd.data.dataset import DataSet
 from edgekd.recipe.data import Data
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 SECTION = Data(source="fashion-mnist-mini", image_size=32, mean=(0.2863,), std=(0.34,))
 """Normalized by given numbers, which are the same with labels and without."""
@@ -136,4 +136,4 @@ def top1(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 def file_logits(path: Path, format: str, x: Tensor) -> NDArray[np.float32]:
     """Of an exported file, in its own runtime."""
-    return sessions.run_all(sessions.load(path, format), x.numpy())
+    return base.run_file(path, format, x.numpy())

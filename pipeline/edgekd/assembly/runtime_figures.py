@@ -61,8 +61,8 @@ def figures(
 
 
 def _graph(path: Path, format: str, graph: fx.GraphModule, exported: Mapping[str, Any]) -> RuntimeGraph:
+    from edgekd.exporting import optimized
     from edgekd.quantization.naming import layer_path
-    from edgekd.runtimes import optimized
 
     modules = {node.name: layer_path(node) for node in graph.graph.nodes}
     return optimized.look(path, format, graph, exported.get("float_ops", ()), modules)
@@ -78,13 +78,13 @@ def default_precision(path: Path, x: Array, reference: str, exact: Array, hinted
         exact: Its logits, N×classes.
         hinted: The file's with the hint, likewise.
     """
-    from edgekd.runtimes import sessions
+    from edgekd.runtimes import base, openvino
 
-    session, precision = sessions.load_without_hint(path)
+    session, precision = openvino.load_without_hint(path)
     if precision == "float32":
         return None
     n = min(len(x), IMAGES)
-    agreement, error = apart(sessions.run_all(session, x[:n]), exact[:n])
+    agreement, error = apart(base.run_images(session, x[:n], openvino.OpenVino.layout), exact[:n])
     return DefaultPrecision(precision, reference, n, agreement, error, *apart(hinted[:n], exact[:n]))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekd.errors import ExportError, ModelError, cause_of
-from edgekd.runtimes import sessions, tensorflow
-from edgekd.runtimes.sessions import Array
+from edgekd.runtimes import base, tensorflow
 from edgekd.task import logits
+
+if TYPE_CHECKING:
+    from edgekd.runtimes.base import Images
 
 HINT = "correct teacher.model; see docs/distillation.md"
 
@@ -22,7 +25,7 @@ def opened(
     threads: int = 1,
     signature: str | None = None,
     classes: int | None = None,
-) -> Callable[[Array], Array]:
+) -> Callable[[Images], Images]:
     """Load a classifier.
 
     Args:
@@ -40,36 +43,39 @@ def opened(
         ModelError: It cannot be loaded, takes other images, or gives something else than N×classes; it has several outputs,
             and none or several may be the logits.
     """
-    session: sessions.Session
+    session: base.Session
     try:
         if format in tensorflow.FORMATS:
             session = tensorflow.Session(path, format, threads, signature)
         else:
-            session = sessions.load(path, format, threads)
-            session.output = logits.choose(session.outputs, classes, path.name).index
+            session = base.load(path, format, threads)
+        output = logits.choose([(one.name, one.shape) for one in session.outputs], classes, path.name).name
     except ExportError as error:
         raise ModelError(error.message, HINT) from error
-    batch, *sides = session.input_shape
+    if len(session.inputs) != 1:
+        listed = ", ".join(one.name for one in session.inputs) or "none"
+        raise ModelError(f"{path.name} has {len(session.inputs)} inputs: {listed}", "give a file of one input, the images")
+    (taken,) = session.inputs
+    batch, *sides = taken.shape
     channels, height, width = image
     layouts = {False: (channels, height, width), True: (height, width, channels)}
     likely = format in tensorflow.FORMATS  # which is asked first, for a file may leave all sides open
     fitting = [last for last in (likely, not likely) if len(sides) == 3 and _fits(sides, layouts[last])]
     if not fitting:
-        taken = "×".join("?" if side is None else str(side) for side in session.input_shape)
+        shown = "×".join("?" if side is None else str(side) for side in taken.shape)
         raise ModelError(
-            f"{path.name} takes {taken}, and the recipe's images are {channels}×{height}×{width}",
+            f"{path.name} takes {shown}, and the recipe's images are {channels}×{height}×{width}",
             "correct data.image_size and data.channels, or give a file for these images",
         )
     channels_last = fitting[0]
     if batch not in (None, 1):
         raise ModelError(f"{path.name} takes batches of {batch} images", "give a file for one image, or for any number")
-    # TensorFlow Lite's session turns N×C×H×W into N×H×W×C by itself: what must not be turned is turned back.
-    order = {(True, False): (0, 2, 3, 1), (False, True): (0, 3, 1, 2)}.get((channels_last, format == "tflite"))
 
-    def call(x: Array) -> Array:
-        x = np.ascontiguousarray(x if order is None else x.transpose(order))
+    def call(x: Images) -> Images:
+        x = base.laid_out(x, "NHWC" if channels_last else "NCHW")
+        rows = [x] if batch is None else [x[i : i + 1] for i in range(len(x))]
         try:
-            outputs = [session.run(x)] if batch is None else [session.run(x[i : i + 1]) for i in range(len(x))]
+            outputs = [session.run({taken.name: row})[output] for row in rows]
         except Exception as error:  # each runtime raises its own kinds
             raise ModelError(f"{path.name} cannot run: {cause_of(error)}", HINT) from error
         if any(output.ndim != 2 for output in outputs):

@@ -12,7 +12,7 @@ from edgekd.errors import ExportError
 from edgekd.exporting.capture import captured, summary
 from edgekd.exporting.causes import explain
 from edgekd.exporting.exporter import Exported, Options, Source
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 Array = NDArray[np.float32]
 
@@ -40,14 +40,14 @@ def run(
     """
     try:
         with captured(log, f"loading {path.name}"):  # TensorFlow Lite greets
-            session = sessions.load(path, format)
+            session = base.load(path, format)
     except ExportError as error:  # its hint is for who gave the file
         raise ExportError(f"the file was written, but cannot be run: {error.message}") from error
-    rows = []
+    rows, layout = [], base.of(format).layout
     for index, (image, wanted) in enumerate(zip(inputs, expected, strict=True)):
         where = f"on image {index + 1} of {len(inputs)}"
         try:
-            row = session.run(image[None])
+            row = base.run_images(session, image[None], layout)
         except Exception as error:  # runtimes raise their own classes
             raise ExportError(f"{path.name} fails in its runtime {where}: {summary(error)}") from error
         if row.shape != (1, *wanted.shape):

@@ -19,7 +19,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Options, Source, output_step
 from edgekd.profiling.on_device.runtimes import create
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 
 class RepVgg(nn.Module):
@@ -153,7 +153,7 @@ def test_runtimes_compute_what_torch_computes(net: str, tmp_path: Path) -> None:
     for format in ("onnx", "tflite", "openvino"):
         exporter = exporters.get(format)()
         exported = exporter.export(source, tmp_path / f"model{exporter.suffix}", Options(log=tmp_path / "log"))
-        output = sessions.run_all(sessions.load(exported.paths[0], format), inputs.numpy())
+        output = base.run_file(exported.paths[0], format, inputs.numpy())
         assert exported.output_scale
         found[format] = parity.compare(reference, output, exported.output_scale)
         left[format] = exported.float_tensors

@@ -17,7 +17,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Exported, Options, Source, TensorInfo
 from edgekd.quantization.fold import fold
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 FORMATS = ["onnx", "tflite", "openvino"]
 
@@ -95,7 +95,7 @@ def test_float_file_is_the_float_model(small_source: Source, format: str, tmp_pa
     inputs = images(4)
     with torch.no_grad():
         expected = small_source.model(inputs).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs.numpy())
+    output = base.run_file(exported.paths[0], format, inputs.numpy())
     np.testing.assert_allclose(output, expected, atol=1e-4)
 
 
@@ -135,7 +135,7 @@ def test_reshapes_in_a_float_file(network: type[torch.nn.Module], format: str, t
     exported = export(Source(fold(model, inputs[:1]), inputs[:1]), format, tmp_path, precision="float32")
     with torch.no_grad():
         expected = model(inputs).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs.numpy())
+    output = base.run_file(exported.paths[0], format, inputs.numpy())
     np.testing.assert_allclose(output, expected, atol=1e-4)
 
 
@@ -148,7 +148,7 @@ def test_integer_ends_of_tflite(small_source: Source, tmp_path: Path) -> None:
     inputs = images(32)
     with torch.no_grad():
         reference = graph(inputs).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], "tflite"), inputs.numpy())
+    output = base.run_file(exported.paths[0], "tflite", inputs.numpy())
     assert exported.output_scale
     assert parity.compare(reference, output, exported.output_scale).max_lsb <= 1.01
 
@@ -181,8 +181,8 @@ def test_loading_what_is_not_a_model(tmp_path: Path) -> None:
     damaged = tmp_path / "model.onnx"
     damaged.write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"model\.onnx cannot be loaded"):
-        sessions.load(damaged, "onnx")
+        base.load(damaged, "onnx")
     with pytest.raises(ExportError, match="there is no model at"):
-        sessions.load(tmp_path / "absent.tflite", "tflite")
+        base.load(tmp_path / "absent.tflite", "tflite")
     with pytest.raises(ExportError, match="did you mean tflite"):
-        sessions.load(damaged, "tflit")
+        base.load(damaged, "tflit")

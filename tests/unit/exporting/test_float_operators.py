@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from edgekd.exporting.exporter import Options, Source
 from edgekd.quantization.fold import fold
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 Operation = Callable[[Tensor], Tensor]
 OPERATIONS: dict[str, Operation] = {
@@ -68,7 +68,7 @@ def test_a_float_file_computes_what_torch_computes(source: Source, format: str, 
     exporter = exporters.get(format)()
     path = tmp_path / f"model{exporter.suffix}"
     exporter.export(source, path, Options(precision="float32", log=tmp_path / "log"))
-    output = sessions.load(path, format).run(source.example.numpy())[0]
+    output = base.run_file(path, format, source.example.numpy())[0]
     network = Several(OPERATIONS.values()).eval()
     with torch.no_grad():
         x = network.conv(source.example)

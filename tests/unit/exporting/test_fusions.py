@@ -11,14 +11,14 @@ import torch
 from tests.unit.exporting.nets import Residual, UNet, images, make_source
 from torch import Tensor, nn
 
-from edgekd.exporting import inside
+from edgekd.exporting import inside, optimized
 from edgekd.exporting.capture import captured
 from edgekd.exporting.exporter import Exported, Options, Source
 from edgekd.exporting.formats import onnx as onnx_format
 from edgekd.quantization import qat
 from edgekd.registry import exporters
 from edgekd.results.runtime import RuntimeGraph
-from edgekd.runtimes import optimized, sessions
+from edgekd.runtimes import base
 
 
 class Clamped(nn.Module):
@@ -97,7 +97,7 @@ def test_onnx_runtime_keeps_it_in_int8_with_the_same_integers(name: str, tmp_pat
     with torch.no_grad():
         exact = graph(x).numpy()
     assert exported.output_scale is not None
-    steps = np.abs(sessions.run_all(sessions.load(path, "onnx"), x.numpy()) - exact) / exported.output_scale
+    steps = np.abs(base.run_file(path, "onnx", x.numpy()) - exact) / exported.output_scale
     assert np.rint(steps).max() <= 1
     layers = inside.differences(graph, x[:4].numpy(), inside.look(path, "onnx", x[:4].numpy()))
     assert len(layers) >= 3

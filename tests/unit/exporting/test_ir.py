@@ -15,7 +15,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Exported, Options, Source
 from edgekd.quantization import qat
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 
 class Gated(nn.Module):
@@ -54,9 +54,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, float, 
 def test_a_hard_sigmoid_rounds_as_torch_does(gated: tuple[np.ndarray, float, Exported]) -> None:
     """OpenVINO runs clamp, rounding, product and rounding behind a convolution as one, without the first rounding."""
     reference, scale, exported = gated
-    found = parity.compare(
-        reference, sessions.run_all(sessions.load(exported.paths[0], "openvino"), images(64).numpy()), scale
-    )
+    found = parity.compare(reference, base.run_file(exported.paths[0], "openvino", images(64).numpy()), scale)
     assert found.max_lsb <= 1
     assert found.mean_lsb < 0.02
 
@@ -128,7 +126,7 @@ def test_epsilon_is_not_lost_behind_a_scale(tmp_path: Path) -> None:
     exported = exporters.get("openvino")().export(source, tmp_path / "tokens.xml", Options())
     with torch.no_grad():
         reference = source.int8(fold_weights=True)(images(64)).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], "openvino"), images(64).numpy())
+    output = base.run_file(exported.paths[0], "openvino", images(64).numpy())
     found = parity.compare(reference, output, exported.output_scale)
     assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
     assert found.mean_lsb < 0.02  # type: ignore[operator]

@@ -15,7 +15,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Exported, Options, Source
 from edgekd.quantization.fold import fold
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 
 class Fn(nn.Module):
@@ -156,7 +156,7 @@ def compare(source: Source, format: str, folder: Path) -> tuple[parity.Parity, E
     inputs = images(64, seed=9)
     with torch.no_grad():
         reference = source.int8(fold_weights=True)(inputs).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], format), inputs.numpy())
+    output = base.run_file(exported.paths[0], format, inputs.numpy())
     assert exported.output_scale
     return parity.compare(reference, output, exported.output_scale), exported
 
@@ -203,9 +203,7 @@ def test_float_operators_that_read_one_tensor(tmp_path: Path) -> None:
     exported = exporters.get("tflite")().export(source, tmp_path / "readers.tflite", Options())
     with torch.no_grad():
         reference = source.int8(fold_weights=True)(images(32)).numpy()
-    found = parity.compare(
-        reference, sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(32).numpy()), exported.output_scale
-    )
+    found = parity.compare(reference, base.run_file(exported.paths[0], "tflite", images(32).numpy()), exported.output_scale)
     assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
 
 
@@ -229,7 +227,7 @@ def test_operands_are_not_swapped(case: str, precision: str, tmp_path: Path) -> 
     exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options(precision=precision))  # type: ignore[arg-type]
     with torch.no_grad():
         reference = (made.int8(fold_weights=True) if precision == "int8" else net)(images(16)).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(16).numpy())
+    output = base.run_file(exported.paths[0], "tflite", images(16).numpy())
     found = parity.compare(reference, output, exported.output_scale)
     assert found.error < 1e-3 if found.max_lsb is None else found.max_lsb <= 1
 
@@ -244,7 +242,7 @@ def test_an_exponential_branch_is_not_rounded_to_the_steps_of_x(kind: Callable[[
     exported = exporters.get("tflite")().export(source, tmp_path / "file.tflite", Options())
     with torch.no_grad():
         reference = source.int8(fold_weights=True)(images(32)).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], "tflite"), images(32).numpy())
+    output = base.run_file(exported.paths[0], "tflite", images(32).numpy())
     found = parity.compare(reference, output, exported.output_scale)
     assert found.max_lsb <= 1  # type: ignore[operator]  # logits in int8 have steps
     assert found.mean_lsb < 0.02  # type: ignore[operator]

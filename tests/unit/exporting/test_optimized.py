@@ -10,11 +10,12 @@ import torch
 from tests.unit.exporting.nets import Residual, Tokens, UNet, make_source
 from torch import Tensor, nn
 
+from edgekd.exporting import optimized
 from edgekd.exporting.exporter import Options, Source
 from edgekd.quantization.quantizer import layer_path
 from edgekd.registry import exporters
 from edgekd.results.runtime import FloatOperators, RuntimeGraph, in_float
-from edgekd.runtimes import graphs, optimized
+from edgekd.runtimes import graphs
 
 FORMATS = ("onnx", "tflite", "openvino")
 

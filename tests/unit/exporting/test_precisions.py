@@ -19,7 +19,7 @@ from edgekd.quantization.fold import fold
 from edgekd.quantization.rounded import BITS, rounded
 from edgekd.recipe.export import Precision
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 FORMATS = ("onnx", "tflite", "openvino")
 STORED: tuple[Precision, ...] = ("float16", "int8-weights", "int4-weights")
@@ -45,7 +45,7 @@ def error(exported: Exported, reference: fx.GraphModule) -> float:
     x = images(8)
     with torch.no_grad():
         expected = reference(x).numpy()
-    found = sessions.run_all(sessions.load(exported.paths[0], exported.format), x.numpy())
+    found = base.run_file(exported.paths[0], exported.format, x.numpy())
     return float(np.abs(found - expected).max() / np.ptp(expected))
 
 

@@ -13,7 +13,7 @@ from tests.unit.exporting.nets import Tokens, images, make_source
 from edgekd.exporting.exporter import Options, Source
 from edgekd.exporting.formats import onnx as onnx_format
 from edgekd.exporting.formats.onnx import qdq
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 from edgekd.runtimes.telemetry import import_onnxruntime
 
 
@@ -99,7 +99,7 @@ def test_activations_for_arm_are_int8_and_the_logits_the_same(small_source: Sour
     for activations in ("uint8", "int8"):
         path = tmp_path / f"{activations}.onnx"
         onnx_format.OnnxExporter().export(small_source, path, Options(activations=activations))
-        logits.append(sessions.run_all(sessions.load(path, "onnx"), images(8, seed=9).numpy()))
+        logits.append(base.run_file(path, "onnx", images(8, seed=9).numpy()))
         graph = onnx.load(path).graph
         constants = {item.name: item.data_type for item in graph.initializer}
         types.append({constants[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"})

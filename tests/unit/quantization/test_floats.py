@@ -14,7 +14,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Options
 from edgekd.quantization import qat
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 
 class Net(nn.Module):
@@ -90,5 +90,5 @@ def test_the_files_divide_by_it(format: str, tmp_path: Path) -> None:
     exported = exporter.export(source, tmp_path / f"net{exporter.suffix}", Options())
     with torch.no_grad():
         reference = source.int8(fold_weights=True)(x).numpy()
-    output = sessions.run_all(sessions.load(exported.paths[0], format), x.numpy())
+    output = base.run_file(exported.paths[0], format, x.numpy())
     assert parity.compare(reference, output, exported.output_scale).max_lsb <= 1  # type: ignore[operator]

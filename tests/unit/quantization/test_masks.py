@@ -18,7 +18,7 @@ from edgekd.quantization import ptq, qat
 from edgekd.quantization.normalise import normalise
 from edgekd.recipe.quantize import Ptq
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 
 SIZE, TOKENS, WIDTH = 16, 16, 16
 Mask = Callable[[Tensor, Tensor], Tensor]
@@ -124,7 +124,7 @@ def test_every_runtime_computes_the_same(name: str, format: str, tmp_path: Path)
     exporter: Any = exporters.get(format)()
     source = Source(net, x[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights))
     path = exporter.export(source, tmp_path / f"m{exporter.suffix}", Options(log=tmp_path / "log")).paths[0]
-    found = sessions.run_all(sessions.load(path, format), x.numpy())
+    found = base.run_file(path, format, x.numpy())
     expected = qat.convert(prepared.module, fold_weights=True)(x).detach().numpy()
     assert np.abs(found - expected).max() <= 2.01 * qat.output_scale(prepared.module)[0]
 

@@ -18,7 +18,7 @@ from edgekd.quantization import qat, sensitivity
 from edgekd.quantization.repair import adopt, repair
 from edgekd.quantization.sensitivity import Sensitivity
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 from edgekd.runtimes.telemetry import import_onnxruntime
 
 
@@ -110,8 +110,7 @@ def test_what_is_in_float_is_in_float_in_the_file(net: str, keep: list[str], for
     x = images(8, seed=5)
     with torch.no_grad():
         expected = qat.convert(prepared.module, fold_weights=True)(x).numpy()
-    session = sessions.load(path, format)
-    found = np.concatenate([session.run(image[None]) for image in x.numpy()])
+    found = base.run_file(path, format, x.numpy())
     assert np.abs(found - expected).max() <= 1.01 * qat.output_scale(prepared.module)[0]
 
 

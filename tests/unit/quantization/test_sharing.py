@@ -19,7 +19,7 @@ from edgekd.quantization.normalise import normalise
 from edgekd.quantization.weighted_layers import layers
 from edgekd.recipe.quantize import AdaRound, Ptq
 from edgekd.registry import exporters
-from edgekd.runtimes import sessions
+from edgekd.runtimes import base
 from edgekd.taps.taps import Tapped
 
 aten = torch.ops.aten
@@ -139,9 +139,8 @@ def test_one_set_of_integers_in_each_file(calibrated: tuple[nn.Module, qat.Prepa
     assert data.stat().st_size < one + CHANNELS * CHANNELS * 9 + 2**12  # not two copies; names and scales take some room
     if format != "onnx":
         assert data.stat().st_size < one + 13 * 2**10
-    session = sessions.load(path, format)
     x = images(8, seed=3)
-    found = np.concatenate([session.run(image[None].numpy()) for image in x])
+    found = base.run_file(path, format, x.numpy())
     expected = qat.convert(prepared.module, fold_weights=True)(x).detach().numpy()
     assert np.abs(found - expected).max() <= 1.01 * qat.output_scale(prepared.module)[0]
 

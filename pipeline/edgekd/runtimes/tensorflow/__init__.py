@@ -16,21 +16,20 @@ import sys
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from edgekd.errors import ModelError
 from edgekd.recipe.teacher import TENSORFLOW
+from edgekd.runtimes.base import TensorSpec
 
-Array = NDArray[np.float32]
+if TYPE_CHECKING:
+    from edgekd.runtimes.base import Array
 
 FORMATS = TENSORFLOW
-WORKER = Path(__file__).with_name("tensorflow_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 INSTALL = "pip install 'edgekd[tensorflow]'"
 
 _DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly")
@@ -70,17 +69,15 @@ class Session:
         signature: Which one of a SavedModel; None: serving_default, or the only one.
 
     Attributes:
-        input_shape: Of its input, as it is in the file; None where any size goes.
-        outputs: Its one output; the worker refuses a network of several.
-        output: Its index.
+        inputs: Its one input, called ``inputs``.
+        outputs: Its one output, called ``outputs``; the worker refuses a network of several.
 
     Raises:
         ModelError: TensorFlow is not installed, or refuses the file; it takes no floats, or would run code.
     """
 
-    input_shape: tuple[int | None, ...]
-    outputs: tuple[tuple[str, tuple[int | None, ...]], ...] = (("outputs", ()),)
-    output = 0
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("outputs", (), "float32"),)
 
     def __init__(self, path: Path, format: str, threads: int = 1, signature: str | None = None) -> None:
         runtime()
@@ -99,16 +96,18 @@ class Session:
             raise ModelError(f"{path.name} {found['error']}", found["hint"] or "correct teacher.model, or save it again")
         if found["dtype"] not in ("float16", "float32", "float64"):
             raise ModelError(f"{path.name} takes {found['dtype']}, and images come as float32", "give a network of floats")
-        self.input_shape = tuple(found["shape"])
+        self.inputs = (TensorSpec("inputs", tuple(found["shape"]), "float32"),)
 
-    def run(self, x: Array) -> Array:
-        """Return the outputs of float32 inputs, in the layout of the file.
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the network once, on float32 ``inputs`` in the layout of the file; see ``runtimes.base.Session``.
 
         Raises:
             RuntimeError: TensorFlow cannot run it.
         """
+        import numpy as np
+
         content = io.BytesIO()
-        np.save(content, x, allow_pickle=False)
+        np.save(content, inputs["inputs"], allow_pickle=False)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(struct.pack("<Q", content.tell()) + content.getvalue())
@@ -118,8 +117,7 @@ class Session:
         answer = self._receive()
         if answer.startswith(b"{"):
             raise RuntimeError(json.loads(answer)["error"])
-        output: Array = np.load(io.BytesIO(answer), allow_pickle=False)
-        return output
+        return {"outputs": np.load(io.BytesIO(answer), allow_pickle=False)}
 
     def _receive(self) -> bytes:
         assert self._process.stdout is not None

@@ -1,6 +1,6 @@
 """Runs a Keras file or a SavedModel for :mod:`edgekd.runtimes.tensorflow`; needs numpy and tensorflow, nothing of edgekd.
 
-    python tensorflow_worker.py keras|savedmodel PATH THREADS [SIGNATURE]
+    python worker.py keras|savedmodel PATH THREADS [SIGNATURE]
 
 Says what it has found as one message of JSON on standard output, then answers each message (an array in numpy's format) with
 another; a message is its length in 8 bytes and its bytes. Ends where its standard input ends.
