@@ -6,12 +6,14 @@ import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 from tests.scripts import benchmark
 
 from edgekd.cli import cli
+from edgekd.results.gates import Verdict
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "pipeline" / "edgekd"
@@ -85,3 +87,19 @@ def test_the_architecture_is_one_page_whose_words_are_those_of_the_code() -> Non
         module, _, member = f"edgekd.{name}".rpartition(".")
         if not hasattr(importlib.import_module(module), member):
             importlib.import_module(f"{module}.{member}")
+
+
+def test_reading_a_report_has_every_section_and_every_verdict() -> None:
+    page = (ROOT / "docs" / "report.md").read_text("utf-8")
+    explained = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
+    for name in ("report.md", "report_bad.md"):
+        report = re.sub(r"```.*?```", "", (ROOT / "tests" / "golden" / name).read_text("utf-8"), flags=re.DOTALL)
+        for title in re.findall(r"^## (.+)$", report, re.MULTILINE):
+            assert ("On the device" if title.startswith("On ") else title) in explained, title
+    source = "\n".join(path.read_text("utf-8") for path in (PACKAGE / "report" / "sections").glob("*.py"))
+    for title in re.findall(r'\btitle(?:, record)? = f?"([^"{]+)"', source) + re.findall(
+        r'Section\("[\w-]+", "([^"]+)"', source
+    ):
+        assert title in page, title
+    for verdict in get_args(Verdict):
+        assert f"| {verdict.replace('_', ' ')} |" in page
