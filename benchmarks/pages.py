@@ -2,7 +2,8 @@
 
     python benchmarks/pages.py
 
-docs/architecture.md has the layers of pyproject.toml, each folder with the first line of its docstring.
+docs/architecture.md has the layers of pyproject.toml, each folder with the first line of its docstring;
+docs/extending.md has the files of docs/examples/.
 """
 
 from __future__ import annotations
@@ -59,10 +60,21 @@ def replaced(text: str, marker: str, block: str) -> str:
     return new
 
 
+def files(example: str) -> str:
+    """Return the files of an example package as code blocks, each under its name."""
+    languages = {".toml": "toml", ".py": "python"}
+    paths = sorted((DOCS / "examples" / example).iterdir(), key=lambda path: path.suffix != ".toml")
+    blocks = [f"`{path.name}`\n\n```{languages[path.suffix]}\n{path.read_text('utf-8')}```" for path in paths]
+    return "\n\n".join(blocks)
+
+
 def rendered() -> dict[Path, str]:
     """Return the pages as they should be."""
-    architecture = DOCS / "architecture.md"
-    return {architecture: replaced(architecture.read_text("utf-8"), "layers", picture())}
+    architecture, extending = DOCS / "architecture.md", DOCS / "extending.md"
+    return {
+        architecture: replaced(architecture.read_text("utf-8"), "layers", picture()),
+        extending: replaced(extending.read_text("utf-8"), "loss", files("edgekd-huber")),
+    }
 
 
 def main() -> None:
