@@ -221,7 +221,10 @@ def run(calibration: int, formats: str) -> dict[str, Any]:
         if not written:
             return {"verdict": "none", "code": done.returncode, "gates": [], "said": done.stderr.strip().splitlines()[-1]}
         result = json.loads(written[0].read_text(encoding="utf-8"))
-    gates = [[gate[key] for key in ("name", "model", "limit", "measured", "verdict")] for gate in result["gates"]]
+    gates = [
+        [gate["name"], gate["model"], "{op} {value:g}".format_map(gate["limit"]), gate["measured"], gate["verdict"]]
+        for gate in result["gates"]
+    ]
     return {"verdict": result["verdict"], "code": done.returncode, "gates": gates}
 
 

@@ -84,9 +84,10 @@ def checks_block() -> str:
 
     def span(name: str, factor: float = 1.0) -> tuple[str, str]:
         """Return the limit of a gate, and its figures over all files."""
-        gates = [gate for gate in result.gates if gate.name == name and gate.level == "error" and gate.value is not None]
+        gates = [gate for gate in result.gates if gate.name == name and gate.level == "error"]
+        limit = next(gate.limit.value for gate in gates if gate.limit is not None)
         low, high = (f"{factor * of(gate.measured or 0.0 for gate in gates):.3g}" for of in (min, max))
-        return f"{factor * (gates[0].value or 0.0):.3g}", low if low == high else f"{low} to {high}"
+        return f"{factor * limit:.3g}", low if low == high else f"{low} to {high}"
 
     top1, lsb = span("parity_top1", 100), span("parity_lsb_p99")
     drop, size = span("accuracy_drop", 100), span("size_ratio")

@@ -150,11 +150,14 @@ def found(folder: Path) -> tuple[str, list[list[Any]], list[tuple[str, Path]]]:
     if not (folder / "run.json").is_file():
         return "none", [], []
     result = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    gates = [[gate[key] for key in ("name", "model", "limit", "measured", "verdict")] for gate in result["gates"]]
+    gates = [
+        [gate["name"], gate["model"], "{op} {value:g}".format_map(gate["limit"]), gate["measured"], gate["verdict"]]
+        for gate in result["gates"]
+    ]
     files = [
         (model["format"], folder / model["path"])
         for model in result["models"]
-        if model["role"] == "artifact" and str(model["precision"]).startswith("int8") and model.get("path")
+        if model["role"] == "artifact" and model.get("precision") == "int8" and model.get("path")
     ]
     return result["verdict"], gates, files
 

@@ -12,14 +12,13 @@ from edgekd.errors import UsageError, cause_of, printable
 from edgekd.profiling.inspection import Preprocessing
 from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
+from edgekd.results import upgrade
 from edgekd.results.codec import from_json
 from edgekd.results.models import ModelRecord
 
 FORMATS: Mapping[str, Literal["onnx", "tflite", "openvino"]] = {
     ".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite", ".xml": "openvino",
 }  # fmt: skip
-UNKNOWN = "as it is"
-"""Precision of a file that nobody describes; what the runtime computes in is read back from it."""
 TORCH, HOST = "torch_", "logits_"
 """Begin the names of outputs in a bundle's samples: torch's by its network, the artifacts' on the host."""
 
@@ -104,7 +103,8 @@ def _of(path: Path) -> Iterator[ModelFile]:
 def _bundled(folder: Path) -> Iterator[ModelFile]:
     """The artifacts of a bundle."""
     try:
-        value = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        path = folder / "manifest.json"
+        value = upgrade.manifest(json.loads(path.read_text(encoding="utf-8")), str(path))
         rule = value["preprocessing"]
         preprocessing = Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
         records = [from_json(ModelRecord, item) for item in value["artifacts"]]
@@ -141,7 +141,7 @@ def content(path: Path) -> tuple[str, ...]:
 def _foreign(path: Path, name: str, notes: tuple[str, ...] = ()) -> ModelFile:
     hashes = content(path)
     record = ModelRecord(
-        name=name, role="artifact", format=FORMATS[path.suffix.lower()], precision=UNKNOWN, path=path.name,
+        name=name, role="artifact", format=FORMATS[path.suffix.lower()], precision=None, path=path.name,
         sha256=hashes[0], bytes=sum(part.stat().st_size for part in parts(path)),
         bin_sha256=hashes[1] if len(hashes) > 1 else None,
     )  # fmt: skip

@@ -35,7 +35,8 @@ from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.profile import Profile
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
-from edgekd.results.run import SCHEMA, DataRecord, RunResult, write_run
+from edgekd.results.run import DataRecord, RunResult, write_run
+from edgekd.results.upgrade import SCHEMA
 
 NAME = "profile"
 """Folder of these results beside those of recipes."""

@@ -8,7 +8,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.export import split_name, stage_name
 from edgekd.recipe.gates import DEFAULTS, Gate, Gates
 from edgekd.results.fidelity import Figure
-from edgekd.results.gates import QUALITY, SEVERITY, GateRecord, Verdict
+from edgekd.results.gates import QUALITY, SEVERITY, GateRecord, Limit, Verdict
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.statistics import wilson
@@ -30,7 +30,7 @@ def judge(recipe: Recipe, models: Sequence[ModelRecord], profiles: Sequence[Prof
     by_name = {model.name: model for model in models}
     files = [model for model in models if model.role == "artifact"]
     known = {model.name for model in files}
-    files += [ModelRecord(name, "artifact", *split_name(name)) for name in missing(recipe, models) if name not in known]
+    files += [absent(recipe, name) for name in missing(recipe, models) if name not in known]
     return tuple(
         record
         for name, gate in limits(recipe, models)
@@ -73,13 +73,19 @@ def missing(recipe: Recipe, models: Sequence[ModelRecord]) -> tuple[str, ...]:
     return tuple(name for stage in dict.fromkeys(names) if (name := stage.removeprefix("export.")) not in written)
 
 
+def absent(recipe: Recipe, name: str) -> ModelRecord:
+    """Return the record of an artifact that could not be delivered."""
+    format, precision = split_name(name)
+    twin = format if recipe.quantize is not None and precision == "float32" else None
+    return ModelRecord(name, "artifact", format, precision, twin_of=twin)
+
+
 def _judge(
     name: str, gate: Gate, model: ModelRecord, recipe: Recipe, models: Mapping[str, ModelRecord],
     profiles: Sequence[ProfileRecord],
 ) -> Iterator[GateRecord]:  # fmt: skip
-    precision = model.precision.partition(" ")[0]
-    companion = recipe.quantize is not None and model.name.endswith("_float")
-    if companion:
+    precision = model.precision
+    if model.twin_of is not None:
         if name == "parity_error":
             level = "warn" if gate.level == "error" else gate.level
             yield _record(name, gate.model_copy(update={"level": level}), model, recipe, models, profiles)
@@ -91,8 +97,8 @@ def _judge(
         if recipe.quantize is None or precision != "int8":
             return
         if not steps:
-            limit = _limit(gate)
-            yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead="parity_error")
+            limit, instead = _limit(gate), "parity_error"
+            yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead=instead)
             return
     if name == "parity_error":
         if precision == "int8":
@@ -121,19 +127,17 @@ def _record(
         measured=found.value if found else None,
         verdict=verdict,
         device=gate.device if on_device else None,
-        op=None if gate.max is None and gate.min is None else "<=" if gate.max is not None else ">=",
-        value=gate.max if gate.max is not None else gate.min,
         low=found.low if found else None,
         high=found.high if found else None,
         n=found.n or None if found else None,
         reference=_against(name, model),
         level=gate.level,
-        blocking=_blocks(gate, verdict, found, recipe.gates),
+        blocks=_blocks(gate, verdict, found, recipe.gates),
     )  # fmt: skip
 
 
-def _limit(gate: Gate) -> str:
-    return f"<= {gate.max:g}" if gate.max is not None else f">= {gate.min:g}" if gate.min is not None else "none"
+def _limit(gate: Gate) -> Limit | None:
+    return Limit("<=", gate.max) if gate.max is not None else Limit(">=", gate.min) if gate.min is not None else None
 
 
 def _verdict(gate: Gate, found: Figure | None, profile: ProfileRecord | None, *, timed: bool) -> Verdict:

@@ -39,7 +39,8 @@ from edgekd.report import facts
 from edgekd.report.layouts import card
 from edgekd.results.codec import to_json
 from edgekd.results.profile import DeviceRecord
-from edgekd.results.run import SCHEMA, RunResult, StageRecord, write_run
+from edgekd.results.run import RunResult, StageRecord, write_run
+from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import package, tune
 
 Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]

@@ -55,7 +55,7 @@ def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
     if narrowed(profile, model):
         assert model is not None
         yield f"{where} was computed in {used.precision}, and the file is {model.precision}."
-    elif model is not None and model.precision.startswith("int8") and _mostly_float(used.precision):
+    elif model is not None and model.precision == "int8" and _mostly_float(used.precision):
         yield f"{where} was computed mostly in float ({used.precision}), and the file is {model.precision}."
     if used.delegate == "none" and model is not None and model.format == "tflite":
         yield f"{where} ran without XNNPACK: no delegate took any operation."
@@ -70,7 +70,7 @@ def _mostly_float(precision: str) -> bool:
 
 def narrowed(profile: ProfileRecord, model: ModelRecord | None) -> bool:
     """Tell whether a file of float32 or int8 was computed in half precision."""
-    asked = model.precision.partition(" ")[0] if model else ""
+    asked = model.precision if model else None
     return asked in ("float32", "int8") and any(half in profile.effective.precision for half in HALF)
 
 

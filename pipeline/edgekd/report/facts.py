@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,24 +57,7 @@ GATES = {
     "peak_memory_mib": GateWords("Peak memory", "MiB", 1.0, "of the whole process"),
 }
 
-_LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
-_SIGNS = {"<=": "≤", ">=": "≥"}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A gate's limit, read from its text: ``sign`` (≤, ≥, <, >) and ``value`` in run.json's unit."""
-
-    sign: str
-    value: float
-
-
-def limit_of(gate: GateRecord) -> Limit | None:
-    """Read a gate's limit, or ``None`` when it is not of the form ``<= 0.01``."""
-    if gate.op is not None and gate.value is not None:
-        return Limit(_SIGNS[gate.op], gate.value)
-    match = _LIMIT.fullmatch(gate.limit)
-    return Limit(_SIGNS.get(match[1], match[1]), float(match[2])) if match else None
+SIGNS = {"<=": "≤", ">=": "≥"}
 
 
 def gate_words(gate: GateRecord) -> GateWords:
@@ -91,15 +73,15 @@ def gate_label(gate: GateRecord) -> str:
 
 def gate_limit(gate: GateRecord) -> str:
     """Write a gate's limit in its unit."""
-    limit = limit_of(gate)
-    return f"{limit.sign} {exact(limit.value * gate_words(gate).factor)}" if limit else one_line(gate.limit)
+    limit = gate.limit
+    return f"{SIGNS[limit.op]} {exact(limit.value * gate_words(gate).factor)}" if limit else "none"
 
 
 def gate_measured(gate: GateRecord) -> str | None:
     """Write a gate's figure in its unit, never rounded onto the limit it missed."""
     if gate.measured is None:
         return None
-    limit = limit_of(gate)
+    limit = gate.limit
     value = gate.measured * gate_words(gate).factor
     return apart(value, limit.value * gate_words(gate).factor) if limit else sig(value)
 
@@ -150,7 +132,13 @@ def decisive(gates: Sequence[GateRecord]) -> GateRecord | None:
 
 def is_int8(model: ModelRecord) -> bool:
     """Whether a model's weights are int8."""
-    return model.precision.partition(" ")[0] == "int8"
+    return model.precision == "int8"
+
+
+def precision(model: ModelRecord) -> str:
+    """Write the precision of a model, such as ``int8 (7-bit weights)``; ``as it is`` of a file that nobody describes."""
+    bits = f" ({model.weight_bits}-bit weights)" if model.weight_bits else ""
+    return f"{model.precision or 'as it is'}{bits}"
 
 
 def label(model: ModelRecord) -> str:
@@ -163,11 +151,11 @@ def label(model: ModelRecord) -> str:
         return f"Peer {one_line(model.name.removeprefix('peer.'))}"
     if model.role != "artifact":
         return one_line(model.name)
-    if model.precision == "as it is":  # a file that nobody describes
+    if model.precision is None:
         return one_line(f"{model.name} ({FORMATS.get(model.format, model.format)})")
-    precision = model.precision.partition(" ")[0]
-    usual = model.name in {f"{model.format}{suffix}" for suffix in ("", "_float", f"_{precision.replace('-', '_')}")}
-    kind = f"{FORMATS.get(model.format, model.format)} {precision}"
+    suffixes = ("", "_float", f"_{model.precision.replace('-', '_')}")
+    usual = model.name in {f"{model.format}{suffix}" for suffix in suffixes}
+    kind = f"{FORMATS.get(model.format, model.format)} {model.precision}"
     return one_line(kind if usual else f"{kind} ({model.name})")
 
 
@@ -175,7 +163,8 @@ def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
     if model is None and name.partition("_")[0] in FORMATS:  # a file that was not delivered
-        model = ModelRecord(name, "artifact", *split_name(name))
+        format, precision = split_name(name)
+        model = ModelRecord(name, "artifact", format, precision)
     return label(model) if model else NETWORKS.get(name) or teacher_label(name)
 
 
@@ -264,7 +253,7 @@ def baseline(result: RunResult) -> ModelRecord | None:
     """What the headline artifact is compared with: the float32 file of its own format, else that of ONNX."""
     own = headline(result)
     written = [model for model in artifacts(result) if model.path is not None]
-    floats = [model for model in written if model.precision.startswith("float32")]
+    floats = [model for model in written if model.precision == "float32"]
     formats = dict.fromkeys(([own.format] if own else []) + ["onnx"])
     return next((model for form in formats for model in floats if model.format == form), None)
 
@@ -318,8 +307,8 @@ def lost(result: RunResult) -> tuple[tuple[str, str], ...]:
     return (*not_written(result), *((label(model), lost_because(result, f"export.{model.name}")) for model in unwritten))
 
 
-def _kind(model: ModelRecord) -> tuple[str, str]:
-    return model.format, model.precision.partition(" ")[0]
+def _kind(model: ModelRecord) -> tuple[str, str | None]:
+    return model.format, model.precision
 
 
 def lost_because(result: RunResult, name: str) -> str:

@@ -91,7 +91,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     sentence += f" {plural(len(result.failures), 'file')} failed on a device." if result.failures else ""
     doubted = [gate for gate in counted if gate.verdict in ("undecided", "untrusted") and not gate.blocks]
     if doubted and not any(gate.blocks for gate in result.gates):
-        within = all(_meets(gate, gate.measured) or gate.value is None for gate in doubted)
+        within = all(_meets(gate, gate.measured) or gate.limit is None for gate in doubted)
         sentence += f" Exit code 0: every figure in doubt {'is within its limit' if within else 'only warns'}."
     return sentence
 
@@ -120,7 +120,7 @@ def place(gate: GateRecord) -> str:
     Beyond it is a figure, too, whose interval reaches beyond.
     """
     ends = [end for end in (gate.measured, gate.low, gate.high) if end is not None]
-    within = all(_meets(gate, end) for end in ends) if gate.value is not None else not gate.blocks
+    within = all(_meets(gate, end) for end in ends) if gate.limit is not None else not gate.blocks
     return f"{'within' if within else 'beyond'} its limit, untrusted{'; exit code 1' if gate.blocks else ''}"
 
 
@@ -149,7 +149,8 @@ def _knows(result: RunResult) -> Iterator[str]:
     classes, n = len(result.data.classes), result.data.test
     for model in result.models:
         metric = model.metric("accuracy")
-        if model.role not in ("teacher", "student") or not model.precision.startswith("float") or metric is None or not n:
+        is_float = (model.precision or "").startswith("float")
+        if model.role not in ("teacher", "student") or not is_float or metric is None or not n:
             continue
         low, high = wilson(metric.top1, n)
         told = any(doubt.startswith(f"{model.name} is no better than chance") for doubt in result.doubts)
@@ -280,9 +281,7 @@ def _within(gate: GateRecord, torch: ModelRecord) -> bool:
 
 def _meets(gate: GateRecord, value: float | None) -> bool:
     """Tell whether a figure is within the limit of a gate."""
-    if value is None or gate.value is None:
-        return False
-    return value <= gate.value if gate.op == "<=" else value >= gate.value
+    return value is not None and gate.limit is not None and gate.limit.met(value)
 
 
 def _together(result: RunResult, torch: ModelRecord | None) -> str:

@@ -22,13 +22,29 @@ Level = Literal["error", "warn", "off"]
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A limit of a gate, in the unit that ``run.json`` has: ``<= 0.02`` or ``>= 0.8``."""
+
+    op: Literal["<=", ">="]
+    value: float
+
+    def met(self, value: float) -> bool:
+        """Tell whether a value is within the limit."""
+        slack = 1e-9  # 0.8935 - 0.8835 is a hair above 0.01
+        return value <= self.value + slack if self.op == "<=" else value >= self.value - slack
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.value:g}"
+
+
+@dataclass(frozen=True)
 class GateRecord:
     """A gate and its verdict.
 
     Attributes:
         name: Key of the gate in the recipe; ``agreement_drop`` for ``accuracy_drop`` where a teacher stands in for labels.
         model: Name of the artifact.
-        limit: As text, such as ``<= 0.01``; ``op`` and ``value`` are its parts (None in files of older versions).
+        limit: What the figure is held against; None for a gate that is off and has none.
         measured: The estimate; None where there is none.
         device: Of a latency or a memory figure.
         low: Lower end of the 95 % interval of ``measured``; None for a figure without sampling noise.
@@ -36,27 +52,20 @@ class GateRecord:
         n: Number of test images behind it.
         reference: Name of the model that the figure compares with.
         level: What the recipe makes of a gate that does not pass: ``error``, ``warn``, or ``off`` (recorded only).
-        blocking: Whether it makes the run's exit code 1; None in files of older versions. Read ``blocks``.
+        blocks: Whether the run ends with exit code 1 because of this gate.
         instead: Of one that is not applicable: the gate that takes its place.
     """
 
     name: str
     model: str
-    limit: str
+    limit: Limit | None = None
     measured: float | None = None
     verdict: Verdict = "not_measured"
     device: str | None = None
-    op: Literal["<=", ">="] | None = None
-    value: float | None = None
     low: float | None = None
     high: float | None = None
     n: int | None = None
     reference: str | None = None
     level: Level = "error"
-    blocking: bool | None = None
+    blocks: bool = False
     instead: str | None = None
-
-    @property
-    def blocks(self) -> bool:
-        """Whether the run ends with exit code 1 because of this gate."""
-        return self.verdict not in ("pass", "not_applicable") if self.blocking is None else self.blocking

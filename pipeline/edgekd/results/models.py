@@ -75,7 +75,11 @@ class ModelRecord:
         bytes: Size of all files of the artifact.
         params: Number of parameters.
         macs: Multiply-accumulates for one image.
-        precision: ``float32``, ``int8 (8-bit weights)``, or another that a recipe's export can have, such as ``float16``.
+        precision: ``float32``, ``int8``, or another that a recipe's export can have, such as ``float16``; None for a file or
+            a network that nobody describes.
+        weight_bits: Bits of the int8 weights, 7 or 8.
+        io: Type of a file's inputs and outputs as the recipe asks for it, ``float32`` or ``int8``.
+        twin_of: Of a float file that stands beside one in int8: the name of that.
         fidelity: How close it is to the float model; of the network in int8, and of files that are not float32.
         float_ops: Operations left in float, each with the reason.
         float_tensors: Float tensors inside a TFLite file other than input and output.
@@ -86,7 +90,7 @@ class ModelRecord:
     name: str
     role: Literal["teacher", "baseline", "peer", "student", "artifact"]
     format: str
-    precision: str
+    precision: str | None
     source: str = ""
     path: str | None = None
     sha256: str | None = None
@@ -104,6 +108,9 @@ class ModelRecord:
     default_precision: DefaultPrecision | None = None
     bin_sha256: str | None = None
     place: str | None = None
+    weight_bits: int | None = None
+    io: Literal["float32", "int8"] | None = None
+    twin_of: str | None = None
 
     @property
     def content(self) -> tuple[str, ...]:

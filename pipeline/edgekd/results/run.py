@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.errors import UsageError, cause_of
+from edgekd.results import upgrade
 from edgekd.results.codec import from_json, to_json
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.layers import LayerRecord, RepairRecord
@@ -21,9 +22,6 @@ from edgekd.results.models import Measure, ModelRecord
 from edgekd.results.profile import Comparison, DeviceRecord, Failure, ProfileRecord
 from edgekd.results.runtime import FloatWeights
 from edgekd.results.tuning import TuningRecord
-
-SCHEMA = 1
-
 
 _GIVE = "give a run folder, such as reports/mobilenet/latest"
 
@@ -196,9 +194,7 @@ def read_run(folder: Path) -> RunResult:
     path = folder / "run.json" if folder.is_dir() else folder
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema"] != SCHEMA:
-            raise UsageError(f"{path} has schema {value['schema']}; this edgekd reads {SCHEMA}", "run the recipe again")
-        return from_json(RunResult, value)
+        return from_json(RunResult, upgrade.run(value, str(path)))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", _GIVE) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

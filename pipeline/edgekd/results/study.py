@@ -10,8 +10,6 @@ from typing import Any, Literal
 from edgekd.results.run import DataRecord, SeedRecord
 from edgekd.statistics import Paired, Spread, holm, paired, ranks, spread
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class Row:

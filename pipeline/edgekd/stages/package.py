@@ -34,6 +34,7 @@ from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord
 from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.results.tuning import TuningRecord
 from edgekd.results.tuning import told as sentences
+from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import distill, evaluate, export, quantize, tune
 
 if TYPE_CHECKING:
@@ -226,11 +227,9 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         if name in validation:
             measure = measures.get(name, measures.get(networks.float_name(recipe), "accuracy"))
             metrics.append(Metrics("val", val, validation[name], measure=measure))
-        precision = "float32"
-        if name == int8:
-            precision = f"int8 ({quantize.weight_bits(recipe)}-bit weights)"
-        elif name in teachers and teachers[name].black_box:
-            precision = "as it is"
+        precision: str | None = "int8" if name == int8 else "float32"
+        if name in teachers and teachers[name].black_box:
+            precision = None
         elif name in teachers and (train := teachers[name].train):
             precision = train.save_dtype
         size_of = found[networks.float_name(recipe)] if name == int8 else value
@@ -241,6 +240,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
                 params=size_of.get("params"), macs=size_of.get("macs"), metrics=tuple(metrics),
                 fidelity=_fidelity(value),
                 float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
+                weight_bits=quantize.weight_bits(recipe) if name == int8 else None,
             )
         )  # fmt: skip
     return models
@@ -324,11 +324,10 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
         exported = context.read(stage, "exported.json")
         precision = split_name(stage)[1]
         is_int8 = precision == "int8"
-        told = _precision(context, stage)
         copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
         models.append(
             ModelRecord(
-                name=name, role="artifact", format=exported["format"], precision=told,
+                name=name, role="artifact", format=exported["format"], precision=precision, **_facts(context, stage),
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
                 bin_sha256=next((copy[1] for copy in copies[1:] if copy[0].endswith(".bin")), None),
                 bytes=exported["bytes"], params=found[student].get("params"), macs=found[student].get("macs"),
@@ -353,13 +352,18 @@ def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord
     for stage in failed:
         format, precision = split_name(stage)
         source = recipe.quantize.method if recipe.quantize and precision == "int8" else networks.float_name(recipe)
-        models.append(ModelRecord(stage.removeprefix("export."), "artifact", format, _precision(context, stage), source))
+        name, facts = stage.removeprefix("export."), _facts(context, stage)
+        models.append(ModelRecord(name, "artifact", format, precision, source, **facts))
     return models
 
 
-def _precision(context: Context, stage: str) -> str:
-    precision = split_name(stage)[1]
-    return f"int8 ({quantize.weight_bits(context.recipe)}-bit weights)" if precision == "int8" else precision
+def _facts(context: Context, stage: str) -> dict[str, Any]:
+    """What else a record says of the form of an artifact."""
+    recipe, (format, precision) = context.recipe, split_name(stage)
+    if precision != "int8":
+        return {"twin_of": format} if recipe.quantize and precision == "float32" else {}
+    io = next((item.io for item in recipe.export if (item.format, recipe.precision_of(item)) == (format, precision)), None)
+    return {"weight_bits": quantize.weight_bits(recipe), "io": io}
 
 
 def _looked(kind: type[T], value: Any) -> T | None:
@@ -452,7 +456,7 @@ def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -
     }  # fmt: skip
     artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
     value = {
-        "schema": 1,
+        "schema": SCHEMA,
         "classes": record.classes,
         "preprocessing": preprocessing,
         "artifacts": artifacts,

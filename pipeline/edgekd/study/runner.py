@@ -30,8 +30,9 @@ from edgekd.report import study as page
 from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
 from edgekd.results.run import RunResult
-from edgekd.results.study import SCHEMA, Row, StudyResult, TeacherRow, judged
+from edgekd.results.study import Row, StudyResult, TeacherRow, judged
 from edgekd.results.tuning import words
+from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import distill
 from edgekd.study.loading import LoadedStudy, Pair
 

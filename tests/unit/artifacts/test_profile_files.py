@@ -293,7 +293,8 @@ def test_damaged_samples_of_then_are_seen_before_anything_is_measured(measured: 
 def test_a_changed_file_of_a_bundle_is_a_file_that_nobody_describes(tmp_path: Path) -> None:
     (file,) = found.files([conv(tmp_path)])
     value = {
-        "preprocessing": {"mean": [0], "std": [1], "channels": 3}, "classes": [], "artifacts": [to_json(file.record)],
+        "schema": 2, "classes": [], "artifacts": [to_json(file.record)],
+        "preprocessing": {"mean": [0], "std": [1], "channels": 3},
         "files": {"conv.onnx": {"sha256": file.record.sha256}},
     }  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(value))

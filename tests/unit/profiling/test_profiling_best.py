@@ -4,11 +4,11 @@ import pytest
 from tests.unit.profiling.test_profiling_verdicts import DRIFTED, profile
 
 from edgekd.profiling import best
-from edgekd.results.gates import GateRecord
+from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import ModelRecord
 
 MODELS = [ModelRecord(name, "artifact", name, "int8", bytes=size) for name, size in (("onnx", 2**20), ("tflite", 2**19))]
-GATES = [GateRecord("accuracy_drop", name, "<= 0.01", 0.0, "pass") for name in ("onnx", "tflite")]
+GATES = [GateRecord("accuracy_drop", name, Limit("<=", 0.01), 0.0, "pass") for name in ("onnx", "tflite")]
 
 
 def told(*profiles, gates=GATES):
@@ -27,12 +27,12 @@ def test_the_fastest_that_passes_is_named():
 
 
 def test_an_artifact_that_fails_a_gate_of_the_device_is_not_the_best_there():
-    fails = [*GATES, GateRecord("latency_p50_ms", "onnx", "<= 1", 2.0, "fail", "host")]
+    fails = [*GATES, GateRecord("latency_p50_ms", "onnx", Limit("<=", 1), 2.0, "fail", "host", blocks=True)]
     only = "On host tflite int8 is the only artifact that passes the gates with a trusted time (p50 3 ms [2.9, 3.1])."
     assert told(FAST, SLOW, gates=fails) == (only,)
-    elsewhere = [*GATES, GateRecord("latency_p50_ms", "onnx", "<= 1", 2.0, "fail", "pi4")]
+    elsewhere = [*GATES, GateRecord("latency_p50_ms", "onnx", Limit("<=", 1), 2.0, "fail", "pi4", blocks=True)]
     assert told(FAST, SLOW, gates=elsewhere)[0].startswith("On host onnx int8 is the fastest")
-    none = [*GATES, *(GateRecord("top1", name, ">= 1", 0.9, "fail") for name in ("onnx", "tflite"))]
+    none = [*GATES, *(GateRecord("top1", name, Limit(">=", 1), 0.9, "fail", blocks=True) for name in ("onnx", "tflite"))]
     assert told(FAST, SLOW, gates=none) == ("On host no artifact passes the gates, so none is called best.",)
 
 

@@ -154,10 +154,10 @@ def test_nothing_is_said_of_the_speed_of_an_emulated_device():
 def test_settings_that_were_not_taken_as_asked_are_a_warning():
     used = Effective("openvino 2026.4.1", 4, "float16", "CPU", asked_threads=1)
     record = replace(profile("openvino", 2.0, (1.9, 2.1)), effective=used)
-    model = ModelRecord("openvino", "artifact", "openvino", "int8 (8-bit weights)")
+    model = ModelRecord("openvino", "artifact", "openvino", "int8")
     assert findings([record], [model], A72) == (
         "In OpenVINO on host openvino ran with 4 threads, and 1 asked for.",
-        "In OpenVINO on host openvino was computed in float16, and the file is int8 (8-bit weights).",
+        "In OpenVINO on host openvino was computed in float16, and the file is int8.",
     )
 
 
@@ -167,13 +167,13 @@ def test_settings_that_were_not_taken_as_asked_are_a_warning():
 )
 def test_an_int8_file_that_is_computed_in_float_is_a_warning(precision, warned):
     record = replace(profile("onnx", 2.0, (1.9, 2.1)), effective=Effective("onnxruntime 1.31.1", 1, precision, "CPU"))
-    told = findings([record], [ModelRecord("onnx", "artifact", "onnx", "int8 (8-bit weights)")], A72)
+    told = findings([record], [ModelRecord("onnx", "artifact", "onnx", "int8")], A72)
     assert any("was computed mostly in float" in line for line in told) == warned
 
 
 def test_tensorflow_lite_without_its_delegate_is_a_warning():
     record = replace(profile("tflite", 2.0, (1.9, 2.1)), effective=Effective("tflite-runtime 2.14.0", 1, "int8", "none"))
-    told = findings([record], [ModelRecord("tflite", "artifact", "tflite", "int8 (8-bit weights)")], A72)
+    told = findings([record], [ModelRecord("tflite", "artifact", "tflite", "int8")], A72)
     assert told == ("In TensorFlow Lite on host tflite ran without XNNPACK: no delegate took any operation.",)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd import statistics
 from edgekd.results.fidelity import Fidelity, Figure
-from edgekd.results.gates import GateRecord
+from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
 from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
@@ -104,7 +104,8 @@ def digest(text: str) -> str:
 
 def network(name: str, role: Any, source: str, precision: str, params: int, macs: int, val: float, test: float):
     metrics = Metrics("val", 6000, val, loss=0.31), Metrics("test", 10000, test, 0.998, 0.29)
-    return ModelRecord(name, role, "torch", precision, source, params=params, macs=macs, metrics=metrics)
+    bits = 7 if precision == "int8" else None
+    return ModelRecord(name, role, "torch", precision, source, params=params, macs=macs, metrics=metrics, weight_bits=bits)
 
 
 def artifact(name: str, form: str, precision: str, file: str, size: int, top1: float, parity: Parity, **more: Any):
@@ -124,6 +125,8 @@ def artifact(name: str, form: str, precision: str, file: str, size: int, top1: f
         fidelity=fidelity(top1) if precision != "float32" else None,
         inputs=(TensorSpec("image", shape, "float32", layout),),
         outputs=(TensorSpec("scores", (1, 10), "float32"),),
+        weight_bits=7 if precision == "int8" else None,
+        twin_of=name.removesuffix("_float") if precision == "float32" else None,
         **more,
     )
 
@@ -174,13 +177,12 @@ def profile(model: str, form: str, p50: float, peak: float, added: float, drift:
     return ProfileRecord(**{**values, **more})
 
 
-def gate(name: str, model: str, limit: str, value: float) -> GateRecord:
-    op, number = limit.split()
+def gate(name: str, model: str, limit: Limit, value: float) -> GateRecord:
     drop = fidelity(0.9144 - value).drop if name == "accuracy_drop" else None
     return GateRecord(
-        name, model, limit, value, "pass", "host" if name.startswith("latency") else None, op, float(number),  # type: ignore
+        name, model, limit, value, "pass", "host" if name.startswith("latency") else None,
         low=drop.low if drop else None, high=drop.high if drop else None, n=drop.n if drop else None,
-        reference="distilled" if drop else None, blocking=False,
+        reference="distilled" if drop else None, blocks=False,
     )  # fmt: skip
 
 
@@ -190,7 +192,7 @@ def good() -> RunResult:
         network("teacher", "teacher", "torchvision:resnet18", "float32", 11_181_642, 37_120_000, 0.9361, 0.9327),
         network("student_alone", "baseline", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9048, 0.9011),
         network("distilled", "student", "torchvision:mobilenet_v2", "float32", 408_970, 1_310_000, 0.9187, 0.9144),
-        network("qat", "student", "torchvision:mobilenet_v2", "int8 (7-bit weights)", 408_970, 1_310_000, 0.9172, 0.9121),
+        network("qat", "student", "torchvision:mobilenet_v2", "int8", 408_970, 1_310_000, 0.9172, 0.9121),
         artifact(
             "onnx_float",
             "onnx",
@@ -203,7 +205,7 @@ def good() -> RunResult:
         artifact(
             "onnx",
             "onnx",
-            "int8 (7-bit weights)",
+            "int8",
             "model.onnx",
             563_204,
             0.9122,
@@ -220,7 +222,7 @@ def good() -> RunResult:
         artifact(
             "tflite",
             "tflite",
-            "int8 (7-bit weights)",
+            "int8",
             "model.tflite",
             541_920,
             0.9119,
@@ -233,7 +235,7 @@ def good() -> RunResult:
         artifact(
             "openvino",
             "openvino",
-            "int8 (7-bit weights)",
+            "int8",
             "model.xml",
             588_431,
             0.9120,
@@ -248,11 +250,11 @@ def good() -> RunResult:
         "latency_p90_ms": {"onnx": 0.4452, "tflite": 0.5353, "openvino": 0.3954},
     }
     limits = {
-        "accuracy_drop": "<= 0.01",
-        "parity_top1": ">= 0.995",
-        "parity_lsb_p99": "<= 2.0",
-        "size_ratio": "<= 0.35",
-        "latency_p90_ms": "<= 1.0",
+        "accuracy_drop": Limit("<=", 0.01),
+        "parity_top1": Limit(">=", 0.995),
+        "parity_lsb_p99": Limit("<=", 2.0),
+        "size_ratio": Limit("<=", 0.35),
+        "latency_p90_ms": Limit("<=", 1.0),
     }
     gates = tuple(
         gate(name, model, limits[name], value) for name, values in measured.items() for model, value in values.items()
@@ -385,11 +387,11 @@ def bad() -> RunResult:
     slow = profile("onnx", "onnx", 0.93, 71.0, 16.3, 0.083, trust=untrusted)
     pi = profile("onnx", "onnx", 41.0, 93.0, 14.0, 0.01, device="pi4", emulated=True)
     gates = (
-        GateRecord("accuracy_drop", "onnx", "<= 0.01", 0.027, "fail"),
-        GateRecord("parity_top1", "onnx", ">= 0.9612004", 0.9612, "fail"),
-        GateRecord("latency_p50_ms", "onnx", "<= 0.5", 0.93, "untrusted", "host"),
-        GateRecord("latency_p50_ms", f"odd {HOSTILE}", "<= 0.5", None, "not_measured", "host"),
-        GateRecord(f"mine {HOSTILE}", "onnx", "about 3 | 4", 3.0, "pass"),
+        GateRecord("accuracy_drop", "onnx", Limit("<=", 0.01), 0.027, "fail", blocks=True),
+        GateRecord("parity_top1", "onnx", Limit(">=", 0.9612004), 0.9612, "fail", blocks=True),
+        GateRecord("latency_p50_ms", "onnx", Limit("<=", 0.5), 0.93, "untrusted", "host", blocks=True),
+        GateRecord("latency_p50_ms", f"odd {HOSTILE}", Limit("<=", 0.5), None, "not_measured", "host", blocks=True),
+        GateRecord(f"mine {HOSTILE}", "onnx", None, 3.0, "pass"),
     )
     curve = Curve(f"net {HOSTILE}", {f"loss {HOSTILE}": (1.0,)}, (), (0.1,), (0.1,), 0, 3.0, (f"a → {HOSTILE}",))
     return replace(

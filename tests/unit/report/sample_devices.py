@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
-from edgekd.results.gates import GateRecord
+from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.profile import (
     Accuracy,
     Attempt,
@@ -160,11 +160,11 @@ def devices() -> RunResult:
         profiles=(*base.profiles, *pi, *emulated, phone),
         gates=(
             *base.gates,
-            GateRecord("latency_p50_ms", "onnx", "<= 30", 24.6, "pass", "pi4", "<=", 30.0, blocking=False),
-            GateRecord("latency_p50_ms", "tflite", "<= 30", 25.0, "untrusted", "pi4", "<=", 30.0, blocking=False),
-            GateRecord("latency_p50_ms", "openvino", "<= 30", 38.0, "fail", "pi4", "<=", 30.0, blocking=True),
-            GateRecord("latency_p90_ms", "onnx", "<= 20", 458.9, "emulated", "pi5", "<=", 20.0, blocking=True),
-            GateRecord("latency_p90_ms", "tflite", "<= 20", None, "not_measured", "phone", "<=", 20.0, blocking=True),
+            GateRecord("latency_p50_ms", "onnx", Limit("<=", 30), 24.6, "pass", "pi4", blocks=False),
+            GateRecord("latency_p50_ms", "tflite", Limit("<=", 30), 25.0, "untrusted", "pi4", blocks=False),
+            GateRecord("latency_p50_ms", "openvino", Limit("<=", 30), 38.0, "fail", "pi4", blocks=True),
+            GateRecord("latency_p90_ms", "onnx", Limit("<=", 20), 458.9, "emulated", "pi5", blocks=True),
+            GateRecord("latency_p90_ms", "tflite", Limit("<=", 20), None, "not_measured", "phone", blocks=True),
         ),
         verdict="fail",
     )

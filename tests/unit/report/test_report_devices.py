@@ -196,7 +196,7 @@ def test_a_reason_without_figures_is_said_once() -> None:
     base = sample_devices.devices()
     why = "phonebm can have none of the files: benchmark_model runs .tflite files only"
     silent = DeviceRecord("phonebm", "", "adb", False, False, problems=(why,))
-    model = ModelRecord("net", "artifact", "onnx", "as it is", path="net.onnx", bytes=1)
+    model = ModelRecord("net", "artifact", "onnx", None, path="net.onnx", bytes=1)
     result = replace(
         base, kind="profile", recipe={"profile": {"devices": ["phonebm"]}}, devices=(silent,), profiles=(), gates=(),
         stages=(), models=(model,), not_measured=(f"phonebm: {why}",), findings=(),

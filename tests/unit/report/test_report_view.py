@@ -11,7 +11,7 @@ from edgekd.report import facts, view
 from edgekd.report.layouts import card
 from edgekd.report.page import Cell, Page, Table
 from edgekd.results.fidelity import Figure
-from edgekd.results.gates import GateRecord
+from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference
 from edgekd.results.models import Metrics, ModelRecord
 from edgekd.results.profile import Trust
@@ -65,7 +65,7 @@ def test_the_headline_is_the_fastest_int8_file_against_float_onnx() -> None:
 
 def test_a_file_that_fails_its_gates_is_not_the_headline_while_another_passes() -> None:
     result = sample.good()
-    gates = (*result.gates, GateRecord("top1", "openvino", ">= 0.95", 0.912, "fail"))
+    gates = (*result.gates, GateRecord("top1", "openvino", Limit(">=", 0.95), 0.912, "fail", blocks=True))
     page = view.build(replace(result, gates=gates, verdict="fail"))
     assert page.subject.startswith("ONNX int8, the fastest int8 artifact on host that fails no gate")
 
@@ -96,7 +96,7 @@ def test_a_headline_claims_what_the_findings_claim() -> None:
 
 def test_gates_that_end_the_run_stand_out_from_those_that_warn() -> None:
     def late(model: str, measured: float, blocks: bool) -> GateRecord:
-        return GateRecord("latency_p50_ms", model, "<= 1", measured, "untrusted", "host", "<=", 1.0, blocking=blocks)
+        return GateRecord("latency_p50_ms", model, Limit("<=", 1), measured, "untrusted", "host", blocks=blocks)
 
     two = (late("onnx", 1.8, True), late("openvino", 0.3, False))
     page = view.build(replace(sample.good(), gates=two, verdict="untrusted"))
@@ -177,7 +177,7 @@ def test_the_verdict_counts_gates_and_tells_each_failure() -> None:
 
 
 def test_gates_with_the_same_name_and_other_limits_are_other_rows() -> None:
-    gates = tuple(GateRecord("latency_p50_ms", "onnx", f"<= {n}", 1.0, "pass", f"pi{n}") for n in (4, 5))
+    gates = tuple(GateRecord("latency_p50_ms", "onnx", Limit("<=", n), 1.0, "pass", f"pi{n}") for n in (4, 5))
     found = view.build(replace(sample.good(), gates=gates)).verdict.gates
     assert found is not None
     assert [row[0].text for row in found.rows] == ["Latency p50 on pi4", "Latency p50 on pi5"]
@@ -240,7 +240,7 @@ def destroyed(file_drop: float, torch_drop: float, sqnr: float = 1.0) -> RunResu
     close = sample.fidelity(0.9144 - torch_drop)
     torch = replace(base.model("qat"), name="ptq", fidelity=replace(close, sqnr_db=Figure(sqnr, 10000, sqnr, sqnr)))
     models = tuple(torch if model.name == "qat" else model for model in base.models)
-    gate = replace(sample.gate("accuracy_drop", "onnx", "<= 0.01", file_drop), verdict="fail", blocking=True)
+    gate = replace(sample.gate("accuracy_drop", "onnx", Limit("<=", 0.01), file_drop), verdict="fail", blocks=True)
     return replace(base, recipe=recipe, models=models, gates=(gate,), verdict="fail", repair=None)
 
 
@@ -276,7 +276,7 @@ def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
 def test_an_undecided_figure_within_the_limit_needs_more_images_and_no_other_int8() -> None:
     base = destroyed(0.015, 0.015, sqnr=31.9)
     (gate,) = base.gates
-    undecided = replace(gate, limit="<= 0.02", value=0.02, low=0.002, high=0.028, verdict="undecided", blocking=False)
+    undecided = replace(gate, limit=Limit("<=", 0.02), low=0.002, high=0.028, verdict="undecided", blocks=False)
     (line,) = view.build(replace(base, gates=(undecided,), verdict="undecided")).verdict.cautions
     assert "test on more images to decide" in line, "and that is all there is to do"
 
@@ -286,7 +286,7 @@ def apart(share: float, steps: float) -> tuple[str, ...]:
     base = sample.good()
     first, *rest = (replace(layer, differences={"tflite": Difference(0.0, 0.0)}) for layer in base.layers)
     layers = (replace(first, differences={"tflite": Difference(share, steps)}), *rest)
-    gate = replace(sample.gate("parity_lsb_p99", "tflite", "<= 2", 3.0), verdict="fail", blocking=True)
+    gate = replace(sample.gate("parity_lsb_p99", "tflite", Limit("<=", 2), 3.0), verdict="fail", blocks=True)
     return view.build(replace(base, layers=layers, gates=(gate,), verdict="fail")).verdict.failures
 
 
@@ -306,7 +306,7 @@ def test_roundings_that_add_up_are_no_layers_fault() -> None:
 
 
 def test_a_caution_is_no_failure() -> None:
-    caution = replace(sample.gate("parity_error", "onnx_float", "<= 0.01", 0.14), verdict="fail", level="warn")
+    caution = replace(sample.gate("parity_error", "onnx_float", Limit("<=", 0.01), 0.14), verdict="fail", level="warn")
     result = replace(sample.good(), gates=(*sample.good().gates, caution))
     verdict = view.build(result).verdict
     assert (verdict.word, verdict.tone, verdict.failures) == ("Pass", "good", ())
@@ -316,7 +316,7 @@ def test_a_caution_is_no_failure() -> None:
 
 def test_a_file_that_a_gate_did_not_hold_has_no_pass() -> None:
     """A float file beside int8 ones is held by parity alone, as a warning, and by no limit of a device."""
-    parity = replace(sample.gate("parity_error", "onnx_float", "<= 0.01", 0.0), verdict="pass", level="warn")
+    parity = replace(sample.gate("parity_error", "onnx_float", Limit("<=", 0.01), 0.0), verdict="pass", level="warn")
     result = replace(sample.good(), gates=(*sample.good().gates, parity))
     gates = column(table(view.build(result), "models"), "Gates")
     assert (gates["ONNX float32"].text, gates["ONNX int8"].text) == ("—", "pass")
@@ -328,8 +328,8 @@ def test_a_file_that_a_gate_did_not_hold_has_no_pass() -> None:
 
 def test_a_loss_of_accuracy_comes_before_untrusted_times() -> None:
     base = sample.good()
-    drop = replace(sample.gate("accuracy_drop", "onnx", "<= 0.02", 0.06), verdict="undecided", blocking=True, value=0.02)
-    late = GateRecord("latency_p50_ms", "onnx", "<= 1", 1.8, "untrusted", "host", "<=", 1.0, blocking=True)
+    drop = replace(sample.gate("accuracy_drop", "onnx", Limit("<=", 0.02), 0.06), verdict="undecided", blocks=True)
+    late = GateRecord("latency_p50_ms", "onnx", Limit("<=", 1), 1.8, "untrusted", "host", blocks=True)
     page = view.build(replace(base, gates=(late, drop), verdict="untrusted"))
     assert page.verdict.word == "Undecided"
     assert page.verdict.sentence == "Of 2 gates, 1 undecided and 1 could not be trusted."
@@ -392,7 +392,7 @@ def test_weights_that_stay_float_are_said_under_the_verdict() -> None:
 
 
 def test_what_was_not_delivered_comes_first_and_once() -> None:
-    missing = GateRecord("accuracy_drop", "openvino", "<= 0.01")
+    missing = GateRecord("accuracy_drop", "openvino", Limit("<=", 0.01), blocks=True)
     result = sample.bad()
     lines = view.build(replace(result, gates=(*result.gates, missing))).verdict.failures
     assert lines[1] == "OpenVINO int8 was not delivered"

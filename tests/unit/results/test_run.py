@@ -9,10 +9,11 @@ import pytest
 
 from edgekd.errors import UsageError
 from edgekd.results.codec import from_json, to_json
-from edgekd.results.gates import GateRecord
+from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
-from edgekd.results.run import SCHEMA, Curve, DataRecord, RunResult, StageRecord, read_run, write_run
+from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, write_run
+from edgekd.results.upgrade import SCHEMA
 
 RESULT = RunResult(
     schema=SCHEMA,
@@ -45,7 +46,10 @@ RESULT = RunResult(
             Trust("untrusted", ("it drifted",), 0.2, 0.1, 0.0, 1.5), (2.0, 2.1, 2.4),
         ),
     ),
-    gates=(GateRecord("top1", "onnx", ">= 0.9", 0.875, "fail"), GateRecord("latency_p50_ms", "onnx", "<= 9", device="pi4")),
+    gates=(
+        GateRecord("top1", "onnx", Limit(">=", 0.9), 0.875, "fail", blocks=True),
+        GateRecord("latency_p50_ms", "onnx", Limit("<=", 9.0), device="pi4", blocks=True),
+    ),
     environment={"cpu": "x", "packages": {"torch": "2.13.0"}},
     findings=("int8 is not faster",),
     snippets={"onnx": "import onnxruntime\n"},
@@ -120,7 +124,8 @@ def test_no_run_there(tmp_path: Path) -> None:
 
 def test_another_schema(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema": 99}')
-    assert error_of(tmp_path) == f"{tmp_path}/run.json has schema 99; this edgekd reads 1\n  → run the recipe again"
+    newer = "install a newer edgekd: pip install --upgrade edgekd"
+    assert error_of(tmp_path) == f"{tmp_path}/run.json has schema 99; this edgekd reads 1 to 2\n  → {newer}"
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:
         drop = Figure(0.9 - top1, 100, 0.9 - top1 - 0.03, 0.9 - top1 + 0.03)
         close = Fidelity("distilled", Figure(0.9, 100, 0.8, 0.95), Figure(20.0, 100, 19.0, 21.0), drop, drop)
         metrics = (Metrics("test", 100, top1, measure=measure),)
-        return ModelRecord(name, role, "onnx", "int8 (8-bit weights)", metrics=metrics, fidelity=close)
+        return ModelRecord(name, role, "onnx", "int8", metrics=metrics, fidelity=close)
 
     recipe = make({"source": "images:x", "classes": 4}, weights, gates={"accuracy_drop": {"max": 0.01}})
     for measure, name in (("agreement", "agreement_drop"), ("accuracy", "accuracy_drop")):

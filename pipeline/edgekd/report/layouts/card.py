@@ -86,7 +86,7 @@ def _files(result: RunResult) -> list[str]:
     rows = tuple(
         (
             Cell(one_line((model.path or "").removeprefix("artifacts/"))),  # the card lies in that folder
-            Cell(f"{facts.FORMATS.get(model.format, model.format)} {model.precision}"),
+            Cell(f"{facts.FORMATS.get(model.format, model.format)} {facts.precision(model)}"),
             figure(mib(model.bytes) if model.bytes is not None else None),
             Cell(model.sha256 or "not recorded"),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure
 from edgekd.report.sections.device_trust import asked_otherwise
 from edgekd.report.words import count, known, listing, mib, one_line, percent, points, sig, signed
@@ -102,7 +103,7 @@ def evidence(result: RunResult, where: str, labels: Sequence[str], rows: Sequenc
         otherwise = asked_otherwise(result, row)
         asked = f"{used.asked_threads} asked for" if "threads" in otherwise else ""
         model = result.model(row.model)
-        narrowed = f"the file is {model.precision}" if model and "precision" in otherwise else ""
+        narrowed = f"the file is {facts.precision(model)}" if model and "precision" in otherwise else ""
         body.append(
             (
                 Cell(label),

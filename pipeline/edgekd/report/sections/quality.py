@@ -99,7 +99,7 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: 
     if lost:
         gates = Cell("failed", "bad", mark=True)
     why = facts.lost_because(result, f"export.{model.name}") if lost else ""
-    kind = one_line(" · ".join(part for part in (model.source, model.precision, why) if part))
+    kind = one_line(" · ".join(part for part in (model.source, facts.precision(model), why) if part))
     close = model.fidelity
     change = NOT_APPLICABLE if delta is None or model is reference else figure(delta)
     if close and close.drop and delta is not None:
@@ -170,15 +170,16 @@ def _budgets(result: RunResult, device: str) -> tuple[Budget, ...]:
     base = student.top1() if student else None
     lines: dict[tuple[str, float], Budget] = {}
     for gate in result.gates:
-        limit = facts.limit_of(gate)
+        limit = gate.limit
         if limit is None:
             continue
-        if gate.name == "latency_p50_ms" and limit.sign in "≤<" and gate.device in (None, device):
-            line = Budget("x", limit.value, f"p50 {limit.sign} {exact(limit.value)} ms")
-        elif gate.name == "top1" and limit.sign in "≥>":
-            line = Budget("y", limit.value * 100, f"top-1 {limit.sign} {exact(limit.value * 100)} %")
-        elif gate.name in ("accuracy_drop", "agreement_drop") and limit.sign in "≤<" and base is not None:
-            line = Budget("y", (base - limit.value) * 100, f"drop {limit.sign} {exact(limit.value * 100)} points")
+        sign = facts.SIGNS[limit.op]
+        if gate.name == "latency_p50_ms" and limit.op == "<=" and gate.device in (None, device):
+            line = Budget("x", limit.value, f"p50 {sign} {exact(limit.value)} ms")
+        elif gate.name == "top1" and limit.op == ">=":
+            line = Budget("y", limit.value * 100, f"top-1 {sign} {exact(limit.value * 100)} %")
+        elif gate.name in ("accuracy_drop", "agreement_drop") and limit.op == "<=" and base is not None:
+            line = Budget("y", (base - limit.value) * 100, f"drop {sign} {exact(limit.value * 100)} points")
         else:
             continue
         lines.setdefault((line.axis, line.value), line)
