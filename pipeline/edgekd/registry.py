@@ -1,4 +1,5 @@
 """Registries of everything that is chosen by name.
+"""One registry for everything that is chosen by name: losses, exporters, metrics and tasks.
 
 A built-in entry is a decorated object in a module of the registry's package; nothing else has to be edited. A third
 party's entry comes from the entry-point group of the same name and is imported only when a recipe names it.
@@ -97,3 +98,4 @@ class Registry(Generic[T]):
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
 exporters: Registry[object] = Registry("exporter", "edgekd.exporting.formats", "edgekd.exporters")
 metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics")
+tasks: Registry[type] = Registry("task", "edgekd.task", "edgekd.tasks")

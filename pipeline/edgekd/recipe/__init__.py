@@ -21,6 +21,7 @@ from edgekd.recipe.gates import Gates
 from edgekd.recipe.profile import Profile
 from edgekd.recipe.quantize import Quantize
 from edgekd.recipe.student import Student
+from edgekd.recipe.task import TaskName
 from edgekd.recipe.teacher import Teacher
 from edgekd.recipe.tune import Tune
 
@@ -52,6 +53,8 @@ class Recipe(Strict):
     threads: PositiveInt | None = None
     """Threads that torch computes with, which decide the last bits of every sum. Left out: one a core, at most 4; a run
     writes into its lock how many there were."""
+    task: TaskName = "image-classification"
+    """What the networks are for: what goes in, what comes out and how good it is (`edgekd list tasks`)."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from edgekd.registry import tasks
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from edgekd.metrics.base import Metric
 
 Dtype = Literal["float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 Kind = Literal["image", "signal", "features", "tokens", "mask", "logits", "boxes", "map", "values"]
 """What a port is to a reader: what preprocessing, a picture or an axis it can have. ``values`` promises nothing."""
+Need = Literal["classes"]
 BATCH = "N"
 
 
@@ -94,18 +98,39 @@ class Samples:
     target: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Purpose:
+    """What a network is for: a task on samples of one kind. It decides how the network is built and called."""
+
+    task: Task
+    samples: Samples
+
+    @property
+    def signature(self) -> Signature:
+        """What the network takes and gives."""
+        return self.task.signature(self.samples)
+
+    @property
+    def builder_args(self) -> Mapping[str, Any]:
+        """What the builder of the network is told beside the recipe's ``args``."""
+        return self.task.builder_args(self.samples)
+
+
 class Task(Protocol):
     """What a network is for. Registered under its kind, such as ``image-classification``; see docs/extending.md."""
 
     kind: str
     """Its name in recipes and on model cards: the word of the Hugging Face hub where that has one."""
+    gives: tuple[Need, ...]
+    """What its targets and its primary output have that a loss may need: a loss says so in ``needs``."""
+
     metrics: tuple[Metric, ...]
     """How good outputs are. The first decides the best epoch, the search, ``gates.drop`` and ``keep_float: auto``."""
     agreement: Metric
     """How far two sets of outputs are alike: its targets are the outputs of the reference."""
 
     def signature(self, samples: Samples) -> Signature:
-        """Return what a network of this task takes and gives.
+        """Return what a network of this task takes and gives; a size that is not known yet stays open.
 
         Raises:
             DataError: The samples are not of this task.
@@ -119,3 +144,23 @@ class Task(Protocol):
     def stratum(self, targets: NDArray[Any]) -> NDArray[np.int64] | None:
         """Return by what the validation split is balanced, a number a sample; None: by nothing."""
         ...
+
+    def criterion(self, primary: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the scalar loss with the true targets, the mean over the batch: what the loss ``task`` is.
+
+        Args:
+            primary: The primary output of a batch, float32.
+            target: Its targets.
+            smoothing: ``label_smoothing`` of the loss; other than 0 only where the task gives classes.
+        """
+        ...
+
+
+def task_of(kind: str) -> Task:
+    """Return the registered task.
+
+    Raises:
+        UsageError: There is none of this name, or its package cannot be imported.
+    """
+    task: Task = tasks.get(kind)()
+    return task
