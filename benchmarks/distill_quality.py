@@ -37,7 +37,7 @@ from edgekd.distill.outputs import Facts
 from edgekd.distill.terms import Terms
 from edgekd.errors import EdgekdError
 from edgekd.models import zoo
-from edgekd.models.build import example, load_weights
+from edgekd.models.build import load_weights, one_input
 from edgekd.progress import Silent, for_stream
 from edgekd.reads import file_sha256
 from edgekd.recipe.data import Data
@@ -137,7 +137,7 @@ def subset(images: dataset.DataSet, count: int) -> dataset.DataSet:
     chosen, _ = splits.stratified(images.train.labels, 1 - count / len(images.train))
     pixels: NDArray[np.uint8] = np.stack([images.train.images[int(i)] for i in chosen])
     train = dataset.Split(pixels, images.train.labels[chosen])
-    return dataset.DataSet(train, images.val, images.test, images.classes, images.channels, images.mean, images.std)
+    return dataset.DataSet(train, images.val, images.test, images.purpose, images.channels, images.mean, images.std)
 
 
 def teacher(images: dataset.DataSet, file: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -164,7 +164,7 @@ def _train(
     name: str = "student",
 ) -> Fitted:
     facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
-    terms = Terms(chosen, network, remembered.network if remembered else None, example(SECTION), facts)
+    terms = Terms(chosen, network, remembered.network if remembered else None, one_input(images.purpose.signature), facts)
     return fit(
         Fabric(accelerator="cpu", devices=1, precision=budget.precision), Tapped(network, terms.student_paths), terms,
         remembered.of(terms.teacher_paths) if remembered and terms.needs_teacher else None, budget, images, SECTION,

@@ -50,6 +50,7 @@ from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill, TeacherCache
 from edgekd.taps.taps import Tapped
+from edgekd.task.image_classification import purpose
 from edgekd.train import loop
 
 RESULT = Path(__file__).parent / "results" / "distill_speed.md"
@@ -133,12 +134,12 @@ def clock() -> float:
 
 def student() -> nn.Module:
     torch.manual_seed(0)
-    return build.network("torchvision:mobilenet_v2", {"width_mult": 0.5}, 10, SECTION)
+    return build.network("torchvision:mobilenet_v2", {"width_mult": 0.5}, purpose(SECTION, 10))
 
 
 def teacher() -> nn.Module:
     torch.manual_seed(1)
-    return build.network("torchvision:resnet18", {}, 10, SECTION).eval()
+    return build.network("torchvision:resnet18", {}, purpose(SECTION, 10)).eval()
 
 
 def edgekd(losses: Any, folder: Path | None = None) -> Turns:

@@ -98,9 +98,9 @@ def trained_with_labels(subject: Subject) -> Logits:
     assert recipe.quantize is not None
     assert recipe.quantize.method == "qat"
     launch.seed(recipe.seed, torch.get_num_threads())
-    module, _ = quantize.prepare(recipe, len(subject.images.classes), subject.weights)
+    module, _ = quantize.prepare(recipe, subject.images.purpose, subject.weights)
     facts = Facts(len(subject.images.classes), len(subject.images.train))
-    terms = Terms((losses.get("task")(),), subject.student, None, build.example(recipe.data), facts)
+    terms = Terms((losses.get("task")(),), subject.student, None, build.one_input(subject.images.purpose.signature), facts)
     fabric = Fabric(accelerator="cpu", devices=1)
     fitted = fit(
         fabric, module.module, terms, None, quantize.budget(recipe), subject.images, recipe.data,
@@ -113,14 +113,14 @@ def trained_with_labels(subject: Subject) -> Logits:
 
 def trained_with_teacher(subject: Subject) -> Logits:
     graph = json.loads((subject.trained.parent / "graph.json").read_text(encoding="utf-8"))
-    module, _ = quantize.prepare(subject.recipe, len(subject.images.classes), subject.weights, tuple(graph["taps"]))
+    module, _ = quantize.prepare(subject.recipe, subject.images.purpose, subject.weights, tuple(graph["taps"]))
     qat.load_state(module.module, checkpoints.read(subject.trained))
     return qat.convert(module.module, fold_weights=True)
 
 
 def prepared(subject: Subject) -> torch.fx.GraphModule:
     bits = quantize.weight_bits(subject.recipe)
-    return qat.prepare(subject.student, build.example(subject.recipe.data), weight_bits=bits).module
+    return qat.prepare(subject.student, build.one_input(subject.images.purpose.signature), weight_bits=bits).module
 
 
 OBSERVERS = ("minmax", "percentile", "mse", "entropy")
@@ -148,7 +148,7 @@ def file_of(format: str, make: Callable[..., None], **options: Any) -> Method:
         from edgekd.runtimes import base
 
         exporter = cast("type[Exporter]", exporters.get(format))()
-        example = build.example(subject.recipe.data)
+        example = build.one_input(subject.images.purpose.signature)
         folder = Path(tempfile.mkdtemp())
         exact, target = folder / f"float{exporter.suffix}", folder / f"int8{exporter.suffix}"
         exporter.export(Source(fold(subject.student, example), example), exact, Options("float32"))
@@ -186,7 +186,7 @@ def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
     return Subject(
         recipe=loaded.recipe,
         images=images,
-        student=networks.student(loaded.recipe, len(images.classes), weights).eval(),
+        student=networks.student(loaded.recipe, images.purpose, weights).eval(),
         calibration=quantize.calibration_images(images, Ptq(method="ptq").calibration_images),
         weights=weights,
         trained=trained.path / "weights.safetensors",

@@ -1,4 +1,3 @@
-"""Registries of everything that is chosen by name.
 """One registry for everything that is chosen by name: losses, exporters, metrics and tasks.
 
 A built-in entry is a decorated object in a module of the registry's package; nothing else has to be edited. A third

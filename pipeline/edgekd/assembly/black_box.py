@@ -52,10 +52,11 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     """
     import torch
 
+    from edgekd.data import dataset
     from edgekd.distill.teachers import BlackBox
     from edgekd.exporting import foreign
     from edgekd.models import build
-    from edgekd.task import logits
+    from edgekd.task import primary
 
     assert section.black_box is not None
     kind, path = section.black_box
@@ -69,9 +70,9 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
     network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
     with torch.no_grad():
-        found = network(build.example(data))
+        found = network(build.one_input(dataset.viewed(images.purpose, data).signature))
     _check(Path(path), found.shape[1], len(images.classes))
-    logits.rearrange(network, wiring.order_of(section, images.classes, "teacher"), probabilities=False)
+    primary.rearrange(network, wiring.order_of(section, images.classes, "teacher"), probabilities=False)
     return network
 
 

@@ -65,17 +65,18 @@ def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distil
     from edgekd.models import build
 
     assert recipe.distill is not None
-    classes, images = described.counts(recipe.data, progress)
+    purpose, images = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages that train will say it
         torch.default_generator.manual_seed(recipe.seed)
-        student = networks.rewritten(recipe, classes).model
-        example, facts = build.example(recipe.data), Facts(classes, images)
+        student = networks.rewritten(recipe, purpose).model
+        example = build.one_input(purpose.signature)
+        facts = Facts(len(purpose.samples.classes), images)
         if recipe.distill.peers:
-            beginners = peers.beginners(recipe, classes)
+            beginners = peers.beginners(recipe, purpose)
             return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
-        teacher = networks.untrained(recipe.teacher, classes, recipe.data) if recipe.teacher else None
-        seen = views.examples(recipe.teacher, recipe.data)
+        teacher = networks.untrained(recipe.teacher, purpose, recipe.data) if recipe.teacher else None
+        seen = views.examples(recipe.teacher, recipe.data, purpose)
         key = lesson if lesson == "distill" else f"{lesson}.distill"
         return Terms(recipe.distill.losses, student, teacher, example, facts, seen, key)
 
@@ -92,11 +93,11 @@ def check_student(recipe: Recipe, progress: Progress) -> None:
     from edgekd.data import described
     from edgekd.models import build
 
-    classes, _ = described.counts(recipe.data, progress)
+    purpose, _ = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stage that trains will say it
-        student = networks.rewritten(recipe, classes).model
-        wiring.refuse_probabilities(student, build.example(recipe.data), "student")
+        student = networks.rewritten(recipe, purpose).model
+        wiring.refuse_probabilities(student, build.one_input(purpose.signature), "student")
 
 
 def told(terms: Terms) -> Iterator[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
     from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
+    from edgekd.task.base import Purpose
     from edgekd.train.loop import Fitted
 from edgekd.assembly.samples import val_logits
 
@@ -50,6 +51,7 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet, stud
         images: For the classes.
         student_sees: Data section of who is taught; left out, the recipe's.
     """
+    from edgekd.data import dataset
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models.build import load_weights, network
 
@@ -59,69 +61,71 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet, stud
         return Ensemble(members, Combination(section.combine, section.temperature)).eval()
     if section.black_box:
         if seen != context.recipe.data:
-            from edgekd.data import dataset
-
-            images = dataset.load(seen)
+            images = dataset.load(seen, task=context.recipe.task)
         return black_box.load(section, seen, images, context.threads).eval()
     assert section.model is not None
-    model = network(section.model, section.args, len(images.classes), seen)
+    model = network(section.model, section.args, dataset.viewed(images.purpose, seen))
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return arranged(model, section, images.classes, name).eval()
 
 
 def arranged(model: nn.Module, section: Teacher, classes: Sequence[str], place: str) -> nn.Module:
     """Let a teacher return logits in the order of the data's classes, as its section says."""
-    from edgekd.task import logits
+    from edgekd.task import primary
 
     probabilities = section.outputs == "probabilities"
-    logits.rearrange(model, wiring.order_of(section, classes, place), probabilities=probabilities)
+    primary.rearrange(model, wiring.order_of(section, classes, place), probabilities=probabilities)
     return model
 
 
-def untrained(section: Teacher, num_classes: int, data: Data) -> nn.Module:
-    """A network like the teacher, with random weights, to see its layers; a black box shows none."""
+def untrained(section: Teacher, purpose: Purpose, data: Data) -> nn.Module:
+    """A network like the teacher, with random weights, to see its layers; a black box shows none.
+
+    ``data`` is what its student sees, and ``purpose`` what its student is for.
+    """
     from torch import nn
 
+    from edgekd.data import dataset
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models.build import network
 
     data = section.seen(data)
     if section.ensemble:
-        members = {name: untrained(part, num_classes, data) for name, part in section.members().items()}
+        members = {name: untrained(part, purpose, data) for name, part in section.members().items()}
         return Ensemble(members, Combination(section.combine, section.temperature))
     if section.black_box:
         return nn.Identity()
     assert section.model is not None
-    return network(section.model, section.args, num_classes, data)
+    return network(section.model, section.args, dataset.viewed(purpose, data))
 
 
-def student(recipe: Recipe, num_classes: int, weights: Path | None = None) -> nn.Module:
+def student(recipe: Recipe, purpose: Purpose, weights: Path | None = None) -> nn.Module:
     """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given.
 
     With a loss that reuses a part of the teacher that part is in it, without its weights if there are none.
     """
-    return rewritten(recipe, num_classes, weights).model
+    return rewritten(recipe, purpose, weights).model
 
 
 def rewritten(
-    recipe: Recipe, num_classes: int, weights: Path | None = None, say: Callable[[str], None] | None = None
+    recipe: Recipe, purpose: Purpose, weights: Path | None = None, say: Callable[[str], None] | None = None
 ) -> Rewritten:
     """The student and what was rewritten in it.
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models.build import dropped, example, load_weights, network
+    from edgekd.models.build import dropped, load_weights, network, one_input
     from edgekd.models.checkpoints import locate
     from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
-    model = network(recipe.student.model, recipe.student.args, num_classes, recipe.data)
+    model = network(recipe.student.model, recipe.student.args, purpose)
     if weights is None and recipe.student.weights:
         # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
         left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
-    result = rewrite(model, recipe.student.rewrite, example(recipe.data))
+    result = rewrite(model, recipe.student.rewrite, one_input(purpose.signature))
     result.model.dropped_outputs = dropped(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
@@ -132,10 +136,10 @@ def rewritten(
             from edgekd.models.user_file import note_plugin
 
             assert recipe.teacher is not None
-            alike = untrained(recipe.teacher, num_classes, recipe.data)
+            alike = untrained(recipe.teacher, purpose, recipe.data)
             note_plugin(type(loss))
             with named(loss, index):
-                result = replace(result, model=loss.student(result.model, alike, example(recipe.data)))
+                result = replace(result, model=loss.student(result.model, alike, one_input(purpose.signature)))
     if weights is not None:
         load_weights(result.model, weights)
     return result

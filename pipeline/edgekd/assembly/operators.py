@@ -71,11 +71,11 @@ def _student(recipe: Recipe, progress: Progress | None) -> Iterator[tuple[nn.Mod
     from edgekd.data import described
     from edgekd.models import build
 
-    classes, _ = described.counts(recipe.data, progress)
+    purpose, _ = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages will say it
         torch.default_generator.manual_seed(recipe.seed)
-        yield networks.rewritten(recipe, classes).model, build.example(recipe.data)
+        yield networks.rewritten(recipe, purpose).model, build.one_input(purpose.signature)
 
 
 def impossible(recipe: Recipe, found: tuple[Lack, ...]) -> bool:

@@ -20,6 +20,7 @@ from edgekd.results.codec import to_json
 if TYPE_CHECKING:
     from edgekd.distill.mutual import Beginner
     from edgekd.distill.teachers import Ensemble
+    from edgekd.task.base import Purpose
     from edgekd.train.loop import Fitted
 
 
@@ -49,7 +50,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return {"peers": made, "combine": recipe.distill.combine}
 
 
-def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = None) -> dict[str, Beginner]:
+def beginners(recipe: Recipe, purpose: Purpose, say: Callable[[str], None] | None = None) -> dict[str, Beginner]:
     """The peers as they begin, each drawn from its own seed; what is left out of given weights is told to ``say``."""
     from edgekd.distill.mutual import Beginner, seeded
     from edgekd.models import build, checkpoints
@@ -57,18 +58,18 @@ def beginners(recipe: Recipe, classes: int, say: Callable[[str], None] | None = 
     made = {}
     for name, peer in sections(recipe).items():
         assert peer.seed is not None
-        network = seeded(peer.seed, partial(build.network, peer.model, peer.args, classes, recipe.data))
+        network = seeded(peer.seed, partial(build.network, peer.model, peer.args, purpose))
         left_out = []
         if peer.weights:
             left_out = build.load_weights(network, checkpoints.locate(peer.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
-        wiring.refuse_probabilities(network, build.example(recipe.data), name)
+        wiring.refuse_probabilities(network, build.one_input(purpose.signature), name)
         made[name] = Beginner(network, peer.seed)
     return made
 
 
-def trained(recipe: Recipe, classes: int, folder: Path) -> Ensemble:
+def trained(recipe: Recipe, purpose: Purpose, folder: Path) -> Ensemble:
     """The peers as the stage ``distill`` has left them in ``folder``: together the teacher of what comes after it."""
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build
@@ -76,7 +77,7 @@ def trained(recipe: Recipe, classes: int, folder: Path) -> Ensemble:
     assert recipe.distill is not None
     members = {}
     for name, peer in sections(recipe).items():
-        network = build.network(peer.model, peer.args, classes, recipe.data)
+        network = build.network(peer.model, peer.args, purpose)
         build.load_weights(network, folder / f"{name}.safetensors")
         members[name.removeprefix("peer.")] = network
     return Ensemble(members, Combination(recipe.distill.combine)).eval()

@@ -25,7 +25,8 @@ def images(context: Context, progress: Progress | None = None) -> DataSet:
 
     from edgekd.data import dataset
 
-    found = dataset.load(context.recipe.data, progress, context.inputs.get("synthesize"))
+    recipe = context.recipe
+    found = dataset.load(recipe.data, progress, context.inputs.get("synthesize"), task=recipe.task)
     judged = context.inputs["distill"] / _JUDGED if "distill" in context.inputs else None
     return dataset.judged(found, np.load(judged, allow_pickle=False)) if judged and judged.exists() else found
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgekd.data.dataset import DataSet
+    from edgekd.task.base import Purpose
 
 
 def differ(section: Teacher | None, seen: Data) -> bool:
@@ -39,17 +40,27 @@ def opened(section: Teacher | None, seen: Data, images: DataSet) -> tuple[DataSe
     for view in views:
         if view not in found:
             same_samples.same(seen, view)
-            found[view] = dataset.load(view)
+            found[view] = dataset.load(view, task=images.purpose.task.kind)
     return tuple(found[view] for view in views)
 
 
-def examples(section: Teacher | None, seen: Data) -> Mapping[str | None, Tensor] | None:
-    """An input of a teacher (None), or of each of an ensemble by its name; None where it is the student's."""
+def examples(section: Teacher | None, seen: Data, purpose: Purpose) -> Mapping[str | None, Tensor] | None:
+    """An input of a teacher (None), or of each of an ensemble by its name; None where it is the student's.
+
+    Args:
+        section: The teacher.
+        seen: The student's data section.
+        purpose: What the student is for.
+    """
+    from edgekd.data import dataset
     from edgekd.models import build
 
     if section is None or not differ(section, seen):
         return None
-    return {name or None: build.example(view) for name, view in _sections(section, seen).items()}
+    return {
+        name or None: build.one_input(dataset.viewed(purpose, view).signature)
+        for name, view in _sections(section, seen).items()
+    }
 
 
 def _sections(section: Teacher, seen: Data) -> dict[str, Data]:

@@ -241,7 +241,7 @@ def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 @cli.command("list")
-@click.argument("what", type=click.Choice(["recipes", "models", "losses", "devices", "data"]))
+@click.argument("what", type=click.Choice(["recipes", "models", "tasks", "losses", "devices", "data"]))
 @click.option("--match", default="*", help="Only names that match, such as '*mobilenet*'.")
 @json_option
 @debug_option
@@ -272,6 +272,8 @@ def _rows(what: str) -> list[tuple[str, str]]:
 
     if what == "losses":
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
+    if what == "tasks":
+        return [(name, (registry.tasks.get(name).__doc__ or "").strip().split("\n")[0]) for name in registry.tasks.names()]
     if what == "data":
         return list(data.DATA_SOURCES.items())
     if what == "devices":

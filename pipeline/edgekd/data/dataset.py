@@ -22,6 +22,8 @@ from edgekd.errors import DataError
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.results.models import Measure
+from edgekd.task.base import Purpose, task_of
+from edgekd.task.image_classification import KIND, samples_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Split:
 class DataSet:
     """The three splits and what a model has to know of them.
 
+    ``purpose`` is the task, with what is known of the samples: it decides how a network of them is built.
     ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. ``measure`` is what top-1 on the validation
     images is: accuracy, or, where their labels are what the teacher says, agreement with it.
     """
@@ -57,12 +60,17 @@ class DataSet:
     train: Split
     val: Split
     test: Split
-    classes: tuple[str, ...]
+    purpose: Purpose
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
     measure: Measure = "accuracy"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.purpose.samples.classes
 
     @property
     def labelled(self) -> bool:
@@ -82,8 +90,14 @@ class _Subset:
         return self.images[int(self.indices[index])]
 
 
-def load(data: Data, progress: Progress | None = None, made: Path | None = None) -> DataSet:
-    """Open a recipe's data; ``made`` is the folder of the images that are synthesized, if they are.
+def load(data: Data, progress: Progress | None = None, made: Path | None = None, *, task: str = KIND) -> DataSet:
+    """Open a recipe's data.
+
+    Args:
+        data: The recipe's section.
+        progress: Where to report.
+        made: Folder of the images that are synthesized, if they are.
+        task: The recipe's task.
 
     Raises:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
@@ -93,7 +107,7 @@ def load(data: Data, progress: Progress | None = None, made: Path | None = None)
     mean, std = _normalization(data, train)
     return DataSet(
         train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
-        raw.classes, data.channels, mean, std, raw.license,
+        Purpose(task_of(task), samples_of(data, raw.classes)), data.channels, mean, std, raw.license,
     )  # fmt: skip
 
 
@@ -151,6 +165,11 @@ def _renumbered(raw: sources.Raw, order: Sequence[str], source: str) -> sources.
         return number[given] if known else given  # what is wrong with them is said where they are checked
 
     return replace(raw, classes=tuple(order), y_train=labels(raw.y_train), y_test=labels(raw.y_test))
+
+
+def viewed(purpose: Purpose, data: Data) -> Purpose:
+    """Return the purpose of a network that sees the same samples as a data section says."""
+    return replace(purpose, samples=samples_of(data, purpose.samples.classes))
 
 
 def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:

@@ -15,16 +15,23 @@ from edgekd.data.splits import stratified
 from edgekd.errors import printable
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
+from edgekd.task.base import Purpose, task_of
+from edgekd.task.image_classification import samples_of
 
 
-def counts(data: Data, progress: Progress | None = None) -> tuple[int, int]:
-    """Number of classes and of images that are trained on, without looking at the images.
+def known(data: Data, task: str, progress: Progress | None = None) -> tuple[Purpose, int]:
+    """Return what a network of the data is for, and the number of samples that are trained on, without looking at images.
+
+    Args:
+        data: The recipe's section.
+        task: The recipe's task.
+        progress: Where to report.
 
     Raises:
         DataError: As ``load``.
     """
     raw, kept, _ = _split(data, progress, None)
-    return len(raw.classes), len(kept)
+    return Purpose(task_of(task), samples_of(data, raw.classes)), len(kept)
 
 
 def described(data: Data, progress: Progress | None = None) -> list[str]:

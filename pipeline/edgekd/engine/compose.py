@@ -124,10 +124,11 @@ def load(given: Given) -> tuple[Loaded, str]:
     student, data = loaded.recipe.student, loaded.recipe.data
     if data.source.partition(":")[0] in UNLABELLED and given.classes is None:
         from edgekd.models.build import classes_of
+        from edgekd.task.image_classification import purpose
 
         assert student is not None
         assert student.weights is not None
-        text = text_of(given, classes_of(student.model, student.args, checkpoints.locate(student.weights), data))
+        text = text_of(given, classes_of(student.model, student.args, checkpoints.locate(student.weights), purpose(data)))
         loaded = load_text(text, path, given.command, given.overrides)
     return loaded, _with(text, given.overrides)
 

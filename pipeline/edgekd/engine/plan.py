@@ -311,14 +311,19 @@ def _material(node: Node, keys: Mapping[str, str], fingerprint: str) -> dict[str
     module = importlib.import_module(f"edgekd.stages.{node.module}")
     names = module.packages(node.name) if hasattr(module, "packages") else module.PACKAGES
     declared = {"reads": reads.declared(node.recipe.reads)} if node.recipe.reads else {}
-    return declared | {
-        "stage": node.module,
-        "version": module.VERSION,
-        "config": module.config(node.recipe, node.name),
-        "inputs": {name: keys[name] for name in node.inputs},
-        "data": fingerprint,
-        "packages": environment.versions(names),
-    }
+    task = {} if node.recipe.task == Recipe.model_fields["task"].default else {"task": node.recipe.task}
+    return (
+        declared
+        | task
+        | {
+            "stage": node.module,
+            "version": module.VERSION,
+            "config": module.config(node.recipe, node.name),
+            "inputs": {name: keys[name] for name in node.inputs},
+            "data": fingerprint,
+            "packages": environment.versions(names),
+        }
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

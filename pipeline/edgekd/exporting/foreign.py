@@ -10,7 +10,8 @@ import numpy as np
 
 from edgekd.errors import ExportError, ModelError, cause_of
 from edgekd.runtimes import base, tensorflow
-from edgekd.task import logits
+from edgekd.task import primary
+from edgekd.task.image_classification import logits_of
 
 if TYPE_CHECKING:
     from edgekd.runtimes.base import Images
@@ -49,7 +50,7 @@ def opened(
             session = tensorflow.Session(path, format, threads, signature)
         else:
             session = base.load(path, format, threads)
-        output = logits.choose([(one.name, one.shape) for one in session.outputs], classes, path.name).name
+        output = primary.choose([(one.name, one.shape) for one in session.outputs], logits_of(classes), path.name).name
     except ExportError as error:
         raise ModelError(error.message, HINT) from error
     if len(session.inputs) != 1:

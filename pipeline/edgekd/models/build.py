@@ -21,11 +21,14 @@ from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean
 from edgekd.models import checkpoints, tied, user_file
 from edgekd.models.checkpoints import Checkpoint
 from edgekd.models.torchvision import import_torchvision
-from edgekd.recipe.data import Data
-from edgekd.task import logits
+from edgekd.task import primary
+from edgekd.task.base import BATCH, Port, Purpose, Signature
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+OPEN = 16
+"""What an open size of an example is, such as the length of a text."""
 
 
 def names(source: str) -> list[str]:
@@ -40,23 +43,24 @@ def names(source: str) -> list[str]:
     return sorted(zoo.BUILDERS)
 
 
-def network(source: str, args: Mapping[str, Any], num_classes: int | None, data: Data) -> nn.Module:
-    """Build a network with random weights that maps N×C×S×S to N×num_classes.
+def network(source: str, args: Mapping[str, Any], purpose: Purpose) -> nn.Module:
+    """Build a network with random weights that takes and gives what its purpose says.
 
     Args:
         source: ``torchvision:NAME``, ``timm:NAME``, ``edgekd:NAME`` or ``FILE.py:CALLABLE``.
         args: Keyword arguments of the builder.
-        num_classes: Number of classes of the data; passed to the builder unless ``args`` has it, or the builder is the
-            user's own and does not take it. None leaves the choice to the builder.
-        data: The recipe's data section (channels and image size).
+        purpose: The task, and what is known of the samples. What the task tells a builder, such as ``num_classes``, is
+            passed unless ``args`` has it, or the builder is the user's own and does not take it.
 
     Raises:
-        ModelError: It is not known, cannot be built, or its output does not fit the classes.
+        ModelError: It is not known, cannot be built, or its output does not fit the task.
+        DataError: The samples are not of the task.
     """
     import torch
 
     kind, _, name = source.rpartition(":")
-    keywords = {**({} if num_classes is None else {"num_classes": num_classes}), **args}
+    told = purpose.builder_args
+    keywords = {**told, **args}
     try:
         if kind == "torchvision":
             _known(name, names("torchvision"), source)
@@ -72,8 +76,7 @@ def network(source: str, args: Mapping[str, Any], num_classes: int | None, data:
             model = zoo.BUILDERS[name](**keywords)
         else:
             builder = user_file.load(_existing_file(Path(kind)), name)
-            if "num_classes" not in args and not _takes(builder, "num_classes"):
-                keywords = dict(args)
+            keywords = {name: value for name, value in told.items() if _takes(builder, name)} | dict(args)
             model = builder(**keywords)
     except TypeError as error:
         raise ModelError(f"{source} cannot be built with {keywords}: {error}", "correct its args") from error
@@ -86,12 +89,18 @@ def network(source: str, args: Mapping[str, Any], num_classes: int | None, data:
     for module in model.modules():
         if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
             setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
-    _check_output(model, source, num_classes, data)
+    _check_output(model, source, purpose.signature)
     return model
 
 
-def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: Data) -> int:
-    """Number of classes of a trained network: the size of the head in its checkpoint.
+def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, purpose: Purpose) -> int:
+    """Return the number of classes of a trained network: the size of the head in its checkpoint.
+
+    Args:
+        source: As in :func:`network`.
+        args: Keyword arguments of the builder.
+        weights: Its checkpoint.
+        purpose: A task with classes, on samples that do not tell how many there are.
 
     Raises:
         ModelError: It cannot be built, or its output is not (1, classes) with two classes at least.
@@ -99,7 +108,7 @@ def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: 
     """
     import torch
 
-    model = network(source, args, None, data).eval()
+    model = network(source, args, purpose).eval()
     own = _tensors(model)
     found = checkpoints.fitting(weights, own)
     state = checkpoints.converted(weights.path, found.state, own) if found.fits else found.state
@@ -107,18 +116,39 @@ def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, data: 
     heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
     sizes = {value.shape[0] for value in heads}
     with torch.no_grad():
-        count = sizes.pop() if len(sizes) == 1 else model(example(data)).shape[1]
+        count = sizes.pop() if len(sizes) == 1 else model(*example(purpose.signature).values()).shape[1]
     if count < 2:
         raise ModelError(f"{source} has one output; edgekd compares models by the greatest of several", "give it two")
     return int(count)
 
 
-def example(data: Data, batch: int = 1) -> Tensor:
-    """A deterministic input, N×C×S×S, for tracing and export."""
+def example(signature: Signature, batch: int = 1) -> dict[str, Tensor]:
+    """Return deterministic inputs by name, in the order of the network's arguments, for tracing and export.
+
+    Floats are normally distributed, whole numbers are 1, which any vocabulary and mask has; an open size is ``OPEN``.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, data.channels, data.image_size, data.image_size, generator=generator)
+    found = {}
+    for port in signature.inputs:
+        shape = port.shape(batch, **{dim: OPEN for dim in port.dims if isinstance(dim, str) and dim != BATCH})
+        dtype = getattr(torch, port.dtype)
+        whole = not dtype.is_floating_point
+        found[port.name] = torch.ones(shape, dtype=dtype) if whole else torch.randn(shape, generator=generator).to(dtype)
+    return found
+
+
+def one_input(signature: Signature, batch: int = 1) -> Tensor:
+    """Return the example of a network of one input.
+
+    Raises:
+        ModelError: It has several.
+    """
+    found = example(signature, batch)
+    if len(found) != 1:
+        raise ModelError(f"this is not possible with several inputs: {', '.join(found)}", "give a network of one input")
+    return next(iter(found.values()))
 
 
 def source_key(source: str) -> str:
@@ -228,15 +258,18 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model: nn.Module, *data: Data) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image; of several networks, for what each sees."""
+def macs(model: nn.Module, *signatures: Signature) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one sample; of several networks, for what each sees."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     # The counter hooks what requires a gradient, and fails at a view of a parameter, which has no gradient function here.
     model = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter:
-        model(example(data[0]) if len(data) == 1 else tuple(example(seen) for seen in data))
+        if len(signatures) == 1:
+            model(*example(signatures[0]).values())
+        else:
+            model(tuple(one_input(seen) for seen in signatures))
     return int(counter.get_total_flops()) // 2
 
 
@@ -287,39 +320,46 @@ def _timm() -> Any:
     return timm
 
 
-def _about_images(error: Exception, data: Data) -> str:
+def _about_images(error: Exception, image: Port) -> str:
     """What to change where a network cannot run on the images."""
     channels = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))  # a convolution of torch says it
-    if channels and channels[1] in ("1", "3") and int(channels[2]) == data.channels:
+    if channels and channels[1] in ("1", "3") and int(channels[2]) == image.dims[1]:
         return f"write data: {{channels: {channels[1]}}}, or correct the model"
     return "correct data.image_size, data.channels or the model"
 
 
-def _check_output(model: nn.Module, source: str, num_classes: int | None, data: Data) -> None:
+def _check_output(model: nn.Module, source: str, signature: Signature) -> None:
     import torch
 
-    training = model.training
+    training, port = model.training, signature.output
+    sample = "image" if signature.inputs[0].kind == "image" else "sample"
     try:
         with torch.no_grad():
-            output: object = model.eval()(example(data))
+            output: object = model.eval()(*example(signature).values())
     except Exception as error:  # any failure of the user's forward
-        raise ModelError(
-            f"{source} cannot run on {data.channels}×{data.image_size}×{data.image_size} images: {error}",
-            _about_images(error, data),
-        ) from error
+        if sample == "image":
+            what, hint = "×".join(map(str, signature.inputs[0].dims[1:])), _about_images(error, signature.inputs[0])
+            raise ModelError(f"{source} cannot run on {what} images: {error}", hint) from error
+        what = ", ".join(map(str, signature.inputs))
+        raise ModelError(f"{source} cannot run on {what}: {error}", "correct the data or the model") from error
     model.train(training)
     if not isinstance(output, torch.Tensor):
-        found = [(name, tuple(value.shape)) for name, value in logits.tensors(output) if isinstance(value, torch.Tensor)]
-        chosen = logits.choose(found, num_classes, source)
-        output = logits.of(output, chosen.name, source)
-        logits.keep_only(model, chosen.name)
+        found = [(name, tuple(value.shape)) for name, value in primary.tensors(output) if isinstance(value, torch.Tensor)]
+        chosen = primary.choose(found, port, source)
+        output = primary.of(output, chosen.name, source, port)
+        primary.keep_only(model, chosen.name, port)
         model.dropped_outputs = chosen.dropped  # type: ignore[assignment]  # a plain attribute, for `dropped`
-    assert isinstance(output, torch.Tensor)
+    if not isinstance(output, torch.Tensor):
+        raise ModelError(f"{source} returned {type(output).__name__}, not a tensor", f"return the {port.name}")
     shape = tuple(output.shape)
-    if num_classes is None and len(shape) != 2:
-        raise ModelError(f"{source} gives {shape} for one image; edgekd needs (1, classes)", "return the logits alone")
-    if shape != (1, num_classes) and num_classes is not None:
-        raise ModelError(
-            f"{source} gives {shape} for one image; the data has {num_classes} classes, so (1, {num_classes}) is needed",
-            "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
-        )
+    if shape[:1] == (1,) and primary.fits(shape, port):
+        return
+    given, needed = f"{source} gives {shape} for one {sample}", f"({', '.join(map(str, (1, *port.dims[1:])))})"
+    if port.kind != "logits":
+        raise ModelError(f"{given}; the data needs {needed}", "correct the network's args, or the data")
+    if isinstance(port.dims[1], str):
+        raise ModelError(f"{given}; edgekd needs {needed}", "return the logits alone")
+    raise ModelError(
+        f"{given}; the data has {port.dims[1]} classes, so {needed} is needed",
+        "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
+    )

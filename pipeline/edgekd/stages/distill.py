@@ -20,6 +20,8 @@ from edgekd.registry import losses
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgekd.task.base import Purpose
+
 VERSION = 5
 PACKAGES = launch.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
@@ -144,13 +146,13 @@ def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def structure(context: Context, student: nn.Module) -> dict[str, Any]:
+def structure(context: Context, student: nn.Module, purpose: Purpose) -> dict[str, Any]:
     """Return the activations and squeeze-excite blocks of the student, as in ``rewrite.json``: int8 may be slow at them."""
     from edgekd.models import build
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
 
-    example = build.example(context.recipe.data)
+    example = build.one_input(purpose.signature)
     activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
     squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
     return {"activations": activations or {}, "squeezes": squeezes or 0}
@@ -182,13 +184,13 @@ def _train(fabric: Any, context: Context) -> None:
     assert isinstance(budget, Distill)
     first = fabric.global_rank == 0
     images = samples.images(context, context.progress if first else None)
-    classes = len(images.classes)
-    example = build.example(recipe.data)
+    purpose = images.purpose
+    example = build.one_input(purpose.signature)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
     say = context.progress.say if first else None
-    rewritten = networks.rewritten(recipe, classes, say=say)
+    rewritten = networks.rewritten(recipe, purpose, say=say)
     student = rewritten.model
-    found = structure(context, student) if first else {}
+    found = structure(context, student, purpose) if first else {}
     if first:
         figures.note_dropped_outputs(context, "student", student)
     if first and context.name == "distill":
@@ -198,16 +200,16 @@ def _train(fabric: Any, context: Context) -> None:
     reused = student.cost if isinstance(student, Reused) else ""
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
-    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(recipe.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
     wiring.refuse_probabilities(student, example, "student")
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
-        beginners = peers.beginners(recipe, classes, say)
+        beginners = peers.beginners(recipe, purpose, say)
         terms, others = mutual.cohort(budget.losses, student, beginners, budget.combine, example, facts)
     else:
-        terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data))
+        terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data, purpose))
     if first:
         if reused:
             context.progress.say(f"  reused: {reused}")

@@ -56,6 +56,7 @@ def run(context: Context) -> None:
     """
     import numpy as np
 
+    from edgekd.data.dataset import viewed
     from edgekd.distill.teachers import Stored, is_open
     from edgekd.exporting import outputs
     from edgekd.metrics import fidelity
@@ -73,7 +74,7 @@ def run(context: Context) -> None:
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     nets = _networks(context, images)
     seen = _seen(context.recipe)
-    inputs = _inputs(seen)
+    inputs = _inputs(seen, context.recipe.task)
     artifacts = [name for name in context.inputs if name.startswith("export.")]
     compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
     with context.progress.task("test split", len(x) * (len(nets) + len(artifacts))) as task:
@@ -87,7 +88,8 @@ def run(context: Context) -> None:
             found[name] = {}
             if name != int8 and is_open(network):  # the float student's, in integers
                 views = seen.get(name, (context.recipe.data,))
-                macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *views))
+                taken = [viewed(images.purpose, view).signature for view in views]
+                macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
                 found[name] |= {"params": build.parameters(network)} | ({} if macs is None else {"macs": macs})
             task.advance(len(x), name)
         for stage in artifacts:
@@ -101,7 +103,7 @@ def run(context: Context) -> None:
             if precision in BITS:  # its weights are rounded, and so are the reference's
                 reference = f"{reference}, {BITS[precision]}-bit weights"
                 if reference not in logits:
-                    network = export.source(context, len(images.classes), precision).model
+                    network = export.source(context, images.purpose, precision).model
                     logits[reference] = _torch_logits(network, x)
             try:
                 logits[name] = outputs.run(path, format, x, logits[reference], context.log, partial(task.advance, 1, name))
@@ -202,21 +204,21 @@ def compare(name: str, reference: Array, output: Array, scale: float | None) -> 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     """Every torch network of the run, and every teacher and peer, by model name."""
-    recipe, classes = context.recipe, len(images.classes)
+    recipe, purpose = context.recipe, images.purpose
     nets: dict[str, nn.Module] = {}
     views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
     for name, section in recipe.teacher.lineage() if recipe.teacher else ():
         nets[name] = networks.teacher(section, name, context, images, views[name])
     for own in distill.trainings(recipe):
         if own.seed == recipe.seed:
-            nets[own.model] = networks.student(own.recipe, classes, context.inputs[own.stage] / BEST).eval()
+            nets[own.model] = networks.student(own.recipe, purpose, context.inputs[own.stage] / BEST).eval()
     if peers.sections(recipe):
-        found = peers.trained(recipe, classes, context.inputs["distill"])
+        found = peers.trained(recipe, purpose, context.inputs["distill"])
         nets |= {f"peer.{name}": network for name, network in found.members.items()}
     if not recipe.distill and recipe.student:
-        nets["student"] = networks.student(recipe, classes, context.inputs["student"] / BEST).eval()
+        nets["student"] = networks.student(recipe, purpose, context.inputs["student"] / BEST).eval()
     if recipe.quantize:
-        nets[recipe.quantize.method] = export.source(context, classes, "int8").int8(fold_weights=True)
+        nets[recipe.quantize.method] = export.source(context, purpose, "int8").int8(fold_weights=True)
     return nets
 
 
@@ -237,7 +239,7 @@ def _seeds(
         for key, file in (("test_kept", BEST), ("test_last", LAST)):
             logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
             if logits is None:
-                network = networks.student(own.recipe, len(images.classes), folder / file).eval()
+                network = networks.student(own.recipe, images.purpose, folder / file).eval()
                 logits = _torch_logits(network, x)
             metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
             rows[-1][key] = metrics.top1
@@ -253,7 +255,7 @@ def _inside(
     from edgekd.exporting.capture import captured
     from edgekd.quantization.sensitivity import exact_outputs
 
-    prepared, _ = export.quantized(context, len(images.classes))
+    prepared, _ = export.quantized(context, images.purpose)
     x = quantize.layer_images(context.recipe, images)
     exact = [
         {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
@@ -294,12 +296,12 @@ def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
     return {name: seen for name, seen in found.items() if any(view != recipe.data for view in seen)}
 
 
-def _inputs(seen: Mapping[str, tuple[Data, ...]]) -> dict[str, tuple[Array, ...]]:
+def _inputs(seen: Mapping[str, tuple[Data, ...]], task: str) -> dict[str, tuple[Array, ...]]:
     """The test images as these teachers take them."""
     from edgekd.data import dataset
 
     views = dict.fromkeys(view for several in seen.values() for view in several)
-    arrays = {view: _arrays(dataset.load(view)) for view in views}
+    arrays = {view: _arrays(dataset.load(view, task=task)) for view in views}
     return {name: tuple(arrays[view] for view in several) for name, several in seen.items()}
 
 

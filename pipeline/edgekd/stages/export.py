@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
     from edgekd.exporting.exporter import Exported, Exporter, Options, Source
     from edgekd.quantization.qat import Prepared
+    from edgekd.task.base import Purpose
 from edgekd.recipe.export import split_name
 
 ALL_INT8 = "_all_int8"
@@ -91,7 +92,7 @@ def run(context: Context) -> None:
     )
 
     def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
-        model = source(context, len(images.classes), precision, all_int8=all_int8)
+        model = source(context, images.purpose, precision, all_int8=all_int8)
         if precision == "int16x8":
             model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
         exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
@@ -119,12 +120,12 @@ def _check(exported: Exported, model: Source, images: DataSet, options: Options)
     run_once(exported, model, options, image.numpy(), expected.numpy())
 
 
-def source(context: Context, classes: int, precision: Precision, *, all_int8: bool = False) -> Source:
+def source(context: Context, purpose: Purpose, precision: Precision, *, all_int8: bool = False) -> Source:
     """The trained student as an exporter's input, with the weights that a file of ``precision`` holds.
 
     Args:
         context: A stage's, with those that trained and quantized the student among its inputs.
-        classes: Of the data.
+        purpose: What the student is for.
         precision: Of the file; the int8 graph is rebuilt from the quantize stage's state.
         all_int8: As it was before layers were given back to float.
     """
@@ -133,11 +134,11 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
     from edgekd.quantization import qat
     from edgekd.quantization.rounded import rounded
 
-    example = build.example(context.recipe.data)
+    example = build.one_input(purpose.signature)
     if precision != "int8":
         weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
-        return Source(rounded(graphs.folded(context.recipe, classes, weights), precision), example)
-    prepared, student = quantized(context, classes, all_int8=all_int8)
+        return Source(rounded(graphs.folded(context.recipe, purpose, weights), precision), example)
+    prepared, student = quantized(context, purpose, all_int8=all_int8)
 
     def int8(fold_weights: bool) -> fx.GraphModule:
         return qat.convert(prepared.module, fold_weights=fold_weights)
@@ -145,7 +146,7 @@ def source(context: Context, classes: int, precision: Precision, *, all_int8: bo
     return Source(student, example, int8, prepared.float_ops)
 
 
-def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
+def quantized(context: Context, purpose: Purpose, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
     """The graph of the quantize stage with its ranges, and the float student that it was made from."""
     from edgekd.models import checkpoints
     from edgekd.quantization import qat
@@ -153,7 +154,7 @@ def quantized(context: Context, classes: int, *, all_int8: bool = False) -> tupl
     weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
     graph = context.read("quantize", "graph.json")
     taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
-    prepared, student = quantize.prepare(context.recipe, classes, weights, taps, keep_float)
+    prepared, student = quantize.prepare(context.recipe, purpose, weights, taps, keep_float)
     state = float_layers.ALL_INT8 if all_int8 else "weights.safetensors"
     qat.load_state(prepared.module, checkpoints.read(context.inputs["quantize"] / state))
     return prepared, student

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
     from edgekd.quantization.ptq import Calibrated
     from edgekd.quantization.qat import Prepared
+    from edgekd.task.base import Purpose
 
 VERSION = 9
 PACKAGES = (*launch.PACKAGES, "torchao")
@@ -81,13 +82,13 @@ def taught_by(recipe: Recipe) -> str:
 
 
 def prepare(
-    recipe: Recipe, classes: int, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
+    recipe: Recipe, purpose: Purpose, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
 ) -> tuple[Prepared, nn.Module]:
     """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
     from edgekd.quantization import qat
 
-    student = networks.student(recipe, classes, weights).eval()
-    graph = graphs.normalised(recipe, student, weights, taps)
+    student = networks.student(recipe, purpose, weights).eval()
+    graph = graphs.normalised(recipe, purpose, student, weights, taps)
     return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
 
@@ -106,30 +107,31 @@ def _train(fabric: Any, context: Context) -> None:
     recipe, settings = context.recipe, context.recipe.quantize
     assert isinstance(settings, Qat)
     images = samples.images(context, context.progress if fabric.global_rank == 0 else None)
-    classes = len(images.classes)
+    purpose = images.purpose
     weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
     taught = recipe.teacher is not None and not settings.self_distill
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher and taught else None
     if settings.self_distill:
-        teacher = networks.student(recipe, classes, weights).eval()
+        teacher = networks.student(recipe, purpose, weights).eval()
     elif peers.sections(recipe):  # they are trained, and teach as they are
-        teacher = peers.trained(recipe, classes, context.inputs["distill"])
+        teacher = peers.trained(recipe, purpose, context.inputs["distill"])
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
-    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
     if fabric.global_rank == 0:
         for loss in chosen:
             if loss.weight and loss.rests():
                 context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
     terms = Terms(
-        [_after_distillation(loss) for loss in chosen], networks.student(recipe, classes), teacher,
-        build.example(recipe.data), facts, views.examples(recipe.teacher, recipe.data) if taught else None,
+        [_after_distillation(loss) for loss in chosen], networks.student(recipe, purpose), teacher,
+        build.one_input(purpose.signature), facts,
+        views.examples(recipe.teacher, recipe.data, purpose) if taught else None,
     )  # fmt: skip
     if recipe.distill and not settings.self_distill:
         saved = read(context.inputs["distill"] / "adapters.safetensors")
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
     recording = teacher_outputs.recording(context, taught_by(recipe), fabric.global_rank)
-    again = partial(prepare, recipe, classes, weights, terms.student_paths)
+    again = partial(prepare, recipe, purpose, weights, terms.student_paths)
     prepared, _ = again(settings.named_float())
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
@@ -194,7 +196,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     launch.seed(recipe.seed, context.threads)
     images = samples.images(context, context.progress)
     weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
-    again = partial(prepare, recipe, len(images.classes), weights, ())
+    again = partial(prepare, recipe, images.purpose, weights, ())
     prepared, student = again(settings.named_float())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = prepared.module.to(device)

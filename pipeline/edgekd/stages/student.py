@@ -23,8 +23,8 @@ def run(context: Context) -> None:
     from edgekd.data import dataset
 
     recipe = context.recipe
-    images = dataset.load(recipe.data, context.progress)
-    rewritten = networks.rewritten(recipe, len(images.classes), say=context.progress.say)
+    images = dataset.load(recipe.data, context.progress, task=recipe.task)
+    rewritten = networks.rewritten(recipe, images.purpose, say=context.progress.say)
     student = rewritten.model.eval()
     if rewritten.changes:  # which may compute something else before it is trained
         doubts: tuple[str, ...] = (wiring.UNCHECKED,)
@@ -34,7 +34,7 @@ def run(context: Context) -> None:
         doubts = wiring.check(student, images, recipe.data, role, context.progress)
     context.write(wiring.FILE, doubts)
     figures.note_dropped_outputs(context, "student", student)
-    structure = distill.structure(context, student)
+    structure = distill.structure(context, student, images.purpose)
     for line in distill.advice(recipe, structure):
         context.progress.say(f"  advice: {line}")
     networks.save(student.state_dict(), context.out / "weights.safetensors")

@@ -42,12 +42,12 @@ def run(context: Context) -> None:
     settings = recipe.data.made
     assert settings is not None
     launch.seed(recipe.seed, context.threads)
-    images = dataset.load(recipe.data, context.progress)
+    images = dataset.load(recipe.data, context.progress, task=recipe.task)
     classes = len(images.classes)
     if recipe.teacher:
         network = networks.teacher(recipe.teacher, "teacher", context, images)
     else:
-        network = networks.student(recipe, classes, context.inputs["student"] / "weights.safetensors")
+        network = networks.student(recipe, images.purpose, context.inputs["student"] / "weights.safetensors")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)
     layers = inversion.norms(network)

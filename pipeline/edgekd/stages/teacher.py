@@ -52,7 +52,7 @@ def run(context: Context) -> None:
     from edgekd.data import dataset
     from edgekd.models import build, checkpoints
 
-    images = dataset.load(context.recipe.data, context.progress)
+    images = dataset.load(context.recipe.data, context.progress, task=context.recipe.task)
     if teacher.black_box:  # before anything is trained
         network = black_box.load(teacher, context.recipe.data, images, context.threads)
         _check(network, images, context)
@@ -61,7 +61,7 @@ def run(context: Context) -> None:
     assert teacher.model is not None
     assert teacher.weights is not None
     classes = images.classes
-    model = build.network(teacher.model, teacher.args, len(classes), context.recipe.data)
+    model = build.network(teacher.model, teacher.args, images.purpose)
     figures.note_dropped_outputs(context, context.name, model)
     build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
     state = model.state_dict()
@@ -95,9 +95,9 @@ def _train(fabric: Any, context: Context) -> None:
     assert section.model is not None
     assert section.budget is not None
     first = fabric.global_rank == 0
-    images = dataset.load(recipe.data, context.progress if first else None)
-    classes, example = len(images.classes), build.example(recipe.data)
-    model = build.network(section.model, section.args, classes, recipe.data)
+    images = dataset.load(recipe.data, context.progress if first else None, task=recipe.task)
+    purpose, example = images.purpose, build.one_input(images.purpose.signature)
+    model = build.network(section.model, section.args, purpose)
     if section.weights is not None:
         say = context.progress.say if first else None
         left_out = build.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
@@ -110,10 +110,10 @@ def _train(fabric: Any, context: Context) -> None:
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
-    facts = Facts(classes, len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
     seen = views.opened(section.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
-    theirs = views.examples(section.teacher, recipe.data)
+    theirs = views.examples(section.teacher, recipe.data, purpose)
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     if first:
         figures.note_dropped_outputs(context, context.name, model)

@@ -21,7 +21,7 @@ from edgekd.taps import attention, resolutions
 from edgekd.taps.forms import Form, Forms
 from edgekd.taps.layer import Layer
 from edgekd.taps.pooling import last_pooled
-from edgekd.task import logits
+from edgekd.task import primary
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Tapped(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return logits and the tapped features, in the order of the paths."""
         out: Any = self.network(x)
-        return out if self._has_taps else (logits.of(out, None, type(self.network).__name__),)
+        return out if self._has_taps else (primary.of(out, None, type(self.network).__name__),)
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def _logits(traced: Traced, place: str) -> fx.Node:
     output: Any = traced.graph.output_node().args[0]
     if isinstance(output, fx.Node) and isinstance(output.target, type) and hasattr(output.target, "_fields"):
         output = output.target(*output.args, **output.kwargs)  # a named tuple is a call in a traced graph
-    outputs = list(logits.tensors(output))
+    outputs = list(primary.tensors(output))
     same = [node for _, node in outputs if traced.paths.get(node) == place]
-    found: fx.Node = same[0] if len(same) == 1 else logits.of(dict(outputs), None, "the network")
+    found: fx.Node = same[0] if len(same) == 1 else primary.of(dict(outputs), None, "the network")
     return found
 
 

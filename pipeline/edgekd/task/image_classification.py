@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import DataError
+from edgekd.metrics.agreement import Agreement
+from edgekd.metrics.base import Metric
+from edgekd.metrics.classification import CrossEntropy, Top1, Top5
 from edgekd.recipe.data import Data
 from edgekd.registry import tasks
 from edgekd.task.base import BATCH, Need, Port, Purpose, Samples, Signature
-from edgekd.task.logits import NAME
+from edgekd.task.primary import LOGITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +31,8 @@ class ImageClassification:
 
     kind = KIND
     gives: tuple[Need, ...] = ("classes",)
+    metrics: tuple[Metric, ...] = (Top1(), Top5(), CrossEntropy())
+    agreement: Metric = Agreement()
 
     def signature(self, samples: Samples) -> Signature:
         """Return N×C×H×W → N×classes; the number of classes is open where the samples do not tell it.
@@ -39,7 +45,7 @@ class ImageClassification:
             found = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, (shape, _) in samples.inputs.items())
             raise DataError(f"{KIND} takes images, and a sample here is {found}", "write another task, or give images")
         image = Port(IMAGE, (BATCH, *shape), kind="image")
-        return Signature((image,), (Port(NAME, (BATCH, len(samples.classes) or "classes"), kind="logits"),), NAME)
+        return Signature((image,), (logits_of(len(samples.classes) or None),), LOGITS.name)
 
     def builder_args(self, samples: Samples) -> Mapping[str, Any]:
         """Return ``num_classes``; nothing where the samples do not tell it."""
@@ -54,6 +60,11 @@ class ImageClassification:
         from torch.nn import functional as F
 
         return F.cross_entropy(primary, target, label_smoothing=smoothing)
+
+
+def logits_of(classes: int | None) -> Port:
+    """Return the output for so many classes; None: any number."""
+    return LOGITS if classes is None else replace(LOGITS, dims=(BATCH, classes))
 
 
 def samples_of(data: Data, classes: tuple[str, ...] = ()) -> Samples:

@@ -10,6 +10,7 @@ from edgekd.errors import ModelError
 from edgekd.models import build
 from edgekd.recipe.data import Data
 from edgekd.taps.pairing import pair
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 
@@ -37,12 +38,12 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def teacher() -> nn.Module:
-    return build.network("edgekd:resnet10", {"width": 32, "stem_stride": 2}, 10, DATA)
+    return build.network("edgekd:resnet10", {"width": 32, "stem_stride": 2}, purpose(DATA, 10))
 
 
 @pytest.mark.parametrize("source", EXPECTED)
 def test_stages_of_the_same_resolution(source: str, teacher: nn.Module) -> None:
-    pairs = pair(build.network(source, {}, 10, DATA), teacher, build.example(DATA))
+    pairs = pair(build.network(source, {}, purpose(DATA, 10)), teacher, build.one_input(purpose(DATA).signature))
     assert [str(p) for p in pairs] == EXPECTED[source]
 
 
@@ -108,8 +109,8 @@ def test_a_network_without_maps(small: Any) -> None:
 
 def test_embeddings_are_what_the_classifier_reads() -> None:
     """Before dropout, after pooling."""
-    v2, r18 = (build.network(f"torchvision:{name}", {}, 10, DATA) for name in ("mobilenet_v2", "resnet18"))
-    (found,) = pair(v2, r18, build.example(DATA), "embedding")
+    v2, r18 = (build.network(f"torchvision:{name}", {}, purpose(DATA, 10)) for name in ("mobilenet_v2", "resnet18"))
+    (found,) = pair(v2, r18, build.one_input(purpose(DATA).signature), "embedding")
     assert str(found) == "flatten (1280 ch) ← flatten (512 ch)"
 
 

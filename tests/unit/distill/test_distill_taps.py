@@ -12,6 +12,7 @@ from edgekd.models import build
 from edgekd.recipe.data import Data
 from edgekd.taps.layer import Layer
 from edgekd.taps.taps import Tapped, survey
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 
@@ -41,11 +42,11 @@ def hooked(network: nn.Module, paths: tuple[str, ...], x: Tensor) -> tuple[Tenso
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_features_are_those_of_hooks(source: str, args: dict[str, Any], paths: tuple[str, ...], mode: str) -> None:
     torch.manual_seed(0)
-    network = build.network(source, args, 5, DATA)
+    network = build.network(source, args, purpose(DATA, 5))
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    x = build.example(DATA, 4)
+    x = build.one_input(purpose(DATA).signature, 4)
     network.train(mode == "train")
     expected = hooked(network, paths, x)
     found = Tapped(network, paths).train(mode == "train")(x)
@@ -160,16 +161,16 @@ def test_a_module_and_the_last_one_inside_it(small: Any) -> None:
 
 def test_a_module_used_twice() -> None:
     """One activation module for all places, as in torchvision's ResNet: the block's output is the second use."""
-    network = build.network("torchvision:resnet18", {}, 5, DATA).eval()
-    x = build.example(DATA)
+    network = build.network("torchvision:resnet18", {}, purpose(DATA, 5)).eval()
+    x = build.one_input(purpose(DATA).signature)
     logits, feature = Tapped(network, ("layer1.0",)).eval()(x)
     assert torch.equal(feature, hooked(network, ("layer1.0",), x)[1])
     assert torch.equal(logits, network(x))
 
 
 def test_layers_have_the_shapes_hooks_see() -> None:
-    network = build.network("torchvision:mobilenet_v2", {"width_mult": 0.35}, 5, DATA).eval()
-    x = build.example(DATA)
+    network = build.network("torchvision:mobilenet_v2", {"width_mult": 0.35}, purpose(DATA, 5)).eval()
+    x = build.one_input(purpose(DATA).signature)
     found = {layer.path: layer.shape for layer in survey(network, x).layers}
     assert len(found) > 100
     shapes: dict[str, Any] = {}

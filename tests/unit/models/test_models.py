@@ -14,6 +14,7 @@ from edgekd.errors import CheckpointError, EdgekdError, ModelError
 from edgekd.models import build, checkpoints
 from edgekd.models.checkpoints import Checkpoint
 from edgekd.recipe.data import Data
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 
@@ -37,19 +38,21 @@ def text_of(kind: type[EdgekdError], call: Callable[[], Any]) -> str:
     ],
 )
 def test_build_fits_the_data(source: str, args: dict[str, Any]) -> None:
-    model = build.network(source, args, 7, DATA)
-    assert model(build.example(DATA, 2)).shape == (2, 7)
+    model = build.network(source, args, purpose(DATA, 7))
+    assert model(build.one_input(purpose(DATA).signature, 2)).shape == (2, 7)
     assert model.training
 
 
 def test_build_timm() -> None:
     pytest.importorskip("timm")
-    assert build.network("timm:mobilenetv3_small_050", {}, 5, DATA)(build.example(DATA, 2)).shape == (2, 5)
+    assert build.network("timm:mobilenetv3_small_050", {}, purpose(DATA, 5))(
+        build.one_input(purpose(DATA).signature, 2)
+    ).shape == (2, 5)
 
 
 def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)  # Python's own way to say: cannot be imported
-    assert text_of(ModelError, lambda: build.network("timm:x", {}, 5, DATA)) == (
+    assert text_of(ModelError, lambda: build.network("timm:x", {}, purpose(DATA, 5))) == (
         "timm is not installed\n  → pip install 'edgekd[timm]'"
     )
 
@@ -57,7 +60,7 @@ def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_build_is_random_as_seeded() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return build.network("edgekd:resnet10", {"width": 8}, 5, DATA).get_parameter("stem.0.weight")
+        return build.network("edgekd:resnet10", {"width": 8}, purpose(DATA, 5)).get_parameter("stem.0.weight")
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
@@ -65,16 +68,16 @@ def test_build_is_random_as_seeded() -> None:
 
 def test_no_activation_works_in_place() -> None:
     """A tapped feature would be overwritten by the activation after it."""
-    model = build.network("torchvision:mobilenet_v2", {"width_mult": 0.35}, 5, DATA)
+    model = build.network("torchvision:mobilenet_v2", {"width_mult": 0.35}, purpose(DATA, 5))
     assert any(isinstance(module, nn.ReLU6) for module in model.modules())
     assert not any(getattr(module, "inplace", False) for module in model.modules())
 
 
 def test_unknown_models() -> None:
-    assert text_of(ModelError, lambda: build.network("torchvision:mobilnet_v2", {}, 5, DATA)) == (
+    assert text_of(ModelError, lambda: build.network("torchvision:mobilnet_v2", {}, purpose(DATA, 5))) == (
         "there is no model torchvision:mobilnet_v2\n  → did you mean mobilenet_v2?"
     )
-    assert text_of(ModelError, lambda: build.network("edgekd:resnet10x", {}, 5, DATA)) == (
+    assert text_of(ModelError, lambda: build.network("edgekd:resnet10x", {}, purpose(DATA, 5))) == (
         "there is no model edgekd:resnet10x\n  → did you mean resnet10?"
     )
 
@@ -86,13 +89,15 @@ def test_detection_models_are_not_offered() -> None:
 
 
 def test_wrong_args() -> None:
-    text = text_of(ModelError, lambda: build.network("edgekd:resnet10", {"widht": 8}, 5, DATA))
+    text = text_of(ModelError, lambda: build.network("edgekd:resnet10", {"widht": 8}, purpose(DATA, 5)))
     assert text.startswith("edgekd:resnet10 cannot be built with {'num_classes': 5, 'widht': 8}: ")
     assert "unexpected keyword argument 'widht'" in text
 
 
 def test_class_count_that_does_not_fit() -> None:
-    assert text_of(ModelError, lambda: build.network("edgekd:resnet10", {"num_classes": 3, "width": 8}, 5, DATA)) == (
+    assert text_of(
+        ModelError, lambda: build.network("edgekd:resnet10", {"num_classes": 3, "width": 8}, purpose(DATA, 5))
+    ) == (
         "edgekd:resnet10 gives (1, 3) for one image; the data has 5 classes, so (1, 5) is needed\n"
         "  → set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels"
     )
@@ -100,11 +105,11 @@ def test_class_count_that_does_not_fit() -> None:
 
 def test_images_that_do_not_fit() -> None:
     grey = Data(source="fashion-mnist-mini", image_size=32, channels=1)
-    text = text_of(ModelError, lambda: build.network("torchvision:resnet18", {}, 5, grey))
+    text = text_of(ModelError, lambda: build.network("torchvision:resnet18", {}, purpose(grey, 5)))
     assert text.startswith("torchvision:resnet18 cannot run on 1×32×32 images: ")
     assert text.endswith("\n  → write data: {channels: 3}, or correct the model")
     large = Data(source="fashion-mnist-mini", image_size=8)
-    text = text_of(ModelError, lambda: build.network("torchvision:densenet121", {}, 5, large))
+    text = text_of(ModelError, lambda: build.network("torchvision:densenet121", {}, purpose(large, 5)))
     assert text.endswith("\n  → correct data.image_size, data.channels or the model")
 
 
@@ -146,14 +151,17 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_own_file_with_a_neighbour(own: Path) -> None:
-    assert build.network(f"{own}:net", {"width": 6}, 5, DATA)(build.example(DATA)).shape == (1, 5)
-    assert type(build.network(f"{own}:Net", {}, 5, DATA)).__name__ == "Net"
+    assert build.network(f"{own}:net", {"width": 6}, purpose(DATA, 5))(build.one_input(purpose(DATA).signature)).shape == (
+        1,
+        5,
+    )
+    assert type(build.network(f"{own}:Net", {}, purpose(DATA, 5))).__name__ == "Net"
     assert str(own.parent) not in __import__("sys").path
 
 
 def test_own_file_that_does_not_do(own: Path) -> None:
     def text(name: str) -> str:
-        return text_of(ModelError, lambda: build.network(f"{own}:{name}", {}, 5, DATA))
+        return text_of(ModelError, lambda: build.network(f"{own}:{name}", {}, purpose(DATA, 5)))
 
     assert text("nte") == f"{own} has no callable 'nte'\n  → did you mean net?"
     assert text("answer").startswith(f"{own} has no callable 'answer'\n")
@@ -175,13 +183,13 @@ def test_own_file_that_does_not_do(own: Path) -> None:
 def test_own_file_that_raises(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "bad_net.py"
     path.write_text(content)
-    text = text_of(ModelError, lambda: build.network(f"{path}:net", {}, 5, DATA))
+    text = text_of(ModelError, lambda: build.network(f"{path}:net", {}, purpose(DATA, 5)))
     assert text.startswith(f"{path} cannot be imported: {told}")
 
 
 def test_own_file_missing(tmp_path: Path) -> None:
     expected = f"{tmp_path}/no.py does not exist\n  → correct the path; a relative one starts at the recipe's folder"
-    assert text_of(ModelError, lambda: build.network(f"{tmp_path}/no.py:net", {}, 5, DATA)) == expected
+    assert text_of(ModelError, lambda: build.network(f"{tmp_path}/no.py:net", {}, purpose(DATA, 5))) == expected
     assert text_of(ModelError, lambda: build.source_key(f"{tmp_path}/no.py:net")) == expected
 
 
@@ -388,14 +396,19 @@ def test_macs_and_parameters_by_hand() -> None:
         nn.Linear(8, 5),  # 40
     )
     net.train()
-    assert build.macs(net, DATA) == 32 * 32 * 8 * 27 + 16 * 16 * 8 * 9 + 40
+    assert build.macs(net, purpose(DATA).signature) == 32 * 32 * 8 * 27 + 16 * 16 * 8 * 9 + 40
     assert build.parameters(net) == 216 + 80 + 45
     assert net.training
 
 
 def test_example_is_always_the_same() -> None:
-    assert torch.equal(build.example(DATA, 2), build.example(DATA, 2))
-    assert build.example(Data(source="fashion-mnist-mini", image_size=20, channels=1)).shape == (1, 1, 20, 20)
+    assert torch.equal(build.one_input(purpose(DATA).signature, 2), build.one_input(purpose(DATA).signature, 2))
+    assert build.one_input(purpose(Data(source="fashion-mnist-mini", image_size=20, channels=1)).signature).shape == (
+        1,
+        1,
+        20,
+        20,
+    )
 
 
 # --- trained models of the user's ---------------------------------------------------------------------------------------
@@ -407,9 +420,13 @@ def test_a_builder_that_does_not_take_the_number_of_classes(tmp_path: Path) -> N
         "def fixed():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))\n"
         "def free(**more):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, more['num_classes']))\n"
     )
-    assert build.network(f"{tmp_path}/net.py:fixed", {}, 4, DATA)(build.example(DATA)).shape == (1, 4)
-    assert build.network(f"{tmp_path}/net.py:free", {}, 6, DATA)(build.example(DATA)).shape == (1, 6)
-    text = text_of(ModelError, lambda: build.network(f"{tmp_path}/net.py:fixed", {}, 5, DATA))
+    assert build.network(f"{tmp_path}/net.py:fixed", {}, purpose(DATA, 4))(
+        build.one_input(purpose(DATA).signature)
+    ).shape == (1, 4)
+    assert build.network(f"{tmp_path}/net.py:free", {}, purpose(DATA, 6))(
+        build.one_input(purpose(DATA).signature)
+    ).shape == (1, 6)
+    text = text_of(ModelError, lambda: build.network(f"{tmp_path}/net.py:fixed", {}, purpose(DATA, 5)))
     assert "gives (1, 4) for one image; the data has 5 classes" in text
 
 
@@ -424,10 +441,10 @@ def test_weights_with_a_prefix(tmp_path: Path, prefix: str) -> None:
 
 
 def test_the_number_of_classes_is_read_from_the_head(tmp_path: Path) -> None:
-    seven = build.network("torchvision:resnet18", {}, 7, DATA)
+    seven = build.network("torchvision:resnet18", {}, purpose(DATA, 7))
     path = stored(tmp_path, seven.state_dict())
-    assert build.classes_of("torchvision:resnet18", {}, Checkpoint(path), DATA) == 7
-    assert build.classes_of("torchvision:resnet18", {"num_classes": 7}, Checkpoint(path), DATA) == 7
+    assert build.classes_of("torchvision:resnet18", {}, Checkpoint(path), purpose(DATA)) == 7
+    assert build.classes_of("torchvision:resnet18", {"num_classes": 7}, Checkpoint(path), purpose(DATA)) == 7
 
 
 def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
@@ -436,7 +453,7 @@ def test_one_output_cannot_be_compared(tmp_path: Path) -> None:
     )
     path = stored(tmp_path, {"1.weight": torch.zeros(1, 3072), "1.bias": torch.zeros(1)})
     assert "has one output" in text_of(
-        ModelError, lambda: build.classes_of(f"{tmp_path}/net.py:one", {}, Checkpoint(path), DATA)
+        ModelError, lambda: build.classes_of(f"{tmp_path}/net.py:one", {}, Checkpoint(path), purpose(DATA))
     )
 
 
@@ -484,5 +501,5 @@ CONV = 16 * 8 * 3 * 64
     ids=["learned query", "attention", "transformer", "lstm", "gru"],
 )
 def test_macs_of_fused_kernels_and_of_expanded_parameters(network: nn.Module, expected: int) -> None:
-    assert build.macs(network, DATA) == expected
+    assert build.macs(network, purpose(DATA).signature) == expected
     assert all(parameter.requires_grad for parameter in network.parameters())

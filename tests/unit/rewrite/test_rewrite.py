@@ -21,9 +21,10 @@ from edgekd.recipe.data import Data
 from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import activations, rewrite
 from edgekd.taps.taps import Tapped
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
-X = build.example(DATA, 2)
+X = build.one_input(purpose(DATA).signature, 2)
 
 NETS = [
     ("torchvision:mobilenet_v3_small", {"hardswish": "relu6"}, ["hardswish → relu6: 19 places"]),
@@ -46,7 +47,7 @@ NETS = [
 def test_library_networks(source: str, rules: dict[str, Any], told: list[str]) -> None:
     if source.startswith("timm:"):
         pytest.importorskip("timm")
-    net = build.network(source, {}, 10, DATA)
+    net = build.network(source, {}, purpose(DATA, 10))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = rewrite(net, Rewrite(**rules), X)
     assert [str(change) for change in found.changes] == told
@@ -64,7 +65,7 @@ def test_library_networks(source: str, rules: dict[str, Any], told: list[str]) -
 
 def test_no_slow_operator_reaches_the_float_file(tmp_path: Path) -> None:
     rules = {"hardswish": "relu6", "gate": "sigmoid"}
-    net = rewrite(build.network("torchvision:mobilenet_v3_small", {}, 10, DATA), Rewrite(**rules), X).model.eval()
+    net = rewrite(build.network("torchvision:mobilenet_v3_small", {}, purpose(DATA, 10)), Rewrite(**rules), X).model.eval()
     path = tmp_path / "net.onnx"
     OnnxExporter().export(Source(fold(net, X[:1]), X[:1]), path, Options("float32", "float32", tmp_path / "log"))
     ops = {node.op_type for node in onnx.load(path).graph.node}

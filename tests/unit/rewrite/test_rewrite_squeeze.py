@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from edgekd.models import build
 from edgekd.recipe.data import Data
 from edgekd.rewrite import squeeze
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
-X = build.example(DATA)
+X = build.one_input(purpose(DATA).signature)
 
 
 class Flat(nn.Module):
@@ -103,6 +104,6 @@ def test_what_is_not_one(block: type[nn.Module]) -> None:
 def test_library_networks(source: str, count: int) -> None:
     if source.startswith("timm:"):
         pytest.importorskip("timm")
-    model = build.network(source, {}, 10, DATA)
+    model = build.network(source, {}, purpose(DATA, 10))
     assert len(squeeze.drop(model, X)) == count
     assert model.eval()(X).shape == (1, 10)

@@ -13,9 +13,10 @@ from edgekd.quantization import qat
 from edgekd.recipe.data import Data
 from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import rewrite, widths
+from edgekd.task.image_classification import purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
-X = build.example(DATA, 2)
+X = build.one_input(purpose(DATA).signature, 2)
 
 
 class Joined(nn.Module):
@@ -97,7 +98,7 @@ def test_new_channels_can_learn() -> None:
 
 @pytest.mark.parametrize("source", ["torchvision:mobilenet_v2", "torchvision:mobilenet_v3_small", "torchvision:resnet18"])
 def test_library_networks_have_good_widths_but_for_squeeze_excite(source: str) -> None:
-    net = trained(build.network(source, {}, 10, DATA))
+    net = trained(build.network(source, {}, purpose(DATA, 10)))
     before = shapes(net)
     assert widths.round_up(net, 8, X) == ((), ())
     assert shapes(net) == before
@@ -105,7 +106,7 @@ def test_library_networks_have_good_widths_but_for_squeeze_excite(source: str) -
 
 @pytest.mark.parametrize("source", ["torchvision:efficientnet_b0", "torchvision:mnasnet0_5"])
 def test_library_networks_are_rounded_to_sixteen_and_stay_the_same(source: str) -> None:
-    net = trained(build.network(source, {}, 10, DATA))
+    net = trained(build.network(source, {}, purpose(DATA, 10)))
     with torch.no_grad():
         before = net(X)
     widened, left = widths.round_up(net, 16, X)
@@ -118,7 +119,7 @@ def test_library_networks_are_rounded_to_sixteen_and_stay_the_same(source: str) 
 
 
 def test_what_goes_through_an_unknown_operator_keeps_its_width() -> None:
-    net = build.network("torchvision:shufflenet_v2_x1_0", {}, 10, DATA).eval()
+    net = build.network("torchvision:shufflenet_v2_x1_0", {}, purpose(DATA, 10)).eval()
     with torch.no_grad():
         before = net(X)
     found = rewrite(net, Rewrite(round_channels=8), X)

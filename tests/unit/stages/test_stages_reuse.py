@@ -19,6 +19,7 @@ from edgekd.models import build
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.stages import distill, teacher
+from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
 
@@ -64,9 +65,9 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
     written, head = load_file(out / "weights.safetensors"), load_file(taught / "weights.safetensors")
     assert torch.equal(written["classifier.head.weight"], head["head.weight"])
     assert torch.equal(written["classifier.head.bias"], head["head.bias"])
-    student = networks.student(recipe, 4, out / "weights.safetensors").eval()
+    student = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors").eval()
     assert all(torch.equal(value, written[name]) for name, value in student.state_dict().items())
-    plain = build.parameters(networks.student(distill.alone(recipe), 4))
+    plain = build.parameters(networks.student(distill.alone(recipe), purpose(distill.alone(recipe).data, 4)))
     cost = json.loads((out / "rewrite.json").read_text())["reused"]
     assert f"  reused: {cost}" in said
     projector = 16 * 16 + 9 * 16 * 16 + 16 * 32 + 2 * (16 + 16 + 32)
@@ -76,7 +77,10 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
 
 
 def test_without_its_weight_the_student_is_its_own(npz: Callable[..., str]) -> None:
-    names = networks.student(make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}), 4).state_dict()
+    names = networks.student(
+        make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}),
+        purpose(make(npz(), {"kind": "kd"}, {"kind": "simkd", "weight": 0}).data, 4),
+    ).state_dict()
     assert not any(name.startswith("backbone") for name in names)
 
 
@@ -85,7 +89,7 @@ def test_it_starts_as_the_student_alone(npz: Callable[..., str]) -> None:
     states = []
     for each in (recipe, distill.alone(recipe)):
         torch.manual_seed(recipe.seed)
-        states.append(networks.student(each, 4).state_dict())
+        states.append(networks.student(each, purpose(each.data, 4)).state_dict())
     assert all(torch.equal(states[0][f"backbone.{name}"], value) for name, value in states[1].items() if "head" not in name)
 
 
@@ -105,4 +109,6 @@ def test_a_teacher_whose_classifier_cannot_be_taken_is_told_with_the_loss(npz: C
     assert recipe.teacher is not None
     flat = recipe.teacher.model_copy(update={"model": f"{file}:net", "args": {}})
     with pytest.raises(LayerError, match=r"^distill\.losses\[1\] \(simkd\): the teacher has no pooling over height and wid"):
-        networks.student(recipe.model_copy(update={"teacher": flat}), 4)
+        networks.student(
+            recipe.model_copy(update={"teacher": flat}), purpose(recipe.model_copy(update={"teacher": flat}).data, 4)
+        )

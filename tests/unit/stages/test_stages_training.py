@@ -27,6 +27,7 @@ from edgekd.reads import watch
 from edgekd.recipe import Recipe
 from edgekd.stages import distill, package, teacher
 from edgekd.stages import student as student_stage
+from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
 
@@ -93,7 +94,7 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
     assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16"
-    student = networks.student(recipe, 4, out / "weights.safetensors")
+    student = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors")
     assert equal(dict(student.state_dict()), weights(out))
     assert set(weights(out, "adapters")) == {f"fitnet.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
 
@@ -157,7 +158,7 @@ def test_a_teacher_with_weights_and_a_budget_is_fine_tuned(
 ) -> None:
     """It starts from its weights; a head for another number of classes is left out, as the student's is."""
     torch.manual_seed(7)
-    state = build.network("edgekd:resnet10", {"width": 4}, 6, recipe.data).state_dict()
+    state = build.network("edgekd:resnet10", {"width": 4}, purpose(recipe.data, 6)).state_dict()
     networks.save(state, tmp_path / "six.safetensors")
     slow = {"epochs": 1, "batch_size": 16, "lr": 1e-9, "warmup_epochs": 0}
     tuned = make(recipe.data.source, teacher={"weights": str(tmp_path / "six.safetensors"), "train": slow})
@@ -177,16 +178,16 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
     file = {"train": None, "weights": str(taught / "weights.safetensors")}
     other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
     images = dataset.load(recipe.data)
-    taught_by = []
+    built = []
     for one in (make(recipe.data.source, teacher=file), other):
         assert one.teacher is not None
         context = Context(
             recipe=one, name="x", out=taught, inputs={"teacher": taught}, log=taught / "log", progress=Silent()
         )
-        taught_by.append(networks.teacher(one.teacher, "teacher", context, images))
-    x = build.example(recipe.data, 3)
+        built.append(networks.teacher(one.teacher, "teacher", context, images))
+    x = build.one_input(purpose(recipe.data).signature, 3)
     with torch.no_grad():
-        plain, arranged = (network(x) for network in taught_by)
+        plain, arranged = (network(x) for network in built)
     assert torch.equal(arranged, plain.clamp_min(1e-12).log()[:, [1, 3, 0, 2]])
     assert teacher.config(other, "teacher") != teacher.config(make(recipe.data.source, teacher=file), "teacher")
 
@@ -204,7 +205,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     out = run(distill, smooth, "smooth", teacher=taught)
     assert not equal(weights(out, "last"), weights(run(distill, plain, "plain", teacher=taught), "last"))
     images = dataset.load(smooth.data)
-    student = networks.student(smooth, 4, out / "last.safetensors")
+    student = networks.student(smooth, purpose(smooth.data, 4), out / "last.safetensors")
     curve = json.loads((out / "curve.json").read_text())
     assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve["val_top1"][-1]
 
@@ -220,7 +221,7 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
     assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
     assert not equal(weights(out, "last"), weights(alone, "last"))
     assert json.loads((out / "curve.json").read_text())["pairs"] == json.loads((alone / "curve.json").read_text())["pairs"]
-    networks.student(recipe, 4, out / "weights.safetensors")
+    networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors")
 
 
 def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
@@ -243,7 +244,7 @@ def _report_weights(fabric: Any, context: Context) -> None:
     recipe = context.recipe
     assert recipe.distill is not None
     torch.manual_seed(fabric.global_rank)  # each starts elsewhere: only what is shared makes them equal
-    student = networks.student(recipe, 4)
+    student = networks.student(recipe, purpose(recipe.data, 4))
     terms = Terms(recipe.distill.losses, student, None, torch.zeros(1, 3, 16, 16), Facts(4, 72))
     seen: list[int] = []
 
@@ -345,7 +346,7 @@ def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, ca
     """What recipe.Student.weights promises."""
     from edgekd.models import build
 
-    other = build.network("edgekd:resnet10", {"width": 2}, 7, recipe.data)
+    other = build.network("edgekd:resnet10", {"width": 2}, purpose(recipe.data, 7))
     file = recipe.data.source.removeprefix("npz:") + ".safetensors"
     networks.save(dict(other.state_dict()), Path(file))
     warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
@@ -365,7 +366,9 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     assert all(f"student.rewrite: {line}\n" in said for line in told)
     context = Context(recipe=changed, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
     assert package.rewrites(context) == (f"The student was rewritten for int8 before distillation: {'; '.join(told)}.",)
-    again = networks.student(changed, 4, out / "weights.safetensors")  # it would raise if keys did not fit
+    again = networks.student(
+        changed, purpose(changed.data, 4), out / "weights.safetensors"
+    )  # it would raise if keys did not fit
     assert equal(dict(again.state_dict()), weights(out))
     assert not any(type(module).__name__ in {"Hardswish", "SqueezeExcitation"} for module in again.modules())
 
@@ -375,7 +378,7 @@ def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
 ) -> None:
     """The network may compute something else until it is trained, so nothing is proved by running it; nor is it silent."""
     file = Path(npz().removeprefix("npz:")).with_name("given.safetensors")
-    network = build.network("torchvision:mobilenet_v3_small", {}, 4, recipe.data)
+    network = build.network("torchvision:mobilenet_v3_small", {}, purpose(recipe.data, 4))
     networks.save(dict(network.state_dict()), file)
     given = {"model": "torchvision:mobilenet_v3_small", "args": {}, "weights": str(file), "rewrite": {"hardswish": "relu6"}}
     used = Recipe.model_validate(

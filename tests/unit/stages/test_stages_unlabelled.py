@@ -23,6 +23,7 @@ from edgekd.recipe import Recipe
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.models import Metrics, ModelRecord
 from edgekd.stages import distill, evaluate, quantize, synthesize, teacher
+from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
 
@@ -53,7 +54,7 @@ def weights(tmp_path: Path) -> str:
     from edgekd.recipe.data import Data
 
     torch.manual_seed(1)
-    model = network("edgekd:resnet10", {"width": 4}, 4, Data(source="fashion-mnist-mini"))
+    model = network("edgekd:resnet10", {"width": 4}, purpose(Data(source="fashion-mnist-mini"), 4))
     model.train()
     for _ in range(5):
         model(torch.randn(16, 3, 16, 16))
@@ -93,9 +94,10 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     assert json.loads((out / "teacher.json").read_text())["val_top1"] is None
 
     images = dataset.load(recipe.data)
-    network = networks.student(recipe, 4, out / "weights.safetensors").eval()
+    network = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors").eval()
     judge = networks.student(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
-        update={"args": {"width": 4}})}), 4, taught / "weights.safetensors").eval()  # fmt: skip
+        update={"args": {"width": 4}})}), purpose(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
+        update={"args": {"width": 4}})}).data, 4), taught / "weights.safetensors").eval()  # fmt: skip
     stacked = np.stack([images.val.images[i] for i in range(len(images.val))])
     x = torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, 3).copy())
     with torch.no_grad():

@@ -22,7 +22,7 @@ from edgekd.errors import DataError, ModelError
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
-from edgekd.task import logits
+from edgekd.task import primary
 
 SIZE = 32
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
@@ -148,7 +148,7 @@ def stopped(network: nn.Module, images: DataSet, section: Data, **role: bool) ->
 
 def ordered(net: nn.Module, order: tuple[int, ...]) -> nn.Module:
     """As a network that was trained with another list of the classes."""
-    logits.rearrange(net, order, probabilities=False)
+    primary.rearrange(net, order, probabilities=False)
     return net
 
 
@@ -166,7 +166,7 @@ def test_classes_in_another_order(net: Net, images: DataSet, section: Data, orde
     names = yaml.safe_load(error.hint.removeprefix("write teacher.classes: "))
     assert sorted(names) == sorted(images.classes)
     teacher = Teacher(model="edgekd:resnet10", weights="x", classes=tuple(names))
-    logits.rearrange(net, wiring.order_of(teacher, images.classes, "teacher"), probabilities=False)
+    primary.rearrange(net, wiring.order_of(teacher, images.classes, "teacher"), probabilities=False)
     check(net, images, section)
 
 
@@ -317,7 +317,7 @@ def test_probabilities(net: Net, images: DataSet, section: Data) -> None:
     assert "gives probabilities, not logits" in error.message
     assert "teacher.outputs: probabilities" in error.hint
     network = nn.Sequential(net, nn.Softmax(1))
-    logits.rearrange(network, None, probabilities=True)
+    primary.rearrange(network, None, probabilities=True)
     check(network, images, section)
     (_, doubt) = check(nn.Sequential(net, nn.Softmax(1)), images, section, teaches=False)
     assert doubt.startswith("  warning: student gives probabilities, not logits")

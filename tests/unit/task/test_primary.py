@@ -14,11 +14,12 @@ from onnx import helper, numpy_helper
 
 from edgekd.errors import ModelError
 from edgekd.exporting import foreign
-from edgekd.models.build import dropped, example, macs, network
+from edgekd.models.build import dropped, macs, network, one_input
 from edgekd.quantization import qat
 from edgekd.recipe.data import Data
 from edgekd.taps.taps import Tapped
-from edgekd.task import logits
+from edgekd.task import primary
+from edgekd.task.image_classification import logits_of, purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=16)
 NETS = """\
@@ -56,7 +57,7 @@ class Net(nn.Module):
 def build(tmp_path: Path, kind: str) -> Any:
     (tmp_path / "net.py").write_text(NETS)
     torch.manual_seed(0)
-    return network(f"{tmp_path / 'net.py'}:Net", {"kind": kind}, 10, DATA)
+    return network(f"{tmp_path / 'net.py'}:Net", {"kind": kind}, purpose(DATA, 10))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def build(tmp_path: Path, kind: str) -> Any:
     ],
 )
 def test_the_logits_of_several_outputs_go_everywhere(tmp_path: Path, kind: str, left_out: tuple[str, ...]) -> None:
-    net, x = build(tmp_path, kind), example(DATA, 3)
+    net, x = build(tmp_path, kind), one_input(purpose(DATA).signature, 3)
     expected = net.fc(torch.relu(net.conv(x)).mean((2, 3)))
     assert dropped(net) == left_out
     assert sorted(net.state_dict()) == ["aux.bias", "aux.weight", "conv.bias", "conv.weight", "fc.bias", "fc.weight"]
@@ -86,7 +87,7 @@ def test_the_logits_of_several_outputs_go_everywhere(tmp_path: Path, kind: str, 
     prepared = qat.prepare(net.eval(), x[:1])
     qat.set_fake_quant(prepared.module, False)
     torch.testing.assert_close(prepared.module(x), expected)
-    assert macs(net, DATA) > 0
+    assert macs(net, purpose(DATA).signature) > 0
 
 
 def test_none_or_several_are_refused_by_name(tmp_path: Path) -> None:
@@ -98,15 +99,15 @@ def test_none_or_several_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_the_rule() -> None:
-    assert logits.choose([("a", (1, 4)), ("logits", (1, 10))], 4, "x").index == 1
-    assert logits.choose([("a", None), ("b", (None, None)), ("c", (1, 3, 3))], 10, "x").dropped == (
+    assert primary.choose([("a", (1, 4)), ("logits", (1, 10))], logits_of(4), "x").index == 1
+    assert primary.choose([("a", None), ("b", (None, None)), ("c", (1, 3, 3))], logits_of(10), "x").dropped == (
         "a (shape unknown)",
         "c (1×3×3)",
     )
     named = namedtuple("named", ["aux", "logits"])
-    assert logits.of(named(1, 2), None, "x") == 2
+    assert primary.of(named(1, 2), None, "x") == 2
     with pytest.raises(ModelError, match="none of them is"):
-        logits.choose([("a", (1, 3, 3)), ("b", (1, 7))], 10, "x")
+        primary.choose([("a", (1, 3, 3)), ("b", (1, 7))], logits_of(10), "x")
 
 
 def test_files_with_several_outputs(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_files_with_several_outputs(tmp_path: Path) -> None:
     graph = helper.make_graph(nodes, "two", [values["x"]], [values["z"], values["scores"]], held)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, tmp_path / "two.onnx")
-    x = example(DATA).numpy()
+    x = one_input(purpose(DATA).signature).numpy()
     call = foreign.opened(tmp_path / "two.onnx", "onnx", (3, 16, 16), classes=10)
     np.testing.assert_allclose(call(x), x.mean((2, 3)) @ weight, rtol=1e-4, atol=1e-5)
     with pytest.raises(ModelError, match=r"two\.onnx has 2 outputs: z \(1×3\), scores \(1×10\)"):

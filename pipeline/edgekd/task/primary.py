@@ -1,28 +1,32 @@
-"""The one rule for which output of a network, or of a file, is the logits.
+"""The one rule for which output of a network, or of a file, is a task's primary output.
 
-One output is the logits. Of several, the one called ``logits``; else the only one of shape (N, classes). Anything else is
-refused: a guess would train and ship another network than the user's.
+A single output is the primary one. Of several, the one that has the port's name, such as ``logits``; else the only one of
+the port's shape, such as (N, classes). Anything else is refused: a guess would train and ship another network than the
+user's.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ModelError
+from edgekd.task.base import BATCH, Port
 
 if TYPE_CHECKING:
     from torch import nn
 
-NAME = "logits"
+LOGITS = Port("logits", (BATCH, "classes"), kind="logits")
+"""The primary output of a classifier of any number of classes."""
 Shape = tuple[int | None, ...]
-HINT = "return the logits alone, or a dict that has them as `logits`"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of several outputs is the logits.
+    """Which of several outputs is the primary one.
 
     Attributes:
         index: Its place.
@@ -35,34 +39,34 @@ class Choice:
     dropped: tuple[str, ...]
 
 
-def choose(outputs: Sequence[tuple[str, Shape | None]], classes: int | None, what: str) -> Choice:
+def choose(outputs: Sequence[tuple[str, Shape | None]], port: Port, what: str) -> Choice:
     """Choose by the rule above.
 
     Args:
         outputs: Names and shapes; a size, or a whole shape, is None where it is not known.
-        classes: Of the data; None: any number.
+        port: The primary output of the task; an open size fits any.
         what: What has the outputs, for messages.
 
     Raises:
-        ModelError: None or several of them may be the logits.
+        ModelError: None or several of them may be it.
 
     Example:
-        >>> choose([("0", (1, 10)), ("1", (1, 64, 8, 8))], 10, "net.py:Net")
+        >>> choose([("0", (1, 10)), ("1", (1, 64, 8, 8))], LOGITS, "net.py:Net")
         Choice(index=0, name='0', dropped=('1 (1×64×8×8)',))
     """
-    fitting = [index for index, (name, _) in enumerate(outputs) if name == NAME]
+    fitting = [index for index, (name, _) in enumerate(outputs) if name == port.name]
     if len(outputs) == 1:
         fitting = [0]
     if len(fitting) != 1:
-        fitting = [index for index, (_, shape) in enumerate(outputs) if shape is not None and _fits(shape, classes)]
+        fitting = [index for index, (_, shape) in enumerate(outputs) if shape is not None and fits(shape, port)]
     if len(fitting) != 1:
         listed = ", ".join(_shown(name, shape) for name, shape in outputs) or "none"
-        wanted = "(N, classes)" if classes is None else f"(N, {classes})"
+        wanted = f"({', '.join(map(str, port.dims))})"
         several = "several" if fitting else "none"
         raise ModelError(
             f"{what} has {len(outputs)} outputs: {listed}; {several} of them {'are' if fitting else 'is'} {wanted}, "
-            f"and none is called {NAME}",
-            HINT,
+            f"and none is called {port.name}",
+            f"return the {port.name} alone, or a dict that has them as `{port.name}`",
         )
     (index,) = fitting
     dropped = tuple(_shown(name, shape) for place, (name, shape) in enumerate(outputs) if place != index)
@@ -85,33 +89,34 @@ def tensors(output: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from tensors(part, f"{prefix}.{name}" if prefix else str(name))
 
 
-def of(output: Any, name: str | None, what: str) -> Any:
-    """Take the logits of an output.
+def of(output: Any, name: str | None, what: str, port: Port = LOGITS) -> Any:
+    """Take the primary one of a network's outputs.
 
     Args:
         output: What a network has returned: a tensor, or several.
         name: The name that was chosen; None: by the rule.
         what: The network, for messages.
+        port: The primary output of the task.
 
     Raises:
-        ModelError: It has no logits.
+        ModelError: It has no such output.
     """
     found = list(tensors(output))
     named = dict(found)
     if len(found) == 1:
         return found[0][1]
-    if NAME in named or name in named:
-        return named[NAME if NAME in named else str(name)]
-    return found[choose([(key, getattr(value, "shape", None)) for key, value in found], None, what).index][1]
+    if port.name in named or name in named:
+        return named[port.name if port.name in named else str(name)]
+    return found[choose([(key, getattr(value, "shape", None)) for key, value in found], port, what).index][1]
 
 
-def keep_only(model: nn.Module, name: str) -> None:
-    """Let a network return its logits alone, in every mode. Its modules, and the names of its weights, stay as they are.
+def keep_only(model: nn.Module, name: str, port: Port) -> None:
+    """Let a network return its primary output alone, in every mode. Its modules and the names of its weights stay.
 
     Its class is replaced, not wrapped: tracers call the ``forward`` of the class.
     """
     what = type(model).__name__
-    _then(model, lambda output: of(output, name, what))
+    _then(model, lambda output: of(output, name, what, port))
 
 
 def rearrange(model: nn.Module, order: Sequence[int] | None, *, probabilities: bool) -> None:
@@ -134,15 +139,25 @@ def rearrange(model: nn.Module, order: Sequence[int] | None, *, probabilities: b
 def _then(model: nn.Module, change: Callable[[Any], Any]) -> None:
     """Change what a network returns."""
     own: Any = type(model)
+    forward: Callable[..., Any]
+    if sum(p.default is p.empty for p in inspect.signature(own.forward).parameters.values()) == 2:
 
-    def forward(self: Any, x: Any) -> Any:
-        return change(own.forward(self, x))
+        def forward(self: Any, x: Any) -> Any:
+            return change(own.forward(self, x))
+
+    else:  # a tracer reads the names of the arguments of what is wrapped
+
+        @wraps(own.forward)
+        def forward(self: Any, *inputs: Any) -> Any:
+            return change(own.forward(self, *inputs))
 
     model.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
 
 
-def _fits(shape: Shape, classes: int | None) -> bool:
-    return len(shape) == 2 and (classes is None or shape[1] in (classes, None))
+def fits(shape: Shape, port: Port) -> bool:
+    """Whether a shape may be that of the port; the batch, which comes first, is any."""
+    pairs = zip(shape[1:], port.dims[1:], strict=False)
+    return len(shape) == len(port.dims) and all(size is None or isinstance(dim, str) or size == dim for size, dim in pairs)
 
 
 def _shown(name: str, shape: Shape | None) -> str:
