@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from edgekd.errors import DeviceError, EdgekdError, StageError
@@ -29,11 +30,11 @@ class Background(Generic[T]):
     """
 
     def __init__(self, function: Callable[..., T], *args: Any) -> None:
-        isolate_children()
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of what is loaded
         self._answer, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(sender, function, args), daemon=False)
-        self._process.start()
+        with isolated_children():
+            self._process.start()
         self._got: tuple[EdgekdError | None, Any] | None = None
         sender.close()
 
@@ -83,9 +84,20 @@ def killed(process: str) -> StageError:
     )
 
 
-def isolate_children() -> None:
-    """Keep processes that are started from importing a ``signal.py`` of the working folder instead of Python's own."""
+@contextmanager
+def isolated_children() -> Iterator[None]:
+    """Start processes that import nothing but edgekd.
+
+    They do not run the user's script again, which may have called edgekd without ``if __name__ == "__main__"``: nothing that
+    they get is of it. Nor do they import a ``signal.py`` of the working folder instead of Python's own.
+    """
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _follow_parent() -> None:

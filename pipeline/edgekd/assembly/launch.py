@@ -6,21 +6,17 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekd import errors
-from edgekd.assembly.background import isolate_children, killed
+from edgekd.assembly.background import isolated_children, killed
 from edgekd.assembly.context import Context
 from edgekd.errors import EdgekdError
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe.train import Train
-
-if TYPE_CHECKING:
-    pass
-
 
 _FAILURE = "failure.json"
 
@@ -59,10 +55,10 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         part(fabric)
         fabric.barrier()
         return
-    isolate_children()
     others = multiprocessing.active_children()  # what trains beside this one
     try:
-        fabric.launch(part)
+        with isolated_children() if several else nullcontext():
+            fabric.launch(part)
         for told in sorted(context.out.glob(f"*.{_READS}")):
             watch.take_over(context.read_own(told.name))
             told.unlink()

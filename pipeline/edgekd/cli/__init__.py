@@ -15,7 +15,7 @@ import click
 
 from edgekd import __version__
 from edgekd.cli import device, interruption, model, profile, study
-from edgekd.cli.execute import execute, threaded
+from edgekd.cli.execute import execute
 from edgekd.cli.options import (
     debug_option,
     json_option,
@@ -105,18 +105,16 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
       edgekd check recipes/mobilenet.yaml
       edgekd check my.yaml --set distill.epochs=1
     """
-    from edgekd.engine import locked, preflight
-    from edgekd.loading import load
+    from edgekd.engine import checking
 
     if study.is_study(recipe):
         return study.check(recipe, overrides, as_json)
 
-    loaded = load(recipe, overrides)
-    if missing := preflight.problems(loaded):
-        raise RecipeError(missing)
-    locked.check(loaded)
+    checked = checking.check(recipe, overrides)
+    if checked.recipe is None:
+        raise RecipeError(checked.problems)
     if as_json:
-        click.echo(json.dumps({"ok": True, "recipe": loaded.recipe.model_dump(mode="json")}))
+        click.echo(json.dumps({"ok": True, "recipe": checked.recipe.model_dump(mode="json")}))
     else:
         click.echo(f"{recipe}: ok")
     return 0
@@ -152,6 +150,7 @@ def plan(
     """
     from edgekd.engine import plan as planning
     from edgekd.engine import preflight
+    from edgekd.engine.threads import threaded
     from edgekd.loading import load
     from edgekd.results.codec import to_json
 

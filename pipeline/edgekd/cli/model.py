@@ -18,11 +18,6 @@ from edgekd.cli.options import (
     threads_option,
     without_devices_option,
 )
-from edgekd.errors import Problem, RecipeError
-
-FORMATS = ("onnx", "tflite", "openvino")
-FILES = (".onnx", ".tflite", ".xml", ".bin")
-"""Endings of files for devices, which are no torch modules."""
 
 
 def _model(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -31,21 +26,9 @@ def _model(context: click.Context, parameter: click.Parameter, value: str) -> st
     Raises:
         RecipeError: It does not.
     """
-    from pydantic_core import PydanticCustomError
+    from edgekd.engine.compose import check_model
 
-    from edgekd.recipe.model import model_source
-
-    where = f"edgekd {context.command.name}"
-    if value.lower().endswith(FILES):
-        done = "quantized" if context.command.name == "quantize" else "exported"
-        told = f"{value} can be profiled (edgekd profile {value}), not {done}"
-        hint = "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME"
-        raise RecipeError([Problem(where, "MODEL", told, hint)])
-    try:
-        return model_source(value)
-    except PydanticCustomError as error:
-        known = error.context or {}
-        raise RecipeError([Problem(where, "MODEL", known["message"], known["hint"])]) from error
+    return check_model(f"edgekd {context.command.name}", value)
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,9 +82,20 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
 @click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: all three]")
+@click.option("--io", type=click.Choice(["float32", "int8"]),
+              help="Type of the input and the output of TFLite files; other formats have float32.")  # fmt: skip
 @processes_option
 @run_options
-def quantize(model: str, data: str, method: str | None, epochs: int | None, formats: Sequence[str], **rest: Any) -> int:
+def quantize(
+    model: str,
+    data: str,
+    method: str | None,
+    epochs: int | None,
+    formats: Sequence[str],
+    io: str | None,
+    devices: Sequence[str],
+    **rest: Any,
+) -> int:
     """Make int8 files of a trained model, and prove them.
 
     MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own
@@ -111,13 +105,13 @@ def quantize(model: str, data: str, method: str | None, epochs: int | None, form
       edgekd quantize net.py:Net --weights best.pt --data images/
       edgekd quantize torchvision:resnet18 --weights best.pt --data images/ --normalize imagenet
       edgekd quantize net.py:Net --weights best.pt --data images/ --epochs 3 --formats tflite --device host
+      edgekd quantize net.py:Net --weights best.pt --data images/ --format tflite --io int8
 
     --recipe-only prints the recipe behind it: save it, add a teacher, and `edgekd run` distills as well.
     """
-    method = method or ("qat" if epochs else "ptq")
-    section: dict[str, Any] = {"method": method} | ({"epochs": epochs} if epochs else {})
-    sections = {"quantize": section, "export": _listed(formats or FORMATS)}
-    return _run("edgekd quantize", model, data, sections, **rest)
+    from edgekd.engine.compose import quantize_sections
+
+    return _run("edgekd quantize", model, data, quantize_sections(method, epochs, formats, io, devices), **rest)
 
 
 @click.command()
@@ -129,7 +123,9 @@ def quantize(model: str, data: str, method: str | None, epochs: int | None, form
               help="float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, where the format has it; "
                    "repeatable.  [default: float32]")  # fmt: skip
 @run_options
-def export(model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], **rest: Any) -> int:
+def export(
+    model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], devices: Sequence[str], **rest: Any
+) -> int:
     """Write a trained model to files without int8 activations, and compare them with torch.
 
     MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Needs no images.
@@ -138,26 +134,19 @@ def export(model: str, data: str | None, formats: Sequence[str], precisions: Seq
       edgekd export torchvision:resnet18 --weights best.pt --format onnx --format tflite
       edgekd export net.py:Net --weights best.pt --size 96 --format openvino --precision fp16
     """
-    names = _listed(formats or ["onnx"])
-    wanted = [{"fp32": "float32", "fp16": "float16"}.get(name, name) for name in _listed(precisions)]
-    files = [{"format": name, "precision": precision} for name in names for precision in wanted]
-    return _run("edgekd export", model, data, {"export": files or names}, **rest)
+    from edgekd.engine.compose import export_sections
 
-
-def _listed(formats: Sequence[str]) -> list[str]:
-    return [name.strip() for text in formats for name in text.split(",") if name.strip()]
+    return _run("edgekd export", model, data, export_sections(formats, precisions, devices), **rest)
 
 
 def _run(
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
     normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
-    threads: int | None, as_json: bool, debug: bool, devices: Sequence[str], without_devices: bool,
+    threads: int | None, as_json: bool, debug: bool, without_devices: bool,
     processes: int = 1,
 ) -> int:  # fmt: skip
     from edgekd.engine import compose
 
-    if devices:
-        sections = sections | {"profile": {"devices": list(dict.fromkeys(devices))}}
     given = compose.Given(
         command, model, weights, data, size, int(channels), normalize, classes, sections, overrides
     )  # fmt: skip

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from edgekd.cli import interruption
-from edgekd.cli.execute import threads_of
 from edgekd.cli.options import debug_option, json_option, out_option, processes_option, set_option, threads_option
 from edgekd.errors import ExitCode, UsageError
 
@@ -54,6 +53,7 @@ def study(
     import os
 
     from edgekd.engine import runner
+    from edgekd.engine.threads import threads_of
     from edgekd.progress import for_stream
     from edgekd.results.codec import to_json
     from edgekd.study import runner as studies
@@ -106,6 +106,7 @@ def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
 
 def plan(path: Path, overrides: tuple[str, ...], processes: int, threads: int | None, as_json: bool) -> int:
     """Show the trainings of a study: each with run, cached or blocked, and why."""
+    from edgekd.engine.threads import threads_of
     from edgekd.study import runner as studies
     from edgekd.study.loading import load_study
 

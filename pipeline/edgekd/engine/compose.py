@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import PydanticCustomError
 
 from edgekd import reads
 from edgekd.errors import CheckpointError, EdgekdError, Problem, RecipeError, UsageError, did_you_mean
@@ -26,6 +27,8 @@ from edgekd.loading.source import parse
 from edgekd.models import checkpoints
 from edgekd.recipe import SCHEMA_VERSION
 from edgekd.recipe.data import DATA_SOURCES, NAMED, NORMALIZATIONS, UNLABELLED
+from edgekd.recipe.export import INT8_IO
+from edgekd.recipe.model import model_source
 
 PHOTO_SIZE = 224
 OWN = "data"
@@ -37,6 +40,84 @@ _OPTIONS = {
     "quantize.method": "--method", "quantize.epochs": "--epochs", "export": "--format", "profile.devices": "--device",
 }  # fmt: skip
 """Keys of the recipe and what is typed for them."""
+
+
+FILES = (".onnx", ".tflite", ".xml", ".bin")
+"""Endings of files for devices, which are no torch modules."""
+FORMATS = ("onnx", "tflite", "openvino")
+"""Formats that ``edgekd quantize`` writes where none is asked for."""
+
+
+def check_model(command: str, model: str) -> str:
+    """Return what ``student.model`` is for a model as it was given.
+
+    Args:
+        command: Such as ``edgekd quantize``.
+        model: ``FILE.py:CALLABLE``, ``torchvision:NAME``, ``timm:NAME`` or ``edgekd:NAME``.
+
+    Raises:
+        RecipeError: It names no torch module.
+    """
+    if model.lower().endswith(FILES):
+        done = "quantized" if command.endswith("quantize") else "exported"
+        message = f"{model} can be profiled (edgekd profile {model}), not {done}"
+        hint = "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME"
+        raise RecipeError([Problem(command, "MODEL", message, hint)])
+    try:
+        return model_source(model)
+    except PydanticCustomError as error:
+        known = error.context or {}
+        raise RecipeError([Problem(command, "MODEL", known["message"], known["hint"])]) from error
+
+
+def quantize_sections(
+    method: str | None = None, epochs: int | None = None, formats: Sequence[str] = (), io: str | None = None,
+    devices: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Return the sections of a recipe that quantizes.
+
+    Args:
+        method: ``ptq`` or ``qat``; None: qat where there are epochs.
+        epochs: Epochs of qat.
+        formats: Files to write; empty: all.
+        io: Type of the input and the output of the formats that have a choice.
+        devices: Where to measure the files.
+
+    Raises:
+        UsageError: None of the formats can have this ``io``.
+    """
+    method = method or ("qat" if epochs else "ptq")
+    names = _listed(formats) or list(FORMATS)
+    if io == "int8" and not set(INT8_IO) & set(names):
+        raise UsageError(
+            f"--io int8: {' and '.join(names)} have float32 input and output, always", f"add --format {', '.join(INT8_IO)}"
+        )
+    files = [{"format": name, "io": io} if io == "int8" and name in INT8_IO else name for name in names]
+    return {"quantize": {"method": method} | ({"epochs": epochs} if epochs else {}), "export": files, **_measured(devices)}
+
+
+def export_sections(
+    formats: Sequence[str] = (), precisions: Sequence[str] = (), devices: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the sections of a recipe that exports without int8 activations.
+
+    Args:
+        formats: Files to write; empty: ONNX.
+        precisions: As in ``export.precision``, or ``fp32`` and ``fp16``; each of each format. Empty: float32.
+        devices: Where to measure the files.
+    """
+    names = _listed(formats) or ["onnx"]
+    wanted = [{"fp32": "float32", "fp16": "float16"}.get(name, name) for name in _listed(precisions)]
+    files = [{"format": name, "precision": precision} for name in names for precision in wanted]
+    return {"export": files or names, **_measured(devices)}
+
+
+def _measured(devices: Sequence[str]) -> dict[str, Any]:
+    return {"profile": {"devices": list(dict.fromkeys(devices))}} if devices else {}
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    return [name.strip() for text in names for name in text.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

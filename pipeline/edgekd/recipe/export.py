@@ -13,6 +13,10 @@ from edgekd.registry import exporters
 Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]
 
 
+INT8_IO = ("tflite",)
+"""Formats whose input and output can be int8."""
+
+
 class Export(Strict):
     """One artifact."""
 

@@ -35,7 +35,8 @@ from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
 from edgekd.results.run import read_run, write_run
 
-QUICK = Profile(warmup_runs=1, warmup_ms=0, blocks=3, block_ms=1, block_runs=1)
+KEYS = {"warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 1, "block_runs": 1}
+QUICK = Profile(**KEYS)
 INFO = helper.make_tensor_value_info
 
 
@@ -96,8 +97,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     paths = [conv(folder), words(folder), branches(folder), folder / 'it\'s; a "name".onnx']
     shutil.copy(paths[0], paths[-1])
     shapes = {"input_ids": (2, 16), "attention_mask": (2, 16)}
-    return edgekd.profile(*paths[:1], *paths[2:], out=folder / "out", protocol=QUICK), edgekd.profile(
-        paths[1], out=folder / "out", protocol=QUICK, shapes=shapes
+    return edgekd.profile(*paths[:1], *paths[2:], out=folder / "out", overrides=KEYS), edgekd.profile(
+        paths[1], out=folder / "out", overrides=KEYS, shapes=shapes
     )
 
 
@@ -130,10 +131,10 @@ def test_open_sizes_numbers_and_branches_in_the_other_formats(tmp_path: Path) ->
     taken = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
     taken.shapeSignature = np.array([-1, *taken.shape[1:]], np.int32)
     (tmp_path / "net.tflite").write_bytes(flatbuffer.write(model))
-    found_ = edgekd.profile(*paths, tmp_path / "net.tflite", out=tmp_path / "out", protocol=QUICK)
+    found_ = edgekd.profile(*paths, tmp_path / "net.tflite", out=tmp_path / "out", overrides=KEYS)
     assert found_.failures == ()
     assert len(found_.result.profiles) == 3
-    sized = edgekd.profile(tmp_path / "net.tflite", out=tmp_path / "out", protocol=QUICK, shapes={"input": (4, 12, 12, 3)})
+    sized = edgekd.profile(tmp_path / "net.tflite", out=tmp_path / "out", overrides=KEYS, shapes={"input": (4, 12, 12, 3)})
     assert sized.failures == ()
 
 
@@ -156,14 +157,14 @@ def test_the_folder_is_a_result_that_can_be_read_again(measured: Any) -> None:
 
 def test_a_later_measurement_is_compared_with_an_earlier_one(measured: Any, tmp_path: Path) -> None:
     earlier = measured[0].folder
-    found_ = edgekd.profile(conv(tmp_path), against=earlier, out=tmp_path / "out", protocol=QUICK)
+    found_ = edgekd.profile(conv(tmp_path), against=earlier, out=tmp_path / "out", overrides=KEYS)
     (compared,) = found_.result.comparisons
     assert (compared.model, compared.way) == ("conv", "two sessions")
     assert compared.before == f"conv of {earlier.name}"
     assert compared.verdict in ("no difference shown", "slower", "faster", "refused")
     assert "Compared" in (found_.folder / "report.md").read_text()
     with pytest.raises(UsageError, match="has measured none of these files, but conv, branches"):
-        edgekd.profile(words(tmp_path), against=earlier, out=tmp_path / "out", protocol=QUICK)
+        edgekd.profile(words(tmp_path), against=earlier, out=tmp_path / "out", overrides=KEYS)
 
 
 def test_another_file_is_measured_in_turns_with_the_earlier_one(measured: Any, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_another_file_is_measured_in_turns_with_the_earlier_one(measured: Any, t
     model = replace(before.models[0], path="artifacts/conv.onnx")
     write_run(replace(before, run=earlier.name, models=(model,)), earlier)
     new = branches(tmp_path).rename(tmp_path / "conv.onnx")
-    found_ = edgekd.profile(new, against=earlier, out=tmp_path / "out", protocol=QUICK)
+    found_ = edgekd.profile(new, against=earlier, out=tmp_path / "out", overrides=KEYS)
     (compared,) = found_.result.comparisons
     assert (compared.way, compared.before) == ("one session", "conv of 0001-run")
     assert [record.model for record in found_.result.profiles] == ["conv"]
@@ -188,7 +189,7 @@ def compared_with(folder: Path, *paths: Path) -> against.Against:
 
 def test_a_file_that_was_measured_where_it_lies_is_measured_again_while_it_is_there(tmp_path: Path) -> None:
     old = conv(tmp_path)
-    earlier = edgekd.profile(old, out=tmp_path / "out", protocol=QUICK).folder
+    earlier = edgekd.profile(old, out=tmp_path / "out", overrides=KEYS).folder
     (tmp_path / "new").mkdir()
     new = branches(tmp_path / "new").rename(tmp_path / "new" / "conv.onnx")
     assert compared_with(earlier, new).again["conv"].path == old
@@ -324,11 +325,11 @@ def test_what_does_not_fit_a_file_or_this_machine_is_refused_before_a_device_is_
     monkeypatch.chdir(tmp_path)
     np.save("wrong.npy", np.zeros((2, 5), "float32"))
     with pytest.raises(UsageError, match=told):
-        edgekd.profile(conv(tmp_path), out="out", protocol=QUICK, **more)
+        edgekd.profile(conv(tmp_path), out="out", overrides=KEYS, **more)
     one, y = numpy_helper.from_array(np.ones(1, "float32"), "c"), INFO("y", TensorProto.FLOAT, [1])
     nothing = save(tmp_path / "none.onnx", [helper.make_node("Identity", ["c"], ["y"])], [], [y], one)
     with pytest.raises(UsageError, match="has no inputs"):
-        edgekd.profile(nothing, out="out", protocol=QUICK)
+        edgekd.profile(nothing, out="out", overrides=KEYS)
     assert not Path("out").exists()
 
 
@@ -349,7 +350,7 @@ def test_two_devices_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "here.yaml").write_text(text)
     devices = [str(tmp_path / folder / "here.yaml") for folder in "ab"]
     with pytest.raises(UsageError, match="two devices are called here"):
-        edgekd.profile(conv(tmp_path), devices=devices, out=tmp_path / "out", protocol=QUICK)
+        edgekd.profile(conv(tmp_path), devices=devices, out=tmp_path / "out", overrides=KEYS)
 
 
 def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> None:
@@ -359,7 +360,7 @@ def test_a_file_that_the_runtime_refuses_leaves_the_others(tmp_path: Path) -> No
         [INFO("x", TensorProto.FLOAT, [1, 4])],
         [INFO("y", TensorProto.FLOAT, [1, 4])],
     )
-    found_ = edgekd.profile(conv(tmp_path), wrong, out=tmp_path / "out", protocol=QUICK)
+    found_ = edgekd.profile(conv(tmp_path), wrong, out=tmp_path / "out", overrides=KEYS)
     assert found_.exit_code == ExitCode.DEVICE_FAILED
     assert [record.model for record in found_.result.profiles] == ["conv"]
     assert "wrong on host" in found_.failures[0]
@@ -392,7 +393,7 @@ def two_devices(folder: Path) -> tuple[str, ...]:
 def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> None:
     stops = Stops(2)
     settings = Settings(
-        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
+        devices=two_devices(tmp_path), out=tmp_path / "out", overrides=KEYS, progress=stops, interrupted=stops.heard
     )
     done = profile([conv(tmp_path)], settings)
     assert done.exit_code == ExitCode.INTERRUPTED
@@ -404,7 +405,7 @@ def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> 
 def test_an_interruption_before_a_device_is_finished_leaves_no_report(tmp_path: Path) -> None:
     stops = Stops(1)
     settings = Settings(
-        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
+        devices=two_devices(tmp_path), out=tmp_path / "out", overrides=KEYS, progress=stops, interrupted=stops.heard
     )
     with pytest.raises(KeyboardInterrupt):
         profile([conv(tmp_path)], settings)

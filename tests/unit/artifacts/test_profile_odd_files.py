@@ -12,7 +12,7 @@ import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.artifacts.test_profile_files import INFO, QUICK, conv, save
+from tests.unit.artifacts.test_profile_files import INFO, KEYS, conv, save
 
 import edgekd
 from edgekd.artifacts import declared, found, inputs
@@ -60,7 +60,7 @@ def test_odd_files_are_measured_or_fail_alone(tmp_path: Path) -> None:
     empty, huge = one(tmp_path, "empty", shape=(0, 3)), one(tmp_path, "huge", shape=(1, 10**6, 10**6))
     damaged = tmp_path / "damaged.tflite"
     damaged.write_bytes(TRIVIAL.read_bytes()[:500])
-    done = edgekd.profile(text, damaged, empty, huge, signatures(tmp_path), out=tmp_path / "out", protocol=QUICK)
+    done = edgekd.profile(text, damaged, empty, huge, signatures(tmp_path), out=tmp_path / "out", overrides=KEYS)
     assert [record.model for record in done.result.profiles] == ["text", "empty", "sig"]
     assert done.exit_code == ExitCode.DEVICE_FAILED
     assert sorted(failure.split(":")[0] for failure in done.failures) == ["damaged on host", "huge on host"]
@@ -74,7 +74,7 @@ def test_random_outputs_are_no_difference_of_a_device(tmp_path: Path) -> None:
     nodes = [helper.make_node("RandomNormalLike", ["x"], ["noise"]), helper.make_node("Neg", ["x"], ["y"])]
     ends = [INFO(name, FLOAT, [1, 4]) for name in ("x", "noise", "y")]
     path = save(tmp_path / "random.onnx", nodes, ends[:1], ends[1:])
-    done = edgekd.profile(path, out=tmp_path / "out", protocol=QUICK)
+    done = edgekd.profile(path, out=tmp_path / "out", overrides=KEYS)
     variant = Variant("random", "onnx", path)
     host, again = (device_checks.on_host([variant])["random"] for _ in range(2))
     assert host.varying == ("noise",)
@@ -222,5 +222,5 @@ def test_types_are_read_from_every_format(tmp_path: Path) -> None:
 def test_cores_of_every_device_of_this_machine_are_checked(tmp_path: Path) -> None:
     (tmp_path / "here.yaml").write_text("transport: host\ncores: [4095]\n")
     with pytest.raises(UsageError, match="cores 4095 of here: this machine has no such cores"):
-        edgekd.profile(conv(tmp_path), devices=[str(tmp_path / "here.yaml")], out=tmp_path / "out", protocol=QUICK)
+        edgekd.profile(conv(tmp_path), devices=[str(tmp_path / "here.yaml")], out=tmp_path / "out", overrides=KEYS)
     assert not (tmp_path / "out").exists()

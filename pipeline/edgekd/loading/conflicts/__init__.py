@@ -12,6 +12,7 @@ from edgekd.loading.conflicts.labels import unlabelled
 from edgekd.loading.conflicts.tune import searched
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Distill, TeacherCache
+from edgekd.recipe.export import INT8_IO
 from edgekd.recipe.gates import Gate, Gates
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.quantize import Qat
@@ -75,7 +76,7 @@ def _sections(recipe: Recipe) -> Found:
         if (export.format, export.precision) in seen:
             yield f"export[{index}]", f"{export.format} is exported twice", "remove one of them"
         seen.add((export.format, export.precision))
-        if export.io == "int8" and export.format != "tflite":
+        if export.io == "int8" and export.format not in INT8_IO:
             yield (
                 f"export[{index}].io",
                 f"{export.format} has float32 input and output, always",
