@@ -128,7 +128,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def reads_of(folder: Path) -> tuple[Read, ...]:
-    """What a finished stage, and those that it was made of, have read besides what the keys have; nothing for no entry."""
+    """Return the files that a finished stage and those before it have read besides what is in the keys."""
     path = folder / KEY_FILE
     found = json.loads(path.read_text(encoding="utf-8"))["reads"] if path.exists() else ()
     return reads.of_rows(found) or ()
@@ -208,7 +208,7 @@ def remember(recipe: str, stage: str, material: Mapping[str, Any]) -> None:
 
 
 def last(recipe: str, stage: str) -> dict[str, Any] | None:
-    """What a stage of a recipe was last made of, or None."""
+    """Return the material of a recipe's stage in its last run, or None."""
     try:
         value: dict[str, Any] = json.loads((root() / "last" / recipe / f"{stage}.json").read_text(encoding="utf-8"))
         return value

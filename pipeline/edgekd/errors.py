@@ -33,7 +33,7 @@ from typing import Self
 
 
 class ExitCode(IntEnum):
-    """What a shell sees; the same with ``--json``."""
+    """Exit code of a command; the same with ``--json``."""
 
     OK = 0
     GATE_FAILED = 1

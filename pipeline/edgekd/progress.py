@@ -26,7 +26,7 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """Where stages report to."""
+    """Receives the reports of stages."""
 
     def task(self, name: str, total: int) -> AbstractContextManager[Task]:
         """Open a task of ``total`` steps as a context manager."""

@@ -57,7 +57,7 @@ class Registry(Generic[T]):
         return sorted({*self._entries, *(point.name for point in entry_points(group=self._group))})
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is an entry called ``name``; what is installed is looked through only for one that is not loaded."""
+        """Return whether there is an entry called ``name``; entry points are searched only if none is loaded."""
         self._load()
         return name in self._entries or name in self.names()
 

@@ -69,7 +69,7 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def is_device_path(name: str) -> bool:
-    """Whether a device is named by the path of its file."""
+    """Return whether a device is named by the path of its file."""
     return os.sep in name or name.endswith(".yaml")
 
 

@@ -43,7 +43,7 @@ class Against:
     gone: dict[str, str] = field(default_factory=dict)
 
     def is_again(self, model: str) -> bool:
-        """Whether a record is that of an earlier file that was measured again."""
+        """Return whether a record is that of an earlier file that was measured again."""
         return any(variant.model == model for variant in self.again.values())
 
 

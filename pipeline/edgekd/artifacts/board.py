@@ -214,7 +214,7 @@ class Board:
             agent.close()
 
     def look_around(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """What the board is, and which runtimes work."""
+        """Describe the board and its runtimes."""
         agent = self.agent()
         formats = sorted({file["format"] for file in self.plan["files"]})
         limit = ANSWER_S + 2 * len(formats) * PROBE_S

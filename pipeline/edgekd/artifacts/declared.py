@@ -1,4 +1,4 @@
-"""Which inputs a model file declares, without a runtime: what a user says of them is checked before a device is used."""
+"""Inputs that a model file declares, read without a runtime, to check a user's inputs before a device is used."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Fed:
-    """What a file is fed of the arrays given.
+    """Arrays that a file is fed, out of those given.
 
     Attributes:
         converted: By the name of an input, the values in its type where those given are of another.
@@ -111,7 +111,7 @@ def _check_kind(file: ModelFile, name: str, spec: Input, *, given: bool) -> None
 
 
 def _fits(shape: Sequence[int | None], sides: Sequence[int | None]) -> bool:
-    """Whether an array of a shape can be fed where sizes are declared."""
+    """Return whether an array of a shape can be fed where sizes are declared."""
     return len(sides) == len(shape) and all(a in (None, b) for a, b in zip(sides, shape, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Which model files a path means, and what is known of each: all of a bundle's, almost nothing of any other."""
+"""Model files that a path means, and their descriptions: complete for a bundle, almost empty for any other file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TORCH, HOST = "torch_", "logits_"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What the folder of an artifact says of it.
+    """The description that lies beside an artifact in its folder.
 
     Attributes:
         folder: The folder.

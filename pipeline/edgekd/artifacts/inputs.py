@@ -1,4 +1,4 @@
-"""What model files are fed on a device: a bundle's own samples, files of the user, or random values."""
+"""Inputs for model files on a device: a bundle's own samples, files of the user, or random values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FED = 8
 
 @dataclass(frozen=True)
 class Given:
-    """What a user says of inputs.
+    """Inputs as a user gives them.
 
     Attributes:
         shapes: By the name of an input, its size where the model leaves it open.
@@ -37,7 +37,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of an artifact's outputs: torch's, (N, ...); labels of the counted images, and the host's classes."""
+    """Known outputs of an artifact: torch's, (N, ...); labels of the counted images, and the host's classes."""
 
     torch: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None

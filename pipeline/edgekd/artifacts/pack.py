@@ -168,7 +168,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is what a pack has written on a board, however it is formatted; a damaged one is, too."""
+    """Return whether a file is what a pack has written on a board, however it is formatted; a damaged one is, too."""
     if not path.is_file():
         return False
     content = path.read_bytes()

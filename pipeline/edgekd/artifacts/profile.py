@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """How model files are profiled.
+    """Settings of ``edgekd profile``.
 
     Attributes:
         devices: Names of devices, or paths of their files.
@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Profiled:
-    """What came of it: the folder, the result, why something could not be measured, and what the shell should see."""
+    """Result of ``edgekd profile``: the folder, the figures, reasons for missing ones, and the exit code."""
 
     folder: Path
     result: RunResult
@@ -93,7 +93,7 @@ class Profiled:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a device gave; ``session`` is None where it failed, with the reason."""
+    """Result of one device; ``session`` is None where it failed, with the reason."""
 
     device: Device
     session: Session | None

@@ -61,7 +61,7 @@ class Background(Generic[T]):
         return result
 
     def failure(self) -> EdgekdError | None:
-        """What :meth:`result` would raise, if that is known already. Does not wait."""
+        """Return the error that :meth:`result` would raise, if it is known already. Does not wait."""
         return self._received()[0] if self._got or self._answer.poll() else None
 
     def _received(self) -> tuple[EdgekdError | None, Any]:

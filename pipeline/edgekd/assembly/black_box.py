@@ -25,7 +25,7 @@ ABOUT = "black_box.json"  # what its stage writes
 
 
 def config(section: Teacher) -> dict[str, Any]:
-    """What decides its outputs: the file's bytes, its runtime, what is made of images and outputs.
+    """Return the configuration that decides its outputs: the file's bytes, its runtime, its images and outputs.
 
     Raises:
         ModelError: There is no such file.

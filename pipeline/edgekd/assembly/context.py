@@ -1,4 +1,4 @@
-"""What a stage is given."""
+"""The context of a stage: its recipe, inputs, output folder, log and progress."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ def changed(stage: str, path: str) -> StageError:
 
 
 def processes(asked: int) -> int:
-    """How many processes train together: ``--processes``, or as many as ``torchrun`` has started."""
+    """Return the number of processes that train together: ``--processes``, or as many as ``torchrun`` has started."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else asked

@@ -1,4 +1,4 @@
-"""What int8 does to each layer of the quantized student, and the layers that are given back to float for it.
+"""Sensitivity of each layer of the quantized student, and the layers that are given back to float.
 
 The end of the quantize stage, of both methods; what is found goes into its graph.json.
 """

@@ -47,7 +47,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """How a network is fed and read.
+    """A way to feed a network and to read its outputs.
 
     Attributes:
         logits: What it gives for the sample, N×classes.
@@ -77,7 +77,7 @@ class Way:
 
     @property
     def unsure(self) -> bool:
-        """Whether it hardly prefers one class to another, as a network before its training."""
+        """True if it hardly prefers one class to another, as a network before its training."""
         return bool(self.confidence < 2 / self.logits.shape[1] + 0.05)
 
     @property
@@ -99,7 +99,7 @@ class Way:
         return 1 - (1 - self.top1) / (1 - other.top1) if other.top1 < 1 else 0.0
 
     def beats(self, other: Way, *, chosen: bool = True) -> bool:
-        """Whether it is right on more images than another way, beyond chance and by enough for each of its changes.
+        """Return whether it is right on more images than another way, beyond chance and by enough for each of its changes.
 
         Args:
             other: What the recipe says.
@@ -171,7 +171,7 @@ class Tried:
         return min((way for way in better if score[way] > best - SIMPLER), key=self._loss)
 
     def _plausible(self, way: Way) -> bool:
-        """Whether a network can have been trained so: random weights have their best way too, and their best order."""
+        """Return whether this can be a network's training: random weights have a best way and a best order, too."""
         luck = chance(way.logits.argmax(1), self._labels, way.logits.shape[1])
         low, _ = wilson(way.top1, len(way.right))
         least = FED if way.labels is None else ORDERED
@@ -275,7 +275,7 @@ def _order(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 
 
 def knows(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
-    """Whether predictions have to do with the labels: few shuffles of the labels are right as often (permutation test).
+    """Return whether predictions depend on the labels: few shuffles of the labels are right as often (permutation test).
 
     It sees what the interval of the accuracy does not where nearly all images are of one class.
     """
@@ -287,7 +287,7 @@ def knows(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
 
 
 def chance(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
-    """How often predictions would be right if they had nothing to do with the labels (Cohen 1960, expected agreement)."""
+    """Return the accuracy that predictions reach if they do not depend on the labels (Cohen 1960, expected agreement)."""
     shares = (np.bincount(values, minlength=classes) / len(values) for values in (predicted, labels))
     return float(np.prod(list(shares), axis=0).sum())
 
@@ -299,6 +299,6 @@ def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def are_probabilities(outputs: NDArray[np.float32]) -> bool:
-    """Whether outputs (N×classes) are those of a softmax, also one that is rounded to 1/256 as int8 networks have."""
+    """Return whether outputs (N×classes) are those of a softmax, also one that is rounded to 1/256 as int8 networks have."""
     rounded = max(1e-3, outputs.shape[1] / 512)
     return bool((outputs >= 0).all() and (outputs <= 1.001).all() and np.allclose(outputs.sum(1), 1, atol=rounded))

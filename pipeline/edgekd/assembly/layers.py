@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def compared(recipe: Recipe) -> bool:
-    """Whether any loss of the recipe compares layers."""
+    """Return whether any loss of the recipe compares layers."""
     losses = recipe.distill.losses if recipe.distill else ()
     return any(isinstance(loss, FeatureLoss) and loss.weight > 0 for loss in losses)
 
 
 def named(recipe: Recipe) -> bool:
-    """Whether a loss of the recipe names layers, which may not be there."""
+    """Return whether a loss of the recipe names layers, which may not be there."""
     return any(
         isinstance(loss, FeatureLoss) and loss.weight > 0 and not isinstance(loss.layers, str)
         for _, lesson in lessons(recipe)

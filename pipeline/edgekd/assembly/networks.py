@@ -1,4 +1,4 @@
-"""What the stages that train have in common."""
+"""Networks of a recipe, as all stages that train build them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgekd.assembly.samples import val_logits
 
 
 def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
-    """What decides the network called ``role`` (``teacher`` or ``student``) before it is trained, named as in the recipe."""
+    """Return the configuration of ``role`` (``teacher`` or ``student``) before training, named as in the recipe."""
     from edgekd.models.build import source_key
     from edgekd.models.checkpoints import locate
 
@@ -146,13 +146,13 @@ def rewritten(
 
 
 def taught(recipe: Recipe) -> bool:
-    """Whether the student learns from more than labels: from a teacher, or from itself."""
+    """Return whether the student learns from more than labels: from a teacher, or from itself."""
     own = recipe.distill.losses if recipe.distill else ()
     return recipe.teacher is not None or any(loss.kind != "task" and loss.weight for loss in own)
 
 
 def teaching(section: Teacher | None) -> dict[str, Any]:
-    """What decides the lessons of a teacher beside its stages: how an ensemble is combined."""
+    """Return the configuration of teaching besides the teachers' stages: how an ensemble is combined."""
     if section is None or not section.ensemble:
         return {}
     return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
@@ -203,7 +203,7 @@ def trained(recipe: Recipe) -> str:
 
 
 def float_name(recipe: Recipe) -> str:
-    """What the float student is called among the run's models: ``distilled``, or ``student`` where it is given."""
+    """Return the float student's name among the run's models: ``distilled``, or ``student`` where it is given."""
     return "distilled" if recipe.distill else "student"
 
 

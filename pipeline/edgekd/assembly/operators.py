@@ -79,5 +79,5 @@ def _student(recipe: Recipe, progress: Progress | None) -> Iterator[tuple[nn.Mod
 
 
 def impossible(recipe: Recipe, found: tuple[Lack, ...]) -> bool:
-    """Whether no requested format can have the student."""
+    """Return whether no requested format can have the student."""
     return bool(recipe.export) and {export.format for export in recipe.export} <= {lack.format for lack in found}

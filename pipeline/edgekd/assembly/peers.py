@@ -34,7 +34,7 @@ def sections(recipe: Recipe) -> Mapping[str, Peer]:
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides the student's peers: their first weights, and how several of them teach."""
+    """Return the configuration of the student's peers: their first weights, and how several of them teach."""
     from edgekd.models.build import source_key
     from edgekd.models.checkpoints import locate
 

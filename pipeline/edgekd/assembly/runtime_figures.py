@@ -1,4 +1,4 @@
-"""What each runtime really runs of a file: float operators in its optimized graph, and OpenVINO's choice of precision.
+"""Float operators in the graph that each runtime makes of a file, and OpenVINO's choice of precision.
 
 Figures beside the verdict: where one cannot be had, the report says so, and the run goes on.
 """

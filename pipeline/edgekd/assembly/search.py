@@ -1,4 +1,4 @@
-"""Which values a search tries next: a function of the recipe and of the trials so far, so that it can go on anywhere."""
+"""Choose the next values of a search: a function of the recipe and of the trials so far, so that it can resume."""
 
 from __future__ import annotations
 

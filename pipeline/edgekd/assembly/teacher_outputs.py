@@ -1,4 +1,4 @@
-"""Where the outputs of a teacher are kept, and what decides them."""
+"""Recorded outputs of a teacher: their folder, and the configuration that decides them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def recorded(recipe: Recipe, taught_by: str) -> tuple[str, ...]:
 
 
 def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> Path:
-    """Where the outputs of the network that the stage ``taught_by`` made, or of several teachers, are kept.
+    """Return the folder with the recorded outputs of the network of stage ``taught_by``, or of several teachers.
 
     A stage's key says what its network sees and is built of; its weights may still be others, trained with another number of
     threads. So may synthesized images, which all seeds of a recipe share. The seed of the draws is the recipe's, in
@@ -58,7 +58,7 @@ def _digest(folder: Path) -> str:
 
 
 def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
-    """How the outputs of a finished stage's network are kept; None: the recipe has no teacher cache. Process 0 tells."""
+    """Return the recording of a finished stage's network; None: no teacher cache. Process 0 reports it."""
     from edgekd.distill.teacher_cache.recording import Recording
 
     recipe, settings = context.recipe, teacher_cache(context.recipe)
@@ -69,7 +69,7 @@ def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
 
 
 def cached(recipe: Recipe, taught_by: str) -> str:
-    """What the network of which records are kept is called."""
+    """Return the name of the network whose outputs are recorded."""
     part = recipe.teacher if taught_by == "teacher" else recipe.student
     assert part is not None
     return part.model or "several teachers"

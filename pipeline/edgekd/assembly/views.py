@@ -1,4 +1,4 @@
-"""What the teachers of a student see, where they see the samples in another way."""
+"""Views: samples as the teachers see them, where these differ from the student's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def differ(section: Teacher | None, seen: Data) -> bool:
-    """Whether a teacher, or one of an ensemble, sees something else than its student, who sees ``seen``."""
+    """Return whether a teacher, or one of an ensemble, sees something else than its student, who sees ``seen``."""
     return section is not None and any(view != seen for view in _sections(section, seen).values())
 
 

@@ -47,7 +47,7 @@ TOLD = 0.2  # share of the mistakes from which on another way is said
 
 @dataclass(frozen=True)
 class Role:
-    """Who is looked at.
+    """The role of the network under test.
 
     Attributes:
         place: Where it stands in the recipe: ``teacher``, ``teacher.teacher``, ``student``.

@@ -40,7 +40,7 @@ def listen() -> None:
 
 
 def heard() -> bool:
-    """Whether there was an interruption."""
+    """Return whether there was an interruption."""
     return bool(_signals)
 
 

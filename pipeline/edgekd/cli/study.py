@@ -79,7 +79,7 @@ def study(
 
 
 def is_study(path: Path) -> bool:
-    """Whether a file is a study; what cannot be read is not, and is told of by who reads it as a recipe."""
+    """Return whether a file is a study; what cannot be read is not, and is told of by who reads it as a recipe."""
     from edgekd.errors import RecipeError
     from edgekd.loading import files, shape
     from edgekd.loading.source import parse

@@ -35,7 +35,7 @@ class Split:
 
     @property
     def labelled(self) -> bool:
-        """Whether the labels are known."""
+        """True if the labels are known."""
         return bool((self.labels >= 0).all())
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class DataSet:
 
     @property
     def labelled(self) -> bool:
-        """Whether the test images have labels."""
+        """True if the test images have labels."""
         return self.test.labelled
 
 
@@ -199,7 +199,7 @@ def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
 
 
 def numbers(split: Split) -> NDArray[np.int64]:
-    """Which of the source's images a split has: their places in the order of the source (int64, N)."""
+    """Return the places of a split's images in the order of the source (int64, N)."""
     return split.images.indices if isinstance(split.images, _Subset) else np.arange(len(split))
 
 

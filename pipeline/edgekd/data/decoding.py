@@ -96,7 +96,7 @@ def kept_in_memory(
 
 
 def on_demand(count: int, data: Data) -> bool:
-    """Whether a split of so many images is decoded image by image when they are used: it is too large to keep."""
+    """Return whether a split of so many images is decoded image by image when they are used: it is too large to keep."""
     return count * data.channels * data.image_size**2 > IN_MEMORY_BYTES
 
 
@@ -171,7 +171,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _is_wide(mode: str) -> bool:
-    """Whether the pixels of a mode of Pillow have more than 8 bits."""
+    """Return whether the pixels of a mode of Pillow have more than 8 bits."""
     return mode == "I" or mode.startswith("I;16")
 
 

@@ -1,4 +1,4 @@
-"""What is said of the data before a run: how many samples of which classes, and what is not read."""
+"""Describe the data before a run: samples, classes, and files that are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides the samples: one hash for a data section, one for the files of a source."""
+"""Fingerprints of the samples: one hash for a data section, one for the files of a source."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _LIKE_A_SPLIT = re.compile(
 
 @dataclass(frozen=True)
 class Listing:
-    """What an image folder holds.
+    """Contents of an image folder.
 
     Attributes:
         root: The folder.
@@ -118,7 +118,7 @@ def listed(root: Path) -> Listing:
 
 
 def _is_flat(folder: Path) -> bool:
-    """Whether a folder has images in itself alone, as one of a class has; ``train`` may be a class, beside ``bus``."""
+    """Return whether all images lie in the folder itself, as in a class folder; ``train`` may be a class, beside ``bus``."""
     return not class_folders(folder) and _has_images(folder)
 
 
@@ -332,7 +332,7 @@ def sizes(root: Path, most: int = 64) -> set[tuple[int, int]]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a folder is a program's own, such as .ipynb_checkpoints."""
+    """Return whether a folder is a program's own, such as .ipynb_checkpoints."""
     return name.startswith(".") or name == "__MACOSX"
 
 

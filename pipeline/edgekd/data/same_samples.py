@@ -1,4 +1,4 @@
-"""Whether two data sections are two views of the same samples: as many, with the same labels in the same order.
+"""Check that two data sections are views of the same samples: same number, same labels in the same order.
 
 Labels and names are looked at, never pixels.
 """

@@ -1,4 +1,4 @@
-"""Where images come from: files that ship with edgekd, archives, folders, torchvision's data sets.
+"""Sources of images: files that ship with edgekd, archives, folders, torchvision's data sets.
 
 Every reader gives uint8 images at the recipe's size, and says in words what is wrong with what it reads.
 """

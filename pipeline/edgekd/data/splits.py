@@ -1,4 +1,4 @@
-"""How samples are split: the same validation samples for every seed of a recipe."""
+"""Split samples; the validation samples are the same for every seed of a recipe."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Isa:
 
     @property
     def has_int8_dot(self) -> bool:
-        """Whether there is such an instruction."""
+        """True if there is such an instruction."""
         return self.int8_dot != "none"
 
     @property

@@ -143,7 +143,7 @@ class Device(BaseModel):
         return self
 
     def cpu(self) -> Isa:
-        """What its CPU can do: as the file says, else as found on this machine."""
+        """Return the instruction sets of its CPU: as the file has them, else as detected on this machine."""
         if self.arch is not None and self.isa is not None:
             return Isa(self.arch, frozenset(self.isa))
         return detect_isa() if self.transport == "host" else Isa("")

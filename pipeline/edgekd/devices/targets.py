@@ -1,4 +1,4 @@
-"""What the integer arithmetic of a recipe's devices means for weights and activations."""
+"""Consequences of the devices' integer arithmetic for weights and activations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def named(recipe: Recipe, name: str) -> Device:
 
 
 def board(device: Device) -> tuple[object, ...]:
-    """What tells one board or phone from another: several files may describe one."""
+    """Return the identity of a board or phone; several files may describe one board."""
     return (device.transport, device.host, device.port, device.serial)
 
 

@@ -1,4 +1,4 @@
-"""What the sizes and the accuracies of teacher and student say about the choice of the teacher. Advice, never an error."""
+"""Advice on the choice of the teacher, from sizes and accuracies. Never an error."""
 
 from __future__ import annotations
 

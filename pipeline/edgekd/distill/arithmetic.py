@@ -1,4 +1,4 @@
-"""What losses compute with: never in half precision, and with small gradients at zero."""
+"""Arithmetic of the losses: never in half precision, and with small gradients at zero."""
 
 from __future__ import annotations
 

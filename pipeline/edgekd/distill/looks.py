@@ -1,4 +1,4 @@
-"""What a teacher sees of a batch, where it sees the samples in another way than its student."""
+"""Normalize a batch for a teacher that sees other views of the samples than its student."""
 
 from __future__ import annotations
 

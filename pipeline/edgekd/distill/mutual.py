@@ -140,5 +140,5 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
 
 
 def lessons(outputs: Sequence[Outputs], learner: int) -> Outputs:
-    """What the others teach the network of index ``learner``: their logits, N×others×classes, without a gradient."""
+    """Return the logits of the other networks for the network ``learner``, N×others×classes, without a gradient."""
     return (torch.stack([own[0].detach() for index, own in enumerate(outputs) if index != learner], 1),)

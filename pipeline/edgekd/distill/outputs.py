@@ -1,4 +1,4 @@
-"""What a loss is given, and what a loss is."""
+"""Inputs of a loss, and the protocol of a loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before training: the number of classes and of training images, and the label of each (int64, N)."""
+    """Facts known before training: the number of classes and of training images, and the label of each (int64, N)."""
 
     classes: int
     images: int

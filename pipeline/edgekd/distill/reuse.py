@@ -39,7 +39,7 @@ class Reused(nn.Module):
 
     @property
     def cost(self) -> str:
-        """What is added to the backbone, in words."""
+        """Parameters that are added to the backbone, in words."""
         projector, classifier = (sum(p.numel() for p in part.parameters()) for part in (self.projector, self.classifier))
         return f"{projector:,} parameters of a projector and {classifier:,} of the teacher's classifier, shipped with it"
 

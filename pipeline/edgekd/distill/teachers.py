@@ -23,7 +23,7 @@ Rule = Literal["probabilities", "logits", "confidence", "losses"]
 
 @dataclass(frozen=True)
 class Combination:
-    """How the logits of several teachers become those of one.
+    """Combines the logits of several teachers into those of one.
 
     Attributes:
         rule: ``logits``: their mean. ``probabilities``: the mean of ``softmax(z / T)``, as logits. ``confidence``: the same
@@ -186,5 +186,5 @@ def logits_of(outputs: Tensor, probabilities: bool) -> Tensor:
 
 
 def is_open(teacher: nn.Module) -> bool:
-    """Whether its layers and its size are known."""
+    """Return whether its layers and its size are known."""
     return not any(isinstance(module, BlackBox | Stored) for module in teacher.modules())

@@ -31,7 +31,7 @@ class Term:
 
     @property
     def own(self) -> bool:
-        """Whether the student is its own teacher."""
+        """True if the student is its own teacher."""
         return self.loss.reads == "own_stages"
 
 
@@ -110,7 +110,7 @@ class Terms(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term looks at the teacher."""
+        """True if any term looks at the teacher."""
         return any(term.loss.needs_teacher for term in self.terms)
 
     def forward(

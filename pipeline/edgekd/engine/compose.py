@@ -122,7 +122,7 @@ def _listed(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Given:
-    """What a user says of a trained model and the images for it.
+    """A trained model and its images, as a user gives them.
 
     Attributes:
         command: Such as ``edgekd quantize``, which problems are told of.

@@ -79,7 +79,7 @@ def _smaller(step: Planned) -> str:
 
 
 def _is_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch and the runtimes say so in a RuntimeError, and a converter's error may hide it."""
+    """Return whether memory ran out: torch and runtimes raise a RuntimeError, and a converter's error may hide it."""
     return any(
         isinstance(cause, MemoryError)
         or (not isinstance(cause, EdgekdError) and any(words in str(cause).lower() for words in _NO_MEMORY))

@@ -1,4 +1,4 @@
-"""What a run locks: the values that its machine decided and the bytes of the files that it read."""
+"""Values and files that a run locks: the machine's decisions, and the bytes of the files that it read."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def nodes(recipe: Recipe) -> Iterator[Node]:
 
 
 def trains(node: Node) -> bool:
-    """Whether a stage trains a network that is kept."""
+    """Return whether a stage trains a network that is kept."""
     recipe = node.recipe
     return (
         node.module == "distill"
@@ -286,7 +286,7 @@ def _records(node: Node, made: Mapping[str, Path]) -> str:
 
 
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    """What differs between the last time and now, as ``distill.epochs 8 → 6``; the first two differences."""
+    """Return the first two differences between the last run and now, as ``distill.epochs 8 → 6``."""
     if before is None:
         return "never ran"
     old, new = dict(_flat(before)), dict(_flat(now))

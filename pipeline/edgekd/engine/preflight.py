@@ -1,4 +1,4 @@
-"""What a recipe names and is not there: data, weights, models, devices. Looks at files, runs none of them."""
+"""Files, models and devices that a recipe names and that are missing. Reads files, executes none of them."""
 
 from __future__ import annotations
 

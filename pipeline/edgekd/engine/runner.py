@@ -49,7 +49,7 @@ Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]
 
 @dataclass(frozen=True)
 class Options:
-    """How a recipe is run: where the run folder goes, where to report, processes to train on, threads.
+    """Options of a run: folder, progress, training processes, threads.
 
     ``without_devices``: go on where a device is not ready. ``labels`` says more of a stage, by its key, such as which of all
     trainings it is; ``interrupted`` whether an interruption was requested.
@@ -201,7 +201,7 @@ class _Work:
         return tuple(r.name for r in self.records() if r.status == "failed" and r.name.startswith(kind))
 
     def exit_code(self, result: RunResult) -> ExitCode:
-        """What the shell sees: of files that were asked for and are missing, devices and gates together."""
+        """Return the exit code: requested files that are missing, devices and gates together."""
         missing = [ExitCode.STAGE_FAILED] if gates.missing(self.loaded.recipe, result.models) else []
         failed = [ExitCode.DEVICE_FAILED] if result.failures else []
         judged = ExitCode.OK if gates.passed(result.gates) else ExitCode.GATE_FAILED
@@ -304,7 +304,7 @@ def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
 
 
 def _is_given(step: Planned) -> bool:
-    """Whether it is a teacher that is not trained here: if its file does not fit, nothing else is trained either."""
+    """Return whether it is a teacher that is not trained here: if its file does not fit, nothing else is trained either."""
     teacher = step.node.recipe.teacher if step.node.module == "teacher" else None
     return teacher is not None and teacher.budget is None
 
@@ -315,7 +315,7 @@ def _stages(loaded: Loaded, steps: Sequence[Planned], options: Options, folder: 
 
 
 def _two_lanes(options: Options) -> bool:
-    """Whether two students may train at a time: on a CPU with two threads to give; a GPU is filled by one."""
+    """Return whether two students may train at a time: on a CPU with two threads to give; a GPU is filled by one."""
     alone = options.processes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ
     return alone and options.threads > 1 and not Path("/dev/nvidiactl").exists()
 
@@ -422,7 +422,7 @@ def _finish(work: _Work) -> RunResult:
 
 
 def result_of(outcome: Outcome) -> dict[str, object]:
-    """What ``--json`` prints."""
+    """Return the result that ``--json`` prints."""
     failures = [{"stage": r.name, "reason": r.reason} for r in outcome.result.stages if r.status == "failed"]
     return {
         "folder": str(outcome.folder),

@@ -49,7 +49,7 @@ def follow(loaded: Loaded, threads: int) -> None:
 
 
 def trains(step: Planned) -> bool:
-    """Whether a stage that is to run trains a network."""
+    """Return whether a stage that is to run trains a network."""
     return step.status == "run" and plan.trains(step.node)
 
 

@@ -1,4 +1,4 @@
-"""What a run cannot say: listed beside what it says."""
+"""Figures that a run does not have, listed with their reasons."""
 
 from __future__ import annotations
 

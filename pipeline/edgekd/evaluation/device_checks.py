@@ -34,7 +34,7 @@ HOST = Device(edgekd=1, name="host", transport="host", description="This machine
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of an artifact besides the device.
+    """Known facts of an artifact, apart from the device.
 
     Attributes:
         host: Its outputs on the host, for the same inputs, or the first of them, (N, ...); None where they are not known.

@@ -1,4 +1,4 @@
-"""What a file computes on a device beside a reference: the same file on the host, and torch."""
+"""Compare a file's outputs on a device with a reference: the same file on the host, and torch."""
 
 from __future__ import annotations
 

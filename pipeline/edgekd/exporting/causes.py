@@ -1,4 +1,4 @@
-"""Why a converter or a runtime failed: the operator, where in the user's network it is, the reason, and a way out.
+"""Cause of a converter's or a runtime's failure: the operator, its place in the network, the reason, and a way out.
 
 Converters raise exceptions of many kinds that begin with general advice. What a user needs is in the innermost exception and
 in the graph that was converted: its nodes know their module and their line.

@@ -1,4 +1,4 @@
-"""What an exporter takes and gives: the contract behind ``export: [onnx, tflite, openvino]``."""
+"""The exporter protocol: the contract behind ``export: [onnx, tflite, openvino]``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported.
+    """The network that is exported.
 
     Attributes:
         model: The float model, (N, C, H, W) to logits (N, classes), in evaluation mode.
@@ -65,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is exported.
+    """Options of an export.
 
     Attributes:
         precision: ``int8`` writes the int8 graph; the others write the float model, whose weights are rounded already

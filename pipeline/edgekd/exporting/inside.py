@@ -1,4 +1,4 @@
-"""What a runtime computes inside of an int8 file, layer by layer: against the float network, and against torch.
+"""Values inside an int8 file, layer by layer, against the float network and against torch.
 
 A quantized tensor is found in a file by its scale: to five digits no two layers have the same one by chance, and names do
 not survive the converters. Where layers share a scale, as in front of a concatenation, the tensor that fits best is taken;
@@ -114,7 +114,7 @@ class _Forced(fx.Interpreter):
 
 
 def _computed(node: fx.Node) -> bool:
-    """Whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values.
+    """Return whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values.
 
     A concatenation counts: OpenVINO's file rounds behind it, once, in the place of each of its operands.
     """
@@ -142,7 +142,7 @@ def _fitting(wanted: Tensor, found: Sequence[Tensor]) -> Iterator[Array]:
 
 
 def _alike(values: Array, others: Array) -> bool:
-    """Whether they can be the same layer's: sigmoids all have one scale, and some are not in a file as tensors."""
+    """Return whether they can be the same layer's: sigmoids all have one scale, and some are not in a file as tensors."""
     a, b = (part.astype(np.float64) - part.mean() for part in (values, others))
     size = np.sqrt(np.square(a).sum() * np.square(b).sum())
     return bool(size == 0 or (a * b).sum() > LIKENESS * size)

@@ -116,7 +116,7 @@ def _is_complex(node: fx.Node) -> bool:
 
 
 def _is_composite(operator: Any) -> bool:
-    """Whether torch itself takes an operator apart when it is traced."""
+    """Return whether torch itself takes an operator apart when it is traced."""
     import torch
 
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))

@@ -1,4 +1,4 @@
-"""What a runtime runs in float of an int8 file: counted in the graph that it makes when it loads the file.
+"""Count the float operations of an int8 file in the graph that its runtime makes of it.
 
 Only that graph (``runtime_graphs``) tells; neither the file nor the int8 rules do.
 

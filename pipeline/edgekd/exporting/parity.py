@@ -1,4 +1,4 @@
-"""How far a runtime is from the reference: the same inputs, the two sets of logits."""
+"""Parity: the error of a runtime against the reference, on the same inputs."""
 
 from __future__ import annotations
 

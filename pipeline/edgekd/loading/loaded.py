@@ -36,5 +36,5 @@ class Loaded:
 
     @property
     def folder(self) -> Path:
-        """Where what the user's code reads is looked for."""
+        """The folder from which files that the user's code reads are looked up."""
         return self.recipe_file.parent

@@ -1,4 +1,4 @@
-"""Where a value of a recipe comes from: a line of the file, or a ``--set``."""
+"""Origin of a recipe's value: a line of the file, or a ``--set``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may stand at a place in a recipe, read from the schema: the models, lists and mappings of its annotations."""
+"""Allowed values at a place of a recipe, read from the annotations of the schema."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def at(value: Any, path: Path) -> Any:
 
 
 def is_study(value: Any) -> bool:
-    """Whether a plain value is a study's and not a recipe's: by what only a study has."""
+    """Return whether a plain value is a study's and not a recipe's: by what only a study has."""
     return isinstance(value, dict) and not value.keys().isdisjoint({"study", "methods"})
 
 

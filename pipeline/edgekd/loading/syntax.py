@@ -1,4 +1,4 @@
-"""Where a YAML text is broken and why, in words a person who does not know the YAML grammar can act on."""
+"""YAML syntax errors in words, for a person who does not know the YAML grammar."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ def at(recipe: Recipe, key: str) -> Any:
 
 
 def annotation(recipe: Recipe, key: str) -> Any:
-    """What the schema allows at a key of a recipe."""
+    """Return the schema's annotation of a recipe's key."""
     return shape.annotation_at(recipe.model_dump(mode="json"), parse_key(key))
 
 
 def whole(recipe: Recipe, key: str) -> bool:
-    """Whether only whole numbers may stand at a key."""
+    """Return whether only whole numbers may stand at a key."""
     kinds = set(shape.arms(annotation(recipe, key)))
     return int in kinds and float not in kinds
 
@@ -76,7 +76,7 @@ def put(plain: Any, path: Path, value: Any) -> None:
 
 
 def label(recipe: Recipe, key: str) -> str:
-    """What a key is called in tables: ``kd temperature`` of ``distill.losses[1].temperature``, ``lr`` of ``distill.lr``."""
+    """Return the short name of a key in tables: ``kd temperature`` for ``distill.losses[1].temperature``."""
     path = parse_key(key)
     if len(path) < 4 or recipe.distill is None:
         return str(path[-1])

@@ -298,7 +298,7 @@ def _existing_file(path: Path) -> Path:
 
 
 def _takes(builder: Any, keyword: str) -> bool:
-    """Whether a callable takes a keyword argument; one that does not say is taken to."""
+    """Return whether a callable takes a keyword argument; one that does not say is taken to."""
     try:
         parameters = inspect.signature(builder).parameters
     except (TypeError, ValueError):

@@ -165,7 +165,7 @@ class Fitting:
 
     @property
     def fits(self) -> bool:
-        """Whether the network's names are all there, and no others."""
+        """True if the network's names are all there, and no others."""
         return not self.missing and not self.unknown
 
     def __str__(self) -> str:
@@ -272,7 +272,7 @@ def _different(found: Sequence[Fitting]) -> list[Fitting]:
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets are one; a counter of batches, which nothing depends on, may be in only one of them."""
+    """Return whether two sets are one; a counter of batches, which nothing depends on, may be in only one of them."""
     return all(_equal(a[name], b[name]) for name in a.keys() & b.keys())
 
 
@@ -297,7 +297,7 @@ def _candidates(stored: Stored, own: Mapping[str, Tensor]) -> Iterator[Fitting]:
     whole = [prefix for prefix in prefixes if needed <= _under(prefix, state, own).keys()]
 
     def elsewhere(name: str) -> bool:
-        """Whether a name is one of another whole set of this dictionary."""
+        """Return whether a name is one of another whole set of this dictionary."""
         return any(_older(name.removeprefix(prefix)) in older for prefix in whole if name.startswith(prefix))
 
     for prefix in prefixes:

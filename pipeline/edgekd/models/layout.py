@@ -20,7 +20,7 @@ def layout(network: nn.Module) -> torch.memory_format:
 
 
 def crashes(weight: Tensor, stride: Sequence[int], groups: int) -> bool:
-    """Whether the gradient of a convolution's weight ends the process in channels last.
+    """Return whether the gradient of a convolution's weight ends the process in channels last.
 
     torch 2.13's oneDNN writes outside of its memory there: for an ungrouped 1×1 kernel with a stride and 2 to 7 input
     channels, seen on a CPU with AVX2 and without AVX-512. That its input or its weight has that layout is enough.

@@ -120,7 +120,7 @@ class _Folder:
             return builtins.__import__(*args, **kwargs)
 
     def _hides(self, name: str) -> bool:
-        """Whether a module in memory is not what its name means in this folder, such as one that a script has imported."""
+        """Return whether a module in memory is another one than its name means in this folder, such as a script's import."""
         top = name.partition(".")[0]
         place = _place(sys.modules[top]) if top in sys.modules else None
         if place is not None and is_library(place) and self._is_below(place):
@@ -195,7 +195,7 @@ def imported(path: Path) -> set[Path]:
 
 
 def elsewhere(files: Iterable[Path]) -> tuple[set[Path], set[str]]:
-    """What files import from outside of their folder, and what that imports.
+    """Return the files outside of their folder that given files import, with all that these import.
 
     Returns:
         Files of modules in memory that are no installed package's: a library of the user's that lies on ``PYTHONPATH``, or

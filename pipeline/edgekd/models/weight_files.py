@@ -266,7 +266,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_of_arrays(path: Path) -> bool:
-    """Whether a pickle makes numpy arrays and nothing else, as far as its instructions say; none of them is run."""
+    """Return whether a pickle makes numpy arrays and nothing else, as far as its instructions say; none of them is run."""
     names: list[str] = []
     pushed: list[str] = []
     memo: dict[int, str] = {}

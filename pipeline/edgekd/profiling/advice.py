@@ -1,4 +1,4 @@
-"""What in a student int8 is slow at on the targets of a recipe, and the rewrite that cures it. Advice, never an error.
+"""Parts of a student that are slow in int8 on a recipe's targets, and the rewrite for them. Advice, never an error.
 
 Hard-swish becomes an addition, a clamp and two products in int8, SiLU a sigmoid and a product; each reads and writes a whole
 map again. GELU has a table in TensorFlow Lite, but not in XNNPACK, whose graph ends and begins anew at each; ONNX Runtime

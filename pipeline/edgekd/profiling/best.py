@@ -1,4 +1,4 @@
-"""Which artifact is best on a device for the recipe's gates, in one sentence a device that claims what was measured only."""
+"""The best artifact on each device for the recipe's gates, in one sentence based on measured figures only."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _FACTS_S, _PROBE_S = 30.0, 120.0
 
 @dataclass(frozen=True)
 class Looked:
-    """What the interpreters of a device have told; as :func:`described` takes it."""
+    """Answers of a device's interpreters, as :func:`described` takes them."""
 
     facts: dict[str, Any]
     rows: list[tuple[str, dict[str, Any]]]

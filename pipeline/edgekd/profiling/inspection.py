@@ -1,4 +1,4 @@
-"""What is looked at beside times: outputs, single operations, the whole path, the test split.
+"""Inspections besides times: outputs, single operations, the whole path, the test split.
 
 Each artifact is looked at after the measurement, by an agent of its own, so that nothing of it weighs in there. What cannot
 be looked at is a note; a device that is lost meanwhile is a failure. The measurement stands in either case.
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a network's input: ``(uint8 / 255 - mean) / std``, in ``channels`` channels."""
+    """Preprocessing of an image: ``(uint8 / 255 - mean) / std``, in ``channels`` channels."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -41,7 +41,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Wants:
-    """What to look at beside times.
+    """Inspections besides times.
 
     Attributes:
         outputs: The outputs for the inputs that are timed.
@@ -74,7 +74,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found of one artifact on one device; ``notes`` say what was not, and why; ``lost``: so was the device."""
+    """Findings for one artifact on one device; ``notes`` have reasons for missing ones; ``lost``: the device was lost."""
 
     outputs: Given | None = None
     operations: Operations | None = None

@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all records of a session have in common.
+    """Common facts of all records of a session.
 
     Attributes:
         device: Where.
@@ -74,7 +74,7 @@ def throttling(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def conditions(before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterable[Run], emulated: bool) -> stats.Conditions:
-    """What happened on the machine between two answers to ``state``.
+    """Return the machine's events between two answers to ``state``.
 
     Args:
         before: Before the first block; empty if no agent answered.

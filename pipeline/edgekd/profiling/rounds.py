@@ -109,7 +109,7 @@ class Rounds:
 
 
 def _may_pass(doubt: Doubt, device: Device) -> bool:
-    """Whether another attempt may be trusted; the restlessness of an emulated device says nothing."""
+    """Return whether another attempt may be trusted; the restlessness of an emulated device says nothing."""
     return doubt.cure == "cool" or (doubt.cure == "again" and not device.emulated)
 
 

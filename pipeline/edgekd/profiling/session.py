@@ -36,7 +36,7 @@ from edgekd.results.profile import UNFIT, DeviceRecord, Failure, ProfileRecord
 
 @dataclass(frozen=True)
 class Session:
-    """What a session found, and on which device; ``notes`` are remarks on figures that are not what their name says.
+    """Result of a session on one device; ``notes`` are remarks on figures that differ from their name.
 
     ``inspections`` has by model what was looked at beside times.
     """
@@ -91,7 +91,7 @@ def measure(
 
 
 def _of(error: OSError, folder: Path) -> bool:
-    """Whether a folder, or one that it is in, is what could not be written: any other path is a mistake of edgekd."""
+    """Return whether a folder, or one that it is in, is what could not be written: any other path is a mistake of edgekd."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     return path is not None and (path.is_relative_to(folder) or folder.is_relative_to(path))
 

@@ -28,7 +28,7 @@ METER_S = 3.0
 
 @dataclass(frozen=True)
 class Extra:
-    """What was measured of one variant, and remarks."""
+    """Measured figures of one variant, and remarks."""
 
     energy: Energy | None = None
     sustained: Sustained | None = None

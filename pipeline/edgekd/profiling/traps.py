@@ -1,4 +1,4 @@
-"""What is wrong with a runtime on a device and what to type; and known faults that edgekd works round."""
+"""Known faults of runtimes on devices: how to recognize them, what to type, and which ones edgekd works around."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Facts = Mapping[str, Any]
 
 
 def works(row: Facts, facts: Facts) -> bool:
-    """Whether a runtime works; of one that no inference was run in, whether nothing is known that it cannot work with."""
+    """Return whether a runtime works; without an inference in it, whether no fault of it is known."""
     return bool(row.get("works", facts.get("numpy") and not _other_numpy(row, facts)))
 
 

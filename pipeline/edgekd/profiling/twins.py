@@ -1,4 +1,4 @@
-"""Where an int8 file loses time, operation by operation beside its float twin: what was measured, not what is supposed.
+"""Operations in which an int8 file loses time against its float twin, as measured.
 
 A runtime renames operations when it optimizes a graph, so twins are found by name where both runs have it, else by place:
 the third convolution of one run is that of the other where both have as many. Where they have not, kinds are compared as a

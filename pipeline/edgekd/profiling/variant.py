@@ -1,4 +1,4 @@
-"""What is measured: one file with its inputs."""
+"""A variant: one file with its inputs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
 
 
 def _mostly_float(precision: str) -> bool:
-    """Whether more operations computed in float than in int8, as ``measured.precision`` counts them."""
+    """Return whether more operations computed in float than in int8, as ``measured.precision`` counts them."""
     counts = {kind: int(number) for kind, number in re.findall(r"(\w+) (\d+)", precision)}
     floats = sum(number for kind, number in counts.items() if "float" in kind)
     return floats > counts.get("int8", 0) or precision == "float32"

@@ -81,7 +81,7 @@ def pairs(module: fx.GraphModule) -> Iterator[Pair]:
 
 
 def _scalable(first: Layer, second: Layer) -> bool:
-    """Whether each output channel of ``first`` is one input channel of ``second``, and both weights serve one layer."""
+    """Return whether ``first``'s output channels are ``second``'s input channels, and each weight serves one layer."""
     channels = first.weight.shape[0]
     if first.shared or second.shared:  # a channel would be scaled in all layers that share it
         return False

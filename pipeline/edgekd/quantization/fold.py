@@ -1,4 +1,4 @@
-"""What is one convolution written as one: batch norms, scales and parallel branches merged, dropout removed.
+"""Fold batch norms, scales and parallel branches into convolutions; remove dropout.
 
 Folding comes before quantization-aware training, not after it: the weights that are trained are then the weights that
 are rounded, and nothing has to be fused in a graph full of fake quantizers. It works on the traced graph, so it does not

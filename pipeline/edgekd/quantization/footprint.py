@@ -1,4 +1,4 @@
-"""How much of the weights of an int8 file is float32."""
+"""Share of the weights of an int8 file that is float32."""
 
 from __future__ import annotations
 

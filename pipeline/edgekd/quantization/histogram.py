@@ -16,7 +16,7 @@ _LEVELS = 256
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values fell into equal bins.
+    """Counts of values in equal bins.
 
     Attributes:
         counts: float64, (bins,).

@@ -1,4 +1,4 @@
-"""How a node of a graph is called before a user: the module it is in and its operator, then its name for ``keep_float``."""
+"""Name of a graph's node for a user: its module and operator, then its name for ``keep_float``."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from edgekd.recipe.quantize import AdaRound, Ptq
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What post-training quantization did.
+    """Result of post-training quantization.
 
     Attributes:
         images: Images that the ranges are from.

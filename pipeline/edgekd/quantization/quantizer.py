@@ -355,7 +355,7 @@ def warn_of_float_ops(float_ops: tuple[str, ...]) -> None:
 
 
 def _is_named(node: fx.Node, name: str) -> bool:
-    """Whether ``name`` means a node: ``%add_2`` by its own name, ``features.3`` by the module it is inside of."""
+    """Return whether ``name`` means a node: ``%add_2`` by its own name, ``features.3`` by the module it is inside of."""
     return f"%{node.name}" == name or f"{layer_path(node)}.".startswith(f"{name}.")
 
 

@@ -27,7 +27,7 @@ MEMORY = 2 * 2**30  # bytes of activations kept at a time
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What became of one layer.
+    """Result for one layer.
 
     Attributes:
         name: Name of the layer in the graph.
@@ -215,7 +215,7 @@ def _channel_means(batches: list[Tensor], dim: int) -> Tensor:
 
 
 def images_that_fit(module: fx.GraphModule, count: int) -> int:
-    """How many of ``count`` images can go through both networks at once without much more than ``MEMORY``."""
+    """Return the number of images that can go through both networks at once within about ``MEMORY``."""
     last_use = _last_uses(module.graph)
     sizes: dict[fx.Node, int] = {}
     live = peak = 0

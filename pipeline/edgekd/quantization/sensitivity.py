@@ -1,4 +1,4 @@
-"""Which layers int8 hurts, and by how much.
+"""Sensitivity: which layers int8 hurts, and by how much.
 
 A layer's own noise comes from its weights and from the range of its output. Each layer is quantized alone, and what is
 left of the signal is measured twice: at the layer's own output and at the logits. The logits decide: a depthwise
@@ -30,7 +30,7 @@ from edgekd.results.layers import EXACT_DB
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What int8 does to one layer; decibels, more is better, ``EXACT_DB`` at the most.
+    """Noise of one layer in int8; decibels, more is better, ``EXACT_DB`` at the most.
 
     Attributes:
         name: Name of the graph node.

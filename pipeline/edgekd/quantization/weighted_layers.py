@@ -53,7 +53,7 @@ class Layer:
 
     @property
     def crashes(self) -> bool:
-        """Whether the gradient of its weight ends the process unless input and weight are contiguous."""
+        """True if the gradient of its weight ends the process unless input and weight are contiguous."""
         return crashes(*convolution(self.node, self.weight)) if self.node.target is aten.conv2d.default else False
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

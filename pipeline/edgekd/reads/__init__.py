@@ -81,7 +81,7 @@ def unreadable(path: Path) -> str:
 
 
 def is_in_key() -> bool:
-    """Whether what this thread opens is not to be recorded."""
+    """Return whether what this thread opens is not to be recorded."""
     return getattr(_here, "in_key", False)
 
 
@@ -175,7 +175,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 
 def is_special(path: Path) -> bool:
-    """Whether something is a pipe, a socket or a device; a link to nothing is none of them, and cannot be read."""
+    """Return whether something is a pipe, a socket or a device; a link to nothing is none of them, and cannot be read."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -226,7 +226,7 @@ def _places(read: Read, folder: Path) -> list[str]:
 
 
 def is_inside(relative: str) -> bool:
-    """Whether a path from the recipe's folder stays in it."""
+    """Return whether a path from the recipe's folder stays in it."""
     return not relative.startswith(f"..{os.sep}")
 
 

@@ -1,4 +1,4 @@
-"""Which files are libraries: Python's, installed packages', edgekd's and the system's. All others are the user's."""
+"""Find out which files are libraries: Python's, installed packages', edgekd's and the system's."""
 
 from __future__ import annotations
 

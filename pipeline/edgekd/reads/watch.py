@@ -51,7 +51,7 @@ _hooked = False
 
 
 class Recorder:
-    """What this process reads while it is active.
+    """Records the files that this process reads while it is active.
 
     Args:
         expected: The files that the key is made of, with their hashes.
@@ -240,7 +240,7 @@ def _name(given: Any) -> str:
 
 
 def _is_shown(frame: FrameType) -> bool:
-    """Whether a file is opened to show a line of it, in a warning or a traceback."""
+    """Return whether a file is opened to show a line of it, in a warning or a traceback."""
     files = (tokenize.__file__, linecache.__file__)
     caller: FrameType | None = frame
     while caller is not None and caller.f_code.co_filename == files[0]:

@@ -86,10 +86,10 @@ class Data(Strict):
 
     @property
     def made(self) -> Synthetic | None:
-        """How the training images are synthesized; None: they are not."""
+        """Settings of synthesized training images; None: there are none."""
         return self.synthetic or (Synthetic() if self.source == "synthetic" else None)
 
     @property
     def teaches(self) -> bool:
-        """Whether the training images have labels."""
+        """True if the training images have labels."""
         return self.source.partition(":")[0] not in UNLABELLED and self.labels == "all" and self.made is None

@@ -31,11 +31,11 @@ class TeacherCache(Strict):
 
     @property
     def exact(self) -> bool:
-        """Whether the student is the same, bit for bit, as without a cache."""
+        """True if the student is the same, bit for bit, as without a cache."""
         return self.draws is None and self.dtype == "float32" and self.top_k is None
 
     def largest(self, classes: int) -> int | None:
-        """How many of the logits are kept; None: all."""
+        """Return the number of logits that are kept; None: all."""
         return self.top_k if self.top_k and self.top_k < classes else None
 
 

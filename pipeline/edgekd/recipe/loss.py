@@ -68,11 +68,11 @@ class Loss(Strict):
         return min(1.0, (epoch - self.start_epoch) / self.warmup_epochs) if self.warmup_epochs else 1.0
 
     def lasts(self) -> bool:
-        """Whether it goes on in int8: not if it has ended, nor if it reads what int8 computes in one with the activation."""
+        """Return whether the loss stays on in int8 training; see :meth:`rests`."""
         return self.weight > 0 and not self.rests()
 
     def rests(self) -> str:
-        """Why it does not go on in int8; empty if it does."""
+        """Return the reason why the loss is switched off in int8 training; empty if it stays on."""
         if self.end_epoch is not None:
             return f"it has ended at epoch {self.end_epoch:g}"
         if self.reads == "preactivations":

@@ -1,4 +1,4 @@
-"""Where a network is from, and what several of them are called."""
+"""Origin of a network, and distinct names for several networks."""
 
 from __future__ import annotations
 

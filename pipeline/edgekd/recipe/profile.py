@@ -35,5 +35,5 @@ class Profile(Strict):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the devices are called in stages, gates and reports: the stems of their files."""
+        """Names of the devices in stages, gates and reports: the stems of their files."""
         return tuple(device_stem(device) for device in self.devices)

@@ -1,4 +1,4 @@
-"""Who teaches."""
+"""The section of a teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training costs: epochs, batches, the optimizer."""
+"""The budget of a training: epochs, batches, the optimizer."""
 
 from __future__ import annotations
 

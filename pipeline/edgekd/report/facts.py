@@ -1,4 +1,4 @@
-"""What the layouts ask of a run: labels, order, the headline artifact, what it is compared with, gates in words."""
+"""Facts of a run for the layouts: labels, order, the headline artifact and its baseline, gates in words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class GateWords:
-    """How a gate is told: ``factor`` brings run.json's unit to ``unit``; ``note`` says against what it is measured."""
+    """Words of a gate: ``factor`` converts run.json's unit to ``unit``; ``note`` names the reference."""
 
     label: str
     unit: str = ""
@@ -61,7 +61,7 @@ SIGNS = {"<=": "≤", ">=": "≥"}
 
 
 def gate_words(gate: GateRecord) -> GateWords:
-    """How a gate is told; one this report does not know keeps its own name."""
+    """Return the words of a gate; an unknown gate keeps its own name."""
     return GATES.get(gate.name) or GateWords(one_line(gate.name))
 
 
@@ -131,7 +131,7 @@ def decisive(gates: Sequence[GateRecord]) -> GateRecord | None:
 
 
 def is_int8(model: ModelRecord) -> bool:
-    """Whether a model's weights are int8."""
+    """Return whether a model's weights are int8."""
     return model.precision == "int8"
 
 
@@ -193,12 +193,12 @@ def devices(result: RunResult) -> tuple[str, ...]:
 
 
 def device(result: RunResult, name: str) -> DeviceRecord | None:
-    """What is known of the device called ``name``."""
+    """Return the record of the device called ``name``."""
     return next((record for record in result.devices if record.name == name), None)
 
 
 def emulated(result: RunResult, name: str) -> bool:
-    """Whether a device is emulated."""
+    """Return whether a device is emulated."""
     record = device(result, name)
     return bool(record and record.emulated) or any(p.emulated for p in result.profiles if p.device == name)
 
@@ -250,7 +250,7 @@ def profile_of(result: RunResult, model: str, device: str | None) -> ProfileReco
 
 
 def baseline(result: RunResult) -> ModelRecord | None:
-    """What the headline artifact is compared with: the float32 file of its own format, else that of ONNX."""
+    """Return the artifact that the headline compares with: the float32 file of its own format, else that of ONNX."""
     own = headline(result)
     written = [model for model in artifacts(result) if model.path is not None]
     floats = [model for model in written if model.precision == "float32"]
@@ -326,30 +326,30 @@ def quantization(result: RunResult) -> str:
 
 
 def profiled(result: RunResult) -> bool:
-    """Whether the recipe asks for figures of a device."""
+    """Return whether the recipe asks for figures of a device."""
     return bool(result.profiles) or bool(section_of(result, "profile"))
 
 
 def labelled(result: RunResult) -> bool:
-    """Whether the test images have labels, so that accuracy means something."""
+    """Return whether the test images have labels, so that accuracy means something."""
     data = section_of(result, "data")
     return data.get("classes") is None and data.get("labels") != "none"
 
 
 def measure(result: RunResult) -> Measure | None:
-    """What top-1 on the test split is: accuracy, or, without labels, agreement with the teacher, if there is one."""
+    """Return the measure of top-1: accuracy, or, without labels, agreement with the teacher, if there is one."""
     if labelled(result):
         return "accuracy"
     return "agreement" if any(model.metric("agreement") for model in result.models) else None
 
 
 def measured(measure: Measure | None) -> str:
-    """What top-1 is called in a table."""
+    """Return the name of top-1 in a table."""
     return "Agreement with the teacher" if measure == "agreement" else "Top-1"
 
 
 def trained(result: RunResult) -> bool:
-    """Whether the recipe trains anything."""
+    """Return whether the recipe trains anything."""
     int8 = section_of(result, "quantize").get("method") == "qat"
     return (
         int8

@@ -178,7 +178,7 @@ class Number:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a figure; its unit is left out otherwise."""
+        """True if there is a figure; its unit is left out otherwise."""
         return bool(self.unit)
 
 

@@ -58,7 +58,7 @@ def build(result: RunResult) -> Page:
 
 
 def _asked_for(result: RunResult, section: Section) -> bool:
-    """Whether a section without data is worth a line: what the recipe does not ask for is not missing."""
+    """Return whether a section without data is worth a line: what the recipe does not ask for is not missing."""
     wanted = {
         "pareto": facts.profiled(result) and facts.measure(result) is not None,
         "accuracy": facts.measure(result) is not None,
@@ -73,7 +73,7 @@ def _asked_for(result: RunResult, section: Section) -> bool:
 
 
 def story(result: RunResult) -> str:
-    """What was made from what, in a sentence."""
+    """Say in one sentence which network was made from which."""
     student, data = (facts.section_of(result, name) for name in ("student", "data"))
     teacher = _teacher(facts.section_of(result, "teacher"))
     source = local(one_line(str(data.get("source", result.data.source))))

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written: three significant digits, real minus signs, no control characters."""
+"""Formats of numbers and foreign text: three significant digits, real minus signs, no control characters."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How close a model is to the float model that it was made from, on the test images.
+    """Closeness of a model to the float model that it was made from, on the test images.
 
     Attributes:
         reference: Name of the float model: ``student`` (as the user gave it) or ``distilled``.

@@ -1,4 +1,4 @@
-"""What int8 does to each layer, and the layers that were given back to float."""
+"""Records of each layer in int8, and of the layers that were given back to float."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXACT_DB = 120.0
 
 @dataclass(frozen=True)
 class Difference:
-    """What a runtime makes of a layer that torch makes otherwise, from the same input.
+    """Difference between a runtime's and torch's result of one layer, from the same input.
 
     Attributes:
         share: Of the values that differ, 0 to 1.
@@ -25,7 +25,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What int8 does to one layer: signal to quantization noise (SQNR) in dB, more is better.
+    """Noise of one layer in int8: signal to quantization noise (SQNR) in dB, more is better.
 
     Attributes:
         name: Node of the graph.

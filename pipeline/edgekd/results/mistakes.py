@@ -1,4 +1,4 @@
-"""Which of the teacher's mistakes a network makes, too, as run.json has it, and in sentences."""
+"""Mistakes that a network shares with its teacher, as run.json has them, and in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each network and each file: quality, parity, size, precision."""
+"""Records of each network and each file: quality, parity, size, precision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an artifact, run by its own runtime, is from its reference over ``n`` labelled test images.
+    """Error of an artifact, run by its own runtime, against its reference over ``n`` labelled test images.
 
     ``reference`` is the torch int8 model; for other files the torch float model, with the weights that the file has. Errors
     are of the output; ``*_lsb`` in whole steps of the output's scale. ``ties`` images of those that have another top-1 are
@@ -124,5 +124,5 @@ class ModelRecord:
         return found[0].top1 if found else None
 
     def metric(self, measure: Measure, split: Literal["val", "test"] = "test") -> Metrics | None:
-        """What was measured on a split, or ``None`` if it was not."""
+        """Return the figures of a split, or ``None`` if it was not measured."""
         return next((m for m in self.metrics if m.split == split and m.measure == measure), None)

@@ -1,4 +1,4 @@
-"""What was measured on a device, as frozen dataclasses of ``run.json``: latency, memory, correctness, and why to believe it.
+"""Records of figures on a device: latency, memory, correctness, and the reasons to trust them.
 
 Times are milliseconds, memory is MiB (2**20 bytes), temperatures are degrees Celsius, frequencies are MHz. A figure that was
 not measured is ``None`` or empty, never 0.
@@ -62,7 +62,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Effective:
-    """What the runtime says it used, read back from it; ``asked_threads`` is what it was asked for."""
+    """Settings that the runtime reports; ``asked_threads`` is the requested number."""
 
     runtime: str
     threads: int
@@ -73,7 +73,7 @@ class Effective:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether a figure may be believed.
+    """Verdict on the conditions of a figure.
 
     Attributes:
         verdict: ``trusted``, or ``untrusted`` with reasons.
@@ -130,7 +130,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an artifact computes on the device, beside a reference, on the same ``n`` samples.
+    """Outputs of an artifact on the device against a reference, on the same ``n`` samples.
 
     Attributes:
         reference: ``host`` (the same file in the same runtime's format on the host) or ``torch`` (the expected output).

@@ -1,4 +1,4 @@
-"""What a runtime really runs of a file, as run.json has it, and in sentences."""
+"""Records of the operations that a runtime really runs, as run.json has them, and in sentences."""
 
 from __future__ import annotations
 

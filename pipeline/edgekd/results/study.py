@@ -123,7 +123,7 @@ def _last(row: Row) -> list[float]:
 
 
 def _after(row: Row, base: Row, order: list[str]) -> bool:
-    """Whether a row is compared with a baseline: kd with the student alone, but not the other way round."""
+    """Return whether a row is compared with a baseline: kd with the student alone, but not the other way round."""
     return row.role == "method" or order.index(row.method) > order.index(base.method)
 
 

@@ -1,4 +1,4 @@
-"""What a search for the values of a distillation has found, as run.json has it, and in sentences."""
+"""Records of a search, as run.json has them, and in sentences."""
 
 from __future__ import annotations
 

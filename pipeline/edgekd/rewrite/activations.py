@@ -98,7 +98,7 @@ def replace(model: nn.Module, targets: Mapping[str, str], example: Tensor) -> Re
 
 
 def census(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """How many activations of each kind a network has, the most frequent first; other kinds are not counted."""
+    """Count the activations of each kind, the most frequent first; other kinds are not counted."""
     found = Counter(kind for *_, kind in _modules(model))
     found.update(kind for _, kind in _calls(model, example))
     return dict(found.most_common())

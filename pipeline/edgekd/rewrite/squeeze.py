@@ -65,13 +65,13 @@ def _map_to_map(model: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def _has_only_pointwise_layers(module: nn.Module) -> bool:
-    """Whether it learns something, and nothing about where in the image it is."""
+    """Return whether it learns something, and nothing about where in the image it is."""
     convolutions = [child for child in module.modules() if isinstance(child, nn.Conv2d)]
     return any(True for _ in module.parameters()) and all(conv.kernel_size == (1, 1) for conv in convolutions)
 
 
 def _scales_channels(module: nn.Module, channels: int) -> bool:
-    """Whether ``module(x) / x`` is one number a channel, and another one for another image."""
+    """Return whether ``module(x) / x`` is one number a channel, and another one for another image."""
     own = copy.deepcopy(module).double().eval()
     generator = torch.Generator().manual_seed(0)
     factors = []

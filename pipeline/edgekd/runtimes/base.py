@@ -1,4 +1,4 @@
-"""What edgekd has to know of a runtime: the contract of a file in this folder, and of a third party's.
+"""The runtime protocol: the contract of a file in this folder, and of a third party's.
 
 A runtime is registered under the format of its files, as an exporter is: ``@runtimes.register("onnx")``. Its module must
 import neither the runtime nor numpy at its top level: listing formats has to be instant.

@@ -52,7 +52,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Found:
-    """What a runtime makes of a file: number of operators, those in float, and what no delegate took."""
+    """Operators in a runtime's graph of a file: number, those in float, and those that no delegate took."""
 
     runtime: str
     operators: int

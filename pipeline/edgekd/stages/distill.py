@@ -136,7 +136,7 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
 
 
 def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is slow in int8 on the recipe's devices: ``structure`` is what the student has, as in ``rewrite.json``."""
+    """Return advice on what is slow in int8 on the recipe's devices; ``structure`` is as in ``rewrite.json``."""
     if recipe.quantize is None:
         return ()
     io = next((export.io for export in recipe.export if export.format == "tflite"), "float32")

@@ -67,7 +67,7 @@ def activations(recipe: Recipe) -> Literal["uint8", "int8"]:
 
 
 def zero_points(recipe: Recipe) -> Literal["biases", "activations"]:
-    """Where an int8 OpenVINO file has its zero points: what the recipe says, or what its devices can load."""
+    """Return the place of an int8 OpenVINO file's zero points: as the recipe has it, or as its devices can load it."""
     chosen = next((item.zero_points for item in recipe.export if item.format == "openvino" and item.zero_points), None)
     return chosen or targets.openvino_zero_points_for(targets.of(recipe))
 

@@ -52,7 +52,7 @@ MEASURES = ("runtimes", "differences")  # of LayerRecord, by artifact
 
 @dataclass(frozen=True)
 class Bundle:
-    """What the package stage found and wrote, for run.json."""
+    """Results of the package stage, for run.json."""
 
     data: DataRecord
     models: tuple[ModelRecord, ...]
@@ -165,7 +165,7 @@ def _pictures(context: Context) -> tuple[Picture, ...]:
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
-    """What was changed in the student before distillation, and what int8 is still slow at."""
+    """Yield the rewrites of the student before distillation, and the parts that are still slow in int8."""
     trained = networks.trained(context.recipe)
     if trained not in context.inputs:
         return ()
@@ -181,7 +181,7 @@ def rewrites(context: Context) -> tuple[str, ...]:
 
 
 def teaching(context: Context) -> tuple[str, ...]:
-    """What the sizes and the accuracies of teachers and student advise."""
+    """Yield advice from the sizes and the accuracies of teachers and student."""
     lines: list[str] = []
     stages = [name for name, _ in context.recipe.teacher.lineage()] if context.recipe.teacher else []
     for stage in (*stages, "distill"):

@@ -31,7 +31,7 @@ LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at wi
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """What decides the student, and the quantization settings with the bits resolved."""
+    """Return the student's configuration, and the quantization settings with the bits resolved."""
     assert recipe.quantize is not None
     settings = recipe.quantize.model_dump(mode="json")
     value = {**distill.config(recipe, name), "quantize": settings | {"weight_bits": weight_bits(recipe)}}

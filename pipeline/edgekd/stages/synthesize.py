@@ -23,7 +23,7 @@ SHEET_TILES = 10  # in a row
 
 
 def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """How the images are made, from which network, and the seed."""
+    """Return the settings of the images, the network that they come from, and the seed."""
     assert recipe.data.made is not None
     source = "teacher" if recipe.teacher else "student"
     return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,

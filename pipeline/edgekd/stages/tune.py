@@ -68,7 +68,7 @@ def chosen(recipe: Recipe, done: Mapping[str, Path], stage: str = "") -> Recipe:
 
 
 def read(folder: Path) -> TuningRecord:
-    """What the finished stage has found."""
+    """Return the record of the finished stage."""
     return from_json(TuningRecord, json.loads((folder / "tune.json").read_text(encoding="utf-8")))
 
 
@@ -111,7 +111,7 @@ def run(context: Context) -> None:
 
 
 def finished(recipe: Recipe, inputs: Mapping[str, str], hashed: str, processes: int = 1, folder: Path | None = None) -> int:
-    """How many trials of a search are done already, from the first on, before it has to train.
+    """Return the number of trials of a search that are done already, counted from the first.
 
     Args:
         recipe: The recipe.

@@ -105,7 +105,7 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
 
 
 def base_name(study: Study, path: Path) -> str:
-    """What the pair of a study without pairs is called: as its recipe, or as itself."""
+    """Return the name of the pair of a study without pairs: its recipe's, or its own."""
     return Path(study.recipe).stem if isinstance(study.recipe, str) else path.stem
 
 

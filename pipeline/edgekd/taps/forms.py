@@ -1,4 +1,4 @@
-"""How a feature lies in memory, and the map it is: N×C×H×W, N×H×W×C, or tokens with class and register tokens in front."""
+"""Form of a feature in memory, and its map: N×C×H×W, N×H×W×C, or tokens with class and register tokens in front."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Layer:
 
     @property
     def tap(self) -> str:
-        """What ``Tapped`` is asked for."""
+        """The name that ``Tapped`` takes."""
         return self.path + attention.SUFFIX if self.form == "attention" else self.path
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which layer of the student learns from which layer of the teacher."""
+"""Pair layers of the student with layers of the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a network pools its last map."""
+"""Find the pooling of a network's last map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def last_pooled(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> fx.Node | None:
-    """What the last pooling over height and width reads; None without one.
+    """Return the tensor that the last pooling over height and width reads; None without one.
 
     Args:
         graph: Of a traced network.

@@ -26,7 +26,7 @@ from edgekd.task import primary
 
 @dataclass(frozen=True)
 class Survey:
-    """Where features can be taken from a network.
+    """Places of a network where features can be taken.
 
     Attributes:
         layers: Modules whose output is a feature map, in the order in which they end.

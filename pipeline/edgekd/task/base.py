@@ -85,7 +85,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Samples:
-    """What is known of a data set before a network is built: enough to say what the network has to be.
+    """Facts of a data set before a network is built: enough to derive the network's signature.
 
     Attributes:
         inputs: Of one sample, by name: shape without the batch, and type.
@@ -117,7 +117,7 @@ class Purpose:
 
 
 class Task(Protocol):
-    """What a network is for. Registered under its kind, such as ``image-classification``; see docs/extending.md."""
+    """The purpose of a network. Registered under its kind, such as ``image-classification``; see docs/extending.md."""
 
     kind: str
     """Its name in recipes and on model cards: the word of the Hugging Face hub where that has one."""

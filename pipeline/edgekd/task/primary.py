@@ -26,7 +26,7 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of several outputs is the primary one.
+    """The primary output, out of several.
 
     Attributes:
         index: Its place.

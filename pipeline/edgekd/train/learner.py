@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 
 
 class Learner:
-    """What a training loop knows of one of its networks.
+    """One network in a training loop.
 
     Args:
         name: What its curve is called.

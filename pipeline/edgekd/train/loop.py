@@ -50,7 +50,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Freeze:
-    """Something that happens once in the middle of training, at ``share`` of all steps, such as freezing ranges.
+    """A one-time action at ``share`` of all steps of a training, such as freezing ranges.
 
     Only epochs that end after it can be the best one: what comes before is another network.
     """
@@ -313,7 +313,7 @@ def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: fl
 
 
 def _scales(fabric: Fabric) -> bool:
-    """Whether gradients are scaled, for half precision would lose small ones."""
+    """Return whether gradients are scaled, for half precision would lose small ones."""
     return getattr(fabric.strategy.precision, "scaler", None) is not None
 
 

@@ -31,7 +31,7 @@ RESERVE = 64 * 10**6  # bytes left beside weights: curves, logs, what the file s
 
 
 class Codec(Protocol):
-    """How one output of the teacher becomes a row of ``size`` bytes for each image, and comes back."""
+    """Encodes one output of the teacher as a row of ``size`` bytes for each image, and decodes it."""
 
     @property
     def size(self) -> int:
@@ -115,7 +115,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class Recording:
-    """Where a training reads and keeps its teacher's outputs, and how; ``say`` is told what happens."""
+    """A training's access to its teacher's recorded outputs; ``say`` reports."""
 
     folder: Path
     settings: TeacherCache
@@ -123,7 +123,7 @@ class Recording:
     say: Callable[[str], None]
 
     def draws(self, epochs: int) -> int:
-        """How many draws of augmentation there are: epoch e takes draw e modulo this number."""
+        """Return the number of draws of augmentation: epoch e takes draw e modulo this number."""
         return min(self.settings.draws or epochs, epochs)
 
 
@@ -241,7 +241,7 @@ class Recorded:
 
 
 def codec_of(output: Tensor, settings: TeacherCache, *, first: bool) -> Codec:
-    """How to keep an output, by what the network gave for two images; ``first`` are the logits."""
+    """Choose the codec of an output from the network's outputs for two images; ``first`` are the logits."""
     kept: torch.dtype = getattr(torch, settings.dtype)
     classes = output.shape[1]
     if first and (largest := settings.largest(classes)):

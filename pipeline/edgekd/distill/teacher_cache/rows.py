@@ -1,4 +1,4 @@
-"""What a teacher said about each image of each draw, on disk: rows of bytes, each with its checksum. Needs no torch.
+"""Recorded teacher outputs for each image of each draw: rows of bytes on disk, each with its checksum. Needs no torch.
 
 Plain reads and writes at an offset, not a memory map: a file that was cut short is then a miss and a full disk an error,
 where a map would end the process; and the pages are the system's, not this process's memory.
@@ -24,7 +24,7 @@ _ABOUT = "about.json"
 
 
 def folder(teacher: str, seed: int, batch_size: int) -> Path:
-    """Where a teacher's records are.
+    """Return the folder of a teacher's records.
 
     What decides a teacher's outputs: its weights, its stage's key (model and arguments, the data with its augmentation, size
     and normalization, package versions), the seed of the draws, and the batch size, which may decide the last bit of a sum.

@@ -1,4 +1,4 @@
-"""What no single key of a recipe shows: combinations that cannot be run."""
+"""Conflicts between several keys of a recipe: combinations that cannot be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be run without labels, or without any images at all."""
+"""Conflicts of recipes without labels or without images."""
 
 from __future__ import annotations
 

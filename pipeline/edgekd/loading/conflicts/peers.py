@@ -1,4 +1,4 @@
-"""What peers cannot be together with."""
+"""Conflicts of peers with other keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be searched: keys that do not exist or are no options of the distillation, and values they cannot have.
+"""Conflicts of a search: keys that do not exist or cannot be searched, and values that they cannot have.
 
 A grid tries every combination of its values, so each is checked. What else is searched is drawn when it runs: a combination
 that cannot be is a trial that fails.
@@ -86,7 +86,7 @@ def shortest(recipe: Recipe) -> Recipe:
 
 
 def refused(recipe: Recipe, values: tuned.Values, conflicts: Callable[[Recipe], Found]) -> str:
-    """Why a trial cannot have these values together; empty if it can."""
+    """Return the reason why a trial cannot have these values together; empty if it can."""
     trial = shortest(recipe)
     found = _wrong(trial, values, conflicts, set(conflicts(trial)))
     return next((f"{place}: {message}" for place, message, _ in found), "")

@@ -1,4 +1,4 @@
-"""What cannot be where a teacher sees the samples in another way than its student."""
+"""Conflicts of a teacher that sees another view of the samples."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNet(nn.Module):
-    """What both versions share.
+    """Common parts of both versions.
 
     Args:
         stages: The three stages.

@@ -1,4 +1,4 @@
-"""Who measures on a device: edgekd's own program for Python, or a benchmark that the device has."""
+"""Agents that measure on a device: edgekd's own program for Python, or a benchmark that the device has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session needs of whoever measures."""
+"""The agent protocol: what a session needs of the program that measures."""
 
 from __future__ import annotations
 

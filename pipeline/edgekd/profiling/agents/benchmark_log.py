@@ -41,7 +41,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Log:
-    """What one run of the program told.
+    """Figures in the log of one run of the program.
 
     Attributes:
         load_ms: Load and initialization.
@@ -99,7 +99,7 @@ def unknown(text: str) -> str:
 
 
 def errors(text: str) -> str:
-    """What the program said of a failure, else its last words."""
+    """Return the program's error messages, else its last words."""
     found = [line for line in _ERROR.findall(text) if line != "Benchmarking failed."]
     return "; ".join(found)[:300] or text.strip().rpartition("\n")[2][:300] or "it printed nothing"
 

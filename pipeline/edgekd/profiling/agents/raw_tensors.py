@@ -48,7 +48,7 @@ class Output:
 
 @dataclass(frozen=True)
 class RawTensors:
-    """What is fed to a file and what it gives, in its own order.
+    """Inputs and outputs of a file, in its own order.
 
     Attributes:
         rows: The feeds, an array for each input.

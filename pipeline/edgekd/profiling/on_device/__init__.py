@@ -1,4 +1,4 @@
-"""What runs on a device: a program that measures one model file in one runtime.
+"""The program that runs on a device: it measures one model file in one runtime.
 
 It stands alone (standard library, numpy and the one runtime; Python 3.8 or later). ``agents/python.py`` packs this folder
 into one file, ``agent.pyz``, which is sent to the device and started anew for every artifact; on the host too.

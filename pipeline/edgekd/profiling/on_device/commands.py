@@ -106,7 +106,7 @@ class Commands(Timing):
         return {"peak_mib": peak_mib(), "allowed": allowed_cores()}
 
     def effective(self) -> dict[str, Any]:
-        """What the runtime says it used."""
+        """Return the settings that the runtime reports."""
         told: dict[str, Any] = self.runtime.effective(self.path, self.feeds[0])
         return told
 

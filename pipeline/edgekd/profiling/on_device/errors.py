@@ -1,5 +1,5 @@
-"""What is wrong with a request."""
+"""Errors of a request."""
 
 
 class UnfitError(ValueError):
-    """What is asked for does not fit the model or the machine: said by this program, not by a runtime."""
+    """A request that does not fit the model or the machine; raised by this program, not by a runtime."""

@@ -161,7 +161,7 @@ def _memory(root: Path, key: str) -> float:
 
 
 def _managed() -> bool:
-    """Whether pip refuses to install for this interpreter (PEP 668): it is the system's own."""
+    """Return whether pip refuses to install for this interpreter (PEP 668): it is the system's own."""
     here = sys.prefix != sys.base_prefix
     return not here and Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
 

@@ -1,4 +1,4 @@
-"""What a model gives, what of it takes how long, and the path from an encoded image to the answer."""
+"""Outputs of a model, times of its operations, and the path from an encoded image to the answer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def gathered(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[str],
 
 
 def is_real(kind: Any) -> bool:
-    """Whether a numpy type has real numbers; ``None`` is the type of what is no array."""
+    """Return whether a numpy type has real numbers; ``None`` is the type of what is no array."""
     return kind is not None and kind.kind in "biuf"
 
 

@@ -1,4 +1,4 @@
-"""Which runtimes the device has, and whether a real inference works in each, in a process of its own.
+"""Find the runtimes of the device, and run a real inference in each, in a process of its own.
 
 A runtime that is built for another CPU does not raise, it dies; and one that is built for another numpy can be imported.
 """

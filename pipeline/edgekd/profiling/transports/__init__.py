@@ -1,4 +1,4 @@
-"""How files and processes get to a device."""
+"""Transports: how files and processes get to a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How files and processes get to a device.
+"""The transport protocol: how files and processes get to a device.
 
 A new kind of device is one module with one :class:`Transport`. What it starts are local processes (``ssh board python3 …``),
 so that the code that talks to them is the same for all.
@@ -56,7 +56,7 @@ class Transport(Protocol):
 
     @property
     def reached(self) -> bool:
-        """Whether the device has taken the connection, however slow it is from there on."""
+        """True if the device has taken the connection, however slow it is from there on."""
         ...
 
     def __enter__(self) -> Self:

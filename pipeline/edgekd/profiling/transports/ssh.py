@@ -90,7 +90,7 @@ class Ssh:
 
     @property
     def reached(self) -> bool:
-        """Whether OpenSSH has opened the connection that the programs share."""
+        """True if OpenSSH has opened the connection that the programs share."""
         return bool(self._control) and Path(self._control).exists()
 
     def __enter__(self) -> Self:

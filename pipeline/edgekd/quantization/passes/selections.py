@@ -171,7 +171,7 @@ def _picked(node: fx.Node, sides: Sequence[Any], apply: Callable[[Tensor], Tenso
 
 
 def _is_repeated(indices: Sequence[int]) -> bool:
-    """Whether each index comes in order and the same number of times."""
+    """Return whether each index comes in order and the same number of times."""
     length = max(indices) + 1
     times, rest = divmod(len(indices), length)
     return rest == 0 and all(index == place // times for place, index in enumerate(indices))

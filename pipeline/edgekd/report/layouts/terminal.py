@@ -1,4 +1,4 @@
-"""What ``edgekd run`` leaves on the screen: the verdict, the gates, four numbers and the models, in one screenful."""
+"""The summary that ``edgekd run`` prints: verdict, gates, four numbers and models, in one screenful."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def memory(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[
 
 
 def evidence(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table:
-    """What the runtime used, and how steady it was."""
+    """Show the settings that the runtime used, and the steadiness of the session."""
     columns = (
         Column("Artifact"),
         Column("Verdict"),
@@ -227,7 +227,7 @@ def energy(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
 
 
 def missing(labels: Sequence[str], rows: Sequence[ProfileRecord], *, here: bool = False) -> Facts | None:
-    """What was not measured of which artifacts; the notes have the reasons.
+    """List figures that were not measured, by artifact; the notes have the reasons.
 
     Outputs of this machine (``here``) are what the others' are compared with, and miss nothing where torch's are not known.
     """

@@ -79,14 +79,14 @@ def training(result: RunResult) -> Section:
 
 
 def pictures(result: RunResult) -> Iterator[Section]:
-    """What is better looked at than read, a section each."""
+    """Yield one section for each picture."""
     for number, picture in enumerate(result.pictures):
         image = Image(picture.media_type, picture.data, one_line(picture.caption))
         yield Section(f"picture-{number + 1}", one_line(picture.title), (image,))
 
 
 def files(result: RunResult) -> Section:
-    """What was written, with hashes, inputs and outputs, and how to load it."""
+    """List the files with hashes, inputs and outputs, and a loading snippet."""
     written = [model for model in facts.artifacts(result) if model.path is not None]
     if not written:
         return Section("artifacts", "Artifacts", missing="No artifact was delivered.")
@@ -193,7 +193,7 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def findings(result: RunResult, quiet: str) -> Section:
-    """What the run concludes from its figures; ``quiet`` is said where it is nothing."""
+    """List the findings; ``quiet`` stands there if there are none."""
     if result.findings:
         return Section("findings", "Findings", (Bullets(tuple(map(one_line, result.findings))),))
     doubted = "Nothing but the untrusted times." if device_trust.why(result) else ""
@@ -223,7 +223,7 @@ def _together(result: RunResult) -> Iterator[str]:
 
 
 def omissions(result: RunResult, sections: Sequence[Section], failures: Sequence[str]) -> Section:
-    """What a reader may look for and will not find: what the run says, and every section without data.
+    """List everything that was not measured: the run's own list, and every section without data.
 
     What stands with the verdict, among its ``failures``, is not said again.
     """

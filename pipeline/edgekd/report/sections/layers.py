@@ -1,4 +1,4 @@
-"""What int8 does to each layer, and what it cost to give some back to float."""
+"""Sensitivity of each layer to int8, and the cost of giving some back to float."""
 
 from __future__ import annotations
 

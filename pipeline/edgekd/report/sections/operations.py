@@ -1,4 +1,4 @@
-"""Where the time of an inference goes on a device: the parts of the whole path, and the operations of the network."""
+"""Time of an inference on a device: the parts of the whole path, and the operations of the network."""
 
 from __future__ import annotations
 

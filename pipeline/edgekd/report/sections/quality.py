@@ -197,7 +197,7 @@ _BEFORE = {
 
 
 def accuracy(result: RunResult) -> Section:
-    """What each step gained or lost on the test split."""
+    """Show the gain or loss of each step on the test split."""
     measure = facts.measure(result) or "accuracy"
     title, steps = f"Where {measure} went", []
     for model in result.models:
@@ -292,7 +292,7 @@ def _story(result: RunResult) -> str:
 
 
 def parity(result: RunResult) -> Section:
-    """How far each file is from the network in torch, and what is left in float."""
+    """Show the error of each file against the network in torch, and what is left in float."""
     title = "Parity: is the file still the model?"
     rows = [_parity_row(model, model.parity) for model in facts.artifacts(result) if model.path is not None]
     if not any(model.parity for model in facts.artifacts(result)):

@@ -41,7 +41,7 @@ _RUN_CODE = ("Lambda", "__lambda__", "function", "TorchModuleWrapper", "TFSMLaye
 
 
 def installed() -> bool:
-    """Whether there is a TensorFlow."""
+    """Return whether there is a TensorFlow."""
     return importlib.util.find_spec("tensorflow") is not None
 
 

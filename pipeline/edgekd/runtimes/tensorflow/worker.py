@@ -34,7 +34,7 @@ UNSAFE = {
 
 
 class RefusedError(Exception):
-    """What is wrong, and what to do."""
+    """A refusal with its reason and a hint."""
 
 
 Network = tuple[list[int | None], str, Callable[[Any], Any]]

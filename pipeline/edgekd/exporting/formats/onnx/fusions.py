@@ -46,7 +46,7 @@ class _Graph:
         return readers[0] if self.constants[readers[0].input[1]].size == 1 else None
 
     def is_dequantized(self, name: str) -> bool:
-        """Whether a tensor is integers times a scale, as they are or transposed."""
+        """Return whether a tensor is integers times a scale, as they are or transposed."""
         node = self.makers.get(name)
         if node is not None and node.op_type == "Transpose":
             node = self.makers.get(node.input[0])
@@ -109,7 +109,7 @@ def _integers(limits: tuple[float | None, float | None], rounding: onnx.NodeProt
 
 
 def _is_part(limits: tuple[float | None, float | None], rounding: onnx.NodeProto, known: _Graph) -> bool:
-    """Whether no integer lies outside of the limits by half a step or more: then ONNX Runtime leaves the function out."""
+    """Return whether all integers are within half a step of the limits: then ONNX Runtime leaves the function out."""
     scale, zero_point = (known.constants[name].reshape(()) for name in rounding.input[1:3])
     range_ = np.iinfo(zero_point.dtype)
     low, high = (float(scale) * (end - int(zero_point)) for end in (range_.min, range_.max))

@@ -147,13 +147,13 @@ def _write_without_swapped_operands(module: fx.GraphModule) -> None:
 
 
 def _is_int8(node: fx.Node) -> bool:
-    """Whether it is an operator on integers, which the converter does not swap."""
+    """Return whether it is an operator on integers, which the converter does not swap."""
     given, read = ([str(near.target) for near in nodes] for nodes in (node.all_input_nodes, node.users))
     return all(name == _DEQUANTIZE for name in given) and all(name == _QUANTIZE for name in read)
 
 
 def _is_constant(operand: Any) -> bool:
-    """Whether it is a number, or a tensor that the file holds: an int8 one with its dequantization."""
+    """Return whether it is a number, or a tensor that the file holds: an int8 one with its dequantization."""
     while isinstance(operand, fx.Node) and operand.op == "call_function" and len(operand.all_input_nodes) == 1:
         operand = operand.all_input_nodes[0]
     return isinstance(operand, int | float) or (isinstance(operand, fx.Node) and operand.op == "get_attr")
