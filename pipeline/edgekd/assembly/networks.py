@@ -197,6 +197,11 @@ def look_at(
         context.progress.say(f"  advice: {line}")
 
 
+def teachers(recipe: Recipe) -> tuple[str, ...]:
+    """The stages of the teachers behind the student; empty without one."""
+    return recipe.teacher.stages() if recipe.teacher else ()
+
+
 def trained(recipe: Recipe) -> str:
     """The stage that the float student is from: ``distill``, or ``student`` where its weights are given."""
     return "distill" if recipe.distill else "student"

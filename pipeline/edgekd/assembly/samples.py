@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.assembly.context import Context
 from edgekd.progress import Progress
+from edgekd.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 
 _JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
+
+
+def made(recipe: Recipe) -> tuple[str, ...]:
+    """The stage that makes the images of a recipe; empty where they are given."""
+    return ("synthesize",) if recipe.data.made else ()
 
 
 def images(context: Context, progress: Progress | None = None) -> DataSet:

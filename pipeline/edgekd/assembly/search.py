@@ -15,6 +15,8 @@ from edgekd.results.tuning import TrialRecord
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+KD = "tune.kd"
+"""The search of the baseline tuned_kd."""
 STARTUP = 4
 """Trials after the first that are drawn at random before TPE models them: Optuna's 10 are most of a search of 12."""
 
@@ -91,3 +93,8 @@ def _rounded(value: Any, one: Any) -> Any:
     if not isinstance(value, float) or not isinstance(one, Range) or one.step is not None:
         return value
     return min(max(float(f"{value:.3g}"), one.low), one.high)
+
+
+def search_of(stage: str) -> str:
+    """The search whose values a stage uses: the baseline tuned_kd has one of its own."""
+    return KD if stage == KD or stage.partition(".")[0] == "tuned_kd" else "tune"

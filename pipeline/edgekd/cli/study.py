@@ -115,7 +115,7 @@ def plan(path: Path, overrides: tuple[str, ...], processes: int, threads: int | 
         {"pair": cell.pair.name, "method": cell.name, "stage": s.name, "status": s.status, "reason": s.reason, "key": s.key}
         for cell, own in steps
         for s in own
-        if s.node.module == "distill" or (s.node.module == "teacher" and cell.role == "teacher")
+        if s.node.stage.name == "distill" or (s.node.stage.name == "teacher" and cell.role == "teacher")
     ]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))

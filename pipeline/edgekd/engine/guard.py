@@ -18,7 +18,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.export import Export, stage_name
 
 TRAINS = ("teacher", "distill", "tune", "quantize", "synthesize")
-"""Modules whose memory depends on the batch."""
+"""Stages whose memory depends on the batch."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NO_MEMORY = (
     "can't allocate memory",
@@ -73,7 +73,7 @@ def reason(recipe: Recipe, stage: str, error: EdgekdError) -> str:
 
 
 def _smaller(step: Planned) -> str:
-    if step.node.module in TRAINS:
+    if step.node.stage.name in TRAINS:
         return "lower distill.batch_size or data.image_size, and run the same command"
     return "end other programs or take a machine with more memory, and run the same command: finished stages are kept"
 

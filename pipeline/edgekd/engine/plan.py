@@ -5,7 +5,6 @@ Needs no torch: what decides a stage is the recipe, the keys of its inputs, the 
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd import cache, environment, reads
-from edgekd.assembly import networks, search, teacher_outputs
+from edgekd.assembly import search, teacher_outputs
+from edgekd.assembly.stage import Node, Work, in_order
 from edgekd.data import fingerprint, same_samples
 from edgekd.distill.teacher_cache.rows import describe
 from edgekd.engine import locked
@@ -21,23 +21,10 @@ from edgekd.errors import EdgekdError, StageError
 from edgekd.loading.loaded import Loaded
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
-from edgekd.recipe.export import split_name, stage_name
 from edgekd.recipe.quantize import Qat
 from edgekd.recipe.train import Train
-from edgekd.stages import distill, quantize, tune
-
-THREADED = ("tune", "quantize", "synthesize", "evaluate")  # modules that compute with torch and train no network
-ALWAYS = ("profile", "package")  # modules whose stages never come from the cache
-
-
-@dataclass(frozen=True)
-class Node:
-    """One stage of a recipe: its name, module, inputs, and the recipe it sees."""
-
-    name: str
-    module: str
-    inputs: tuple[str, ...]
-    recipe: Recipe
+from edgekd.stages import STAGES, distill, quantize, tune
+from edgekd.stages.profile import ProfileStage
 
 
 @dataclass(frozen=True)
@@ -69,80 +56,14 @@ class Planned:
         return self.node.name
 
 
-def nodes(recipe: Recipe) -> Iterator[Node]:
+def nodes(recipe: Recipe) -> list[Node]:
     """The stages of a recipe, each after what it reads."""
-    done: list[str] = []
-    teachers: list[tuple[bool, Node]] = []
-    views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
-    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
-        seed = recipe.seed + len(done) if section.seed is None else section.seed
-        if not section.ensemble:  # its members have stages, it has none
-            own = section.model_copy(update={"data": None})  # whose view is this stage's data
-            seen = recipe.model_copy(update={"teacher": own, "seed": seed, "data": views[name]})
-            behind = section.teacher.stages(f"{name}.teacher") if section.teacher else ()
-            teachers.append((section.budget is not None, Node(name, "teacher", behind, seen)))
-            done.append(name)
-    for _, node in sorted(teachers, key=lambda teacher: teacher[0]):  # a file that does not fit, before one is trained
-        yield node
-    if recipe.student:
-        teacher = recipe.teacher.stages() if recipe.teacher else ()
-        made = ("synthesize",) if recipe.data.made else ()
-        if made and recipe.teacher:
-            yield Node("synthesize", "synthesize", teacher, recipe)
-            done.append("synthesize")
-        for part in distill.trainings(recipe):
-            reads = (*(teacher if part.recipe.teacher else ()), *made)
-            if part.recipe.tune:
-                search = tune.search_of(part.stage)
-                if search not in done:  # with the first seed, for all
-                    yield Node(search, "tune", reads, part.recipe)
-                    done.append(search)
-                reads = (*reads, search)
-            yield Node(part.stage, "distill", reads, part.recipe)
-            done.append(part.stage)
-        trained = networks.trained(recipe)
-        if not recipe.distill:
-            yield Node(trained, trained, (), recipe)
-            done.append(trained)
-        if made and not recipe.teacher:
-            yield Node("synthesize", "synthesize", (trained,), recipe)
-            done.append("synthesize")
-        if recipe.quantize:
-            taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
-            yield Node("quantize", "quantize", (trained, *(teacher if taught else ()), *made), recipe)
-            done.append("quantize")
-        for name in export_names(recipe):
-            student = (trained, "quantize") if split_name(name)[1] == "int8" else (trained,)
-            yield Node(name, "export", (*student, *made), recipe)
-            done.append(name)
-    yield Node("evaluate", "evaluate", tuple(done), recipe)
-    # The files, their input, and what they give on this machine.
-    measured = (*(name for name in done if name.startswith("export.") or name == "synthesize"), "evaluate")
-    for device in recipe.profile.names if recipe.profile else ():
-        yield Node(f"profile.{device}", "profile", measured, recipe)
-        done.append(f"profile.{device}")
-    yield Node("package", "package", (*done, "evaluate"), recipe)
+    return in_order(node for stage in STAGES for node in stage.nodes(recipe))
 
 
 def trains(node: Node) -> bool:
     """Return whether a stage trains a network that is kept."""
-    recipe = node.recipe
-    return (
-        node.module == "distill"
-        or (node.module == "quantize" and isinstance(recipe.quantize, Qat))
-        or (node.module == "teacher" and recipe.teacher is not None and recipe.teacher.budget is not None)
-    )
-
-
-def export_names(recipe: Recipe) -> list[str]:
-    """Export stages: each file that is asked for, an int8 one with its float twin; with int8, float ONNX first."""
-    names = ["export.onnx_float"] if recipe.export and recipe.quantize else []
-    for item in recipe.export:
-        precision = recipe.precision_of(item)
-        names.append(stage_name(item.format, precision))
-        if precision == "int8":
-            names.append(stage_name(item.format, "float32"))
-    return list(dict.fromkeys(names))
+    return node.stage.work(node.recipe) is Work.TRAINING
 
 
 def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
@@ -183,9 +104,10 @@ def make(loaded: Loaded, processes: int = 1) -> list[Planned]:
                     fingerprints[node.recipe.data] = fingerprint.of(node.recipe.data)
                 with reads.hashing() as files:
                     material = _material(node, keys, fingerprints[node.recipe.data])
-                if processes > 1 and (trains(node) or node.module == "tune"):
+                work = node.stage.work(node.recipe)
+                if processes > 1 and work in (Work.TRAINING, Work.TRIALS):
                     material["processes"] = processes
-                if node.recipe.threads and (trains(node) or node.module in THREADED):
+                if node.recipe.threads and work is not Work.FILES:
                     material["threads"] = node.recipe.threads
             except EdgekdError as error:
                 reason, problem = str(error), error
@@ -225,7 +147,7 @@ def without(loaded: Loaded, steps: Sequence[Planned], failed: Collection[str]) -
     planned: list[Planned] = []
     for step in steps:
         inputs = tuple(name for name in step.node.inputs if name not in gone)
-        if step.node.module == "profile" and not any(name.startswith("export.") for name in inputs):
+        if isinstance(step.node.stage, ProfileStage) and not any(name.startswith("export.") for name in inputs):
             gone.add(step.name)
         if step.name in gone:
             continue
@@ -235,15 +157,15 @@ def without(loaded: Loaded, steps: Sequence[Planned], failed: Collection[str]) -
             keys[step.name] = cache.key_of(material)
             found_now = _look_up(loaded, replace(step.node, inputs=inputs), keys[step.name], material, set())
             step = replace(found_now, files=step.files)
-            if step.status == "run" and step.node.module not in ALWAYS:
+            if step.status == "run" and step.node.stage.reused:
                 step = replace(step, reason=f"goes on without {', '.join(sorted(failed))}")
         planned.append(step)
     return planned
 
 
 def _look_up(loaded: Loaded, node: Node, key: str, material: Mapping[str, Any], running: set[str]) -> Planned:
-    if node.module in ALWAYS:
-        reason = "measured anew in every run" if node.module == "profile" else "makes the run folder"
+    if not node.stage.reused:
+        reason = "measured anew in every run" if isinstance(node.stage, ProfileStage) else "makes the run folder"
         return Planned(node, key, "run", reason, material)
     entry, damage = cache.lookup(key, loaded.folder)
     if entry is not None:
@@ -257,7 +179,7 @@ def _look_up(loaded: Loaded, node: Node, key: str, material: Mapping[str, Any], 
 
 def _trials(loaded: Loaded, node: Node, keys: Mapping[str, str], fingerprint: str, processes: int) -> str:
     """How much a search has to do, and what of it is done."""
-    if node.module != "tune":
+    if not isinstance(node.stage, tune.TuneStage):
         return ""
     inputs = {name: keys[name] for name in node.inputs}
     found = tune.finished(node.recipe, inputs, fingerprint, processes, loaded.folder)
@@ -267,10 +189,10 @@ def _trials(loaded: Loaded, node: Node, keys: Mapping[str, str], fingerprint: st
 def _records(node: Node, made: Mapping[str, Path]) -> str:
     """What a stage that is about to train will find of its teacher's outputs; ``made``: folders of finished stages."""
     settings, quantizer = teacher_outputs.teacher_cache(node.recipe), node.recipe.quantize
-    if settings is None or node.module not in ("distill", "quantize"):
+    if settings is None or not isinstance(node.stage, distill.DistillStage | quantize.QuantizeStage):
         return ""
     budget: Train
-    if node.module == "distill" and node.recipe.distill:
+    if isinstance(node.stage, distill.DistillStage) and node.recipe.distill:
         taught_by, budget = "teacher", node.recipe.distill
     elif isinstance(quantizer, Qat):
         taught_by, budget = quantize.taught_by(node.recipe), quantize.budget(node.recipe)
@@ -308,20 +230,18 @@ def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
 
 
 def _material(node: Node, keys: Mapping[str, str], fingerprint: str) -> dict[str, Any]:
-    module = importlib.import_module(f"edgekd.stages.{node.module}")
-    names = module.packages(node.name) if hasattr(module, "packages") else module.PACKAGES
     declared = {"reads": reads.declared(node.recipe.reads)} if node.recipe.reads else {}
     task = {} if node.recipe.task == Recipe.model_fields["task"].default else {"task": node.recipe.task}
     return (
         declared
         | task
         | {
-            "stage": node.module,
-            "version": module.VERSION,
-            "config": module.config(node.recipe, node.name),
+            "stage": node.stage.name,
+            "version": node.stage.version,
+            "config": node.stage.config(node.recipe, node.name),
             "inputs": {name: keys[name] for name in node.inputs},
             "data": fingerprint,
-            "packages": environment.versions(names),
+            "packages": environment.versions(node.stage.packages(node.name)),
         }
     )
 

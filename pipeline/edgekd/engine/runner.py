@@ -7,7 +7,6 @@ is delivered, whichever format or device failed.
 from __future__ import annotations
 
 import datetime
-import importlib
 import os
 import shlex
 import time
@@ -41,7 +40,9 @@ from edgekd.results.codec import to_json
 from edgekd.results.profile import DeviceRecord
 from edgekd.results.run import RunResult, StageRecord, write_run
 from edgekd.results.upgrade import SCHEMA
-from edgekd.stages import package, tune
+from edgekd.stages import tune
+from edgekd.stages.package import PackageStage
+from edgekd.stages.profile import ProfileStage
 
 Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]
 """What a process has made: the entry of each of its stages."""
@@ -123,7 +124,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
                     options.progress.say(f"  {own.name}: done in {entry.seconds:.0f} s, beside the others")
                     work.finished(own, entry, status)
                 beside, aside, work.options = [], None, options
-            (_measure if step.node.module == "profile" else _Work.do)(work, step)
+            (_measure if isinstance(step.node.stage, ProfileStage) else _Work.do)(work, step)
     result = _finish(work)
     return Outcome(folder, result, work.exit_code(result))
 
@@ -178,9 +179,9 @@ class _Work:
                 self.pending.insert(0, step)
                 for stage, failure in error.failures.items():
                     self._failed(replace(self._records[stage], status="failed"), failure)
-            elif step.node.module in ("export", "profile"):
+            elif step.node.stage.optional:
                 self._failed(StageRecord(step.name, "failed", step.key, round(time.monotonic() - began, 1)), error)
-                if step.node.module == "profile":
+                if isinstance(step.node.stage, ProfileStage):
                     self.codes.append(error.exit_code)
             else:
                 raise
@@ -210,7 +211,9 @@ class _Work:
 
 def _measure(work: _Work, first: Planned) -> None:
     """Measure on a device, and on all others that it does not disturb at the same time, each in a process of its own."""
-    names = [step.name.removeprefix("profile.") for step in (first, *work.pending) if step.node.module == "profile"]
+    names = [
+        step.name.removeprefix("profile.") for step in (first, *work.pending) if isinstance(step.node.stage, ProfileStage)
+    ]
     chosen = {f"profile.{name}" for name in targets.together(work.loaded.recipe, names)[1:]}
     beside = [step for step in work.pending if step.name in chosen]
     work.pending = [step for step in work.pending if step.name not in chosen]
@@ -228,7 +231,7 @@ def _measure(work: _Work, first: Planned) -> None:
 
 def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> None:
     """Say what is read before the first stage that looks at it."""
-    if any(step.status == "run" and step.node.module not in plan.ALWAYS for step in steps):
+    if any(step.status == "run" and step.node.stage.reused for step in steps):
         views = dict.fromkeys([loaded.recipe.data, *(step.node.recipe.data for step in steps)])
         for source in dict.fromkeys(view.source for view in views):
             for line in described.described(next(view for view in views if view.source == source), options.progress):
@@ -244,8 +247,8 @@ def _check_views(loaded: Loaded, steps: Sequence[Planned]) -> None:
 def _check_layers(steps: Sequence[Planned], options: Options, folder: Path) -> None:
     """Fail now if the student, the losses' layers or a peer cannot be, and not when what comes before is trained."""
     trains = ("teacher", "distill", "tune")
-    first = next((step.name for step in steps if step.status == "run" and step.node.module in trains), "")
-    student = next((step for step in steps if step.status == "run" and step.node.module == "distill"), None)
+    first = next((step.name for step in steps if step.status == "run" and step.node.stage.name in trains), "")
+    student = next((step for step in steps if step.status == "run" and step.node.stage.name == "distill"), None)
     if student is not None and student.name != first:
         log = folder / "logs" / f"{student.name}.log"
         with guarded(student, Context(student.node.recipe, student.name, folder, {}, log, options.progress)):
@@ -269,7 +272,7 @@ def _check_operators(steps: Sequence[Planned], options: Options, folder: Path) -
         log = folder / "logs" / f"{quantized.name}.log"
         with guarded(quantized, Context(quantized.node.recipe, quantized.name, folder, {}, log, options.progress)):
             operators.check_keep_float(quantized.node.recipe)
-    step = next((step for step in steps if step.status == "run" and step.node.module == "export"), None)
+    step = next((step for step in steps if step.status == "run" and step.node.stage.name == "export"), None)
     if step is None:
         return
     recipe = steps[-1].node.recipe
@@ -298,14 +301,14 @@ def lessons(steps: Sequence[Planned]) -> Iterator[tuple[Planned, Recipe]]:
 
 def _beside(steps: Sequence[Planned], options: Options) -> list[Planned]:
     """The baseline of each seed, to be trained beside the others, where both have to be and there is a core for each."""
-    waiting = [step for step in steps if step.status == "run" and step.node.module == "distill"]
+    waiting = [step for step in steps if step.status == "run" and step.node.stage.name == "distill"]
     alone = [step for step in waiting if step.name.partition(".")[0] == "student_alone"]
     return alone if alone and len(alone) < len(waiting) and _two_lanes(options) else []
 
 
 def _is_given(step: Planned) -> bool:
     """Return whether it is a teacher that is not trained here: if its file does not fit, nothing else is trained either."""
-    teacher = step.node.recipe.teacher if step.node.module == "teacher" else None
+    teacher = step.node.recipe.teacher if step.node.stage.name == "teacher" else None
     return teacher is not None and teacher.budget is None
 
 
@@ -322,7 +325,7 @@ def _two_lanes(options: Options) -> bool:
 
 def _threads(step: Planned, options: Options) -> int:
     """Threads of a stage; the two students get half each, also when only one of them runs: threads change the bits."""
-    return options.threads // 2 if step.node.module in ("distill", "tune") and _two_lanes(options) else options.threads
+    return options.threads // 2 if step.node.stage.name in ("distill", "tune") and _two_lanes(options) else options.threads
 
 
 def _stage(
@@ -334,7 +337,7 @@ def _stage(
     options.progress.say(f"{title}: {step.reason}")
     with cache.locked(step.key):
         entry, _ = cache.lookup(step.key, loaded.folder)
-        if entry is not None and step.node.module not in plan.ALWAYS:  # another run has just made it
+        if entry is not None and step.node.stage.reused:  # another run has just made it
             return entry, "cached"
         with cache.scratch() as scratch, watch.recording(step.files) as recorder, from_source():
             started, before = time.monotonic(), options.interrupted()
@@ -346,7 +349,7 @@ def _stage(
                 folder=loaded.folder, files=step.files,
             )  # fmt: skip
             with guarded(step, context):
-                importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
+                step.node.stage.run(context)
             if options.interrupted() and not before:  # a library or a side figure has swallowed it
                 raise KeyboardInterrupt
             found = context.reads(recorder)
@@ -373,7 +376,7 @@ def _finish(work: _Work) -> RunResult:
     )  # fmt: skip
     with guarded(step, context), storage(folder):
         context.out.mkdir()
-        bundle = package.bundle(context, fingerprint.of(loaded.recipe.data), work.lost("export."))
+        bundle = PackageStage().run(context)
         verdicts = gates.judge(loaded.recipe, bundle.models, bundle.profiles)
         missing = gates.missing(loaded.recipe, bundle.models)
         told = (*missing, *work.lost("profile."))  # these have rows and sections of their own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from pathlib import Path
@@ -44,7 +43,7 @@ def follow(loaded: Loaded, threads: int) -> None:
                     threads=threads,
                     folder=loaded.folder,
                 )
-                importlib.import_module(f"edgekd.stages.{step.node.module}").run(context)
+                step.node.stage.run(context)
         done[step.name] = _committed(step, loaded.folder)
 
 

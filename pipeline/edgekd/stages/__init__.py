@@ -1,11 +1,9 @@
-"""Stages: functions from a recipe and finished inputs to a folder of outputs.
+"""Stages: one kind of step a file. :class:`~edgekd.assembly.stage.Stage` says what each one is."""
 
-Every module says what decides its result, so that a plan needs no torch:
+from edgekd.assembly.stage import Stage
+from edgekd.stages.evaluate import MADE, EvaluateStage
+from edgekd.stages.package import PackageStage
+from edgekd.stages.profile import ProfileStage
 
-* ``VERSION``: raised when the code gives another result for the same inputs;
-* ``PACKAGES``: distributions whose versions decide the result;
-* ``config(recipe, name)``: the JSON that decides it (no paths, no times);
-* ``run(context)``: the work, writing into ``context.out``.
-
-Which stages a recipe has, and what each reads, is the plan's business.
-"""
+STAGES: tuple[Stage, ...] = (*MADE, EvaluateStage(), ProfileStage(), PackageStage())
+"""All stages, in the order of a run."""

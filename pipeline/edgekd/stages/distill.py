@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import figures, launch, layers, networks, peers, samples, teacher_outputs, views, wiring
+from edgekd.assembly import figures, launch, layers, networks, peers, samples, search, teacher_outputs, views, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.profiling.advice import advise
 from edgekd.recipe import Baseline, Recipe
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from edgekd.task.base import Purpose
 
-VERSION = 5
-PACKAGES = launch.PACKAGES
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
 BY_ITSELF = {"peers": (), "combine": "losses"}  # and are trained without peers
 KD_GRID: dict[str, Candidates] = {"temperature": (2.0, 4.0, 8.0), "weight": (0.5, 1.0, 2.0, 4.0)}
@@ -33,7 +32,7 @@ KD_RANGES: dict[str, Candidates] = {
 }
 
 
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
+def config(recipe: Recipe) -> dict[str, Any]:
     """Student, budget with its losses where there is one, seed; the teacher cache where it changes the student."""
     left_out = {"teacher_cache", "peers", "combine"}
     budget = recipe.distill.model_dump(mode="json", exclude=left_out) | _kept(recipe) if recipe.distill else None
@@ -135,6 +134,11 @@ def trainings(recipe: Recipe) -> Iterator[Training]:
             yield Training(name, model, seed, own.model_copy(update={"seed": seed}))
 
 
+def reads(recipe: Recipe) -> tuple[str, ...]:
+    """Stages that a training of the student reads, without its search: its teachers, and images that are made."""
+    return (*networks.teachers(recipe), *samples.made(recipe))
+
+
 def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
     """Return advice on what is slow in int8 on the recipe's devices; ``structure`` is as in ``rewrite.json``."""
     if recipe.quantize is None:
@@ -156,15 +160,6 @@ def structure(context: Context, student: nn.Module, purpose: Purpose) -> dict[st
     activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
     squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
     return {"activations": activations or {}, "squeezes": squeezes or 0}
-
-
-def run(context: Context) -> None:
-    """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is.
-
-    Of each peer, its best weights and its curve.
-    """
-    assert context.recipe.distill is not None
-    launch.launch(context, context.recipe.distill, _train)
 
 
 def _train(fabric: Any, context: Context) -> None:
@@ -232,3 +227,38 @@ def _train(fabric: Any, context: Context) -> None:
         peers.save(context, fitted.peers)
         changes = [str(change) for change in rewritten.changes]
         context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **found})
+
+
+class DistillStage:
+    """A student that is trained: with the recipe's losses, or as a baseline."""
+
+    name = "distill"
+    version = 5
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return launch.PACKAGES
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one for each training of the student."""
+        for part in trainings(recipe):
+            searched = (search.search_of(part.stage),) if part.recipe.tune else ()
+            yield Node(part.stage, self, (*reads(part.recipe), *searched), part.recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Train."""
+        return Work.TRAINING
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Return what decides the student, whatever the stage is called."""
+        return config(recipe)
+
+    def run(self, context: Context) -> None:
+        """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is.
+
+        Of each peer, its best weights and its curve.
+        """
+        assert context.recipe.distill is not None
+        launch.launch(context, context.recipe.distill, _train)

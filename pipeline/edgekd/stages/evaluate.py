@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.assembly import figures, launch, networks, peers, runtime_figures, samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Stage, Work, in_order
 from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
@@ -17,6 +18,10 @@ from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Metrics
 from edgekd.results.models import Parity as ParityRecord
 from edgekd.stages import distill, export, quantize
+from edgekd.stages.student import StudentStage
+from edgekd.stages.synthesize import SynthesizeStage
+from edgekd.stages.teacher import TeacherStage
+from edgekd.stages.tune import TuneStage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,115 +34,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-VERSION = 9
-PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 TORCH = "torch.npz"  # what torch gives for the test split, by the name of an artifact's reference
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Nothing of its own: the networks and the files decide it."""
-    return {
-        "baselines": recipe.baselines,
-        **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
-        **networks.teaching(recipe.teacher),
-    }
-
-
-def run(context: Context) -> None:
-    """Write the figures of the test split, of every network and every file.
-
-    ``metrics.json`` by model name, each artifact's logits and its reference's, ``inside.json`` by layer, ``runtimes.json``:
-    what each runtime runs of its file, and ``seeds.json`` of several.
-
-    Raises:
-        FilesError: Files that do not run in their own runtime.
-    """
-    import numpy as np
-
-    from edgekd.data.dataset import viewed
-    from edgekd.distill.teachers import Stored, is_open
-    from edgekd.exporting import outputs
-    from edgekd.metrics import fidelity
-    from edgekd.models import build
-    from edgekd.quantization.rounded import BITS
-
-    images = samples.images(context)
-    x = _arrays(images)
-
-    found: dict[str, dict[str, Any]] = {}
-    failures: dict[str, ExportError] = {}
-    logits: dict[str, Array] = {}
-    references: dict[str, str] = {}
-    launch.seed(context.recipe.seed, context.threads)
-    int8 = context.recipe.quantize.method if context.recipe.quantize else ""
-    nets = _networks(context, images)
-    seen = _seen(context.recipe)
-    inputs = _inputs(seen, context.recipe.task)
-    artifacts = [name for name in context.inputs if name.startswith("export.")]
-    compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
-    with context.progress.task("test split", len(x) * (len(nets) + len(artifacts))) as task:
-        for name, network in nets.items():
-            if isinstance(network, Stored):
-                if network.test_logits is None:  # not known
-                    continue
-                logits[name] = network.test_logits.numpy()
-            else:
-                logits[name] = _torch_logits(network, inputs.get(name, x))
-            found[name] = {}
-            if name != int8 and is_open(network):  # the float student's, in integers
-                views = seen.get(name, (context.recipe.data,))
-                taken = [viewed(images.purpose, view).signature for view in views]
-                macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
-                found[name] |= {"params": build.parameters(network)} | ({} if macs is None else {"macs": macs})
-            task.advance(len(x), name)
-        for stage in artifacts:
-            name = stage.removeprefix("export.")
-            exported = context.read(stage, "exported.json")
-            format, precision = split_name(stage)
-            if precision != "float32":
-                compressed.append(name)
-            path = context.inputs[stage] / exported["paths"][0]
-            reference = int8 if precision == "int8" else networks.float_name(context.recipe)
-            if precision in BITS:  # its weights are rounded, and so are the reference's
-                reference = f"{reference}, {BITS[precision]}-bit weights"
-                if reference not in logits:
-                    network = export.source(context, images.purpose, precision).model
-                    logits[reference] = _torch_logits(network, x)
-            try:
-                logits[name] = outputs.run(path, format, x, logits[reference], context.log, partial(task.advance, 1, name))
-            except ExportError as error:  # the others are run, so that all that fail are named at once
-                failures[stage] = error
-                continue
-            references[name] = reference
-            parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-            found[name] = {"parity": to_json(parity)}
-            np.save(context.out / f"{name}.npy", logits[name])
-    np.savez(context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())})
-    if failures:
-        raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
-    judge = None if images.train.labelled else logits.get("teacher")
-    labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
-    student = networks.float_name(context.recipe)
-    for name in compressed:
-        found[name]["fidelity"] = to_json(fidelity.compare(student, logits[student], logits[name], labels))
-    for name, value in found.items():
-        metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
-        if judge is not None and name != "teacher":
-            metrics.append(agreement(logits[name], judge))
-        value["metrics"] = to_json(metrics)
-    context.write("metrics.json", found)
-    shared = copied(logits, images.test.labels, list(nets)) if images.labelled else []
-    context.write("copied.json", [to_json(record) for record in shared])
-    if context.recipe.seeds > 1:
-        context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
-    if int8:
-        files = [name for name in artifacts if split_name(name)[1] == "int8"]
-        layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, nets[int8]))
-        context.write("inside.json", layers or {})
-    graph = cast("fx.GraphModule", nets[int8]) if int8 else None
-    context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))
 
 
 def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
@@ -316,3 +215,142 @@ def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 
             seen = tuple(torch.from_numpy(view[start : start + size]) for view in views)
             parts.append(network(seen if len(seen) > 1 else seen[0]).numpy())
     return np.concatenate(parts)
+
+
+MADE: tuple[Stage, ...] = (
+    TeacherStage(), SynthesizeStage(), distill.DistillStage(), TuneStage(), StudentStage(), quantize.QuantizeStage(),
+    export.ExportStage(),
+)  # fmt: skip
+"""The stages that make networks and files, in the order of a run; a search comes right before what it is for."""
+
+
+def made(recipe: Recipe) -> list[Node]:
+    """All that a recipe makes before the test split is touched, in the order of a run."""
+    return in_order(node for stage in MADE for node in stage.nodes(recipe))
+
+
+class EvaluateStage:
+    """All figures of the test split."""
+
+    name = "evaluate"
+    version = 9
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one, which reads all that was made."""
+        yield Node("evaluate", self, tuple(node.name for node in made(recipe)), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Compute with torch."""
+        return Work.TORCH
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Nothing of its own: the networks and the files decide it."""
+        return {
+            "baselines": recipe.baselines,
+            **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
+            **networks.teaching(recipe.teacher),
+        }
+
+    def run(self, context: Context) -> None:
+        """Write the figures of the test split, of every network and every file.
+
+        ``metrics.json`` by model name, each artifact's logits and its reference's, ``inside.json`` by layer,
+        ``runtimes.json``: what each runtime runs of its file, and ``seeds.json`` of several.
+
+        Raises:
+            FilesError: Files that do not run in their own runtime.
+        """
+        import numpy as np
+
+        from edgekd.data.dataset import viewed
+        from edgekd.distill.teachers import Stored, is_open
+        from edgekd.exporting import outputs
+        from edgekd.metrics import fidelity
+        from edgekd.models import build
+        from edgekd.quantization.rounded import BITS
+
+        images = samples.images(context)
+        x = _arrays(images)
+
+        found: dict[str, dict[str, Any]] = {}
+        failures: dict[str, ExportError] = {}
+        logits: dict[str, Array] = {}
+        references: dict[str, str] = {}
+        launch.seed(context.recipe.seed, context.threads)
+        int8 = context.recipe.quantize.method if context.recipe.quantize else ""
+        nets = _networks(context, images)
+        seen = _seen(context.recipe)
+        inputs = _inputs(seen, context.recipe.task)
+        artifacts = [name for name in context.inputs if name.startswith("export.")]
+        compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
+        with context.progress.task("test split", len(x) * (len(nets) + len(artifacts))) as task:
+            for name, network in nets.items():
+                if isinstance(network, Stored):
+                    if network.test_logits is None:  # not known
+                        continue
+                    logits[name] = network.test_logits.numpy()
+                else:
+                    logits[name] = _torch_logits(network, inputs.get(name, x))
+                found[name] = {}
+                if name != int8 and is_open(network):  # the float student's, in integers
+                    views = seen.get(name, (context.recipe.data,))
+                    taken = [viewed(images.purpose, view).signature for view in views]
+                    macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
+                    found[name] |= {"params": build.parameters(network)} | ({} if macs is None else {"macs": macs})
+                task.advance(len(x), name)
+            for stage in artifacts:
+                name = stage.removeprefix("export.")
+                exported = context.read(stage, "exported.json")
+                format, precision = split_name(stage)
+                if precision != "float32":
+                    compressed.append(name)
+                path = context.inputs[stage] / exported["paths"][0]
+                reference = int8 if precision == "int8" else networks.float_name(context.recipe)
+                if precision in BITS:  # its weights are rounded, and so are the reference's
+                    reference = f"{reference}, {BITS[precision]}-bit weights"
+                    if reference not in logits:
+                        network = export.source(context, images.purpose, precision).model
+                        logits[reference] = _torch_logits(network, x)
+                try:
+                    logits[name] = outputs.run(
+                        path, format, x, logits[reference], context.log, partial(task.advance, 1, name)
+                    )
+                except ExportError as error:  # the others are run, so that all that fail are named at once
+                    failures[stage] = error
+                    continue
+                references[name] = reference
+                parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
+                found[name] = {"parity": to_json(parity)}
+                np.save(context.out / f"{name}.npy", logits[name])
+        np.savez(
+            context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}
+        )
+        if failures:
+            raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
+        judge = None if images.train.labelled else logits.get("teacher")
+        labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
+        student = networks.float_name(context.recipe)
+        for name in compressed:
+            found[name]["fidelity"] = to_json(fidelity.compare(student, logits[student], logits[name], labels))
+        for name, value in found.items():
+            metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
+            if judge is not None and name != "teacher":
+                metrics.append(agreement(logits[name], judge))
+            value["metrics"] = to_json(metrics)
+        context.write("metrics.json", found)
+        shared = copied(logits, images.test.labels, list(nets)) if images.labelled else []
+        context.write("copied.json", [to_json(record) for record in shared])
+        if context.recipe.seeds > 1:
+            context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
+        if int8:
+            files = [name for name in artifacts if split_name(name)[1] == "int8"]
+            layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, nets[int8]))
+            context.write("inside.json", layers or {})
+        graph = cast("fx.GraphModule", nets[int8]) if int8 else None
+        context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))

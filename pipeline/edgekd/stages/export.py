@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgekd.assembly import figures, float_layers, graphs, launch, networks, samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe import Recipe
-from edgekd.recipe.export import Export, Precision
+from edgekd.recipe.export import Export, Precision, split_name, stage_name
 from edgekd.registry import exporters
 from edgekd.results.codec import to_json
 from edgekd.stages import quantize
@@ -23,41 +25,23 @@ if TYPE_CHECKING:
     from edgekd.exporting.exporter import Exported, Exporter, Options, Source
     from edgekd.quantization.qat import Prepared
     from edgekd.task.base import Purpose
-from edgekd.recipe.export import split_name
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
 
 
-VERSION = 11
-
-
-PACKAGES = ("torch", "torchvision")
-
-
 CALIBRATION = 128  # images that the ranges of int16 activations are from
 
 
-def packages(name: str) -> tuple[str, ...]:
-    """The exporter's packages, and torchao where the file is int8."""
-    format, precision = split_name(name)
-    exporter = cast("type[Exporter]", exporters.get(format))()
-    return (*PACKAGES, *exporter.packages, *(("torchao",) if precision == "int8" else ()))
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The student's architecture (its weights come by the inputs), the format and its input and output type."""
-    format, precision = split_name(name)
-    value: dict[str, Any] = networks.model_config(recipe, "student") | {"format": format}
-    if precision not in ("int8", "float32"):
-        value["precision"] = precision
-    if precision == "int8":
-        value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
-        if format == "onnx":
-            value["activations"] = activations(recipe)
-        if format == "openvino" and (chosen := zero_points(recipe)) != "biases":
-            value["zero_points"] = chosen
-    return value
+def names(recipe: Recipe) -> tuple[str, ...]:
+    """Export stages: each file that is asked for, an int8 one with its float twin; with int8, float ONNX first."""
+    found = ["export.onnx_float"] if recipe.export and recipe.quantize else []
+    for item in recipe.export:
+        precision = recipe.precision_of(item)
+        found.append(stage_name(item.format, precision))
+        if precision == "int8":
+            found.append(stage_name(item.format, "float32"))
+    return tuple(dict.fromkeys(found))
 
 
 def activations(recipe: Recipe) -> Literal["uint8", "int8"]:
@@ -70,42 +54,6 @@ def zero_points(recipe: Recipe) -> Literal["biases", "activations"]:
     """Return the place of an int8 OpenVINO file's zero points: as the recipe has it, or as its devices can load it."""
     chosen = next((item.zero_points for item in recipe.export if item.format == "openvino" and item.zero_points), None)
     return chosen or targets.openvino_zero_points_for(targets.of(recipe))
-
-
-def run(context: Context) -> None:
-    """Write the model file(s) and ``exported.json``."""
-    from edgekd.exporting.exporter import Options
-
-    format, precision = split_name(context.name)
-    recipe = context.recipe
-    exporter = cast("type[Exporter]", exporters.get(format))()
-    note_plugin(type(exporter))
-    images = samples.images(context)
-    launch.seed(recipe.seed, context.threads)
-    artifact = context.name.removeprefix("export.")
-    options = Options(
-        precision=precision,
-        io=_options(recipe, format).io if precision == "int8" else "float32",
-        activations=activations(recipe),
-        zero_points=zero_points(recipe),
-        log=context.log,
-    )
-
-    def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
-        model = source(context, images.purpose, precision, all_int8=all_int8)
-        if precision == "int16x8":
-            model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
-        exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
-        _check(exported, model, images, options)
-        value: dict[str, Any] = to_json(exported)
-        return value | {"paths": [path.name for path in exported.paths]}
-
-    value = write(artifact)
-    if precision == "int8" and (context.inputs["quantize"] / float_layers.ALL_INT8).exists():
-        work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
-        companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
-        value |= {} if companion is None else {"all_int8": companion}
-    context.write("exported.json", value)
 
 
 def _check(exported: Exported, model: Source, images: DataSet, options: Options) -> None:
@@ -162,3 +110,78 @@ def quantized(context: Context, purpose: Purpose, *, all_int8: bool = False) -> 
 
 def _options(recipe: Recipe, format: str) -> Export:
     return next(export for export in recipe.export if export.format == format and recipe.precision_of(export) == "int8")
+
+
+class ExportStage:
+    """A file for one runtime."""
+
+    name = "export"
+    version = 11
+    reused = True
+    optional = True
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one for each file."""
+        for name in names(recipe) if recipe.student else ():
+            trained = networks.trained(recipe)
+            student = (trained, "quantize") if split_name(name)[1] == "int8" else (trained,)
+            yield Node(name, self, (*student, *samples.made(recipe)), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Write a file."""
+        return Work.FILES
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """The exporter's packages, and torchao where the file is int8."""
+        format, precision = split_name(name)
+        exporter = cast("type[Exporter]", exporters.get(format))()
+        return ("torch", "torchvision", *exporter.packages, *(("torchao",) if precision == "int8" else ()))
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """The student's architecture (its weights come by the inputs), the format and its input and output type."""
+        format, precision = split_name(name)
+        value: dict[str, Any] = networks.model_config(recipe, "student") | {"format": format}
+        if precision not in ("int8", "float32"):
+            value["precision"] = precision
+        if precision == "int8":
+            value |= {"io": _options(recipe, format).io, "weight_bits": quantize.weight_bits(recipe)}
+            if format == "onnx":
+                value["activations"] = activations(recipe)
+            if format == "openvino" and (chosen := zero_points(recipe)) != "biases":
+                value["zero_points"] = chosen
+        return value
+
+    def run(self, context: Context) -> None:
+        """Write the model file(s) and ``exported.json``."""
+        from edgekd.exporting.exporter import Options
+
+        format, precision = split_name(context.name)
+        recipe = context.recipe
+        exporter = cast("type[Exporter]", exporters.get(format))()
+        note_plugin(type(exporter))
+        images = samples.images(context)
+        launch.seed(recipe.seed, context.threads)
+        artifact = context.name.removeprefix("export.")
+        options = Options(
+            precision=precision,
+            io=_options(recipe, format).io if precision == "int8" else "float32",
+            activations=activations(recipe),
+            zero_points=zero_points(recipe),
+            log=context.log,
+        )
+
+        def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
+            model = source(context, images.purpose, precision, all_int8=all_int8)
+            if precision == "int16x8":
+                model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
+            exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
+            _check(exported, model, images, options)
+            value: dict[str, Any] = to_json(exported)
+            return value | {"paths": [path.name for path in exported.paths]}
+
+        value = write(artifact)
+        if precision == "int8" and (context.inputs["quantize"] / float_layers.ALL_INT8).exists():
+            work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
+            companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
+            value |= {} if companion is None else {"all_int8": companion}
+        context.write("exported.json", value)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgekd.assembly import figures, networks, peers, runtime_figures, samples, wiring
+from edgekd.assembly import figures, networks, peers, runtime_figures, search, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.samples import images as images_of
+from edgekd.assembly.stage import Node, Work
+from edgekd.bundle import manifest, samples
 from edgekd.bundle.app_snippets import app_snippets
 from edgekd.bundle.snippets import snippet
+from edgekd.data import fingerprint
 from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
@@ -24,7 +27,7 @@ from edgekd.recipe.export import split_name
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 from edgekd.results import mistakes
-from edgekd.results.codec import from_json, to_json
+from edgekd.results.codec import from_json
 from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
@@ -34,19 +37,14 @@ from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord
 from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.results.tuning import TuningRecord
 from edgekd.results.tuning import told as sentences
-from edgekd.results.upgrade import SCHEMA
-from edgekd.stages import distill, evaluate, export, quantize, tune
+from edgekd.stages import distill, evaluate, export, profile, quantize, tune
 
 if TYPE_CHECKING:
-    from edgekd.data.dataset import DataSet
+    import numpy as np
+    from numpy.typing import NDArray
 
-VERSION = 4
-PACKAGES: tuple[str, ...] = ()
 T = TypeVar("T")
 
-SAMPLE_BYTES = 50 * 2**20  # the whole test split travels in the bundle while it is smaller than this
-SAMPLES_OF_LARGE = 256
-TORCH = "torch_"  # begins the name of what torch gives for the samples, before the name of the network
 MEASURES = ("runtimes", "differences")  # of LayerRecord, by artifact
 
 
@@ -71,75 +69,6 @@ class Bundle:
     doubts: tuple[str, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Nothing: it is made anew in every run."""
-    return {}
-
-
-def bundle(context: Context, fingerprint: str, failed: Collection[str] = ()) -> Bundle:
-    """Write the bundle into ``context.out`` (the run folder's ``artifacts/``) and return the records.
-
-    Args:
-        context: With every finished stage among its inputs.
-        fingerprint: Of the data.
-        failed: Export stages without a file; each has a record without a path.
-    """
-    images = samples.images(context)
-    found = context.read("evaluate", "metrics.json")
-    record = DataRecord(
-        source=_public(context.recipe.data.source), fingerprint=fingerprint, classes=images.classes,
-        train=len(images.train), val=len(images.val), test=len(images.test),
-        image_size=context.recipe.data.image_size, channels=images.channels,
-        mean=images.mean, std=images.std, license=images.license,
-    )  # fmt: skip
-    lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
-    curves = tuple(
-        # A training may be another run's, or another part of this one, too: it is called by the first that needed it.
-        curve if stage == "quantize" else replace(curve, model="distilled" if stage == "distill" else stage)
-        for stage in (*(name for name, _ in lineage), *distill.BASELINES, "distill", "quantize")
-        if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
-        for curve in (from_json(Curve, context.read(stage, "curve.json")),)
-    )
-    curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
-    seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
-    models = [
-        *_networks(context, found, curves, len(images.val)),
-        *_artifacts(context, found),
-        *_without_file(context, failed),
-    ]
-    profiles, findings, missing = _profiles(context, models)
-    missing = (*figures.missing(context), *missing)
-    layers, repair = _layers(context)
-    if context.recipe.teacher and "teacher" not in found:
-        missing += ("the teacher on the test split: its stored outputs have no `test`",)
-    snippets = {}
-    if any(model.role == "artifact" and model.path is not None for model in models):
-        whole = _samples(context, images)
-        for model in models:
-            if model.role == "artifact" and model.path is not None:
-                text = snippet(model, record, whole=whole, labelled=images.labelled)
-                snippets[model.name] = text
-                for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
-                    (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")
-    _manifest(context, record, models)
-    _raw_samples(context)
-    tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
-    searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
-    if tune.KD in context.inputs:
-        searched += [f"The baseline tuned_kd: {line}." for line in sentences(tune.read(context.inputs[tune.KD]))]
-    copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
-    rows = tuple(from_json(SeedRecord, row) for row in seeds)
-    told = (
-        *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(copied),
-        *_graph_findings(context), *findings,
-    )  # fmt: skip
-    return Bundle(
-        record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
-        _float_weights(context), _pictures(context), tuple(_doubts(context)), tuple(_devices(context)),
-        tuple(_failures(context)),
-    )  # fmt: skip
 
 
 def synthesized(context: Context) -> tuple[str, ...]:
@@ -222,7 +151,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         given = stage == "student" or (name in teachers and teachers[name].budget is None)
         if name != int8 and not given:
             own = f"{name}.safetensors" if role == "peer" else "weights.safetensors"
-            path, sha256, size = _copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
+            path, sha256, size = manifest.copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
             measure = measures.get(name, measures.get(networks.float_name(recipe), "accuracy"))
@@ -324,7 +253,7 @@ def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
         exported = context.read(stage, "exported.json")
         precision = split_name(stage)[1]
         is_int8 = precision == "int8"
-        copies = [_copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
+        copies = [manifest.copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
         models.append(
             ModelRecord(
                 name=name, role="artifact", format=exported["format"], precision=precision, **_facts(context, stage),
@@ -416,62 +345,15 @@ def _profiles(
     return tuple(records), tuple(findings), tuple(missing)
 
 
-def _samples(context: Context, images: DataSet) -> bool:
-    """Write samples.npz: uint8 images, labels, each artifact's logits, and those of the networks in torch that it is from.
-
-    Returns whether it is the whole test split.
-    """
+def _logits(context: Context) -> dict[str, NDArray[np.float32]]:
+    """Logits on the test split: of each artifact, and of the networks in torch that they are compared with."""
     import numpy as np
 
-    test = images.test
-    whole = len(test) * test.images[0].nbytes <= SAMPLE_BYTES
-    count = len(test) if whole else min(SAMPLES_OF_LARGE, len(test))
-    logits = {
-        f"logits_{name}": np.load(context.inputs["evaluate"] / f"{name}.npy")[:count]
-        for name in (stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export."))
-    }
-    with np.load(context.inputs["evaluate"] / evaluate.TORCH) as stored:
-        logits |= {f"{TORCH}{name}": stored[name][:count] for name in stored}
-    np.savez_compressed(
-        context.out / "samples.npz",
-        allow_pickle=False,
-        images=np.stack([test.images[i] for i in range(count)]),
-        **({"labels": test.labels[:count]} if images.labelled else {}),
-        **logits,
-    )
-    return whole
-
-
-def _manifest(context: Context, record: DataRecord, models: list[ModelRecord]) -> None:
-    from edgekd.reads import file_sha256
-
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(context.out.iterdir())
-        if path.is_file()
-    }
-    preprocessing = {
-        "order": "float32(image) / 255, minus mean, divided by std, per channel; grey images repeated to all channels",
-        "mean": record.mean, "std": record.std, "channels": record.channels, "image_size": record.image_size,
-    }  # fmt: skip
-    artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
-    value = {
-        "schema": SCHEMA,
-        "classes": record.classes,
-        "preprocessing": preprocessing,
-        "artifacts": artifacts,
-        "files": files,
-    }
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    (context.out / "manifest.json").write_text(text, encoding="utf-8")
-
-
-def _copy(source: Path, target: Path) -> tuple[str, str, int]:
-    """Copy a file into the bundle; returns (path relative to the run folder, sha256, bytes)."""
-    from edgekd.reads import file_sha256
-
-    shutil.copyfile(source, target)
-    return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
+    folder = context.inputs["evaluate"]
+    names = [stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export.")]
+    found = {f"logits_{name}": np.load(folder / f"{name}.npy") for name in names}
+    with np.load(folder / evaluate.TORCH) as stored:
+        return found | {f"{samples.TORCH}{name}": stored[name] for name in stored}
 
 
 def _format(part: Teacher | Student | Peer) -> str:
@@ -491,3 +373,88 @@ def _public(source: str) -> str:
     if "/" in kind:
         return f"{Path(kind).name}{colon}{rest}"
     return f"{kind}{colon}{Path(rest).name}" if "/" in rest else source
+
+
+class PackageStage:
+    """The bundle, and the records for run.json: of whatever was finished."""
+
+    name = "package"
+    version = 4
+    reused = False
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Nothing decides a result that is never used again."""
+        return ()
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one, which reads everything."""
+        found = [*evaluate.made(recipe), *profile.ProfileStage().nodes(recipe), *evaluate.EvaluateStage().nodes(recipe)]
+        yield Node("package", self, tuple(node.name for node in found), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Copy files."""
+        return Work.FILES
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Nothing: it is made anew in every run."""
+        return {}
+
+    def run(self, context: Context) -> Bundle:
+        """Write the bundle into ``context.out``, the run folder's ``artifacts/``."""
+        failed = [name for name in export.names(context.recipe) if name not in context.inputs]
+        images = images_of(context)
+        found = context.read("evaluate", "metrics.json")
+        record = DataRecord(
+            source=_public(context.recipe.data.source), fingerprint=fingerprint.of(context.recipe.data),
+            classes=images.classes,
+            train=len(images.train), val=len(images.val), test=len(images.test),
+            image_size=context.recipe.data.image_size, channels=images.channels,
+            mean=images.mean, std=images.std, license=images.license,
+        )  # fmt: skip
+        lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
+        curves = tuple(
+            # A training may be another run's, or another part of this one, too: it is called by the first that needed it.
+            curve if stage == "quantize" else replace(curve, model="distilled" if stage == "distill" else stage)
+            for stage in (*(name for name, _ in lineage), *distill.BASELINES, "distill", "quantize")
+            if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
+            for curve in (from_json(Curve, context.read(stage, "curve.json")),)
+        )
+        curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
+        seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
+        models = [
+            *_networks(context, found, curves, len(images.val)),
+            *_artifacts(context, found),
+            *_without_file(context, failed),
+        ]
+        profiles, findings, missing = _profiles(context, models)
+        missing = (*figures.missing(context), *missing)
+        layers, repair = _layers(context)
+        if context.recipe.teacher and "teacher" not in found:
+            missing += ("the teacher on the test split: its stored outputs have no `test`",)
+        snippets = {}
+        if any(model.role == "artifact" and model.path is not None for model in models):
+            whole = samples.write(context.out, images, _logits(context))
+            for model in models:
+                if model.role == "artifact" and model.path is not None:
+                    text = snippet(model, record, whole=whole, labelled=images.labelled)
+                    snippets[model.name] = text
+                    for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
+                        (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")
+        manifest.write(context.out, record, models)
+        _raw_samples(context)
+        tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
+        searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
+        if search.KD in context.inputs:
+            searched += [f"The baseline tuned_kd: {line}." for line in sentences(tune.read(context.inputs[search.KD]))]
+        copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
+        rows = tuple(from_json(SeedRecord, row) for row in seeds)
+        told = (
+            *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(copied),
+            *_graph_findings(context), *findings,
+        )  # fmt: skip
+        return Bundle(
+            record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
+            _float_weights(context), _pictures(context), tuple(_doubts(context)), tuple(_devices(context)),
+            tuple(_failures(context)),
+        )  # fmt: skip

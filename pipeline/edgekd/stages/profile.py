@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
 from edgekd.profiling import inspection
@@ -26,50 +27,8 @@ if TYPE_CHECKING:
 
     from edgekd.evaluation.device_checks import Checked, Expected
 
-VERSION = 3
-PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
 IMAGES = 8
 """Test images that every artifact is fed in turn: a handful, as a figure on one image would be that image's."""
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The protocol and the device, by its name, as paths are of no key: each device's stage has a folder of its own."""
-    assert recipe.profile is not None
-    return {**recipe.profile.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
-
-
-def run(context: Context) -> None:
-    """Write ``profile.json`` (records, failures, notes, the device) and the raw samples.
-
-    Raises:
-        DeviceError: No artifact could be measured.
-    """
-    assert context.recipe.profile is not None
-    from edgekd.evaluation import device_checks
-
-    target = targets.named(context.recipe, context.name.removeprefix("profile."))
-    artifacts = {name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")}
-    exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
-    protocol = context.recipe.profile
-    shown = 0
-    with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
-        images = _Images.of(context, Path(folder))
-        variants = list(_variants(exported, artifacts, images.feeds))
-
-        def report(what: str, done: int, total: int) -> None:
-            nonlocal shown
-            share = 100 * done // max(1, total)
-            task.advance(share - shown, what)
-            shown = share
-
-        session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.progress.say)
-        report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
-        expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
-        checked = device_checks.check(session, variants, target, expected, protocol.threads)
-    if not session.profiles:
-        reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
-        raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
-    context.write("profile.json", _record(session, checked))
 
 
 def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]) -> Iterator[Variant]:
@@ -179,3 +138,66 @@ def _record(session: Session, checked: Checked) -> dict[str, Any]:
         "notes": [*session.notes, *checked.notes],
         "device": to_json(session.device),
     }
+
+
+class ProfileStage:
+    """Figures of all files on one device."""
+
+    name = "profile"
+    version = 3
+    reused = False
+    optional = True
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one for each device: it reads the files, their input, and what they give on this machine."""
+        files = tuple(node.name for node in evaluate.made(recipe) if node.stage.name in ("export", "synthesize"))
+        for device in recipe.profile.names if recipe.profile else ():
+            yield Node(f"profile.{device}", self, (*files, "evaluate"), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Measure."""
+        return Work.FILES
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """The protocol and the device, by its name, as paths are of no key: each device's stage has a folder of its own."""
+        assert recipe.profile is not None
+        return {**recipe.profile.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
+
+    def run(self, context: Context) -> None:
+        """Write ``profile.json`` (records, failures, notes, the device) and the raw samples.
+
+        Raises:
+            DeviceError: No artifact could be measured.
+        """
+        assert context.recipe.profile is not None
+        from edgekd.evaluation import device_checks
+
+        target = targets.named(context.recipe, context.name.removeprefix("profile."))
+        artifacts = {
+            name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")
+        }
+        exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
+        protocol = context.recipe.profile
+        shown = 0
+        with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
+            images = _Images.of(context, Path(folder))
+            variants = list(_variants(exported, artifacts, images.feeds))
+
+            def report(what: str, done: int, total: int) -> None:
+                nonlocal shown
+                share = 100 * done // max(1, total)
+                task.advance(share - shown, what)
+                shown = share
+
+            session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.progress.say)
+            report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
+            expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
+            checked = device_checks.check(session, variants, target, expected, protocol.threads)
+        if not session.profiles:
+            reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
+            raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
+        context.write("profile.json", _record(session, checked))

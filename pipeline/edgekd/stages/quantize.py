@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import float_layers, graphs, launch, networks, peers, samples, teacher_outputs, views
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.recipe import Recipe
 from edgekd.recipe.loss import Loss
@@ -24,20 +25,8 @@ if TYPE_CHECKING:
     from edgekd.quantization.qat import Prepared
     from edgekd.task.base import Purpose
 
-VERSION = 9
-PACKAGES = (*launch.PACKAGES, "torchao")
 CALIBRATION = 512  # images that learned scales start from
 LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at with: each costs half an inference a layer
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Return the student's configuration, and the quantization settings with the bits resolved."""
-    assert recipe.quantize is not None
-    settings = recipe.quantize.model_dump(mode="json")
-    value = {**distill.config(recipe, name), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
-    if isinstance(recipe.quantize, Qat) and teacher_outputs.teacher_cache(recipe):
-        value["draws"] = "as distilled"  # other augmentation than without a cache
-    return value
 
 
 def weight_bits(recipe: Recipe) -> Literal[7, 8]:
@@ -47,14 +36,6 @@ def weight_bits(recipe: Recipe) -> Literal[7, 8]:
     if bits != "auto":
         return bits
     return targets.weight_bits_for(targets.of(recipe))
-
-
-def run(context: Context) -> None:
-    """Write the state of the int8 graph and the taps it was made with; of training, the curve as well."""
-    if isinstance(context.recipe.quantize, Ptq):
-        _calibrate(context, context.recipe.quantize)
-        return
-    launch.launch(context, budget(context.recipe), _train)  # not distillation's precision
 
 
 def budget(recipe: Recipe) -> Train:
@@ -237,3 +218,43 @@ def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
     corrected = sum(layer.shift is not None for layer in done.layers)
     if corrected:
         yield f"biases of {corrected} layers corrected"
+
+
+class QuantizeStage:
+    """The student in int8."""
+
+    name = "quantize"
+    version = 9
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return (*launch.PACKAGES, "torchao")
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one where the recipe quantizes; it reads the student, and the teacher where that teaches in int8, too."""
+        if recipe.student and recipe.quantize:
+            taught = recipe.quantize.method == "qat" and not recipe.quantize.self_distill
+            teachers = networks.teachers(recipe) if taught else ()
+            yield Node("quantize", self, (networks.trained(recipe), *teachers, *samples.made(recipe)), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Train or calibrate."""
+        return Work.TRAINING if isinstance(recipe.quantize, Qat) else Work.TORCH
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Return the student's configuration, and the quantization settings with the bits resolved."""
+        assert recipe.quantize is not None
+        settings = recipe.quantize.model_dump(mode="json")
+        value = {**distill.config(recipe), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
+        if isinstance(recipe.quantize, Qat) and teacher_outputs.teacher_cache(recipe):
+            value["draws"] = "as distilled"  # other augmentation than without a cache
+        return value
+
+    def run(self, context: Context) -> None:
+        """Write the state of the int8 graph and the taps it was made with; of training, the curve as well."""
+        if isinstance(context.recipe.quantize, Ptq):
+            _calibrate(context, context.recipe.quantize)
+            return
+        launch.launch(context, budget(context.recipe), _train)  # not distillation's precision

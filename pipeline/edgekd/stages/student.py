@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from edgekd.assembly import figures, networks, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
 from edgekd.stages import distill
 
-VERSION = 4
-PACKAGES = ("torch", "torchvision")
 
+class StudentStage:
+    """A student that is trained already."""
 
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Model and weights."""
-    return networks.model_config(recipe, "student")
+    name = "student"
+    version = 4
+    reused = True
+    optional = False
 
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return ("torch", "torchvision")
 
-def run(context: Context) -> None:
-    """Write ``weights.safetensors``, and what the student has that int8 is slow at."""
-    from edgekd.data import dataset
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one where nothing is distilled."""
+        if recipe.student and not recipe.distill:
+            yield Node("student", self, (), recipe)
 
-    recipe = context.recipe
-    images = dataset.load(recipe.data, context.progress, task=recipe.task)
-    rewritten = networks.rewritten(recipe, images.purpose, say=context.progress.say)
-    student = rewritten.model.eval()
-    if rewritten.changes:  # which may compute something else before it is trained
-        doubts: tuple[str, ...] = (wiring.UNCHECKED,)
-        context.progress.say(f"  warning: {wiring.UNCHECKED}")
-    else:
-        role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
-        doubts = wiring.check(student, images, recipe.data, role, context.progress)
-    context.write(wiring.FILE, doubts)
-    figures.note_dropped_outputs(context, "student", student)
-    structure = distill.structure(context, student, images.purpose)
-    for line in distill.advice(recipe, structure):
-        context.progress.say(f"  advice: {line}")
-    networks.save(student.state_dict(), context.out / "weights.safetensors")
-    changes = [str(change) for change in rewritten.changes]
-    context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})
+    def work(self, recipe: Recipe) -> Work:
+        """Read weights."""
+        return Work.FILES
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Model and weights."""
+        return networks.model_config(recipe, "student")
+
+    def run(self, context: Context) -> None:
+        """Write ``weights.safetensors``, and what the student has that int8 is slow at."""
+        from edgekd.data import dataset
+
+        recipe = context.recipe
+        images = dataset.load(recipe.data, context.progress, task=recipe.task)
+        rewritten = networks.rewritten(recipe, images.purpose, say=context.progress.say)
+        student = rewritten.model.eval()
+        if rewritten.changes:  # which may compute something else before it is trained
+            doubts: tuple[str, ...] = (wiring.UNCHECKED,)
+            context.progress.say(f"  warning: {wiring.UNCHECKED}")
+        else:
+            role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
+            doubts = wiring.check(student, images, recipe.data, role, context.progress)
+        context.write(wiring.FILE, doubts)
+        figures.note_dropped_outputs(context, "student", student)
+        structure = distill.structure(context, student, images.purpose)
+        for line in distill.advice(recipe, structure):
+            context.progress.say(f"  advice: {line}")
+        networks.save(student.state_dict(), context.out / "weights.safetensors")
+        changes = [str(change) for change in rewritten.changes]
+        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import launch, networks
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.data import sources
 from edgekd.recipe import Recipe
 
@@ -15,69 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-VERSION = 1
-PACKAGES = ("torch", "numpy", "pillow")
 SHEET_BYTES = 24_000  # of the contact sheet, which stands in run.json and in the report
 SHEET_SIDE = 480  # pixels
 SHEET_TILES = 10  # in a row
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Return the settings of the images, the network that they come from, and the seed."""
-    assert recipe.data.made is not None
-    source = "teacher" if recipe.teacher else "student"
-    return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,
-            **networks.model_config(recipe, source)}  # fmt: skip
-
-
-def run(context: Context) -> None:
-    """Write ``images.npy`` (uint8 N×C×S×S), ``labels.npy`` (the wanted classes), ``sheet.jpg`` and ``synthetic.json``."""
-    import numpy as np
-    import torch
-
-    from edgekd.data import dataset
-    from edgekd.distill import inversion
-
-    recipe = context.recipe
-    settings = recipe.data.made
-    assert settings is not None
-    launch.seed(recipe.seed, context.threads)
-    images = dataset.load(recipe.data, context.progress, task=recipe.task)
-    classes = len(images.classes)
-    if recipe.teacher:
-        network = networks.teacher(recipe.teacher, "teacher", context, images)
-    else:
-        network = networks.student(recipe, images.purpose, context.inputs["student"] / "weights.safetensors")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.eval().to(device)
-    layers = inversion.norms(network)
-    labels = np.arange(settings.images) % classes
-    batches = np.array_split(labels, -(-settings.images // settings.batch_size))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    made = []
-    with context.progress.task("synthesize", settings.images * settings.steps) as task:
-        for wanted in batches:
-            made.append(
-                inversion.invert(
-                    network, torch.from_numpy(wanted), recipe.data.image_size, images.channels, settings,
-                    images.mean, images.std, generator, task.advance,
-                )
-            )  # fmt: skip
-    pixels = np.concatenate(made)
-    x = dataset.preprocess(pixels, images.mean, images.std, images.channels)
-    with torch.inference_mode():
-        parts = np.array_split(x, len(batches))
-        found = np.concatenate([network(torch.from_numpy(part).to(device)).argmax(1).cpu().numpy() for part in parts])
-    right = float((found == labels).mean())
-    source = "teacher" if recipe.teacher else "student"
-    context.progress.say(
-        f"  {len(pixels):,} images from {len(layers)} batch norms of the {source}, which finds the wanted class in "
-        f"{100 * right:.1f} % of them"
-    )
-    np.save(context.out / sources.MADE, pixels)
-    np.save(context.out / "labels.npy", labels)
-    (context.out / "sheet.jpg").write_bytes(contact_sheet(pixels, labels))
-    context.write("synthetic.json", {"images": len(pixels), "norms": len(layers), "recognized": right})
 
 
 def contact_sheet(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
@@ -102,3 +44,81 @@ def _jpeg(sheet: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
     sheet.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+class SynthesizeStage:
+    """Images that are made from a trained network."""
+
+    name = "synthesize"
+    version = 1
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return ("torch", "numpy", "pillow")
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one where the data is made: from the teacher, or from the student that is given."""
+        if recipe.student and recipe.data.made:
+            yield Node("synthesize", self, networks.teachers(recipe) or (networks.trained(recipe),), recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Compute with torch."""
+        return Work.TORCH
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Return the settings of the images, the network that they come from, and the seed."""
+        assert recipe.data.made is not None
+        source = "teacher" if recipe.teacher else "student"
+        return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,
+                **networks.model_config(recipe, source)}  # fmt: skip
+
+    def run(self, context: Context) -> None:
+        """Write ``images.npy`` (uint8 N×C×S×S), ``labels.npy`` (the wanted classes), ``sheet.jpg``."""
+        import numpy as np
+        import torch
+
+        from edgekd.data import dataset
+        from edgekd.distill import inversion
+
+        recipe = context.recipe
+        settings = recipe.data.made
+        assert settings is not None
+        launch.seed(recipe.seed, context.threads)
+        images = dataset.load(recipe.data, context.progress, task=recipe.task)
+        classes = len(images.classes)
+        if recipe.teacher:
+            network = networks.teacher(recipe.teacher, "teacher", context, images)
+        else:
+            network = networks.student(recipe, images.purpose, context.inputs["student"] / "weights.safetensors")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = network.eval().to(device)
+        layers = inversion.norms(network)
+        labels = np.arange(settings.images) % classes
+        batches = np.array_split(labels, -(-settings.images // settings.batch_size))
+        generator = torch.Generator().manual_seed(recipe.seed)
+        made = []
+        with context.progress.task("synthesize", settings.images * settings.steps) as task:
+            for wanted in batches:
+                made.append(
+                    inversion.invert(
+                        network, torch.from_numpy(wanted), recipe.data.image_size, images.channels, settings,
+                        images.mean, images.std, generator, task.advance,
+                    )
+                )  # fmt: skip
+        pixels = np.concatenate(made)
+        x = dataset.preprocess(pixels, images.mean, images.std, images.channels)
+        with torch.inference_mode():
+            parts = np.array_split(x, len(batches))
+            found = np.concatenate([network(torch.from_numpy(part).to(device)).argmax(1).cpu().numpy() for part in parts])
+        right = float((found == labels).mean())
+        source = "teacher" if recipe.teacher else "student"
+        context.progress.say(
+            f"  {len(pixels):,} images from {len(layers)} batch norms of the {source}, which finds the wanted class in "
+            f"{100 * right:.1f} % of them"
+        )
+        np.save(context.out / sources.MADE, pixels)
+        np.save(context.out / "labels.npy", labels)
+        (context.out / "sheet.jpg").write_bytes(contact_sheet(pixels, labels))
+        context.write("synthetic.json", {"images": len(pixels), "norms": len(layers), "recognized": right})

@@ -6,11 +6,13 @@ and whose ``data`` is what this one sees.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import black_box, figures, launch, layers, networks, samples, views, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
 from edgekd.recipe.teacher import Teacher
 from edgekd.registry import losses
@@ -19,54 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekd.data.dataset import DataSet
-
-VERSION = 6
-PACKAGES = launch.PACKAGES
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Model, weights, budget with its losses, seed."""
-    assert recipe.teacher is not None
-    if recipe.teacher.black_box:
-        return {"teacher": black_box.config(recipe.teacher)}
-    value = networks.model_config(recipe, "teacher")
-    for key in ("train", "distill"):
-        budget = getattr(recipe.teacher, key)
-        if budget is not None:
-            # only the student has peers
-            value["teacher"][key] = budget.model_dump(mode="json", exclude={"peers", "combine"})
-            value["seed"] = recipe.seed
-    for key in ("outputs", "classes"):
-        if getattr(recipe.teacher, key) != Teacher.model_fields[key].default:
-            value["teacher"][key] = getattr(recipe.teacher, key)
-    return value | networks.teaching(recipe.teacher.teacher)
-
-
-def run(context: Context) -> None:
-    """Write ``weights.safetensors`` (when trained, the last epoch's and the curve; when taught, what its teacher is)."""
-    teacher = context.recipe.teacher
-    assert teacher is not None
-    if teacher.budget is not None:
-        launch.launch(context, teacher.budget, _train)
-        return
-    from edgekd.data import dataset
-    from edgekd.models import build, checkpoints
-
-    images = dataset.load(context.recipe.data, context.progress, task=context.recipe.task)
-    if teacher.black_box:  # before anything is trained
-        network = black_box.load(teacher, context.recipe.data, images, context.threads)
-        _check(network, images, context)
-        context.write(black_box.ABOUT, black_box.config(teacher))
-        return
-    assert teacher.model is not None
-    assert teacher.weights is not None
-    classes = images.classes
-    model = build.network(teacher.model, teacher.args, images.purpose)
-    figures.note_dropped_outputs(context, context.name, model)
-    build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
-    state = model.state_dict()
-    _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
-    networks.save(state, context.out / "weights.safetensors")
 
 
 def _check(network: nn.Module, images: DataSet, context: Context) -> None:
@@ -134,3 +88,77 @@ def _train(fabric: Any, context: Context) -> None:
     if first:
         dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
         networks.save_fitted(context, fitted, dtype)
+
+
+class TeacherStage:
+    """A teacher: read from its weights, trained, or taught by a teacher of its own."""
+
+    name = "teacher"
+    version = 6
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return launch.PACKAGES
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one for each teacher behind the student; those that are given come first: a file may not fit."""
+        found: list[tuple[bool, Node]] = []
+        views = recipe.teacher.views(recipe.data) if recipe.teacher else {}
+        for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+            if section.ensemble:  # its members have stages, it has none
+                continue
+            seed = recipe.seed + len(found) if section.seed is None else section.seed
+            own = section.model_copy(update={"data": None})  # whose view is this stage's data
+            seen = recipe.model_copy(update={"teacher": own, "seed": seed, "data": views[name]})
+            behind = section.teacher.stages(f"{name}.teacher") if section.teacher else ()
+            found.append((section.budget is not None, Node(name, self, behind, seen)))
+        yield from (node for _, node in sorted(found, key=lambda teacher: teacher[0]))
+
+    def work(self, recipe: Recipe) -> Work:
+        """Say whether it is trained here."""
+        return Work.TRAINING if recipe.teacher is not None and recipe.teacher.budget is not None else Work.FILES
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Model, weights, budget with its losses, seed."""
+        assert recipe.teacher is not None
+        if recipe.teacher.black_box:
+            return {"teacher": black_box.config(recipe.teacher)}
+        value = networks.model_config(recipe, "teacher")
+        for key in ("train", "distill"):
+            budget = getattr(recipe.teacher, key)
+            if budget is not None:
+                # only the student has peers
+                value["teacher"][key] = budget.model_dump(mode="json", exclude={"peers", "combine"})
+                value["seed"] = recipe.seed
+        for key in ("outputs", "classes"):
+            if getattr(recipe.teacher, key) != Teacher.model_fields[key].default:
+                value["teacher"][key] = getattr(recipe.teacher, key)
+        return value | networks.teaching(recipe.teacher.teacher)
+
+    def run(self, context: Context) -> None:
+        """Write ``weights.safetensors`` (when trained, the last epoch's and the curve; when taught, what its teacher is)."""
+        teacher = context.recipe.teacher
+        assert teacher is not None
+        if teacher.budget is not None:
+            launch.launch(context, teacher.budget, _train)
+            return
+        from edgekd.data import dataset
+        from edgekd.models import build, checkpoints
+
+        images = dataset.load(context.recipe.data, context.progress, task=context.recipe.task)
+        if teacher.black_box:  # before anything is trained
+            network = black_box.load(teacher, context.recipe.data, images, context.threads)
+            _check(network, images, context)
+            context.write(black_box.ABOUT, black_box.config(teacher))
+            return
+        assert teacher.model is not None
+        assert teacher.weights is not None
+        classes = images.classes
+        model = build.network(teacher.model, teacher.args, images.purpose)
+        figures.note_dropped_outputs(context, context.name, model)
+        build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
+        state = model.state_dict()
+        _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
+        networks.save(state, context.out / "weights.safetensors")

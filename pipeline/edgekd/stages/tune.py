@@ -19,6 +19,7 @@ from typing import Any
 from edgekd import cache, environment, reads
 from edgekd.assembly import launch, samples, search
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import Node, Work
 from edgekd.data import fingerprint
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
@@ -33,81 +34,20 @@ from edgekd.results.run import Curve
 from edgekd.results.tuning import TrialRecord, TuningRecord, told, words
 from edgekd.stages import distill
 
-VERSION = 1
-PACKAGES = (*launch.PACKAGES, "optuna")
 STEPS = 1000  # of the progress bar, for each trial
-KD = "tune.kd"  # the search of the baseline tuned_kd
-
-
-def config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The search, and what decides a student without it.
-
-    Raises:
-        StageError: The sampler is not installed, or there are several processes that all would have to search.
-    """
-    assert recipe.tune is not None
-    search.check(recipe.tune)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise StageError(
-            "tune does not run under torchrun", "use edgekd run --processes N, or write the values it has chosen"
-        )
-    return {**distill.config(recipe, name), "tune": recipe.tune.model_dump(mode="json")}
-
-
-def search_of(stage: str) -> str:
-    """The search whose values a stage uses: the baseline tuned_kd has one of its own."""
-    return KD if stage == KD or stage.partition(".")[0] == "tuned_kd" else "tune"
 
 
 def chosen(recipe: Recipe, done: Mapping[str, Path], stage: str = "") -> Recipe:
     """The recipe with the values that the finished search of a stage has chosen; as it is without one."""
-    search = search_of(stage)
-    if recipe.tune is None or search not in done:
+    searched = search.search_of(stage)
+    if recipe.tune is None or searched not in done:
         return recipe
-    return tuned.with_values(recipe, read(done[search]).chosen.values)
+    return tuned.with_values(recipe, read(done[searched]).chosen.values)
 
 
 def read(folder: Path) -> TuningRecord:
     """Return the record of the finished stage."""
     return from_json(TuningRecord, json.loads((folder / "tune.json").read_text(encoding="utf-8")))
-
-
-def run(context: Context) -> None:
-    """Write ``tune.json``, a :class:`~edgekd.results.tuning.TuningRecord`.
-
-    Raises:
-        TrainingError: No trial could be trained.
-    """
-    recipe, trials = context.recipe, list[TrialRecord]()
-    tune = recipe.tune
-    assert tune is not None
-    hashed, count = fingerprint.of(recipe.data), search.count(recipe)
-    inputs = {name: folder.name for name, folder in context.inputs.items()}  # a finished stage's folder is named by its key
-    labels = {key: tuned.label(recipe, key) for key in tune.search}
-    with context.progress.task("trials", count * STEPS) as task:
-        for number in range(1, count + 1):
-            values = search.suggest(recipe, trials)
-            bar = _Part(task) if context.processes == 1 else Silent()
-            trial = _impossible(recipe, number, values)
-            if trial is None:
-                with reads.hashing() as files:
-                    material = _material(recipe, values, inputs, hashed, context.processes)
-                trial = _trial(replace(context, progress=bar, files=files), number, values, material)
-            task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
-            trials.append(trial)
-            came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
-            context.progress.say(f"  trial {number}/{count}: {words(values, labels)}: {came}")
-    scores = {trial.number: trial.score for trial in trials if trial.score is not None}
-    if not scores:
-        raise TrainingError(f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values")
-    record = TuningRecord(
-        sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(samples.images(context).val),
-        labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
-        trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
-    )  # fmt: skip
-    context.write("tune.json", to_json(record))
-    for line in told(record):
-        context.progress.say(f"  {line}")
 
 
 def finished(recipe: Recipe, inputs: Mapping[str, str], hashed: str, processes: int = 1, folder: Path | None = None) -> int:
@@ -162,8 +102,8 @@ def _material(
     several |= {"reads": reads.declared(recipe.reads)} if recipe.reads else {}
     return several | {
         "stage": "trial",
-        "version": distill.VERSION,
-        "config": distill.config(_of(recipe, values), "trial"),
+        "version": distill.DistillStage.version,
+        "config": distill.config(_of(recipe, values)),
         "inputs": dict(inputs),
         "data": hashed,
         "packages": environment.versions(launch.PACKAGES),
@@ -182,7 +122,7 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
                 work.mkdir()
                 failure = ""
                 try:
-                    distill.run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
+                    distill.DistillStage().run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
                     (work / "curve.json").rename(folder / "curve.json")
                 except (TrainingError, LayerError) as error:  # these values cannot be trained; others can
                     failure = error.message.removeprefix("distilled: ")
@@ -230,3 +170,80 @@ class _Part:
 
     def say(self, text: str) -> None:
         """Drop the line: it would come once for each trial."""
+
+
+class TuneStage:
+    """A search for the values of the distillation."""
+
+    name = "tune"
+    version = 1
+    reused = True
+    optional = False
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Name what decides its result."""
+        return (*launch.PACKAGES, "optuna")
+
+    def nodes(self, recipe: Recipe) -> Iterator[Node]:
+        """Yield one for the recipe's own search and one for that of tuned_kd: each with the first seed, for all seeds."""
+        for part in distill.trainings(recipe):
+            if part.recipe.tune and part.seed == recipe.seed:
+                yield Node(search.search_of(part.stage), self, distill.reads(part.recipe), part.recipe)
+
+    def work(self, recipe: Recipe) -> Work:
+        """Train a student a trial."""
+        return Work.TRIALS
+
+    def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """The search, and what decides a student without it.
+
+        Raises:
+            StageError: The sampler is not installed, or there are several processes that all would have to search.
+        """
+        assert recipe.tune is not None
+        search.check(recipe.tune)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise StageError(
+                "tune does not run under torchrun", "use edgekd run --processes N, or write the values it has chosen"
+            )
+        return {**distill.config(recipe), "tune": recipe.tune.model_dump(mode="json")}
+
+    def run(self, context: Context) -> None:
+        """Write ``tune.json``, a :class:`~edgekd.results.tuning.TuningRecord`.
+
+        Raises:
+            TrainingError: No trial could be trained.
+        """
+        recipe, trials = context.recipe, list[TrialRecord]()
+        tune = recipe.tune
+        assert tune is not None
+        hashed, count = fingerprint.of(recipe.data), search.count(recipe)
+        # a finished stage's folder is named by its key
+        inputs = {name: folder.name for name, folder in context.inputs.items()}
+        labels = {key: tuned.label(recipe, key) for key in tune.search}
+        with context.progress.task("trials", count * STEPS) as task:
+            for number in range(1, count + 1):
+                values = search.suggest(recipe, trials)
+                bar = _Part(task) if context.processes == 1 else Silent()
+                trial = _impossible(recipe, number, values)
+                if trial is None:
+                    with reads.hashing() as files:
+                        material = _material(recipe, values, inputs, hashed, context.processes)
+                    trial = _trial(replace(context, progress=bar, files=files), number, values, material)
+                task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
+                trials.append(trial)
+                came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
+                context.progress.say(f"  trial {number}/{count}: {words(values, labels)}: {came}")
+        scores = {trial.number: trial.score for trial in trials if trial.score is not None}
+        if not scores:
+            raise TrainingError(
+                f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values"
+            )
+        record = TuningRecord(
+            sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(samples.images(context).val),
+            labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
+            trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
+        )  # fmt: skip
+        context.write("tune.json", to_json(record))
+        for line in told(record):
+            context.progress.say(f"  {line}")

@@ -92,7 +92,7 @@ def trainings(steps: Sequence[tuple[Cell, list[Planned]]]) -> tuple[dict[str, st
     """Say of each training that is to run which one it is, by its key, and count those that are there already."""
     waiting = dict.fromkeys(step.key for _, own in steps for step in own if torchrun.trains(step))
     labels = {key: f"training {number} of {len(waiting)}" for number, key in enumerate(waiting, start=1)}
-    done = {step.key for _, own in steps for step in own if step.entry and step.node.module in {"teacher", "distill"}}
+    done = {step.key for _, own in steps for step in own if step.entry and step.node.stage.name in {"teacher", "distill"}}
     return labels, len(done)
 
 
@@ -137,7 +137,7 @@ def run(
                     raise
                 reason = f"{error.message} → {error.hint}" if error.hint else error.message
                 if cell.role == "teacher":
-                    lost |= {step.key: f"the teacher failed: {reason}" for step in own if step.node.module == "teacher"}
+                    lost |= {step.key: f"the teacher failed: {reason}" for step in own if step.node.stage.name == "teacher"}
         if reason:
             options.progress.say(f"  FAILED: {title}: {reason}")
         if cell.role == "teacher":

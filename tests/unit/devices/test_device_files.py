@@ -13,7 +13,8 @@ from edgekd.engine import locked, plan, preflight
 from edgekd.errors import RecipeError, UsageError
 from edgekd.loading import load, lock_text
 from edgekd.loading.loaded import Loaded
-from edgekd.stages import profile, quantize
+from edgekd.stages import quantize
+from edgekd.stages.profile import ProfileStage
 
 RECIPE = """
 edgekd: 1
@@ -51,9 +52,9 @@ def test_a_device_is_found_by_name_and_path_and_becomes_absolute(project: Callab
         "host",
         *(str(tmp_path / name) for name in ("devices/pi4.yaml", "here/devices/pi5.yaml", "lab/pi3.yaml")),
     )
-    names = [node.name for node in plan.nodes(loaded.recipe) if node.module == "profile"]
+    names = [node.name for node in plan.nodes(loaded.recipe) if node.stage.name == "profile"]
     assert names == ["profile.host", "profile.pi4", "profile.pi5", "profile.pi3"]
-    configs = [profile.config(loaded.recipe, name)["devices"] for name in names]
+    configs = [ProfileStage().config(loaded.recipe, name)["devices"] for name in names]
     assert configs == [["host"], ["pi4"], ["pi5"], ["pi3"]], "each has a key of its own"
     typed = project("[host]", {}, ("profile.devices=[pi2.yaml, ../lab/pi3.yaml]",))
     assert typed.recipe.profile is not None

@@ -29,7 +29,7 @@ from edgekd.progress import Silent
 from edgekd.registry import exporters
 from edgekd.report.layouts import terminal
 from edgekd.results.run import read_run
-from edgekd.stages import export
+from edgekd.stages.export import ExportStage
 
 NET = """\
 from torch import nn
@@ -432,7 +432,7 @@ def test_a_repaired_file_without_its_like_all_in_int8_is_delivered(project: Proj
     (tmp_path / "quantize" / "all_int8.safetensors").write_bytes(b"damaged")
     (tmp_path / "out").mkdir()
     inputs = {"student": done["student"], "quantize": tmp_path / "quantize"}
-    export.run(Context(loaded.recipe, "export.onnx", tmp_path / "out", inputs, tmp_path / "log", Silent()))
+    ExportStage().run(Context(loaded.recipe, "export.onnx", tmp_path / "out", inputs, tmp_path / "log", Silent()))
     exported = json.loads((tmp_path / "out" / "exported.json").read_text())
     assert "all_int8" not in exported
     (line,) = json.loads((tmp_path / "out" / figures.FILE).read_text())
@@ -446,4 +446,4 @@ def test_the_lock_holds_what_the_machine_has_decided(project: Project) -> None:
     replayed = load(lock)
     assert replayed.recipe.quantize is not None
     assert replayed.recipe.quantize.weight_bits in (7, 8)
-    assert {step.status for step in plan.make(replayed) if step.node.module not in plan.ALWAYS} == {"cached"}
+    assert {step.status for step in plan.make(replayed) if step.node.stage.reused} == {"cached"}

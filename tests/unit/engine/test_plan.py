@@ -74,7 +74,7 @@ def changed(before: dict[str, str], now: dict[str, str]) -> set[str]:
 def finish(steps: list[Planned], recipe: str = "small") -> None:
     """What a run leaves in the cache."""
     for step in steps:
-        if step.status == "run" and step.node.module not in plan.ALWAYS:
+        if step.status == "run" and step.node.stage.reused:
             with cache.scratch() as folder:
                 (folder / "weights.bin").write_text(step.name)
                 cache.commit(folder, step.key, step.material, 1.0)
@@ -320,7 +320,7 @@ def test_keys_depend_on_the_version_of_the_stage(recipe: Path, monkeypatch: pyte
     from edgekd.stages import quantize
 
     before = keys(recipe)
-    monkeypatch.setattr(quantize, "VERSION", quantize.VERSION + 1)
+    monkeypatch.setattr(quantize.QuantizeStage, "version", quantize.QuantizeStage.version + 1)
     assert {"quantize", "export.onnx"} <= changed(before, keys(recipe)) <= set(before) - {"teacher", "distill"}
 
 
@@ -367,7 +367,7 @@ def test_without_a_failed_export_the_rest_has_the_keys_of_a_recipe_without_it(re
 
 def test_a_device_has_nothing_to_measure_when_every_export_failed(recipe: Path) -> None:
     steps = make(recipe)
-    exports = [step.name for step in steps if step.node.module == "export"]
+    exports = [step.name for step in steps if step.node.stage.name == "export"]
     rest = plan.without(load(recipe), steps, exports)
     assert [step.name for step in rest][-2:] == ["evaluate", "package"]
     assert "profile.host" not in rest[-1].node.inputs

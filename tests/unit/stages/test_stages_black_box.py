@@ -24,7 +24,8 @@ from edgekd.loading import load
 from edgekd.loading.conflicts import conflicts
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, evaluate, teacher
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.teacher import TeacherStage
 
 torch.set_num_threads(1)
 W = np.random.default_rng(5).normal(size=(4, 3, 16, 16)).astype(np.float32) / 16  # a linear classifier of 3×16×16 images
@@ -124,7 +125,7 @@ def test_a_file_that_does_not_fit_stops_before_training(
     recipe = make(npz(), {"model": f"onnx:{write_onnx(tmp_path / 't.onnx', **change)}"})
     context = Context(recipe, "teacher", tmp_path, {}, tmp_path / "log", Silent())
     with pytest.raises(ModelError, match=message.replace("?", r"\?")):
-        teacher.run(context)
+        TeacherStage().run(context)
 
 
 def test_other_classes_stop_a_run_before_anything_is_trained(
@@ -137,7 +138,7 @@ def test_other_classes_stop_a_run_before_anything_is_trained(
         "student: {model: edgekd:resnet10}\ndistill: {epochs: 1, losses: [{kind: kd}]}\n"
     )
     begun: list[str] = []
-    monkeypatch.setattr(distill, "run", lambda context: begun.append(context.name))
+    monkeypatch.setattr(DistillStage, "run", lambda _stage, context: begun.append(context.name))
     loaded = load(tmp_path / "r.yaml", ())
     assert [step.name for step in plan.make(loaded)][:3] == ["teacher", "student_alone", "distill"]
     with pytest.raises(ModelError, match="t.onnx knows 3 classes, and the data has 4"):
@@ -154,7 +155,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, npz: Callable[..., str]) -> Non
 @pytest.mark.parametrize("kind", ["onnx:t.onnx", "openvino:t.xml", "outputs:t.npz"])
 def test_a_missing_file_is_told_by_the_plan(npz: Callable[..., str], kind: str) -> None:
     with pytest.raises(ModelError, match="does not exist"):
-        teacher.config(make(npz(), {"model": kind}), "teacher")
+        TeacherStage().config(make(npz(), {"model": kind}), "teacher")
 
 
 def test_a_file_counts_with_all_that_its_runtime_reads(tmp_path: Path, npz: Callable[..., str]) -> None:
@@ -173,28 +174,28 @@ def test_a_file_counts_with_all_that_its_runtime_reads(tmp_path: Path, npz: Call
         tensor.ClearField("raw_data")
     (tmp_path / "t.onnx").write_bytes(model.SerializeToString())
     recipe = make(npz(), {"model": f"onnx:{tmp_path / 't.onnx'}"})
-    keys = [teacher.config(recipe, "teacher")]
+    keys = [TeacherStage().config(recipe, "teacher")]
     assert len(keys[0]["teacher"]["model"]) == 1 + 1 + len(tensors)
     for number in range(len(tensors)):
         content = bytearray((tmp_path / f"{number}.bin").read_bytes())
         content[0] ^= 1
         (tmp_path / f"{number}.bin").write_bytes(content)
-        keys.append(teacher.config(recipe, "teacher"))
+        keys.append(TeacherStage().config(recipe, "teacher"))
         assert keys[-1] != keys[-2]
     (tmp_path / "0.bin").unlink()
     with pytest.raises(ModelError, match="0.bin does not exist\n  → put it there: t.onnx has its weights in it"):
-        teacher.config(recipe, "teacher")
+        TeacherStage().config(recipe, "teacher")
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Path]:
     done: dict[str, Path] = {}
     for node in plan.nodes(recipe):
-        if node.module in ("teacher", "distill", "evaluate"):
+        if node.stage.name in ("teacher", "distill", "evaluate"):
             out = done[node.name] = folder / node.name
             out.mkdir(parents=True)
             inputs = {name: done[name] for name in node.inputs}
             context = Context(node.recipe, node.name, out, inputs, folder / "log", Silent())
-            {"teacher": teacher, "distill": distill, "evaluate": evaluate}[node.module].run(context)
+            node.stage.run(context)
     return done
 
 
@@ -252,7 +253,7 @@ def test_a_file_is_looked_at_before_another_member_is_trained(npz: Callable[...,
     section = {
         "ensemble": [net | {"train": {"epochs": 1}}, net | {"weights": "w.pt"}, {"model": "onnx:t.onnx", "name": "file"}]
     }
-    found = [(node.name, node.recipe.seed) for node in plan.nodes(make(npz(), section)) if node.module == "teacher"]
+    found = [(node.name, node.recipe.seed) for node in plan.nodes(make(npz(), section)) if node.stage.name == "teacher"]
     assert found == [("teacher.resnet10_2", 1), ("teacher.file", 2), ("teacher.resnet10", 0)]
 
 

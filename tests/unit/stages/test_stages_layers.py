@@ -17,7 +17,7 @@ from edgekd.engine.runner import Options
 from edgekd.errors import LayerError
 from edgekd.loading import load
 from edgekd.progress import Silent
-from edgekd.stages import teacher
+from edgekd.stages.teacher import TeacherStage
 
 RECIPE = """\
 edgekd: 1
@@ -95,7 +95,7 @@ def test_a_run_fails_before_the_teacher_is_trained(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, text: str
 ) -> None:
     trained: list[object] = []
-    monkeypatch.setattr(teacher, "run", trained.append)
+    monkeypatch.setattr(TeacherStage, "run", lambda _stage, context: trained.append(context))
     loaded = load(recipe, (f"distill.losses=[{loss}]",))
     with pytest.raises(LayerError) as caught:
         runner.run(loaded, Options(tmp_path / "out", Silent()))
@@ -105,7 +105,7 @@ def test_a_run_fails_before_the_teacher_is_trained(
 
 def test_so_does_one_whose_assistant_cannot_be_taught(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[object] = []
-    monkeypatch.setattr(teacher, "run", trained.append)
+    monkeypatch.setattr(TeacherStage, "run", lambda _stage, context: trained.append(context))
     network = "model: 'edgekd:resnet10', args: {width: 8, stem_stride: 2}"
     lesson = "{epochs: 1, losses: [{kind: fitnet, layers: {layer1: leyer1}}]}"
     assistant = f"{{{network}, distill: {lesson}, teacher: {{{network}, train: {{epochs: 1}}}}}}"

@@ -21,7 +21,9 @@ from edgekd.engine.runner import Options
 from edgekd.errors import ModelError, RecipeError
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, quantize
+from edgekd.stages import distill
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.quantize import QuantizeStage
 from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
@@ -93,17 +95,17 @@ def test_the_report_has_a_row_and_a_curve_of_each_peer(path: Path, tmp_path: Pat
 
 def test_the_same_bytes_twice_and_others_from_another_seed(path: Path, run: Callable[..., Path]) -> None:
     recipe = loading.load(path).recipe
-    first, second = (run(distill, recipe, name) for name in ("first", "second"))
+    first, second = (run(DistillStage(), recipe, name) for name in ("first", "second"))
     files = ["weights.safetensors", "last.safetensors", "peer.wide.safetensors", "peer.resnet18.safetensors"]
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
-    other = run(distill, loading.load(path, ("distill.peers[0].seed=9",)).recipe, "other")
+    other = run(DistillStage(), loading.load(path, ("distill.peers[0].seed=9",)).recipe, "other")
     assert all((first / name).read_bytes() != (other / name).read_bytes() for name in files)
 
 
 def test_several_processes(path: Path, run: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
     """Two CPU processes: one wrapper holds all networks, and a batch norm's statistics and clipping work in each."""
     recipe = loading.load(path, ("distill.epochs=1", "distill.clip_grad_norm=1")).recipe
-    out = run(distill, recipe, "two", processes=2, progress=Lines())
+    out = run(DistillStage(), recipe, "two", processes=2, progress=Lines())
     assert capfd.readouterr().err.count("  distilled: started") == 1
     assert {"peer.wide.safetensors", "peer.wide.json", "peer.resnet18.json"} <= {file.name for file in out.iterdir()}
     curve = json.loads((out / "peer.wide.json").read_text())
@@ -112,9 +114,9 @@ def test_several_processes(path: Path, run: Callable[..., Path], capfd: pytest.C
 
 def test_trained_peers_teach_in_int8(path: Path, run: Callable[..., Path]) -> None:
     recipe = loading.load(path, ("quantize={method: qat, epochs: 1}",)).recipe
-    taught = run(distill, recipe, "distill")
+    taught = run(DistillStage(), recipe, "distill")
     before = (taught / "peer.wide.safetensors").read_bytes()
-    out = run(quantize, recipe, "quantize", distill=taught)
+    out = run(QuantizeStage(), recipe, "quantize", distill=taught)
     curve = json.loads((out / "curve.json").read_text())
     assert list(curve["terms"]) == ["task", "kd"]
     assert curve["terms"]["kd"][0] > 0
@@ -122,13 +124,13 @@ def test_trained_peers_teach_in_int8(path: Path, run: Callable[..., Path]) -> No
     # other peers, another int8 student
     state = load_file(taught / "peer.wide.safetensors")
     save_file({name: value.flip(0) for name, value in state.items()}, taught / "peer.wide.safetensors")
-    other = run(quantize, recipe, "again", distill=taught)
+    other = run(QuantizeStage(), recipe, "again", distill=taught)
     assert json.loads((other / "curve.json").read_text())["terms"]["kd"] != curve["terms"]["kd"]
 
 
 def test_what_decides_the_student(path: Path) -> None:
     def config(*settings: str) -> dict[str, Any]:
-        return distill.config(loading.load(path, settings).recipe, "distill")
+        return distill.config(loading.load(path, settings).recipe)
 
     same, plain = config(), config("distill.peers=[]", "distill.losses=[{kind: task}]")
     assert [peer["seed"] for peer in same["peers"]] == [1, 2]
@@ -169,7 +171,7 @@ def test_given_weights(path: Path, tmp_path: Path) -> None:
     begun = peers.beginners(given, purpose(given.data, 4), said.append)["peer.wide"].network.state_dict()
     assert said == ["  peer.wide: head.bias, head.weight left out, for another number of classes; starts at random"]
     assert torch.equal(begun["stem.0.weight"], network.state_dict()["stem.0.weight"] + 1)
-    assert "weights" in distill.config(given, "distill")["peers"][0]
+    assert "weights" in distill.config(given)["peers"][0]
 
 
 def test_paths_start_at_the_recipe(path: Path) -> None:
@@ -207,7 +209,7 @@ def test_in_float_they_have_the_student_s_initial_draws(path: Path, run: Callabl
     deaf = recipe.model_copy(
         update={"distill": recipe.distill.model_copy(update={"losses": (recipe.distill.losses[0], silent)})}
     )
-    beside, alone = run(distill, deaf, "beside"), run(distill, distill.alone(recipe), "alone")
+    beside, alone = run(DistillStage(), deaf, "beside"), run(DistillStage(), distill.alone(recipe), "alone")
     for name in ("weights.safetensors", "last.safetensors"):
         assert (beside / name).read_bytes() == (alone / name).read_bytes()
     assert networks.taught(recipe)

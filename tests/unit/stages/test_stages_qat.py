@@ -16,7 +16,9 @@ from edgekd.assembly.context import Context
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
-from edgekd.stages import distill, quantize, teacher
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.quantize import QuantizeStage
+from edgekd.stages.teacher import TeacherStage
 
 torch.set_num_threads(1)
 BUDGET = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0, "lr": 1e-6}  # all papers' weights together are large
@@ -68,7 +70,7 @@ def test_every_loss_stays_on(
         "quantize": {"epochs": 1},
     })  # fmt: skip
     done: dict[str, Path] = {}
-    for name, stage in (("teacher", teacher), ("distill", distill), ("quantize", quantize)):
+    for name, stage in (("teacher", TeacherStage()), ("distill", DistillStage()), ("quantize", QuantizeStage())):
         out = tmp_path / name
         out.mkdir()
         stage.run(Context(recipe, name, out, done, tmp_path / "log", Lines()))

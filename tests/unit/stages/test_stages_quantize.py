@@ -15,6 +15,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.quantize import Qat
 from edgekd.stages import quantize
+from edgekd.stages.quantize import QuantizeStage
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def test_calibration_images_are_a_fixed_mix_of_the_classes(images: dataset.DataS
 
 def test_only_the_method_decides_the_settings_in_the_key(sections: Callable[..., Recipe]) -> None:
     qat, ptq = sections(Qat()), sections({"method": "ptq", "weight_bits": 7})
-    assert quantize.config(qat, "quantize")["quantize"].keys() == Qat.model_fields.keys()
-    found = quantize.config(ptq, "quantize")["quantize"]
+    assert QuantizeStage().config(qat, "quantize")["quantize"].keys() == Qat.model_fields.keys()
+    found = QuantizeStage().config(ptq, "quantize")["quantize"]
     assert (found["method"], found["weight_bits"]) == ("ptq", 7)
     assert "epochs" not in found
 
@@ -89,6 +90,6 @@ def test_int8_trains_in_float32_whatever_distillation_does(
     launched: list[str] = []
     monkeypatch.setattr(quantize, "_train", lambda fabric, _context: launched.append(fabric.strategy.precision.precision))
     recipe = recipe.model_copy(update={"distill": distill})
-    quantize.run(Context(recipe, "quantize", tmp_path, {}, tmp_path / "log", Silent()))
+    QuantizeStage().run(Context(recipe, "quantize", tmp_path, {}, tmp_path / "log", Silent()))
     assert launched == ["32-true"]
     torch.use_deterministic_algorithms(False)

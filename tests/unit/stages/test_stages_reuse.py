@@ -18,7 +18,9 @@ from edgekd.loading.conflicts import conflicts
 from edgekd.models import build
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, teacher
+from edgekd.stages import distill
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.teacher import TeacherStage
 from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
@@ -60,8 +62,8 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
         stage.run(context)
         return out
 
-    taught = run(teacher, "teacher")
-    out = run(distill, "distill", teacher=taught)
+    taught = run(TeacherStage(), "teacher")
+    out = run(DistillStage(), "distill", teacher=taught)
     written, head = load_file(out / "weights.safetensors"), load_file(taught / "weights.safetensors")
     assert torch.equal(written["classifier.head.weight"], head["head.weight"])
     assert torch.equal(written["classifier.head.bias"], head["head.bias"])

@@ -15,10 +15,11 @@ from edgekd.assembly.context import Context
 from edgekd.engine import plan
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, evaluate, package, quantize, teacher
+from edgekd.stages import distill, package
+from edgekd.stages.teacher import TeacherStage
 
 torch.set_num_threads(1)
-STAGES: dict[str, Any] = {"teacher": teacher, "distill": distill, "quantize": quantize, "evaluate": evaluate}
+STAGES = ("teacher", "distill", "quantize", "evaluate")
 TRAIN = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0}
 NET: dict[str, Any] = {"model": "edgekd:resnet10", "args": {"width": 4, "stem_stride": 2}}
 TAUGHT = TRAIN | {"losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]}
@@ -49,13 +50,13 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         done: dict[str, Path] = {}
         root = tmp_path / str(len(list(tmp_path.iterdir())))
         for node in plan.nodes(recipe):
-            if node.module not in STAGES:
+            if node.stage.name not in STAGES:
                 continue
             out = done[node.name] = root / node.name
             out.mkdir(parents=True)
             inputs = {name: done[name] for name in node.inputs}
             context = Context(node.recipe, node.name, out, inputs, tmp_path / "log", progress or Silent())
-            STAGES[node.module].run(context)
+            node.stage.run(context)
             if node.name == until:
                 break
         return done
@@ -136,11 +137,11 @@ def test_several_teachers(run: Callable[..., dict[str, Path]], npz: Callable[...
 def test_how_teachers_are_combined_decides_the_lessons(npz: Callable[..., str]) -> None:
     section = {"ensemble": [NET | {"train": TRAIN}, NET | {"train": TRAIN}]}
     plain, sure = (make(npz(), section | {"combine": rule}) for rule in ("probabilities", "confidence"))
-    assert distill.config(plain, "distill") != distill.config(sure, "distill")
-    assert distill.config(distill.alone(plain), "alone") == distill.config(distill.alone(sure), "alone")
-    assert teacher.config(make(npz(), NET | {"distill": TAUGHT, "teacher": section}), "teacher") != teacher.config(
-        make(npz(), NET | {"distill": TAUGHT, "teacher": section | {"combine": "logits"}}), "teacher"
-    )
+    assert distill.config(plain) != distill.config(sure)
+    assert distill.config(distill.alone(plain)) == distill.config(distill.alone(sure))
+    assert TeacherStage().config(
+        make(npz(), NET | {"distill": TAUGHT, "teacher": section}), "teacher"
+    ) != TeacherStage().config(make(npz(), NET | {"distill": TAUGHT, "teacher": section | {"combine": "logits"}}), "teacher")
 
 
 def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callable[..., str]) -> None:

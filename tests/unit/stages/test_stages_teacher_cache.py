@@ -19,7 +19,9 @@ from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import TeacherCache
 from edgekd.recipe.teacher import Teacher
-from edgekd.stages import distill, quantize, teacher
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.quantize import QuantizeStage
+from edgekd.stages.teacher import TeacherStage
 
 torch.set_num_threads(1)
 
@@ -90,24 +92,24 @@ def same(a: Path, b: Path) -> bool:
 
 def test_the_student_is_the_same_and_quantization_reads_on(make: Any, run: Any) -> None:
     kept, live = make().recipe, make("false").recipe
-    taught, _ = run(teacher, kept, "aa")
-    first, told = run(distill, kept, "first", teacher=taught)
+    taught, _ = run(TeacherStage(), kept, "aa")
+    first, told = run(DistillStage(), kept, "first", teacher=taught)
     assert told.cache() == "teacher cache: 0 images read, 144 computed"
-    assert same(first, run(distill, live, "live", teacher=taught)[0])
-    qat, told = run(quantize, kept, "qat", teacher=taught, distill=first)
+    assert same(first, run(DistillStage(), live, "live", teacher=taught)[0])
+    qat, told = run(QuantizeStage(), kept, "qat", teacher=taught, distill=first)
     assert told.cache() == "teacher cache: 72 images read, 0 computed"
-    again, told = run(distill, kept, "again", teacher=taught)
+    again, told = run(DistillStage(), kept, "again", teacher=taught)
     assert told.cache() == "teacher cache: 144 images read, 0 computed"
     assert same(first, again)
-    cold, _ = run(quantize, kept, "cold", teacher=taught.rename(taught.with_name("bb")), distill=first)
+    cold, _ = run(QuantizeStage(), kept, "cold", teacher=taught.rename(taught.with_name("bb")), distill=first)
     assert same(qat, cold)
 
 
 def test_another_teacher_is_never_read(make: Any, run: Any) -> None:
     recipe = make().recipe
-    taught, _ = run(teacher, recipe, "aa")
-    run(distill, recipe, "first", teacher=taught)
-    _, told = run(distill, recipe, "second", teacher=taught.rename(taught.with_name("bb")))
+    taught, _ = run(TeacherStage(), recipe, "aa")
+    run(DistillStage(), recipe, "first", teacher=taught)
+    _, told = run(DistillStage(), recipe, "second", teacher=taught.rename(taught.with_name("bb")))
     assert told.cache() == "teacher cache: 0 images read, 144 computed"
     assert "0 % there (1 other cache of edgekd:resnet10 not read: other weights, images, augmentation" in " ".join(told.said)
 
@@ -116,30 +118,30 @@ def test_other_weights_under_the_same_key_are_never_read(make: Any, run: Any) ->
     """As a teacher has that was trained again on another machine, or with other threads."""
     recipe = make().recipe
     for number in range(2):
-        taught, _ = run(teacher, make("true", f"seed={number}").recipe, "aa")
-        _, told = run(distill, recipe, f"student{number}", teacher=taught)
+        taught, _ = run(TeacherStage(), make("true", f"seed={number}").recipe, "aa")
+        _, told = run(DistillStage(), recipe, f"student{number}", teacher=taught)
         assert told.cache() == "teacher cache: 0 images read, 144 computed"
 
 
 def test_a_float_student_as_the_teacher_has_records_of_its_own(make: Any, run: Any) -> None:
     recipe = make("true", "quantize.self_distill=true").recipe
-    taught, _ = run(teacher, recipe, "aa")
-    first, _ = run(distill, recipe, "bb", teacher=taught)
-    _, told = run(quantize, recipe, "qat", distill=first)
+    taught, _ = run(TeacherStage(), recipe, "aa")
+    first, _ = run(DistillStage(), recipe, "bb", teacher=taught)
+    _, told = run(QuantizeStage(), recipe, "qat", distill=first)
     assert told.cache() == "teacher cache: 0 images read, 72 computed"
-    _, told = run(quantize, recipe, "again", distill=first)
+    _, told = run(QuantizeStage(), recipe, "again", distill=first)
     assert told.cache() == "teacher cache: 72 images read, 0 computed"
 
 
 def test_several_processes_share_it(make: Any, run: Any) -> None:
     """72 images in two shares of 36: a batch of 24 each."""
     recipe = make("{dtype: float16}").recipe
-    taught, _ = run(teacher, recipe, "aa")
-    cold, _ = run(distill, recipe, "cold", processes=2, teacher=taught)
+    taught, _ = run(TeacherStage(), recipe, "aa")
+    cold, _ = run(DistillStage(), recipe, "cold", processes=2, teacher=taught)
     place = teacher_outputs.records_folder(recipe, {"teacher": taught}, "teacher")
     assert rows.describe(place, 2, TeacherCache(dtype="float16"), "auto", "").startswith("layer1 66 %")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
-    warm, _ = run(distill, recipe, "warm", processes=2, teacher=taught)
+    warm, _ = run(DistillStage(), recipe, "warm", processes=2, teacher=taught)
     assert same(cold, warm)
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 
@@ -154,10 +156,10 @@ def test_the_plan_says_what_is_there(make: Any, run: Any) -> None:
     assert notes("true", "quantize.self_distill=true")["quantize"] == unknown.format("distill")
     loaded = make()
     key = next(step.key for step in plan.make(loaded) if step.name == "teacher")
-    taught, _ = run(teacher, loaded.recipe, key)
+    taught, _ = run(TeacherStage(), loaded.recipe, key)
     empty = "teacher cache: empty, filled while it trains"
     assert notes("true") == {"distill": empty, "quantize": empty}
-    run(distill, loaded.recipe, "first", teacher=taught)
+    run(DistillStage(), loaded.recipe, "first", teacher=taught)
     found = notes("true")
     assert found["distill"].startswith(
         "teacher cache: layer1 100 %, layer2 100 %, layer3 100 %, layer4 100 %, logits 100 % of 2 draws, "
@@ -194,8 +196,8 @@ def test_features_are_in_the_key_where_they_are_rounded(make: Any, run: Any) -> 
     halves = ("{draws: 1, dtype: float16}", "{draws: 1, dtype: float16, features: false}")
     kept, live = (keys(settings) for settings in halves)
     assert [kept[name] == live[name] for name in ("teacher", "kd", "distill", "quantize")] == [True, True, False, False]
-    taught, _ = run(teacher, make().recipe, "aa")
-    first, second = (run(distill, make(settings).recipe, name, teacher=taught)[0]
+    taught, _ = run(TeacherStage(), make().recipe, "aa")
+    first, second = (run(DistillStage(), make(settings).recipe, name, teacher=taught)[0]
                      for settings, name in zip(halves, ("kept", "live"), strict=True))  # fmt: skip
     assert not same(first, second)
 

@@ -25,8 +25,10 @@ from edgekd.models import build
 from edgekd.progress import Lines, Silent
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
-from edgekd.stages import distill, package, teacher
-from edgekd.stages import student as student_stage
+from edgekd.stages import distill, package
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.student import StudentStage
+from edgekd.stages.teacher import TeacherStage
 from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
@@ -85,11 +87,11 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
-    taught = run(teacher, recipe, "teacher")
+    taught = run(TeacherStage(), recipe, "teacher")
     assert {path.name for path in taught.iterdir()} == {
         "weights.safetensors", "last.safetensors", "adapters.safetensors", "curve.json",
     }  # fmt: skip
-    out = run(distill, recipe, "distill", teacher=taught)
+    out = run(DistillStage(), recipe, "distill", teacher=taught)
     curve = json.loads((out / "curve.json").read_text())
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
@@ -100,8 +102,8 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
 
 
 def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe) -> None:
-    taught = run(teacher, recipe, "teacher")
-    first, second = (run(distill, recipe, name, teacher=taught) for name in ("first", "second"))
+    taught = run(TeacherStage(), recipe, "teacher")
+    first, second = (run(DistillStage(), recipe, name, teacher=taught) for name in ("first", "second"))
     for name in ("weights", "last", "adapters"):
         assert (first / f"{name}.safetensors").read_bytes() == (second / f"{name}.safetensors").read_bytes()
 
@@ -109,8 +111,11 @@ def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe) -> None:
 def test_student_alone_starts_from_the_same_weights(run: Callable[..., Path], recipe: Recipe) -> None:
     """With a learning rate next to zero both stay where they start."""
     still = make(recipe.data.source, distill={"lr": 1e-30, "weight_decay": 0.0})
-    taught = run(teacher, still, "teacher")
-    together, alone = run(distill, still, "distill", teacher=taught), run(distill, distill.alone(still), "student_alone")
+    taught = run(TeacherStage(), still, "teacher")
+    together, alone = (
+        run(DistillStage(), still, "distill", teacher=taught),
+        run(DistillStage(), distill.alone(still), "student_alone"),
+    )
     ours, theirs = weights(together, "last"), weights(alone, "last")
     learnt = [name for name in ours if "running" not in name and "num_batches" not in name]
     assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-20) for name in learnt)
@@ -136,7 +141,7 @@ def test_alone_has_the_same_budget_without_a_teacher(recipe: Recipe) -> None:
 def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
     train = {"epochs": 1, "batch_size": 16, "save_dtype": "float16"}
     half = make(recipe.data.source, teacher={"train": train})
-    out = run(teacher, half, "teacher")
+    out = run(TeacherStage(), half, "teacher")
     assert weights(out)["head.weight"].dtype == torch.float16
     assert half.teacher is not None
     context = Context(half, "distill", tmp_path, {"teacher": out}, tmp_path / "log", Silent())
@@ -146,9 +151,9 @@ def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recip
 
 
 def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
-    taught = run(teacher, recipe, "trained")
+    taught = run(TeacherStage(), recipe, "trained")
     given = make(recipe.data.source, teacher={"train": None, "weights": str(taught / "weights.safetensors")})
-    out = run(teacher, given, "given")
+    out = run(TeacherStage(), given, "given")
     assert sorted(path.name for path in out.iterdir()) == ["weights.safetensors", "wiring.json"]
     assert equal(weights(out), weights(taught))
 
@@ -162,19 +167,19 @@ def test_a_teacher_with_weights_and_a_budget_is_fine_tuned(
     networks.save(state, tmp_path / "six.safetensors")
     slow = {"epochs": 1, "batch_size": 16, "lr": 1e-9, "warmup_epochs": 0}
     tuned = make(recipe.data.source, teacher={"weights": str(tmp_path / "six.safetensors"), "train": slow})
-    out = weights(run(teacher, tuned, "tuned", progress=Lines()))
+    out = weights(run(TeacherStage(), tuned, "tuned", progress=Lines()))
     assert "  tuned.weights: head.bias, head.weight left out, for another number of classes" in capfd.readouterr().err
     learnt = [name for name, value in out.items() if value.ndim > 1 and name != "head.weight"]
     assert all(torch.allclose(out[name], state[name], atol=1e-5) for name in learnt)
     assert out["head.weight"].shape[0] == 4
-    assert teacher.config(tuned, "teacher")["teacher"]["weights"] != teacher.config(recipe, "teacher")["teacher"].get(
-        "weights"
-    )
+    assert TeacherStage().config(tuned, "teacher")["teacher"]["weights"] != TeacherStage().config(recipe, "teacher")[
+        "teacher"
+    ].get("weights")
 
 
 def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[..., Path], recipe: Recipe) -> None:
     """And its probabilities become logits."""
-    taught = run(teacher, recipe, "trained")
+    taught = run(TeacherStage(), recipe, "trained")
     file = {"train": None, "weights": str(taught / "weights.safetensors")}
     other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
     images = dataset.load(recipe.data)
@@ -189,7 +194,9 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
     with torch.no_grad():
         plain, arranged = (network(x) for network in built)
     assert torch.equal(arranged, plain.clamp_min(1e-12).log()[:, [1, 3, 0, 2]])
-    assert teacher.config(other, "teacher") != teacher.config(make(recipe.data.source, teacher=file), "teacher")
+    assert TeacherStage().config(other, "teacher") != TeacherStage().config(
+        make(recipe.data.source, teacher=file), "teacher"
+    )
 
 
 @pytest.mark.parametrize("losses", [[{"kind": "task"}], [{"kind": "task"}, {"kind": "fitnet"}]], ids=["plain", "tapped"])
@@ -199,11 +206,11 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     from edgekd.data.batches import Normalize
     from edgekd.train.loop import accuracy
 
-    taught = run(teacher, recipe, "teacher")
+    taught = run(TeacherStage(), recipe, "teacher")
     smooth = make(recipe.data.source, distill={"ema": 0.9, "lr": 0.05, "losses": losses})
     plain = make(recipe.data.source, distill={"lr": 0.05, "losses": losses})
-    out = run(distill, smooth, "smooth", teacher=taught)
-    assert not equal(weights(out, "last"), weights(run(distill, plain, "plain", teacher=taught), "last"))
+    out = run(DistillStage(), smooth, "smooth", teacher=taught)
+    assert not equal(weights(out, "last"), weights(run(DistillStage(), plain, "plain", teacher=taught), "last"))
     images = dataset.load(smooth.data)
     student = networks.student(smooth, purpose(smooth.data, 4), out / "last.safetensors")
     curve = json.loads((out / "curve.json").read_text())
@@ -212,12 +219,12 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
 
 def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:
     """Two CPU processes, all losses; process 0 writes and speaks. Each step sees 2 × 16 images."""
-    taught = run(teacher, recipe, "teacher")
-    out = run(distill, recipe, "distill", processes=2, progress=Lines(), teacher=taught)
+    taught = run(TeacherStage(), recipe, "teacher")
+    out = run(DistillStage(), recipe, "distill", processes=2, progress=Lines(), teacher=taught)
     said = capfd.readouterr().err
     assert said.count("  distilled: started") == 1
     assert said.count("  fitnet: layer1 (2 ch)") == 1
-    alone = run(distill, recipe, "one", teacher=taught)
+    alone = run(DistillStage(), recipe, "one", teacher=taught)
     assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
     assert not equal(weights(out, "last"), weights(alone, "last"))
     assert json.loads((out / "curve.json").read_text())["pairs"] == json.loads((alone / "curve.json").read_text())["pairs"]
@@ -227,7 +234,7 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
 def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
     """They wait for the gradient of every parameter, of the classifier too."""
     related = make(recipe.data.source, distill={"losses": [{"kind": "rkd"}]})
-    out = run(distill, related, "distill", processes=2, teacher=run(teacher, recipe, "teacher"))
+    out = run(DistillStage(), related, "distill", processes=2, teacher=run(TeacherStage(), recipe, "teacher"))
     curve = json.loads((out / "curve.json").read_text())
     assert len(curve["terms"]["rkd"]) == 2
     assert curve["terms"]["rkd"][1] < curve["terms"]["rkd"][0]
@@ -276,7 +283,7 @@ def test_processes_end_with_the_same_weights(tmp_path: Path, recipe: Recipe) -> 
 def test_too_few_images_for_the_processes(run: Callable[..., Path], recipe: Recipe) -> None:
     wide = make(recipe.data.source, distill={"batch_size": 64, "losses": [{"kind": "task"}]}, teacher=None)
     with pytest.raises(TrainingError) as caught:
-        run(distill, wide, processes=2)
+        run(DistillStage(), wide, processes=2)
     assert str(caught.value) == (
         "student_alone: 72 training images are less than one batch of 64 for each of 2 processes\n"
         "  → lower batch_size or --processes"
@@ -350,7 +357,7 @@ def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, ca
     file = recipe.data.source.removeprefix("npz:") + ".safetensors"
     networks.save(dict(other.state_dict()), Path(file))
     warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
-    run(distill, warm, progress=Lines())
+    run(DistillStage(), warm, progress=Lines())
     assert "head" in capsys.readouterr().err
 
 
@@ -360,7 +367,7 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     rules = {"hardswish": "relu6", "se": "drop"}
     student = {"model": "torchvision:mobilenet_v3_small", "args": {}, "rewrite": rules}
     changed = make(npz(), student=student, teacher=None, distill={"epochs": 1, "losses": [{"kind": "task"}]})
-    out = run(distill, changed, "distill", progress=Lines(sys.stdout))
+    out = run(DistillStage(), changed, "distill", progress=Lines(sys.stdout))
     told = ["squeeze-excite → nothing: 9 places", "hardswish → relu6: 19 places"]
     said = capsys.readouterr().out
     assert all(f"student.rewrite: {line}\n" in said for line in told)
@@ -384,7 +391,7 @@ def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
     used = Recipe.model_validate(
         {"edgekd": 1, "data": recipe.data.model_dump(), "student": given, "quantize": {"method": "ptq"}, "export": ["onnx"]}
     )
-    out = run(student_stage, used, "student")
+    out = run(StudentStage(), used, "student")
     assert json.loads((out / "wiring.json").read_text()) == [wiring.UNCHECKED]
 
 
@@ -394,7 +401,7 @@ def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
     changes: dict[str, Any] = {"teacher": None, "distill": {"epochs": 1, "losses": [{"kind": "task"}]}}
     changes |= {"quantize": {"epochs": 1}, "export": ["tflite"]}
     slow = make(npz(), student={"model": "torchvision:mobilenet_v3_small", "args": {}}, **changes)
-    out = run(distill, slow, "distill", progress=Lines(sys.stdout))
+    out = run(DistillStage(), slow, "distill", progress=Lines(sys.stdout))
     said = capsys.readouterr().out
     advice = "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}"
     assert f"  advice: {advice}\n" in said

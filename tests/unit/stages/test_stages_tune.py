@@ -26,7 +26,10 @@ from edgekd.progress import Lines, Silent
 from edgekd.results import codec
 from edgekd.results.run import Curve, RunResult, read_run
 from edgekd.results.tuning import TrialRecord, TuningRecord, told
-from edgekd.stages import distill, teacher, tune
+from edgekd.stages import tune
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.teacher import TeacherStage
+from edgekd.stages.tune import TuneStage
 
 KD, WEIGHT, LAYERS, LR = (
     "distill.losses[1].temperature",
@@ -197,16 +200,16 @@ def test_an_interrupted_search_goes_on_with_the_next_trial(
     assert whole is not None
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "other"))
     trained: list[dict[str, Any]] = []
-    train = distill.run
+    train = DistillStage.run
 
-    def interrupted(context: Any) -> None:
+    def interrupted(stage: DistillStage, context: Any) -> object:
         if context.name == "trial":
             if len(trained) == 2:
                 raise KeyboardInterrupt
             trained.append(tuned.own(context.recipe.model_copy(update={"tune": loaded.recipe.tune})))
-        train(context)
+        return train(stage, context)
 
-    monkeypatch.setattr(distill, "run", interrupted)
+    monkeypatch.setattr(DistillStage, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(loaded, tmp_path / "half")
     assert not list((cache.root() / "scratch").iterdir())
@@ -227,15 +230,15 @@ def test_what_the_values_did_not_cause_ends_the_search_and_the_same_command_goes
     recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: EdgekdError
 ) -> None:
     loaded = recipe({KD: [2, 8]}, "baselines=[]", sampler="grid")
-    train, trained = distill.run, list[str]()
+    train, trained = DistillStage.run, list[str]()
 
-    def fails_at_the_second_trial(context: Any) -> None:
+    def fails_at_the_second_trial(stage: DistillStage, context: Any) -> object:
         trained.append(context.name)
         if trained == ["trial", "trial"]:
             raise failure
-        train(context)
+        return train(stage, context)
 
-    monkeypatch.setattr(distill, "run", fails_at_the_second_trial)
+    monkeypatch.setattr(DistillStage, "run", fails_at_the_second_trial)
     with pytest.raises(type(failure), match=failure.message):
         run(loaded, tmp_path / "reports")
     found = run(loaded, tmp_path / "reports").tuning
@@ -263,13 +266,13 @@ def test_values_that_cannot_be_together_are_a_trial_that_fails_untried(
     space = {begin: [0, 1], end: [1, 2], "distill.losses[0].weight": [0, 1], WEIGHT: [0, 1], other: [0, 1]}
     losses = "distill.losses=[{kind: task}, {kind: kd, end_epoch: 2}, {kind: attention_transfer}]"
     trained: list[str] = []
-    train = distill.run
+    train = DistillStage.run
 
-    def counted(context: Any) -> None:
+    def counted(stage: DistillStage, context: Any) -> object:
         trained.append(context.name)
-        train(context)
+        return train(stage, context)
 
-    monkeypatch.setattr(distill, "run", counted)
+    monkeypatch.setattr(DistillStage, "run", counted)
     found = run(recipe(space, losses, "baselines=[]", sampler="random", epochs=2, trials=12), tmp_path / "reports").tuning
     assert found is not None
     impossible = {
@@ -370,7 +373,7 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
     """As the stage that follows them: with the values and the epochs of a trial it learns what that has learnt."""
     found = recipe({KD: [2, 6]}, "distill.epochs=1", sampler="random", trials=1).recipe
     done: dict[str, Path] = {}
-    for name, stage, processes in (("teacher", teacher, 1), ("tune", tune, 2), ("distill", distill, 2)):
+    for name, stage, processes in (("teacher", TeacherStage(), 1), ("tune", TuneStage(), 2), ("distill", DistillStage(), 2)):
         out = tmp_path / name
         out.mkdir()
         stage.run(Context(found, name, out, done, tmp_path / "log", Silent(), processes=processes))

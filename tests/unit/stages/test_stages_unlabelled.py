@@ -22,7 +22,13 @@ from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.models import Metrics, ModelRecord
-from edgekd.stages import distill, evaluate, quantize, synthesize, teacher
+from edgekd.stages import evaluate, synthesize
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.evaluate import EvaluateStage
+from edgekd.stages.quantize import QuantizeStage
+from edgekd.stages.student import StudentStage
+from edgekd.stages.synthesize import SynthesizeStage
+from edgekd.stages.teacher import TeacherStage
 from edgekd.task.image_classification import purpose
 
 torch.set_num_threads(1)
@@ -86,8 +92,8 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     stage: Callable[..., Path], folder: str, weights: str
 ) -> None:
     recipe = make({"source": folder, "classes": 4, "val_fraction": 0.25}, weights, quantize={"method": "qat", "epochs": 1})
-    taught = stage(teacher, recipe, "teacher")
-    out = stage(distill, recipe, "distill", teacher=taught)
+    taught = stage(TeacherStage(), recipe, "teacher")
+    out = stage(DistillStage(), recipe, "distill", teacher=taught)
     curve = json.loads((out / "curve.json").read_text())
     assert curve["measure"] == "agreement"
     assert curve["train_top1"] == []
@@ -104,10 +110,10 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
         agreement = float((network(x).argmax(1) == judge(x).argmax(1)).float().mean())
     assert curve["val_top1"][curve["best_epoch"]] == pytest.approx(agreement)
 
-    int8 = stage(quantize, recipe, "quantize", distill=out, teacher=taught)
+    int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, teacher=taught)
     assert json.loads((int8 / "curve.json").read_text())["measure"] == "agreement"
     found = json.loads(
-        (stage(evaluate, recipe, "evaluate", teacher=taught, distill=out, quantize=int8) / "metrics.json").read_text()
+        (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out, quantize=int8) / "metrics.json").read_text()
     )
     assert found["teacher"]["metrics"] == []
     for name in ("distilled", "qat"):
@@ -125,9 +131,11 @@ def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callabl
     recipe = make({"source": npz(), "labels": "test"}, weights)
     images = dataset.load(recipe.data)
     assert (images.train.labelled, images.val.labelled, images.test.labelled) == (False, False, True)
-    taught = stage(teacher, recipe, "teacher")
-    out = stage(distill, recipe, "distill", teacher=taught)
-    found = json.loads((stage(evaluate, recipe, "evaluate", teacher=taught, distill=out) / "metrics.json").read_text())
+    taught = stage(TeacherStage(), recipe, "teacher")
+    out = stage(DistillStage(), recipe, "distill", teacher=taught)
+    found = json.loads(
+        (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out) / "metrics.json").read_text()
+    )
     assert [m["measure"] for m in found["distilled"]["metrics"]] == ["accuracy", "agreement"]
     assert [m["measure"] for m in found["teacher"]["metrics"]] == ["accuracy"]
 
@@ -154,8 +162,8 @@ def free(weights: str, **changes: Any) -> Recipe:
 
 def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], weights: str) -> None:
     recipe = free(weights, quantize={"method": "ptq"})
-    taught = stage(teacher, recipe, "teacher")
-    made = stage(synthesize, recipe, "synthesize", teacher=taught)
+    taught = stage(TeacherStage(), recipe, "teacher")
+    made = stage(SynthesizeStage(), recipe, "synthesize", teacher=taught)
     pixels = np.load(made / "images.npy")
     assert (pixels.shape, pixels.dtype) == ((60, 3, 16, 16), np.uint8)
     assert np.bincount(np.load(made / "labels.npy")).tolist() == [15, 15, 15, 15]
@@ -167,16 +175,16 @@ def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], we
     assert seen < {image.tobytes() for image in pixels}
     assert not seen & {images.test.images[i].tobytes() for i in range(12)}
 
-    out = stage(distill, recipe, "distill", teacher=taught, synthesize=made)
+    out = stage(DistillStage(), recipe, "distill", teacher=taught, synthesize=made)
     assert json.loads((out / "curve.json").read_text())["measure"] == "agreement"
-    int8 = stage(quantize, recipe, "quantize", distill=out, synthesize=made)
+    int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, synthesize=made)
     assert json.loads((int8 / "graph.json").read_text())["val_top1"] is not None
 
 
 def test_synthesized_images_are_the_same_bytes_twice(stage: Callable[..., Path], weights: str) -> None:
     recipe = free(weights)
-    taught = stage(teacher, recipe, "teacher")
-    first, again = (stage(synthesize, recipe, name, teacher=taught) for name in ("first", "again"))
+    taught = stage(TeacherStage(), recipe, "teacher")
+    first, again = (stage(SynthesizeStage(), recipe, name, teacher=taught) for name in ("first", "again"))
     for name in ("images.npy", "sheet.jpg", "synthetic.json"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
 
@@ -196,13 +204,13 @@ def test_the_teacher_is_asked_about_other_synthesized_images(weights: str, tmp_p
             module.run(Context(recipe, key, out, inputs, tmp_path / "log", progress))
             return cache.commit(out, key, {}, 0.0).path
 
-    taught = finish(teacher, two, "teacher")
-    seeds = {"distill.seed1": finish(synthesize, two, "images0", teacher=taught),
-             "distill": finish(synthesize, alone, "images1", teacher=taught)}  # fmt: skip
+    taught = finish(TeacherStage(), two, "teacher")
+    seeds = {"distill.seed1": finish(SynthesizeStage(), two, "images0", teacher=taught),
+             "distill": finish(SynthesizeStage(), alone, "images1", teacher=taught)}  # fmt: skip
     for name, recipe in (("distill.seed1", two), ("distill", alone), ("distill", alone)):
         own = next(node.recipe for node in plan.nodes(recipe) if node.name == name)
         assert own.seed == 1
-        finish(distill, own, name, teacher=taught, synthesize=seeds[name])
+        finish(DistillStage(), own, name, teacher=taught, synthesize=seeds[name])
     asked = [lines[-1].split(", ", 1)[1] for lines in said if lines and "teacher cache" in lines[-1]]
     assert asked == ["64 computed", "64 computed", "0 computed"]
 
@@ -210,7 +218,7 @@ def test_the_teacher_is_asked_about_other_synthesized_images(weights: str, tmp_p
 def test_real_test_images_beside_synthesized_ones(npz: Callable[..., str], stage: Callable[..., Path], weights: str) -> None:
     synthetic = {"images": 60, "steps": 3, "batch_size": 32, "grey": True}
     recipe = free(weights, data={"source": npz(), "classes": None, "synthetic": synthetic})
-    made = stage(synthesize, recipe, "synthesize", teacher=stage(teacher, recipe, "teacher"))
+    made = stage(SynthesizeStage(), recipe, "synthesize", teacher=stage(TeacherStage(), recipe, "teacher"))
     images = dataset.load(recipe.data, made=made)
     assert len(images.test) == 16
     assert images.test.labelled
@@ -221,11 +229,10 @@ def test_real_test_images_beside_synthesized_ones(npz: Callable[..., str], stage
 def test_a_given_student_makes_its_own_calibration_images(stage: Callable[..., Path], weights: str) -> None:
     student = {"model": "edgekd:resnet10", "args": {"width": 4}, "weights": weights}
     recipe = free(weights, teacher=None, distill=None, student=student, quantize={"method": "ptq"})
-    from edgekd.stages import student as given
 
-    own = stage(given, recipe, "student")
-    made = stage(synthesize, recipe, "synthesize", student=own)
-    int8 = stage(quantize, recipe, "quantize", student=own, synthesize=made)
+    own = stage(StudentStage(), recipe, "student")
+    made = stage(SynthesizeStage(), recipe, "synthesize", student=own)
+    int8 = stage(QuantizeStage(), recipe, "quantize", student=own, synthesize=made)
     assert json.loads((int8 / "graph.json").read_text())["val_top1"] is None
 
 
@@ -241,9 +248,9 @@ def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(784, 4))
     networks.save(dict(plain.state_dict()), tmp_path / "plain.safetensors")
     recipe = free(weights, teacher={"model": f"{tmp_path / 'net.py'}:Plain", "weights": str(tmp_path / "plain.safetensors")})
-    taught = stage(teacher, recipe, "teacher")
+    taught = stage(TeacherStage(), recipe, "teacher")
     with pytest.raises(ModelError, match="this network has only GroupNorm"):
-        stage(synthesize, recipe, "synthesize", teacher=taught)
+        stage(SynthesizeStage(), recipe, "synthesize", teacher=taught)
 
 
 def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:

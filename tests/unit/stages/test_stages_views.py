@@ -24,7 +24,10 @@ from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
-from edgekd.stages import distill, evaluate, quantize, teacher
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.evaluate import EvaluateStage
+from edgekd.stages.quantize import QuantizeStage
+from edgekd.stages.teacher import TeacherStage
 
 torch.set_num_threads(1)
 
@@ -87,15 +90,15 @@ def same(a: Path, b: Path) -> bool:
 
 def test_the_student_is_the_same_with_a_cold_a_warm_and_no_cache(make: Write, run: Write) -> None:
     recipe = make().recipe
-    taught = run(teacher, node(recipe, "teacher"), "aa")
-    cold = run(distill, recipe, "cold", teacher=taught)
-    assert same(cold, run(distill, recipe, "warm", teacher=taught))
+    taught = run(TeacherStage(), node(recipe, "teacher"), "aa")
+    cold = run(DistillStage(), recipe, "cold", teacher=taught)
+    assert same(cold, run(DistillStage(), recipe, "warm", teacher=taught))
     live = make("distill.teacher_cache=false").recipe
-    assert same(cold, run(distill, live, "live", teacher=taught))
-    qat = run(quantize, recipe, "qat", teacher=taught, distill=cold)
-    again = run(quantize, recipe, "again", teacher=taught.rename(taught.with_name("bb")), distill=cold)
+    assert same(cold, run(DistillStage(), live, "live", teacher=taught))
+    qat = run(QuantizeStage(), recipe, "qat", teacher=taught, distill=cold)
+    again = run(QuantizeStage(), recipe, "again", teacher=taught.rename(taught.with_name("bb")), distill=cold)
     assert same(qat, again)
-    found = run(evaluate, recipe, "evaluate", teacher=taught.with_name("bb"), distill=cold, quantize=qat)
+    found = run(EvaluateStage(), recipe, "evaluate", teacher=taught.with_name("bb"), distill=cold, quantize=qat)
     metrics = json.loads((found / "metrics.json").read_text())
     assert metrics["teacher"]["macs"] > 1.7 * metrics["distilled"]["macs"]  # 16 pixels, and three channels
     told = json.loads((cold / "teacher.json").read_text())
@@ -149,11 +152,11 @@ def test_each_of_an_ensemble_and_each_of_a_chain_sees_its_own(make: Write, run: 
     inputs: dict[str, Path] = {}
     for name in ("teacher.large.teacher", "teacher.large", "teacher.alike"):
         assert node(recipe, name).data.image_size == seen[name][0]
-        inputs[name] = run(teacher, node(recipe, name), name, **inputs)
-    inputs["distill"] = run(distill, recipe, "distill", **inputs)
+        inputs[name] = run(TeacherStage(), node(recipe, name), name, **inputs)
+    inputs["distill"] = run(DistillStage(), recipe, "distill", **inputs)
     live = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher_cache": False})})
-    assert same(inputs["distill"], run(distill, live, "live", name="distill", **inputs))
-    metrics = json.loads((run(evaluate, recipe, "evaluate", **inputs) / "metrics.json").read_text())
+    assert same(inputs["distill"], run(DistillStage(), live, "live", name="distill", **inputs))
+    metrics = json.loads((run(EvaluateStage(), recipe, "evaluate", **inputs) / "metrics.json").read_text())
     assert metrics.keys() == {"teacher", "teacher.large", "teacher.large.teacher", "teacher.alike", "distilled"}
     together = views.opened(recipe.teacher, recipe.data, dataset.load(recipe.data))
     assert [images.train.images[0].shape for images in together] == [(1, 16, 16), (1, 12, 12)]
@@ -186,11 +189,13 @@ def test_several_processes_ask_an_ensemble_with_views_and_a_black_box(tmp_path: 
         f"train: {{epochs: 1}}}}, {{model: 'onnx:{write_onnx(tmp_path / 't.onnx', w=w)}', name: file}}]}}"
     )
     recipe = make(members, "distill.losses=[{kind: kd}, {kind: fitnet, teacher: large}]", "quantize=null").recipe
-    inputs = {name: run(teacher, node(recipe, name), name) for name in ("teacher.large", "teacher.file")}
-    cold = run(distill, recipe, "cold", processes=2, **inputs)
+    inputs = {name: run(TeacherStage(), node(recipe, name), name) for name in ("teacher.large", "teacher.file")}
+    cold = run(DistillStage(), recipe, "cold", processes=2, **inputs)
     live = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher_cache": False})})
-    assert same(cold, run(distill, live, "live", processes=2, **inputs))
-    assert not same(cold, run(distill, live, "alone", **inputs)), "two processes see twice as many images at each step"
+    assert same(cold, run(DistillStage(), live, "live", processes=2, **inputs))
+    assert not same(cold, run(DistillStage(), live, "alone", **inputs)), (
+        "two processes see twice as many images at each step"
+    )
 
 
 def test_another_source_has_its_own_normalization() -> None:

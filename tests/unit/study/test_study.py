@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from edgekd import cli
+from edgekd.assembly.context import Context
 from edgekd.engine import plan
 from edgekd.engine.runner import Options
 from edgekd.errors import ExitCode, TrainingError
@@ -22,6 +23,8 @@ from edgekd.registry import exporters
 from edgekd.results.run import SeedRecord, read_run
 from edgekd.results.study import Row, judged
 from edgekd.stages import distill, teacher
+from edgekd.stages.distill import DistillStage
+from edgekd.stages.teacher import TeacherStage
 from edgekd.study import runner
 from edgekd.study.loading import load_study
 
@@ -250,18 +253,18 @@ def test_what_else_is_wrong_with_a_method_does_not_keep_the_others_from_running(
 
 def test_an_interrupted_study_goes_on_where_it_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    whole = distill.run
+    whole = DistillStage.run
 
-    def interrupted(context: object) -> None:
+    def interrupted(stage: DistillStage, context: Context) -> object:
         if len(trained) == 3:
             raise KeyboardInterrupt
         trained.append(1)
-        whole(context)  # type: ignore[arg-type]
+        return whole(stage, context)
 
-    monkeypatch.setattr(distill, "run", interrupted)
+    monkeypatch.setattr(DistillStage, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(path, "methods={fitnet: [{kind: fitnet}]}")
-    monkeypatch.setattr(distill, "run", lambda context: (trained.append(2), whole(context)))
+    monkeypatch.setattr(DistillStage, "run", lambda stage, context: (trained.append(2), whole(stage, context)))
     again = run(path, "methods={fitnet: [{kind: fitnet}]}")
     assert trained == [1] * 3 + [2] * 3, "two seeds of two baselines and a method"
     assert again.exit_code == ExitCode.OK
@@ -277,8 +280,8 @@ def test_an_interruption_that_a_library_made_a_failure_of_ends_the_study(path: P
 
 def test_a_teacher_that_fails_is_trained_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    whole = teacher.run
-    monkeypatch.setattr(teacher, "run", lambda context: (tried.append(context.name), whole(context)))
+    whole = TeacherStage.run
+    monkeypatch.setattr(TeacherStage, "run", lambda stage, context: (tried.append(context.name), whole(stage, context)))
     result = run(path, "teacher.train={epochs: 2, batch_size: 16, lr: 1e30}").result
     reasons = {own.method: own.reason for own in result.rows}
     assert reasons.pop("student_alone") == ""
