@@ -1,4 +1,4 @@
-"""Stages: one kind of step a file. :class:`~edgekd.assembly.stage.Stage` says what each one is."""
+"""Stages: one kind of step a file; assembly/stage.py says what each one is."""
 
 from edgekd.assembly.stage import Stage
 from edgekd.stages.evaluate import MADE, EvaluateStage
