@@ -3,16 +3,20 @@
     python benchmarks/pages.py
 
 docs/architecture.md has the layers of pyproject.toml, each folder with the first line of its docstring;
-docs/extending.md has the files of docs/examples/.
+docs/extending.md has the files of docs/examples/; docs/python.md has the session of README.md and the docstrings of the
+public functions.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import textwrap
 import tomllib
 from pathlib import Path
+
+import edgekd
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pipeline" / "edgekd"
@@ -68,12 +72,58 @@ def files(example: str) -> str:
     return "\n\n".join(blocks)
 
 
+def session() -> str:
+    """Return the Python session of README.md."""
+    (block,) = re.findall(r"```python\n.*?```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    return str(block)
+
+
+def functions() -> str:
+    """Return a section for each public function: what it does, its arguments, result and errors."""
+    return "\n\n".join(_function(name) for name in edgekd.__all__)
+
+
+def _function(name: str) -> str:
+    function = getattr(edgekd, name)
+    parts = re.split(r"^(Args|Returns|Raises|Example):\n", inspect.cleandoc(function.__doc__), flags=re.MULTILINE)
+    sections = {title: _entries(text) for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+    parameters = inspect.signature(function).parameters
+    arguments = (
+        f"| `{key}` | `{_cell(str(parameters[key].annotation))}` | {_default(parameters[key])} | {meaning} |"
+        for key, meaning in sections["Args"].items()
+    )
+    lines = [f"### {name}", "", _cell(parts[0].strip()), ""]
+    lines += ["| argument | type | default | meaning |", "|---|---|---|---|", *arguments]
+    if "Returns" in sections:
+        lines += ["", f"Returns: {sections['Returns']['']}"]
+    lines += ["", "| error | raised when |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{key}` | {meaning} |" for key, meaning in sections["Raises"].items())])
+
+
+def _entries(text: str) -> dict[str, str]:
+    """Return ``name: meaning`` entries of a docstring's section; text without names stands under the empty name."""
+    text = inspect.cleandoc(text)
+    entries = re.findall(r"^(\w+): (.*?)(?=^\w+: |\Z)", text, re.DOTALL | re.MULTILINE) or [("", text)]
+    return {name: _cell(meaning) for name, meaning in entries}
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return "one or more"
+    return "**required**" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
 def rendered() -> dict[Path, str]:
     """Return the pages as they should be."""
-    architecture, extending = DOCS / "architecture.md", DOCS / "extending.md"
+    architecture, extending, python = (DOCS / f"{name}.md" for name in ("architecture", "extending", "python"))
     return {
         architecture: replaced(architecture.read_text("utf-8"), "layers", picture()),
         extending: replaced(extending.read_text("utf-8"), "loss", files("edgekd-huber")),
+        python: replaced(replaced(python.read_text("utf-8"), "session", session()), "api", functions()),
     }
 
 

@@ -98,7 +98,8 @@ def checks_block() -> str:
         f"≥ {top1[0]} % of the {images} test images (here {top1[1]} %), and 99 % of the output errors are ≤ {lsb[0]} steps "
         f"(here {lsb[1]}). Outputs on a [device](docs/devices.md) are compared, too.",
         "int8 keeps the accuracy.": f"It is at most {drop[0]} points of top-1 below float, with a 95 % interval "
-        f"(here {drop[1]} points).",
+        f"(here {drop[1]} points). A [gate](docs/gates.md) that fails ends the run with "
+        "[exit code 1](docs/run.md#exit-codes).",
         "int8 is smaller and faster, or the report says why not.": "Float and int8 are measured in one session, in turns; "
         f"operations that stay in float are named (here {size[1]} times the size of float).",
         "Distillation helps, or the report says that it does not.": "The same student without a teacher has the same budget "
