@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import device, interruption, model, profile, study
+from edgekd.cli import device, interruption, model, profile, study, upgrade
 from edgekd.cli.execute import execute
 from edgekd.cli.options import (
     debug_option,
@@ -378,6 +378,7 @@ cli.add_command(model.quantize)
 cli.add_command(model.export)
 cli.add_command(profile.profile)
 cli.add_command(study.study)
+cli.add_command(upgrade.upgrade)
 cli.add_command(device.doctor)
 cli.add_command(device.devices)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgekd import __version__, recipe
+from edgekd import recipe
 from edgekd.errors import Problem, RecipeError
-from edgekd.loading import files, words
+from edgekd.loading import files, upgrade, words
 from edgekd.loading.conflicts import conflicts
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.lock import lock_name, lock_text
@@ -102,19 +102,15 @@ _LEAST = f"a recipe needs edgekd: {recipe.SCHEMA_VERSION}, data:, and student: o
 def _check_version(value: dict[str, Any], places: Places) -> None:
     """Stop at a recipe of another version: what else is wrong with it cannot be known."""
     version = value.get("edgekd")
-    if isinstance(version, bool) or not isinstance(version, int) or version == recipe.SCHEMA_VERSION:
-        return
-    message = f"this recipe has version {version}; edgekd {__version__} reads version {recipe.SCHEMA_VERSION}"
-    newer = version > recipe.SCHEMA_VERSION
-    hint = "upgrade edgekd: pip install --upgrade edgekd" if newer else f"write edgekd: {recipe.SCHEMA_VERSION}"
-    raise RecipeError(places.problems([Draft(("edgekd",), message, hint)]))
+    if isinstance(version, int) and not isinstance(version, bool) and (wrong := upgrade.refused(version)):
+        raise RecipeError(places.problems([Draft(("edgekd",), *wrong)]))
 
 
 def validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
     """Return the recipe that a plain value is, if it is one, and what is wrong with it."""
     try:
         # As JSON, because strict JSON is what a recipe means: a list is a tuple, but '8' is no number and true no 1.
-        checked = Recipe.model_validate_json(json.dumps(value), strict=True)
+        checked = Recipe.model_validate_json(json.dumps(upgrade.with_earlier_defaults(value)), strict=True)
     except ValidationError as error:
         return None, words.drafts(error, value)
     found = (Draft(parse_key(key), message, hint) for key, message, hint in conflicts(checked))

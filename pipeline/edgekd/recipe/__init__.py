@@ -25,7 +25,11 @@ from edgekd.recipe.task import TaskName
 from edgekd.recipe.teacher import Teacher
 from edgekd.recipe.tune import Tune
 
-SCHEMA_VERSION = 1
+VERSIONS = (1, 2)
+"""Versions of a recipe that can be read. A default that changes is another one from a version on; the older recipes keep
+theirs (:mod:`edgekd.loading.upgrade`)."""
+SCHEMA_VERSION = VERSIONS[-1]
+"""Version of a recipe that is written now."""
 
 
 Baseline = Literal["student_alone", "kd", "tuned_kd"]
@@ -43,8 +47,8 @@ class Lock(Strict):
 class Recipe(Strict):
     """One recipe: data → teacher → student → int8 artifacts → figures → report."""
 
-    edgekd: Annotated[Literal[1], Field(examples=[1])]
-    """Version of this schema."""
+    edgekd: Annotated[Literal[1, 2], Field(examples=[2])]
+    """Version of this schema: 2, or 1 for a recipe that was written earlier; `edgekd upgrade` rewrites it."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
     seeds: PositiveInt = 1

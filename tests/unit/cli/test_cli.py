@@ -32,7 +32,7 @@ def test_all_that_a_recipe_can_name_is_listed(what: str) -> None:
 def test_names_of_files_that_are_no_utf_8_are_printed(tmp_path: Path) -> None:
     """In messages, and in JSON so that whoever reads it has the name."""
     path = os.fsencode(tmp_path) + b"/\xff.yaml"
-    Path(os.fsdecode(path)).write_text("edgekd: 2\n")
+    Path(os.fsdecode(path)).write_text("edgekd: 3\n")
     command = [sys.executable, "-m", "edgekd", "check", path, "--json"]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"})
     assert done.returncode == 2
