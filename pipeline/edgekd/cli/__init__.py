@@ -47,9 +47,20 @@ failed, 130 interrupted; of several 130 before 3, 4 and 1.
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+GREETING = f"""\
+edgekd {__version__}: a big trained network in, a small int8 one out, proven on its device.
+
+  edgekd run mobilenet                                           the example
+  edgekd quantize net.py:Net --weights best.pt --data images/    your own model to int8
+  edgekd check my.yaml                                           is this recipe right?
+  edgekd devices                                                 boards and phones to measure on
+  edgekd --help                                                  all commands"""
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="edgekd %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Turn a big trained vision model into a small int8 one for an edge device, and prove it.
 
     One recipe, one command: distill → quantize → export → profile → report.
@@ -59,6 +70,7 @@ def cli() -> None:
       edgekd check my.yaml                   is this recipe right?
       edgekd plan my.yaml                    what would run, what is cached, and why
       edgekd list losses                     what a recipe can name
+      edgekd upgrade my.yaml                 an older recipe to the newest version
       edgekd study studies/losses            which method is better, over several seeds
       edgekd devices                         boards and phones to measure on; edgekd devices add pi@raspberrypi
       edgekd doctor pi4                      what a device can measure, and what is in the way
@@ -70,6 +82,8 @@ def cli() -> None:
       edgekd export torchvision:resnet18 --weights best.pt --format onnx
       edgekd profile model.onnx --device pi4
     """
+    if context.invoked_subcommand is None:
+        click.echo(GREETING)
 
 
 @cli.command(help=RUN_HELP)

@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from edgekd import resources
 from edgekd.cli import cli, list_
 from edgekd.cli.options import Number
 from edgekd.errors import UsageError
@@ -18,7 +19,28 @@ from edgekd.errors import UsageError
 (WHAT,) = (own.type.choices for own in list_.params if isinstance(own.type, click.Choice))
 KNOWN = {
     "recipes": "mobilenet", "models": "edgekd:resnet10", "losses": "kd", "devices": "host", "data": "synthetic",
+    "tasks": "image-classification",
 }  # fmt: skip
+
+
+def test_edgekd_alone_says_what_to_type() -> None:
+    """Every line is a command that there is, with arguments that it takes; nothing heavy is imported for it."""
+    script = (
+        "import sys; from edgekd.cli import main\n"
+        "try: main([])\n"
+        "finally: assert not {'torch', 'numpy', 'pydantic', 'yaml', 'rich'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    typed = [line.split("  ")[1].split() for line in done.stdout.splitlines() if line.startswith("  edgekd")]
+    assert 4 <= len(typed) <= 6
+    for words in typed:
+        assert words[0] == "edgekd"
+        if words[1] != "--help":
+            command = cli.commands[words[1]]
+            known = {option for parameter in command.params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= known
+    assert typed[0][2] in resources.available("recipes")
 
 
 @pytest.mark.parametrize("what", WHAT)
