@@ -93,7 +93,7 @@ def bare_mib(runtime: str, path: Path) -> float:
 
 def started(starter: Agents, runtime: str, path: Path) -> Agent:
     """Start an agent with a file."""
-    agent = starter.start(Variant(runtime, runtime, path), runtime)  # type: ignore[arg-type]
+    agent = starter.start(Variant(runtime, runtime, path), runtime)
     agent.ask("start", 60, runtime=runtime, path=str(path), threads=1)
     return agent
 

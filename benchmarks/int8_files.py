@@ -16,7 +16,7 @@ import peers
 from edgekd.devices import schema, targets
 from edgekd.recipe.export import Precision
 from edgekd.recipe.student import Rewrite
-from edgekd.runtimes import telemetry
+from edgekd.runtimes import silence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,7 +85,7 @@ def _make(model: Model, rewrite: Mapping[str, str], folder: Path, runtimes: Sequ
             if where != runtime or rewrite or path.exists():
                 continue
             extra = {"reduce_range": bits == 7} if tool == "onnxruntime" else {}
-            with telemetry.off():
+            with silence.off():
                 maker(files["float"], calibration.numpy(), path, **extra)
             print(f"wrote {path}", flush=True)
 

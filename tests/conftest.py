@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.runtimes import telemetry
+from edgekd.runtimes import openvino
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
-telemetry.import_openvino()  # before a test does: one that is imported otherwise reports home, from a fork
+openvino.imported()  # before a test does: one that is imported otherwise reports home, from a fork
 
 
 @pytest.fixture(autouse=True)

@@ -60,12 +60,12 @@ def _load() -> None:
     from edgekd.models.torchvision import import_torchvision
     from edgekd.quantization import qat  # noqa: F401
     from edgekd.quantization.fold import fold
-    from edgekd.runtimes import telemetry
+    from edgekd.runtimes import onnxruntime, openvino
 
     tqdm.monitor_interval = 0  # no thread: a fork has one, and what others hold would be locked for ever
     import_torchvision()
-    telemetry.import_onnxruntime()
-    telemetry.import_openvino()
+    onnxruntime.imported()
+    openvino.imported()
     image = torch.zeros(1, 3, 8, 8)
     network = fold(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten()).eval(), image)
     with tempfile.TemporaryDirectory() as folder:  # torch imports half of itself on its first export

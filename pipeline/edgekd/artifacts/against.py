@@ -16,6 +16,7 @@ from edgekd.profiling.variant import Variant
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult, read_run
+from edgekd.runtimes import base
 
 MEMORY = 0.1
 """A machine may tell another size of its memory by this much: the kernel and the firmware keep a part."""
@@ -80,7 +81,7 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
                 variant,
                 model=f"{model.name} of {before.run}",
                 path=path,
-                runtime=found.FORMATS[path.suffix.lower()],
+                runtime=base.suffixes()[path.suffix.lower()],
             )
     earlier = [record for record in before.profiles if record.model in pairs.values()]
     reasons = {(record.model, record.device): _unreadable(folder, record) for record in earlier}
@@ -92,7 +93,7 @@ def _still_there(folder: Path, model: ModelRecord | None) -> Path | None:
     if model is None or model.path is None or not model.content:
         return None
     path = Path(model.place) if model.place else folder / model.path
-    there = all(part.is_file() for part in found.parts(path))
+    there = all(part.is_file() for part in base.files(path))
     return path if there and found.content(path) == model.content else None
 
 

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts.found import ModelFile
 from edgekd.errors import UsageError
-from edgekd.profiling.on_device.runtimes.tflite import unique
+from edgekd.runtimes import base
+from edgekd.runtimes.base import STRING, Declared
 
-STRING = "string"
 KINDS = ("bool", *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)), "float16", "float32", "float64")
 """Types of inputs that edgekd makes values for."""
-_OPENVINO = {
-    "boolean": "bool", **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
-    **{f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
-}  # fmt: skip
-"""Types as numpy calls them, by what an .xml file has."""
 _SAFE = ("ff", "if", "uf", "bf", "ii", "iu", "ui", "uu", "bi", "bu")
 """Conversions that keep values that fit, as numpy's kinds from and to."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input as its file declares it.
-
-    Attributes:
-        sides: Its sizes, None where free; None in place of all where the rank is free.
-        kind: numpy's name of its type, ``string``, or what the file calls a type that numpy does not have.
-        quantized: Whether floats are put on its grid.
-    """
-
-    sides: Sequence[int | None] | None
-    kind: str
-    quantized: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +74,7 @@ def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mappin
     return Fed(converted, tuple(notes))
 
 
-def _check_kind(file: ModelFile, name: str, spec: Input, *, given: bool) -> None:
+def _check_kind(file: ModelFile, name: str, spec: Declared, *, given: bool) -> None:
     """See that an input can be fed."""
     if spec.kind == STRING and file.format != "tflite":
         if not given:
@@ -115,7 +92,7 @@ def _fits(shape: Sequence[int | None], sides: Sequence[int | None]) -> bool:
     return len(sides) == len(shape) and all(a in (None, b) for a, b in zip(sides, shape, strict=True))
 
 
-def _converted(what: str, array: NDArray[np.generic], file: ModelFile, spec: Input) -> NDArray[np.generic]:
+def _converted(what: str, array: NDArray[np.generic], file: ModelFile, spec: Declared) -> NDArray[np.generic]:
     """Values in the type of an input; the same array where they are.
 
     Raises:
@@ -146,63 +123,11 @@ def _converted(what: str, array: NDArray[np.generic], file: ModelFile, spec: Inp
     return value
 
 
-def inputs(path: Path, form: str) -> Mapping[str, Input]:
+def inputs(path: Path, form: str) -> Mapping[str, Declared]:
     """The inputs that a file declares, in its order."""
-    return dict({"onnx": _onnx, "tflite": _tflite, "openvino": _openvino}[form](path))
+    return base.of(form).declared(path)
 
 
 def _other(what: str, shape: Sequence[int], file: ModelFile, sides: Sequence[int | None]) -> UsageError:
     ours, theirs = ("x".join("?" if side is None else str(side) for side in one) or "a number" for one in (shape, sides))
     return UsageError(f"{what}: {ours} does not fit {file.path}", f"the input is {theirs}; ? is any size")
-
-
-def _onnx(path: Path) -> Iterator[tuple[str, Input]]:
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    constant = {tensor.name for tensor in graph.initializer}
-    for value in graph.input:
-        if value.name not in constant:
-            kind = value.type.tensor_type
-            sides = [side.dim_value if side.HasField("dim_value") else None for side in kind.shape.dim]
-            yield value.name, Input(sides if kind.HasField("shape") else None, _onnx_kind(value.type))
-
-
-def _onnx_kind(declared: Any) -> str:
-    import onnx
-
-    which = declared.WhichOneof("value")
-    if which != "tensor_type":  # sequence_type, map_type, optional_type
-        return str(which).removesuffix("_type")
-    kind = declared.tensor_type.elem_type
-    return STRING if kind == onnx.TensorProto.STRING else onnx.helper.tensor_dtype_to_np_dtype(kind).name
-
-
-def _tflite(path: Path) -> Iterator[tuple[str, Input]]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph = schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0)
-    kinds = {number: kind.lower() for kind, number in vars(schema.TensorType).items() if isinstance(number, int)}
-    tensors = [graph.Tensors(graph.Inputs(number)) for number in range(graph.InputsLength())]
-    names = unique([tensor.Name().decode(errors="replace") for tensor in tensors])
-    for name, tensor in zip(names, tensors, strict=True):
-        free = tensor.ShapeSignatureLength()
-        read = tensor.ShapeSignature if free else tensor.Shape
-        sides = [read(at) for at in range(free or tensor.ShapeLength())]
-        kind, grid = kinds[tensor.Type()], tensor.Quantization()
-        quantized = kind in ("int8", "uint8") and grid is not None and grid.ScaleLength() == 1 and grid.Scale(0) > 0
-        yield name, Input([None if side < 0 else side for side in sides], kind, quantized)
-
-
-def _openvino(path: Path) -> Iterator[tuple[str, Input]]:
-    layers = ElementTree.parse(path).iterfind("layers/layer")  # those of a branch are further inside
-    parameters = [layer for layer in layers if layer.get("type") == "Parameter"]
-    for number, layer in enumerate(parameters):
-        data, port = layer.find("data"), layer.find("output/port")
-        text = "..." if data is None else data.get("shape", "")
-        sides = [int(side) if side.isdigit() else None for side in text.split(",")] if text else []
-        names = re.split(r"(?<!\\),", (port.get("names") or "") if port is not None else "")
-        kind = "" if data is None else data.get("element_type", "")
-        spec = Input(None if "..." in text else sides, _OPENVINO.get(kind, kind))
-        for name in names if names != [""] else [str(number)]:
-            yield name.replace("\\,", ","), spec

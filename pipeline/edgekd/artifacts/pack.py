@@ -41,6 +41,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Failure
 from edgekd.results.run import damage
+from edgekd.runtimes import base
 
 KEY = "edgekd_pack"
 """Key that a result of a pack has in its file."""
@@ -120,7 +121,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
     here = device_checks.on_host(prepared.variants, threads, settings.progress)
     rows = []
     for number, (file, variant) in enumerate(zip(files, prepared.variants, strict=True)):
-        parts = {f"model{number}{part.suffix}": part for part in found.parts(file.path)}
+        parts = {f"model{number}{part.suffix}": part for part in base.files(file.path)}
         for name, part in parts.items():
             shutil.copyfile(part, folder / name)
         if tuple(file_sha256(folder / name) for name in parts) != file.record.content:

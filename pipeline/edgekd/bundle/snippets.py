@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from edgekd.profiling.on_device.runtimes import openvino
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import DataRecord
+from edgekd.runtimes import base
 
 _HEAD = """\
 # {title}. Run it beside the bundle's files:
@@ -27,69 +27,27 @@ logits = np.concatenate([run(image[None]) for image in x])
 print(f"top-1 {{np.mean(logits.argmax(axis=1) == {expected_classes}):.4f}}")
 """
 
-_ONNX = """
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
-
-
-def run(image):  # float32, 1 x C x H x W
-    return session.run(None, {{"input": image}})[0]
-"""
-
-_TFLITE = """
-interpreter = Interpreter("{file}", num_threads=1)
-interpreter.allocate_tensors()
-source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-
-def run(image):  # float32, 1 x C x H x W; the file wants N x H x W x C
-    interpreter.set_tensor(source["index"], {to_input})
-    interpreter.invoke()
-    return {from_output}
-"""
-
-_OPENVINO = """
-# Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
-settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
-try:
-    compiled = openvino.Core().compile_model("{file}", "CPU", settings)
-except RuntimeError as error:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
-    print(f"not loaded as int8, trying in float: {{error}}")
-    compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
-
-
-def run(image):  # float32, 1 x C x H x W
-    return compiled(image)[0]
-"""
-
-_RUNTIMES = {
-    "onnx": ("ONNX Runtime", "onnxruntime", "import onnxruntime", _ONNX),
-    "tflite": ("TensorFlow Lite", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter", _TFLITE),
-    "openvino": ("OpenVINO", "openvino", "import openvino", _OPENVINO),
-}
-
 
 def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str:
     """Return the Python text that loads an artifact and prints its accuracy on the bundle's samples.
 
     Where they have no labels, it prints the share of them with the same top-1 as in this run.
     """
-    title, package, imports, body = _RUNTIMES[model.format]
+    runtime = base.of(model.format)
+    lines = runtime.python
     top1 = model.top1()
     assert model.path is not None
     what = f"the {data.test} test images" if whole else "the bundle's first test images"
     expected = f"{top1:.4f}" if whole and top1 is not None else "close to the reported one"
     head = _HEAD.format(
-        title=f"{model.name} ({model.precision}) in {title}", package=package, name=model.name, what=what,
+        title=f"{model.name} ({model.precision}) in {runtime.label}", package=runtime.packages[0],
+        name=model.name, what=what,
         figure="the top-1 accuracy" if labelled else "how often the greatest logit is the one it was when this was written",
         expected=expected if labelled else "1.0000",
-        imports=imports, mean=list(data.mean), std=list(data.std), channels=data.channels,
+        imports=lines.imports, mean=list(data.mean), std=list(data.std), channels=data.channels,
     )  # fmt: skip
-    to_input, from_output = (
-        "np.ascontiguousarray(image.transpose(0, 2, 3, 1))",
-        'interpreter.get_tensor(result["index"])',
-    )
+    to_input = "np.ascontiguousarray(image.transpose(0, 2, 3, 1))" if runtime.layout == "NHWC" else "image"
+    from_output = lines.raw
     if model.inputs and model.inputs[0].dtype == "int8":
         scale, zero = model.inputs[0].scale, model.inputs[0].zero_point
         to_input = f"np.clip(np.rint({to_input} / np.float32({scale})) + {zero}, -128, 127).astype(np.int8)"
@@ -98,12 +56,7 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
         from_output = f"({from_output}.astype(np.float32) - {zero}) * np.float32({scale})"
     return (
         head
-        + body.format(
-            file=PurePath(model.path).name,
-            to_input=to_input,
-            from_output=from_output,
-            without_int8=openvino.WITHOUT_INT8,
-        )
+        + lines.body.format(file=PurePath(model.path).name, to_input=to_input, from_output=from_output)
         + _TAIL.format(
             expected_classes="samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
         )

@@ -10,8 +10,7 @@ file as it is used runs. The logits of parity are from the file as it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.results.layers import EXACT_DB, Difference
-from edgekd.runtimes import telemetry
+from edgekd.runtimes import base
+from edgekd.runtimes.inside import Tensor
 
 Array = NDArray[np.float32]
 LIKENESS = 0.5
@@ -31,24 +30,19 @@ _ACTIVATIONS = {torch.ops.aten.relu.default, torch.ops.aten.clamp.default}
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A quantized tensor for one input: its scale, and its values as floats, (1, C, H, W) or any other shape."""
-
-    scale: float
-    values: Array
-
-
 def look(path: Path, format: str, inputs: Array) -> list[list[Tensor]]:
     """Run a file and return, for each input, its quantized tensors.
 
     Args:
         path: The int8 file.
-        format: ``onnx``, ``tflite`` or ``openvino``.
+        format: Name of its runtime.
         inputs: (N, C, H, W), float32, as the network takes them; each is run by itself, for not every tensor of a network
             counts the images in its first dimension.
+
+    Raises:
+        ExportError: edgekd does not look into files of this format.
     """
-    return list(_LOOKS[format](path, inputs))
+    return list(base.looking(format).tensors(path, inputs))
 
 
 def sqnr(exact: Sequence[Mapping[str, Tensor]], found: Sequence[Sequence[Tensor]]) -> dict[str, float]:
@@ -169,89 +163,3 @@ def _db(signal: float, noise: float) -> float:
     if noise == 0:
         return EXACT_DB
     return min(EXACT_DB, 10 * float(np.log10(signal / noise))) if signal else -EXACT_DB
-
-
-def _onnx(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
-    import onnx
-    from onnx import numpy_helper
-
-    runtime = telemetry.import_onnxruntime()
-    model = onnx.load(path)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    clipped = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Clip"}
-    steps: list[tuple[float, int]] = []
-    for node in model.graph.node:
-        if node.op_type != "QuantizeLinear" or node.input[0] in constants:
-            continue
-        scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
-        steps.append((float(scale), int(zero_point)))
-        kind = constants[node.input[2]].data_type
-        result = clipped.get(node.output[0], node.output[0])  # an activation function of integers belongs to the layer
-        model.graph.output.append(onnx.helper.make_tensor_value_info(result, kind, None))
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    for row in inputs:
-        values = session.run(None, {name: row[None]})[1:]
-        yield [Tensor(step[0], _dequantized(value, *step)) for step, value in zip(steps, values, strict=True)]
-
-
-def _tflite(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    model = flatbuffer.read(path.read_bytes())
-    graph = model.subgraphs[0]
-    computed = [int(index) for operator in graph.operators for index in operator.outputs]
-    kept = {index: step for index in computed if (step := flatbuffer.quantization(graph.tensors[index]))}
-    graph.outputs = np.array([*graph.outputs, *(index for index in kept if index not in graph.outputs)], np.int32)
-    interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=1)
-    interpreter.allocate_tensors()
-    (taken,) = interpreter.get_input_details()
-    for row in inputs:
-        x = row.transpose(1, 2, 0)[None]
-        if taken["dtype"] is np.int8:
-            scale, zero_point = taken["quantization"]
-            x = np.clip(np.round(x / scale) + zero_point, -128, 127).astype(np.int8)
-        interpreter.set_tensor(taken["index"], x)
-        interpreter.invoke()
-        yield [
-            Tensor(step[0], _dequantized(value, *step))
-            for index, step in kept.items()
-            if (value := interpreter.get_tensor(index)).ndim
-        ]
-
-
-def _openvino(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
-    openvino = telemetry.import_openvino()
-    core = openvino.Core()
-    model = core.read_model(path)
-    roundings = [node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
-    given = [result.input_value(0).get_node().get_friendly_name() for result in model.get_results()]
-    roundings.sort(key=lambda node: node.get_friendly_name() not in given)  # the logits are an output already, the first
-    scales, shifts = [], []
-    for node in roundings:
-        in_low, in_high, low, high = (
-            float(node.input_value(port).get_node().get_data().reshape(-1)[0]) for port in range(1, 5)
-        )
-        scales.append((high - low) / (int(node.get_attributes()["levels"]) - 1))
-        # Where zero points are in the biases, a rounding begins at 0; its operand still tells where 0 was.
-        shifts.append(np.float32(in_low * (high - low) / (in_high - in_low) - low))
-    model.add_outputs([node.output(0) for node in roundings if node.get_friendly_name() not in given])
-    extra = len(model.outputs) - len(roundings)  # logits in float
-    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    for row in inputs:
-        request.infer([row[None]])
-        outputs = (request.get_output_tensor(extra + index).data for index in range(len(scales)))
-        yield [Tensor(scale, values + shift) for scale, shift, values in zip(scales, shifts, outputs, strict=True)]
-
-
-def _dequantized(values: NDArray[Any], scale: float, zero_point: int) -> Array:
-    return ((values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)).astype(np.float32)
-
-
-_LOOKS: Mapping[str, Callable[[Path, Array], Iterator[list[Tensor]]]] = {
-    "onnx": _onnx,
-    "tflite": _tflite,
-    "openvino": _openvino,
-}

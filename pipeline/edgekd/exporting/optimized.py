@@ -18,8 +18,8 @@ from pathlib import Path
 from torch import fx
 
 from edgekd.results.runtime import FloatOperators, RuntimeGraph
-from edgekd.runtimes import graphs
-from edgekd.runtimes.graphs import Operator
+from edgekd.runtimes import base
+from edgekd.runtimes.inside import Operator
 
 _KINDS = (
     ("conv", "conv"),
@@ -47,12 +47,12 @@ def look(
 
     Args:
         path: The int8 file.
-        format: ``onnx``, ``tflite`` or ``openvino``.
+        format: Name of its runtime.
         graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
         float_ops: Operators that the int8 rules left in float, as ``"PATH OPERATOR (%NAME): REASON"``.
         modules: The module that a node of ``graph`` is from, by the node's name; empty for one outside of any.
     """
-    found = graphs.read(path, format)
+    found = base.looking(format).graph(path)
     groups: dict[tuple[str, str, bool, str], list[tuple[Operator, tuple[_Island, ...]]]] = {}
     islands = tuple(_islands(graph, {match[1]: match[2] for text in float_ops if (match := _FLOAT_OP.fullmatch(text))}))
     explained: Counter[tuple[_Island, str]] = Counter()

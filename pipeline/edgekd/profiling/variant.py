@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Variant:
     Attributes:
         model: Name of its model record, such as ``onnx_float``.
         runtime: Runtime, named by the format.
-        path: The model file; of OpenVINO the .xml.
+        path: The model file, the one to load of several.
         inputs: By the name of an input, an .npy file with a batch that is fed row by row; one that is missing gets random
             values that fit.
         shapes: By the name of an input without a file, its size where the model leaves it open.
@@ -23,7 +22,7 @@ class Variant:
     """
 
     model: str
-    runtime: Literal["onnx", "tflite", "openvino"]
+    runtime: str
     path: Path
     inputs: Mapping[str, Path] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

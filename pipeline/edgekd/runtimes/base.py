@@ -6,13 +6,17 @@ import neither the runtime nor numpy at its top level: listing formats has to be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekd.errors import ExportError, cause_of, did_you_mean
+from edgekd.errors import ExportError, UsageError, cause_of, did_you_mean
+from edgekd.profiling import on_device
 from edgekd.registry import Registry
+from edgekd.runtimes.inside import Inside
+from edgekd.runtimes.snippets import Cpp, Kotlin, Python
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +26,12 @@ if TYPE_CHECKING:
     Images = NDArray[np.float32]
 
 Shape = tuple[int | None, ...]
+STRING = "string"
+"""What ``Declared.kind`` calls texts."""
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class LoadedPort:
     """An input or output of a loaded file.
 
     Attributes:
@@ -48,8 +54,8 @@ class Session(Protocol):
         outputs: In the file's order.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[LoadedPort, ...]
+    outputs: tuple[LoadedPort, ...]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the file once.
@@ -64,17 +70,121 @@ class Session(Protocol):
         ...
 
 
-class Runtime(Protocol):
-    """One runtime on this machine.
+@dataclass(frozen=True)
+class Declared:
+    """An input as its file declares it, read without the runtime.
 
     Attributes:
-        layout: Of images in its files: ``NCHW`` or ``NHWC``.
+        sides: Its sizes, None where free; None in place of all where the rank is free.
+        kind: numpy's name of its type, ``string``, or what the file calls a type that numpy does not have.
+        quantized: Whether floats are put on its grid.
     """
 
-    layout: str
+    sides: Sequence[int | None] | None
+    kind: str
+    quantized: bool = False
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """Files that are sent to a device beside the agent, so that it can measure there.
+
+    Attributes:
+        module: A Python file, of the standard library and numpy, for Python 3.8 or later. Its ``PACKAGES`` has the names of
+            packages that run the format, each with a callable that makes a runtime from a number of threads;
+            ``profiling/on_device/runtimes/__init__.py`` says what that is. ``TRIVIAL`` has the names of ``trivial``.
+        trivial: Files of the trivial model of ``profiling/on_device/trivial.py``, the one to load first.
+    """
+
+    module: Path
+    trivial: tuple[Path, ...]
+
+    @classmethod
+    def shipped(cls, name: str, *trivial: str) -> OnDevice:
+        """Return what stands in edgekd's own program for devices."""
+        folder = Path(on_device.__file__).parent
+        return cls(folder / "runtimes" / f"{name}.py", tuple(folder / "models" / file for file in trivial))
+
+
+class Runtime(Protocol):
+    """One runtime: how its files are loaded, described, looked into and shipped."""
+
+    @property
+    def label(self) -> str:
+        """Its name in sentences, such as ``ONNX Runtime``."""
+        ...
+
+    @property
+    def format_label(self) -> str:
+        """Its format's name in tables, such as ``ONNX``."""
+        ...
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that have it; the first is what a snippet and a device have to install."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the file to load, in small letters."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """Of images in its files: ``NCHW`` or ``NHWC``."""
+        ...
+
+    @property
+    def lacks_int8(self) -> tuple[str, ...]:
+        """Activations without an int8 kernel, of ``devices.schema.Activation``."""
+        ...
+
+    @property
+    def inside(self) -> Inside | None:
+        """How edgekd looks into its files; None where it does not."""
+        ...
+
+    @property
+    def on_device(self) -> OnDevice | None:
+        """What measures it; None where it cannot be measured."""
+        ...
+
+    @property
+    def python(self) -> Python:
+        """Its load snippet in Python."""
+        ...
+
+    @property
+    def cpp(self) -> Cpp | None:
+        """Its load snippet in C++; None where there is none."""
+        ...
+
+    @property
+    def kotlin(self) -> Kotlin | None:
+        """Its load snippet in Kotlin; None where there is none."""
+        ...
 
     def load(self, path: Path, threads: int) -> Session:
         """Load a file; operators run one after the other, each with ``threads``."""
+        ...
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Return all files of a model that is loaded from ``path``, which is the first."""
+        ...
+
+    def check(self, path: Path) -> tuple[str, ...]:
+        """See that a file that exists is one of this runtime, as far as that can be seen at once.
+
+        Returns:
+            What of it is not loaded, in words that follow its name, such as ``has 2 signatures: …``.
+
+        Raises:
+            UsageError: It is something else, or not whole.
+        """
+        ...
+
+    def declared(self, path: Path) -> Mapping[str, Declared]:
+        """Return the inputs that a file declares, by name, in its order; of a damaged file anything may be raised."""
         ...
 
 
@@ -88,6 +198,48 @@ def of(format: str) -> Runtime:
         UsageError: There is none, or its package cannot be imported.
     """
     return runtimes.get(format)()
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format of a model file by its ending; None where no runtime has files that end so."""
+    return suffixes().get(path.suffix.lower())
+
+
+def suffixes() -> Mapping[str, str]:
+    """Return the format of each ending of files."""
+    found: dict[str, str] = {}
+    for name in runtimes.names():
+        with suppress(UsageError):  # a third party's package that is broken must not stop those who do not use it
+            found |= dict.fromkeys(of(name).suffixes, name)
+    return found
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """Return all files of a model; the file alone where its ending is no runtime's."""
+    format = format_of(path)
+    return (path,) if format is None else of(format).files(path)
+
+
+def label(format: str) -> str:
+    """Return the name of a format's runtime in sentences; the format where no runtime is registered for it."""
+    return of(format).label if format in runtimes else format
+
+
+def format_label(format: str) -> str:
+    """Return the name of a format in tables; the format where no runtime is registered for it, such as ``torch``."""
+    return of(format).format_label if format in runtimes else format
+
+
+def looking(format: str) -> Inside:
+    """Return how edgekd looks into files of a format.
+
+    Raises:
+        ExportError: It does not.
+    """
+    found = of(format).inside
+    if found is None:
+        raise ExportError(f"edgekd cannot look into files of {label(format)}")
+    return found
 
 
 def load(path: Path, format: str, threads: int = 1) -> Session:

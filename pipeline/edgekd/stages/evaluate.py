@@ -153,11 +153,12 @@ def _inside(
     from edgekd.exporting import inside
     from edgekd.exporting.capture import captured
     from edgekd.quantization.sensitivity import exact_outputs
+    from edgekd.runtimes.inside import Tensor
 
     prepared, _ = export.quantized(context, images.purpose)
     x = quantize.layer_images(context.recipe, images)
     exact = [
-        {name: inside.Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
+        {name: Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
         for found in (exact_outputs(prepared.module, image[None]) for image in x)
     ]
     measures: dict[str, dict[str, dict[str, Any]]] = {}

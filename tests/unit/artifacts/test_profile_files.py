@@ -25,7 +25,6 @@ from edgekd.artifacts import against, declared, found
 from edgekd.artifacts.profile import Settings, profile
 from edgekd.errors import ExitCode, UsageError
 from edgekd.exporting.exporter import Options
-from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.profiling.compare import paces
 from edgekd.profiling.variant import Variant
 from edgekd.progress import Silent, Task
@@ -34,6 +33,7 @@ from edgekd.registry import exporters
 from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
 from edgekd.results.run import read_run, write_run
+from edgekd.runtimes.tflite import flatbuffer
 
 KEYS = {"warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 1, "block_runs": 1}
 QUICK = Profile(**KEYS)

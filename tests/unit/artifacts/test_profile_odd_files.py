@@ -21,11 +21,12 @@ from edgekd.devices.schema import Device
 from edgekd.errors import ExitCode, UsageError
 from edgekd.evaluation import device_checks
 from edgekd.evaluation.device_checks import Expected
-from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.profiling import on_device
 from edgekd.profiling.inspection import Inspection
 from edgekd.profiling.session import Session
 from edgekd.profiling.variant import Variant
+from edgekd.runtimes.base import Declared
+from edgekd.runtimes.tflite import flatbuffer
 
 TRIVIAL = Path(on_device.__file__).parent / "models" / "trivial.tflite"
 FLOAT = TensorProto.FLOAT
@@ -203,7 +204,7 @@ def test_types_are_read_from_every_format(tmp_path: Path) -> None:
         path = one(tmp_path, called, kind)
         openvino.save_model(openvino.convert_model(path), path.with_suffix(".xml"))
         for form, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
-            assert declared.inputs(path.with_suffix(suffix), form) == {"x": declared.Input([1, 4], called)}
+            assert declared.inputs(path.with_suffix(suffix), form) == {"x": Declared([1, 4], called)}
     assert [spec.kind for spec in declared.inputs(TRIVIAL, "tflite").values()] == ["float32"]
     model = flatbuffer.read(TRIVIAL.read_bytes())
     taken = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekd.exporting.formats.tflite import flatbuffer
+from edgekd.runtimes.tflite import flatbuffer
 
 
 def test_constants_behind_the_tables_come_along() -> None:

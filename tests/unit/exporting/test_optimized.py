@@ -15,7 +15,7 @@ from edgekd.exporting.exporter import Options, Source
 from edgekd.quantization.quantizer import layer_path
 from edgekd.registry import exporters
 from edgekd.results.runtime import FloatOperators, RuntimeGraph, in_float
-from edgekd.runtimes import graphs
+from edgekd.runtimes import inside
 
 FORMATS = ("onnx", "tflite", "openvino")
 
@@ -106,7 +106,7 @@ def test_a_float_part_with_many_paths_is_walked_once() -> None:
     def behind(place: int) -> list[int | float]:
         return [0.5] if place == 60 else [place + 1, min(place + 2, 60)]
 
-    assert graphs.follow([0], behind, int) == (0.5,)
+    assert inside.follow([0], behind, int) == (0.5,)
 
 
 def test_in_words() -> None:

@@ -14,7 +14,7 @@ from edgekd.exporting.exporter import Options, Source
 from edgekd.exporting.formats import onnx as onnx_format
 from edgekd.exporting.formats.onnx import qdq
 from edgekd.runtimes import base
-from edgekd.runtimes.telemetry import import_onnxruntime
+from edgekd.runtimes.onnxruntime import imported
 
 
 def model(with_float_op: bool = False) -> onnx.ModelProto:
@@ -50,7 +50,7 @@ def model(with_float_op: bool = False) -> onnx.ModelProto:
 
 
 def run(built: onnx.ModelProto, x: np.ndarray) -> Any:
-    runtime = import_onnxruntime()
+    runtime = imported()
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return runtime.InferenceSession(built.SerializeToString(), options).run(None, {"input": x})[0]
@@ -118,7 +118,7 @@ def run_kinds(source: Source, folder: Path) -> set[str]:
     """The operators that ONNX Runtime makes of a file."""
     path = folder / "model.onnx"
     onnx_format.OnnxExporter().export(source, path, Options())
-    runtime = import_onnxruntime()
+    runtime = imported()
     options = runtime.SessionOptions()
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     options.log_severity_level = 3

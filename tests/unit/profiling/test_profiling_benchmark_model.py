@@ -13,7 +13,6 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.evaluation import device_checks
 from edgekd.evaluation.device_checks import Expected
-from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.profiling import on_device
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
 from edgekd.profiling.inspection import Preprocessing, Wants
@@ -22,6 +21,7 @@ from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.profiling.variant import Variant
 from edgekd.recipe.profile import Profile
+from edgekd.runtimes.tflite import flatbuffer
 
 STAND_IN = Path(__file__).parents[2] / "devices" / "benchmark_model.py"
 TRIVIAL = Path(on_device.__file__).parent / "models" / "trivial.tflite"

@@ -19,7 +19,7 @@ from edgekd.quantization.repair import adopt, repair
 from edgekd.quantization.sensitivity import Sensitivity
 from edgekd.registry import exporters
 from edgekd.runtimes import base
-from edgekd.runtimes.telemetry import import_onnxruntime
+from edgekd.runtimes.onnxruntime import imported
 
 
 def row(name: str, db: float, size: int = 10, keep: tuple[str, ...] = ()) -> Sensitivity:
@@ -122,7 +122,7 @@ def test_onnx_runtime_does_not_round_what_is_in_float(head: nn.Module, tmp_path:
     prepared = calibrated(model, keep_float=["2"])
     source = Source(model, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
     exporters.get("onnx")().export(source, tmp_path / "net.onnx", Options("int8", "float32", tmp_path / "log"))
-    runtime = import_onnxruntime()
+    runtime = imported()
     options = runtime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3

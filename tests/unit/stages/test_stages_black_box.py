@@ -88,9 +88,9 @@ def test_layout_and_batch_are_read_from_the_file(tmp_path: Path, nhwc: bool, bat
 
 
 def test_openvino_runs_the_same(tmp_path: Path) -> None:
-    from edgekd.runtimes.telemetry import import_openvino
+    from edgekd.runtimes.openvino import imported
 
-    openvino = import_openvino()
+    openvino = imported()
     openvino.save_model(openvino.convert_model(write_onnx(tmp_path / "t.onnx")), tmp_path / "t.xml", compress_to_fp16=False)
     x = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype(np.float32)
     call = foreign.opened(tmp_path / "t.xml", "openvino", (3, 16, 16))

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgekd.errors import ModelError
-from edgekd.recipe.teacher import TENSORFLOW
-from edgekd.runtimes.base import TensorSpec
+from edgekd.runtimes.base import LoadedPort
 
 if TYPE_CHECKING:
     from edgekd.runtimes.base import Array
 
-FORMATS = TENSORFLOW
+FORMATS = ("keras", "savedmodel")
+"""Files that a black-box teacher may be, and that nothing is exported to."""
 WORKER = Path(__file__).with_name("worker.py")
 INSTALL = "pip install 'edgekd[tensorflow]'"
 
@@ -76,8 +76,8 @@ class Session:
         ModelError: TensorFlow is not installed, or refuses the file; it takes no floats, or would run code.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...] = (TensorSpec("outputs", (), "float32"),)
+    inputs: tuple[LoadedPort, ...]
+    outputs: tuple[LoadedPort, ...] = (LoadedPort("outputs", (), "float32"),)
 
     def __init__(self, path: Path, format: str, threads: int = 1, signature: str | None = None) -> None:
         runtime()
@@ -96,7 +96,7 @@ class Session:
             raise ModelError(f"{path.name} {found['error']}", found["hint"] or "correct teacher.model, or save it again")
         if found["dtype"] not in ("float16", "float32", "float64"):
             raise ModelError(f"{path.name} takes {found['dtype']}, and images come as float32", "give a network of floats")
-        self.inputs = (TensorSpec("inputs", tuple(found["shape"]), "float32"),)
+        self.inputs = (LoadedPort("inputs", tuple(found["shape"]), "float32"),)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the network once, on float32 ``inputs`` in the layout of the file; see ``runtimes.base.Session``.

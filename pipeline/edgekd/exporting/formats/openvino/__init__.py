@@ -15,7 +15,8 @@ from edgekd.exporting.exporter import Exported, Options, Refused, Source, Suppor
 from edgekd.exporting.formats import onnx as onnx_format
 from edgekd.recipe.export import Precision
 from edgekd.registry import exporters
-from edgekd.runtimes import telemetry
+from edgekd.runtimes import openvino as runtime
+from edgekd.runtimes import silence
 
 
 @exporters.register("openvino")
@@ -47,7 +48,7 @@ class OpenVinoExporter:
         with captured(options.log, f"writing {path.name}"):
             from edgekd.exporting.formats.openvino import ir, sigmoids, zero_points
 
-            openvino = telemetry.import_openvino()
+            openvino = runtime.imported()
             half = options.precision == "float16"
             # Its own compression marks the constants, which a cast in the graph would not survive.
             written = replace(options, precision="float32" if half else options.precision, activations="uint8")
@@ -57,7 +58,7 @@ class OpenVinoExporter:
                 intermediate = Path(folder) / "model.onnx"
                 intermediate.write_bytes(model.SerializeToString(deterministic=True))
                 graph = partial(source.graph, options.precision)
-                with telemetry.off(), explained(f"writing {path.name}", "openvino", graph, options.log):
+                with silence.off(), explained(f"writing {path.name}", "openvino", graph, options.log):
                     converted = openvino.convert_model(intermediate)
             if options.precision == "int8":
                 ir.fold_scalars(converted)

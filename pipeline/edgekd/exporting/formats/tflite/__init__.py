@@ -44,8 +44,9 @@ class TfliteExporter:
         """Write ``path``; see ``Exporter``."""
         require_precision(options, "tflite", self.precisions)
         with captured(options.log, f"writing {path.name}"):
-            from edgekd.exporting.formats.tflite import flatbuffer, litert_quantizer
+            from edgekd.exporting.formats.tflite import litert_quantizer
             from edgekd.exporting.lacks import require_operators
+            from edgekd.runtimes.tflite import flatbuffer
 
             int8 = options.precision == "int8"
             # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
@@ -121,7 +122,7 @@ def _strict() -> Iterator[None]:
 
 
 def _info(tensor: Any) -> TensorInfo:
-    from edgekd.exporting.formats.tflite import flatbuffer
+    from edgekd.runtimes.tflite import flatbuffer
 
     shape = tuple(int(size) for size in tensor.shape)
     step = flatbuffer.quantization(tensor)

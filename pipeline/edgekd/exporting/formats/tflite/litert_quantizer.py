@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError
-from edgekd.exporting.formats.tflite import flatbuffer
 from edgekd.recipe.export import Precision
+from edgekd.runtimes.tflite import flatbuffer
 
 if TYPE_CHECKING:
     from torch import Tensor

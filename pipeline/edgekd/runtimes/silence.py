@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
@@ -28,19 +27,3 @@ def off() -> Iterator[None]:
 
 # openvino has no switch of its own but a file in the home directory; it is silent in continuous integration.
 _SETTINGS = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1"}
-
-
-def import_openvino() -> Any:
-    """Return the ``openvino`` package."""
-    with off():
-        import openvino
-
-    return openvino
-
-
-def import_onnxruntime() -> Any:
-    """Return the ``onnxruntime`` package."""
-    with off():
-        import onnxruntime
-
-    return onnxruntime

@@ -1,0 +1,56 @@
+"""The texts of a runtime in the programs beside a model file; ``bundle/`` puts them together with what every runtime has.
+
+Braces are those of ``str.format``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Python:
+    """Lines that define ``run(image)``, from an image, float32, 1×C×H×W, to its logits.
+
+    Attributes:
+        imports: Their imports, besides numpy.
+        body: They; ``{file}`` is the file, ``{to_input}`` the image in the file's layout and type, ``{from_output}`` the
+            logits as floats.
+        raw: The logits in the file's type, which ``{from_output}`` is made of.
+    """
+
+    imports: str
+    body: str
+    raw: str = ""
+
+
+@dataclass(frozen=True)
+class Cpp:
+    """A struct ``Model`` in C++, which is made once and runs many images.
+
+    Attributes:
+        include: Its includes.
+        body: It; ``bundle/app_snippets`` says what it may name.
+        lacking: What edgekd would need to compile it in its tests; empty where they do.
+        build: How to build it; ``{name}`` is the artifact's.
+    """
+
+    include: str
+    body: str
+    lacking: str
+    build: str
+
+
+@dataclass(frozen=True)
+class Kotlin:
+    """A class ``Model`` in Kotlin.
+
+    Attributes:
+        gradle: The dependency in build.gradle.
+        body: It; ``bundle/app_snippets`` says what it may name.
+        imports: Its imports.
+    """
+
+    gradle: str
+    body: str
+    imports: str
