@@ -97,4 +97,5 @@ class Registry(Generic[T]):
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
 exporters: Registry[object] = Registry("exporter", "edgekd.exporting.formats", "edgekd.exporters")
 metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics")
+sources: Registry[type] = Registry("data source", "edgekd.data.sources", "edgekd.sources")
 tasks: Registry[type] = Registry("task", "edgekd.task", "edgekd.tasks")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import cache
 from edgekd.assembly import black_box, views
 from edgekd.assembly.context import Context
-from edgekd.data import sources
+from edgekd.data.sources.synthetic import MADE
 from edgekd.distill.teacher_cache.rows import folder
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
@@ -54,7 +54,7 @@ def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> 
 def _digest(folder: Path) -> str:
     """Hash of what a finished stage leaves to teach with: weights, what a black box has written of its files, or images."""
     found = cache.digests(folder)
-    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT, sources.MADE) if name in found)
+    return next(found[name] for name in ("weights.safetensors", black_box.ABOUT, MADE) if name in found)
 
 
 def recording(context: Context, taught_by: str, rank: int) -> Recording | None:

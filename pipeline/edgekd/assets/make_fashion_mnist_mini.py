@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.data.sources import FASHION_MNIST_CLASSES, read_idx
+from edgekd.data.sources.fashion_mnist import CLASSES, read_idx
 
 OUT = Path(__file__).parent / "fashion-mnist-mini" / "images.npz"
 
@@ -31,7 +31,7 @@ def main(source: Path) -> None:
         labels = read_idx(source / f"{stem}-labels-idx1-ubyte.gz")
         keep = first_of_each_class(labels, count)
         arrays[f"x_{split}"], arrays[f"y_{split}"] = images[keep], labels[keep]
-    np.savez_compressed(OUT, classes=np.array(FASHION_MNIST_CLASSES), **arrays)
+    np.savez_compressed(OUT, classes=np.array(CLASSES), **arrays)
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.2f} MB")
 
 

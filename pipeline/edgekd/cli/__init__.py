@@ -281,14 +281,14 @@ def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
 
 def _rows(what: str) -> list[tuple[str, str]]:
     from edgekd import registry, resources
-    from edgekd.recipe import data
+    from edgekd.recipe.source import catalogue
 
     if what == "losses":
         return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
     if what == "tasks":
         return [(name, (registry.tasks.get(name).__doc__ or "").strip().split("\n")[0]) for name in registry.tasks.names()]
     if what == "data":
-        return list(data.DATA_SOURCES.items())
+        return [(each.form, each.summary) for each in catalogue()]
     if what == "devices":
         return [(name, _described(path)) for name, path in sorted(resources.devices([Path.cwd()]).items())]
     if what == "recipes":

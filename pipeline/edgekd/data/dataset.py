@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data import sources
+from edgekd.data import reading
 from edgekd.data.decoding import Images
+from edgekd.data.sources.base import Raw
 from edgekd.data.splits import stratified
 from edgekd.errors import DataError
+from edgekd.models.user_file import note_plugin
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.results.models import Measure
@@ -102,20 +104,27 @@ def load(data: Data, progress: Progress | None = None, made: Path | None = None,
     Raises:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
     """
-    raw, kept, held_out = _split(data, progress, made)
+    chosen = task_of(task)
+    note_plugin(type(chosen))
+    raw, kept, held_out = split(data, progress, made)
     train = Split(_Subset(raw.train, kept), raw.y_train[kept])
     mean, std = _normalization(data, train)
     return DataSet(
         train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
-        Purpose(task_of(task), samples_of(data, raw.classes)), data.channels, mean, std, raw.license,
+        Purpose(chosen, samples_of(data, raw.classes)), data.channels, mean, std, raw.license,
     )  # fmt: skip
 
 
-def _split(
-    data: Data, progress: Progress | None, made: Path | None
-) -> tuple[sources.Raw, NDArray[np.int64], NDArray[np.int64]]:
-    """The source with checked labels, and which of its training images are kept and held out."""
-    raw = sources.read(data, progress or Silent(), made)
+def split(data: Data, progress: Progress | None, made: Path | None) -> tuple[Raw, NDArray[np.int64], NDArray[np.int64]]:
+    """Read a source, check its labels, and choose which of its training images are held out for validation.
+
+    Returns:
+        The source, and the indices of the images that are kept and held out.
+
+    Raises:
+        DataError: As ``load``.
+    """
+    raw = reading.read(data, progress or Silent(), made)
     if data.class_order is not None:
         raw = _renumbered(raw, [str(name) for name in data.class_order], data.source)
     if raw.labelled:
@@ -146,7 +155,7 @@ def _split(
     return raw, kept, held_out
 
 
-def _renumbered(raw: sources.Raw, order: Sequence[str], source: str) -> sources.Raw:
+def _renumbered(raw: Raw, order: Sequence[str], source: str) -> Raw:
     """The source with its classes numbered in another order.
 
     Raises:
@@ -221,7 +230,7 @@ def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, sou
     return y.astype(np.int64)
 
 
-def _check_taught(trained: NDArray[np.int64], raw: sources.Raw, source: str) -> None:
+def _check_taught(trained: NDArray[np.int64], raw: Raw, source: str) -> None:
     """See that each class has an image that is trained on: those of the source's own validation split are not."""
     missing = sorted(set(range(len(raw.classes))) - set(np.unique(trained).tolist()))
     if missing:

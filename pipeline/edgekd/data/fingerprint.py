@@ -7,9 +7,10 @@ import json
 import os
 
 from edgekd import reads
-from edgekd.data import sources
+from edgekd.data.sources.base import Versioned, source_of
 from edgekd.errors import DataError
 from edgekd.recipe.data import Data
+from edgekd.recipe.source import parts
 
 
 def of(data: Data) -> str:
@@ -18,17 +19,14 @@ def of(data: Data) -> str:
     A folder is told by the names, sizes and bytes of its images. torchvision's data sets are told by name and version, for
     torchvision checks its downloads itself.
     """
-    kind, _, rest = data.source.partition(":")
+    source, place = source_of(data)
     unset = {"class_order"} if data.class_order is None else set()  # a key that is newer than many a cache
     settings = data.model_dump(mode="json", exclude={"source", "root", "download", *unset})
-    digest = hashlib.sha256(json.dumps([kind, settings], sort_keys=True).encode())
-    if kind == "torchvision":
-        from importlib.metadata import version
-
-        digest.update(f"{rest} {version('torchvision')}".encode())
-    else:
-        for name, content in _hashed(data.source):
-            digest.update(name + b"\0" + content)
+    digest = hashlib.sha256(json.dumps([parts(data.source)[0], settings], sort_keys=True).encode())
+    if isinstance(source, Versioned):
+        digest.update(source.version(place).encode())
+    for name, content in _hashed(data.source):
+        digest.update(name + b"\0" + content)
     return digest.hexdigest()
 
 
@@ -43,8 +41,8 @@ def files_sha256(source: str) -> str:
 
 def _hashed(source: str) -> list[tuple[bytes, bytes]]:
     """Name and SHA-256 of each file of a source; of a process once, while size, times and place of all stay."""
-    kind, _, rest = source.partition(":")
-    files = sources.files(kind, rest)
+    reader, place = source_of(source)
+    files = reader.files(place)
     state = reads.state(path for _, path in files)
     known = _contents.get(source)
     if known is not None and state == known[0]:

@@ -5,27 +5,17 @@ Labels and names are looked at, never pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekd.data import image_folders, sources
+from edgekd.data import reading
+from edgekd.data.sources.base import Indexed, Targets, source_of
 from edgekd.errors import DataError
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 
 HINT = "the teacher's data has to be the same samples in the same order; correct teacher.data or data.source"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """One split: the labels (N), and the names of the files without their endings, where each image is one."""
-
-    labels: NDArray[Any]
-    names: tuple[str, ...] = ()
 
 
 def same(student: Data, teacher: Data, *, libraries: bool = True) -> None:
@@ -34,14 +24,14 @@ def same(student: Data, teacher: Data, *, libraries: bool = True) -> None:
     Args:
         student: What the student sees.
         teacher: What the teacher sees.
-        libraries: Whether to open what takes torchvision to be opened; if not, such sources pass.
+        libraries: Whether to open sources that a large library opens; if not, they pass.
 
     Raises:
         DataError: They are not, with the first difference; or one cannot be read.
     """
     if student.source == teacher.source:
         return
-    if not libraries and any(data.source.startswith("torchvision:") for data in (student, teacher)):
+    if not libraries and any(source_of(data)[0].opens_libraries for data in (student, teacher)):
         return
     ours, theirs = _splits(student), _splits(teacher)
     for split in ("train", "test"):
@@ -51,35 +41,24 @@ def same(student: Data, teacher: Data, *, libraries: bool = True) -> None:
             raise DataError(f"{teacher.source}: {split} {what.format(other)}; in {student.source} {mine}", HINT)
 
 
-def _difference(ours: Samples, theirs: Samples) -> tuple[str, str, str] | None:
+def _difference(ours: Targets, theirs: Targets) -> tuple[str, str, str] | None:
     """The first difference: what it is of the teacher's, and the student's and the teacher's values."""
-    if len(ours.labels) != len(theirs.labels):
-        return "has {} images", f"it has {len(ours.labels):,}", f"{len(theirs.labels):,}"
+    if len(ours.values) != len(theirs.values):
+        return "has {} images", f"it has {len(ours.values):,}", f"{len(theirs.values):,}"
     if ours.names and theirs.names:
         for index, (mine, other) in enumerate(zip(ours.names, theirs.names, strict=True)):
             if mine != other:
                 return f"image {index} is {{}}", f"it is {mine}", other
-    wrong = np.flatnonzero(ours.labels != theirs.labels)
+    wrong = np.flatnonzero(ours.values != theirs.values)
     if len(wrong):
         first = int(wrong[0])
-        return f"image {first} has label {{}}", f"it has {ours.labels[first]}", str(theirs.labels[first])
+        return f"image {first} has label {{}}", f"it has {ours.values[first]}", str(theirs.values[first])
     return None
 
 
-def _splits(data: Data) -> dict[str, Samples]:
-    kind, _, rest = data.source.partition(":")
-    if kind == "imagefolder":
-        folder = image_folders.listed(Path(rest))
-        both = [*folder.splits["train"], *folder.splits.get("val", [])]
-        return {"train": _named(folder, both), "test": _named(folder, folder.splits["test"])}
-    if kind == "npz":
-        arrays, _ = sources.archive(Path(rest), "see docs/data.md", labels_alone=True)
-        train = np.concatenate([arrays[name] for name in ("y_train", "y_val") if name in arrays])
-        return {"train": Samples(train), "test": Samples(arrays["y_test"])}
-    raw = sources.read(data, Silent())
-    return {"train": Samples(raw.y_train), "test": Samples(raw.y_test)}
-
-
-def _named(folder: image_folders.Listing, files: list[tuple[Path, int]]) -> Samples:
-    names = tuple(PurePosixPath(folder.name(path)).with_suffix("").as_posix() for path, _ in files)
-    return Samples(np.array([label for _, label in files], np.int64), names)
+def _splits(data: Data) -> Mapping[str, Targets]:
+    source, place = source_of(data)
+    if isinstance(source, Indexed):
+        return source.targets(place)
+    raw = reading.read(data, Silent())
+    return {"train": Targets(raw.y_train), "test": Targets(raw.y_test)}

@@ -26,9 +26,10 @@ from edgekd.loading.places import Places
 from edgekd.loading.source import parse
 from edgekd.models import checkpoints
 from edgekd.recipe import SCHEMA_VERSION
-from edgekd.recipe.data import DATA_SOURCES, NAMED, NORMALIZATIONS, UNLABELLED
+from edgekd.recipe.data import NORMALIZATIONS
 from edgekd.recipe.export import INT8_IO
 from edgekd.recipe.model import model_source
+from edgekd.recipe.source import declared, hint, is_source, parts
 
 PHOTO_SIZE = 224
 OWN = "data"
@@ -162,12 +163,12 @@ def text_of(given: Given, classes: int | None = None) -> str:
         _check_size(source)
     if given.normalize is None:
         _check_normalization(source)
-    size = given.size or (PHOTO_SIZE if source.partition(":")[0] in {"random", "images", "imagefolder"} else None)
+    size = given.size or (PHOTO_SIZE if parts(source)[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
         data["image_size"] = size
     if given.channels != 3:
         data["channels"] = given.channels
-    if source.partition(":")[0] in UNLABELLED:
+    if not declared(source).labelled:
         data["classes"] = given.classes or classes
     elif given.classes is not None:
         data["classes"] = given.classes
@@ -203,7 +204,7 @@ def load(given: Given) -> tuple[Loaded, str]:
     text = text_of(given, classes=2)
     loaded = load_text(text, path, given.command, given.overrides)
     student, data = loaded.recipe.student, loaded.recipe.data
-    if data.source.partition(":")[0] in UNLABELLED and given.classes is None:
+    if not data.has_labels and given.classes is None:
         from edgekd.models.build import classes_of
         from edgekd.task.image_classification import purpose
 
@@ -311,7 +312,7 @@ def data_source(data: str | None) -> str:
     """
     if data is None:
         return "random"
-    if data in DATA_SOURCES or any(data.startswith(f"{kind}:") for kind in ("torchvision", "imagefolder", "images", "npz")):
+    if is_source(data):
         return data
     path = Path(data)
     reason = reads.unreadable(path)
@@ -321,10 +322,8 @@ def data_source(data: str | None) -> str:
         return f"imagefolder:{path}" if class_folders(path) else f"images:{path}"
     if path.suffix == ".npz" and not reason:
         return f"npz:{path}"
-    hint = did_you_mean(data, NAMED)
-    if not hint.startswith("did you mean"):
-        hint = f"give a folder of images, an .npz file, or one of {', '.join(DATA_SOURCES)}"
-    raise UsageError(f"--data {data} {reason or 'is not a folder or an .npz file'}", hint)
+    otherwise = "give a folder of images, an .npz file, or one of "
+    raise UsageError(f"--data {data} {reason or 'is not a folder or an .npz file'}", hint(data, otherwise))
 
 
 def normalization(text: str) -> tuple[list[float], list[float]]:

@@ -19,6 +19,7 @@ from edgekd.models import checkpoints, user_file
 from edgekd.reads import Read
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Peer
+from edgekd.recipe.source import declared
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 from edgekd.stages import export, quantize
@@ -103,7 +104,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """
     sections = [recipe.data, *(recipe.teacher.views(recipe.data) if recipe.teacher else {}).values()]
     for source in dict.fromkeys(section.source for section in sections):
-        if source.partition(":")[0] in ("imagefolder", "images", "npz"):
+        if declared(source).is_path:
             with suppress(EdgekdError):
                 yield source, fingerprint.files_sha256(source)
     for network in _networks(recipe):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgekd import reads
-from edgekd.data import image_folders
+from edgekd.data.sources.base import source_of
 from edgekd.devices import schema
 from edgekd.errors import EdgekdError, Problem, RecipeError, UsageError, did_you_mean
 from edgekd.loading.loaded import Loaded
@@ -98,25 +98,24 @@ def _network(network: Teacher | Student | Peer, key: Key) -> Iterator[Draft]:
 
 
 def _data(data: Data, key: Key) -> Iterator[Draft]:
-    kind, _, rest = data.source.partition(":")
-    path = Path(rest)
+    source, place = source_of(data)
+    if not source.is_path:
+        return
     try:
-        if kind == "imagefolder":
-            yield from _images(image_folders.listed(path).paths, key)
-        elif kind in ("images", "npz") and (reason := reads.unreadable(path)) not in ("", "is a folder"):
-            yield _draft(key, path, reason)
-        elif kind == "images":
-            yield from _images(image_folders.image_files(path), key)
+        if (reason := reads.unreadable(Path(place))) not in ("", "is a folder"):
+            yield _draft(key, Path(place), reason)
+        else:
+            yield from _unreadable((path for _, path in source.files(place)), key)
     except EdgekdError as error:
         yield Draft(key, error.message, error.hint)
 
 
-def _images(paths: Iterable[Path], key: Key) -> Iterator[Draft]:
-    """Images that cannot be opened: the first, and how many there are."""
+def _unreadable(paths: Iterable[Path], key: Key) -> Iterator[Draft]:
+    """Files that cannot be opened: the first, and how many there are."""
     failures = [(path, reason) for path in paths if (reason := reads.unreadable(path))]
     if failures:
         path, reason = failures[0]
-        more = f", and {len(failures) - 1} more images" if len(failures) > 1 else ""
+        more = f", and {len(failures) - 1} more files" if len(failures) > 1 else ""
         what = "is a link to nothing" if reason == "does not exist" else reason
         yield Draft(key, f"{path} {what}{more}", "correct its permissions, or remove it")
 

@@ -13,6 +13,7 @@ from edgekd.loading.places import Places
 from edgekd.loading.source import Path as Key
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Peer
+from edgekd.recipe.source import declared, parts
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 
@@ -115,8 +116,8 @@ def with_paths(recipe: Recipe, written: Callable[[str, Key], str]) -> Recipe:
     """Return the recipe with every path in it as ``written`` gives it, called with the path and its place."""
 
     def source(text: str, *path: str | int) -> str:
-        kind, _, rest = text.partition(":")
-        return f"{kind}:{written(rest, path)}" if kind in {"imagefolder", "images", "npz"} else text
+        kind, place = parts(text)
+        return f"{kind}:{written(place, path)}" if declared(text).is_path else text
 
     data = {"source": source(recipe.data.source, "data", "source")}
     if recipe.data.root is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPEN = 16
-"""What an open size of an example is, such as the length of a text."""
+"""Size of an open dimension in an example, such as the length of a text."""
 
 
 def names(source: str) -> list[str]:

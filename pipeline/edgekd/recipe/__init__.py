@@ -58,7 +58,7 @@ class Recipe(Strict):
     """Threads that torch computes with, which decide the last bits of every sum. Left out: one a core, at most 4; a run
     writes into its lock how many there were."""
     task: TaskName = "image-classification"
-    """What the networks are for: what goes in, what comes out and how good it is (`edgekd list tasks`)."""
+    """The task of the networks: inputs, outputs and metrics (`edgekd list tasks`)."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
     """Left out: the student is trained with hard labels alone."""

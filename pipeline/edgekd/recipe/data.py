@@ -6,43 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat
 
-from edgekd.errors import did_you_mean
-from edgekd.recipe.base import Strict, mistake
+from edgekd.recipe.base import Strict
+from edgekd.recipe.source import DataSource, declared
 from edgekd.recipe.synthetic import Synthetic
 
-DATA_SOURCES = {
-    "fashion-mnist-mini": "10,000 + 2,000 images, ships with edgekd",
-    "fashion-mnist": "60,000 + 10,000 images, Debian package dataset-fashion-mnist",
-    "random": "noise without labels, to compare files with",
-    "synthetic": "no images: all are made from the teacher",
-    "torchvision:NAME": "any torchvision data set with a train and a test split, such as torchvision:CIFAR100",
-    "imagefolder:DIR": "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone",
-    "images:DIR": "images without labels",
-    "npz:FILE": "x_train, y_train, x_test, y_test",
-}
-"""What a source is written as, and what it is."""
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5,), (0.5,)),
     "none": ((0.0,), (1.0,)),
 }
 """Usual means and standard deviations of pixels between 0 and 1, by the names that ``--normalize`` takes."""
-NAMED = tuple(source for source in DATA_SOURCES if ":" not in source)
-UNLABELLED = ("random", "images", "synthetic")
-"""Kinds of sources without labels."""
-
-
-def _data_source(value: str) -> str:
-    prefix, _, rest = value.partition(":")
-    if value in NAMED or (prefix in {"torchvision", "imagefolder", "images", "npz"} and rest):
-        return value
-    hint = did_you_mean(value, NAMED)
-    if not hint.startswith("did you mean"):
-        hint = f"allowed: {', '.join(DATA_SOURCES)}"
-    raise mistake(f"{value!r} is not a data source", hint)
-
-
-DataSource = Annotated[str, BeforeValidator(lambda v: _data_source(v) if isinstance(v, str) else v)]
 Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
@@ -92,4 +65,9 @@ class Data(Strict):
     @property
     def teaches(self) -> bool:
         """True if the training images have labels."""
-        return self.source.partition(":")[0] not in UNLABELLED and self.labels == "all" and self.made is None
+        return self.has_labels and self.labels == "all" and self.made is None
+
+    @property
+    def has_labels(self) -> bool:
+        """True if the source has labels, whatever is done with them."""
+        return declared(self.source).labelled

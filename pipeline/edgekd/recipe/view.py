@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from edgekd.recipe.base import Strict
-from edgekd.recipe.data import Data, DataSource
+from edgekd.recipe.data import Data
+from edgekd.recipe.source import DataSource
 
 
 class View(Strict):

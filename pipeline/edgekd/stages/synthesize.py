@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.assembly import launch, networks
 from edgekd.assembly.context import Context
 from edgekd.assembly.stage import Node, Work
-from edgekd.data import sources
+from edgekd.data.sources.synthetic import MADE
 from edgekd.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class SynthesizeStage:
             f"  {len(pixels):,} images from {len(layers)} batch norms of the {source}, which finds the wanted class in "
             f"{100 * right:.1f} % of them"
         )
-        np.save(context.out / sources.MADE, pixels)
+        np.save(context.out / MADE, pixels)
         np.save(context.out / "labels.npy", labels)
         (context.out / "sheet.jpg").write_bytes(contact_sheet(pixels, labels))
         context.write("synthetic.json", {"images": len(pixels), "norms": len(layers), "recognized": right})

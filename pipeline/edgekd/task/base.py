@@ -100,19 +100,19 @@ class Samples:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a network is for: a task on samples of one kind. It decides how the network is built and called."""
+    """A task on samples of one kind: it decides how a network is built and called."""
 
     task: Task
     samples: Samples
 
     @property
     def signature(self) -> Signature:
-        """What the network takes and gives."""
+        """The inputs and outputs of the network."""
         return self.task.signature(self.samples)
 
     @property
     def builder_args(self) -> Mapping[str, Any]:
-        """What the builder of the network is told beside the recipe's ``args``."""
+        """Keyword arguments of the network's builder, beside the recipe's ``args``."""
         return self.task.builder_args(self.samples)
 
 
@@ -122,7 +122,7 @@ class Task(Protocol):
     kind: str
     """Its name in recipes and on model cards: the word of the Hugging Face hub where that has one."""
     gives: tuple[Need, ...]
-    """What its targets and its primary output have that a loss may need: a loss says so in ``needs``."""
+    """Properties of its targets and its primary output that a loss may need (``needs`` of the loss)."""
 
     metrics: tuple[Metric, ...]
     """How good outputs are. The first decides the best epoch, the search, ``gates.drop`` and ``keep_float: auto``."""

@@ -155,7 +155,7 @@ def _then(model: nn.Module, change: Callable[[Any], Any]) -> None:
 
 
 def fits(shape: Shape, port: Port) -> bool:
-    """Whether a shape may be that of the port; the batch, which comes first, is any."""
+    """Return True if a shape may be that of the port; the batch, which comes first, is any."""
     pairs = zip(shape[1:], port.dims[1:], strict=False)
     return len(shape) == len(port.dims) and all(size is None or isinstance(dim, str) or size == dim for size, dim in pairs)
 

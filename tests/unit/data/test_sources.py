@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.data import dataset, decoding, described, fingerprint, sources
+from edgekd.data import dataset, decoding, described, fingerprint
+from edgekd.data.sources import fashion_mnist
 from edgekd.errors import DataError
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
@@ -317,14 +318,14 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         x, y = random.integers(0, 256, (count, 28, 28), np.uint8), (np.arange(count) % 10).astype(np.uint8)
         (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(x), mtime=0))
         (folder / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(y), mtime=0))
-    monkeypatch.setattr(sources, "FASHION_MNIST_FOLDER", folder)
+    monkeypatch.setattr(fashion_mnist, "FOLDER", folder)
     return folder
 
 
 def test_fashion_mnist(fashion: Path) -> None:
     images = load("fashion-mnist", image_size=28, val_fraction=0.2)
     assert (len(images.train), len(images.val), len(images.test)) == (50, 10, 20)
-    assert images.classes == sources.FASHION_MNIST_CLASSES
+    assert images.classes == fashion_mnist.CLASSES
     raw = gzip.decompress((fashion / "t10k-images-idx3-ubyte.gz").read_bytes())
     assert images.test.images[3].tobytes() == raw[16 + 3 * 784 : 16 + 4 * 784]
     assert images.test.labels.tolist() == [*range(10), *range(10)]
@@ -343,7 +344,7 @@ def test_fashion_mnist_damaged(fashion: Path, how: str) -> None:
 def test_idx_of_another_kind(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(content))
     with pytest.raises(DataError, match="a.gz cannot be read: "):
-        sources.read_idx(tmp_path / "a.gz")
+        fashion_mnist.read_idx(tmp_path / "a.gz")
 
 
 def test_fashion_mnist_file_missing(fashion: Path) -> None:
@@ -354,7 +355,7 @@ def test_fashion_mnist_file_missing(fashion: Path) -> None:
 
 
 def test_fashion_mnist_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FASHION_MNIST_FOLDER", tmp_path / "no")
+    monkeypatch.setattr(fashion_mnist, "FOLDER", tmp_path / "no")
     expected = (
         f"the full Fashion-MNIST is not in {tmp_path}/no\n"
         "  → apt-get install dataset-fashion-mnist, or use source: fashion-mnist-mini (needs nothing) or "
@@ -368,12 +369,12 @@ def test_fashion_mnist_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_mini_is_the_first_of_each_class_of_the_full_set() -> None:
     """The archive against Debian's files, where they are installed."""
-    if not sources.FASHION_MNIST_FOLDER.is_dir():
+    if not fashion_mnist.FOLDER.is_dir():
         pytest.skip("dataset-fashion-mnist is not installed")
     with np.load(find("assets", "fashion-mnist-mini/images.npz")) as mini:
         for split, stem, count in (("train", "train", 1000), ("test", "t10k", 200)):
-            x = sources.read_idx(sources.FASHION_MNIST_FOLDER / f"{stem}-images-idx3-ubyte.gz")
-            y = sources.read_idx(sources.FASHION_MNIST_FOLDER / f"{stem}-labels-idx1-ubyte.gz")
+            x = fashion_mnist.read_idx(fashion_mnist.FOLDER / f"{stem}-images-idx3-ubyte.gz")
+            y = fashion_mnist.read_idx(fashion_mnist.FOLDER / f"{stem}-labels-idx1-ubyte.gz")
             for label in range(10):
                 ours = mini[f"x_{split}"][mini[f"y_{split}"] == label]
                 assert np.array_equal(ours, x[y == label][:count])
@@ -397,7 +398,7 @@ def downloaded(tmp_path: Path) -> Path:
 def test_torchvision_data(downloaded: Path) -> None:
     images = load("torchvision:FashionMNIST", root=str(downloaded), download=False, channels=1, val_fraction=0.25)
     assert (len(images.train), len(images.val), len(images.test)) == (30, 10, 20)
-    assert images.classes == sources.FASHION_MNIST_CLASSES
+    assert images.classes == fashion_mnist.CLASSES
     assert [int(images.test.images[i][0, 3, 3]) for i in range(20)] == list(range(20))
     assert images.test.labels.tolist() == [*range(10), *range(10)]
 

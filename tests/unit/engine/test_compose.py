@@ -56,7 +56,10 @@ def test_what_edgekd_writes_beside_the_images_is_no_class() -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("photos", "--data photos does not exist\n  → give a folder of images, an .npz file, or one of fashion-mnist-mini"),
+        (
+            "photos",
+            "--data photos does not exist\n  → give a folder of images, an .npz file, or one of fashion-mnist, fashion",
+        ),
         ("fashion-mnist-mni", "did you mean fashion-mnist-mini?"),
         ("arrays.npz/..", "--data arrays.npz/.. does not exist"),
     ],

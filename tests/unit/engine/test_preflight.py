@@ -65,7 +65,7 @@ def test_a_recipe_whose_files_are_all_there(problems: Callable[..., list[Problem
 @pytest.mark.parametrize(
     ("old", "new", "key", "message", "hint"),
     [
-        ("imagefolder:images", "imagefolder:image", "data.source", "image does not exist", "correct data.source"),
+        ("imagefolder:images", "imagefolder:image", "data.source", "image does not exist", "did you mean images?"),
         ("net.py:Big", "net.py:Bigg", "teacher.ensemble[0].model", "net.py has no Bigg", "did you mean Big?"),
         ("net.py:small", "nets.py:small", "student.model", "nets.py does not exist", "did you mean net.py?"),
         ("best.pt", "bst.pt", "teacher.ensemble[0].weights", "bst.pt does not exist", "did you mean best.pt?"),
@@ -167,7 +167,7 @@ def test_images_that_are_links_to_nothing(problems: Callable[..., list[Problem]]
     problems()
     for number in (1, 2):
         (tmp_path / "images" / "train" / "a" / f"{number}.png").symlink_to("no.png")
-    told = f"{tmp_path}/images/train/a/1.png is a link to nothing, and 1 more images"
+    told = f"{tmp_path}/images/train/a/1.png is a link to nothing, and 1 more files"
     assert [problem.message for problem in problems()] == [told]
 
 

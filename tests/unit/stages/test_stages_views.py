@@ -16,7 +16,8 @@ from tests.unit.stages.test_stages_black_box import write_onnx
 from edgekd import cache
 from edgekd.assembly import layers, networks, teacher_outputs, views
 from edgekd.assembly.context import Context
-from edgekd.data import dataset, same_samples, sources
+from edgekd.data import dataset, reading, same_samples
+from edgekd.data.sources.base import Raw
 from edgekd.distill.teachers import BlackBox
 from edgekd.engine import plan, runner
 from edgekd.errors import DataError, RecipeError
@@ -272,8 +273,8 @@ def test_data_sets_of_torchvision_are_compared_before_anything_runs(
 ) -> None:
     """The plan does not open them."""
     content = arrays()
-    raw = sources.Raw(content["x_train"], shifted(content["y_train"]), content["x_test"], content["y_test"], tuple("abcd"))
-    monkeypatch.setattr(sources, "read", lambda section, progress: raw)
+    raw = Raw(content["x_train"], shifted(content["y_train"]), content["x_test"], content["y_test"], tuple("abcd"))
+    monkeypatch.setattr(reading, "read", lambda section, progress: raw)
     loaded = make("teacher.data.source=torchvision:CIFAR10")
     with pytest.raises(DataError, match="torchvision:CIFAR10: train image 17 has label 2; in npz:"):
         runner._check_views(loaded, plan.make(loaded))

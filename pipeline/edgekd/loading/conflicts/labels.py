@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgekd.recipe import Recipe
-from edgekd.recipe.data import UNLABELLED
 from edgekd.recipe.distill import Distill
 from edgekd.recipe.quantize import Ptq
+from edgekd.recipe.source import parts
 from edgekd.recipe.teacher import Teacher
 
 Found = Iterator[tuple[str, str, str]]
@@ -17,14 +17,14 @@ LABELLED = "give images with labels: source: imagefolder:DIR"
 
 def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:
     """Yield (key, message, hint); ``teachers`` are all of the recipe with their places in it."""
-    data, kind = recipe.data, recipe.data.source.partition(":")[0]
-    if kind not in UNLABELLED and data.classes is not None:
+    data, kind = recipe.data, parts(recipe.data.source)[0]
+    if data.has_labels and data.classes is not None:
         yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
-    if kind in UNLABELLED and data.classes is None:
+    if not data.has_labels and data.classes is None:
         yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
-    if kind in UNLABELLED and data.class_order is not None:
+    if not data.has_labels and data.class_order is not None:
         yield "data.class_order", "these images have no labels to number", "remove class_order"
-    if kind in UNLABELLED and data.labels != "all":
+    if not data.has_labels and data.labels != "all":
         yield "data.labels", "these images have no labels to look at", "remove labels"
     if data.made is not None:
         yield from _synthesized(recipe, teachers)
@@ -68,7 +68,7 @@ def _losses(distill: Distill, key: str) -> Found:
 def _gates(recipe: Recipe) -> Found:
     """Accuracy needs labels of the test images; where there are none, a drop is one of agreement with the teacher."""
     data = recipe.data
-    if data.source.partition(":")[0] not in UNLABELLED and data.labels != "none":
+    if data.has_labels and data.labels != "none":
         return
     if recipe.gates.top1 is not None and recipe.gates.top1.level != "off":
         yield "gates.top1", "accuracy needs labels, and these images have none", LABELLED

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.recipe import Recipe
-from edgekd.recipe.data import UNLABELLED, Data
+from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
+from edgekd.recipe.source import parts
 from edgekd.recipe.teacher import Teacher
 
 Found = Iterator[tuple[str, str, str]]
@@ -50,9 +51,9 @@ def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
         yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
     if teacher.black_box and teacher.black_box[0] == "outputs":
         yield key, "stored outputs see no images", "remove data"
-    kinds = [data.source.partition(":")[0] for data in (student_sees, seen)]
-    if (kinds[0] in UNLABELLED) != (kinds[1] in UNLABELLED):
-        labelled, other = sorted(kinds, key=lambda kind: kind in UNLABELLED)
+    if student_sees.has_labels != seen.has_labels:
+        several = sorted((student_sees, seen), key=lambda data: not data.has_labels)
+        labelled, other = (parts(data.source)[0] for data in several)
         yield (
             f"{key}.source",
             f"{labelled} has labels and {other} has none, so they are not known to be the same samples",

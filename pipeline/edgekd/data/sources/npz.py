@@ -1,0 +1,103 @@
+"""An archive of numpy: arrays of samples and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import reads
+from edgekd.data.image_folders import existing_file
+from edgekd.data.sources.base import Raw, Targets, from_arrays
+from edgekd.errors import DataError, printable
+from edgekd.progress import Progress
+from edgekd.recipe.data import Data
+from edgekd.registry import sources
+
+HINT = "it needs x_train, y_train, x_test and y_test; see docs/data.md"
+
+
+@sources.register("npz")
+class Npz:
+    """The user's archive."""
+
+    form = "npz:FILE"
+    summary = "x_train, y_train, x_test, y_test"
+    labelled = True
+    is_path = True
+    opens_libraries = False
+
+    def read(self, place: str, data: Data, progress: Progress) -> Raw:
+        """Open the archive.
+
+        Raises:
+            DataError: It cannot be read, or an array is missing or of another form.
+        """
+        return read(Path(place), data, HINT)
+
+    def files(self, place: str) -> Sequence[tuple[str, Path]]:
+        """Return the archive."""
+        return [("npz", existing_file(Path(place)))]
+
+    def targets(self, place: str) -> Mapping[str, Targets]:
+        """Return the targets alone."""
+        arrays, _ = archive(Path(place), "see docs/data.md", targets_alone=True)
+        train = np.concatenate([arrays[name] for name in ("y_train", "y_val") if name in arrays])
+        return {"train": Targets(train), "test": Targets(arrays["y_test"])}
+
+
+def read(path: Path, data: Data, hint: str, license: str = "") -> Raw:
+    """Open an archive; ``hint`` says what to do where it cannot be read.
+
+    Raises:
+        DataError: It cannot be read, or an array is missing or of another form.
+    """
+    arrays, notes = archive(path, hint)
+    names = (
+        arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
+    )
+    raw = from_arrays(arrays, data, tuple(printable(str(name)) for name in names), license, str(path))
+    return replace(raw, notes=notes)
+
+
+def archive(path: Path, hint: str, *, targets_alone: bool = False) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Return the arrays of an archive, and what a user has to know of how they are read, in lines.
+
+    Raises:
+        DataError: It cannot be read, or one is missing.
+    """
+    wanted: tuple[str, ...] = ("y_train", "y_test") if targets_alone else ("x_train", "y_train", "x_test", "y_test")
+    try:
+        # opened here: np.load leaves a file open that it cannot read
+        with reads.in_key(), existing_file(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in (*wanted, "y_val") or not targets_alone}
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
+        raise DataError(f"{path} cannot be read: {error}", hint) from error
+    notes: tuple[str, ...] = ()
+    if not {"x_test", "y_test"} & arrays.keys() and "y_val" in arrays:
+        arrays |= {f"{axis}_test": arrays.pop(f"{axis}_val") for axis in "xy" if f"{axis}_val" in arrays}
+        notes = ("  no x_test: x_val is the test split, and data.val_fraction of x_train is for validation",)
+    own = [name for name in ("x_val", "y_val") if name in arrays]
+    wanted += ("x_val", "y_val") if len(own) == 1 and not targets_alone else ()
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
+    return arrays, notes
+
+
+def _class_count(path: Path, y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
+    """Return the classes of an archive that does not name them: as many as the highest label says."""
+    highest = max((int(y.max()) for y in (y_train, y_test) if y.size and y.dtype.kind in "iu"), default=0)
+    if y_train.size and highest >= y_train.size:  # before a name is made for each of what may be billions
+        raise DataError(
+            f"{path}: the highest label is {highest}, and there are {y_train.size} training images",
+            "number the labels from 0 without gaps",
+        )
+    return highest + 1 if y_train.size else 1
