@@ -19,7 +19,7 @@ from edgekd.models import checkpoints, user_file
 from edgekd.reads import Read
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Peer
-from edgekd.recipe.source import declared
+from edgekd.recipe.source import declared, is_source, parts
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 from edgekd.stages import export, quantize
@@ -56,11 +56,11 @@ def check(loaded: Loaded) -> None:
     named = dict(_named(loaded.recipe))
     locked = {name: sha256 for name, sha256 in loaded.lock.sha256.items() if name in named or not loaded.overrides}
     changed = [name for name, sha256 in locked.items() if (named.get(name) or _sha256(name)) != sha256]
-    missing = [name for name in changed if ":" not in name and not Path(name).exists()]
+    missing = [name for name in changed if not _place(name).exists()]
     if changed and missing == changed:
         raise UsageError(
             f"{loaded.path} was made with files that are not there: {', '.join(missing[:_SHOWN])}",
-            "its paths start at its folder: run it where it was made, or in a copy of the whole project",
+            "run it where it was made, in a copy of the whole project, or from the folder of its recipe",
         )
     if changed:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
@@ -68,6 +68,11 @@ def check(loaded: Loaded) -> None:
             f"{loaded.path} was made with other bytes than there are now in {', '.join(changed[:_SHOWN])}{more}",
             f"bring them back to replay it, or run what is there now: edgekd run {loaded.recipe_file}",
         )
+
+
+def _place(name: str) -> Path:
+    """Return where a file or the files of a data source are."""
+    return Path(parts(name)[1] if is_source(name) else name)
 
 
 def _sha256(name: str) -> str:

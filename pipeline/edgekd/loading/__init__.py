@@ -18,7 +18,7 @@ from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files, upgrade, words
 from edgekd.loading.conflicts import conflicts
 from edgekd.loading.loaded import Loaded
-from edgekd.loading.lock import lock_name, lock_text
+from edgekd.loading.lock import beside_project, lock_name, lock_text
 from edgekd.loading.overrides import apply, parse_key
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.schema import json_schema
@@ -71,7 +71,7 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
     problems = places.problems(drafts) + problems
     if problems or checked is None:
         raise RecipeError(problems)
-    folder = path.absolute().parent
+    checked, folder = beside_project(checked, path.absolute().parent, places)
     resolved = files.absolute(checked, files.start(folder, places), [folder])
     loaded = Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
     if resolved.lock is None:

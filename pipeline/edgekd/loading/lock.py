@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,10 @@ import yaml
 
 from edgekd import __version__
 from edgekd.loading.files import relative, with_paths
+from edgekd.loading.places import Places
 from edgekd.loading.source import CORE_SCHEMA
-from edgekd.recipe import Lock
+from edgekd.loading.source import Path as Key
+from edgekd.recipe import Lock, Recipe
 
 if TYPE_CHECKING:
     from edgekd.loading.loaded import Loaded
@@ -64,6 +67,34 @@ def lock_name(path: Path, text: str) -> str:
         return stem
     written = _NAME.search(text)
     return written[1].strip() if written else stem.removesuffix(".lock")
+
+
+def beside_project(recipe: Recipe, folder: Path, places: Places) -> tuple[Recipe, Path]:
+    """Return a recipe and the folder that its paths start at.
+
+    That is the folder of its file. A lock that is not beside its project any more finds it in the working folder, by the
+    recipe that it was made from: its paths are then those from that recipe on.
+
+    Args:
+        recipe: The recipe, with the paths that are written.
+        folder: The folder of its file, absolute.
+        places: Where its values are written: what was typed starts at the working folder anyway.
+    """
+    if recipe.lock is None or (folder / recipe.lock.recipe).exists():
+        return recipe, folder
+    here, way = Path.cwd(), Path(recipe.lock.recipe)
+    if way.is_absolute() or not (here / way.name).is_file():
+        return recipe, folder
+
+    def from_recipe(text: str, key: Key) -> str:
+        typed = places.setting(key) or Path(text).is_absolute()
+        return text if typed else os.path.relpath(_DEEP / text, _DEEP / way.parent)
+
+    return with_paths(recipe, from_recipe), here
+
+
+_DEEP = Path("/", *["lock"] * 64)
+"""A folder that no path leaves upwards."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -261,6 +261,26 @@ def test_a_lock_moves_with_its_project(project: Path, tmp_path: Path) -> None:
     assert plan.make(other)[0].status == "run"  # which no longer names what has changed
 
 
+def test_a_lock_without_its_project_is_replayed_from_the_folder_of_its_recipe(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run folder was copied elsewhere, such as to a colleague who has the project in another place."""
+    moved, sent = tmp_path / "a" / "copy", tmp_path / "sent" / "by" / "mail"
+    shutil.copytree(project, moved, symlinks=True)
+    shutil.copytree(lock(project).parent.resolve(), sent)
+    with pytest.raises(UsageError, match="was made with files that are not there") as caught:
+        plan.make(load(sent / "recipe.lock.yaml"))
+    assert "from the folder of its recipe" in caught.value.hint
+    monkeypatch.chdir(moved)
+    replayed = load(sent / "recipe.lock.yaml")
+    assert replayed.recipe == load(moved / "recipe.yaml").recipe
+    assert replayed.folder == moved
+    assert {step.name: step.status for step in plan.make(replayed)} | {"package": "run"} == statuses(project)
+    (moved / "cfg.json").write_text('{"width": 5}')
+    with pytest.raises(UsageError, match=f"other bytes than there are now in {moved}/cfg.json"):
+        plan.make(replayed)
+
+
 class Edits(Silent):
     """Changes a file when a line that begins with ``when`` is said."""
 
