@@ -36,7 +36,7 @@ class Registry(Generic[T]):
     def __init__(self, noun: str, package: str, group: str) -> None:
         self.noun = noun
         self._package = package
-        self._group = group
+        self.group = group
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -54,7 +54,7 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Sorted names of all entries, third parties' included (those are not imported for it)."""
         self._load()
-        return sorted({*self._entries, *(point.name for point in entry_points(group=self._group))})
+        return sorted({*self._entries, *(point.name for point in entry_points(group=self.group))})
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is an entry called ``name``; entry points are searched only if none is loaded."""
@@ -81,7 +81,7 @@ class Registry(Generic[T]):
             importlib.import_module(f"{self._package}.{module}")
 
     def _load_plugin(self, name: str) -> None:
-        for point in entry_points(group=self._group, name=name):
+        for point in entry_points(group=self.group, name=name):
             try:
                 with watch.plugin(), from_source():
                     self._entries[name] = point.load()

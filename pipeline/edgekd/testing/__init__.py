@@ -1,0 +1,7 @@
+"""Conformance suites for plug-ins: pytest classes that the author of a loss or a runtime subclasses in two lines."""
+
+from edgekd.testing.losses import LossSuite
+from edgekd.testing.metrics import MetricSuite
+from edgekd.testing.suite import Gap, Suite, suites
+
+__all__ = ["Gap", "LossSuite", "MetricSuite", "Suite", "suites"]
