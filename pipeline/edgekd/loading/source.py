@@ -163,7 +163,7 @@ class _Builder:
         if node in self.open:
             self.give_up(node, "an alias (*) stands inside its own anchor (&)", "write the value out")
         if self.count > MAX_VALUES:
-            message = f"the file has more than {MAX_VALUES} values, each alias (*) counted as what it stands for"
+            message = f"the file has more than {MAX_VALUES} values, each alias (*) counted with all its values"
             self.give_up(node, message, "a recipe is a page of text; write the values out")
         if len(path) > MAX_DEPTH:
             self.give_up(node, f"nested more than {MAX_DEPTH} deep", "a recipe is at most a few levels deep")

@@ -100,7 +100,10 @@ def _words(error: yaml.MarkedYAMLError, line: str, above: str, column: int) -> t
         if ": " in line[:column] or above.rstrip().endswith((",", "{", "[")):
             return "a second ':' in one value", "quote text that contains ': '"
         if _indentation(line) > _indentation(above):
-            return "this line is indented deeper than the one above, which has a value already", "indent both alike"
+            return (
+                "this line is indented deeper than the one above, which has a value already",
+                "indent both by as many spaces",
+            )
         return "a ':' is not expected here", "look at the line above: a key is written with a ':' after it"
     if "could not find expected ':'" in problem:
         return f"a ':' is missing in {opened}", "write key: value; check the quotes and brackets above"

@@ -33,9 +33,7 @@ class Range(Strict):
         if self.log and self.low <= 0:
             raise mistake(f"there is no logarithm of {self.low:g}", "let low be above 0, or remove log", "low")
         if self.log and self.step is not None:
-            raise mistake(
-                "a step of what is searched by its logarithm", "remove step, or list the values: [1, 2, 4, 8]", "step"
-            )
+            raise mistake("step cannot be used with log: true", "remove step, or list the values: [1, 2, 4, 8]", "step")
         return self
 
     def points(self) -> tuple[float, ...]:
@@ -49,7 +47,7 @@ def _candidates(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, dict):  # here, and not as one of a union, so that mistakes inside keep their place
         return Range.model_validate_json(json.dumps(value), strict=True) if info.mode == "json" else Range(**value)
     if not isinstance(value, list | tuple):
-        raise mistake("what is searched is a list of values or a range", "write [A, B, C] or {low: A, high: B}")
+        raise mistake("a searched key takes a list of values or a range", "write [A, B, C] or {low: A, high: B}")
     if len(value) < 2:
         raise mistake("there is nothing to choose from", "list two values at the least, or give a range: {low: A, high: B}")
     return tuple(value)

@@ -28,9 +28,7 @@ def test_each_loss_has_its_weight_within_an_epoch_by_default(kind: str) -> None:
     loss = losses.get(kind)
     assert issubclass(loss, Loss)
     assert refused(f"{{kind: {kind}}}", taught=loss.needs_teacher) == ""
-    assert "this term has its weight at epoch 1.1" in refused(
-        f"{{kind: {kind}, warmup_epochs: 1.1}}", taught=loss.needs_teacher
-    )
+    assert "the warm-up ends at epoch 1.1" in refused(f"{{kind: {kind}, warmup_epochs: 1.1}}", taught=loss.needs_teacher)
 
 
 ALL, LARGEST = "remove top_k, or use kd or dkd there", "remove top_k, or use {} without standardize there"
@@ -53,5 +51,9 @@ ALL, LARGEST = "remove top_k, or use kd or dkd there", "remove top_k, or use {} 
 def test_the_largest_logits_are_not_enough_for_all_losses(term: str, hint: str) -> None:
     said = refused(f"{{kind: task}}, {{kind: kd}}, {{{term}}}", ", teacher_cache: {top_k: 5}")
     assert said.splitlines()[-1:] == ([f"  → {hint}"] if hint else [])
-    assert ("distill.teacher_cache.top_k" in said) == ("(distill.losses[2]) reads all logits alike" in said) == bool(hint)
+    assert (
+        ("distill.teacher_cache.top_k" in said)
+        == ("(distill.losses[2]) reads all logits, not only the largest" in said)
+        == bool(hint)
+    )
     assert refused(f"{{kind: task}}, {{kind: kd}}, {{{term}}}", ", teacher_cache: {draws: 2}") == ""

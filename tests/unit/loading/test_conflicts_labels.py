@@ -86,17 +86,17 @@ def test_gates_of_accuracy() -> None:
 @pytest.mark.parametrize(
     ("data", "teacher", "told"),
     [
-        ("data: {source: synthetic, classes: 4}", TEACHER, "data.mean: no image is there to measure the normalization of"),
+        ("data: {source: synthetic, classes: 4}", TEACHER, "data.mean: there is no image to compute mean and std from"),
         ("data: {source: synthetic, mean: [0.5], std: [0.2]}", TEACHER, "data.classes: these images have no labels"),
-        (FREE, "", "data.source: images are made from a trained network, and there is none"),
+        (FREE, "", "data.source: images are made from a trained network, and the recipe has none"),
         (FREE, "teacher: {model: onnx:t.onnx}", "teacher.model: images are made from a network's layers"),
-        (FREE, "teacher: {model: edgekd:resnet10, train: {epochs: 1}}", "teacher.train: nothing can be trained before"),
-        (FREE.replace("std", "labels: none, std"), TEACHER, "data.labels: these images have no labels to look at"),
+        (FREE, "teacher: {model: edgekd:resnet10, train: {epochs: 1}}", "teacher.train: images are made"),
+        (FREE.replace("std", "labels: none, std"), TEACHER, "data.labels: these images have no labels"),
         (
             "data: {source: synthetic, classes: 4, mean: [0.5, 0.5, 0.5], std: [0.2], synthetic: {grey: true}}",
             TEACHER, "data.synthetic.grey: grey images have one mean and one std",
         ),
-        ('data: {source: random, classes: 4}', TEACHER, "distill: noise teaches nothing"),
+        ('data: {source: random, classes: 4}', TEACHER, "distill: noise cannot teach a student"),
     ],
 )  # fmt: skip
 def test_what_images_cannot_be_made_from(data: str, teacher: str, told: str) -> None:

@@ -186,7 +186,7 @@ def test_paths_start_at_the_recipe(path: Path) -> None:
 
 def test_losses_on_layers_are_refused(path: Path) -> None:
     for kind in ("fitnet", "simkd", "crd"):
-        with pytest.raises(RecipeError, match=f"{kind} compares layers, and peers teach with their logits alone"):
+        with pytest.raises(RecipeError, match=f"{kind} compares layers, and peers exchange only logits"):
             loading.load(path, (f"distill.losses[1]={{kind: {kind}}}",))
     loading.load(path, ("distill.losses[0]={kind: byot}",))
 

@@ -97,7 +97,7 @@ def test_it_starts_as_the_student_alone(npz: Callable[..., str]) -> None:
 
 def test_one_end_is_enough(npz: Callable[..., str]) -> None:
     found = list(conflicts(make(npz(), {"kind": "simkd"}, {"kind": "simkd"})))
-    assert found == [("distill.losses", "simkd and simkd both give the student the teacher's end", "keep one of them")]
+    assert found == [("distill.losses", "simkd and simkd both copy the teacher's classifier", "keep one of them")]
 
 
 def test_a_teacher_whose_classifier_cannot_be_taken_is_told_with_the_loss(npz: Callable[..., str], tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_image_folders_are_compared_by_their_names(tmp_path: Path) -> None:
         ("data.augment=[trivial]", "teacher.data.image_size: trivial moves images by whole pixels, which differs at"),
         ("distill.losses=[{kind: simkd}]", "distill.losses[0].kind: simkd gives the student the teacher's end"),
         ("teacher.data.source=images:.", "teacher.data.source: npz has labels and images has none"),
-        ("teacher={model: outputs:o.npz, data: {channels: 3}}", "teacher.data: stored outputs see no images"),
+        ("teacher={model: outputs:o.npz, data: {channels: 3}}", "teacher.data: stored outputs take no images"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(make: Write, override: str, told: str) -> None:

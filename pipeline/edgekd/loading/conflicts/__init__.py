@@ -68,7 +68,7 @@ def _sections(recipe: Recipe) -> Found:
             side = "max: 0.01" if name.endswith("drop") else "min: 0.95" if name == "agreement" else "min: 15"
             yield (
                 f"gates.{name}",
-                "quantize: {keep_float: auto} needs to know what is enough, and this gate has no such limit",
+                "quantize: {keep_float: auto} needs a limit to reach, and this gate has none",
                 f"write {name}: {{{side}}}, or name the layers: keep_float: [features.0]",
             )
     seen: set[tuple[str, str | None]] = set()
@@ -188,7 +188,7 @@ def _teacher(teacher: Teacher, key: str) -> Found:
             "or remove this teacher",
         )
     if teacher.seed is not None and teacher.budget is None:
-        yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
+        yield f"{key}.seed", "this teacher is trained already, so the seed has no effect", "remove seed"
     if teacher.teacher is not None:
         yield from _teacher(teacher.teacher, f"{key}.teacher")
 
@@ -199,7 +199,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
         if getattr(teacher, name):
             yield f"{key}.{name}", "a black box is used as it is", f"remove {name}"
     if teacher.seed is not None:
-        yield f"{key}.seed", "this teacher is trained already, so there is nothing to draw", "remove seed"
+        yield f"{key}.seed", "this teacher is trained already, so the seed has no effect", "remove seed"
     assert teacher.black_box is not None
     kind = teacher.black_box[0]
     if kind in TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
@@ -213,9 +213,9 @@ def _black_box(teacher: Teacher, key: str) -> Found:
     if kind == "outputs":
         for name in ("mean", "std"):
             if getattr(teacher, name) is not None:
-                yield f"{key}.{name}", "stored outputs see no images", f"remove {name}"
+                yield f"{key}.{name}", "stored outputs take no images", f"remove {name}"
         if key != "teacher":
-            yield f"{key}.model", "stored outputs can be the teacher of the student alone", "give a file that can be run"
+            yield f"{key}.model", "stored outputs can only teach the student", "give a file that can be run"
     elif (teacher.mean is None) != (teacher.std is None):
         name, other = ("mean", "std") if teacher.std is None else ("std", "mean")
         yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
@@ -258,7 +258,7 @@ def _named(loss: Loss, teacher: Teacher | None) -> tuple[str, str, str] | None:
             )
         return None
     if not loss.needs_teacher:
-        return "teacher", f"{loss.kind} learns from no teacher", "remove teacher"
+        return "teacher", f"{loss.kind} does not use a teacher", "remove teacher"
     if not names:
         return "teacher", "there is one teacher, which needs no name", "remove teacher, or give an ensemble of teachers"
     if loss.teacher not in names:
@@ -291,13 +291,13 @@ def _losses(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
     if len(reusing) > 1:
         yield (
             f"{prefix}distill.losses",
-            f"{' and '.join(reusing)} both give the student the teacher's end",
+            f"{' and '.join(reusing)} both copy the teacher's classifier",
             "keep one of them",
         )
     elif reusing and teacher and (prefix or teacher.ensemble):
         yield (
             f"{prefix}distill.losses",
-            f"{reusing[0]} gives the student the end of one teacher that teaches it directly",
+            f"{reusing[0]} copies the classifier of one teacher that teaches the student directly",
             "use a feature loss such as fitnet here",
         )
     if all(loss.weight == 0 for loss in distill.losses):
@@ -329,7 +329,7 @@ def _times(loss: Loss, epochs: int, key: str) -> Found:
     elif loss.start_epoch + loss.warmup_epochs > end:
         yield (
             f"{key}.warmup_epochs",
-            f"this term has its weight at epoch {loss.start_epoch + loss.warmup_epochs:g}, and ends at {end:g}",
+            f"the warm-up ends at epoch {loss.start_epoch + loss.warmup_epochs:g}, but the term ends at epoch {end:g}",
             f"make its warm-up shorter: {end - loss.start_epoch:g} at most",
         )
 
@@ -339,7 +339,7 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
     if teacher is None:
         yield key, "there is no teacher", "remove teacher_cache, or add a teacher"
     elif key != "distill.teacher_cache":
-        yield key, "only what the student's own teacher says is kept", "remove teacher_cache here; distill has one too"
+        yield key, "only the student's own teacher is cached", "remove teacher_cache here; distill has one too"
     elif teacher.black_box and teacher.black_box[0] == "outputs":
         yield key, "the teacher's outputs are stored already", "remove teacher_cache"
     elif isinstance(distill.teacher_cache, TeacherCache) and distill.teacher_cache.top_k:
@@ -351,7 +351,8 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
                 said = f"{loss.kind} with standardize" if standardizes else loss.kind
                 hint = f"{loss.kind} without standardize" if not loss.reads_all_logits else "kd or dkd"
                 place = f"distill.losses[{index}]"
-                yield f"{key}.top_k", f"{said} ({place}) reads all logits alike", f"remove top_k, or use {hint} there"
+                message = f"{said} ({place}) reads all logits, not only the largest"
+                yield f"{key}.top_k", message, f"remove top_k, or use {hint} there"
 
 
 def _trained_student(recipe: Recipe) -> Found:

@@ -40,7 +40,11 @@ def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found
     if recipe.distill is not None:
         yield from _losses(recipe.distill, "distill")
         if kind == "random" and data.made is None:
-            yield "distill", "noise teaches nothing", "give images: source: images:DIR, or make them: source: synthetic"
+            yield (
+                "distill",
+                "noise cannot teach a student",
+                "give images: source: images:DIR, or make them: source: synthetic",
+            )
     if recipe.quantize is not None and kind == "random" and data.made is None:
         yield "quantize", "the ranges of int8 cannot come from random images", "give real ones: source: images:DIR"
     elif recipe.quantize is not None and recipe.distill is None and not isinstance(recipe.quantize, Ptq):
@@ -53,7 +57,7 @@ def _losses(distill: Distill, key: str) -> Found:
     if distill.peers:
         yield (
             f"{key}.peers",
-            "without labels, as these images are, peers have nothing to teach each other",
+            "peers need labels, and these images have none",
             f"{LABELLED}, or a teacher in the place of peers",
         )
     for index, loss in enumerate(distill.losses):
@@ -61,7 +65,7 @@ def _losses(distill: Distill, key: str) -> Found:
             yield (
                 f"{key}.losses[{index}].kind",
                 f"{loss.kind} reads labels, and these training images have none",
-                "use {kind: kd}, or another loss that learns from the teacher alone",
+                "use {kind: kd}, or another loss that does not read labels",
             )
 
 
@@ -84,7 +88,7 @@ def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Fou
     if data.mean is None and data.std is None:
         yield (
             "data.mean",
-            "no image is there to measure the normalization of",
+            "there is no image to compute mean and std from",
             "add mean and std that the teacher was trained with, such as mean: [0.485, 0.456, 0.406], "
             "std: [0.229, 0.224, 0.225]",
         )
@@ -93,12 +97,12 @@ def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Fou
     if recipe.student is None or (recipe.distill is not None and recipe.teacher is None):
         yield (
             "data.synthetic" if data.synthetic else "data.source",
-            "images are made from a trained network, and there is none",
+            "images are made from a trained network, and the recipe has none",
             "add teacher: {model: torchvision:resnet18, weights: resnet18.pt}",
         )
     for place, section in teachers:
         if section.data is not None:
-            yield f"{place}.data", "the images are made of what the teacher sees", "remove data here"
+            yield f"{place}.data", "the images are made in the teacher's own view", "remove data here"
         if section.black_box:
             yield (
                 f"{place}.model",
@@ -109,4 +113,4 @@ def _synthesized(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Fou
             yield f"{place}.ensemble", "images are made from one teacher", f"write {place}: {{model: …, weights: …}}"
         elif section.budget is not None:
             key = "train" if section.train else "distill"
-            yield f"{place}.{key}", "nothing can be trained before there are images", f"give {place}.weights: FILE"
+            yield f"{place}.{key}", "images are made from a trained teacher", f"give {place}.weights: FILE"

@@ -24,7 +24,7 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
         yield f"{key}.peers", "only the student has peers", "move them to distill, or remove them"
         return
     if teacher is not None:
-        yield f"{key}.peers", "there is a teacher, and peers learn from each other in its place", "remove teacher, or peers"
+        yield f"{key}.peers", "a teacher and peers exclude each other", "remove teacher, or peers"
     names = [peer.name for peer in distill.peers if peer.name]
     for index, peer in enumerate(distill.peers):
         if peer.name and names.count(peer.name) > 1:
@@ -35,7 +35,7 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
         if loss.needs_teacher and loss.reads != "logits":
             yield (
                 f"{place}.kind",
-                f"{loss.kind} compares layers, and peers teach with their logits alone",
+                f"{loss.kind} compares layers, and peers exchange only logits",
                 "use kd, dkd, dist or mse_logits, or a teacher in the place of peers",
             )
         if loss.teacher is not None:
@@ -43,13 +43,13 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
     if not any(loss.needs_teacher and loss.weight for loss in distill.losses):
         yield (
             f"{key}.losses",
-            "there are peers but no loss learns from them",
+            "there are peers but no loss uses their logits",
             f"add {{kind: kd, temperature: 1}} to the losses, or remove {key}.peers",
         )
     if distill.teacher_cache:
         yield (
             f"{key}.teacher_cache",
-            "what peers say changes as they learn, so there is nothing to keep",
+            "the peers' outputs change in every step, so they cannot be cached",
             "remove teacher_cache",
         )
 
@@ -66,6 +66,6 @@ def alike(recipe: Recipe) -> Found:
         if peer.seed in own and (peer.model, peer.args, peer.weights) == (student.model, student.args, student.weights):
             yield (
                 f"distill.peers[{index}].seed",
-                "the student has the same network and this seed, so both would stay the same",
+                "the student has the same network and seed, so both would be identical",
                 f"give another, such as {own.stop}, or remove seed",
             )

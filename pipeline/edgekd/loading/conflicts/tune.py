@@ -21,8 +21,8 @@ Found = Iterator[tuple[str, str, str]]
 
 REFUSED = {
     "epochs": "the trials' epochs are tune.epochs",
-    "precision": "precision is the machine's, and not the student's",
-    "teacher_cache": "what is kept of the teacher does not change the student",
+    "precision": "precision depends on the machine, not on the student",
+    "teacher_cache": "the teacher cache does not change the student",
     "kind": "another loss has other options: list both, and search their weights",
 }
 GRID = 1000
@@ -39,7 +39,7 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
     if tune is None or recipe.student is None:
         return
     if recipe.distill is None:
-        yield "tune", "there is nothing to search: nothing is distilled", "add distill, or remove tune"
+        yield "tune", "there is nothing to search: the recipe has no distill section", "add distill, or remove tune"
         return
     trial = shortest(recipe)
     assert trial.distill is not None
@@ -54,11 +54,11 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
         place = shape.show(("tune", "search", *(() if '"' in key else (key,))))  # a place with quotes in quotes has no words
         wrong = _key(recipe, key)
         if wrong is None and (same := seen.setdefault(parse_key(key), key)) != key:
-            wrong = f"this is {same} once more", "remove one of them"
+            wrong = f"{same} is listed twice", "remove one of them"
         wrong = wrong or _kind(recipe, key, candidates)
         if wrong is None and tune.sampler == "grid" and isinstance(candidates, Range) and candidates.step is None:
             ends = f"[{candidates.low:g}, {candidates.high:g}]"
-            wrong = "a grid needs to know which values", f"list them, such as {ends}, or add step"
+            wrong = "a grid needs a list of values, or a step", f"list them, such as {ends}, or add step"
         if wrong is not None:
             fits = False
             yield place, *wrong

@@ -76,6 +76,6 @@ def _taught(distill: Distill, teacher: Teacher, student_sees: Data, prefix: str)
         if loss.reuses_teacher and loss.weight:
             yield (
                 f"{prefix}distill.losses[{index}].kind",
-                f"{loss.kind} gives the student the teacher's end, and they see images of different forms",
+                f"{loss.kind} copies the teacher's classifier, and teacher and student see images of different shapes",
                 "use a feature loss such as fitnet here",
             )
