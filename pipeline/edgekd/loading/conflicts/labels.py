@@ -19,13 +19,13 @@ def unlabelled(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found
     """Yield (key, message, hint); ``teachers`` are all of the recipe with their places in it."""
     data, kind = recipe.data, parts(recipe.data.source)[0]
     if data.has_labels and data.classes is not None:
-        yield "data.classes", f"the labels of {kind} tell the number of classes", "remove classes"
+        yield "data.classes", f"the labels of {kind} already give the number of classes", "remove classes"
     if not data.has_labels and data.classes is None:
-        yield "data.classes", "these images have no labels that tell the number of classes", "add classes: NUMBER"
+        yield "data.classes", "these images have no labels, so the number of classes is unknown", "add classes: NUMBER"
     if not data.has_labels and data.class_order is not None:
-        yield "data.class_order", "these images have no labels to number", "remove class_order"
+        yield "data.class_order", "these images have no labels", "remove class_order"
     if not data.has_labels and data.labels != "all":
-        yield "data.labels", "these images have no labels to look at", "remove labels"
+        yield "data.labels", "these images have no labels", "remove labels"
     if data.made is not None:
         yield from _synthesized(recipe, teachers)
     if data.teaches:

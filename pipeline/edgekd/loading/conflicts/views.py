@@ -50,7 +50,7 @@ def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
         name, other = ("mean", "std") if view.std is None else ("std", "mean")
         yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
     if teacher.black_box and teacher.black_box[0] == "outputs":
-        yield key, "stored outputs see no images", "remove data"
+        yield key, "stored outputs take no images", "remove data"
     if student_sees.has_labels != seen.has_labels:
         several = sorted((student_sees, seen), key=lambda data: not data.has_labels)
         labelled, other = (parts(data.source)[0] for data in several)
