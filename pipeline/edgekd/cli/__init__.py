@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekd import __version__
-from edgekd.cli import device, interruption, model, profile, study, upgrade
+from edgekd.cli import device, interruption, listing, model, profile, study, upgrade
 from edgekd.cli.execute import execute
 from edgekd.cli.options import (
     debug_option,
@@ -253,83 +253,6 @@ def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, list(layers.told(terms))
 
 
-@cli.command("list")
-@click.argument("what", type=click.Choice(["recipes", "models", "tasks", "losses", "devices", "data"]))
-@click.option("--match", default="*", help="Only names that match, such as '*mobilenet*'.")
-@json_option
-@debug_option
-def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
-    """List what a recipe can name.
-
-    \b
-      edgekd list losses
-      edgekd list models --match '*mobilenet*'
-    """
-    from fnmatch import fnmatch
-
-    rows = [(name, text) for name, text in _rows(what) if fnmatch(name, match)]
-    if as_json:
-        click.echo(json.dumps(dict(rows), ensure_ascii=False))
-    else:
-        width = max((len(name) for name, _ in rows), default=0)
-        for name, text in rows:
-            click.echo(f"{name:<{width}}  {text}".rstrip())
-        if what == "losses":
-            click.echo("\nEach has start_epoch, end_epoch and warmup_epochs; with an ensemble, teacher.")
-    return 0
-
-
-def _rows(what: str) -> list[tuple[str, str]]:
-    from edgekd import registry, resources
-    from edgekd.recipe.source import catalogue
-
-    if what == "losses":
-        return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
-    if what == "tasks":
-        return [(name, (registry.tasks.get(name).__doc__ or "").strip().split("\n")[0]) for name in registry.tasks.names()]
-    if what == "data":
-        return [(each.form, each.summary) for each in catalogue()]
-    if what == "devices":
-        return [(name, _described(path)) for name, path in sorted(resources.devices([Path.cwd()]).items())]
-    if what == "recipes":
-        return [(name, _first_comment(resources.find("recipes", name))) for name in resources.available("recipes")]
-    from edgekd.models import build
-
-    found = [(f"{source}:{name}", "") for source in ("edgekd", "torchvision") for name in build.names(source)]
-    try:
-        found += [(f"timm:{name}", "") for name in build.names("timm")]
-    except EdgekdError:
-        found.append(("timm:NAME", "pip install 'edgekd[timm]'"))
-    return [*found, ("FILE.py:CALLABLE", "your own, beside the recipe")]
-
-
-def _described(path: Path) -> str:
-    """What a device's file says of it; a file that is wrong is listed too."""
-    from edgekd.devices import schema
-
-    try:
-        return schema.load(str(path)).description
-    except RecipeError as error:
-        return f"its file is wrong: edgekd doctor {path.stem} says where ({len(error.problems)} mistakes)"
-
-
-def _loss_line(loss: type) -> str:
-    from edgekd.recipe.loss import Loss
-
-    text = (loss.__doc__ or "").strip().splitlines()[0]
-    fields: dict[str, Any] = getattr(loss, "model_fields", {})
-    shared = {name: field.default for name, field in Loss.model_fields.items() if name != "weight"}
-    own = {name: field.default for name, field in fields.items() if name != "kind"}
-    options = ", ".join(f"{name}={value}" for name, value in own.items() if name not in shared or value != shared[name])
-    return f"{text} [{options}]"
-
-
-def _first_comment(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comments = (line[2:] for line in lines if line.startswith("# ") and "yaml-language-server" not in line)
-    return next(comments, "")
-
-
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--markdown", is_flag=True, help="Print the Markdown report instead.")
@@ -388,6 +311,7 @@ def schema(of_study: bool, debug: bool) -> int:
     return 0
 
 
+cli.add_command(listing.list_)
 cli.add_command(model.quantize)
 cli.add_command(model.export)
 cli.add_command(profile.profile)

@@ -12,13 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from edgekd import resources
-from edgekd.cli import cli, list_
+from edgekd.cli import cli
+from edgekd.cli.listing import list_
 from edgekd.cli.options import Number
 from edgekd.errors import UsageError
 
 (WHAT,) = (own.type.choices for own in list_.params if isinstance(own.type, click.Choice))
 KNOWN = {
     "recipes": "mobilenet", "models": "edgekd:resnet10", "losses": "kd", "devices": "host", "data": "synthetic",
+    "formats": "tflite", "runtimes": "openvino",
     "tasks": "image-classification",
 }  # fmt: skip
 
