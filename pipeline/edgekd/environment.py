@@ -6,14 +6,17 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-PACKAGES = (
-    "torch", "torchvision", "torchao", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "openvino",
-    "litert-torch", "ai-edge-litert", "numpy",
-)  # fmt: skip
+from edgekd.errors import UsageError
+from edgekd.registry import exporters
+from edgekd.runtimes import base
+
+PACKAGES = ("torch", "torchvision", "torchao", "lightning-fabric", "numpy")
+"""Packages that decide results, besides those of exporters and runtimes."""
 
 
 def describe() -> dict[str, Any]:
@@ -26,7 +29,7 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "packages": {name: number for name in _packages() if (number := _version(name))},
     }
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     torch = sys.modules.get("torch")
@@ -37,6 +40,19 @@ def describe() -> dict[str, Any]:
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of packages, by their names; ``not installed`` for one that is not."""
     return {name: _version(name) or "not installed" for name in sorted({*packages})}
+
+
+def _packages() -> Iterable[str]:
+    """Names of the packages that decide results."""
+    yield from PACKAGES
+    for name in exporters.names():
+        with suppress(UsageError):  # a third party's package that is broken
+            yield from cast("_Packaged", exporters.get(name)).packages
+    yield from base.packages()
+
+
+class _Packaged(Protocol):
+    packages: tuple[str, ...]
 
 
 def _version(package: str) -> str:

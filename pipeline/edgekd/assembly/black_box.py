@@ -13,13 +13,12 @@ from edgekd.assembly import wiring
 from edgekd.errors import ModelError
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
-from edgekd.runtimes import tensorflow
+from edgekd.runtimes import base, tensorflow
 
 if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
     from edgekd.distill.teachers import BlackBox, Stored
 
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "openvino": "openvino"}
 FOLDERS = ("savedmodel",)  # what is a folder, and not a file
 ABOUT = "black_box.json"  # what its stage writes
 
@@ -32,7 +31,9 @@ def config(section: Teacher) -> dict[str, Any]:
     """
     assert section.black_box is not None
     kind, path = section.black_box
-    runtime = {"runtime": version(RUNTIMES[kind]), "output": "logits"} if kind in RUNTIMES else {}  # of several
+    runtime = {}
+    if kind in base.runtimes:
+        runtime = {"runtime": version(base.of(kind).packages[0]), "output": "logits"}  # of several
     if kind in tensorflow.FORMATS:
         runtime = {"runtime": tensorflow.runtime()}
     signature: dict[str, Any] = {"signature": section.signature} if section.signature else {}
@@ -143,20 +144,7 @@ def files(kind: str, path: str) -> list[Path]:
     file = Path(path)
     if reason := reads.unreadable(file):
         raise ModelError(f"{file} {reason}", "correct teacher.model; a relative path starts at the recipe's folder")
-    beside = [file.with_suffix(".bin")] if kind == "openvino" else _external(file) if kind == "onnx" else []
+    beside = base.of(kind).files(file)[1:] if kind in base.runtimes else ()
     for missing in (each for each in beside if not each.is_file()):
         raise ModelError(f"{missing} does not exist", f"put it there: {file.name} has its weights in it")
     return [file, *beside]
-
-
-def _external(file: Path) -> list[Path]:
-    """The files that hold tensors of an ONNX model; none where it is no model, which is said when it is loaded."""
-    import onnx
-    from onnx import external_data_helper as helper
-
-    try:
-        model = onnx.load(file, load_external_data=False)
-    except Exception:  # protobuf has its own kinds
-        return []
-    tensors = [each for each in helper._get_all_tensors(model) if helper.uses_external_data(each)]
-    return sorted({file.parent / helper.ExternalDataInfo(each).location for each in tensors})

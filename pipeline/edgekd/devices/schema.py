@@ -27,7 +27,7 @@ from edgekd.loading import files, words
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.shape import Rooted
 from edgekd.loading.source import parse
-from edgekd.recipe.base import mistake
+from edgekd.recipe.base import Format, mistake
 
 _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 """Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""
@@ -35,7 +35,6 @@ _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"[a-z0-9_]+")
 Activation = Literal["hardswish", "silu", "gelu", "sigmoid", "hardsigmoid"]
-Runtime = Literal["onnx", "tflite", "openvino"]
 
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
@@ -103,7 +102,7 @@ class Device(BaseModel):
 
     pair_sums: Literal[16, 32] | None = None
     """Bits in which its int8 kernels add two products; 16 saturates with 8-bit weights. Left out: by isa."""
-    lacks: dict[Runtime, tuple[Activation, ...]] = Field(default_factory=dict)
+    lacks: dict[Format, tuple[Activation, ...]] = Field(default_factory=dict)
     """Activations that a runtime has no int8 kernel for on it, by format. Left out: what edgekd knows of the runtime."""
     io: Literal["float32", "int8"] = "float32"
     """Type of the input and output it takes: int8 where there is no float unit."""

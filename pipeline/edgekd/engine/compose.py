@@ -30,6 +30,7 @@ from edgekd.recipe.data import NORMALIZATIONS
 from edgekd.recipe.export import INT8_IO
 from edgekd.recipe.model import model_source
 from edgekd.recipe.source import declared, hint, is_source, parts
+from edgekd.runtimes import base
 
 PHOTO_SIZE = 224
 OWN = "data"
@@ -43,7 +44,6 @@ _OPTIONS = {
 """Keys of the recipe and what is typed for them."""
 
 
-FILES = (".onnx", ".tflite", ".xml", ".bin")
 """Endings of files for devices, which are no torch modules."""
 FORMATS = ("onnx", "tflite", "openvino")
 """Formats that ``edgekd quantize`` writes where none is asked for."""
@@ -59,7 +59,7 @@ def check_model(command: str, model: str) -> str:
     Raises:
         RecipeError: It names no torch module.
     """
-    if model.lower().endswith(FILES):
+    if model.lower().endswith((*base.suffixes(), ".bin")):
         done = "quantized" if command.endswith("quantize") else "exported"
         message = f"{model} can be profiled (edgekd profile {model}), not {done}"
         hint = "give the torch module that it was made from: FILE.py:CALLABLE, torchvision:NAME, timm:NAME or edgekd:NAME"

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import EdgekdError, ExportError, cause_of, chain
+from edgekd.runtimes import base
 
 if TYPE_CHECKING:
     from torch import fx, nn
-
-LABELS = {"onnx": "ONNX", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def explain(error: BaseException, doing: str, format: str, module: nn.Module, lo
     text = "\n".join(f"{type(link).__name__}: {link}" for link in reversed(chain(error)))
     node = _source_node(error, text, module)
     operator = operator_name(node) if node is not None else ""
-    label = LABELS.get(format, format)
+    label = base.format_label(format)
     for known in KNOWN:
         match = re.search(known.pattern, text, re.DOTALL)
         if match is not None:

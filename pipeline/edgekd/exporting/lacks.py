@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ExportError
-from edgekd.exporting.causes import LABELS, operator_name, place
+from edgekd.exporting.causes import operator_name, place
+from edgekd.runtimes import base
 
 if TYPE_CHECKING:
     from torch import fx
@@ -99,7 +100,7 @@ def _why(node: fx.Node, format: str) -> str:
     """Return why ``format`` cannot have the operator at ``node``; empty where it can, as far as is known."""
     name = operator_name(node)
     if format in ("tflite", "openvino") and _is_complex(node):
-        return f"{LABELS[format]} computes in real numbers only"
+        return f"{base.format_label(format)} computes in real numbers only"
     if format == "tflite":
         return _TFLITE.get(name) or ("" if _litert_has(node.target) else f"the TensorFlow Lite converter has no {name}")
     if format == "openvino" and name in _OPENVINO:

@@ -10,14 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from edgekd.devices.schema import Device
-from edgekd.results.runtime import RUNTIMES
-
-_LACKING: dict[str, tuple[str, ...]] = {
-    "onnx": ("hardswish", "silu", "gelu"),
-    "tflite": ("hardswish", "silu", "gelu"),
-    "openvino": ("hardswish", "silu"),
-}
-"""Activations without an int8 kernel, by runtime; XNNPACK's, for TensorFlow Lite."""
+from edgekd.runtimes import base
 
 
 def advise(
@@ -45,7 +38,7 @@ def advise(
     for kind, count in activations.items():
         lacking = [name for name in formats if any(kind in lacks(device, name) for device in devices)]
         if lacking:
-            runtimes = _and([RUNTIMES.get(name, name) for name in lacking])
+            runtimes = _and([base.label(name) for name in lacking])
             found.append(f"{kind} ({count}×) has no int8 kernel in {runtimes}: student.rewrite: {{{kind}: relu6}}{training}")
     if squeezes and formats:
         found.append(
@@ -61,7 +54,8 @@ def advise(
 
 def lacks(device: Device, format: str) -> tuple[str, ...]:
     """Activations that have no int8 kernel in a runtime on a device: as its file says, else as edgekd knows."""
-    return next((kinds for runtime, kinds in device.lacks.items() if runtime == format), _LACKING.get(format, ()))
+    told = device.lacks.get(format)
+    return base.of(format).lacks_int8 if told is None else told
 
 
 def _and(names: list[str]) -> str:

@@ -15,8 +15,8 @@ from edgekd.profiling import doctor_phone, traps
 from edgekd.profiling.agents.python import PythonAgent, program
 from edgekd.profiling.transports.base import Transport
 from edgekd.results.profile import DeviceRecord, RuntimeFound
+from edgekd.runtimes import base
 
-FORMATS = ("onnx", "tflite", "openvino")
 ROOM_MIB = 64
 """Free disk below which nothing is sent to a device."""
 CLOCK_NS = 20_000.0
@@ -70,13 +70,14 @@ def look(
     rows: list[tuple[str, dict[str, Any]]] = []
     silent: list[str] = []
     path = program(way)
-    wanted = list(formats or FORMATS)
+    wanted = [*(formats or _formats())]
+    limit = _FACTS_S + 2 * len(wanted) * _PROBE_S
     for python in pythons(device):
         try:
             with closing(PythonAgent(way, [python, path], f"{python} on {device.name}", env=device.env)) as agent:
                 found = agent.ask("facts", _FACTS_S)
                 told = agent.ask(
-                    "runtimes", _FACTS_S + 2 * len(FORMATS) * _PROBE_S,
+                    "runtimes", limit,
                     formats=wanted, infer=infer, thorough=thorough, limit_s=_PROBE_S,
                 )  # fmt: skip
         except DeviceError as error:
@@ -116,7 +117,7 @@ def described(
         silent: Interpreters that do not answer, in words.
     """
     runtimes = tuple(_found(python, row) for python, row in rows)
-    lacking = [*_lacking(formats or FORMATS, runtimes, facts, facts.get("interpreter", pythons(device)[0])), *silent]
+    lacking = [*_lacking(formats or _formats(), runtimes, facts, facts.get("interpreter", pythons(device)[0])), *silent]
     working = {runtime.format for runtime in runtimes if runtime.works}
     enough = working >= set(formats) if formats else bool(working)
     problems = [*_unfit(device, facts), *(lacking if not enough else ())]
@@ -165,6 +166,11 @@ def _found(python: str, row: dict[str, Any]) -> RuntimeFound:
     works = traps.works(row, row["facts"])
     problem, fix = ("", "") if works else traps.problem(row, row["facts"], python)
     return RuntimeFound(row["format"], row["package"], row["version"], python, works, problem, fix, row["module"])
+
+
+def _formats() -> tuple[str, ...]:
+    """All formats that can be measured."""
+    return tuple(name for name, runtime in base.known().items() if runtime.on_device is not None)
 
 
 def _lacking(formats: Iterable[str], runtimes: Sequence[RuntimeFound], facts: traps.Facts, python: str) -> Iterator[str]:

@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from edgekd.runtimes import base
+
 _TFLITE_RUNTIME_LAST = 11
 """The last Python 3 minor version with wheels of tflite-runtime."""
 _TFLITE_RUNTIME_NUMPY = 2
 """The first major version of numpy that tflite-runtime cannot work with."""
 _LITERT_FIRST = 9
 """The first with wheels of ai-edge-litert."""
-_WHEELS = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 Facts = Mapping[str, Any]
 """What the program on the device answers to ``facts``."""
@@ -84,7 +85,8 @@ def package_for(form: str, facts: Facts) -> tuple[str, str]:
     """Return the package to install for a format, or why there is none."""
     minor, arch = int(facts["python"].split(".")[1]), facts["arch"]
     if form != "tflite":
-        return (_WHEELS[form], "") if arch != "armv7l" else ("", f"{_WHEELS[form]} has no wheels for 32-bit Arm")
+        package = base.of(form).packages[0]
+        return (package, "") if arch != "armv7l" else ("", f"{package} has no wheels for 32-bit Arm")
     if arch != "armv7l" and minor >= _LITERT_FIRST:
         return "ai-edge-litert", ""
     if minor <= _TFLITE_RUNTIME_LAST:

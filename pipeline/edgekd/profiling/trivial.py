@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
-from edgekd.profiling import on_device
 from edgekd.profiling.participants import ANSWER_S, START_S, Participants
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.variant import Variant
+from edgekd.runtimes import base
 
-_MODELS = Path(on_device.__file__).parent / "models"
-_FILES = {"onnx": "trivial.onnx", "tflite": "trivial.tflite", "openvino": "trivial.xml"}
 _RUNS = 3
 """Inferences of the trivial model: kernels and arenas are made by the first."""
 
@@ -32,7 +28,10 @@ def trivial_mib(participants: Participants, way: Transport, device: Device, thre
     found: dict[str, float] = {}
     for variant in {run.variant.runtime: run.variant for run in participants.live}.values():
         participants.tell(f"memory of {variant.runtime} with a trivial model")
-        path = _MODELS / _FILES[variant.runtime]
+        sent = base.of(variant.runtime).on_device
+        if sent is None:
+            continue
+        path = sent.trivial[0]
         try:
             agent = participants.spare(Variant("trivial", variant.runtime, path))
             start = agent.ask("start", START_S, runtime=variant.runtime, path=way.put(path), threads=threads)

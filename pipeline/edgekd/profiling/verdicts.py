@@ -10,7 +10,8 @@ from edgekd.devices.isa import Isa
 from edgekd.profiling import twins
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Latency, ProfileRecord
-from edgekd.results.runtime import RUNTIMES, in_float
+from edgekd.results.runtime import in_float
+from edgekd.runtimes import base
 
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
@@ -48,7 +49,7 @@ def findings(
 
 def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
     """Say which settings the runtime did not take as they were asked for; a warning, not a verdict."""
-    used, where = profile.effective, f"In {RUNTIMES.get(model.format, model.name) if model else profile.model}"
+    used, where = profile.effective, f"In {base.label(model.format) if model else profile.model}"
     where += f" on {profile.device} {profile.model}"
     if used.asked_threads not in (None, used.threads):
         yield f"{where} ran with {used.threads} threads, and {used.asked_threads} asked for."
@@ -110,7 +111,7 @@ def shown(int8: ProfileRecord, float32: ProfileRecord) -> float | None:
 
 
 def _where(profile: ProfileRecord) -> str:
-    return f"In {RUNTIMES.get(profile.model, profile.model)} on {profile.device}"
+    return f"In {base.label(profile.model)} on {profile.device}"
 
 
 def _operation_by_operation(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:

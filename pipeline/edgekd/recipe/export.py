@@ -21,7 +21,7 @@ class Export(Strict):
     """One artifact."""
 
     format: Annotated[str, Field(examples=["onnx"])]
-    """onnx, tflite or openvino."""
+    """onnx, tflite, openvino, or the name of another exporter that is installed."""
     precision: Precision | None = None
     """int8 (default with quantize), float32 (default without), or of the float student, without a quantize section: float16,
     int8-weights, int4-weights (weights stored in fewer bits, computed in float), dynamic (int8 weights, activations

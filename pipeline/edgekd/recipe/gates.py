@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgekd.recipe.base import Strict, mistake
+from edgekd.recipe.base import Format, Strict, mistake
 
 OnDoubt = Literal["error", "warn"]
 
@@ -21,7 +21,7 @@ class Gate(Strict):
     """Smallest value that passes."""
     device: str = "host"
     """Device whose figure is meant (latency and memory)."""
-    formats: Annotated[tuple[Literal["onnx", "tflite", "openvino"], ...], Field(min_length=1)] | None = None
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)] | None = None
     """Only files of these formats (latency and memory), such as [tflite] on a phone; left out: all."""
     level: Literal["error", "warn", "off"] = "error"
     """error: a gate that does not pass ends the run with exit code 1. warn: it is said, and the exit code stays 0. off: it

@@ -12,20 +12,21 @@ from edgekd.recipe.distill import Distill
 from edgekd.recipe.model import MODEL_SOURCES, by_name, model_source
 from edgekd.recipe.train import TeacherTrain
 from edgekd.recipe.view import View
-
-TENSORFLOW = ("keras", "savedmodel")
-
-
-BLACK_BOXES = ("onnx", "tflite", "openvino", *TENSORFLOW, "outputs")
-
+from edgekd.runtimes import tensorflow
+from edgekd.runtimes.base import runtimes
 
 _PLACES = {"keras": "FILE.keras", "savedmodel": "DIR"}
 
 
+def black_boxes() -> tuple[str, ...]:
+    """Return the kinds of files that may teach by their outputs: of each runtime, of TensorFlow, and stored outputs."""
+    return (*runtimes.names(), *tensorflow.FORMATS, "outputs")
+
+
 def _teacher_source(value: str) -> str:
     kind, _, file = value.partition(":")
-    if kind not in BLACK_BOXES:
-        return model_source(value, (*MODEL_SOURCES, *(f"{name}:{_PLACES.get(name, 'FILE')}" for name in BLACK_BOXES)))
+    if kind not in black_boxes():
+        return model_source(value, (*MODEL_SOURCES, *(f"{name}:{_PLACES.get(name, 'FILE')}" for name in black_boxes())))
     if not file:
         raise mistake(f"{value!r} does not say which file", f"write {kind}:{_PLACES.get(kind, 'FILE')}")
     if kind == "keras" and not file.endswith(".keras"):
@@ -98,7 +99,7 @@ class Teacher(Strict):
     def black_box(self) -> tuple[str, str] | None:
         """Kind and file of a teacher of which only the outputs are known."""
         kind, _, file = (self.model or "").partition(":")
-        return (kind, file) if kind in BLACK_BOXES else None
+        return (kind, file) if kind in black_boxes() else None
 
     @property
     def budget(self) -> TeacherTrain | Distill | None:

@@ -17,8 +17,8 @@ from edgekd.results.gates import SEVERITY, GateRecord, Verdict
 from edgekd.results.models import Measure, ModelRecord
 from edgekd.results.profile import DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult
+from edgekd.runtimes import base
 
-FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torch": "torch"}
 NETWORKS = {
     "teacher": "Teacher",
     "student_alone": "Student alone",
@@ -152,17 +152,17 @@ def label(model: ModelRecord) -> str:
     if model.role != "artifact":
         return one_line(model.name)
     if model.precision is None:
-        return one_line(f"{model.name} ({FORMATS.get(model.format, model.format)})")
+        return one_line(f"{model.name} ({base.format_label(model.format)})")
     suffixes = ("", "_float", f"_{model.precision.replace('-', '_')}")
     usual = model.name in {f"{model.format}{suffix}" for suffix in suffixes}
-    kind = f"{FORMATS.get(model.format, model.format)} {model.precision}"
+    kind = f"{base.format_label(model.format)} {model.precision}"
     return one_line(kind if usual else f"{kind} ({model.name})")
 
 
 def label_of(result: RunResult, name: str) -> str:
     """Name the model called ``name``, which a gate, curve or profile refers to."""
     model = result.model(name)
-    if model is None and name.partition("_")[0] in FORMATS:  # a file that was not delivered
+    if model is None and name.partition("_")[0] in base.runtimes:  # a file that was not delivered
         format, precision = split_name(name)
         model = ModelRecord(name, "artifact", format, precision)
     return label(model) if model else NETWORKS.get(name) or teacher_label(name)
@@ -295,7 +295,7 @@ def not_written(result: RunResult) -> tuple[tuple[str, str], ...]:
     """Artifacts the recipe asks for that have no record: (label, reason). Their rows stay in the tables."""
     present = {_kind(model) for model in artifacts(result)}
     return tuple(
-        (f"{FORMATS.get(form, form)} {precision}", lost_because(result, stage_name(form, precision)))
+        (f"{base.format_label(form)} {precision}", lost_because(result, stage_name(form, precision)))
         for form, precision in requested(result)
         if (form, precision) not in present
     )

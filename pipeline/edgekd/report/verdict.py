@@ -14,6 +14,7 @@ from edgekd.results.gates import Verdict as Word
 from edgekd.results.layers import LayerRecord
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import RunResult
+from edgekd.runtimes import base
 from edgekd.statistics import wilson
 
 PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
@@ -186,7 +187,7 @@ def _formats(result: RunResult, gate: GateRecord) -> str:
     own = result.model(gate.model)
     if not there or own is None or own.format in there:
         return ""
-    ran = listing([facts.FORMATS.get(name, name) for name in sorted(there)])
+    ran = listing([base.format_label(name) for name in sorted(there)])
     return (
         f": {one_line(gate.device or '')} measured {ran} alone; where that is meant, write formats: "
         f"[{', '.join(sorted(there))}] in the gate"

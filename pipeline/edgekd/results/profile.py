@@ -311,7 +311,7 @@ class RuntimeFound:
     """A runtime on a device, after a real inference in a process of its own.
 
     Attributes:
-        format: ``onnx``, ``tflite`` or ``openvino``.
+        format: Name of the runtime, such as ``onnx``.
         package: Distribution, such as ``tflite-runtime``.
         version: Its version.
         python: The interpreter that has it; empty for ``benchmark_model``.
@@ -321,7 +321,7 @@ class RuntimeFound:
         module: What Python calls the package, such as ``tflite_runtime``.
     """
 
-    format: Literal["onnx", "tflite", "openvino"]
+    format: str
     package: str
     version: str = ""
     python: str = ""

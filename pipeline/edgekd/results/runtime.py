@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TensorFlow Lite", "openvino": "OpenVINO"}
+from edgekd.runtimes import base
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def in_float(format: str, graph: RuntimeGraph) -> Iterator[str]:
     for found in graph.unexpected():
         where = f" ({', '.join(found.layers)})" if found.layers else ""
         why = found.reason or "the reason is not known"
-        runtime = RUNTIMES.get(format, format)
+        runtime = base.label(format)
         yield f"{runtime} runs {found.count} {found.operator}{where} in {found.precision} although the file is int8: {why}"
 
 

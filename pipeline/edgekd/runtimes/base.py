@@ -200,6 +200,15 @@ def of(format: str) -> Runtime:
     return runtimes.get(format)()
 
 
+def known() -> dict[str, Runtime]:
+    """Return all runtimes by name; a third party's that is broken is left out: it must not stop those who do not use it."""
+    found = {}
+    for name in runtimes.names():
+        with suppress(UsageError):
+            found[name] = of(name)
+    return found
+
+
 def format_of(path: Path) -> str | None:
     """Return the format of a model file by its ending; None where no runtime has files that end so."""
     return suffixes().get(path.suffix.lower())
@@ -207,11 +216,12 @@ def format_of(path: Path) -> str | None:
 
 def suffixes() -> Mapping[str, str]:
     """Return the format of each ending of files."""
-    found: dict[str, str] = {}
-    for name in runtimes.names():
-        with suppress(UsageError):  # a third party's package that is broken must not stop those who do not use it
-            found |= dict.fromkeys(of(name).suffixes, name)
-    return found
+    return {suffix: name for name, runtime in known().items() for suffix in runtime.suffixes}
+
+
+def packages() -> tuple[str, ...]:
+    """Return the distributions of all runtimes."""
+    return tuple(dict.fromkeys(package for runtime in known().values() for package in runtime.packages))
 
 
 def files(path: Path) -> tuple[Path, ...]:

@@ -17,6 +17,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Metrics
 from edgekd.results.models import Parity as ParityRecord
+from edgekd.runtimes import base
 from edgekd.stages import distill, export, quantize
 from edgekd.stages.student import StudentStage
 from edgekd.stages.synthesize import SynthesizeStage
@@ -240,7 +241,7 @@ class EvaluateStage:
 
     def packages(self, name: str) -> tuple[str, ...]:
         """Name what decides its result."""
-        return ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
+        return ("torch", "torchvision", *base.packages(), "numpy")
 
     def nodes(self, recipe: Recipe) -> Iterator[Node]:
         """Yield one, which reads all that was made."""

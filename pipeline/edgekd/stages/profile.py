@@ -19,6 +19,7 @@ from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
 from edgekd.results.codec import to_json
+from edgekd.runtimes import base
 from edgekd.stages import evaluate, export
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class ProfileStage:
 
     def packages(self, name: str) -> tuple[str, ...]:
         """Name what decides its result."""
-        return ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
+        return (*base.packages(), "numpy")
 
     def nodes(self, recipe: Recipe) -> Iterator[Node]:
         """Yield one for each device: it reads the files, their input, and what they give on this machine."""

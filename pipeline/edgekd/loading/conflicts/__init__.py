@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +15,10 @@ from edgekd.recipe.export import INT8_IO
 from edgekd.recipe.gates import Gate, Gates
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.quantize import Qat
-from edgekd.recipe.teacher import TENSORFLOW, Teacher
+from edgekd.recipe.teacher import Teacher
 from edgekd.recipe.train import Train
 from edgekd.registry import exporters
+from edgekd.runtimes import tensorflow
 
 Found = Iterator[tuple[str, str, str]]
 
@@ -202,7 +202,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
         yield f"{key}.seed", "this teacher is trained already, so the seed has no effect", "remove seed"
     assert teacher.black_box is not None
     kind = teacher.black_box[0]
-    if kind in TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
+    if kind in tensorflow.FORMATS and not tensorflow.installed():
         yield (
             f"{key}.model",
             f"{kind} files are run by TensorFlow, which is not installed",

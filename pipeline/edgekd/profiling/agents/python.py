@@ -24,6 +24,7 @@ from edgekd.errors import DeviceError, LostError
 from edgekd.profiling import on_device
 from edgekd.profiling.transports.base import Transport
 from edgekd.results.profile import RuntimeFound
+from edgekd.runtimes import base
 
 if TYPE_CHECKING:
     from edgekd.profiling.variant import Variant
@@ -61,6 +62,10 @@ def packed() -> bytes:
     with zipfile.ZipFile(data, "w") as archive:
         paths = [path for path in root.rglob("*") if path.suffix == ".py" or path.parent.name == "models"]
         files = {f"{PACKAGE}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
+        for name, runtime in base.known().items():  # a third party's stands elsewhere
+            if runtime.on_device is not None:
+                files[f"{PACKAGE}/runtimes/{name}.py"] = runtime.on_device.module.read_bytes()
+                files |= {f"{PACKAGE}/models/{path.name}": path.read_bytes() for path in runtime.on_device.trivial}
         files["__main__.py"] = f"from {PACKAGE}.__main__ import main\n\nmain()\n".encode()
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name), files[name])  # its date is 1980

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import trivial
-from .runtimes import RUNTIMES, create, packages
+from .runtimes import create, of, packages
 
 TOLERANCE = 0.05
 """Largest difference of the output; the layer is exact in every type, so this is for an answer that is wrong."""
@@ -26,14 +26,14 @@ def runtimes(formats: list[str], infer: bool, thorough: bool, limit_s: float) ->
     """Look at the packages of each format that are installed, until one works.
 
     Args:
-        formats: ``onnx``, ``tflite``, ``openvino``.
+        formats: Names of modules of ``runtimes``.
         infer: Run an inference in each; without it the first that is installed is taken to work.
         thorough: Look at all packages, and for known faults too, which edgekd works round.
         limit_s: Seconds that one inference may take, the runtime's import included.
     """
     rows = []
     for form in formats:
-        for package in RUNTIMES[form]:
+        for package in of(form).PACKAGES:
             if importlib.util.find_spec(package) is None:
                 continue
             label, version = packages.found(package)
@@ -95,9 +95,9 @@ def inference(form: str, package: str, path: str) -> dict[str, Any]:
     (name,) = runtime.inputs()
     found = np.asarray(runtime.run({name: np.array(trivial.INPUT, "float32")}))
     answer = _compared(found)
-    if form == "openvino":  # what it computes in where it is not asked for float32
-        model = runtime.core.compile_model(path, "CPU")
-        answer["default_precision"] = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    precision = runtime.default_precision(path)
+    if precision:
+        answer["default_precision"] = precision
     return answer
 
 

@@ -32,6 +32,7 @@ from edgekd.profiling.transports import phones
 from edgekd.profiling.transports.base import Completed, OursError, this_process
 from edgekd.profiling.transports.local import Local
 from edgekd.reads import file_sha256
+from edgekd.runtimes import base
 
 FOLDER = "/data/local/tmp"
 """The folder of Android in which the user of adb may write and run programs."""
@@ -118,7 +119,7 @@ class Adb:
 
     def put(self, path: Path) -> str:
         """Push a file, compared by its checksum; the same bytes are pushed once."""
-        parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        parts = base.files(path)
         try:
             key = "-".join(file_sha256(part.resolve()) for part in parts)
         except OSError as error:

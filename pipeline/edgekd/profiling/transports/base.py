@@ -73,7 +73,7 @@ class Transport(Protocol):
         ...
 
     def put(self, path: Path) -> str:
-        """Bring a file (an OpenVINO .xml with its .bin) to the device and return its path there.
+        """Bring a file, with the others of its model, to the device and return its path there.
 
         What arrives is compared with what was sent; the same file is sent once.
 

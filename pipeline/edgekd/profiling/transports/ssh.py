@@ -28,6 +28,7 @@ from edgekd.profiling.transports import openssh
 from edgekd.profiling.transports.base import Completed, OursError, this_process
 from edgekd.profiling.transports.keeping import Keeping, program
 from edgekd.profiling.transports.local import Local
+from edgekd.runtimes import base
 
 HELLO_S = 30.0
 """Seconds from the connection's start to the keeper's first word; OpenSSH gives up connecting long before."""
@@ -108,7 +109,7 @@ class Ssh:
 
     def put(self, path: Path) -> str:
         """Send a file once; it arrives under a name that every runtime can read."""
-        parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        parts = [*base.files(path)]
         parts = [part for part in parts if part == path or part.exists()]
         try:
             key = (path.suffix, *(_sha256(part) for part in parts))

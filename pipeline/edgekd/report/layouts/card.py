@@ -17,6 +17,7 @@ from edgekd.report.view import story
 from edgekd.report.words import count, known, local, mib, one_line, percent, plain, plural, points, sig
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import RunResult
+from edgekd.runtimes import base
 
 
 def render(result: RunResult) -> str:
@@ -86,7 +87,7 @@ def _files(result: RunResult) -> list[str]:
     rows = tuple(
         (
             Cell(one_line((model.path or "").removeprefix("artifacts/"))),  # the card lies in that folder
-            Cell(f"{facts.FORMATS.get(model.format, model.format)} {facts.precision(model)}"),
+            Cell(f"{base.format_label(model.format)} {facts.precision(model)}"),
             figure(mib(model.bytes) if model.bytes is not None else None),
             Cell(model.sha256 or "not recorded"),
         )

@@ -14,6 +14,7 @@ from edgekd.report.verdict import gate_table
 from edgekd.report.words import count, known, listing, one_line, plural, sig, signed
 from edgekd.results.profile import DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult
+from edgekd.runtimes import base
 
 EMULATED = "EMULATED"
 
@@ -190,7 +191,7 @@ def _runtimes(record: DeviceRecord) -> Table:
         (
             Cell(one_line(found.package), note=one_line(found.python)),
             Cell(one_line(found.version) or "—"),
-            Cell(facts.FORMATS.get(found.format, found.format)),
+            Cell(base.format_label(found.format)),
             Cell("yes" if found.python else "it ran", "good", mark=True) if found.works else Cell("no", "bad", mark=True),
             Cell(one_line("; ".join(text for text in (found.problem, found.fix) if text)) or "—"),
         )

@@ -76,6 +76,10 @@ class OnnxRuntime:
                 row["ms"] += event["dur"] / 1000 / runs
         return {"operations": list(totals.values()), "times": times, "source": "ONNX Runtime profiler"}
 
+    def default_precision(self, path: str) -> str:
+        """Nothing: floats are float32."""
+        return ""
+
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""
         threads = self.session.get_session_options().intra_op_num_threads
@@ -90,3 +94,7 @@ class OnnxRuntime:
         where = ", ".join(f"{name} {count} of {len(nodes)} operations" for name, count in counts)
         ops = [(node["op_name"], [kind for entry in node["input_type_shape"] for kind in entry]) for node in nodes]
         return {"threads": threads, "delegate": where, **precisions(ops)}
+
+
+PACKAGES = {"onnxruntime": OnnxRuntime}
+TRIVIAL = ("trivial.onnx",)

@@ -101,6 +101,10 @@ class OpenVino:
                 rows[-1]["ms"] = totals[info.node_name]
         return {"operations": rows, "times": times, "source": "OpenVINO performance counters"}
 
+    def default_precision(self, path: str) -> str:
+        """Return what it computes float layers in where it is not asked for float32."""
+        return str(self.core.compile_model(path, "CPU").get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""
         ops = []
@@ -113,3 +117,7 @@ class OpenVino:
         hint = self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         where = f"CPU plugin, precision hint {hint}" + (f", {WITHOUT_INT8} off" if self.notes else "")
         return {"threads": threads, "delegate": where, "notes": self.notes, **precisions(ops)}
+
+
+PACKAGES = {"openvino": OpenVino}
+TRIVIAL = ("trivial.xml", "trivial.bin")

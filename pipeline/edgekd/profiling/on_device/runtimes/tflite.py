@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import Any
 
 from . import packages
@@ -67,6 +68,10 @@ class TensorFlowLite:
         """TensorFlow Lite has a profiler in C++ only."""
         return {"why": f"{self.version} gives no times of operations to Python; benchmark_model does"}
 
+    def default_precision(self, path: str) -> str:
+        """Nothing: floats are float32."""
+        return ""
+
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
         """Return what the runtime says it used: threads, delegate, operations by precision."""
         details = self.model._get_ops_details()  # not public, and there since TensorFlow 2.4
@@ -124,3 +129,7 @@ def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
     plural = "s" if len(parts) > 1 else ""
     where = f"XNNPACK {len(taken)} of {len(nodes)} operations in {len(parts)} part{plural}" if parts else "none"
     return nodes, [node for node in nodes if node["index"] in taken], where
+
+
+PACKAGES = {name: partial(TensorFlowLite, name) for name in ("ai_edge_litert", "tflite_runtime", "tensorflow")}
+TRIVIAL = ("trivial.tflite",)
