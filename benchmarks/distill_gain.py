@@ -28,9 +28,9 @@ def run(recipe: str, seed: int, out: Path) -> dict[str, dict[str, float]]:
     result = json.loads(done.stdout)["run"]
     found: dict[str, dict[str, float]] = {"environment": result["environment"]}
     for curve in result["curves"]:
-        found[curve["model"]] = {"best": curve["val_top1"][curve["best_epoch"]], "last": curve["val_top1"][-1]}
+        found[curve["model"]] = {"best": curve["val"]["top1"][curve["best_epoch"]], "last": curve["val"]["top1"][-1]}
     for model in result["models"]:
-        test = next(metrics["top1"] for metrics in model["metrics"] if metrics["split"] == "test")
+        test = next(metrics["values"]["top1"]["value"] for metrics in model["metrics"] if metrics["split"] == "test")
         found.setdefault(model["name"], {})["test"] = test
     return found
 

@@ -46,7 +46,7 @@ from edgekd.recipe.train import Train
 from edgekd.registry import losses
 from edgekd.statistics import Spread, paired, spread
 from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, accuracy, fit
+from edgekd.train.loop import Fitted, fit, score
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "distill_quality.jsonl"
@@ -174,7 +174,7 @@ def _train(
 
 
 def _test(network: nn.Module, images: dataset.DataSet) -> float:
-    return accuracy(network, images.test, Normalize(images), torch.device("cpu"))
+    return score(network, images.test, Normalize(images), torch.device("cpu"), images.purpose)
 
 
 def run(case: Case, remembered: Remembered, images: dataset.DataSet) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def run(case: Case, remembered: Remembered, images: dataset.DataSet) -> dict[str
     started, cpu = time.monotonic(), time.process_time()
     fitted = _train(network, remembered if case.loss else None, chosen, budget, images, case.seed)
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
-    found = {"val_last": fitted.curve.val_top1[-1], "val_best": max(fitted.curve.val_top1)}
+    found = {"val_last": fitted.curve.val["top1"][-1], "val_best": max(fitted.curve.val["top1"])}
     for name, state in (("last", fitted.last), ("best", fitted.best)):
         network.load_state_dict(state)
         found[f"test_{name}"] = _test(network, images)

@@ -49,7 +49,8 @@ def conditions(result: RunResult) -> str:
 def recipe_row(name: str, result: RunResult) -> str:
     def top1(model: str) -> str:
         found = result.model(model)
-        value = found.top1() if found else None
+        figure = found.figure("top1") if found else None
+        value = figure.value if figure else None
         return "not measured" if value is None else f"{100 * value:.1f}"
 
     int8 = [model for model in result.models if model.role == "artifact" and not model.name.endswith("_float")]
@@ -91,7 +92,7 @@ def checks_block() -> str:
 
     top1, lsb = span("parity_top1", 100), span("parity_lsb_p99")
     drop, size = span("accuracy_drop", 100), span("size_ratio")
-    models = {model.name: 100 * (model.top1() or 0.0) for model in result.models}
+    models = {model.name: 100 * found.value for model in result.models if (found := model.figure("top1"))}
     images = f"{result.gates[0].n:,}"
     checks = {
         "The file is the network.": f"In its own runtime, each file finds the class that torch's int8 graph finds on "

@@ -45,11 +45,12 @@ def figures(result: RunResult) -> dict[str, Any]:
 
     def top1(name: str) -> float | None:
         model = result.model(name)
-        return model.top1() if model else None
+        found = model.figure("top1") if model else None
+        return found.value if found else None
 
     student = result.student()
     return {
-        "teacher": top1("teacher"), "alone": top1("student_alone"), "student": student.top1() if student else None,
+        "teacher": top1("teacher"), "alone": top1("student_alone"), "student": top1(student.name) if student else None,
         **{name: top1(name) for name in FILES},
         "gates": [sum(gate.verdict == "pass" for gate in result.gates), len(result.gates)],
     }  # fmt: skip

@@ -11,6 +11,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from edgekd.results.upgrade import SCHEMA
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
@@ -50,7 +52,7 @@ def assert_clean(browser: webdriver.Chrome, path: Path) -> None:
             "return [...document.querySelectorAll('.chart')].filter(c => c.offsetParent).every("
             "c => c.getBoundingClientRect().right <= innerWidth)"
         )
-    assert browser.execute_script("return JSON.parse(document.getElementById('run').textContent).schema") == 1
+    assert browser.execute_script("return JSON.parse(document.getElementById('run').textContent).schema") == SCHEMA
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     # The browser's own new-tab page is in this log too; only what the report asked for counts.

@@ -28,7 +28,7 @@ def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
     result = read_run(chain.folder)
     assert result.verdict == "pass"
     assert {model.name for model in result.models} == {"teacher", "student_alone", "distilled", "qat", *INT8, *FLOAT}
-    assert all(model.top1() is not None for model in result.models)
+    assert all(model.measured() is not None for model in result.models)
     assert {profile.model for profile in result.profiles} == {*INT8, *FLOAT}
     assert {profile.images for profile in result.profiles} == {8}, "latency is measured on test images"
     assert [stage.name for stage in result.stages][-2:] == ["profile.host", "package"]
@@ -106,7 +106,7 @@ def test_expected_outputs_travel_with_the_samples(chain: Run) -> None:
             top1 = float((samples[f"logits_{name}"].argmax(1) == samples["labels"]).mean())
             model = read_run(chain.folder).model(name)
             assert model is not None
-            assert top1 == model.top1()
+            assert top1 == model.figure("top1").value
 
 
 def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:

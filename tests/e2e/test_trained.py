@@ -104,7 +104,7 @@ def test_quantize(project: Cli) -> None:
     assert_sound(result)
     student = result.model("student")
     assert student is not None
-    assert student.top1() > 0.95, "the weights are good only with the normalization that was given"
+    assert student.figure("top1").value > 0.95, "the weights are good only with the normalization that was given"
     for name in ("onnx", "tflite", "openvino"):
         model = result.model(name)
         assert model is not None
@@ -112,7 +112,7 @@ def test_quantize(project: Cli) -> None:
         assert model.float_ops == ()
         assert model.parity.top1_agreement == 1.0
         assert model.parity.max_lsb <= 2
-        assert model.top1() > 0.95
+        assert model.figure("top1").value > 0.95
         assert model.metrics[0].n == 60, "a fifth of the images, which no range came from"
     assert result.data.train + result.data.val == 240
     snippet = subprocess.run(
@@ -130,7 +130,7 @@ def test_export_needs_no_images(project: Cli) -> None:
     assert [model.name for model in result.models] == ["student", "onnx_float", "tflite_float", "openvino_float"]
     for model in result.models[1:]:
         assert model.parity.max_abs_error < 1e-4
-        assert model.top1() is None, "random images have no labels"
+        assert model.measured() is None, "random images have no labels"
     assert any(line.startswith("accuracy: ") for line in result.not_measured)
     snippet = subprocess.run(
         [sys.executable, "load_onnx_float.py"], cwd=project.folder / "build" / "Net" / "latest" / "artifacts",
@@ -150,7 +150,7 @@ def test_export_in_other_precisions(project: Cli) -> None:
     assert [model.name for model in result.models] == ["student", *names]
     assert [result.model(name).precision for name in names] == ["float16", "dynamic", "int16x8"]
     assert [result.model(name).parity.reference for name in names] == [f"student, {n}-bit weights" for n in (16, 8, 8)]
-    assert all(result.model(name).top1() > 0.95 for name in names)
+    assert all(result.model(name).figure("top1").value > 0.95 for name in names)
     assert "tflite_int16x8 (int16x8) in TensorFlow Lite" in result.snippets["tflite_int16x8"]
 
 
@@ -179,7 +179,7 @@ def test_qat_of_a_trained_model(project: Cli) -> None:
     )  # fmt: skip
     result = result_of(project)
     assert_sound(result)
-    assert result.model("onnx").top1() > 0.95
+    assert result.model("onnx").figure("top1").value > 0.95
     assert [curve.model for curve in result.curves] == ["qat"]
 
 

@@ -37,6 +37,8 @@ from edgekd.recipe.profile import Profile
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import DataRecord, RunResult, write_run
 from edgekd.results.upgrade import SCHEMA
+from edgekd.task import base
+from edgekd.task.image_classification import KIND
 
 NAME = "profile"
 """Folder of these results beside those of recipes."""
@@ -336,6 +338,7 @@ def _result(
         profiles=checked.profiles,
         gates=(),
         environment=environment.describe(),
+        task=base.record(base.task_of(KIND)),
         findings=(*(note for file in files for note in file.notes), *checked.findings),
         not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,

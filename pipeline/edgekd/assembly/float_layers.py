@@ -17,6 +17,7 @@ from edgekd.recipe.gates import DEFAULTS, Gates
 from edgekd.results.codec import to_json
 from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairRecord
+from edgekd.results.models import MetricFacts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,10 +113,11 @@ class _Enough:
 
     def met(self, found: Fidelity) -> bool:
         slack = 1e-9  # as in a gate
+        drop, expected, agreement = next(iter(found.drops.values()), None), found.expected_drop, found.agreement
         return (
-            (self.drop is None or found.drop is None or found.drop.value <= self.drop + slack)
-            and (self.expected_drop is None or found.expected_drop.value <= self.expected_drop + slack)
-            and (self.agreement is None or found.agreement.value >= self.agreement - slack)
+            (self.drop is None or drop is None or drop.value <= self.drop + slack)
+            and (self.expected_drop is None or expected is None or expected.value <= self.expected_drop + slack)
+            and (self.agreement is None or agreement is None or agreement.value >= self.agreement - slack)
             and (self.sqnr_db is None or found.sqnr_db.value >= self.sqnr_db - slack)
         )
 
@@ -128,7 +130,8 @@ def _repair(
     import torch
 
     from edgekd.data.batches import Normalize
-    from edgekd.metrics import fidelity
+    from edgekd.metrics import fidelity, quality
+    from edgekd.metrics.base import facts
     from edgekd.quantization.repair import repair
     from edgekd.train.loop import logits_of
 
@@ -144,18 +147,28 @@ def _repair(
         network.cpu()
         return found.numpy()
 
-    exact = logits(student)
-    top1 = 1.0 if labels is None else float((exact.argmax(axis=1) == labels).mean())
+    exact, purpose = logits(student), images.purpose
+    metric, classes = purpose.task.metrics[0], "classes" in purpose.task.gives
+
+    def measured(outputs: Any) -> quality.MetricRows:
+        primary = purpose.signature.primary
+        return {} if labels is None else quality.rows_of((metric,), {primary: outputs}, labels, primary)
+
+    known = measured(exact)
+    base = metric.reduce(known[metric.name][1]) if known else 1.0
+    scale = _Scale(facts(metric), base) if known else None
     made: dict[frozenset[str], Prepared] = {frozenset(): quantized}
 
     def evaluate(names: frozenset[str]) -> Fidelity:
         if names not in made:
             made[names] = requantize(sorted(names))
-        found = fidelity.compare(networks.float_name(context.recipe), exact, logits(made[names].module), labels)
-        say(f"  keep_float: {where}, {_in_words(found, top1)} with {len(names)} operators in float")
+        own = logits(made[names].module)
+        drops = quality.drops(measured(own), known)
+        found = fidelity.compare(networks.float_name(context.recipe), exact, own, drops, classes=classes)
+        say(f"  keep_float: {where}, {_in_words(found, scale)} with {len(names)} operators in float")
         return found
 
-    say(f"  keep_float: {where}, needed: {_needed(enough, top1)}")
+    say(f"  keep_float: {where}, needed: {_needed(enough, scale)}")
     try:
         found = repair(rows, evaluate, enough.met)
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
@@ -169,16 +182,17 @@ def _repair(
     paths = tuple(dict.fromkeys(_layer(row).label for row in found.layers))
     say(f"  keep_float: {len(found.layers)} of {len(rows)} layers stay in float: {', '.join(paths)}")
     before, after = found.tried[0].result, found.result
-    by_labels = enough.drop is not None and labels is not None
+    by_labels = enough.drop is not None and scale is not None
     record = RepairRecord(
-        limit=top1 - enough.drop if by_labels and enough.drop is not None else enough.agreement or 0.0,
-        float_top1=top1,
-        before=_top1(before, top1),
-        after=_top1(after, top1),
+        metric=metric.name if by_labels else "agreement",
+        limit=scale.after(enough.drop) if scale is not None and enough.drop is not None else enough.agreement or 0.0,
+        reference=base,
+        before=_reached(before, scale),
+        after=_reached(after, scale),
         keep_float=found.keep_float,
         layers=tuple(_layer(row) for row in found.layers),
         candidates=len(rows),
-        measure=images.measure if by_labels else "agreement with float",
+        of=images.of if by_labels else "float",
         sqnr_limit=enough.sqnr_db,
         sqnr_before=None if enough.sqnr_db is None else before.sqnr_db.value,
         sqnr_after=None if enough.sqnr_db is None else after.sqnr_db.value,
@@ -186,20 +200,47 @@ def _repair(
     return made[frozenset(found.keep_float)], record
 
 
-def _top1(found: Fidelity, top1: float) -> float:
-    """Top-1 of a network whose fidelity to one of ``top1`` is known; its agreement where there are no labels."""
-    return found.agreement.value if found.drop is None else top1 - found.drop.value
+@dataclass(frozen=True)
+class _Scale:
+    """The metric that decides, and its value of the float student."""
+
+    metric: MetricFacts
+    base: float
+
+    def after(self, drop: float) -> float:
+        """Return the value of a network that has lost ``drop``."""
+        return self.base - drop if self.metric.better == "higher" else self.base + drop
+
+    def told(self, value: float) -> str:
+        """Write a value of the metric."""
+        return f"{100 * value:.1f} %" if self.metric.unit == "%" else f"{value:.4g} {self.metric.unit}".rstrip()
 
 
-def _in_words(found: Fidelity, top1: float) -> str:
-    accuracy = "" if found.drop is None else f"top-1 {100 * _top1(found, top1):.1f} %, "
-    expected = f"expected drop {100 * found.expected_drop.value:.2f} points, " if found.drop is None else ""
-    return f"{accuracy}{expected}agreement with float {100 * found.agreement.value:.1f} %, SQNR {found.sqnr_db.value:.1f} dB"
+def _reached(found: Fidelity, scale: _Scale | None) -> float:
+    """The metric of a network whose fidelity is known; its agreement with the float student where there are no labels."""
+    if scale is not None:
+        return scale.after(found.drops[scale.metric.name].value)
+    return found.agreement.value if found.agreement else 0.0
 
 
-def _needed(enough: _Enough, top1: float) -> str:
+def _in_words(found: Fidelity, scale: _Scale | None) -> str:
+    parts = []
+    if scale is not None:
+        parts.append(f"{scale.metric.label} {scale.told(_reached(found, scale))}")
+    elif found.expected_drop is not None:
+        parts.append(f"expected drop {100 * found.expected_drop.value:.2f} points")
+    if found.agreement is not None:
+        parts.append(f"agreement with float {100 * found.agreement.value:.1f} %")
+    return ", ".join((*parts, f"SQNR {found.sqnr_db.value:.1f} dB"))
+
+
+def _needed(enough: _Enough, scale: _Scale | None) -> str:
+    drop = None
+    if enough.drop is not None and scale is not None:
+        side = "least" if scale.metric.better == "higher" else "most"
+        drop = f"{scale.metric.label} at {side} {scale.told(scale.after(enough.drop))} (float {scale.told(scale.base)})"
     parts = [
-        None if enough.drop is None else f"top-1 at least {100 * (top1 - enough.drop):.1f} % (float {100 * top1:.1f} %)",
+        drop,
         None if enough.expected_drop is None else f"expected drop at most {100 * enough.expected_drop:.2f} points",
         None if enough.agreement is None else f"agreement with float at least {100 * enough.agreement:.1f} %",
         None if enough.sqnr_db is None else f"SQNR at least {enough.sqnr_db:.1f} dB",

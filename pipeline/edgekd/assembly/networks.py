@@ -176,7 +176,7 @@ def look_at(
     logits = {
         name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
     }
-    itself = images.measure == "agreement"  # it is what the student is judged by
+    itself = images.of == "teacher"  # it is what the student is judged by
     top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
     softness = [
         {

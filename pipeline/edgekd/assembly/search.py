@@ -11,6 +11,7 @@ from edgekd.loading import tuned
 from edgekd.recipe import Recipe
 from edgekd.recipe.tune import TRIALS, Range, Tune
 from edgekd.results.tuning import TrialRecord
+from edgekd.task.base import task_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -59,12 +60,16 @@ def _sampled(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     if recipe.tune.sampler == "tpe":
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP + 1)
-    study = optuna.create_study(sampler=sampler, direction="maximize")
+    higher = task_of(recipe.task).metrics[0].better == "higher"
+    scores = [trial.score for trial in finished if trial.score is not None]
+    worst = min(0.0, *scores) if higher else max(0.0, *scores)
+    study = optuna.create_study(sampler=sampler, direction="maximize" if higher else "minimize")
     space = {key: _distribution(recipe, key, one) for key, one in recipe.tune.search.items()}
     for trial in finished:
         if all(_contains(space[key], value) for key, value in trial.values.items()):  # the recipe's own may be outside
             # One that failed is worse than all others: left out, TPE would go there again.
-            told = optuna.trial.create_trial(params=dict(trial.values), distributions=space, value=trial.score or 0.0)
+            value = worst if trial.score is None else trial.score
+            told = optuna.trial.create_trial(params=dict(trial.values), distributions=space, value=value)
             study.add_trial(told)
     asked = study.ask(fixed_distributions=space).params
     return {key: tuned.typed(recipe, key, _rounded(value, recipe.tune.search[key])) for key, value in asked.items()}

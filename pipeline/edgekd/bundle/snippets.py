@@ -35,7 +35,8 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
     """
     runtime = base.of(model.format)
     lines = runtime.python
-    top1 = model.top1()
+    known = model.figure("top1")
+    top1 = known.value if known else None
     assert model.path is not None
     what = f"the {data.test} test images" if whole else "the bundle's first test images"
     expected = f"{top1:.4f}" if whole and top1 is not None else "close to the reported one"

@@ -23,7 +23,7 @@ from edgekd.errors import DataError
 from edgekd.models.user_file import note_plugin
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
-from edgekd.results.models import Measure
+from edgekd.results.models import Of
 from edgekd.task.base import Purpose, task_of
 from edgekd.task.image_classification import KIND, samples_of
 
@@ -55,8 +55,8 @@ class DataSet:
     """The three splits and what a model has to know of them.
 
     ``purpose`` is the task, with what is known of the samples: it decides how a network of them is built.
-    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. ``measure`` is what top-1 on the validation
-    images is: accuracy, or, where their labels are what the teacher says, agreement with it.
+    ``mean`` and ``std`` are the recipe's, or of the training images, in [0, 1]. ``of`` says what the labels of the
+    validation images are: their own, or what the teacher says of them.
     """
 
     train: Split
@@ -67,7 +67,7 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
-    measure: Measure = "accuracy"
+    of: Of = "labels"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
             f"none of {len(images.train)} training images is left for validation",
             "raise data.val_fraction or give more images",
         )
-    return replace(images, val=Split(images.val.images, predictions), measure="agreement")
+    return replace(images, val=Split(images.val.images, predictions), of="teacher")
 
 
 def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:

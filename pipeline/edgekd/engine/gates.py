@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edgekd.recipe import Recipe
 from edgekd.recipe.export import split_name, stage_name
-from edgekd.recipe.gates import DEFAULTS, Gate, Gates
+from edgekd.recipe.gates import DEFAULTS, DropGate, Gate, Gates, MetricGate
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord, Limit, Verdict
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
-from edgekd.statistics import wilson
+from edgekd.task.base import Task, task_of
 
 ON_DEVICE = ("latency_p50_ms", "latency_p90_ms", "peak_memory_mib")
 STORED = ("float16", "int8-weights", "int4-weights")
@@ -46,13 +46,20 @@ def limits(recipe: Recipe, models: Sequence[ModelRecord]) -> Iterator[tuple[str,
     for name, gate in recipe.gates.limits():
         given.setdefault(name, []).append(gate)
     reference = _reference({model.name: model for model in models})
-    judged = reference is not None and reference.top1() is not None
-    unasked = ("accuracy_drop",) if judged else ("expected_drop", "agreement", "sqnr_db")
+    known = reference is not None and reference.measured() is not None
+    unasked = _unasked(task_of(recipe.task), known=known)
     for name in Gates.model_fields:
         if name in given:
             yield from ((name, gate) for gate in given[name])
         elif name in unasked and recipe.data.source != "random":  # noise is no image that a network has to recognize
             yield name, Gate(**DEFAULTS[name])
+
+
+def _unasked(task: Task, *, known: bool) -> tuple[str, ...]:
+    """Return the gates against the float model that hold unasked; ``known``: whether there is anything like labels."""
+    if "classes" not in task.gives:  # how much of another metric may be lost, its user knows
+        return ("sqnr_db",)
+    return ("accuracy_drop",) if known else ("expected_drop", "agreement", "sqnr_db")
 
 
 def passed(gates: Sequence[GateRecord]) -> bool:
@@ -117,10 +124,11 @@ def _record(
 ) -> GateRecord:  # fmt: skip
     on_device = name in ON_DEVICE
     profile = next((p for p in profiles if p.model == model.name and p.device == gate.device), None)
-    found = _on_device(name, profile) if on_device else _figure(name, model, models)
+    metric = _metric(name, gate, recipe)
+    found = _on_device(name, profile) if on_device else _figure(name, metric, model, models)
     verdict = _verdict(gate, found, profile if on_device else None, timed=name != "peak_memory_mib")
     reference = _reference(models)
-    if name == "accuracy_drop" and reference and reference.metric("accuracy") is None and reference.metric("agreement"):
+    if name == "accuracy_drop" and reference and reference.measured("labels") is None and reference.measured("teacher"):
         name = "agreement_drop"  # without labels the teacher is the judge
     return GateRecord(
         name, model.name, _limit(gate),
@@ -133,6 +141,7 @@ def _record(
         reference=_against(name, model),
         level=gate.level,
         blocks=_blocks(gate, verdict, found, recipe.gates),
+        metric=metric if name in ("drop", "metric") else None,
     )  # fmt: skip
 
 
@@ -174,25 +183,29 @@ def _blocks(gate: Gate, verdict: Verdict, found: Figure | None, gates: Gates) ->
     return gates.undecided == "error" or (gates.undecided is None and not gate.within(found.value))
 
 
-def _figure(name: str, model: ModelRecord, models: Mapping[str, ModelRecord]) -> Figure | None:
+def _metric(name: str, gate: Gate, recipe: Recipe) -> str:
+    """Name of the metric that a gate holds; empty of a gate that holds none."""
+    if isinstance(gate, DropGate):
+        return gate.metric
+    if isinstance(gate, MetricGate):
+        return gate.name
+    return {"accuracy_drop": task_of(recipe.task).metrics[0].name, "top1": "top1"}.get(name, "")
+
+
+def _figure(name: str, metric: str, model: ModelRecord, models: Mapping[str, ModelRecord]) -> Figure | None:
     """What a gate is held against; n is 0 where the figure has no sampling noise."""
-    own = model.fidelity
+    if name in ("accuracy_drop", "drop"):
+        return model.fidelity.drops.get(metric) if model.fidelity else None
     if name in QUALITY:
-        found: Figure | None = getattr(own, "drop" if name == "accuracy_drop" else name, None)
+        found: Figure | None = getattr(model.fidelity, name, None)
         return found
-    if name == "top1":
-        return _top1(model)
+    if name in ("top1", "metric"):
+        return model.figure(metric)
     return _exact(_EXACT[name](model, models))
 
 
 def _exact(value: float | None) -> Figure | None:
     return None if value is None else Figure(value, 0)
-
-
-def _top1(model: ModelRecord) -> Figure | None:
-    top1 = model.top1()
-    found = next((metrics for metrics in model.metrics if metrics.split == "test" and metrics.top1 == top1), None)
-    return None if top1 is None or found is None else Figure(top1, found.n, *wilson(top1, found.n))
 
 
 def _size_ratio(model: ModelRecord, models: Mapping[str, ModelRecord]) -> float | None:

@@ -43,6 +43,7 @@ from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import tune
 from edgekd.stages.package import PackageStage
 from edgekd.stages.profile import ProfileStage
+from edgekd.task import base
 
 Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]
 """What a process has made: the entry of each of its stages."""
@@ -398,6 +399,7 @@ def _finish(work: _Work) -> RunResult:
             profiles=bundle.profiles,
             gates=verdicts,
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
+            task=base.record(base.task_of(loaded.recipe.task)),
             findings=(*best.sentences(bundle.profiles, bundle.models, verdicts, facts.label), *bundle.findings),
             doubts=bundle.doubts,
             snippets=bundle.snippets,

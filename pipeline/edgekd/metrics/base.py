@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.results.models import MetricFacts
+
 Arrays = Mapping[str, NDArray[Any]]
 Rows = NDArray[np.float64]
 """N×k: what a metric keeps of each of N samples, such as whether its class was found."""
@@ -46,3 +48,19 @@ class Metric(Protocol):
 def mean(rows: Rows, weights: NDArray[np.float64] | None = None) -> float:
     """Return the (weighted) mean of N×1 rows."""
     return float(np.average(rows[:, 0], weights=weights)) if weights is not None else float(rows[:, 0].mean())
+
+
+def shown(metric: Metric, value: float) -> str:
+    """Write a value for a log: ``91.4 %``, ``0.312``.
+
+    Example:
+        >>> from edgekd.metrics.classification import Top1
+        >>> shown(Top1(), 0.914)
+        '91.4 %'
+    """
+    return f"{100 * value:.1f} %" if metric.unit == "%" else f"{value:.4g} {metric.unit}".rstrip()
+
+
+def facts(metric: Metric) -> MetricFacts:
+    """Return what a record keeps of a metric."""
+    return MetricFacts(metric.name, metric.label, metric.unit, metric.better)

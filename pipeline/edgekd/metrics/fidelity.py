@@ -7,6 +7,7 @@ with a bad scale; this module compares with the float model instead.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,39 +23,41 @@ _FLOOR = 1e-3
 rounding of float32, as in a network whose logits are the same for all images."""
 
 
-def compare(name: str, reference: Array, output: Array, labels: NDArray[np.int64] | None) -> Fidelity:
-    """Compare logits with those of the float model.
+def compare(
+    name: str, reference: Array, output: Array, drops: Mapping[str, Figure] | None = None, *, classes: bool = True
+) -> Fidelity:
+    """Compare the primary output with that of the float model.
 
     Args:
         name: Of the float model.
-        reference: Its logits, (N, classes).
-        output: Logits of the compressed model for the same images, (N, classes).
-        labels: The true classes, (N,); None without labels.
+        reference: Its output, (N, ...); logits (N, classes) where the task has classes.
+        output: That of the compressed model for the same samples.
+        drops: What each metric of the task has lost; None where nothing is known of the targets.
+        classes: Whether the task has classes.
     """
+    known = drops or {}
+    if not classes:
+        return Fidelity(name, sqnr(reference, output, classes=False), drops=known)
     n = len(reference)
-    ours, theirs = output.argmax(axis=1), reference.argmax(axis=1)
-    share = float((ours == theirs).mean())
-    drop = None
-    if labels is not None:
-        lost, gained = int(((theirs == labels) & (ours != labels)).sum()), int(((theirs != labels) & (ours == labels)).sum())
-        drop = Figure((lost - gained) / n, n, *statistics.paired_shares(lost, gained, n))
+    share = float((output.argmax(axis=1) == reference.argmax(axis=1)).mean())
     agreement = Figure(share, n, *statistics.wilson(share, n))
-    return Fidelity(name, agreement, sqnr(reference, output), expected_drop(reference, output), drop)
+    return Fidelity(name, sqnr(reference, output), agreement, expected_drop(reference, output), known)
 
 
-def sqnr(reference: Array, output: Array) -> Figure:
-    """Return the signal-to-noise ratio of logits in dB, at most ``EXACT_DB``, with its 95 % interval over the images.
+def sqnr(reference: Array, output: Array, *, classes: bool = True) -> Figure:
+    """Return the signal-to-noise ratio of an output in dB, at most ``EXACT_DB``, with its 95 % interval over the samples.
 
-    Signal is the variance of the reference's logits over the images, noise the mean square of the difference. Both are of
-    centred logits, less their mean over the classes: a class is chosen by differences of logits, and what all logits of an
-    image share, or one has in all images, says nothing about it.
+    Signal is the variance of the reference over the samples, noise the mean square of the difference. Both are of centred
+    logits, less their mean over the classes: a class is chosen by differences of logits, and what all logits of a sample
+    share, or one has in all samples, says nothing about it.
 
     Args:
-        reference: (N, classes).
-        output: (N, classes), of the same images.
+        reference: (N, ...).
+        output: (N, ...), of the same samples.
+        classes: Whether these are logits of classes; other outputs are not centred.
     """
     n = len(reference)
-    signal, noise = powers(reference, output)
+    signal, noise = powers(reference, output, classes=classes)
     total, error = float(signal.sum()), float(noise.sum())
     if error == 0:
         return Figure(EXACT_DB, n, *((EXACT_DB, EXACT_DB) if n > 1 else ()))
@@ -64,9 +67,11 @@ def sqnr(reference: Array, output: Array) -> Figure:
     return Figure(capped(value), n, low, high)
 
 
-def powers(reference: Array, output: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def powers(reference: Array, output: Array, *, classes: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the power of the signal and that of the noise in each sample, (N,) each; both as in :func:`sqnr`."""
-    return _signal(reference), _power(_centred(output.astype(np.float64) - reference))
+    n = len(reference)
+    noise = (output.astype(np.float64) - reference).reshape(n, -1)
+    return _signal(reference.reshape(n, -1), classes=classes), _power(_centred(noise) if classes else noise)
 
 
 def expected_drop(reference: Array, output: Array) -> Figure:
@@ -125,10 +130,11 @@ def relative_error(reference: Array, output: Array) -> float:
     return math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
 
 
-def _signal(reference: Array) -> NDArray[np.float64]:
-    """Power of what the logits say about each image, (N,)."""
+def _signal(reference: Array, *, classes: bool = True) -> NDArray[np.float64]:
+    """Power of what the output says about each sample, (N,)."""
     n = len(reference)
-    exact = _centred(reference.astype(np.float64))
+    exact = reference.astype(np.float64)
+    exact = _centred(exact) if classes else exact
     # One image has no deviation over images; over its classes it has.
     signal = _power(exact) if n == 1 else n / (n - 1) * _power(exact - exact.mean(axis=0, keepdims=True))
     least = _FLOOR**2 * float(np.square(reference.astype(np.float64)).mean())

@@ -42,6 +42,20 @@ class Gate(Strict):
         return (self.max is None or value <= self.max + slack) and (self.min is None or value >= self.min - slack)
 
 
+class DropGate(Gate):
+    """A limit on what a metric loses by compression."""
+
+    metric: str
+    """Metric of the task, such as top1."""
+
+
+class MetricGate(Gate):
+    """A limit on a metric itself."""
+
+    name: str
+    """Metric of the task, such as top1."""
+
+
 Several = tuple[Gate, ...]
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -77,6 +91,11 @@ class Gates(Strict):
     sqnr_db: Gate | None = None
     """Variance of the float student's logits to the mean square of an int8 artifact's error, in dB. Default without labels
     and teacher: {min: 10}."""
+    drop: DropGate | tuple[DropGate, ...] | None = None
+    """What a metric loses in each int8 artifact against the float student, on the test split, in the metric's own unit: the
+    whole 95 % interval has to be within the limit. A list has a limit for each of several metrics."""
+    metric: MetricGate | tuple[MetricGate, ...] | None = None
+    """A metric of each int8 artifact on the test split. A list: as drop."""
     top1: Gate | None = None
     """Top-1 of each int8 artifact on the test split, from 0 to 1."""
     parity_top1: Gate = Gate(min=0.995)

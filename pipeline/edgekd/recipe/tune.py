@@ -6,12 +6,13 @@ import json
 from math import prod
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, WithJsonSchema, model_validator
 
 from edgekd.recipe.base import Strict, mistake
 
 Scalar = bool | int | float | str
 TRIALS = 12
+EPOCHS = WithJsonSchema({"enum": ["best", "last", "best_val_top1", "last_val_top1"], "type": "string"})
 
 
 class Range(Strict):
@@ -56,6 +57,11 @@ def _candidates(value: Any, info: ValidationInfo) -> Any:
 Candidates = Annotated[Range | tuple[Scalar, ...], BeforeValidator(_candidates)]
 
 
+def _epoch(value: Any) -> Any:
+    """Read the names of recipes that were written when top-1 was the one metric."""
+    return {"best_val_top1": "best", "last_val_top1": "last"}.get(value, value) if isinstance(value, str) else value
+
+
 class Tune(Strict):
     """Search for the values of a distillation, on the validation split alone: each trial trains the student with others."""
 
@@ -72,8 +78,9 @@ class Tune(Strict):
     """Students trained, with the first, which has the values as the recipe has them. Left out: 12, or all of a grid."""
     epochs: PositiveInt | None = None
     """Epochs of a trial, with a schedule of its own. Left out: those of distill."""
-    metric: Literal["best_val_top1", "last_val_top1"] = "best_val_top1"
-    """What decides: top-1 on the validation split of the best epoch, the one that a run keeps, or of the last."""
+    metric: Annotated[Literal["best", "last"], BeforeValidator(_epoch), EPOCHS] = "best"
+    """What decides: the task's first metric on the validation split, of the best epoch, which a run keeps, or of the last.
+    best_val_top1 and last_val_top1 mean the same."""
 
     def combinations(self) -> int:
         """Number of combinations of a grid, of which each range has a step."""

@@ -9,12 +9,13 @@ from typing import Any
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.tuned import put
 from edgekd.recipe.export import Precision, split_name, stage_name
+from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.words import apart, exact, interval, one_line, sig
 from edgekd.resources import device_stem
 from edgekd.results.codec import to_json
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import SEVERITY, GateRecord, Verdict
-from edgekd.results.models import Measure, ModelRecord
+from edgekd.results.models import MetricFacts, ModelRecord, Of, TaskFacts
 from edgekd.results.profile import DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult
 from edgekd.runtimes import base
@@ -60,37 +61,44 @@ GATES = {
 SIGNS = {"<=": "≤", ">=": "≥"}
 
 
-def gate_words(gate: GateRecord) -> GateWords:
-    """Return the words of a gate; an unknown gate keeps its own name."""
-    return GATES.get(gate.name) or GateWords(one_line(gate.name))
+def gate_words(gate: GateRecord, task: TaskFacts) -> GateWords:
+    """How a gate is told; one this report does not know keeps its own name."""
+    if gate.metric is None:
+        return GATES.get(gate.name) or GateWords(one_line(gate.name))
+    known = next((facts for facts in task.metrics if facts.name == gate.metric), None)
+    words = MetricWords(known or MetricFacts(gate.metric, one_line(gate.metric), "", "higher"))
+    if gate.name == "drop":
+        what = f"{capitalized(words.facts.label)} lost"
+        return GateWords(what, words.change_unit, words.factor, "against the float student")
+    return GateWords(capitalized(words.facts.label), words.unit, words.factor, "on the test split")
 
 
-def gate_label(gate: GateRecord) -> str:
+def gate_label(gate: GateRecord, task: TaskFacts) -> str:
     """Name a gate for a reader, with its device where it has one."""
-    label = gate_words(gate).label
+    label = gate_words(gate, task).label
     return f"{label} on {one_line(gate.device)}" if gate.device else label
 
 
-def gate_limit(gate: GateRecord) -> str:
+def gate_limit(gate: GateRecord, task: TaskFacts) -> str:
     """Write a gate's limit in its unit."""
     limit = gate.limit
-    return f"{SIGNS[limit.op]} {exact(limit.value * gate_words(gate).factor)}" if limit else "none"
+    return f"{SIGNS[limit.op]} {exact(limit.value * gate_words(gate, task).factor)}" if limit else "none"
 
 
-def gate_measured(gate: GateRecord) -> str | None:
+def gate_measured(gate: GateRecord, task: TaskFacts) -> str | None:
     """Write a gate's figure in its unit, never rounded onto the limit it missed."""
     if gate.measured is None:
         return None
     limit = gate.limit
-    value = gate.measured * gate_words(gate).factor
-    return apart(value, limit.value * gate_words(gate).factor) if limit else sig(value)
+    value = gate.measured * gate_words(gate, task).factor
+    return apart(value, limit.value * gate_words(gate, task).factor) if limit else sig(value)
 
 
-def gate_interval(gate: GateRecord) -> str:
+def gate_interval(gate: GateRecord, task: TaskFacts) -> str:
     """Write the 95 % interval of a gate's figure in its unit, such as `` [−0.20, 1.20]``; empty where there is none."""
     if gate.low is None or gate.high is None or not gate.n:
         return ""
-    return interval(gate.low * gate_words(gate).factor, gate.high * gate_words(gate).factor)
+    return interval(gate.low * gate_words(gate, task).factor, gate.high * gate_words(gate, task).factor)
 
 
 def with_interval(text: str, figure: Figure, factor: float) -> str:
@@ -336,16 +344,22 @@ def labelled(result: RunResult) -> bool:
     return data.get("classes") is None and data.get("labels") != "none"
 
 
-def measure(result: RunResult) -> Measure | None:
-    """Return the measure of top-1: accuracy, or, without labels, agreement with the teacher, if there is one."""
+def judge(result: RunResult) -> Of | None:
+    """What networks are held against: labels, or, without them, a teacher, if there is one."""
     if labelled(result):
-        return "accuracy"
-    return "agreement" if any(model.metric("agreement") for model in result.models) else None
+        return "labels"
+    return "teacher" if any(model.measured("teacher") for model in result.models) else None
 
 
-def measured(measure: Measure | None) -> str:
-    """Return the name of top-1 in a table."""
-    return "Agreement with the teacher" if measure == "agreement" else "Top-1"
+def metric(result: RunResult, of: Of | None = None) -> MetricWords:
+    """The metric by which the networks of a run are compared; ``of``: held against this, in place of what decides."""
+    return MetricWords(result.task.metric, of or judge(result) or "labels")
+
+
+def score(result: RunResult, model: ModelRecord | None, of: Of | None = None) -> float | None:
+    """That metric of a model on the test split; None where it was not measured."""
+    found = model.figure(result.task.metric.name, of) if model else None
+    return found.value if found else None
 
 
 def trained(result: RunResult) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import yaml
 
 from edgekd.recipe.study import BASELINES
 from edgekd.report.charts.ranking import Dot, ranking
 from edgekd.report.facts import NETWORKS
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import (
     NOT_APPLICABLE,
     Block,
@@ -25,7 +28,7 @@ from edgekd.report.page import (
 )
 from edgekd.report.sections.evidence import flatten
 from edgekd.report.sections.seeds import gain, interval, plus_minus
-from edgekd.report.words import count, duration, listing, one_line, percent, plain, plural, points, sig
+from edgekd.report.words import count, duration, listing, one_line, plain, plural, sig
 from edgekd.results.codec import to_json
 from edgekd.results.study import Row, StudyResult
 from edgekd.statistics import Paired
@@ -36,10 +39,11 @@ TEST = (
     "rows that are compared with the same baseline in this table; ✓ and ✕ are for a corrected p below 0.05."
 )
 LEVEL = 0.05
+DEVIATION = "± is the standard deviation over seeds."
 RANK = (
-    "Rank: by mean test top-1 of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of the means "
-    "leave ranks 2 to 4 open: rows whose intervals overlap are not told apart. The paired differences see more, for what a "
-    "seed does to both rows is gone from them."
+    "Rank: by the mean on the test split, of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of "
+    "the means leave ranks 2 to 4 open: rows whose intervals overlap are not told apart. The paired differences see more, "
+    "for what a seed does to both rows is gone from them."
 )
 
 
@@ -109,15 +113,16 @@ def _subject(result: StudyResult, pairs: tuple[str, ...]) -> str:
 
 
 def _numbers(result: StudyResult, pairs: tuple[str, ...]) -> tuple[Number, ...]:
+    metric = MetricWords(result.task.metric)
     best = next((row for row in _of(result, pairs[0]) if row.test), None) if pairs else None
     if best is None or best.test is None:
-        return (Number("Top-1", "", "not measured", "", "muted", "no row has figures"),)
-    sd = f"± {100 * best.test.sd:.2f} over {plural(best.test.n, 'seed')}" if best.test.sd is not None else ""
-    numbers = [Number("Top-1", "%", percent(best.test.mean), "", "", f"{sd}, test, kept epoch")]
+        return (Number(metric.title, "", "not measured", "", "muted", "no row has figures"),)
+    sd = f"± {metric.fine(best.test.sd)} over {plural(best.test.n, 'seed')}" if best.test.sd is not None else ""
+    numbers = [Number(metric.title, metric.unit, metric.value(best.test.mean), "", "", f"{sd}, test, kept epoch")]
     for base, found in (best.gains or {}).items():
-        cell, between = _compared(found)[:2]
+        cell, between = _compared(found, metric)[:2]
         how = f"95 % interval {between.text}" if between is not NOT_APPLICABLE else "no interval"
-        numbers.append(Number(_over(base), "points", points(found.gain.mean), "", cell.tone, how))
+        numbers.append(Number(_over(base), metric.change_unit, metric.change(found.gain.mean), "", cell.tone, how))
     return tuple(numbers)
 
 
@@ -136,47 +141,49 @@ def _told_apart(result: StudyResult) -> str:
 
 
 def _pair(result: StudyResult, pair: str, number: int) -> list[Block]:
-    rows = _of(result, pair)
+    rows, metric = _of(result, pair), MetricWords(result.task.metric)
     where = f" on {one_line(pair)}" if len(result.recipes) > 1 else ""
     done = [(row, row.test) for row in rows if row.test is not None]
     blocks: list[Block] = []
     if done:
         dots = [
             Dot(
-                label(row), 100 * test.mean, 100 * max(0.0, test.mean if test.low is None else test.low),
-                100 * min(1.0, test.mean if test.high is None else test.high),
-                tuple(100 * seed.test_kept for seed in row.seeds if seed.test_kept is not None), row.role == "baseline",
+                label(row), metric.factor * test.mean,
+                max(0.0 if metric.share else -math.inf, metric.factor * (test.mean if test.low is None else test.low)),
+                min(metric.ceiling, metric.factor * (test.mean if test.high is None else test.high)),
+                tuple(metric.factor * seed.test_kept for seed in row.seeds if seed.test_kept is not None),
+                row.role == "baseline",
             )
             for row, test in done
         ]  # fmt: skip
-        alone = next((("student alone", 100 * test.mean) for row, test in done if row.method == "student_alone"), None)
-        caption = (
-            "Dot: mean over seeds of the test top-1 of the kept epoch; hollow: a baseline. Whisker: its 95 % interval by "
-            "Student's t. Ticks below: the seeds. Where whiskers overlap, the order is open. The axis does not start at 0."
+        alone = next(
+            (("student alone", metric.factor * test.mean) for row, test in done if row.method == "student_alone"), None
         )
-        blocks.append(ranking(f"ranking{number}", f"Methods{where} by mean test top-1", dots, alone, caption))
+        blocks.append(ranking(f"ranking{number}", f"Methods{where} by mean test {metric.name}", dots, alone, metric))
     bases = [row.method for row in rows if row.role == "baseline"]
     columns = [Column("Method"), Column("Rank", "", "number"), Column("Seeds", "", "number")]
-    columns += [Column("Test, kept epoch", "%", "number"), Column("Test, last epoch", "%", "number")]
+    columns += [Column(f"Test, {epoch} epoch", metric.unit, "number") for epoch in ("kept", "last")]
     for base in bases:
         columns += [
-            Column(_over(base), "points", "number"),
-            Column("95 % interval", "points", "number"),
+            Column(_over(base), metric.change_unit, "number"),
+            Column("95 % interval", metric.change_unit, "number"),
             Column("p (Holm)", "", "number"),
         ]
-    table = tuple(_row(row, bases) for row in rows)
+    table = tuple(_row(row, bases, metric) for row in rows)
     teacher = next((row for row in result.teachers if row.pair == pair), None)
     taught = ""
     if teacher:
-        measured = f"{percent(teacher.test_top1)} %" if teacher.test_top1 is not None else "not measured"
+        measured = metric.told(teacher.test) if teacher.test is not None else "not measured"
         taught = f"Teacher {one_line(teacher.teacher)}, {measured} on test; student {one_line(teacher.student)}. "
     return [
         *blocks,
-        Table(f"Test top-1{where}", tuple(columns), table, f"{taught}± is the standard deviation over seeds. {TEST}"),
+        Table(
+            f"Test {metric.name}{where}", tuple(columns), table, f"{taught}± is the standard deviation over seeds. {TEST}"
+        ),
     ]
 
 
-def _row(row: Row, bases: list[str]) -> tuple[Cell, ...]:
+def _row(row: Row, bases: list[str], metric: MetricWords) -> tuple[Cell, ...]:
     note = "; ".join(
         part for part in (one_line(row.losses), f"other budget: {one_line(row.other)}" if row.other else "") if part
     )
@@ -188,32 +195,40 @@ def _row(row: Row, bases: list[str]) -> tuple[Cell, ...]:
         )
     best, worst = row.rank
     cells = [Cell(label(row), note=note), Cell(str(best) if best == worst else f"{best}–{worst}"), Cell(str(row.test.n))]
-    cells += [Cell(plus_minus(row.test)), Cell(plus_minus(row.last))]
+    cells += [Cell(plus_minus(row.test, metric)), Cell(plus_minus(row.last, metric))]
     for base in bases:
-        cells += _compared((row.gains or {}).get(base))
+        cells += _compared((row.gains or {}).get(base), metric)
     return tuple(cells)
 
 
-def _compared(found: Paired | None) -> list[Cell]:
+def _compared(found: Paired | None, metric: MetricWords) -> list[Cell]:
     if found is None:
         return [NOT_APPLICABLE] * 3
     # A sign is a claim, so it waits for the corrected p.
-    shown = gain(found.gain) if found.p_holm is not None and found.p_holm < LEVEL else Cell(gain(found.gain).text)
-    return [shown, interval(found.gain), NOT_APPLICABLE if found.p_holm is None else Cell(sig(found.p_holm))]
+    shown = gain(found.gain, metric)
+    if found.p_holm is None or found.p_holm >= LEVEL:
+        shown = Cell(shown.text)
+    return [shown, interval(found.gain, metric), NOT_APPLICABLE if found.p_holm is None else Cell(sig(found.p_holm))]
 
 
 def _conditions(result: StudyResult) -> Section:
     """The budget that all have, the networks, the data."""
+    metric = MetricWords(result.task.metric)
     rows = tuple(
         (
             Cell(one_line(row.pair)), Cell(one_line(row.teacher)),
-            figure(None if row.test_top1 is None else percent(row.test_top1)), Cell(one_line(row.student)),
+            figure(None if row.test is None else metric.value(row.test)), Cell(one_line(row.student)),
         )
         for row in result.teachers
     )  # fmt: skip
     blocks: list[Block] = []
     if rows:
-        columns = Column("Pair"), Column("Teacher"), Column("Teacher's test top-1", "%", "number"), Column("Student")
+        columns = (
+            Column("Pair"),
+            Column("Teacher"),
+            Column(f"Teacher's test {metric.name}", metric.unit, "number"),
+            Column("Student"),
+        )
         blocks.append(Table("Pairs", columns, rows))
     for pair, recipe in result.recipes.items():
         budget = {key: value for key, value in recipe["distill"].items() if key != "losses"}

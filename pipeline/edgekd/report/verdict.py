@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from edgekd.report import facts
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
-from edgekd.report.words import NONE, count, listing, one_line, percent, plural, points, sig
-from edgekd.results.fidelity import Figure
+from edgekd.report.words import NONE, count, listing, one_line, plural, sig
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
 from edgekd.results.gates import Verdict as Word
 from edgekd.results.layers import LayerRecord
-from edgekd.results.models import ModelRecord
+from edgekd.results.models import ModelRecord, TaskFacts
 from edgekd.results.run import RunResult
 from edgekd.runtimes import base
 from edgekd.statistics import wilson
@@ -99,12 +98,12 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
 
 def _line(result: RunResult, gate: GateRecord) -> str:
     """One gate that did not pass: what was measured, on what, against what, the limit, and why it is not decided."""
-    measured, unit = facts.gate_measured(gate), facts.gate_words(gate).unit
-    name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
-    limit = f"{facts.gate_limit(gate)} {unit}".strip()
+    measured, unit = facts.gate_measured(gate, result.task), facts.gate_words(gate, result.task).unit
+    name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate, result.task)}"
+    limit = f"{facts.gate_limit(gate, result.task)} {unit}".strip()
     if measured is None:
         return f"{name} is not measured (limit {limit}){_formats(result, gate)}"
-    interval, images = facts.gate_interval(gate), f" on {plural(gate.n, 'image')}" if gate.n else ""
+    interval, images = facts.gate_interval(gate, result.task), f" on {plural(gate.n, 'image')}" if gate.n else ""
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
         "untrusted": f": {place(gate)}",
@@ -132,14 +131,16 @@ def _doubts(result: RunResult) -> Iterator[str]:
 
 def _distillation(result: RunResult) -> Iterator[str]:
     """Say it where the distilled student is worse than the student that was trained without a teacher."""
-    measure = facts.measure(result)
-    alone, distilled = (model.metric(measure) if model and measure else None for model in
+    metric, of = facts.metric(result), facts.judge(result)
+    name = metric.facts.name
+    alone, distilled = (model.figure(name, of) if model and of else None for model in
                         (result.model("student_alone"), result.model("distilled")))  # fmt: skip
-    if alone is None or distilled is None or distilled.top1 >= alone.top1:
+    if alone is None or distilled is None or metric.gain(distilled.value, alone.value) >= 0:
         return
+    lost = f"{metric.size(alone.value - distilled.value)} {metric.change_unit}".rstrip()
     yield (
-        f"distillation lost {points(alone.top1 - distilled.top1).lstrip('+')} points against the student alone: "
-        f"{percent(distilled.top1)} % against {percent(alone.top1)} % on {count(distilled.n)} test images. What to do: "
+        f"distillation lost {lost} against the student alone: {metric.told(distilled.value)} against "
+        f"{metric.told(alone.value)} on {count(distilled.n)} test images. What to do: "
         "raise distill.epochs; seeds: 3 tells whether it is the method or the seed"
     )
 
@@ -149,15 +150,15 @@ def _knows(result: RunResult) -> Iterator[str]:
     yield from map(one_line, result.doubts)
     classes, n = len(result.data.classes), result.data.test
     for model in result.models:
-        metric = model.metric("accuracy")
+        metric = model.figure("top1", "labels")
         is_float = (model.precision or "").startswith("float")
         if model.role not in ("teacher", "student") or not is_float or metric is None or not n:
             continue
-        low, high = wilson(metric.top1, n)
+        low, high = wilson(metric.value, n)
         told = any(doubt.startswith(f"{model.name} is no better than chance") for doubt in result.doubts)
         if low <= 1 / classes and not told:
             yield (
-                f"{model.name} is no better than chance: top-1 {100 * metric.top1:.1f} % "
+                f"{model.name} is no better than chance: top-1 {100 * metric.value:.1f} % "
                 f"[{100 * low:.1f}, {100 * high:.1f}] on {n:,} test images of {classes} classes. What to do: see that image "
                 "size, mean and std, the order of classes and the weights are those of its training"
             )
@@ -275,8 +276,12 @@ def arithmetic(result: RunResult) -> Iterator[str]:
 
 def _within(gate: GateRecord, torch: ModelRecord) -> bool:
     """Tell whether the int8 network in torch is within the limit of a gate against the float model."""
-    name = {"accuracy_drop": "drop", "agreement_drop": "drop"}.get(gate.name, gate.name)
-    found: Figure | None = getattr(torch.fidelity, name, None)
+    if torch.fidelity is None:
+        return False
+    if gate.name in ("accuracy_drop", "agreement_drop", "drop"):
+        found = torch.fidelity.drops.get(gate.metric) if gate.metric else next(iter(torch.fidelity.drops.values()), None)
+    else:
+        found = getattr(torch.fidelity, gate.name, None)
     return found is not None and _meets(gate, found.value)
 
 
@@ -341,14 +346,21 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
     kinds: dict[tuple[str, str], dict[str, GateRecord]] = {}
     for gate in found:
         if gate.model in models:
-            kinds.setdefault((facts.gate_label(gate), facts.gate_limit(gate)), {})[gate.model] = gate
+            kinds.setdefault((facts.gate_label(gate, result.task), facts.gate_limit(gate, result.task)), {})[gate.model] = (
+                gate
+            )
     rows = []
     for (name, limit), row in kinds.items():
         first = next(iter(row.values()))
-        words = facts.gate_words(first)
+        words = facts.gate_words(first, result.task)
         limit = f"{limit} (off)" if first.level == "off" else f"{limit} (warn)" if first.level == "warn" else limit
         rows.append(
-            (Cell(name, note=words.note), Cell(words.unit or NONE), Cell(limit), *(_cell(row.get(m)) for m in models))
+            (
+                Cell(name, note=words.note),
+                Cell(words.unit or NONE),
+                Cell(limit),
+                *(_cell(row.get(m), result.task) for m in models),
+            )
         )
     columns = (
         Column("Gate"),
@@ -363,13 +375,13 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
     return Table(caption, columns, tuple(rows), note)
 
 
-def _cell(gate: GateRecord | None) -> Cell:
+def _cell(gate: GateRecord | None, task: TaskFacts) -> Cell:
     if gate is None:
         return NOT_APPLICABLE
     if gate.verdict == "not_applicable":
         return Cell(NONE, "muted", f"{gate.instead} instead" if gate.instead else "")
-    measured = facts.gate_measured(gate)
-    text = "not measured" if measured is None else f"{measured}{facts.gate_interval(gate)}"
+    measured = facts.gate_measured(gate, task)
+    text = "not measured" if measured is None else f"{measured}{facts.gate_interval(gate, task)}"
     tone: Tone = "muted" if gate.level == "off" else "bad" if gate.blocks else TONES.get(gate.verdict, "warn")
     notes: dict[Word, str] = {"undecided": "undecided", "untrusted": place(gate).partition(";")[0]}
     note = notes.get(gate.verdict, "failed" if gate.verdict == "fail" and not gate.blocks else "")

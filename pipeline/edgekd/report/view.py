@@ -7,14 +7,14 @@ from typing import Any
 
 from edgekd.profiling import verdicts
 from edgekd.report import facts, measured
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import Number, Page, Section, Tone
 from edgekd.report.sections import comparison, device, evidence, layers, quality, seeds, tuning
 from edgekd.report.verdict import verdict
-from edgekd.report.words import count, duration, listing, local, mib, one_line, percent, plural, points, sig
-from edgekd.results.models import Measure, ModelRecord
+from edgekd.report.words import count, duration, listing, local, mib, one_line, plural, sig
+from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import RunResult
-from edgekd.statistics import wilson
 
 
 def build(result: RunResult) -> Page:
@@ -60,8 +60,8 @@ def build(result: RunResult) -> Page:
 def _asked_for(result: RunResult, section: Section) -> bool:
     """Return whether a section without data is worth a line: what the recipe does not ask for is not missing."""
     wanted = {
-        "pareto": facts.profiled(result) and facts.measure(result) is not None,
-        "accuracy": facts.measure(result) is not None,
+        "pareto": facts.profiled(result) and facts.judge(result) is not None,
+        "accuracy": facts.judge(result) is not None,
         "training": facts.trained(result),
         "tuning": bool(facts.section_of(result, "tune")),
         "seeds": bool(result.seeds),
@@ -150,10 +150,10 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     base = None if base and model and base.name == model.name else base
     own = facts.profile_of(result, model.name, where) if model else None
     other = facts.profile_of(result, base.name, where) if base else None
-    measure = facts.measure(result)
+    metric = facts.metric(result) if facts.judge(result) else None
     if model and base and model.format != base.format:
         other = None  # another runtime's time and memory say nothing about int8
-    accuracy = (_accuracy(model, base, measure),) if measure else ()
+    accuracy = (_quality(model, base, metric),) if metric else ()
     on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
     return *accuracy, *on_device, _size(model, base)
 
@@ -162,19 +162,18 @@ def _missing(label: str, why: str) -> Number:
     return Number(label, "", "not measured", "", "muted", why)
 
 
-def _accuracy(model: ModelRecord | None, base: ModelRecord | None, measure: Measure) -> Number:
-    found = model.metric(measure) if model else None
-    name = "Top-1 accuracy" if measure == "accuracy" else facts.measured(measure)
+def _quality(model: ModelRecord | None, base: ModelRecord | None, metric: MetricWords) -> Number:
+    found, other = (one.figure(metric.facts.name, metric.of) if one else None for one in (model, base))
     if found is None:
-        return _missing(name, "not evaluated on the test split")
-    low, high = wilson(found.top1, found.n)
-    detail = f"{count(found.n)} test images; 95 % interval {percent(low)} to {percent(high)}"
-    other = base.top1() if base else None
-    change = found.top1 - other if other is not None else None
-    delta = "" if change is None else "same" if change == 0 else f"{points(abs(change)).lstrip('+')} points "
-    delta += "" if not change else "higher" if change > 0 else "lower"
-    tone: Tone = "good" if change and change > 0 else ""
-    return Number(name, "%", percent(found.top1), delta, tone, detail)
+        return _missing(metric.title, "not evaluated on the test split")
+    detail = f"{count(found.n)} test images"
+    if found.low is not None and found.high is not None:
+        detail += f"; 95 % interval {metric.value(found.low)} to {metric.value(found.high)}"
+    change = found.value - other.value if other else None
+    delta = "" if change is None else "same" if change == 0 else f"{metric.size(change)} {metric.change_unit}".rstrip()
+    delta += "" if not change else " higher" if change > 0 else " lower"
+    tone: Tone = "good" if other and metric.gain(found.value, other.value) > 0 else ""
+    return Number(metric.title, metric.unit, metric.value(found.value), delta, tone, detail)
 
 
 def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:

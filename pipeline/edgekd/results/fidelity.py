@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,18 @@ class Fidelity:
 
     Attributes:
         reference: Name of the float model: ``student`` (as the user gave it) or ``distilled``.
-        agreement: Share of images with the same top-1, 0 to 1 (Wilson interval).
-        sqnr_db: Variance of the float logits over the images to the mean square of the difference, in dB; more is better.
+        sqnr_db: Variance of the float model's primary output over the samples to the mean square of the difference, in dB;
+            more is better.
+        agreement: Share of samples with the same class, 0 to 1 (Wilson interval); None where the task has no classes.
         expected_drop: What accuracy it is expected to lose, by the float model's own confidence: a share, without labels.
-        drop: Top-1 of the float model minus that of this one, paired by image, as a share; None without labels. Where a
-            teacher stands in for labels it is a drop of agreement with the teacher.
+            None where the task has no classes.
+        drops: What each metric of the task has lost, paired by sample, by the metric's name: more is worse, a share where
+            the metric is one. Empty where nothing is known of the targets. Where a teacher stands in for labels they are
+            drops of agreement with the teacher.
     """
 
     reference: str
-    agreement: Figure
     sqnr_db: Figure
-    expected_drop: Figure
-    drop: Figure | None = None
+    agreement: Figure | None = None
+    expected_drop: Figure | None = None
+    drops: Mapping[str, Figure] = field(default_factory=dict)

@@ -15,7 +15,7 @@ SEVERITY: tuple[Verdict, ...] = (
 )  # fmt: skip
 """Verdicts, the worst first."""
 
-QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db")
+QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db", "drop")
 """Gates that hold a file against the float model."""
 
 Level = Literal["error", "warn", "off"]
@@ -44,6 +44,7 @@ class GateRecord:
     Attributes:
         name: Key of the gate in the recipe; ``agreement_drop`` for ``accuracy_drop`` where a teacher stands in for labels.
         model: Name of the artifact.
+        metric: Of the gates ``drop`` and ``metric``: the metric they hold.
         limit: What the figure is held against; None for a gate that is off and has none.
         measured: The estimate; None where there is none.
         device: Of a latency or a memory figure.
@@ -69,3 +70,4 @@ class GateRecord:
     level: Level = "error"
     blocks: bool = False
     instead: str | None = None
+    metric: str | None = None

@@ -78,11 +78,12 @@ class RepairRecord:
     """The layers that were given back to float to meet the gates against float, on the validation split, and their cost.
 
     Attributes:
-        limit: Top-1 that was needed; without labels, agreement with the float student.
-        float_top1: Of the float student; 1 where it is agreement with it.
+        metric: What decided: a metric of the task, or ``agreement`` with the float student.
+        of: What the outputs were held against.
+        limit: What was needed.
+        reference: Of the float student; 1 where it is agreement with it.
         before: Of the graph all in int8.
         after: With ``layers`` in float.
-        measure: What top-1 is here.
         sqnr_limit: Signal to noise at the logits that was needed, in dB; None where labels decide.
         sqnr_before: Of the graph all in int8.
         sqnr_after: With ``layers`` in float.
@@ -92,15 +93,16 @@ class RepairRecord:
         costs: Of each int8 artifact, on each device.
     """
 
+    metric: str
     limit: float
-    float_top1: float
+    reference: float
     before: float
     after: float
     keep_float: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     candidates: int
     costs: tuple[RepairCost, ...] = ()
-    measure: Literal["accuracy", "agreement", "agreement with float"] = "accuracy"
+    of: Literal["labels", "teacher", "float"] = "labels"
     sqnr_limit: float | None = None
     sqnr_before: float | None = None
     sqnr_after: float | None = None

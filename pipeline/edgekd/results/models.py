@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekd.results.fidelity import Fidelity
+from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.runtime import DefaultPrecision, RuntimeGraph
 
-Measure = Literal["accuracy", "agreement"]
+Of = Literal["labels", "teacher"]
+"""What outputs are held against: the samples' own targets, or what the teacher says where those are not known."""
+Split = Literal["val", "test"]
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """A metric as a reader needs it, without the code of it.
+
+    Attributes:
+        name: Its key in ``run.json`` and in gates, such as ``top1``.
+        label: Its name in tables and sentences, such as ``top-1``.
+        unit: ``%`` for a share, which is 0 to 1 in ``run.json``; empty for none.
+        better: Which way it gets better.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+    def gain(self, value: float, reference: float) -> float:
+        """Return by how much a value is better than another one; negative where it is worse."""
+        return value - reference if self.better == "higher" else reference - value
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """The task of a run: its kind, the hub's word, and its metrics. The first one decides."""
+
+    kind: str
+    metrics: tuple[MetricFacts, ...]
+
+    @property
+    def metric(self) -> MetricFacts:
+        """The metric that decides about epochs, searches and gates."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the ends of its 95 % interval over the samples; None where there is no interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Quality on one split: ``top1`` and ``top5`` from 0 to 1, ``loss`` the cross-entropy, over ``n`` images.
+    """Quality on one split.
 
-    ``measure`` says of what: accuracy against labels, or agreement with the teacher's classes where ``top1`` is that.
+    Attributes:
+        split: Which one.
+        n: Number of its samples.
+        values: Of each metric of the task that could be measured, by its name.
+        of: What the outputs were held against.
     """
 
-    split: Literal["val", "test"]
+    split: Split
     n: int
-    top1: float
-    top5: float | None = None
-    loss: float | None = None
-    measure: Measure = "accuracy"
+    values: Mapping[str, Estimate]
+    of: Of = "labels"
+
+    def figure(self, metric: str) -> Figure | None:
+        """Return a metric with its interval and number of samples; None where it was not measured."""
+        found = self.values.get(metric)
+        return Figure(found.value, self.n, found.low, found.high) if found else None
 
 
 @dataclass(frozen=True)
@@ -118,11 +171,17 @@ class ModelRecord:
         hashes = (self.sha256, self.bin_sha256) if self.format == "openvino" else (self.sha256,)
         return tuple(value for value in hashes if value) if all(hashes) else ()
 
-    def top1(self, split: Literal["val", "test"] = "test") -> float | None:
-        """Top-1 on a split, accuracy rather than agreement, or ``None`` if it was not measured."""
-        found = sorted((m for m in self.metrics if m.split == split), key=lambda m: m.measure)
-        return found[0].top1 if found else None
+    def measured(self, of: Of | None = None, split: Split = "test") -> Metrics | None:
+        """Return what was measured on a split, against labels rather than a teacher; None if nothing was.
 
-    def metric(self, measure: Measure, split: Literal["val", "test"] = "test") -> Metrics | None:
-        """Return the figures of a split, or ``None`` if it was not measured."""
-        return next((m for m in self.metrics if m.split == split and m.measure == measure), None)
+        Args:
+            of: Only against these.
+            split: Which one.
+        """
+        found = [metrics for metrics in self.metrics if metrics.split == split and of in (None, metrics.of)]
+        return min(found, key=lambda metrics: metrics.of, default=None)
+
+    def figure(self, metric: str, of: Of | None = None, split: Split = "test") -> Figure | None:
+        """Return a metric on a split, as :meth:`measured` has it."""
+        found = self.measured(of, split)
+        return found.figure(metric) if found else None

@@ -18,7 +18,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Measure, ModelRecord
+from edgekd.results.models import ModelRecord, Of, TaskFacts
 from edgekd.results.profile import Comparison, DeviceRecord, Failure, ProfileRecord
 from edgekd.results.runtime import FloatWeights
 from edgekd.results.tuning import TuningRecord
@@ -44,29 +44,40 @@ class Curve:
     Attributes:
         model: ``teacher``, ``student_alone``, ``kd``, ``tuned_kd``, ``peer.NAME``, ``distilled`` or ``qat``.
         terms: Mean of every (weighted) loss term over the epoch, by its name.
-        train_top1: Top-1 over the (augmented) training images.
-        val_top1: Top-1 on the validation split.
+        train: Metrics over the (augmented) training samples, by name; empty where targets are not known.
+        val: Metrics on the validation split, by name.
         lr: Learning rate at the epoch's end.
         best_epoch: Index of the kept epoch (best by validation).
         seconds: Wall time of the training.
         pairs: Layers paired for feature losses, in words.
-        measure: What ``val_top1`` is: accuracy, or agreement with the teacher. Without labels ``train_top1`` is empty.
+        of: What the outputs were held against on the validation split.
     """
 
     model: str
     terms: Mapping[str, tuple[float, ...]]
-    train_top1: tuple[float, ...]
-    val_top1: tuple[float, ...]
+    train: Mapping[str, tuple[float, ...]]
+    val: Mapping[str, tuple[float, ...]]
     lr: tuple[float, ...]
     best_epoch: int
     seconds: float
     pairs: tuple[str, ...] = ()
-    measure: Measure = "accuracy"
+    of: Of = "labels"
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs."""
+        return len(self.lr)
+
+
+def best_of(curve: Curve) -> float:
+    """Return the deciding metric of the kept epoch, on the validation split."""
+    (scores,) = curve.val.values()
+    return scores[curve.best_epoch]
 
 
 @dataclass(frozen=True)
 class SeedRecord:
-    """One student of one seed: top-1 of the weights that were kept (the best epoch by validation) and of the last epoch.
+    """One student of one seed: the task's first metric, of the weights that were kept and of those of the last epoch.
 
     ``model`` is ``student_alone``, ``kd``, ``tuned_kd`` or ``distilled``. Figures on the test split are None where nothing
     is known of its images: neither labels nor what the teacher says.
@@ -125,6 +136,7 @@ class RunResult:
             often; each is a caution.
         snippets: Load snippet (Python text) for each artifact, by model name.
         not_measured: What a reader may look for and will not find, each with the reason.
+        task: What the networks are for, and the metrics by which they are compared.
         layers: What int8 does to each layer, the worst at the logits first.
         repair: Layers given back to float; None where none was.
         float_weights: Weights that are float32 in the int8 files; None without int8.
@@ -152,6 +164,7 @@ class RunResult:
     profiles: tuple[ProfileRecord, ...]
     gates: tuple[GateRecord, ...]
     environment: Mapping[str, Any]
+    task: TaskFacts
     findings: tuple[str, ...] = ()
     snippets: Mapping[str, str] = field(default_factory=dict)
     not_measured: tuple[str, ...] = ()

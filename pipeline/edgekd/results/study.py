@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from edgekd.results.models import MetricFacts, TaskFacts
 from edgekd.results.run import DataRecord, SeedRecord
 from edgekd.statistics import Paired, Spread, holm, paired, ranks, spread
 
@@ -26,8 +27,8 @@ class Row:
         seconds: Work of its trainings.
         seeds: Each student.
         missing: Files that the recipe asks for and that were not delivered, each with the reason.
-        test: Test top-1 of the kept epoch (the best by validation) over seeds; what is ranked.
-        last: Test top-1 of the last epoch over seeds.
+        test: The metric on the test split, of the kept epoch (the best by validation), over seeds; what is ranked.
+        last: The same of the last epoch.
         rank: Best and worst rank in its pair that the 95 % intervals of ``test`` leave open.
         gains: Paired difference of ``test`` to each baseline, by its name.
     """
@@ -50,12 +51,12 @@ class Row:
 
 @dataclass(frozen=True)
 class TeacherRow:
-    """The teacher of a pair: its network, the student's, and its test top-1."""
+    """The teacher of a pair: its network, the student's, and its metric on the test split."""
 
     pair: str
     teacher: str
     student: str
-    test_top1: float | None = None
+    test: float | None = None
     reason: str = ""
 
 
@@ -74,6 +75,7 @@ class StudyResult:
         data: The data as used; None where no row has figures.
         teachers: The teacher of each pair that has one.
         rows: Pair by pair, the best mean first, those without figures last.
+        task: What the networks are for; its first metric is compared.
         trainings: How many trainings it is made of, those that were in the cache included.
         not_measured: What a reader may look for and will not find, each with the reason.
     """
@@ -91,6 +93,7 @@ class StudyResult:
     rows: tuple[Row, ...]
     trainings: int
     environment: Mapping[str, Any]
+    task: TaskFacts
     not_measured: tuple[str, ...] = ()
 
     @property
@@ -99,12 +102,13 @@ class StudyResult:
         return tuple(row for row in self.rows if row.reason)
 
 
-def judged(rows: list[Row]) -> list[Row]:
+def judged(rows: list[Row], metric: MetricFacts) -> list[Row]:
     """Rank the rows of one pair and compare each with the baselines; p-values are corrected for each baseline's family."""
     done = [replace(row, test=spread(_kept(row)), last=spread(_last(row))) for row in rows if row.seeds]
     order = [row.method for row in rows if row.role == "baseline"]
-    done.sort(key=lambda row: -row.test.mean if row.test else 0.0)
-    places = ranks([_interval(row.test) for row in done if row.test])
+    sign = 1 if metric.better == "higher" else -1
+    done.sort(key=lambda row: -sign * row.test.mean if row.test else 0.0)
+    places = ranks([_interval(row.test, sign) for row in done if row.test])
     gains: list[dict[str, Paired]] = [{} for _ in done]
     for base in (row for row in done if row.role == "baseline"):
         others = [(index, paired(_kept(row), _kept(base))) for index, row in enumerate(done) if _after(row, base, order)]
@@ -127,8 +131,11 @@ def _after(row: Row, base: Row, order: list[str]) -> bool:
     return row.role == "method" or order.index(row.method) > order.index(base.method)
 
 
-def _interval(found: Spread) -> tuple[float, float]:
-    """The mean's; seeds that agree to the image say nothing of how sure they are, so every rank is open."""
+def _interval(found: Spread, sign: int) -> tuple[float, float]:
+    """The mean's, times ``sign``, so that more is better.
+
+    Seeds that agree to the image say nothing of how sure they are, so every rank is open.
+    """
     if found.low is None or found.high is None:
         return -math.inf, math.inf
-    return found.low, found.high
+    return (found.low, found.high) if sign > 0 else (-found.high, -found.low)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgekd.results.models import MetricFacts
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -16,8 +18,8 @@ class TrialRecord:
         number: From 1; the first has the values as the recipe has them.
         values: By key of the recipe.
         state: ``failed``: it could not be trained, for ``reason``.
-        score: What decides, top-1 on the validation split from 0 to 1; None if it failed.
-        val_top1: Top-1 on the validation split after each epoch.
+        score: What decides, on the validation split; None if it failed.
+        val: The metric on the validation split after each epoch.
         seconds: Wall time of its training, when it was done.
         reason: Why it failed.
     """
@@ -27,7 +29,7 @@ class TrialRecord:
     state: Literal["done", "failed"]
     seconds: float
     score: float | None = None
-    val_top1: tuple[float, ...] = ()
+    val: tuple[float, ...] = ()
     reason: str = ""
 
 
@@ -37,7 +39,8 @@ class TuningRecord:
 
     Attributes:
         sampler: ``tpe``, ``random`` or ``grid``.
-        metric: ``best_val_top1`` or ``last_val_top1``.
+        metric: What decides: the task's first metric.
+        epoch: Of which epoch: the ``best``, which a run keeps, or the ``last``.
         epochs: Of each trial.
         images: Of the validation split, which all is measured on.
         labels: What each key is called in tables.
@@ -47,7 +50,8 @@ class TuningRecord:
     """
 
     sampler: str
-    metric: str
+    metric: MetricFacts
+    epoch: Literal["best", "last"]
     epochs: int
     images: int
     labels: Mapping[str, str]
@@ -67,24 +71,25 @@ class TuningRecord:
 
     @property
     def error(self) -> float:
-        """One standard error of the best score: of a share p of n images, √(p · (1 − p) / n)."""
+        """One standard error of the best score: of a share p of n images, √(p · (1 − p) / n); 0 of what is no share."""
         p = self.scores[self.best]
-        return math.sqrt(p * (1 - p) / self.images)
+        return math.sqrt(p * (1 - p) / self.images) if self.metric.unit == "%" else 0.0
 
     @property
     def near(self) -> tuple[TrialRecord, ...]:
         """The trials that are within one standard error of the best, without it (Breiman et al. 1984, CART, §3.4.3)."""
-        least = self.scores[self.best] - self.error
-        return tuple(t for t in self.trials if t.number != self.best and t.score is not None and t.score >= least)
+        best = self.scores[self.best]
+        others = (trial for trial in self.trials if trial.number != self.best and trial.score is not None)
+        return tuple(trial for trial in others if self.metric.gain(trial.score or 0.0, best) >= -self.error)
 
 
 def told(record: TuningRecord) -> Iterator[str]:
     """Yield what was chosen, and how sure that is, in sentences."""
     best, first = record.chosen, record.trials[0]
-    gain = "" if first.score is None or best.number == 1 else f", {100 * first.score:.1f} % with the values as written"
+    gain = "" if first.score is None or best.number == 1 else f", {_told(record, first.score)} with the values as written"
     yield (
         f"tuned on {record.images:,} validation images: {words(best.values, record.labels)} "
-        f"({100 * record.scores[best.number]:.1f} % in trial {best.number} of {len(record.trials)}{gain})"
+        f"({_told(record, record.scores[best.number])} in trial {best.number} of {len(record.trials)}{gain})"
     )
     if record.near:
         near = "one other trial is" if len(record.near) == 1 else f"{len(record.near)} other trials are"
@@ -95,6 +100,10 @@ def told(record: TuningRecord) -> Iterator[str]:
     failed = [trial.number for trial in record.trials if trial.score is None]
     if failed:
         yield f"{len(failed)} of {len(record.trials)} trials could not be trained: {', '.join(map(str, failed))}"
+
+
+def _told(record: TuningRecord, value: float) -> str:
+    return f"{100 * value:.1f} %" if record.metric.unit == "%" else f"{value:.4g} {record.metric.unit}".rstrip()
 
 
 def words(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Upgrade of older records: turn the JSON values of schema 1 into those of schema 2, before the codec reads them.
 
-Schema 1 (edgekd 0.1) wrote the precision and a gate's limit as text.
+Schema 1 (edgekd 0.1) knew one task, image classification, and one metric, top-1. It wrote the precision and a gate's limit
+as text, and what agrees with a teacher under another ``measure``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekd.errors import UsageError
+from edgekd.statistics import wilson
 
 SCHEMA = 2
 """Version of run.json, study.json and manifest.json that this edgekd writes."""
 
 _LIMIT = re.compile(r"\s*(<=|>=)\s*(\S+)\s*")
 _BITS = re.compile(r"int8 \((\d)-bit weights\)")
+
+_CLASSIFICATION = {
+    "kind": "image-classification",
+    "metrics": [
+        {"name": "top1", "label": "top-1", "unit": "%", "better": "higher"},
+        {"name": "top5", "label": "top-5", "unit": "%", "better": "higher"},
+        {"name": "loss", "label": "cross-entropy", "unit": "", "better": "lower"},
+    ],
+}
+_TOP1 = "top1"
+_OF = {"accuracy": "labels", "agreement": "teacher", "agreement with float": "float"}
 
 Json = dict[str, Any]
 
@@ -29,11 +42,18 @@ def run(value: Json, what: str) -> Json:
     if _is_new(value, what):
         return value
     int8 = bool(value["recipe"].get("quantize"))
-    return value | {
+    changed: Json = {
         "schema": SCHEMA,
+        "task": _CLASSIFICATION,
         "models": [_model(model, int8=int8) for model in value["models"]],
         "gates": [_gate(gate) for gate in value["gates"]],
+        "curves": [_curve(curve) for curve in value["curves"]],
     }
+    if "repair" in value:
+        changed["repair"] = _repair(value["repair"])
+    if "tuning" in value:
+        changed["tuning"] = _tuning(value["tuning"])
+    return value | changed
 
 
 def study(value: Json, what: str) -> Json:
@@ -44,7 +64,8 @@ def study(value: Json, what: str) -> Json:
     """
     if _is_new(value, what):
         return value
-    return value | {"schema": SCHEMA}
+    teachers = [_renamed(row, {"test_top1": "test"}) for row in value["teachers"]]
+    return value | {"schema": SCHEMA, "task": _CLASSIFICATION, "teachers": teachers}
 
 
 def manifest(value: Json, what: str) -> Json:
@@ -76,7 +97,11 @@ def _is_new(value: Json, what: str) -> bool:
 def _model(value: Json, *, int8: bool) -> Json:
     told = str(value["precision"])
     bits = _BITS.fullmatch(told)
-    model = value | {"precision": "int8" if bits else told}
+    metrics = [_metrics(metrics) for metrics in value.get("metrics", ())]
+    model = value | {"precision": "int8" if bits else told, "metrics": metrics}
+    if "fidelity" in value:
+        drop = value["fidelity"].get("drop")
+        model["fidelity"] = value["fidelity"] | {"drops": {} if drop is None else {_TOP1: drop}}
     if bits:
         model["weight_bits"] = int(bits[1])
     if told == "as it is":
@@ -84,6 +109,38 @@ def _model(value: Json, *, int8: bool) -> Json:
     if int8 and value["role"] == "artifact" and value["name"].endswith("_float"):
         model["twin_of"] = value["name"].removesuffix("_float")
     return model
+
+
+def _metrics(value: Json) -> Json:
+    n = value["n"]
+    values = {name: {"value": value[name]} for name in (_TOP1, "top5", "loss") if name in value}
+    for name in (_TOP1, "top5") if n else ():
+        if name in values:
+            low, high = wilson(value[name], n)
+            values[name] |= {"low": low, "high": high}
+    return {"split": value["split"], "n": n, "values": values, "of": _OF[value.get("measure", "accuracy")]}
+
+
+def _curve(value: Json) -> Json:
+    curve = {key: part for key, part in value.items() if key not in ("train_top1", "val_top1", "measure")}
+    train, val = ({_TOP1: value[key]} if value[key] else {} for key in ("train_top1", "val_top1"))
+    return curve | {"train": train, "val": val, "of": _OF[value.get("measure", "accuracy")]}
+
+
+def _repair(value: Json) -> Json:
+    repair = _renamed(value, {"float_top1": "reference", "measure": "of"})
+    of = _OF[value.get("measure", "accuracy")]
+    return repair | {"of": of, "metric": "agreement" if of == "float" else _TOP1}
+
+
+def _tuning(value: Json) -> Json:
+    epoch = str(value["metric"]).partition("_")[0]
+    trials = [_renamed(trial, {"val_top1": "val"}) for trial in value["trials"]]
+    return value | {"metric": _CLASSIFICATION["metrics"][0], "epoch": epoch, "trials": trials}
+
+
+def _renamed(value: Json, names: Mapping[str, str]) -> Json:
+    return {names.get(key, key): part for key, part in value.items()}
 
 
 def _gate(value: Json) -> Json:

@@ -233,7 +233,7 @@ class DistillStage:
     """A student that is trained: with the recipe's losses, or as a baseline."""
 
     name = "distill"
-    version = 5
+    version = 6
     reused = True
     optional = False
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from edgekd.data.dataset import DataSet
+    from edgekd.metrics.quality import MetricRows
+    from edgekd.task.base import Purpose
 
     Array = NDArray[np.float32]
 
@@ -40,20 +42,19 @@ BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, b
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
 
-def measure(logits: Array, labels: NDArray[np.int64]) -> Metrics:
-    """Top-1, top-5 (with more than five classes) and cross-entropy on the test split."""
-    import numpy as np
+def _rows(purpose: Purpose, output: Array, targets: NDArray[Any], most: int | None = None) -> MetricRows:
+    """Return the rows of the task's metrics, of the first ``most``, for the primary output of a network."""
+    from edgekd.metrics import quality
 
-    order = np.argsort(-logits, axis=1, kind="stable")
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return Metrics(
-        split="test",
-        n=len(labels),
-        top1=float((logits.argmax(axis=1) == labels).mean()),
-        top5=float((order[:, :5] == labels[:, None]).any(axis=1).mean()) if logits.shape[1] > 5 else None,
-        loss=float(-log_p[np.arange(len(labels)), labels].mean()),
-    )
+    primary = purpose.signature.primary
+    return quality.rows_of(purpose.task.metrics[:most], {primary: output}, targets, primary)
+
+
+def measure(output: Array, targets: NDArray[Any], purpose: Purpose) -> Metrics:
+    """Return all metrics of the task on the test split, against its own targets."""
+    from edgekd.metrics import quality
+
+    return quality.measured(_rows(purpose, output, targets), len(output))
 
 
 def copied(logits: Mapping[str, Array], labels: NDArray[np.int64], networks: Sequence[str]) -> list[CopiedErrors]:
@@ -89,10 +90,11 @@ def copied(logits: Mapping[str, Array], labels: NDArray[np.int64], networks: Seq
     return records
 
 
-def agreement(logits: Array, teacher: Array) -> Metrics:
-    """The share of test images in which a network finds the same class as the teacher (logits, N×classes, of both)."""
-    same = logits.argmax(axis=1) == teacher.argmax(axis=1)
-    return Metrics(split="test", n=len(logits), top1=float(same.mean()), measure="agreement")
+def agreement(output: Array, teacher: Array, purpose: Purpose) -> Metrics:
+    """Return the task's first metric on the test split, against what the teacher says (logits, N×classes, of both)."""
+    from edgekd.metrics import quality
+
+    return quality.measured(_rows(purpose, output, teacher.argmax(axis=1), most=1), len(output), of="teacher")
 
 
 def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:
@@ -129,10 +131,14 @@ def _seeds(
 
     Without labels it is agreement with ``judge``; without either, nothing is known of the test split.
     """
+    from edgekd.metrics.base import shown
+
     rows: list[dict[str, Any]] = []
     for own in distill.trainings(context.recipe):
         folder, curve = context.inputs[own.stage], context.read(own.stage, "curve.json")
-        found = {"val_kept": curve["val_top1"][curve["best_epoch"]], "val_last": curve["val_top1"][-1]}
+        metric = images.purpose.task.metrics[0]
+        scores = curve["val"][metric.name]
+        found = {"val_kept": scores[curve["best_epoch"]], "val_last": scores[-1]}
         rows.append({"model": own.model, "seed": own.seed, **found})
         if judge is None and not images.test.labelled:
             continue
@@ -141,9 +147,10 @@ def _seeds(
             if logits is None:
                 network = networks.student(own.recipe, images.purpose, folder / file).eval()
                 logits = _torch_logits(network, x)
-            metrics = agreement(logits, judge) if judge is not None else measure(logits, images.test.labels)
-            rows[-1][key] = metrics.top1
-        context.progress.say(f"  {own.model}, seed {own.seed}: {100 * rows[-1]['test_kept']:.1f} % on test")
+            targets = images.test.labels if judge is None else judge.argmax(axis=1)
+            _, of_it = _rows(images.purpose, logits, targets, most=1)[metric.name]
+            rows[-1][key] = metric.reduce(of_it)
+        context.progress.say(f"  {own.model}, seed {own.seed}: {shown(metric, rows[-1]['test_kept'])} on test")
     return rows
 
 
@@ -235,7 +242,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 9
+    version = 10
     reused = True
     optional = False
 
@@ -273,7 +280,7 @@ class EvaluateStage:
         from edgekd.data.dataset import viewed
         from edgekd.distill.teachers import Stored, is_open
         from edgekd.exporting import outputs
-        from edgekd.metrics import fidelity
+        from edgekd.metrics import fidelity, quality
         from edgekd.models import build
         from edgekd.quantization.rounded import BITS
 
@@ -338,15 +345,20 @@ class EvaluateStage:
         judge = None if images.train.labelled else logits.get("teacher")
         labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
         student = networks.float_name(context.recipe)
+        classes = "classes" in images.purpose.task.gives
         for name in compressed:
-            found[name]["fidelity"] = to_json(fidelity.compare(student, logits[student], logits[name], labels))
+            drops = None
+            if labels is not None:
+                drops = quality.drops(*(_rows(images.purpose, logits[model], labels) for model in (name, student)))
+            close = fidelity.compare(student, logits[student], logits[name], drops, classes=classes)
+            found[name]["fidelity"] = to_json(close)
         for name, value in found.items():
-            metrics = [measure(logits[name], images.test.labels)] if images.test.labelled else []
+            metrics = [measure(logits[name], images.test.labels, images.purpose)] if images.test.labelled else []
             if judge is not None and name != "teacher":
-                metrics.append(agreement(logits[name], judge))
+                metrics.append(agreement(logits[name], judge, images.purpose))
             value["metrics"] = to_json(metrics)
         context.write("metrics.json", found)
-        shared = copied(logits, images.test.labels, list(nets)) if images.labelled else []
+        shared = copied(logits, images.test.labels, list(nets)) if images.labelled and classes else []
         context.write("copied.json", [to_json(record) for record in shared])
         if context.recipe.seeds > 1:
             context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))

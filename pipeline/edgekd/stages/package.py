@@ -31,13 +31,15 @@ from edgekd.results.codec import from_json
 from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, Parity, TensorSpec
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
-from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord
+from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord, best_of
 from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 from edgekd.results.tuning import TuningRecord
 from edgekd.results.tuning import told as sentences
 from edgekd.stages import distill, evaluate, export, profile, quantize, tune
+from edgekd.statistics import wilson
+from edgekd.task.base import task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,7 +123,7 @@ def teaching(context: Context) -> tuple[str, ...]:
             lines += advice.softness(value["softness"])
             if stage == "distill" and "student_alone" in context.inputs:
                 alone = from_json(Curve, context.read("student_alone", "curve.json"))
-                lines += advice.weak(value["val_top1"], alone.val_top1[alone.best_epoch])
+                lines += advice.weak(value["val_top1"], best_of(alone))
     return tuple(f"Advice: {line}." for line in lines)
 
 
@@ -137,8 +139,9 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         (networks.float_name(recipe), "student", networks.trained(recipe), recipe.student),
         (int8, "student", "quantize", recipe.student),
     )
-    validation = {curve.model: curve.val_top1[curve.best_epoch] for curve in curves}
-    measures = {curve.model: curve.measure for curve in curves}
+    validation = {curve.model: best_of(curve) for curve in curves}
+    judges: dict[str, Of] = {curve.model: curve.of for curve in curves}
+    metric = task_of(recipe.task).metrics[0]
     if int8:  # a repair comes after the curve
         top1 = context.read("quantize", "graph.json")["val_top1"]
         validation |= {} if top1 is None else {int8: top1}
@@ -154,8 +157,9 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             path, sha256, size = manifest.copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
         metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
         if name in validation:
-            measure = measures.get(name, measures.get(networks.float_name(recipe), "accuracy"))
-            metrics.append(Metrics("val", val, validation[name], measure=measure))
+            of = judges.get(name, judges.get(networks.float_name(recipe), "labels"))
+            estimate = Estimate(validation[name], *(wilson(validation[name], val) if metric.unit == "%" and val else ()))
+            metrics.append(Metrics("val", val, {metric.name: estimate}, of))
         precision: str | None = "int8" if name == int8 else "float32"
         if name in teachers and teachers[name].black_box:
             precision = None

@@ -11,10 +11,12 @@ from edgekd.assembly import float_layers, graphs, launch, networks, peers, sampl
 from edgekd.assembly.context import Context
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
+from edgekd.metrics.base import shown
 from edgekd.recipe import Recipe
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.quantize import Ptq, Qat
 from edgekd.recipe.train import Train
+from edgekd.results.run import best_of
 from edgekd.stages import distill
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def _train(fabric: Any, context: Context) -> None:
     )  # fmt: skip
     if fabric.global_rank == 0:
         networks.save_fitted(context, fitted)
-        val_top1 = fitted.curve.val_top1[fitted.curve.best_epoch]
+        val_top1 = best_of(fitted.curve)
         trained, student = again(settings.named_float())  # without what training has put into it
         qat.load_state(trained.module, fitted.best)
 
@@ -171,7 +173,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
 
     from edgekd.data.batches import Normalize
     from edgekd.quantization import ptq
-    from edgekd.train.loop import accuracy
+    from edgekd.train.loop import score
 
     recipe, say = context.recipe, context.progress.say
     launch.seed(recipe.seed, context.threads)
@@ -184,14 +186,15 @@ def _calibrate(context: Context, settings: Ptq) -> None:
     chosen = calibration_images(images, settings.calibration_images).to(device)
     done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
     normalize = Normalize(images).to(device)
-    top1: list[float | None] = [None, None]
+    scores: list[float | None] = [None, None]
     if len(images.val) and images.val.labelled:
-        top1 = [accuracy(network, images.val, normalize, device) for network in (student.to(device), module)]
+        nets = (student.to(device), module)
+        scores = [score(network, images.val, normalize, device, images.purpose) for network in nets]
     for line in _told(done, settings):
         say(f"  {line}")
-    if top1[0] is not None and top1[1] is not None:
-        what = "" if images.measure == "accuracy" else " agreement with the teacher"
-        say(f"  validation{what}: {100 * top1[0]:.1f} % in float, {100 * top1[1]:.1f} % in int8")
+    if scores[0] is not None and scores[1] is not None:
+        what, metric = "" if images.of == "labels" else " agreement with the teacher", images.purpose.task.metrics[0]
+        say(f"  validation{what}: {shown(metric, scores[0])} in float, {shown(metric, scores[1])} in int8")
 
     def requantize(names: Collection[str]) -> Prepared:
         made, _ = again(names)
@@ -201,7 +204,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
 
     module.cpu()
     seen = layer_images(recipe, images)
-    float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), top1[1])
+    float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), scores[1])
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
@@ -224,7 +227,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 9
+    version = 10
     reused = True
     optional = False
 

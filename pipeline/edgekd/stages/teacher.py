@@ -94,7 +94,7 @@ class TeacherStage:
     """A teacher: read from its weights, trained, or taught by a teacher of its own."""
 
     name = "teacher"
-    version = 6
+    version = 7
     reused = True
     optional = False
 

@@ -25,6 +25,7 @@ from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
 from edgekd.loading.conflicts import conflicts
 from edgekd.loading.conflicts.tune import refused
+from edgekd.metrics.base import facts, shown
 from edgekd.progress import Silent, Task
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
@@ -33,6 +34,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.run import Curve
 from edgekd.results.tuning import TrialRecord, TuningRecord, told, words
 from edgekd.stages import distill
+from edgekd.task.base import task_of
 
 STEPS = 1000  # of the progress bar, for each trial
 
@@ -139,8 +141,9 @@ def _read(entry: cache.Entry, recipe: Recipe, number: int, values: tuned.Values)
     if failure:
         return TrialRecord(number, values, "failed", seconds, reason=failure)
     curve = from_json(Curve, json.loads((entry.path / "curve.json").read_text(encoding="utf-8")))
-    epoch = curve.best_epoch if recipe.tune.metric == "best_val_top1" else -1
-    return TrialRecord(number, values, "done", seconds, curve.val_top1[epoch], curve.val_top1)
+    (scores,) = curve.val.values()
+    epoch = curve.best_epoch if recipe.tune.metric == "best" else -1
+    return TrialRecord(number, values, "done", seconds, scores[epoch], scores)
 
 
 @dataclass
@@ -176,7 +179,7 @@ class TuneStage:
     """A search for the values of the distillation."""
 
     name = "tune"
-    version = 1
+    version = 2
     reused = True
     optional = False
 
@@ -214,7 +217,8 @@ class TuneStage:
         Raises:
             TrainingError: No trial could be trained.
         """
-        recipe, trials = context.recipe, list[TrialRecord]()
+        recipe, trials, metric = context.recipe, list[TrialRecord](), task_of(context.recipe.task).metrics[0]
+        sign = 1 if metric.better == "higher" else -1
         tune = recipe.tune
         assert tune is not None
         hashed, count = fingerprint.of(recipe.data), search.count(recipe)
@@ -232,7 +236,7 @@ class TuneStage:
                     trial = _trial(replace(context, progress=bar, files=files), number, values, material)
                 task.advance(STEPS - (bar.done if isinstance(bar, _Part) else 0))
                 trials.append(trial)
-                came = f"failed: {trial.reason}" if trial.score is None else f"{100 * trial.score:.1f} % on validation"
+                came = f"failed: {trial.reason}" if trial.score is None else f"{shown(metric, trial.score)} on validation"
                 context.progress.say(f"  trial {number}/{count}: {words(values, labels)}: {came}")
         scores = {trial.number: trial.score for trial in trials if trial.score is not None}
         if not scores:
@@ -240,9 +244,10 @@ class TuneStage:
                 f"none of {count} trials could be trained; the first: {trials[0].reason}", "search other values"
             )
         record = TuningRecord(
-            sampler=tune.sampler, metric=tune.metric, epochs=_budget(recipe).epochs, images=len(samples.images(context).val),
+            sampler=tune.sampler, metric=facts(metric), epoch=tune.metric, epochs=_budget(recipe).epochs,
+            images=len(samples.images(context).val),
             labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
-            trials=tuple(trials), best=max(scores, key=lambda number: (scores[number], -number)),
+            trials=tuple(trials), best=max(scores, key=lambda number: (sign * scores[number], -number)),
         )  # fmt: skip
         context.write("tune.json", to_json(record))
         for line in told(record):

@@ -35,6 +35,7 @@ from edgekd.results.tuning import words
 from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import distill
 from edgekd.study.loading import LoadedStudy, Pair
+from edgekd.task import base
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def run(
         else:
             rows[cell.pair.name].append(_row(cell, result, reason))
             found = result or found
+    task = base.record(base.task_of(loaded.pairs[0].common.recipe.task))
     study = StudyResult(
         schema=SCHEMA, edgekd=__version__, name=loaded.name, run=folder.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -152,7 +154,8 @@ def run(
         study=loaded.study.model_dump(mode="json"),
         recipes={pair.name: _public(pair.common.recipe) for pair in loaded.pairs},
         data=found.data if found else None, teachers=tuple(teachers),
-        rows=tuple(row for own in rows.values() for row in judged(own)), trainings=len(labels) + cached,
+        rows=tuple(row for own in rows.values() for row in judged(own, task.metric)), trainings=len(labels) + cached,
+        task=task,
         environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
         not_measured=tuple(_limits(loaded)),
     )  # fmt: skip
@@ -242,7 +245,8 @@ def _teacher(cell: Cell, result: RunResult | None, reason: str) -> TeacherRow:
     assert teacher is not None
     assert student is not None
     model = result.model("teacher") if result else None
-    return TeacherRow(cell.pair.name, _network(teacher), _network(student), model.top1() if model else None, reason)
+    found = model.figure(result.task.metric.name) if model and result else None
+    return TeacherRow(cell.pair.name, _network(teacher), _network(student), found.value if found else None, reason)
 
 
 def _network(part: Teacher | Student) -> str:

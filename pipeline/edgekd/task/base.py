@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from edgekd.metrics.base import facts
 from edgekd.registry import tasks
+from edgekd.results.models import TaskFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,3 +166,8 @@ def task_of(kind: str) -> Task:
     """
     task: Task = tasks.get(kind)()
     return task
+
+
+def record(task: Task) -> TaskFacts:
+    """Return what a record keeps of a task."""
+    return TaskFacts(task.kind, tuple(facts(metric) for metric in task.metrics))

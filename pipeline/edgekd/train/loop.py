@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -26,12 +27,14 @@ from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache.recording import Recorded, Recording
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
+from edgekd.metrics.base import shown
 from edgekd.models import tied
 from edgekd.models.layout import layout
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.train import Train
 from edgekd.results.run import Curve
+from edgekd.task.base import Purpose
 from edgekd.train.learner import Learner, State
 
 Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
@@ -141,8 +144,9 @@ def fit(
     normalize = fabric.to_device(Normalize(data))
     looks = fabric.to_device(Looks(views))
     draws = recording.draws(budget.epochs) if recording else budget.epochs
-    learner = Learner(name, network, terms, budget.ema, snapshot or _state_dict)
-    learners = [learner, *(Learner(p.name, p.network, p.terms, budget.ema, p.snapshot) for p in peers)]
+    learner_of = partial(Learner, ema=budget.ema, purpose=data.purpose, labelled=data.train.labelled)
+    learner = learner_of(name, network, terms, snapshot=snapshot or _state_dict)
+    learners = [learner, *(learner_of(p.name, p.network, p.terms, snapshot=p.snapshot) for p in peers)]
     steps = budget.epochs * len(feed)
     for each in learners:
         hastened = hasten_norms(each.network, len(feed))
@@ -150,7 +154,7 @@ def fit(
             progress.say(f"  {each.name}: {hastened}")
     schedule = _schedule(budget, len(feed))
     freeze_step = max(1, min(steps - 1, int(freeze.share * steps))) if freeze else -1  # ranges are seen in a step at least
-    said = "val" if data.measure == "accuracy" else "val agreement"
+    said = "val" if data.of == "labels" else "val agreement"
     step = 0
     with (
         _lessons(
@@ -190,14 +194,15 @@ def fit(
             if freeze and step == freeze_step == steps:  # the only one
                 freeze.action(network)
             for each in learners:
-                each.epoch(accuracy(each.kept, data.val, normalize, fabric.device), budget.lr * schedule(step - 1))
+                found = score(each.kept, data.val, normalize, fabric.device, data.purpose)
+                each.epoch(found, budget.lr * schedule(step - 1))
                 if (
                     each.best_epoch < 0
-                    or (step > freeze_step and each.val_top1[-1] > each.val_top1[each.best_epoch])
+                    or (step > freeze_step and each.improved)
                     or (freeze and step > freeze_step and (each.best_epoch + 1) * len(feed) <= freeze_step)
                 ):
                     each.keep()
-            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {100 * learner.val_top1[-1]:.1f} %")
+            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {shown(learner.metric, learner.scores[-1])}")
     seconds = time.monotonic() - started
     fitted = [
         Fitted(each.best, each.weights(), tied.copied(each.terms.adapters.state_dict()), each.curve(seconds, data))
@@ -251,15 +256,13 @@ def hasten_norms(network: nn.Module, steps: int) -> str:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> float:
-    """Top-1 of a network that returns logits or ``(logits, ...)``, from 0 to 1; its mode is restored."""
-    return int((predictions(network, split, normalize, device) == torch.from_numpy(split.labels)).sum()) / len(split)
-
-
-@torch.no_grad()
-def predictions(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
-    """The class (int64, N) that such a network finds in each image of a split; its mode is restored."""
-    return logits_of(network, split, normalize, device).argmax(1)
+def score(network: nn.Module, split: Split, normalize: Normalize, device: torch.device, purpose: Purpose) -> float:
+    """Return the task's first metric of a network that returns logits or ``(logits, ...)``; its mode is restored."""
+    metric, primary = purpose.task.metrics[0], purpose.signature.primary
+    outputs = {primary: logits_of(network, split, normalize, device).numpy()}
+    rows = metric.per_sample(outputs, split.labels, primary)
+    assert rows is not None, "a task's first metric is about all of its outputs"
+    return metric.reduce(rows)
 
 
 @torch.no_grad()

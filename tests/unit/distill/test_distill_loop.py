@@ -24,7 +24,7 @@ from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
 from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, Freeze, accuracy, fit, hasten_norms
+from edgekd.train.loop import Fitted, Freeze, fit, hasten_norms, score
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, images=72)
@@ -106,9 +106,9 @@ class Bars(nn.Module):
 
 def test_it_learns(run: Callable[..., Fitted], small: Any) -> None:
     fitted = run(small(), augment=False, epochs=12, lr=0.02)
-    assert max(fitted.curve.val_top1) == 1.0
+    assert max(fitted.curve.val["top1"]) == 1.0
     assert fitted.curve.terms["task"][-1] < 0.5 * fitted.curve.terms["task"][0]
-    assert fitted.curve.train_top1[-1] > 0.9
+    assert fitted.curve.train["top1"][-1] > 0.9
 
 
 @pytest.mark.parametrize(("width", "form"), [(4, torch.contiguous_format), (8, torch.channels_last)])
@@ -175,11 +175,11 @@ def test_the_curve_is_what_happened(run: Callable[..., Fitted], small: Any, sect
     curve = fitted.curve
     assert curve.model == "distilled"
     assert list(curve.terms) == ["task", "kd", "fitnet"]
-    assert {len(row) for row in (*curve.terms.values(), curve.train_top1, curve.val_top1, curve.lr)} == {3}
+    assert {len(row) for row in (*curve.terms.values(), curve.train["top1"], curve.val["top1"], curve.lr)} == {3}
     assert curve.pairs[0] == "fitnet: stem (4 ch) ← stem (4 ch) at 16×16"
     images = dataset.load(section)
     student.load_state_dict(fitted.last)
-    assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve.val_top1[-1]
+    assert score(student, images.val, Normalize(images), torch.device("cpu"), images.purpose) == curve.val["top1"][-1]
 
 
 def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: Data) -> None:
@@ -190,8 +190,8 @@ def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: D
     x = dataset.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
     expected = nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(images.train.labels))
     assert fitted.curve.terms["task"][0] == pytest.approx(expected.item(), rel=1e-5)
-    assert fitted.curve.train_top1 == (1.0,)
-    assert fitted.curve.val_top1 == (1.0,)
+    assert fitted.curve.train["top1"] == (1.0,)
+    assert fitted.curve.val["top1"] == (1.0,)
 
 
 # --- which epoch is kept ----------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: D
 def test_best_and_last(run: Callable[..., Fitted]) -> None:
     """4 steps an epoch; from step 9 on the network is wrong: epochs 0 and 1 are right, the first of them is kept."""
     fitted = run(Bars(limit=8), epochs=4)
-    assert fitted.curve.val_top1 == (1.0, 1.0, 0.0, 0.0)
+    assert fitted.curve.val["top1"] == (1.0, 1.0, 0.0, 0.0)
     assert fitted.curve.best_epoch == 0
     assert fitted.best["steps"].item() == 4
     assert fitted.last["steps"].item() == 16
@@ -209,11 +209,11 @@ def test_best_and_last(run: Callable[..., Fitted]) -> None:
 def test_best_is_by_validation(run: Callable[..., Fitted], small: Any, section: Data) -> None:
     fitted = run(small(2), epochs=6, lr=0.02)
     curve = fitted.curve
-    assert curve.best_epoch == curve.val_top1.index(max(curve.val_top1))
+    assert curve.best_epoch == curve.val["top1"].index(max(curve.val["top1"]))
     network = small()
     network.load_state_dict(fitted.best)
     images = dataset.load(section)
-    assert accuracy(network, images.val, Normalize(images), torch.device("cpu")) == max(curve.val_top1)
+    assert score(network, images.val, Normalize(images), torch.device("cpu"), images.purpose) == max(curve.val["top1"])
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_freeze_comes_after_a_step_at_least(run: Callable[..., Fitted], small: A
     fitted = run(network, freeze=Freeze(0.0, lambda net: done.append(next(net.parameters()).detach().clone())), **budget)
     (seen,) = done
     assert not torch.equal(seen, first)
-    assert math.isfinite(fitted.curve.val_top1[fitted.curve.best_epoch])
+    assert math.isfinite(fitted.curve.val["top1"][fitted.curve.best_epoch])
 
 
 def test_freeze_is_given_the_network(run: Callable[..., Fitted]) -> None:
@@ -360,7 +360,7 @@ def test_ema_is_kept_and_validated(run: Callable[..., Fitted], small: Any, secti
     kept = small()
     kept.load_state_dict(fitted.last)
     images = dataset.load(section)
-    assert accuracy(kept, images.val, Normalize(images), torch.device("cpu")) == fitted.curve.val_top1[0]
+    assert score(kept, images.val, Normalize(images), torch.device("cpu"), images.purpose) == fitted.curve.val["top1"][0]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def test_loss_that_is_not_finite(run: Callable[..., Fitted]) -> None:
 def test_accuracy_keeps_the_mode(small: Any, section: Data) -> None:
     images = dataset.load(section)
     network = small().train()
-    accuracy(network, images.val, Normalize(images), torch.device("cpu"))
+    score(network, images.val, Normalize(images), torch.device("cpu"), images.purpose)
     assert network.training
 
 

@@ -25,7 +25,7 @@ from edgekd.progress import Lines, Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
 from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, Pupil, accuracy, fit
+from edgekd.train.loop import Fitted, Pupil, fit, score
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, images=72)
@@ -219,7 +219,7 @@ def test_peers_of_other_architectures_learn_with_the_student(run: Callable[..., 
     for each in (fitted, *fitted.peers):
         assert list(each.curve.terms) == ["task", "kd"]
         assert all(np.isfinite(row).all() and row[-1] > 0 for row in each.curve.terms.values())
-        assert len(each.curve.val_top1) == 2
+        assert len(each.curve.val["top1"]) == 2
     assert len({fitted.curve.terms["task"], *(peer.curve.terms["task"] for peer in fitted.peers)}) == 3
 
 
@@ -260,7 +260,10 @@ def test_what_is_kept_of_a_peer_is_its_average(run: Callable[..., Fitted], small
     kept = Plain()
     kept.load_state_dict(fitted.peers[0].last)
     images = dataset.load(section)
-    assert accuracy(kept, images.val, Normalize(images), torch.device("cpu")) == fitted.peers[0].curve.val_top1[-1]
+    assert (
+        score(kept, images.val, Normalize(images), torch.device("cpu"), images.purpose)
+        == fitted.peers[0].curve.val["top1"][-1]
+    )
     assert not equal(fitted.peers[0].last, raw.peers[0].last)
 
 

@@ -9,8 +9,9 @@ from edgekd.engine import gates
 from edgekd.recipe import Recipe
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
-from edgekd.results.models import Metrics, ModelRecord, Parity
+from edgekd.results.models import Estimate, Metrics, ModelRecord, Parity
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
+from edgekd.statistics import wilson
 
 
 def recipe(limits: dict[str, Any], quantize: bool = True) -> Recipe:
@@ -28,12 +29,17 @@ def close(drop: float | None, n: int = 2000, sure: bool = True) -> Fidelity:
     def figure(value: float, room: float = near) -> Figure:
         return Figure(value, n, value - room, value + room)
 
-    return Fidelity("distilled", figure(0.95), figure(20.0), figure(0.004), None if drop is None else figure(drop))
+    drops = {} if drop is None else {"top1": figure(drop)}
+    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops)
+
+
+def measured(split: Any, n: int, top1: float) -> Metrics:
+    return Metrics(split, n, {"top1": Estimate(top1, *wilson(top1, n))})
 
 
 def model(name: str, top1: float | None = None, agreement: float | None = 1.0, p99: float | None = 1.0,
           size: int | None = 1000, role: Any = "artifact", near: Fidelity | None = None) -> ModelRecord:  # fmt: skip
-    metrics = () if top1 is None else (Metrics("val", 10, 0.123), Metrics("test", 2000, top1))
+    metrics = () if top1 is None else (measured("val", 10, 0.123), measured("test", 2000, top1))
     parity = None if agreement is None else Parity("qat", 2000, agreement, 0.1, 0.1, p99, 3.0, error=0.005)
     precision = "float32" if name.endswith("_float") or role == "student" else "int8"
     twin = "onnx" if name == "onnx_float" else None
@@ -50,6 +56,15 @@ def profile(name: str = "onnx", device: str = "host", trusted: bool = True, emul
         Latency(p50=2.0, p90=3.0, p99=4.0, min=1.0, mean=2.5, n=100, ci=(1.9, 2.1)),
         Memory(peak=80.0, runtime=60.0, model=20.0), trust, (2.0, 2.0, 2.0),
     )  # fmt: skip
+
+
+OF_METRICS = {"drop": {"metric": "top1"}, "metric": {"name": "top1"}}
+
+
+def gate_names() -> list[str]:
+    """The gates that are no gates of a metric."""
+    fields = type(recipe({}).gates).model_fields
+    return [name for name, field in fields.items() if "Gate" in str(field.annotation) and name not in OF_METRICS]
 
 
 MODELS = (
@@ -102,10 +117,10 @@ def test_each_gate_at_its_boundary(
 
 
 def test_every_gate_of_the_schema_is_judged() -> None:
-    names = {name for name, field in type(recipe({}).gates).model_fields.items() if "Gate" in str(field.annotation)}
-    assert len(names) == 12
+    names = {*gate_names()} | {*OF_METRICS}
+    assert len(names) == 14
     # A file with steps has no other figure of its error; the float file beside it has.
-    found = gates.judge(recipe({name: {"max": 1e9} for name in names}), MODELS, (profile(),))
+    found = gates.judge(recipe({name: {"max": 1e9, **OF_METRICS.get(name, {})} for name in names}), MODELS, (profile(),))
     assert {gate.name for gate in found if gate.verdict == "pass"} == names
 
 
@@ -211,7 +226,7 @@ def test_int8_is_held_against_the_float_model_unasked() -> None:
     labelled = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.147, near=destroyed)), ())
     assert [(g.name, g.verdict) for g in labelled if g.verdict != "pass"] == [("accuracy_drop", "fail")]
     student = model("student", role="student")
-    unlabelled = gates.judge(recipe({}), (student, model("onnx", near=replace(destroyed, drop=None))), ())
+    unlabelled = gates.judge(recipe({}), (student, model("onnx", near=replace(destroyed, drops={}))), ())
     found = {g.name: g.verdict for g in unlabelled if g.verdict != "pass"}
     assert found == {"expected_drop": "fail", "agreement": "fail", "sqnr_db": "fail"}
     assert {g.reference for g in labelled if g.name == "accuracy_drop"} == {"distilled"}
@@ -233,7 +248,7 @@ def test_a_limit_inside_the_interval_is_undecided() -> None:
 
 def test_a_figure_without_an_interval_is_undecided() -> None:
     """One image: 100 % agreement and nothing known."""
-    alone = Fidelity("student", Figure(1.0, 1, 0.2, 1.0), Figure(30.0, 1), Figure(0.0, 1))
+    alone = Fidelity("student", Figure(30.0, 1), Figure(1.0, 1, 0.2, 1.0), Figure(0.0, 1))
     found = gates.judge(recipe({}), (model("student", role="student"), model("onnx", near=alone)), ())
     assert {g.name: g.verdict for g in found if g.name in QUALITY} == {
         "expected_drop": "undecided", "agreement": "undecided", "sqnr_db": "undecided",
@@ -276,9 +291,8 @@ def test_levels() -> None:
 
 @pytest.mark.parametrize("off", ["off", False, {"level": "off"}])
 def test_any_gate_can_be_off(off: Any) -> None:
-    names = [name for name, field in type(recipe({}).gates).model_fields.items() if "Gate" in str(field.annotation)]
     destroyed = model("onnx", 0.1, agreement=0.5, p99=9.0, size=9000, near=close(0.8))
-    found = gates.judge(recipe(dict.fromkeys(names, off)), (*MODELS[:2], destroyed), ())
+    found = gates.judge(recipe(dict.fromkeys(gate_names(), off)), (*MODELS[:2], destroyed), ())
     assert {gate.level for gate in found} == {"off"}
     assert gates.passed(found)
 
@@ -356,3 +370,20 @@ def test_a_figure_that_the_agent_does_not_give_is_not_measured() -> None:
         gate = one(name, {"max": 1000}, profiles=(timed,))
         assert (gate.verdict, gate.measured, gate.blocks) == ("not_measured", None, True)
     assert one("latency_p50_ms", {"max": 3}, profiles=(timed,)).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "verdict", "measured"),
+    [("drop", {"metric": "top1", "max": 0.011}, "pass", 0.01), ("drop", {"metric": "top1", "max": 0.009}, "fail", 0.01),
+     ("metric", {"name": "top1", "min": 0.87}, "pass", 0.89), ("metric", {"name": "top1", "min": 0.91}, "fail", 0.89)],
+)  # fmt: skip
+def test_gates_of_any_metric(name: str, limit: dict[str, Any], verdict: str, measured: float) -> None:
+    gate = one(name, limit)
+    assert (gate.verdict, gate.metric, gate.blocks) == (verdict, "top1", verdict == "fail")
+    assert gate.measured == pytest.approx(measured, abs=1e-5)
+    assert gate.reference == ("distilled" if name == "drop" else None)
+
+
+def test_a_metric_that_was_not_measured_does_not_pass() -> None:
+    gate = one("metric", {"name": "top5", "min": 0.9})
+    assert (gate.verdict, gate.blocks) == ("not_measured", True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgekd.metrics import fidelity
+from edgekd.metrics import fidelity, quality
+from edgekd.metrics.classification import Top1
 from edgekd.results.layers import EXACT_DB
 
 Array = NDArray[np.float32]
@@ -19,26 +22,29 @@ def drawn(n: int = 2000, classes: int = 10, seed: int = 0, scale: float = 2.0) -
     return (scale * np.random.default_rng(seed).normal(size=(n, classes))).astype(np.float32)
 
 
+def compared(reference: Any, output: Any, labels: Any) -> Any:
+    rows = [quality.rows_of((Top1(),), {"logits": logits}, labels, "logits") for logits in (output, reference)]
+    return fidelity.compare("student", reference, output, quality.drops(*rows))
+
+
 def test_agreement_and_drop_are_counted() -> None:
     reference = np.eye(4, dtype=np.float32)
     output = reference[[0, 1, 3, 2]]
-    found = fidelity.compare("student", reference, output, np.array([0, 1, 2, 2]))
+    found = compared(reference, output, np.array([0, 1, 2, 2]))
     assert (found.reference, found.agreement.value, found.agreement.n) == ("student", 0.5, 4)
-    assert found.drop is not None
-    assert found.drop.value == 0.0, "one image lost, one won"
-    assert found.drop.low is not None
-    assert found.drop.low < -0.4 < 0.4 < found.drop.high  # type: ignore[operator]
-    assert fidelity.compare("student", reference, output, None).drop is None
+    assert found.drops["top1"].value == 0.0, "one image lost, one won"
+    assert found.drops["top1"].low is not None
+    assert found.drops["top1"].low < -0.4 < 0.4 < found.drops["top1"].high  # type: ignore[operator]
+    assert not fidelity.compare("student", reference, output).drops
 
 
 def test_three_images_that_agree_prove_nothing() -> None:
     x = drawn(3)
-    found = fidelity.compare("student", x, x.copy(), x.argmax(axis=1))
+    found = compared(x, x.copy(), x.argmax(axis=1))
     assert found.agreement.value == 1.0
     assert found.agreement.low == pytest.approx(3 / (3 + 1.959964**2), abs=1e-6)  # Wilson at 3 of 3
-    assert found.drop is not None
-    assert found.drop.high is not None
-    assert found.drop.high > 0.3
+    assert found.drops["top1"].high is not None
+    assert found.drops["top1"].high > 0.3
     assert (found.expected_drop.low, found.expected_drop.high) == (0.0, 1.0)
 
 
@@ -81,9 +87,8 @@ def test_the_expected_drop_is_the_drop_where_confidence_is_right() -> None:
     assert p.max(axis=1).mean() > fidelity.CONFIDENCE
     labels = (p.cumsum(axis=1) > rng.uniform(size=(len(x), 1))).argmax(axis=1)
     for noise in (0.6, 4.0):
-        found = fidelity.compare("student", x, x + drawn(20_000, seed=2, scale=noise), labels)
-        assert found.drop is not None
-        assert found.expected_drop.value == pytest.approx(found.drop.value, abs=0.006)
+        found = compared(x, x + drawn(20_000, seed=2, scale=noise), labels)
+        assert found.expected_drop.value == pytest.approx(found.drops["top1"].value, abs=0.006)
 
 
 def test_logits_of_any_size_cannot_hide_a_loss() -> None:
@@ -100,10 +105,9 @@ def test_laws(n: int, classes: int, seed: int, noise: float, equal: bool) -> Non
     """Whatever the logits: shares are shares, an interval holds its estimate, and less noise is no worse."""
     x = np.zeros((n, classes), np.float32) if equal else drawn(n, classes, seed)
     y = x + drawn(n, classes, seed + 1, noise)
-    found = fidelity.compare("student", x, y, x.argmax(axis=1))
-    assert found.drop is not None
+    found = compared(x, y, x.argmax(axis=1))
     assert 0 <= found.expected_drop.value <= 1 - found.agreement.value + 1e-9 <= 1 + 1e-9
-    for figure in (found.agreement, found.expected_drop, found.sqnr_db, found.drop):
+    for figure in (found.agreement, found.expected_drop, found.sqnr_db, found.drops["top1"]):
         assert figure.n == n
         assert figure.low is None or figure.low <= figure.value + 1e-9
         assert figure.high is None or figure.value - 1e-9 <= figure.high

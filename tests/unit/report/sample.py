@@ -10,11 +10,14 @@ from edgekd import statistics
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
-from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.models import Estimate, Metrics, ModelRecord, Parity, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord
 from edgekd.results.runtime import FloatOperators, RuntimeGraph
+from edgekd.results.upgrade import SCHEMA
+from edgekd.task import base
 
+TASK = base.record(base.task_of("image-classification"))
 HOSTILE = "</script><script>alert(1)</script>"
 
 RECIPE: dict[str, Any] = {
@@ -103,9 +106,14 @@ def digest(text: str) -> str:
 
 
 def network(name: str, role: Any, source: str, precision: str, params: int, macs: int, val: float, test: float):
-    metrics = Metrics("val", 6000, val, loss=0.31), Metrics("test", 10000, test, 0.998, 0.29)
+    metrics = measured(6000, "val", top1=val, loss=0.31), measured(10000, top1=test, top5=0.998, loss=0.29)
     bits = 7 if precision == "int8" else None
     return ModelRecord(name, role, "torch", precision, source, params=params, macs=macs, metrics=metrics, weight_bits=bits)
+
+
+def measured(n: int, split: Any = "test", of: Any = "labels", **values: float) -> Metrics:
+    shares = {name: statistics.wilson(value, n) if name != "loss" else () for name, value in values.items()}
+    return Metrics(split, n, {name: Estimate(value, *shares[name]) for name, value in values.items()}, of)
 
 
 def artifact(name: str, form: str, precision: str, file: str, size: int, top1: float, parity: Parity, **more: Any):
@@ -120,7 +128,7 @@ def artifact(name: str, form: str, precision: str, file: str, size: int, top1: f
         bytes=size,
         params=408_970,
         macs=1_310_000,
-        metrics=(Metrics("test", 10000, top1, 0.997, 0.3),),
+        metrics=(measured(10000, top1=top1, top5=0.997, loss=0.3),),
         parity=parity,
         fidelity=fidelity(top1) if precision != "float32" else None,
         inputs=(TensorSpec("image", shape, "float32", layout),),
@@ -136,10 +144,10 @@ def fidelity(top1: float) -> Fidelity:
     lost = 150 + round((0.9144 - top1) * 5000)
     return Fidelity(
         "distilled",
-        Figure(0.97, 10000, *statistics.wilson(0.97, 10000)),
         Figure(21.4, 10000, 21.2, 21.6),
+        Figure(0.97, 10000, *statistics.wilson(0.97, 10000)),
         Figure(0.0024, 10000, 0.002, 0.0028),
-        Figure(0.9144 - top1, 10000, *statistics.paired_shares(lost, 300 - lost, 10000)),
+        {"top1": Figure(0.9144 - top1, 10000, *statistics.paired_shares(lost, 300 - lost, 10000))},
     )
 
 
@@ -178,7 +186,7 @@ def profile(model: str, form: str, p50: float, peak: float, added: float, drift:
 
 
 def gate(name: str, model: str, limit: Limit, value: float) -> GateRecord:
-    drop = fidelity(0.9144 - value).drop if name == "accuracy_drop" else None
+    drop = fidelity(0.9144 - value).drops["top1"] if name == "accuracy_drop" else None
     return GateRecord(
         name, model, limit, value, "pass", "host" if name.startswith("latency") else None,
         low=drop.low if drop else None, high=drop.high if drop else None, n=drop.n if drop else None,
@@ -260,7 +268,7 @@ def good() -> RunResult:
         gate(name, model, limits[name], value) for name, values in measured.items() for model, value in values.items()
     )
     return RunResult(
-        schema=1,
+        schema=SCHEMA,
         edgekd="0.1.0",
         name="mobilenet-v2-fashion",
         run="0007-3fa9c1d2",
@@ -308,6 +316,7 @@ def good() -> RunResult:
             "packages": {"torch": "2.13.0", "torchao": "0.18.0", "onnxruntime": "1.31.1", "openvino": "2026.4.1"},
             "git": {"commit": "47bbe2c", "dirty": False},
         },
+        task=TASK,
         findings=(
             "int8 uses 7-bit weights: this CPU has AVX2 and no VNNI, where 8-bit products saturate in 16-bit sums.",
             "TFLite int8 is slower than ONNX int8 here: XNNPACK has no AVX2 kernel for signed depthwise convolutions.",
@@ -331,8 +340,9 @@ def layers() -> tuple[LayerRecord, ...]:
 def repair() -> RepairRecord:
     before = LayerRecord("conv2d_2", "features.1.conv.0.0", "conv2d", 8.2, 9.6, 7.1, "weight")
     return RepairRecord(
+        metric="top1",
         limit=0.9087,
-        float_top1=0.9187,
+        reference=0.9187,
         before=0.8613,
         after=0.9172,
         keep_float=("%conv2d_2", "%clamp_2"),
@@ -346,6 +356,13 @@ def repair() -> RepairRecord:
     )
 
 
+def curve(
+    model: str, terms: Any, train: tuple[float, ...], val: tuple[float, ...], lr: tuple[float, ...], best: int,
+    seconds: float, pairs: tuple[str, ...] = (),
+) -> Curve:  # fmt: skip
+    return Curve(model, terms, {"top1": train} if train else {}, {"top1": val}, lr, best, seconds, pairs)
+
+
 def curves() -> tuple[Curve, ...]:
     pairs = (
         "teacher layer2 (128 × 4 × 4) → student features.6 (16 × 4 × 4), 1 × 1 adapter",
@@ -355,14 +372,14 @@ def curves() -> tuple[Curve, ...]:
     alone = (0.78, 0.829, 0.853, 0.872, 0.886, 0.897, 0.9048, 0.904)
     distilled = (0.802, 0.851, 0.877, 0.892, 0.903, 0.911, 0.917, 0.9187)
     return (
-        Curve("teacher", {"task": (0.52, 0.33, 0.28, 0.24, 0.2, 0.17)}, (0.81, 0.88, 0.9, 0.91, 0.93, 0.94), teacher,
+        curve("teacher", {"task": (0.52, 0.33, 0.28, 0.24, 0.2, 0.17)}, (0.81, 0.88, 0.9, 0.91, 0.93, 0.94), teacher,
               (0.002, 0.0018, 0.0014, 0.0009, 0.0004, 0.0), 5, 1604.2),
-        Curve("student_alone", {"task": (0.81, 0.52, 0.45, 0.4, 0.36, 0.33, 0.31, 0.3)},
+        curve("student_alone", {"task": (0.81, 0.52, 0.45, 0.4, 0.36, 0.33, 0.31, 0.3)},
               (0.7, 0.81, 0.84, 0.86, 0.87, 0.88, 0.89, 0.89), alone, (0.002,) * 8, 6, 1039.0),
-        Curve("distilled", {"kd": (1.92, 1.13, 0.87, 0.71, 0.61, 0.53, 0.47, 0.44), "task": (0.09, 0.06, 0.05, 0.045,
+        curve("distilled", {"kd": (1.92, 1.13, 0.87, 0.71, 0.61, 0.53, 0.47, 0.44), "task": (0.09, 0.06, 0.05, 0.045,
               0.041, 0.038, 0.036, 0.035), "fitnet": (0.63, 0.41, 0.35, 0.31, 0.29, 0.27, 0.26, 0.255)},
               (0.72, 0.82, 0.85, 0.87, 0.88, 0.89, 0.9, 0.9), distilled, (0.002,) * 8, 7, 1884.7, pairs),
-        Curve("qat", {"kd": (0.51, 0.47), "task": (0.037, 0.036), "fitnet": (0.262, 0.258)}, (0.893, 0.897),
+        curve("qat", {"kd": (0.51, 0.47), "task": (0.037, 0.036), "fitnet": (0.262, 0.258)}, (0.893, 0.897),
               (0.9131, 0.9172), (0.0002, 0.0), 1, 699.9),
     )  # fmt: skip
 
@@ -373,7 +390,7 @@ def bad() -> RunResult:
     onnx = next(model for model in base.models if model.name == "onnx")
     worse = replace(
         onnx,
-        metrics=(Metrics("test", 10000, 0.8874),),
+        metrics=(measured(10000, top1=0.8874),),
         parity=Parity("qat, torch int8", 10000, 0.9612, 1.31, 1.2, 7.0, 18.0),
         float_ops=(
             "HardSwish at features.1.conv: no int8 kernel in XNNPACK",
@@ -393,7 +410,7 @@ def bad() -> RunResult:
         GateRecord("latency_p50_ms", f"odd {HOSTILE}", Limit("<=", 0.5), None, "not_measured", "host", blocks=True),
         GateRecord(f"mine {HOSTILE}", "onnx", None, 3.0, "pass"),
     )
-    curve = Curve(f"net {HOSTILE}", {f"loss {HOSTILE}": (1.0,)}, (), (0.1,), (0.1,), 0, 3.0, (f"a → {HOSTILE}",))
+    odd_curve = curve(f"net {HOSTILE}", {f"loss {HOSTILE}": (1.0,)}, (), (0.1,), (0.1,), 0, 3.0, (f"a → {HOSTILE}",))
     return replace(
         base,
         name=f"bad | *recipe* {HOSTILE}",
@@ -407,7 +424,7 @@ def bad() -> RunResult:
             StageRecord("export.tflite", "failed", digest("x")[:12], 3.0, f"no kernel for {HOSTILE} → leave it out"),
         ),
         models=models,
-        curves=(curve,),
+        curves=(odd_curve,),
         profiles=(base.profiles[0], slow, pi),
         gates=gates,
         environment={HOSTILE: {"a": [HOSTILE, 1]}},

@@ -96,8 +96,8 @@ def test_a_big_run_is_still_a_small_file() -> None:
     """ImageNet for 300 epochs on four devices."""
     result = sample.good()
     curves = tuple(
-        replace(curve, terms={name: values[:1] * 300 for name, values in curve.terms.items()}, val_top1=(0.5,) * 300,
-                train_top1=(0.5,) * 300, lr=(0.001,) * 300)
+        replace(curve, terms={name: values[:1] * 300 for name, values in curve.terms.items()}, val={"top1": (0.5,) * 300},
+                train={"top1": (0.5,) * 300}, lr=(0.001,) * 300)
         for curve in result.curves
     )  # fmt: skip
     devices = tuple(replace(p, device=f"pi{n}", blocks=p.blocks * 10) for n in range(4) for p in result.profiles)

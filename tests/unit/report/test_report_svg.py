@@ -8,7 +8,11 @@ import pytest
 from edgekd.report.charts import curves, quality, svg, timing
 from edgekd.report.charts.curves import Line
 from edgekd.report.charts.quality import Budget, Point, Step
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import Chart
+from edgekd.results.models import MetricFacts
+
+TOP1 = MetricWords(MetricFacts("top1", "top-1", "%", "higher"))
 
 
 def drawn(chart: Chart) -> list[ET.Element]:
@@ -43,7 +47,7 @@ def test_labels_keep_apart_in_order() -> None:
 
 
 def test_a_chart_is_an_image_with_title_and_description() -> None:
-    chart = quality.accuracy_steps([Step("Teacher <1>", 93.0, None, "93.0", "", "")], "caption")
+    chart = quality.metric_steps([Step("Teacher <1>", 93.0, None, "93.0", "", "")], "caption", TOP1)
     for image in drawn(chart):
         assert image.get("role") == "img"
         named = {part.get("id") for part in image if part.tag in {"title", "desc"}}
@@ -55,7 +59,7 @@ def test_pareto_draws_every_artifact_and_budget() -> None:
     points = [Point(f"A{i}", "circle", bool(i % 2), 1.0 + i, 0.9 + i, 1.1 + i, 90.0 + i) for i in range(4)]
     points.append(Point("doubted", "square", True, 2.0, 1.9, 2.1, 91.0, doubt=True))
     budgets = [Budget("x", 3.0, "p50 ≤ 3 ms"), Budget("y", 89.0, "top-1 ≥ 89 %"), Budget("x", 900.0, "far")]
-    chart = quality.pareto([quality.Panel("host", tuple(points), tuple(budgets))], "")
+    chart = quality.pareto([quality.Panel("host", tuple(points), tuple(budgets))], "", TOP1)
     for image in drawn(chart):
         written = texts(image)
         assert {"A0", "A1", "A2", "A3", "doubted △", "p50 ≤ 3 ms", "top-1 ≥ 89 %", "far →"} <= set(written)
@@ -73,7 +77,7 @@ def test_labels_of_the_pareto_never_overlap(start: float) -> None:
     )
     budgets = (Budget("y", 98.0, "drop ≤ 2 points"), Budget("x", 1.0, "p50 ≤ 1 ms"))
     panels = [quality.Panel(device, points, budgets) for device in ("host", "pi")]
-    for image in (image for count in (1, 2) for image in drawn(quality.pareto(panels[:count], ""))):
+    for image in (image for count in (1, 2) for image in drawn(quality.pareto(panels[:count], "", TOP1))):
         found = [part for part in image.iter("text") if part.get("class") == "name halo"]
         boxes = [
             quality._box(float(part.get("x", 0)), float(part.get("y", 0)), part.text or "", part.get("text-anchor", "start"))
@@ -88,13 +92,13 @@ def test_labels_of_the_pareto_never_overlap(start: float) -> None:
 def test_the_frontier_holds_only_what_nothing_beats() -> None:
     points = [Point(name, "circle", True, p50, p50, p50, top1) for name, p50, top1 in
               (("a", 1.0, 90.0), ("worse", 2.0, 89.0), ("b", 3.0, 92.0))]  # fmt: skip
-    assert [point.label for point in quality._frontier(points)] == ["a", "b"]
+    assert [point.label for point in quality._frontier(points, TOP1)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 200])
 def test_training_of_any_length_can_be_drawn(epochs: int) -> None:
     lines = [Line("a", tuple(50.0 + i / 10 for i in range(epochs)), epochs - 1), Line("b", (3.0,), 0, epochs)]
-    for image in drawn(curves.validation(lines, "")):
+    for image in drawn(curves.validation(lines, "", TOP1)):
         assert {"a", "b"} <= set(texts(image))
     assert drawn(curves.losses({"net": [Line("zero", (0.0,) * epochs)]}, ""))
 

@@ -29,7 +29,7 @@ def record(*trials: tuple[Any, ...], log: tuple[str, ...] = ("distill.lr",)) -> 
         for number, (*values, score) in enumerate(trials, start=1)
     )  # fmt: skip
     scores = {trial.number: trial.score for trial in found if trial.score is not None}
-    return TuningRecord("tpe", "best_val_top1", 1, 1000, KEYS, log, found, max(scores, key=lambda n: scores[n]))
+    return TuningRecord("tpe", sample.TASK.metric, "best", 1, 1000, KEYS, log, found, max(scores, key=lambda n: scores[n]))
 
 
 SEARCH = record(

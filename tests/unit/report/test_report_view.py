@@ -13,7 +13,7 @@ from edgekd.report.page import Cell, Page, Table
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference
-from edgekd.results.models import Metrics, ModelRecord
+from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Trust
 from edgekd.results.run import RunResult
 from edgekd.results.runtime import FloatWeights
@@ -199,7 +199,7 @@ def test_float_operations_are_listed_with_their_reasons() -> None:
 
 def test_a_float_only_recipe_has_a_headline_too() -> None:
     model = ModelRecord("onnx", "artifact", "onnx", "float32", path="artifacts/a.onnx", bytes=2**20,
-                        metrics=(Metrics("test", 100, 0.9),))  # fmt: skip
+                        metrics=(sample.measured(100, top1=0.9),))  # fmt: skip
     recipe = {**sample.RECIPE, "quantize": None, "export": [{"format": "onnx"}]}
     result = replace(sample.good(), recipe=recipe, models=(model,), profiles=(), gates=())
     assert facts.not_written(result) == ()
@@ -213,7 +213,7 @@ def test_a_chain_of_teachers_is_told_in_order() -> None:
     result = sample.good()
     large = {"model": "torchvision:resnet50", "weights": "large.pt"}
     assistant = {"model": "torchvision:resnet18", "distill": {"losses": [{"kind": "rkd", "weight": 2}]}, "teacher": large}
-    root = replace(result.models[0], name="teacher.teacher", metrics=(Metrics("test", 10000, 0.95),))
+    root = replace(result.models[0], name="teacher.teacher", metrics=(sample.measured(10000, top1=0.95),))
     result = replace(result, recipe=result.recipe | {"teacher": assistant}, models=(root, *result.models))
     page = view.build(result)
     assert "distilled from torchvision:resnet18, itself distilled from torchvision:resnet50 on" in page.story
@@ -226,7 +226,7 @@ def test_a_chain_of_teachers_is_told_in_order() -> None:
 def test_several_teachers_are_told() -> None:
     result = sample.good()
     members = [{"model": "torchvision:resnet50"}, {"model": "timm:vit_tiny", "distill": {"losses": [{"kind": "kd"}]}}]
-    own = replace(result.models[0], name="teacher.resnet50", metrics=(Metrics("test", 10000, 0.95),))
+    own = replace(result.models[0], name="teacher.resnet50", metrics=(sample.measured(10000, top1=0.95),))
     result = replace(result, recipe=result.recipe | {"teacher": {"ensemble": members}}, models=(own, *result.models))
     assert "distilled from an ensemble of torchvision:resnet50 and timm:vit_tiny on" in view.build(result).story
     assert table(view.build(result), "models").rows[0][0].text == "Teacher resnet50"
@@ -341,7 +341,7 @@ def test_a_loss_of_accuracy_comes_before_untrusted_times() -> None:
 def test_a_student_that_distillation_made_worse_is_a_caution() -> None:
     base = sample.good()
     models = tuple(
-        replace(model, metrics=tuple(replace(metric, top1=0.95) for metric in model.metrics))
+        replace(model, metrics=(sample.measured(10000, top1=0.95),))
         if model.name == "student_alone" else model
         for model in base.models
     )  # fmt: skip
@@ -408,7 +408,7 @@ def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     assert "1 caution" in verdict.sentence
     assert "caution" not in view.build(result).verdict.sentence.lower()
     (teacher,) = (model for model in result.models if model.name == "teacher")
-    metrics = tuple(replace(metric, top1=0.1) for metric in teacher.metrics)
+    metrics = (sample.measured(10000, top1=0.1),)
     guesses = replace(result, models=(replace(teacher, metrics=metrics), *result.models[1:]))
     (chance,) = view.build(guesses).verdict.cautions
     assert chance.startswith("teacher is no better than chance: top-1 10.0 %")

@@ -9,8 +9,9 @@ import pytest
 
 from edgekd.errors import UsageError
 from edgekd.results.codec import from_json, to_json
+from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Limit
-from edgekd.results.models import Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.models import Estimate, MetricFacts, Metrics, ModelRecord, Parity, TaskFacts, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, write_run
 from edgekd.results.upgrade import SCHEMA
@@ -29,7 +30,10 @@ RESULT = RunResult(
     models=(
         ModelRecord(
             name="onnx", role="artifact", format="onnx", precision="int8", path="artifacts/onnx.onnx", bytes=12,
-            metrics=(Metrics("test", 2000, 0.875, 0.99, 0.4), Metrics("val", 1000, 0.0)),
+            metrics=(
+                Metrics("test", 2000, {"top1": Estimate(0.875, 0.86, 0.89), "loss": Estimate(0.4)}),
+                Metrics("val", 1000, {"top1": Estimate(0.0)}),
+            ),
             parity=Parity("qat", 2000, 0.998, 0.01, 0.1, 1.0, 2.0),
             float_ops=("mean: has no int8 kernel",), float_tensors=(),
             inputs=(TensorSpec("input", (1, 3, 32, 32), "int8", "NCHW", 0.02, 0),),
@@ -37,7 +41,10 @@ RESULT = RunResult(
         ModelRecord(name="teacher", role="teacher", format="torch", precision="float32"),
     ),
     curves=(
-        Curve("distilled", {"kd": (1.0, 0.5), "fitnet": (2.0, 1.0)}, (0.5, 0.6), (0.4, 0.7), (0.1, 0.0), 1, 3.5, ("a ← b",)),
+        Curve(
+            "distilled", {"kd": (1.0, 0.5), "fitnet": (2.0, 1.0)}, {"top1": (0.5, 0.6)}, {"top1": (0.4, 0.7)}, (0.1, 0.0),
+            1, 3.5, ("a ← b",),
+        ),
     ),
     profiles=(
         ProfileRecord(
@@ -51,6 +58,7 @@ RESULT = RunResult(
         GateRecord("latency_p50_ms", "onnx", Limit("<=", 9.0), device="pi4", blocks=True),
     ),
     environment={"cpu": "x", "packages": {"torch": "2.13.0"}},
+    task=TaskFacts("image-classification", (MetricFacts("top1", "top-1", "%", "higher"),)),
     findings=("int8 is not faster",),
     snippets={"onnx": "import onnxruntime\n"},
     not_measured=("energy: no power meter is read",),
@@ -81,7 +89,7 @@ def test_what_was_not_measured_is_absent_and_a_zero_is_there(tmp_path: Path) -> 
     assert "bytes" not in teacher
     assert "parity" not in teacher
     assert "measured" not in value["gates"][1]
-    assert artifact["metrics"][1]["top1"] == 0.0
+    assert artifact["metrics"][1]["values"] == {"top1": {"value": 0.0}}
     assert artifact["float_tensors"] == []
     assert artifact["inputs"][0]["zero_point"] == 0
     assert value["recipe"]["teacher"] is None  # the recipe is kept as it was written
@@ -105,9 +113,11 @@ def test_a_field_of_a_later_version_is_passed_over() -> None:
 def test_look_ups() -> None:
     onnx = RESULT.model("onnx")
     assert onnx is not None
-    assert (onnx.top1(), onnx.top1("val")) == (0.875, 0.0)
+    assert onnx.figure("top1") == Figure(0.875, 2000, 0.86, 0.89)
+    assert onnx.figure("top1", split="val") == Figure(0.0, 1000)
+    assert onnx.figure("top5") is None
     assert RESULT.model("tflite") is None
-    assert RESULT.models[1].top1() is None
+    assert RESULT.models[1].measured() is None
 
 
 def error_of(path: Path) -> str:

@@ -44,7 +44,7 @@ def test_facts_of_an_old_run() -> None:
 def test_a_limit_that_was_text_alone() -> None:
     """Gates of the earliest files: no parts of the limit, and no word of whether they end the run."""
     gate = {"name": "top1", "model": "onnx", "limit": ">= 0.9", "measured": 0.8, "verdict": "fail"}
-    value = {"schema": 1, "recipe": {}, "models": [], "gates": [gate]}
+    value = {"schema": 1, "recipe": {}, "models": [], "curves": [], "gates": [gate]}
     assert upgrade.run(value, "run.json")["gates"] == [
         {"name": "top1", "model": "onnx", "measured": 0.8, "verdict": "fail", "limit": {"op": ">=", "value": 0.9},
          "blocks": True},

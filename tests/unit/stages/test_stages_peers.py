@@ -78,8 +78,8 @@ def test_the_report_has_a_row_and_a_curve_of_each_peer(path: Path, tmp_path: Pat
     assert {curve.model for curve in result.curves} == {"student_alone", "distilled", "peer.wide", "peer.resnet18"}
     for peer in result.models[1:3]:
         curve = next(curve for curve in result.curves if curve.model == peer.name)
-        assert peer.top1("val") == curve.val_top1[curve.best_epoch]
-        assert peer.top1() is not None
+        assert peer.figure("top1", split="val").value == curve.val["top1"][curve.best_epoch]
+        assert peer.measured() is not None
         assert peer.path == f"artifacts/{peer.name}.safetensors"
         assert load_file(outcome.folder / peer.path)["head.weight"].shape == (4, 32 if peer.name == "peer.wide" else 16)
     report = (outcome.folder / "report.md").read_text("utf-8")

@@ -150,7 +150,7 @@ def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callab
     context = Context(recipe, "package", done["distill"], done, done["distill"] / "log", Silent())
     for name, top1 in (("student_alone", 0.5), ("teacher", 0.25)):
         file = done[name] / "curve.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"val_top1": [top1]}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"val": {"top1": [top1]}}))
     file = done["distill"] / "teacher.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"val_top1": 0.25}))
     assert any("the student alone 50.0 %" in line for line in package.teaching(context))

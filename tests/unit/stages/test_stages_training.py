@@ -204,7 +204,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     """The curve validates the average; the weights that ship must be the same ones."""
     from edgekd.data import dataset
     from edgekd.data.batches import Normalize
-    from edgekd.train.loop import accuracy
+    from edgekd.train.loop import score
 
     taught = run(TeacherStage(), recipe, "teacher")
     smooth = make(recipe.data.source, distill={"ema": 0.9, "lr": 0.05, "losses": losses})
@@ -214,7 +214,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     images = dataset.load(smooth.data)
     student = networks.student(smooth, purpose(smooth.data, 4), out / "last.safetensors")
     curve = json.loads((out / "curve.json").read_text())
-    assert accuracy(student, images.val, Normalize(images), torch.device("cpu")) == curve["val_top1"][-1]
+    assert score(student, images.val, Normalize(images), torch.device("cpu"), images.purpose) == curve["val"]["top1"][-1]
 
 
 def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:

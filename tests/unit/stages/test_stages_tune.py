@@ -22,6 +22,8 @@ from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, Tra
 from edgekd.loading import load, tuned
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.tuned import at, with_values
+from edgekd.metrics.base import facts
+from edgekd.metrics.classification import Top1
 from edgekd.progress import Lines, Silent
 from edgekd.results import codec
 from edgekd.results.run import Curve, RunResult, read_run
@@ -171,7 +173,7 @@ def test_a_run_uses_the_best_values_and_tells_all_trials(
     ]  # fmt: skip
     assert found.chosen.values[LR] == 4e-3
     assert found.chosen.score == max(trial.score or 0 for trial in found.trials) > (found.trials[0].score or 0)
-    assert all(len(trial.val_top1) == found.epochs == 1 for trial in found.trials)
+    assert all(len(trial.val) == found.epochs == 1 for trial in found.trials)
     assert found.images == result.data.val
     # the distilled student has the values that were chosen, the one alone those of the recipe
     rates = {curve.model: curve.lr[0] for curve in result.curves}
@@ -337,7 +339,7 @@ def test_a_search_whoever_teaches(recipe: Callable[..., Loaded], tmp_path: Path,
     assert [trial.state for trial in result.tuning.trials] == ["done", "done"]
     student = result.student()
     assert student is not None
-    assert student.top1() is not None
+    assert student.measured() is not None
 
 
 def test_the_search_decides_the_student_and_not_the_one_alone(recipe: Callable[..., Loaded]) -> None:
@@ -362,11 +364,11 @@ def test_what_a_recipe_declares_decides_a_trial(recipe: Callable[..., Loaded], t
 
 @pytest.mark.parametrize(("metric", "expected"), [("best_val_top1", 0.75), ("last_val_top1", 0.5)])
 def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str, expected: float) -> None:
-    curve = Curve("distilled", {}, (), (0.25, 0.75, 0.5), (), 1, 1.0)
+    curve = Curve("distilled", {}, {}, {"top1": (0.25, 0.75, 0.5)}, (), 1, 1.0)
     (tmp_path / "curve.json").write_text(json.dumps(codec.to_json(curve)))
     (tmp_path / "trial.json").write_text('{"failure": ""}')
     found = tune._read(cache.Entry(tmp_path, 1.0), recipe(metric=metric).recipe, 1, {})
-    assert (found.score, found.val_top1) == (expected, (0.25, 0.75, 0.5))
+    assert (found.score, found.val) == (expected, (0.25, 0.75, 0.5))
 
 
 def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Path) -> None:
@@ -382,7 +384,7 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
     assert trial.state == "done"
     inputs, data_key = {"teacher": "teacher"}, fingerprint.of(found.data)
     assert [tune.finished(found, inputs, data_key, processes) for processes in (1, 2)] == [0, 1], "one learns another"
-    assert list(trial.val_top1) == json.loads((done["distill"] / "curve.json").read_text())["val_top1"]
+    assert list(trial.val) == json.loads((done["distill"] / "curve.json").read_text())["val"]["top1"]
 
 
 def test_torchrun_is_refused_before_anything_is_trained(
@@ -405,7 +407,7 @@ def test_how_sure_the_choice_is() -> None:
         record(3, 0.785, a=5.0, b="y"),
         record(4, None, a=9.0, b="y"),
     )
-    found = TuningRecord("tpe", "best_val_top1", 2, 400, {"a": "kd temperature", "b": "layers"}, (), trials, 2)
+    found = TuningRecord("tpe", facts(Top1()), "best", 2, 400, {"a": "kd temperature", "b": "layers"}, (), trials, 2)
     assert found.error == pytest.approx(0.02)
     assert [trial.number for trial in found.near] == [3]
     assert list(told(found)) == [

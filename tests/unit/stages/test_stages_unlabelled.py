@@ -20,8 +20,9 @@ from edgekd.engine import gates, plan
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
+from edgekd.recipe.data import Data
 from edgekd.results.fidelity import Fidelity, Figure
-from edgekd.results.models import Metrics, ModelRecord
+from edgekd.results.models import Estimate, Metrics, ModelRecord
 from edgekd.stages import evaluate, synthesize
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.evaluate import EvaluateStage
@@ -57,7 +58,6 @@ def stage(tmp_path: Path) -> Callable[..., Path]:
 def weights(tmp_path: Path) -> str:
     """A teacher's checkpoint."""
     from edgekd.models.build import network
-    from edgekd.recipe.data import Data
 
     torch.manual_seed(1)
     model = network("edgekd:resnet10", {"width": 4}, purpose(Data(source="fashion-mnist-mini"), 4))
@@ -95,8 +95,8 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     taught = stage(TeacherStage(), recipe, "teacher")
     out = stage(DistillStage(), recipe, "distill", teacher=taught)
     curve = json.loads((out / "curve.json").read_text())
-    assert curve["measure"] == "agreement"
-    assert curve["train_top1"] == []
+    assert curve["of"] == "teacher"
+    assert curve["train"] == {}
     assert json.loads((out / "teacher.json").read_text())["val_top1"] is None
 
     images = dataset.load(recipe.data)
@@ -108,23 +108,24 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     x = torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, 3).copy())
     with torch.no_grad():
         agreement = float((network(x).argmax(1) == judge(x).argmax(1)).float().mean())
-    assert curve["val_top1"][curve["best_epoch"]] == pytest.approx(agreement)
+    assert curve["val"]["top1"][curve["best_epoch"]] == pytest.approx(agreement)
 
     int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, teacher=taught)
-    assert json.loads((int8 / "curve.json").read_text())["measure"] == "agreement"
+    assert json.loads((int8 / "curve.json").read_text())["of"] == "teacher"
     found = json.loads(
         (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out, quantize=int8) / "metrics.json").read_text()
     )
     assert found["teacher"]["metrics"] == []
     for name in ("distilled", "qat"):
         (metrics,) = found[name]["metrics"]
-        assert (metrics["measure"], metrics["split"], metrics["n"]) == ("agreement", "test", 12)
+        assert (metrics["of"], metrics["split"], metrics["n"]) == ("teacher", "test", 12)
 
 
 def test_agreement_counts_the_images_of_the_same_class() -> None:
     ours = np.array([[3, 1, 0], [0, 2, 1], [5, 6, 7], [1, 0, 0]], np.float32)
     theirs = np.array([[9, 8, 7], [1, 0, 0], [0, 0, 1], [0, 1, 0]], np.float32)
-    assert evaluate.agreement(ours, theirs) == Metrics("test", 4, 0.5, measure="agreement")
+    found = evaluate.agreement(ours, theirs, purpose(Data(source="random"), 2))
+    assert (found.split, found.n, found.of, found.values["top1"].value) == ("test", 4, "teacher", 0.5)
 
 
 def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callable[..., str], weights: str) -> None:
@@ -136,13 +137,12 @@ def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callabl
     found = json.loads(
         (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out) / "metrics.json").read_text()
     )
-    assert [m["measure"] for m in found["distilled"]["metrics"]] == ["accuracy", "agreement"]
-    assert [m["measure"] for m in found["teacher"]["metrics"]] == ["accuracy"]
+    assert [m["of"] for m in found["distilled"]["metrics"]] == ["labels", "teacher"]
+    assert [m["of"] for m in found["teacher"]["metrics"]] == ["labels"]
 
 
 def test_hidden_labels_do_not_choose_the_validation_images(npz: Callable[..., str]) -> None:
     """Else the same share of each class would be held out, which without labels nobody can do."""
-    from edgekd.recipe.data import Data
 
     found = {
         labels: dataset.load(Data(source=npz(), image_size=16, labels=labels, val_fraction=0.2))
@@ -176,7 +176,7 @@ def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], we
     assert not seen & {images.test.images[i].tobytes() for i in range(12)}
 
     out = stage(DistillStage(), recipe, "distill", teacher=taught, synthesize=made)
-    assert json.loads((out / "curve.json").read_text())["measure"] == "agreement"
+    assert json.loads((out / "curve.json").read_text())["of"] == "teacher"
     int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, synthesize=made)
     assert json.loads((int8 / "graph.json").read_text())["val_top1"] is not None
 
@@ -254,24 +254,22 @@ def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(
 
 
 def test_a_drop_is_of_agreement_where_there_are_no_labels(weights: str) -> None:
-    def model(name: str, role: Any, top1: float, measure: Any) -> ModelRecord:
+    def model(name: str, role: Any, top1: float, of: Any) -> ModelRecord:
         drop = Figure(0.9 - top1, 100, 0.9 - top1 - 0.03, 0.9 - top1 + 0.03)
-        close = Fidelity("distilled", Figure(0.9, 100, 0.8, 0.95), Figure(20.0, 100, 19.0, 21.0), drop, drop)
-        metrics = (Metrics("test", 100, top1, measure=measure),)
+        close = Fidelity("distilled", Figure(20.0, 100, 19.0, 21.0), Figure(0.9, 100, 0.8, 0.95), drop, {"top1": drop})
+        metrics = (Metrics("test", 100, {"top1": Estimate(top1)}, of),)
         return ModelRecord(name, role, "onnx", "int8", metrics=metrics, fidelity=close)
 
     recipe = make({"source": "images:x", "classes": 4}, weights, gates={"accuracy_drop": {"max": 0.01}})
-    for measure, name in (("agreement", "agreement_drop"), ("accuracy", "accuracy_drop")):
-        models = (model("distilled", "student", 0.9, measure), model("onnx", "artifact", 0.85, measure))
+    for of, name in (("teacher", "agreement_drop"), ("labels", "accuracy_drop")):
+        models = (model("distilled", "student", 0.9, of), model("onnx", "artifact", 0.85, of))
         drop = next(gate for gate in gates.judge(recipe, models, ()) if gate.name.endswith("drop"))
         assert (drop.name, drop.verdict) == (name, "fail")
         assert drop.measured == pytest.approx(0.05)
 
 
 def test_accuracy_comes_before_agreement() -> None:
-    both = (Metrics("test", 9, 0.8, measure="agreement"), Metrics("test", 9, 0.6))
+    both = (Metrics("test", 9, {"top1": Estimate(0.8)}, "teacher"), Metrics("test", 9, {"top1": Estimate(0.6)}))
     record = ModelRecord("onnx", "artifact", "onnx", "int8", metrics=both)
-    assert record.top1() == 0.6
-    found = record.metric("agreement")
-    assert found is not None
-    assert found.top1 == 0.8
+    assert record.figure("top1") == Figure(0.6, 9)
+    assert record.figure("top1", "teacher") == Figure(0.8, 9)

@@ -107,7 +107,7 @@ def test_tuned_kd_is_searched_as_the_recipe_searches_or_in_a_grid(recipe: Path) 
         assert ("tune" in found) == bool(overrides)
         assert found["distill"].inputs == (("teacher", "tune") if overrides else ("teacher",))
     assert searched.tune.epochs == 1
-    assert searched.tune.metric == "last_val_top1"
+    assert searched.tune.metric == "last"
 
 
 def test_tuned_kd_has_its_best_values_and_stands_in_the_comparison(recipe: Path) -> None:
@@ -115,9 +115,9 @@ def test_tuned_kd_has_its_best_values_and_stands_in_the_comparison(recipe: Path)
     loaded = load(recipe, ["seeds=2", "baselines=[tuned_kd]", own])
     outcome = runner.run(loaded, runner.Options(recipe.parent / "reports", Silent()))
     found = {step.name: step.entry.path for step in plan.make(loaded) if step.entry is not None}
-    curves = {curve.model: curve.val_top1 for curve in outcome.result.curves}
+    curves = {curve.model: curve.val["top1"] for curve in outcome.result.curves}
     for stage, model in (("tune.kd", "tuned_kd"), ("tune", "distilled")):
-        assert curves[model] == tune.read(found[stage]).chosen.val_top1
+        assert curves[model] == tune.read(found[stage]).chosen.val
     assert outcome.result.model("tuned_kd") is not None
     assert [row.seed for row in outcome.result.seeds if row.model == "tuned_kd"] == [0, 1]
     text = (outcome.folder / "report.md").read_text("utf-8")
@@ -136,8 +136,8 @@ def test_a_run_tells_what_the_seeds_have_in_common(recipe: Path) -> None:
     first = next(row for row in rows if row.model == "distilled")
     student = outcome.result.student()
     assert student is not None
-    assert first.test_kept == student.top1("test")
-    assert first.val_kept == student.top1("val")
+    assert first.test_kept == student.figure("top1", split="test").value
+    assert first.val_kept == student.figure("top1", split="val").value
     assert outcome.result.model("kd") is not None
     assert {curve.model for curve in outcome.result.curves} == {"teacher", "student_alone", "kd", "distilled"}
     assert read_run(outcome.folder) == outcome.result

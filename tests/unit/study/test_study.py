@@ -190,7 +190,7 @@ def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path
     long = next(own for own in result.rows if own.method == "long")
     assert long.other == "distill.epochs 1 → 2"
     assert (outcome.folder / long.folder / "recipe.lock.yaml").is_file()
-    assert result.teachers[0].test_top1 is not None
+    assert result.teachers[0].test is not None
 
     written = json.loads((outcome.folder / "study.json").read_text("utf-8"))
     assert [own["method"] for own in written["rows"]] == [own.method for own in result.rows]

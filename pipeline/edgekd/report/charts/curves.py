@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, spread, tick_text
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import Chart
 from edgekd.report.words import shorten, sig
-from edgekd.results.models import Measure
 
 SERIES = 6
 """Number of line styles in ``page.css``; each has its own colour and its own dashes."""
@@ -24,15 +24,15 @@ class Line:
     start: int = 0
 
 
-def validation(lines: Sequence[Line], caption: str, measure: Measure = "accuracy") -> Chart:
-    """Draw validation top-1, or agreement with the teacher, (percent) over epochs for all networks."""
-    title, axis = f"Validation {measure} by epoch", "top-1" if measure == "accuracy" else measure
-    told = "; ".join(f"{line.label}: {sig(line.values[0])} to {sig(line.values[-1])} %" for line in lines)
+def validation(lines: Sequence[Line], caption: str, metric: MetricWords) -> Chart:
+    """Draw the metric on the validation split over epochs for all networks; values are in the metric's unit."""
+    title = f"Validation {metric.name} by epoch"
+    told = "; ".join(f"{line.label}: {sig(line.values[0])} to {metric.measured(sig(line.values[-1]))}" for line in lines)
     drawn = []
     for width, height in ((WIDE, 320), (NARROW, 280)):
         canvas = Canvas(width, height)
-        bounds = padded((value for line in lines for value in line.values), 0.1, 0.5, 100.0)
-        _plot(canvas, lines, bounds, (0, 0, width, height), f"Validation {axis}, %", gutter=_gutter(lines, width))
+        bounds = padded((value for line in lines for value in line.values), 0.1, metric.room, metric.ceiling)
+        _plot(canvas, lines, bounds, (0, 0, width, height), f"Validation {metric.axis}", gutter=_gutter(lines, width))
         drawn.append(canvas)
     return chart("validation", title, f"{told}.", caption, *drawn)
 

@@ -8,20 +8,19 @@ from itertools import pairwise
 from typing import Literal
 
 from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Anchor, Canvas, Scale, Shape, chart, nice_step, padded, tick_text
+from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import Chart
 from edgekd.report.words import shorten
-from edgekd.results.models import Measure
 
 FAR = 6
 """Lines above and below a point that its name may move away, where others are in the way."""
 ANCHORS: tuple[Anchor, ...] = ("middle", "start", "end")
-_NAMES: dict[Measure, str] = {"accuracy": "Top-1", "agreement": "Agreement"}
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """An artifact in the Pareto chart: p50 in ms with its interval, top-1 in percent."""
+    """An artifact in the Pareto chart: p50 in ms with its interval, the metric in its unit."""
 
     label: str
     shape: Shape
@@ -29,13 +28,13 @@ class Point:
     p50: float
     low: float
     high: float
-    top1: float
+    value: float
     doubt: bool = False
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A gate as a line: ``x`` is a latency in ms not to be exceeded, ``y`` a top-1 in percent to be reached."""
+    """A gate as a line: ``x`` is a latency in ms not to be exceeded, ``y`` a value of the metric that is to be reached."""
 
     axis: Literal["x", "y"]
     value: float
@@ -53,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the accuracy chart; ``reference`` is the value it is compared with, both in percent."""
+    """A row of the accuracy chart; ``reference`` is the value it is compared with, both in the metric's unit."""
 
     label: str
     value: float
@@ -63,32 +62,32 @@ class Step:
     against: str
 
 
-def pareto(panels: Sequence[Panel], caption: str, measure: Measure = "accuracy") -> Chart:
-    """Draw accuracy, or agreement with the teacher, over latency: better is up and to the left.
+def pareto(panels: Sequence[Panel], caption: str, metric: MetricWords) -> Chart:
+    """Draw the metric over latency.
 
     Each device has a panel with a latency axis of its own, for devices differ by orders of magnitude; the other axis is one.
     """
-    title = f"{measure.capitalize()} against latency"
+    title = f"{capitalized(metric.name)} against latency"
     told = []
     for panel in panels:
         where = f"On {panel.device}: " if len(panels) > 1 else ""
-        points = "; ".join(f"{p.label}: {p.top1:.1f} % at {p.p50:.3g} ms" for p in panel.points)
+        points = "; ".join(f"{p.label}: {_told(p.value, metric)} at {p.p50:.3g} ms" for p in panel.points)
         told.append(where + points + "".join(f"; budget {budget.label}" for budget in panel.budgets))
-    drawn = (_panels(panels, measure, WIDE, 400), _panels(panels, measure, NARROW, 340))
+    drawn = (_panels(panels, metric, WIDE, 400), _panels(panels, metric, NARROW, 340))
     return chart("pareto", title, f"{'. '.join(told)}.", caption, *drawn)
 
 
-def _panels(panels: Sequence[Panel], measure: Measure, width: int, height: int) -> Canvas:
+def _panels(panels: Sequence[Panel], metric: MetricWords, width: int, height: int) -> Canvas:
     alone = len(panels) == 1
     across = 1 if alone or width == NARROW else 2
     gap, size = 24, (width - 24 * (across - 1)) / across
     height = height if alone else 300
     canvas = Canvas(width, height * -(-len(panels) // across))
     floors = [b.value for panel in panels for b in panel.budgets if b.axis == "y"]
-    quality = padded([*(p.top1 for panel in panels for p in panel.points), *floors], 0.3, 0.5, 100.0)
+    quality = padded([*(p.value for panel in panels for p in panel.points), *floors], 0.3, metric.room, metric.ceiling)
     for index, panel in enumerate(panels):
         left, top = index % across * (size + gap), index // across * height
-        _pareto(canvas, panel, quality, measure, (left, top, left + size, top + height), "" if alone else panel.device)
+        _pareto(canvas, panel, quality, metric, (left, top, left + size, top + height), "" if alone else panel.device)
     return canvas
 
 
@@ -96,7 +95,7 @@ def _pareto(
     canvas: Canvas,
     panel: Panel,
     quality: tuple[float, float],
-    measure: Measure,
+    metric: MetricWords,
     box: tuple[float, float, float, float],
     device: str,
 ) -> None:
@@ -108,7 +107,7 @@ def _pareto(
     x = Scale(0, max([slowest, *(b.value for b in near)]) * 1.12, left + 48, right - 12)
     y = Scale(*quality, bottom - 48, top + 30)
     _grid(canvas, x, y, 8 if right - left > WIDE / 2 else 4)
-    canvas.text(left + 48, top + 16, f"{_NAMES[measure]} on the test split, %", "axis")
+    canvas.text(left + 48, top + 16, capitalized(metric.axis_on("the test split")), "axis")
     canvas.text(right - 12, bottom - 8, "Latency p50, ms (lower is better)", "axis", "end")
     if device:
         canvas.text(right - 12, top + 16, shorten(device, 22), "name", "end")
@@ -126,21 +125,21 @@ def _pareto(
             _label(canvas, taken, place, y.end + 13, budget.label, "note", "end" if late else "start")
         else:
             _label(canvas, taken, x.end - 6, y.end + 13, f"{budget.label} →", "note", "end")
-    frontier = _frontier(points)
-    corners = [(x(frontier[0].p50), y(frontier[0].top1))]
+    frontier = _frontier(points, metric)
+    corners = [(x(frontier[0].p50), y(frontier[0].value))]
     for before, after in pairwise(frontier):
-        corners += [(x(after.p50), y(before.top1)), (x(after.p50), y(after.top1))]
+        corners += [(x(after.p50), y(before.value)), (x(after.p50), y(after.value))]
     canvas.path(corners, "frontier")
-    taken += [(x(p.p50) - 8, y(p.top1) - 8, x(p.p50) + 8, y(p.top1) + 8) for p in points]
+    taken += [(x(p.p50) - 8, y(p.value) - 8, x(p.p50) + 8, y(p.value) + 8) for p in points]
     for p in points:
-        canvas.line(x(p.low), y(p.top1), x(p.high), y(p.top1), "whisker")
+        canvas.line(x(p.low), y(p.value), x(p.high), y(p.value), "whisker")
         for end in (p.low, p.high):
-            canvas.line(x(end), y(p.top1) - 4, x(end), y(p.top1) + 4, "whisker")
+            canvas.line(x(end), y(p.value) - 4, x(end), y(p.value) + 4, "whisker")
         style = "dot" if p.filled else "dot hollow"
-        canvas.marker(p.shape, x(p.p50), y(p.top1), style, hover=f"{p.label}: {p.p50:.3g} ms, {p.top1:.1f} %")
+        canvas.marker(p.shape, x(p.p50), y(p.value), style, hover=f"{p.label}: {p.p50:.3g} ms, {_told(p.value, metric)}")
     for p in sorted(points, key=lambda p: p.p50):
         text = shorten(p.label, 30) + (" △" if p.doubt else "")
-        cx, cy = x(p.p50), y(p.top1)
+        cx, cy = x(p.p50), y(p.value)
         places: tuple[tuple[float, float, Anchor], ...] = (
             (x(p.high) + 10, cy + 4, "start"),
             (x(p.low) - 10, cy + 4, "end"),
@@ -160,10 +159,14 @@ def _pareto(
         _label(canvas, taken, at, base, text, "name halo", anchor)
 
 
-def _frontier(points: Sequence[Point]) -> list[Point]:
+def _told(value: float, metric: MetricWords) -> str:
+    return metric.measured(metric.plain(value / metric.factor))
+
+
+def _frontier(points: Sequence[Point], metric: MetricWords) -> list[Point]:
     best: list[Point] = []
-    for p in sorted(points, key=lambda p: (p.p50, -p.top1)):
-        if not best or p.top1 > best[-1].top1:
+    for p in sorted(points, key=lambda p: (p.p50, -metric.gain(p.value, 0.0))):
+        if not best or metric.gain(p.value, best[-1].value) > 0:
             best.append(p)
     return best
 
@@ -208,28 +211,32 @@ def _grid(canvas: Canvas, x: Scale, y: Scale, about: int) -> None:
     canvas.line(x.start, y.start, x.end, y.start, "base")
 
 
-def accuracy_steps(steps: Sequence[Step], caption: str, measure: Measure = "accuracy") -> Chart:
-    """Draw the top-1 of each state of the model as a row, with a bar from the state it is compared with."""
-    title = f"Where {measure} went"
-    told = "; ".join(f"{s.label} {s.text} %{f' ({s.delta} points against {s.against})' if s.delta else ''}" for s in steps)
-    drawn = (_steps(steps, measure, WIDE), _steps(steps, measure, NARROW))
+def metric_steps(steps: Sequence[Step], caption: str, metric: MetricWords) -> Chart:
+    """Draw the metric of each state of the model as a row, with a bar from the state it is compared with."""
+    title = f"Where {metric.name} went"
+    told = "; ".join(
+        f"{s.label} {metric.measured(s.text)}"
+        + (f" ({s.delta} {metric.change_unit} against {s.against})" if s.delta else "")
+        for s in steps
+    )
+    drawn = (_steps(steps, metric, WIDE), _steps(steps, metric, NARROW))
     return chart("steps", title, f"{told}.", caption, *drawn)
 
 
-def _steps(steps: Sequence[Step], measure: Measure, width: int) -> Canvas:
+def _steps(steps: Sequence[Step], metric: MetricWords, width: int) -> Canvas:
     narrow = width == NARROW
     height, top = (52, 30) if narrow else (38, 34)
     canvas = Canvas(width, top + height * len(steps) + 26)
     values = [value for s in steps for value in (s.value, s.reference) if value is not None]
-    x = Scale(*padded(values, 0.12, 0.5, 100.0), 8 if narrow else 190, width - (118 if narrow else 330))
+    x = Scale(*padded(values, 0.12, metric.room, metric.ceiling), 8 if narrow else 190, width - (118 if narrow else 330))
     bottom = top + height * len(steps)
     about = 3 if narrow else 6
     for tick in x.ticks(about):
         canvas.line(x(tick), top - 6, x(tick), bottom, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, nice_step(x.high - x.low, about)), "tick", "middle")
     column = width - 62 if narrow else width - 258
-    canvas.text(column, 14, f"{_NAMES[measure].lower()}, %", "axis", "end")
-    canvas.text(column + 56, 14, "points", "axis", "end")
+    canvas.text(column, 14, metric.axis, "axis", "end")
+    canvas.text(column + 56, 14, metric.change_unit, "axis", "end")
     if not narrow:
         canvas.text(column + 72, 14, "against", "axis")
     for index, step in enumerate(steps):
@@ -241,7 +248,8 @@ def _steps(steps: Sequence[Step], measure: Measure, width: int) -> Canvas:
             canvas.text(174, middle + 4, name, "name", "end")
         kind = ""
         if step.reference is not None:
-            kind = " loss" if step.value < step.reference else " gain" if step.value > step.reference else ""
+            gained = metric.gain(step.value, step.reference)
+            kind = " loss" if gained < 0 else " gain" if gained > 0 else ""
             low, high = sorted((x(step.value), x(step.reference)))
             canvas.rect(low, middle - 4, high - low, 8, f"bar{kind}")
             canvas.line(x(step.reference), middle - 9, x(step.reference), middle + 9, "mark")

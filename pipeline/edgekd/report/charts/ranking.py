@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import Chart
 from edgekd.report.words import shorten
 
@@ -14,7 +15,7 @@ ROW = 30
 
 @dataclass(frozen=True)
 class Dot:
-    """A method: mean, interval and seeds in percent; a baseline is drawn hollow."""
+    """A method: mean, interval and seeds in the metric's unit; a baseline is drawn hollow."""
 
     label: str
     mean: float
@@ -24,24 +25,38 @@ class Dot:
     baseline: bool
 
 
-def ranking(name: str, title: str, dots: Sequence[Dot], reference: tuple[str, float] | None, caption: str) -> Chart:
-    """Draw methods in their order, the best on top; ``reference`` is a line: its label and percent."""
-    told = "; ".join(f"{dot.label}: {dot.mean:.2f} %, interval {dot.low:.2f} to {dot.high:.2f}" for dot in dots)
-    wide, narrow = (_ranking(dots, reference, width) for width in (WIDE, NARROW))
+def ranking(name: str, title: str, dots: Sequence[Dot], reference: tuple[str, float] | None, metric: MetricWords) -> Chart:
+    """Draw methods in their order, the best on top; ``reference`` is a line: its label and its value."""
+    caption = (
+        f"Dot: mean over seeds of the test {metric.name} of the kept epoch; hollow: a baseline. Whisker: its 95 % interval "
+        "by Student's t. Ticks below: the seeds. Where whiskers overlap, the order is open. The axis does not start at 0."
+    )
+    told = "; ".join(
+        f"{dot.label}: {metric.measured(_text(dot.mean, metric))}, "
+        f"interval {_text(dot.low, metric)} to {_text(dot.high, metric)}"
+        for dot in dots
+    )
+    wide, narrow = (_ranking(dots, reference, width, metric) for width in (WIDE, NARROW))
     return chart(name, title, f"{told}.", caption, wide, narrow)
 
 
-def _ranking(dots: Sequence[Dot], reference: tuple[str, float] | None, width: int) -> Canvas:
+def _text(value: float, metric: MetricWords) -> str:
+    return metric.fine(value / metric.factor)
+
+
+def _ranking(dots: Sequence[Dot], reference: tuple[str, float] | None, width: int, metric: MetricWords) -> Canvas:
     canvas = Canvas(width, 58 + ROW * len(dots))
     gutter = min(max(len(dot.label) for dot in dots) * CHAR + 12, width * 0.34)
-    bounds = padded((value for dot in dots for value in (dot.low, dot.high, *dot.seeds)), 0.05, 0.2, 100.0)
+    bounds = padded(
+        (value for dot in dots for value in (dot.low, dot.high, *dot.seeds)), 0.05, 0.4 * metric.room, metric.ceiling
+    )
     x = Scale(*bounds, gutter, width - (70 if width == WIDE else 12))
     about = 8 if width == WIDE else 4
     step, bottom = nice_step(x.high - x.low, about), 24 + ROW * len(dots)
     for tick in x.ticks(about):
         canvas.line(x(tick), 24, x(tick), bottom, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, step), "tick", "middle")
-    canvas.text(x.end, bottom + 32, "Test top-1, %", "axis", "end")
+    canvas.text(x.end, bottom + 32, f"Test {metric.axis}", "axis", "end")
     if reference:
         canvas.line(x(reference[1]), 20, x(reference[1]), bottom, "mark")
         canvas.text(x(reference[1]), 14, reference[0], "note", "middle")
@@ -54,8 +69,12 @@ def _ranking(dots: Sequence[Dot], reference: tuple[str, float] | None, width: in
         for seed in dot.seeds:
             canvas.line(x(seed), y + 6, x(seed), y + 12, "mark")
         canvas.marker(
-            "circle", x(dot.mean), y, "dot hollow" if dot.baseline else "dot", hover=f"{dot.label}: {dot.mean:.2f} %"
+            "circle",
+            x(dot.mean),
+            y,
+            "dot hollow" if dot.baseline else "dot",
+            hover=f"{dot.label}: {metric.measured(_text(dot.mean, metric))}",
         )
         if width == WIDE:
-            canvas.text(width, y + 4, f"{dot.mean:.2f}", "figure", "end")
+            canvas.text(width, y + 4, _text(dot.mean, metric), "figure", "end")
     return canvas

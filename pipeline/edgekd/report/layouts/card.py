@@ -10,14 +10,19 @@ import yaml
 
 from edgekd.report import facts
 from edgekd.report.layouts.markdown import block_code, escape, table
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import MARKS, Cell, Column, Table, figure
 from edgekd.report.sections import evidence
 from edgekd.report.verdict import verdict
 from edgekd.report.view import story
-from edgekd.report.words import count, known, local, mib, one_line, percent, plain, plural, points, sig
-from edgekd.results.models import ModelRecord
+from edgekd.report.words import count, known, local, mib, one_line, percent, plain, plural, sig
+from edgekd.results.fidelity import Fidelity
+from edgekd.results.models import ModelRecord, Of
 from edgekd.results.run import RunResult
 from edgekd.runtimes import base
+
+HUB = {"top1": "accuracy"}
+"""Metrics that model hubs call otherwise."""
 
 
 def render(result: RunResult) -> str:
@@ -54,20 +59,28 @@ def _verdict(result: RunResult) -> list[str]:
 
 def _front(result: RunResult) -> str:
     """The header that model hubs read. No licence: a run does not know under which one its model is given away."""
-    head: dict[str, Any] = {"pipeline_tag": "image-classification", "tags": ["edgekd"]}
+    head: dict[str, Any] = {"pipeline_tag": result.task.kind, "tags": ["edgekd"]}
     model = facts.headline(result)
     if model and facts.is_int8(model):
         head["tags"] += ["int8", facts.quantization(result).replace(" ", "-")]
     taught = facts.section_of(result, "teacher") or facts.section_of(result, "distill").get("peers")
     if taught and facts.section_of(result, "student"):
         head["tags"].append("knowledge-distillation")
-    found = model.metric("accuracy") if model else None
+    found = model.measured("labels") if model else None
     if model and found:
         source = local(one_line(result.data.source))
         entry = {
-            "task": {"type": "image-classification"},
+            "task": {"type": result.task.kind},
             "dataset": {"name": source, "type": source, "split": "test"},
-            "metrics": [{"type": "accuracy", "name": f"top-1, {facts.label(model)}", "value": found.top1}],
+            "metrics": [
+                {
+                    "type": HUB.get(metric.name, metric.name),
+                    "name": f"{metric.label}, {facts.label(model)}",
+                    "value": found.values[metric.name].value,
+                }
+                for metric in result.task.metrics[:1]
+                if metric.name in found.values
+            ],
         }
         head["model-index"] = [{"name": one_line(result.name), "results": [entry]}]
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
@@ -135,8 +148,8 @@ def _training(result: RunResult) -> list[str]:
         if terms:
             lines.append(f"Loss of {learner}: {', '.join(terms)}")
     for curve in result.curves:
-        epochs = plural(len(curve.val_top1), "epoch")
-        if curve.val_top1:
+        epochs = plural(curve.epochs, "epoch")
+        if curve.val:
             label = facts.label_of(result, curve.model)
             lines.append(f"{label}: {epochs}, epoch {curve.best_epoch + 1} kept, the best by validation")
     student = "distilled student" if distill else "trained student that was given"
@@ -154,32 +167,51 @@ def _training(result: RunResult) -> list[str]:
 
 
 def _evaluation(result: RunResult) -> list[str]:
-    rows, measure = [], facts.measure(result)
+    rows, of = [], facts.judge(result)
+    words = [MetricWords(metric, of if of and not number else "labels") for number, metric in enumerate(result.task.metrics)]
+    words = [one for one in words if _known(result, one, of)]
+    classes = any(model.fidelity and model.fidelity.agreement for model in result.models)
     for model in result.models:
-        found = model.metric(measure) if measure else None
+        found = model.measured(of) if of else None
         close = model.fidelity
         if found is None and close is None:
             continue
-        top1 = percent(found.top1) if found else "—"
-        top5 = percent(found.top5) if found and found.top5 is not None else "—"
-        images = found.n if found else close.agreement.n if close else 0
+        values = found.values if found else {}
+        quality = (one.value(values[one.facts.name].value) if one.facts.name in values else "—" for one in words)
+        images = found.n if found else close.sqnr_db.n if close else 0
         drop, same, noise = "—", "—", "—"
         if close:
-            same = facts.with_interval(percent(close.agreement.value), close.agreement, 100)
+            if close.agreement:
+                same = facts.with_interval(percent(close.agreement.value), close.agreement, 100)
             noise = facts.with_interval(sig(close.sqnr_db.value), close.sqnr_db, 1)
-            drop = facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100) + " (expected)"
-            if close.drop:
-                drop = facts.with_interval(points(close.drop.value), close.drop, 100)
+            drop = _drop(result, close)
         parity = percent(model.parity.top1_agreement) if model.parity else "—"
-        texts = top1, top5, count(images), drop, same, noise, parity
+        texts = *quality, count(images), drop, noise, *((same, parity) if classes else ())
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
     heads = (
-        (facts.measured(measure), "%"), ("Top-5", "%"), ("Test images", ""), ("Drop against float", "points"),
-        ("Same top-1 as float", "%"), ("SQNR to float", "dB"), ("Same top-1 as in torch", "%"),
+        *((one.title, one.unit) for one in words), ("Test images", ""),
+        ("Drop against float", facts.metric(result).change_unit), ("SQNR to float", "dB"),
+        *((("Same top-1 as float", "%"), ("Same top-1 as in torch", "%")) if classes else ()),
     )  # fmt: skip
     columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
     note = "[low, high]: 95 % interval. Float: the float student in torch. SQNR: variance of its logits to squared error."
     return [table(Table("Evaluation", columns, tuple(rows))), note] if rows else []
+
+
+def _known(result: RunResult, metric: MetricWords, of: Of | None) -> bool:
+    """Tell whether a metric was measured of any model."""
+    return of is not None and any(model.figure(metric.facts.name, of) for model in result.models)
+
+
+def _drop(result: RunResult, close: Fidelity) -> str:
+    """Write what a model has lost against the float model: of the metric that decides, or what is expected."""
+    metric = facts.metric(result)
+    drop = close.drops.get(metric.facts.name)
+    if drop is not None:
+        return facts.with_interval(metric.change(drop.value), drop, metric.factor)
+    if close.expected_drop is None:
+        return "—"
+    return facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100) + " (expected)"
 
 
 def _speed(result: RunResult) -> list[str]:
@@ -215,9 +247,12 @@ def _limits(result: RunResult) -> list[str]:
     ]
     for gate in result.gates:
         if gate.verdict == "fail":
-            unit = facts.gate_words(gate).unit
-            figures = f"{facts.gate_measured(gate)} {unit}".strip(), f"{facts.gate_limit(gate)} {unit}".strip()
-            name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate)}"
+            unit = facts.gate_words(gate, result.task).unit
+            figures = (
+                f"{facts.gate_measured(gate, result.task)} {unit}".strip(),
+                f"{facts.gate_limit(gate, result.task)} {unit}".strip(),
+            )
+            name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate, result.task)}"
             lines.append(f"{name} is {figures[0]}, outside its limit of {figures[1]}")
     lines += [f"Not measured: {one_line(text)}" for text in result.not_measured]
     return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []

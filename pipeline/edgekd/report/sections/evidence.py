@@ -12,10 +12,16 @@ from edgekd.report import facts
 from edgekd.report.charts.curves import Line, losses, validation
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
 from edgekd.report.sections import device_trust
-from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, percent, plain, plural, sig
+from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, plain, plural, sig
 from edgekd.results.codec import to_json
 from edgekd.results.models import ModelRecord, TensorSpec
-from edgekd.results.run import RunResult
+from edgekd.results.run import Curve, RunResult
+
+
+def _scores(curve: Curve) -> tuple[float, ...]:
+    """The deciding metric after each epoch, on the validation split."""
+    return next(iter(curve.val.values()))
+
 
 CLASSES = 25
 """How many class names are written out; run.json has all."""
@@ -24,20 +30,19 @@ CLASSES = 25
 def training(result: RunResult) -> Section:
     """Accuracy and loss terms by epoch, and the layers that were paired."""
     title = "Training"
-    curves = [curve for curve in result.curves if curve.val_top1]
+    curves = [curve for curve in result.curves if curve.val]
     if not curves:
         return Section("training", title, missing="Nothing was trained in this run.")
+    metric = facts.metric(result, curves[0].of)
     labels = [facts.label_of(result, curve.model) for curve in curves]
     # QAT goes on from the distilled student, so it is drawn where that ends.
-    before = {"qat": next((len(curve.val_top1) for curve in curves if curve.model == "distilled"), 0)}
+    before = {"qat": next((curve.epochs for curve in curves if curve.model == "distilled"), 0)}
     lines = [
-        Line(label, tuple(100 * value for value in curve.val_top1), curve.best_epoch, before.get(curve.model, 0))
+        Line(label, tuple(metric.factor * value for value in _scores(curve)), curve.best_epoch, before.get(curve.model, 0))
         for label, curve in zip(labels, curves, strict=True)
     ]
     after = " QAT goes on from the distilled student." if before["qat"] and any(line.start for line in lines) else ""
-    measure = curves[0].measure
-    top1 = "top-1" if measure == "accuracy" else measure
-    blocks: list[Block] = [validation(lines, f"Ring: the epoch that was kept, the best by validation.{after}", measure)]
+    blocks: list[Block] = [validation(lines, f"Ring: the epoch that was kept, the best by validation.{after}", metric)]
     panels = {
         label: [Line(one_line(name), tuple(values)) for name, values in curve.terms.items() if values]
         for label, curve in zip(labels, curves, strict=True)
@@ -48,27 +53,33 @@ def training(result: RunResult) -> Section:
         blocks.append(losses(panels, caption))
     rows: list[tuple[Cell, ...]] = []
     for label, curve in zip(labels, curves, strict=True):
-        best = curve.val_top1[curve.best_epoch] if 0 <= curve.best_epoch < len(curve.val_top1) else None
+        scores = _scores(curve)
+        best = scores[curve.best_epoch] if 0 <= curve.best_epoch < len(scores) else None
+        train = curve.train.get(metric.facts.name)
         rows.append(
             (
                 Cell(label),
-                Cell(count(len(curve.val_top1))),
+                Cell(count(len(scores))),
                 Cell(count(curve.best_epoch + 1)),
-                figure(percent(best) if best is not None else None),
-                figure(percent(curve.val_top1[-1])),
-                figure(percent(curve.train_top1[-1]) if curve.train_top1 else None),
+                figure(metric.value(best) if best is not None else None),
+                figure(metric.value(scores[-1])),
+                figure(metric.value(train[-1]) if train else None),
                 Cell(duration(curve.seconds)),
             )
         )
-    heads = ("Epochs", ""), ("Kept epoch", ""), (f"Validation {top1}, kept", "%"), (f"Validation {top1}, last", "%")
+    heads = [
+        ("Epochs", ""),
+        ("Kept epoch", ""),
+        *((f"Validation {metric.name}, {of}", metric.unit) for of in ("kept", "last")),
+    ]
     columns = (
         Column("Network"),
         *(Column(head, unit, "number") for head, unit in heads),
-        Column("Train top-1, last", "%", "number"),
+        Column(f"Train {metric.name}, last", metric.unit, "number"),
         Column("Wall time", "", "number"),
     )
-    note = "Train top-1 is over the augmented images. Epochs are counted from 1."
-    if measure == "agreement":
+    note = f"Train {metric.name} is over the augmented images. Epochs are counted from 1."
+    if metric.of == "teacher":
         note = "Agreement: how often the network finds the class that its teacher finds. Epochs are counted from 1."
         columns, rows = (*columns[:5], *columns[6:]), [(*row[:5], *row[6:]) for row in rows]
     blocks.append(Table("Training in figures", columns, tuple(rows), note))

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.report import facts
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Section, Table, figure
-from edgekd.report.words import count, listing, mib, one_line, percent, plural, points, sig
+from edgekd.report.words import count, listing, mib, one_line, plural, sig
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
+from edgekd.results.models import MetricFacts
 from edgekd.results.run import RunResult
 
 WORST = 8
 """Layers in the table; all of them are in run.json."""
+
+
+SAME = MetricFacts("agreement", "same top-1 as float", "%", "higher")
 
 
 def section(result: RunResult) -> Section:
@@ -79,12 +84,13 @@ def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:
     names = listing([_name(layer) for layer in repair.layers])
-    to_float = repair.measure == "agreement with float"
-    name = "Same top-1 as float" if to_float else facts.measured(repair.measure)  # type: ignore[arg-type]  # the other two
+    metric = MetricWords(SAME) if repair.of == "float" else facts.metric(result, repair.of)
+    before, after, needed = (metric.told(value) for value in (repair.before, repair.after, repair.limit))
+    lost = f"{metric.change(repair.limit - repair.reference)} {metric.change_unit}".rstrip()
     pairs: tuple[tuple[str, str], ...] = (
         ("Kept in float", f"{count(len(repair.layers))} of {plural(repair.candidates, 'layer')}: {names}"),
-        (f"{name}, validation", f"{percent(repair.before)} % all in int8, {percent(repair.after)} % with them in float"),
-        ("Needed", f"{percent(repair.limit)} % ({points(repair.limit - repair.float_top1)} points of the float student)"),
+        (f"{metric.title}, validation", f"{before} all in int8, {after} with them in float"),
+        ("Needed", f"{needed} ({lost} of the float student)"),
     )
     if repair.sqnr_limit is not None and repair.sqnr_before is not None and repair.sqnr_after is not None:
         pairs += (

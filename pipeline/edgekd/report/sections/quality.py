@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import compress
 
 from edgekd.report import facts
-from edgekd.report.charts.quality import SHAPES, Budget, Panel, Point, Step, accuracy_steps, pareto
+from edgekd.report.charts.quality import SHAPES, Budget, Panel, Point, Step, metric_steps, pareto
+from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure
 from edgekd.report.sections import device_trust
-from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, points, sig
+from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, sig
+from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.models import ModelRecord, Parity
 from edgekd.results.run import RunResult
@@ -30,13 +32,14 @@ def models(result: RunResult) -> Section:
     """Every network and file of the run in one table, the ones that were not written included."""
     device = facts.main_device(result)
     where = f" on {one_line(device)}" if device else ""
-    measure, both = facts.measure(result), facts.labelled(result) and any(m.metric("agreement") for m in result.models)
+    metric, of = facts.metric(result), facts.judge(result)
+    both = facts.labelled(result) and any(model.measured("teacher") for model in result.models)
     float_name, compressed = _float_name(result), any(model.fidelity for model in result.models)
     columns = (
         Column("Model"),
-        Column("Top-1, test" if measure != "agreement" else facts.measured(measure), "%", "number"),
-        Column(facts.measured("agreement"), "%", "number"),
-        Column(f"Against {float_name}", "points", "number"),
+        Column(metric.title if of == "teacher" else f"{metric.title}, test", metric.unit, "number"),
+        Column(facts.metric(result, "teacher").title, metric.unit, "number"),
+        Column(f"Against {float_name}", metric.change_unit, "number"),
         Column(f"Same top-1 as {float_name}", "%", "number"),
         Column(f"SQNR to {float_name}", "dB", "number"),
         Column("Expected drop", "points", "number"),
@@ -52,14 +55,15 @@ def models(result: RunResult) -> Section:
     rows = [_model_row(result, model, device, held) for model in result.models]
     for name, reason in facts.not_written(result):
         rows.append((Cell(name, note=reason), *[NOT_APPLICABLE] * (len(columns) - 2), Cell("failed", "bad", mark=True)))
-    known = measure is not None
+    known, classes = of is not None, any(model.fidelity and model.fidelity.agreement for model in result.models)
     asked = [
         True,
         known,
         both,
         known,
-        *[compressed] * 2,
-        compressed and not known,
+        compressed and classes,
+        compressed,
+        compressed and classes and not known,
         *[facts.profiled(result)] * 3,
         *[True] * 4,
     ]
@@ -81,9 +85,9 @@ def _gates(gate: GateRecord) -> Cell:
 
 def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: Collection[str]) -> tuple[Cell, ...]:
     is_file = model.role == "artifact"
-    top1, agreement, reference = model.top1(), model.metric("agreement"), result.student()
-    base = reference.top1() if reference else None
-    delta = points(top1 - base) if top1 is not None and base is not None else None
+    metric, reference = facts.metric(result), result.student()
+    score, agreement, base = (facts.score(result, *of) for of in ((model,), (model, "teacher"), (reference,)))
+    delta = metric.change(score - base) if score is not None and base is not None else None
     profile = facts.profile_of(result, model.name, device)
     lost = is_file and model.path is None
     unknown = NOT_APPLICABLE if lost or not is_file else figure(None)
@@ -102,22 +106,19 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: 
     kind = one_line(" · ".join(part for part in (model.source, facts.precision(model), why) if part))
     close = model.fidelity
     change = NOT_APPLICABLE if delta is None or model is reference else figure(delta)
-    if close and close.drop and delta is not None:
-        change = figure(facts.with_interval(delta, close.drop, -100))
+    drop = close.drops.get(metric.facts.name) if close else None
+    if drop and delta is not None:
+        change = figure(facts.with_interval(delta, drop, -metric.gain(1, 0) * metric.factor))
     return (
         Cell(facts.label(model), note=kind),
         NOT_APPLICABLE
-        if top1 is None and (lost or model.name == "teacher")
-        else figure(percent(top1) if top1 is not None else None),
-        NOT_APPLICABLE if agreement is None else figure(percent(agreement.top1)),
+        if score is None and (lost or model.name == "teacher")
+        else figure(metric.value(score) if score is not None else None),
+        NOT_APPLICABLE if agreement is None else figure(metric.value(agreement)),
         change,
-        NOT_APPLICABLE
-        if close is None
-        else figure(facts.with_interval(percent(close.agreement.value), close.agreement, 100)),
+        _share(close.agreement, percent) if close else NOT_APPLICABLE,
         NOT_APPLICABLE if close is None else figure(sig(close.sqnr_db.value)),
-        NOT_APPLICABLE
-        if close is None
-        else figure(facts.with_interval(sig(100 * close.expected_drop.value), close.expected_drop, 100)),
+        _share(close.expected_drop, lambda value: sig(100 * value)) if close else NOT_APPLICABLE,
         *timing,
         figure(mib(model.bytes)) if model.bytes is not None else unknown,
         *(figure(sig(n / 1e6)) if n is not None else NOT_APPLICABLE for n in (model.params, model.macs)),
@@ -125,14 +126,18 @@ def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: 
     )
 
 
+def _share(found: Figure | None, words: Callable[[float], str]) -> Cell:
+    return NOT_APPLICABLE if found is None else figure(facts.with_interval(words(found.value), found, 100))
+
+
 def _float_name(result: RunResult) -> str:
     return "distilled" if result.model("distilled") else "float"
 
 
 def tradeoff(result: RunResult) -> Section:
-    """Accuracy against latency on every real device, with the gates as budget lines; emulated times have no place in it."""
-    measure = facts.measure(result) or "accuracy"
-    title = f"{measure.capitalize()} against latency"
+    """The metric against latency on every real device, with the gates as budget lines; emulated times are left out."""
+    metric = facts.metric(result)
+    title = f"{capitalized(metric.name)} against latency"
     real = [name for name in facts.devices(result) if not facts.emulated(result, name)]
     panels = [Panel(one_line(name), points, _budgets(result, name)) for name in real if (points := _points(result, name))]
     if not panels:
@@ -142,32 +147,32 @@ def tradeoff(result: RunResult) -> Section:
     where += ", each with a latency axis of its own. " if len(panels) > 1 else ". "
     caption = (
         f"{where}Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
-        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {measure} axis is cut off."
+        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {metric.name} axis is cut off."
     )
     if any(point.doubt for panel in panels for point in panel.points):
         caption += " △: the latency is not trusted; see the device's trust block."
     left_out = [one_line(name) for name in facts.devices(result) if facts.emulated(result, name)]
     if left_out:
         caption += f" Left out, as emulated: {listing(left_out)}."
-    return Section("pareto", title, (pareto(panels, caption, measure),))
+    return Section("pareto", title, (pareto(panels, caption, metric),))
 
 
 def _points(result: RunResult, device: str) -> tuple[Point, ...]:
     found = []
     for model in facts.artifacts(result):
-        profile, top1 = facts.profile_of(result, model.name, device), model.top1()
-        if profile is None or top1 is None:
+        profile, score = facts.profile_of(result, model.name, device), facts.score(result, model)
+        if profile is None or score is None:
             continue
         latency = profile.latency_ms
         shape = SHAPES.get(model.format, "triangle")
         doubt = profile.trust.verdict == "untrusted"
-        found.append(Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, top1 * 100, doubt))
+        value = score * facts.metric(result).factor
+        found.append(Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, value, doubt))
     return tuple(found)
 
 
 def _budgets(result: RunResult, device: str) -> tuple[Budget, ...]:
-    student = result.student()
-    base = student.top1() if student else None
+    metric, base = facts.metric(result), facts.score(result, result.student())
     lines: dict[tuple[str, float], Budget] = {}
     for gate in result.gates:
         limit = gate.limit
@@ -176,14 +181,21 @@ def _budgets(result: RunResult, device: str) -> tuple[Budget, ...]:
         sign = facts.SIGNS[limit.op]
         if gate.name == "latency_p50_ms" and limit.op == "<=" and gate.device in (None, device):
             line = Budget("x", limit.value, f"p50 {sign} {exact(limit.value)} ms")
-        elif gate.name == "top1" and limit.op == ">=":
-            line = Budget("y", limit.value * 100, f"top-1 {sign} {exact(limit.value * 100)} %")
-        elif gate.name in ("accuracy_drop", "agreement_drop") and limit.op == "<=" and base is not None:
-            line = Budget("y", (base - limit.value) * 100, f"drop {sign} {exact(limit.value * 100)} points")
+        elif metric.facts.name in (gate.name, gate.metric if gate.name == "metric" else None):
+            value = limit.value * metric.factor
+            line = Budget("y", value, f"{metric.name} {sign} {exact(value)} {metric.unit}".rstrip())
+        elif _drops(gate, metric) and limit.op == "<=" and base is not None:
+            value = (base - metric.gain(limit.value, 0)) * metric.factor
+            line = Budget("y", value, f"drop {sign} {exact(limit.value * metric.factor)} {metric.change_unit}".rstrip())
         else:
             continue
         lines.setdefault((line.axis, line.value), line)
     return tuple(lines.values())
+
+
+def _drops(gate: GateRecord, metric: MetricWords) -> bool:
+    """Tell whether a gate is about what the metric loses."""
+    return gate.name in ("accuracy_drop", "agreement_drop") or (gate.name == "drop" and gate.metric == metric.facts.name)
 
 
 _BEFORE = {
@@ -197,38 +209,37 @@ _BEFORE = {
 
 
 def accuracy(result: RunResult) -> Section:
-    """Show the gain or loss of each step on the test split."""
-    measure = facts.measure(result) or "accuracy"
-    title, steps = f"Where {measure} went", []
+    """What each step gained or lost on the test split."""
+    metric = facts.metric(result)
+    title, steps = f"Where {metric.name} went", []
     for model in result.models:
-        found = model.metric(measure)
-        if found is None:
+        score = facts.score(result, model, metric.of)
+        if score is None:
             continue
-        top1 = found.top1
         before = _BEFORE.get(model.name, (f"{model.name}.teacher",) if model.role == "teacher" else ())
         if model.role == "artifact":
             floats = ("distilled", "student", "student_alone")
             before = ("qat", "ptq", *floats) if facts.is_int8(model) else floats
-        known = [(name, value) for name in before if (value := _top1(result, name)) is not None]
+        known = [(name, value) for name in before if (value := _score(result, name)) is not None]
         name, reference = known[0] if known else ("", None)
         steps.append(
             Step(
                 facts.label(model),
-                top1 * 100,
-                None if reference is None else reference * 100,
-                percent(top1),
-                "" if reference is None else points(top1 - reference),
+                score * metric.factor,
+                None if reference is None else reference * metric.factor,
+                metric.value(score),
+                "" if reference is None else metric.change(score - reference),
                 facts.label_of(result, name) if name else "",
             )
         )
     if not steps:
         return Section("accuracy", title, missing="No model was evaluated on the test split.")
     caption = (
-        f"{facts.measured(measure)} on the test split. Each bar goes from what a model is compared with (tick) to its own "
-        f"{measure} (dot). "
+        f"{metric.title} on the test split. Each bar goes from what a model is compared with (tick) to its own "
+        f"{metric.name} (dot). "
         "The axis does not start at 0."
     )
-    chart, copied = accuracy_steps(steps, caption, measure), _copied(result)
+    chart, copied = metric_steps(steps, caption, metric), _copied(result)
     return Section("accuracy", title, (chart, *([copied] if copied else [])), _story(result))
 
 
@@ -265,30 +276,31 @@ def _copied(result: RunResult) -> Table | None:
     return Table("Mistakes taken over from the teacher", columns, rows, note)
 
 
-def _top1(result: RunResult, name: str) -> float | None:
-    model = result.model(name)
-    return model.top1() if model else None
+def _score(result: RunResult, name: str) -> float | None:
+    return facts.score(result, result.model(name))
 
 
 def _story(result: RunResult) -> str:
-    alone, distilled, qat, ptq = (_top1(result, name) for name in ("student_alone", "distilled", "qat", "ptq"))
+    alone, distilled, qat, ptq = (_score(result, name) for name in ("student_alone", "distilled", "qat", "ptq"))
+    metric = facts.metric(result)
     int8, how = (ptq, "int8 without training") if qat is None else (qat, "int8 training")
     told = []
     if alone is not None and distilled is not None:
-        verb = "changed" if distilled == alone else "gained" if distilled > alone else "lost"
-        told.append(f"distillation {verb} {points(abs(distilled - alone)).lstrip('+')} points")
-    student = result.student()
-    base = student.top1() if student else None
+        verb = _verb(metric.gain(distilled, alone), "lost")
+        told.append(f"distillation {verb} {metric.size(distilled - alone)} {metric.change_unit}".rstrip())
+    base = facts.score(result, result.student())
     if base is not None and int8 is not None:
-        verb = "changed" if int8 == base else "gained" if int8 > base else "cost"
-        told.append(f"{how} {verb} {points(abs(int8 - base)).lstrip('+')}")
-    files = [top1 for model in facts.artifacts(result) if facts.is_int8(model) and (top1 := model.top1()) is not None]
+        told.append(f"{how} {_verb(metric.gain(int8, base), 'cost')} {metric.size(int8 - base)}")
+    scores = (facts.score(result, model) for model in facts.artifacts(result) if facts.is_int8(model))
+    files = [score for score in scores if score is not None]
     if files and int8 is not None:
-        told.append(
-            f"the int8 files differ from it by {points(max(abs(top1 - int8) for top1 in files)).lstrip('+')} at most"
-        )
+        told.append(f"the int8 files differ from it by {metric.size(max(abs(score - int8) for score in files))} at most")
     text = listing(told)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _verb(gain: float, worse: str) -> str:
+    return "changed" if gain == 0 else "gained" if gain > 0 else worse
 
 
 def parity(result: RunResult) -> Section:

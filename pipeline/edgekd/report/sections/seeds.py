@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgekd.report import facts
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Column, Section, Table, Tone
-from edgekd.report.words import NONE, points, sig
+from edgekd.report.words import NONE, sig
 from edgekd.results.run import RunResult, SeedRecord
 from edgekd.statistics import Paired, Spread, paired, spread
 
@@ -17,7 +18,7 @@ MEASURES: tuple[tuple[str, Callable[[SeedRecord], float | None]], ...] = (
     ("Validation, last epoch", lambda row: row.val_last),
 )
 NOTE = (
-    "Mean ± standard deviation (n − 1) of top-1. The kept epoch is the best by validation; the files are made from it. The "
+    "Mean ± standard deviation (n − 1) of {}. The kept epoch is the best by validation; the files are made from it. The "
     "validation figure of the kept epoch is what it was chosen by, and so too good."
 )
 PAIRED_NOTE = (
@@ -36,16 +37,21 @@ def section(result: RunResult) -> Section:
         rows.setdefault(row.model, []).append(row)
     seeds = [row.seed for row in next(iter(rows.values()))]
     measures = [(name, of) for name, of in MEASURES if all(of(row) is not None for row in result.seeds)]
-    columns = Column("Network"), Column("Seeds", "", "number"), *(Column(name, "%", "number") for name, _ in measures)
+    metric = facts.metric(result)
+    columns = (
+        Column("Network"),
+        Column("Seeds", "", "number"),
+        *(Column(name, metric.unit, "number") for name, _ in measures),
+    )
     figures = tuple(
         (
             Cell(facts.label_of(result, model)),
             Cell(str(len(own))),
-            *(Cell(plus_minus(spread(_values(own, of)))) for _, of in measures),
+            *(Cell(plus_minus(spread(_values(own, of)), metric)) for _, of in measures),
         )
         for model, own in rows.items()
     )
-    blocks: list[Block] = [Table("Top-1 over seeds", columns, figures, NOTE)]
+    blocks: list[Block] = [Table(f"{metric.title} over seeds", columns, figures, NOTE.format(metric.name))]
     compared = [
         (f"{facts.label_of(result, 'distilled')} − {facts.label_of(result, model)}", name, _difference(rows, model, of))
         for model in rows
@@ -54,7 +60,7 @@ def section(result: RunResult) -> Section:
         if name.startswith("Test")
     ]
     if compared:
-        blocks.append(differences(compared))
+        blocks.append(differences(compared, metric))
     taught = ", with the same teacher" if facts.section_of(result, "teacher") else ""
     lead = f"Seeds {seeds[0]} to {seeds[-1]}{taught}." if rows else ""
     return Section("seeds", title, tuple(blocks), lead)
@@ -68,14 +74,14 @@ def _values(rows: Sequence[SeedRecord], of: Callable[[SeedRecord], float | None]
     return [value for row in rows if (value := of(row)) is not None]
 
 
-def differences(compared: Sequence[tuple[str, str, Paired]]) -> Table:
-    """A row for each (which networks, measured on what, how they differ); differences in points of top-1."""
+def differences(compared: Sequence[tuple[str, str, Paired]], metric: MetricWords) -> Table:
+    """A row for each (which networks, measured on what, how they differ)."""
     columns = (
         Column("Difference"),
-        Column("Top-1"),
+        Column(metric.title),
         Column("Seeds", "", "number"),
-        Column("Mean ± sd", "points", "number"),
-        Column("95 % interval", "points", "number"),
+        Column("Mean ± sd", metric.change_unit, "number"),
+        Column("95 % interval", metric.change_unit, "number"),
         Column("p, paired t-test", "", "number"),
     )
     rows = tuple(
@@ -83,8 +89,8 @@ def differences(compared: Sequence[tuple[str, str, Paired]]) -> Table:
             Cell(who),
             Cell(what),
             Cell(str(found.gain.n)),
-            gain(found.gain),
-            interval(found.gain),
+            gain(found.gain, metric),
+            interval(found.gain, metric),
             Cell(NONE if found.p is None else sig(found.p)),
         )
         for who, what, found in compared
@@ -92,23 +98,24 @@ def differences(compared: Sequence[tuple[str, str, Paired]]) -> Table:
     return Table("Paired differences", columns, rows, PAIRED_NOTE.format("not corrected for the number of comparisons"))
 
 
-def plus_minus(found: Spread) -> str:
-    """Write mean ± standard deviation of shares in percent; the mean alone where there is one seed."""
-    mean = f"{100 * found.mean:.2f}"
-    return mean if found.sd is None else f"{mean} ± {100 * found.sd:.2f}"
+def plus_minus(found: Spread, metric: MetricWords) -> str:
+    """Write mean ± standard deviation; the mean alone where there is one seed."""
+    mean = metric.fine(found.mean)
+    return mean if found.sd is None else f"{mean} ± {metric.fine(found.sd)}"
 
 
-def gain(found: Spread) -> Cell:
-    """A mean difference in points with its standard deviation; told as good or bad where the interval is on one side."""
-    text = points(found.mean) + ("" if found.sd is None else f" ± {100 * found.sd:.2f}")
+def gain(found: Spread, metric: MetricWords) -> Cell:
+    """A mean difference with its standard deviation; told as good or bad where the interval is on one side."""
+    text = metric.change(found.mean) + ("" if found.sd is None else f" ± {metric.fine(found.sd)}")
     tone: Tone = ""
     if found.low is not None and found.high is not None:
-        tone = "good" if found.low > 0 else "bad" if found.high < 0 else ""
+        sides = {metric.gain(end, 0) > 0 for end in (found.low, found.high) if end}
+        tone = "" if len(sides) != 1 or 0 in (found.low, found.high) else "good" if True in sides else "bad"
     return Cell(text, tone, mark=bool(tone))
 
 
-def interval(found: Spread) -> Cell:
-    """The 95 % interval in points, where there is one."""
+def interval(found: Spread, metric: MetricWords) -> Cell:
+    """The 95 % interval, where there is one."""
     if found.low is None or found.high is None:
         return NOT_APPLICABLE
-    return Cell(f"{points(found.low)} to {points(found.high)}")
+    return Cell(f"{metric.change(found.low)} to {metric.change(found.high)}")

@@ -9,12 +9,13 @@ from typing import Any
 
 from edgekd.report import facts
 from edgekd.report.charts.svg import NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
+from edgekd.report.metric import MetricWords
 from edgekd.report.page import Block, Bullets, Cell, Chart, Column, Section, Table
-from edgekd.report.words import count, listing, one_line, percent, plural, shorten, sig
+from edgekd.report.words import count, listing, one_line, plural, shorten, sig
 from edgekd.results.run import RunResult
 from edgekd.results.tuning import TrialRecord, TuningRecord, told, word
 
-WORDS = {"best_val_top1": "its best epoch, the one a run keeps", "last_val_top1": "its last epoch"}
+WORDS = {"best": "its best epoch, the one a run keeps", "last": "its last epoch"}
 
 
 def section(result: RunResult) -> Section:
@@ -32,7 +33,7 @@ def section(result: RunResult) -> Section:
     blocks: tuple[Block, ...] = (Bullets(tuple(map(one_line, notes))), _table(record), _by_trial(record), _by_value(record))
     lead = (
         f"{plural(len(record.trials), 'student')} of {plural(record.epochs, 'epoch')}, chosen by {record.sampler}, compared "
-        f"by top-1 on the validation split in {WORDS[record.metric]}."
+        f"by {record.metric.label} on the validation split in {WORDS[record.epoch]}."
     )
     return Section("tuning", title, blocks, lead)
 
@@ -48,10 +49,11 @@ def _alone(result: RunResult) -> Iterator[str]:
 
 
 def _table(record: TuningRecord) -> Table:
+    metric = MetricWords(record.metric)
     columns = (
         Column("Trial"),
         *(Column(one_line(label)) for label in record.labels.values()),
-        Column("Validation top-1", "%", "number"),
+        Column(f"Validation {metric.name}", metric.unit, "number"),
         Column("Work", "s", "number"),
     )
     rows = []
@@ -60,27 +62,29 @@ def _table(record: TuningRecord) -> Table:
         note = ", ".join(text for text, told in (("as written", trial.number == 1), ("chosen", best)) if told)
         score = Cell("failed", "bad", one_line(shorten(trial.reason, 120)), mark=True)
         if trial.score is not None:
-            score = Cell(percent(trial.score), "good" if best else "", mark=best)
+            score = Cell(metric.value(trial.score), "good" if best else "", mark=best)
         values = (Cell(one_line(word(trial.values[key]))) for key in record.labels)
         rows.append((Cell(str(trial.number), note=note), *values, score, Cell(sig(trial.seconds))))
     note = f"Of {count(record.images)} images. Seconds are what the training took when it was done."
     return Table("Trials", columns, tuple(rows), note)
 
 
-def _percent(record: TuningRecord) -> dict[int, float]:
-    return {number: 100 * score for number, score in record.scores.items()}
+def _scores(record: TuningRecord) -> dict[int, float]:
+    """The scores in the metric's unit, by trial."""
+    return {number: MetricWords(record.metric).factor * score for number, score in record.scores.items()}
 
 
 def _by_trial(record: TuningRecord) -> Chart:
     """Draw the score of each trial and the best so far."""
-    title, scores = "Score by trial", _percent(record)
-    best = [(number, max(scores[n] for n in scores if n <= number)) for number in scores]
+    title, scores, metric = "Score by trial", _scores(record), MetricWords(record.metric)
+    best_of = max if record.metric.better == "higher" else min
+    best = [(number, best_of(scores[n] for n in scores if n <= number)) for number in scores]
     drawn = []
     for width, height in ((WIDE, 260), (NARROW, 240)):
         canvas = Canvas(width, height)
         x = Scale(0.5, len(record.trials) + 0.5, 48, width - 12)
-        y = Scale(*padded(scores.values(), 0.1, 0.5, 100.0), height - 44, 28)
-        _axes(canvas, y, x, "Validation top-1, %")
+        y = Scale(*padded(scores.values(), 0.1, metric.room, metric.ceiling), height - 44, 28)
+        _axes(canvas, y, x, f"Validation {metric.axis}")
         stride = max(1, round(nice_step(max(1, len(record.trials) - 1), 12)))
         for number in range(1, len(record.trials) + 1, stride):
             canvas.text(x(number), y.start + 18, str(number), "tick", "middle")
@@ -90,9 +94,7 @@ def _by_trial(record: TuningRecord) -> Chart:
         for trial in record.trials:
             _mark(canvas, x(trial.number), y, trial, record)
         drawn.append(canvas)
-    listed = "; ".join(
-        f"trial {t.number}: {f'{scores[t.number]:.1f} %' if t.number in scores else 'failed'}" for t in record.trials
-    )
+    listed = "; ".join(f"trial {t.number}: {_told(record, t) if t.number in scores else 'failed'}" for t in record.trials)
     caption = "Filled: the trial that was chosen. Triangle at the bottom: a trial that failed. Line: the best so far."
     return chart("trials", title, f"{listed}.", caption, *drawn)
 
@@ -136,9 +138,9 @@ def _decades(low: float, high: float) -> list[float]:
 
 def _by_value(record: TuningRecord) -> Chart:
     """Draw the score over the values of each key, a panel a key."""
-    title, scores = "Score by value", _percent(record)
+    title, scores, metric = "Score by value", _scores(record), MetricWords(record.metric)
     keys = list(record.labels)
-    bounds = padded(scores.values(), 0.1, 0.5, 100.0)
+    bounds = padded(scores.values(), 0.1, metric.room, metric.ceiling)
     drawn = []
     for width, across, panel in ((WIDE, min(3, len(keys)), 220), (NARROW, 1, 200)):
         canvas = Canvas(width, -(-len(keys) // across) * panel)
@@ -157,14 +159,19 @@ def _by_value(record: TuningRecord) -> Chart:
                 _mark(canvas, x(axis.places[word(trial.values[key])]), y, trial, record)
         drawn.append(canvas)
     listed = "; ".join(
-        f"{record.labels[key]}: " + ", ".join(f"{word(t.values[key])} {scores[t.number]:.1f} %" for t in _done(record))
+        f"{record.labels[key]}: " + ", ".join(f"{word(t.values[key])} {_told(record, t)}" for t in _done(record))
         for key in keys
     )
     caption = (
-        "Validation top-1 in percent. All values change at a time from trial to trial, so a panel shows a tendency and no "
+        f"Validation {metric.axis}. All values change at a time from trial to trial, so a panel shows a tendency and no "
         "cause. Filled: chosen."
     )
     return chart("values", title, f"{listed}.", caption, *drawn)
+
+
+def _told(record: TuningRecord, trial: TrialRecord) -> str:
+    metric = MetricWords(record.metric)
+    return "failed" if trial.score is None else f"{metric.plain(trial.score)} {metric.unit}".rstrip()
 
 
 def _done(record: TuningRecord) -> Sequence[TrialRecord]:
@@ -185,4 +192,5 @@ def _mark(canvas: Canvas, x: float, y: Scale, trial: TrialRecord, record: Tuning
         canvas.marker("triangle", x, y.start - 6, "dot hollow", 5, f"trial {trial.number}: failed")
         return
     style = "dot" if trial.number == record.best else "dot hollow"
-    canvas.marker("circle", x, y(100 * trial.score), style, 5, f"trial {trial.number}: {100 * trial.score:.1f} %")
+    value = MetricWords(record.metric).factor * trial.score
+    canvas.marker("circle", x, y(value), style, 5, f"trial {trial.number}: {_told(record, trial)}")

@@ -1,0 +1,45 @@
+"""The quality of outputs by all metrics of a task, as records keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgekd.metrics.base import Arrays, Metric, Rows
+from edgekd.metrics.intervals import drop, figure
+from edgekd.results.fidelity import Figure
+from edgekd.results.models import Estimate, Metrics, Of, Split
+
+MetricRows = dict[str, tuple[Metric, Rows]]
+"""Metrics with their rows, by name."""
+
+
+def rows_of(metrics: Sequence[Metric], outputs: Arrays, targets: Any, primary: str) -> MetricRows:
+    """Return each metric with its rows, by name; without those that say nothing about these outputs.
+
+    Args:
+        metrics: Of the task.
+        outputs: By name, each with N as its first dimension.
+        targets: Of the same N samples, as the metrics take them.
+        primary: Name of the output that is the task's answer.
+    """
+    found = ((metric, metric.per_sample(outputs, targets, primary)) for metric in metrics)
+    return {metric.name: (metric, rows) for metric, rows in found if rows is not None}
+
+
+def drops(rows: MetricRows, reference: MetricRows) -> dict[str, Figure]:
+    """Return what each metric has lost against a reference, paired by sample; more is worse."""
+    return {name: drop(metric, reference[name][1], own) for name, (metric, own) in rows.items() if name in reference}
+
+
+def measured(rows: MetricRows, n: int, split: Split = "test", of: Of = "labels") -> Metrics:
+    """Return the values of metrics with their intervals.
+
+    Args:
+        rows: As :func:`rows_of` returns them.
+        n: Number of samples.
+        split: Which ones.
+        of: What the outputs were held against.
+    """
+    figures = {name: figure(metric, own) for name, (metric, own) in rows.items()}
+    return Metrics(split, n, {name: Estimate(found.value, found.low, found.high) for name, found in figures.items()}, of)
