@@ -64,8 +64,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         order = wiring.order_of(section, images.classes, "teacher")
         return _stored(Path(path), section.outputs == "probabilities", images, order)
-    side = data.image_size
-    shape = (images.channels, side, side)
+    shape = (images.channels, *data.size)
     with reads.in_key():
         call = foreign.opened(Path(path), kind, shape, threads, section.signature, len(images.classes))
     mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)

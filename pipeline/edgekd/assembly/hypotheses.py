@@ -131,7 +131,7 @@ class Tried:
         self._network, self._pixels, self._labels = network, pixels, labels
         self._own: Normalization = images.mean, images.std
         self._data = data
-        small = data.image_size < LARGE
+        small = min(data.size) < LARGE
         named = NORMALIZATIONS | OTHERS if small else NORMALIZATIONS | {FULL: OTHERS[FULL]}
         self._named = {name: value for name, value in named.items() if len(value[0]) <= data.channels}
 
@@ -199,10 +199,10 @@ class Tried:
         # From all over the sample, which is in the order of the classes.
         some = np.linspace(0, len(self._labels) - 1, SOME).round().astype(int)
         tried = []
-        own = self._data.image_size
+        own = min(self._data.size)
         for side in SIZES:
             # What is far larger takes long, and is seldom what a network is fed too little of.
-            if side == own or side > (8 if own < LARGE or lost else 1.4) * own:
+            if (side, side) == self._data.size or side > (8 if own < LARGE or lost else 1.4) * own:
                 continue
             pixels = resize(torch.from_numpy(self._pixels[some]), [side, side]).numpy()
             try:

@@ -9,6 +9,7 @@ network whose weights are given is run on some labelled images, as the recipe sa
 from __future__ import annotations
 
 import copy
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress:
 def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[str]:
     from edgekd.distill.teachers import Stored
 
-    pixels, labels, chosen = _sample(images, data.image_size)
+    pixels, labels, chosen = _sample(images, data.size)
     tried = Tried(network, pixels, labels, images, data)
     fixed = isinstance(network, Stored)
     given = tried.as_it_is(network.train_logits.numpy()[chosen] if isinstance(network, Stored) else None)
@@ -189,11 +190,11 @@ def order_of(section: Teacher, classes: Sequence[str], place: str) -> tuple[int,
     return tuple(given.index(name) for name in classes)
 
 
-def _sample(images: DataSet, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
+def _sample(images: DataSet, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
     """Training images by chance, always the same ones (a step could follow the order of the classes), and which they are."""
     split = images.train
     least, most = IMAGES
-    count = min(len(split), most, max(least, least * 96**2 // side**2))
+    count = min(len(split), most, max(least, least * 96**2 // math.prod(size)))
     chosen: list[int] = sorted(np.random.default_rng(0).choice(len(split), count, replace=False).tolist())
     return np.stack([split.images[i] for i in chosen]), split.labels[chosen], chosen
 

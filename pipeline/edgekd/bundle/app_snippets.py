@@ -23,7 +23,7 @@ _UNTESTED = """\
 _CPP_HEAD = """\
 // {title} in C++17. {build}
 {untested}// In an app: #include it, make a Model once, run many images. With -DEDGEKD_MAIN it prints the logits of images.
-// An image is {size} x {size} pixels, uint8, one row after the other, channels last.
+// An image is {height} x {width} pixels (height x width), uint8, one row after the other, channels last.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -37,20 +37,20 @@ _CPP_HEAD = """\
 {include}
 namespace edgekd::{space} {{
 
-constexpr int kSize = {size}, kChannels = {channels};
+constexpr int kHeight = {height}, kWidth = {width}, kChannels = {channels};
 constexpr float kMean[] = {{{mean}}}, kStd[] = {{{std}}};
 const std::vector<std::string> kClasses = {{{classes}}};  // names of the logits
 
 // float32(pixel) / 255, minus mean, divided by std; grey is repeated to all channels.
 inline std::vector<{kind}> prepare(const std::vector<uint8_t>& image) {{
-  const int depth = static_cast<int>(image.size()) / (kSize * kSize);
-  if (image.size() != static_cast<size_t>(kSize) * kSize * depth || (depth != 1 && depth != kChannels))
+  const int depth = static_cast<int>(image.size()) / (kHeight * kWidth);
+  if (image.size() != static_cast<size_t>(kHeight) * kWidth * depth || (depth != 1 && depth != kChannels))
     throw std::invalid_argument("the image has another size");
-  std::vector<{kind}> x(static_cast<size_t>(kChannels) * kSize * kSize);
-  for (int row = 0; row < kSize; ++row)
-    for (int column = 0; column < kSize; ++column)
+  std::vector<{kind}> x(static_cast<size_t>(kChannels) * kHeight * kWidth);
+  for (int row = 0; row < kHeight; ++row)
+    for (int column = 0; column < kWidth; ++column)
       for (int channel = 0; channel < kChannels; ++channel) {{
-        const uint8_t pixel = image[(row * kSize + column) * depth + (depth == 1 ? 0 : channel)];
+        const uint8_t pixel = image[(row * kWidth + column) * depth + (depth == 1 ? 0 : channel)];
         const int statistic = {statistic};
         const float value = (pixel / 255.0f - kMean[statistic]) / kStd[statistic];
         x[{place}] = {to_input};
@@ -78,12 +78,13 @@ int main(int argc, char** argv) {{
 _KOTLIN_HEAD = """\
 // {title} in Kotlin for Android: {gradle} in build.gradle.
 {untested}// Make a Model once, run many images, and close it.
-// An image is {size} x {size} pixels, uint8, one row after the other, channels last: R, G, B, or grey.
+// An image is {height} x {width} pixels (height x width), uint8, one row after the other, channels last: R, G, B, or grey.
 package edgekd.{space}
 
 {imports}
 
-private const val SIZE = {size}
+private const val HEIGHT = {height}
+private const val WIDTH = {width}
 private const val CHANNELS = {channels}
 private val MEAN = floatArrayOf({mean})
 private val STD = floatArrayOf({std})
@@ -93,11 +94,11 @@ val CLASSES = listOf<String>({classes})
 
 /** float32(pixel) / 255, minus mean, divided by std; grey is repeated to all channels. */
 fun prepare(image: ByteArray): ByteBuffer {{
-    val depth = image.size / (SIZE * SIZE)
-    require(image.size == SIZE * SIZE * depth && (depth == 1 || depth == CHANNELS)) {{ "the image has another size" }}
-    val x = ByteBuffer.allocateDirect({bytes} * CHANNELS * SIZE * SIZE).order(ByteOrder.nativeOrder())
-    for (row in 0 until SIZE) for (column in 0 until SIZE) for (channel in 0 until CHANNELS) {{
-        val pixel = image[(row * SIZE + column) * depth + if (depth == 1) 0 else channel].toInt() and 0xFF
+    val depth = image.size / (HEIGHT * WIDTH)
+    require(image.size == HEIGHT * WIDTH * depth && (depth == 1 || depth == CHANNELS)) {{ "the image has another size" }}
+    val x = ByteBuffer.allocateDirect({bytes} * CHANNELS * HEIGHT * WIDTH).order(ByteOrder.nativeOrder())
+    for (row in 0 until HEIGHT) for (column in 0 until WIDTH) for (channel in 0 until CHANNELS) {{
+        val pixel = image[(row * WIDTH + column) * depth + if (depth == 1) 0 else channel].toInt() and 0xFF
         val statistic = {statistic}
         val value = (pixel / 255f - MEAN[statistic]) / STD[statistic]
         {put}
@@ -132,7 +133,7 @@ def _cpp(lines: Cpp, model: ModelRecord, data: DataRecord, source: TensorSpec, r
     rounded = f"std::nearbyint(value / {source.scale}f) + {source.zero_point}"
     clipped = f"std::fmin(std::fmax({rounded}, {low}.0f), {high}.0f)"
     to_input = "value" if source.dtype == "float32" else f"static_cast<{_CPP_KINDS[source.dtype]}>({clipped})"
-    place = _place(source).replace("SIZE", "kSize").replace("CHANNELS", "kChannels")
+    place = _place(source).replace("HEIGHT", "kHeight").replace("WIDTH", "kWidth").replace("CHANNELS", "kChannels")
     head = _CPP_HEAD.format(
         **_facts(model, data, lines.lacking),
         build=f"Build: {lines.build.format(name=model.name)}",
@@ -177,7 +178,8 @@ def _facts(model: ModelRecord, data: DataRecord, lacking: str) -> dict[str, obje
         "title": f"{model.name} ({model.precision}) in {base.label(model.format)}",
         "space": _space(model),
         "untested": _UNTESTED.format(lacking=lacking) if lacking else "",
-        "size": data.image_size,
+        "height": data.size[0],
+        "width": data.size[1],
         "channels": data.channels,
         "mean": ", ".join(f"{value!r}f" for value in data.mean),
         "std": ", ".join(f"{value!r}f" for value in data.std),
@@ -205,13 +207,13 @@ def _value(result: TensorSpec, raw: str) -> str:
 def _place(source: TensorSpec) -> str:
     """Index of row, column and channel in the input."""
     if source.layout == "NHWC":
-        return "(row * SIZE + column) * CHANNELS + channel"
-    return "(channel * SIZE + row) * SIZE + column"
+        return "(row * WIDTH + column) * CHANNELS + channel"
+    return "(channel * HEIGHT + row) * WIDTH + column"
 
 
 def _shape(source: TensorSpec, data: DataRecord) -> tuple[int, ...]:
     """Shape of one image."""
-    sides = (data.image_size, data.image_size)
+    sides = data.size
     return (1, *sides, data.channels) if source.layout == "NHWC" else (1, data.channels, *sides)
 
 

@@ -29,7 +29,8 @@ def write(folder: Path, data: DataRecord, models: Sequence[ModelRecord]) -> None
     }
     preprocessing = {
         "order": "float32(image) / 255, minus mean, divided by std, per channel; grey images repeated to all channels",
-        "mean": data.mean, "std": data.std, "channels": data.channels, "image_size": data.image_size,
+        "mean": data.mean, "std": data.std, "channels": data.channels, 
+        "image_size": data.image_size if data.image_width is None else data.size,
     }  # fmt: skip
     artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
     value = {

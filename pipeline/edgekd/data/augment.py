@@ -37,14 +37,14 @@ class Step(Protocol):
         """Return one image's draw."""
 
     def apply(self, images: Images, draws: Sequence[Any]) -> Images:
-        """Return the changed batch, uint8 N×C×S×S of any S; ``images`` may be written into."""
+        """Return the changed batch, uint8 N×C×H×W of any size; ``images`` may be written into."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """``RandomCrop(size, padding)``: pad with zeros, cut out ``size`` × ``size``."""
+    """``RandomCrop(size, padding)``: pad with zeros, cut out ``size`` (height and width)."""
 
-    size: int
+    size: tuple[int, int]
     padding: int
 
     def draw(self, generator: Generator) -> tuple[int, int]:
@@ -53,12 +53,15 @@ class Crop:
 
     def apply(self, images: Images, draws: Sequence[tuple[int, int]]) -> Images:
         """Cut each image out of its padded form."""
-        side, scale = images.shape[-1], images.shape[-1] / self.size
-        padding = math.ceil(self.padding * scale)
-        padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+        (height, width), scales = images.shape[-2:], _scales(images, self.size)
+        padding = [math.ceil(self.padding * scale) for scale in scales]
+        padded = np.pad(images, ((0, 0), (0, 0), *((pixels, pixels) for pixels in padding)))
         for image, whole, draw in zip(images, padded, draws, strict=True):
-            top, left = (padding + round((start - self.padding) * scale) for start in draw)
-            image[:] = whole[:, top : top + side, left : left + side]
+            top, left = (
+                pixels + round((start - self.padding) * scale)
+                for pixels, start, scale in zip(padding, draw, scales, strict=True)
+            )
+            image[:] = whole[:, top : top + height, left : left + width]
         return images
 
 
@@ -81,7 +84,7 @@ class Flip:
 class Erase:
     """``RandomErasing()``: black out a box of 2 to 33 % of every second image (Zhong et al. 2020, algorithm 1)."""
 
-    size: int
+    size: tuple[int, int]
 
     def draw(self, generator: Generator) -> tuple[int, int, int, int] | None:
         """Return (top, left, height, width), or None: not this image."""
@@ -89,13 +92,13 @@ class Erase:
             return None
         low, high = torch.log(torch.tensor((0.3, 3.3))).tolist()
         for _ in range(10):
-            area = self.size**2 * _uniform(0.02, 0.33, generator)
+            area = math.prod(self.size) * _uniform(0.02, 0.33, generator)
             ratio = torch.exp(torch.tensor(_uniform(low, high, generator))).item()  # in float32, as torchvision
             height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if height < self.size and width < self.size:
+            if height < self.size[0] and width < self.size[1]:
                 return (
-                    _integer(self.size - height + 1, generator),
-                    _integer(self.size - width + 1, generator),
+                    _integer(self.size[0] - height + 1, generator),
+                    _integer(self.size[1] - width + 1, generator),
                     height,
                     width,
                 )
@@ -103,12 +106,12 @@ class Erase:
 
     def apply(self, images: Images, draws: Sequence[tuple[int, int, int, int] | None]) -> Images:
         """Black out the boxes."""
-        scale = images.shape[-1] / self.size
+        down, across = _scales(images, self.size)
         for image, box in zip(images, draws, strict=True):
             if box is not None:
                 top, left, height, width = box
-                bottom, right = round((top + height) * scale), round((left + width) * scale)
-                image[:, round(top * scale) : bottom, round(left * scale) : right] = 0
+                bottom, right = round((top + height) * down), round((left + width) * across)
+                image[:, round(top * down) : bottom, round(left * across) : right] = 0
         return images
 
 
@@ -157,9 +160,9 @@ class Color:
 def steps(data: Data) -> tuple[Step, ...] | None:
     """The recipe's augmentation for whole batches; None where one of them is torchvision's alone."""
     built: dict[str, Step] = {
-        "crop": Crop(data.image_size, padding_of(data)),
+        "crop": Crop(data.size, padding_of(data)),
         "flip": Flip(),
-        "erase": Erase(data.image_size),
+        "erase": Erase(data.size),
         "rotate": Rotate(ROTATION),
         "color": Color(JITTER),
     }
@@ -168,7 +171,7 @@ def steps(data: Data) -> tuple[Step, ...] | None:
 
 def padding_of(data: Data) -> int:
     """Pixels that ``crop`` adds on each side."""
-    return max(1, data.image_size // 8)
+    return max(1, min(data.size) // 8)
 
 
 def apply(chosen: Sequence[Step], views: Sequence[Images], seeds: Sequence[int]) -> list[Images]:
@@ -183,6 +186,11 @@ def apply(chosen: Sequence[Step], views: Sequence[Images], seeds: Sequence[int])
     for step, drawn in zip(chosen, draws, strict=True):
         changed = [step.apply(images, drawn) for images in changed]
     return changed
+
+
+def _scales(images: Images, size: tuple[int, int]) -> tuple[float, float]:
+    """Return what a pixel of the student's images is on these, down and across."""
+    return images.shape[-2] / size[0], images.shape[-1] / size[1]
 
 
 def _integer(count: int, generator: Generator) -> int:

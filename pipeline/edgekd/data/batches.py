@@ -116,7 +116,7 @@ def transforms(data: Data) -> Any:
     """The recipe's augmentation as one torchvision v2 transform of a uint8 image, or None."""
     v2 = import_torchvision().transforms.v2
     builders = {
-        "crop": lambda: v2.RandomCrop(data.image_size, padding=augment.padding_of(data)),
+        "crop": lambda: v2.RandomCrop(data.size, padding=augment.padding_of(data)),
         "flip": v2.RandomHorizontalFlip,
         "rotate": lambda: v2.RandomRotation(augment.ROTATION),
         "color": lambda: v2.ColorJitter(*[augment.JITTER] * 3),

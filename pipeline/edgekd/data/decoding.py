@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ _LOOKED_AT = 64  # images whose brightest pixel is looked at
 
 
 class Images(Protocol):
-    """Images by number: uint8, C×S×S at the recipe's image size, C as stored (1 or 3)."""
+    """Images by number: uint8, C×H×W at the recipe's image size, C as stored."""
 
     def __len__(self) -> int: ...
 
@@ -82,7 +83,7 @@ def kept_in_memory(
     decode = _decoder(data, open_image)
     if not count or on_demand(count, data):
         return Decoded(count, decode)
-    images = np.empty((count, data.channels, data.image_size, data.image_size), np.uint8)
+    images = np.empty((count, data.channels, *data.size), np.uint8)
     failures: list[DataError] = []
     with progress.task(f"decoding {split} images", count) as task:
         for index in range(count):
@@ -97,7 +98,7 @@ def kept_in_memory(
 
 def on_demand(count: int, data: Data) -> bool:
     """Return whether a split of so many images is decoded image by image when they are used: it is too large to keep."""
-    return count * data.channels * data.image_size**2 > IN_MEMORY_BYTES
+    return count * data.channels * math.prod(data.size) > IN_MEMORY_BYTES
 
 
 def check_undecoded(paths: Sequence[Path], split: str, progress: Progress) -> None:
@@ -141,21 +142,21 @@ def grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((np.concatenate(parts) + 0x8000) >> 16).astype(np.uint8)[:, None]
 
 
-def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """N×C×H×W at another height and width."""
-    if images.shape[2:] == (size, size):
+def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return N×C×H×W at another height and width."""
+    if images.shape[2:] == size:
         return np.ascontiguousarray(images)
     import torch
 
     resize = import_torchvision().transforms.v2.functional.resize
-    parts = [resize(torch.from_numpy(part.copy()), [size, size]) for part in np.array_split(images, len(images) // 4096 + 1)]
+    parts = [resize(torch.from_numpy(part.copy()), list(size)) for part in np.array_split(images, len(images) // 4096 + 1)]
     return np.ascontiguousarray(torch.cat(parts).numpy())
 
 
 def _decoder(data: Data, open_image: Callable[[int], Image.Image]) -> Callable[[int], NDArray[np.uint8]]:
     def decode(index: int) -> NDArray[np.uint8]:
         pixels = np.asarray(_eight_bit(open_image(index)).convert("L" if data.channels == 1 else "RGB"))
-        image: NDArray[np.uint8] = resized(np.atleast_3d(pixels).transpose(2, 0, 1)[None], data.image_size)[0]
+        image: NDArray[np.uint8] = resized(np.atleast_3d(pixels).transpose(2, 0, 1)[None], data.size)[0]
         return image
 
     return decode

@@ -78,7 +78,7 @@ def total_variation(x: Tensor) -> Tensor:
 
 
 def invert(
-    network: nn.Module, labels: Tensor, size: int, channels: int, settings: Synthetic,
+    network: nn.Module, labels: Tensor, size: tuple[int, int], channels: int, settings: Synthetic,
     mean: Sequence[float], std: Sequence[float], generator: torch.Generator, advance: Advance,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Optimize one batch of images: ``L(x, y) + α_tv R_TV + α_l2 ‖x‖₂ + α_f R_feature``.
@@ -97,7 +97,7 @@ def invert(
         advance: Told after each step: images done, and the loss in words.
 
     Returns:
-        N×C×S×S, with one channel where the images are grey.
+        N×C×H×W, with one channel where the images are grey.
 
     Raises:
         ModelError: The network has no batch norm.
@@ -107,7 +107,7 @@ def invert(
     labels = labels.to(device)
     centre, scale = (torch.tensor(tuple(v), dtype=torch.float32, device=device).reshape(-1, 1, 1) for v in (mean, std))
     stored = 1 if settings.grey else channels
-    x = torch.randn((len(labels), stored, size, size), generator=generator).to(device).requires_grad_()
+    x = torch.randn((len(labels), stored, *size), generator=generator).to(device).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=settings.lr, betas=(0.5, 0.9))
     black, white = -centre / scale, (1 - centre) / scale
     frozen = [p for p in network.parameters() if p.requires_grad]

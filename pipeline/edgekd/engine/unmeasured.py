@@ -27,8 +27,8 @@ def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
     if recipe.student and recipe.student.weights and not recipe.distill and recipe.data.teaches:
         yield "images that are new to the network: whether the given weights were trained on the test images is not known"
     if recipe.data.source == "random":
-        side = recipe.data.image_size
-        yield f"the size and the normalization of the weights' training: the images are random, {side}×{side}, as written"
+        height, width = recipe.data.size
+        yield f"the size and the normalization of the weights' training: the images are random, {height}×{width}, as written"
     if recipe.data.source == "fashion-mnist-mini":
         yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
 

@@ -215,7 +215,7 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
             return f"put it in quotes: '{given(raw)}'"
         if isinstance(raw, float) and raw.is_integer() and int in numbers:
             return f"write {int(raw)}"
-    if a_list:
+    if a_list and not (numbers and isinstance(raw, int | float)):  # a number may stand alone, too
         return f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
     if model:
         if bool in kinds:

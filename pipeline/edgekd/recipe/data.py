@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
 
 from edgekd.recipe.base import Strict
 from edgekd.recipe.source import DataSource, declared
@@ -16,6 +16,12 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0,), (1.0,)),
 }
 """Usual means and standard deviations of pixels between 0 and 1, by the names that ``--normalize`` takes."""
+Side = Annotated[int, Field(ge=8, le=1024)]
+ImageSize = Annotated[
+    Side | tuple[Side, Side],
+    AfterValidator(lambda size: size[0] if isinstance(size, tuple) and size[0] == size[1] else size),
+]
+"""Height and width of square images, or ``(height, width)``; two equal ones are one."""
 Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
@@ -27,10 +33,11 @@ class Data(Strict):
     (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
     (x_train, y_train, x_test, y_test); without labels images:DIR (any images), synthetic (none:
     all are made from the teacher), random (noise, to compare files with)."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    """Height and width in pixels that every image is resized to."""
-    channels: Literal[1, 3] = 3
-    """Channels the models see; grey images are repeated to 3."""
+    image_size: ImageSize = 32
+    """Height and width in pixels that every image is resized to: one number, or [HEIGHT, WIDTH]."""
+    channels: Annotated[int, Field(ge=1, le=16)] = 3
+    """Channels the models see; grey images are repeated to 3. Others than 1 and 3 need a source of arrays (npz) that has as
+    many."""
     classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes, where the images have no labels that tell it."""
     class_order: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
@@ -56,6 +63,11 @@ class Data(Strict):
     """Folder where torchvision keeps its downloads; the user's cache folder when left out."""
     download: bool = True
     """Whether a torchvision data set that is not in `root` may be downloaded."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
     @property
     def made(self) -> Synthetic | None:

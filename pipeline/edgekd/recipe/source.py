@@ -21,6 +21,8 @@ class Declared(Protocol):
     """One line for ``edgekd list data``."""
     labelled: bool
     """True if its training samples have targets."""
+    pictures: bool
+    """True if its samples are pictures of 1 or 3 channels; arrays have any number."""
     is_path: bool
     """True if a path of this machine follows its name."""
     opens_libraries: bool

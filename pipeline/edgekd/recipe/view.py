@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
 from edgekd.recipe.base import Strict
-from edgekd.recipe.data import Data
+from edgekd.recipe.data import Data, ImageSize
 from edgekd.recipe.source import DataSource
 
 
@@ -16,9 +16,9 @@ class View(Strict):
 
     source: Annotated[DataSource, Field(examples=["npz:rgb.npz"])] | None = None
     """Other images of the same samples, with the same labels in the same order (imagefolder: with the same names)."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
-    """Height and width in pixels that every image is resized to."""
-    channels: Literal[1, 3] | None = None
+    image_size: ImageSize | None = None
+    """Height and width in pixels that every image is resized to: one number, or [HEIGHT, WIDTH]."""
+    channels: Annotated[int, Field(ge=1, le=16)] | None = None
     """Channels the teacher sees."""
     mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
     """Subtracted from pixels between 0 and 1, with `std`. Left out: the student's, or, with another source or other

@@ -112,10 +112,17 @@ class DataRecord:
     val: int
     test: int
     image_size: int
+    """Height of the images, and width where ``image_width`` says no other."""
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
+    image_width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.image_size, self.image_width or self.image_size
 
 
 @dataclass(frozen=True)

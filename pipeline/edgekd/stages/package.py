@@ -409,11 +409,12 @@ class PackageStage:
         failed = [name for name in export.names(context.recipe) if name not in context.inputs]
         images = images_of(context)
         found = context.read("evaluate", "metrics.json")
+        height, width = context.recipe.data.size
         record = DataRecord(
             source=_public(context.recipe.data.source), fingerprint=fingerprint.of(context.recipe.data),
             classes=images.classes,
             train=len(images.train), val=len(images.val), test=len(images.test),
-            image_size=context.recipe.data.image_size, channels=images.channels,
+            image_size=height, image_width=width if width != height else None, channels=images.channels,
             mean=images.mean, std=images.std, license=images.license,
         )  # fmt: skip
         lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -165,7 +166,7 @@ def calibration_images(images: DataSet, count: int) -> Tensor:
 
 def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
     """The training images that single layers are looked at with; few where they are large, float32 (N, C, S, S)."""
-    return calibration_images(images, max(4, min(32, LAYER_PIXELS // recipe.data.image_size**2)))
+    return calibration_images(images, max(4, min(32, LAYER_PIXELS // math.prod(recipe.data.size))))
 
 
 def _calibrate(context: Context, settings: Ptq) -> None:

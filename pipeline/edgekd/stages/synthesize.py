@@ -103,7 +103,7 @@ class SynthesizeStage:
             for wanted in batches:
                 made.append(
                     inversion.invert(
-                        network, torch.from_numpy(wanted), recipe.data.image_size, images.channels, settings,
+                        network, torch.from_numpy(wanted), recipe.data.size, images.channels, settings,
                         images.mean, images.std, generator, task.advance,
                     )
                 )  # fmt: skip

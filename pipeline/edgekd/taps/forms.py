@@ -14,13 +14,18 @@ EXTRA_TOKENS = 16  # at most: a class token, one for distillation, registers (4 
 
 
 class Forms:
-    """Tells the form of one value after the other, as a network computes them from square images.
+    """Tells the form of one value after the other, as a network computes them from images of one size.
 
-    Nothing in a shape says which axis is which. A map of a square image is square; tokens are as many as the pixels of a map
-    that was there before (the patches), and a few more; where none was, as many as a square has.
+    Nothing in a shape says which axis is which. A map has about the proportions of the image; tokens are as many as the
+    pixels of a map that was there before (the patches), and a few more; where none was, as many as a grid of the image's
+    proportions has.
+
+    Args:
+        image: Height and width of the images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, image: tuple[int, int]) -> None:
+        self._image = image
         self._grids: set[tuple[int, int]] = set()
         self._tokens_seen = False
 
@@ -36,8 +41,9 @@ class Forms:
             return self._tokens(shape[0], shape[1])
         if len(shape) != 3:
             return None
-        form: Form = "nhwc" if shape[0] == shape[1] != shape[2] else "map"
-        if shape[0] == shape[1] == shape[2]:  # as many channels as pixels a side: only its origin tells
+        ends, begins = (self._alike(*sides) for sides in ((shape[1], shape[2]), (shape[0], shape[1])))
+        form: Form = "nhwc" if begins and not ends else "map"
+        if begins and ends:  # its channels are as many as pixels a side: only its origin tells
             form = "nhwc" if (before == "nhwc") != turned else "map"
         mapped = (shape[2], *shape[:2]) if form == "nhwc" else shape
         self._grids.add((mapped[1], mapped[2]))
@@ -45,15 +51,28 @@ class Forms:
 
     def _tokens(self, count: int, channels: int) -> tuple[Form, tuple[int, ...]] | None:
         near = [(h, w) for h, w in self._grids if h * w > 1 and 0 <= count - h * w <= EXTRA_TOKENS]
-        side = math.isqrt(count)
-        if not near and not self._tokens_seen and side > 1 and count - side**2 <= EXTRA_TOKENS:
-            near = [(side, side)]
+        if not near and not self._tokens_seen and (whole := self._grid(count)):
+            near = [whole]
         if not near:
             return None
         self._tokens_seen = True
         grid = max(near, key=math.prod)
         self._grids.add(grid)
         return "tokens", (channels, *grid)
+
+    def _alike(self, height: int, width: int) -> bool:
+        """Return True if two sides have the proportions of the image, to a pixel: strides round."""
+        tall, wide = self._image
+        return height == width if tall == wide else abs(height * wide - width * tall) < max(tall, wide)
+
+    def _grid(self, count: int) -> tuple[int, int] | None:
+        """Return the largest grid of the image's proportions with so many patches, or a few less; None: there is none."""
+        tall, wide = self._image
+        parts = math.gcd(tall, wide)
+        step = tall // parts * (wide // parts)
+        side = math.isqrt(count // step)
+        found = side * (tall // parts), side * (wide // parts)
+        return found if side and found != (1, 1) and count - math.prod(found) <= EXTRA_TOKENS else None
 
 
 def as_map(feature: Tensor, form: Form, size: tuple[int, ...]) -> Tensor:

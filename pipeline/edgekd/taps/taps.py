@@ -175,7 +175,7 @@ def survey(network: nn.Module, example: Tensor) -> Survey:
     outputs: dict[str, fx.Node] = {}
     shapes: dict[fx.Node, tuple[int, ...]] = {}
     forms: dict[fx.Node, tuple[Form, tuple[int, ...]]] = {}
-    tell = Forms()
+    tell = Forms((example.shape[2], example.shape[3]))
 
     class Shapes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:

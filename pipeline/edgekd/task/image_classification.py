@@ -69,7 +69,7 @@ def logits_of(classes: int | None) -> Port:
 
 def samples_of(data: Data, classes: tuple[str, ...] = ()) -> Samples:
     """Return what is known of images as a data section resizes them."""
-    return Samples({IMAGE: ((data.channels, data.image_size, data.image_size), "float32")}, classes)
+    return Samples({IMAGE: ((data.channels, *data.size), "float32")}, classes)
 
 
 def purpose(data: Data, classes: int | None = None) -> Purpose:

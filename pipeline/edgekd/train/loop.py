@@ -224,7 +224,7 @@ def _lessons(
     if recording is None:
         yield lambda x, _draw, _indices: network(x)
         return
-    blank = torch.zeros(2, data.channels, section.image_size, section.image_size, dtype=torch.uint8)
+    blank = torch.zeros(2, data.channels, *section.size, dtype=torch.uint8)
     with torch.no_grad(), fabric.autocast():
         probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
     precision = fabric.strategy.precision.precision

@@ -25,7 +25,7 @@ from edgekd.data.sources.base import from_arrays
 
 class Pixels:
     form, summary, labelled = "pixels:FILE", "images in a text file, a line each", True
-    is_path, opens_libraries = True, False
+    pictures, is_path, opens_libraries = False, True, False
 
     def read(self, place, data, progress):
         rows = np.loadtxt(place, dtype=np.uint8, ndmin=2)

@@ -30,7 +30,7 @@ def made(network: nn.Module, seed: int = 0, mean: Any = (0.5,), std: Any = (0.25
     settings = SETTINGS.model_copy(update=changes)
     labels = torch.arange(16) % 4
     generator = torch.Generator().manual_seed(seed)
-    return inversion.invert(network, labels, 16, 3, settings, mean, std, generator, lambda _steps, _note: None)
+    return inversion.invert(network, labels, (16, 16), 3, settings, mean, std, generator, lambda _steps, _note: None)
 
 
 def distance(network: nn.Module, pixels: np.ndarray[Any, Any]) -> float:

@@ -98,9 +98,8 @@ def test_the_others_have_the_values_of_the_manifest_and_say_that_they_are_untest
         assert f"x{suffix}" in text
         for value in ("0.485f, 0.456f, 0.406f", "0.229f, 0.224f, 0.225f", "0.0123f", "-7", "* 0.25f", "- 3)", "-128", "127"):
             assert value in text, value
-        assert ("CHANNELS + channel" if layout == "NHWC" else "* SIZE + column") in text.replace("kSize", "SIZE").replace(
-            "kChannels", "CHANNELS"
-        )
+        place = "CHANNELS + channel" if layout == "NHWC" else "* WIDTH + column"
+        assert place in text.replace("kWidth", "WIDTH").replace("kChannels", "CHANNELS")
     assert r'listOf<String>("\$cat", ' in texts[".kt"]
     assert all(text.index("Model(") < text.index("run(") for text in texts.values()), "loaded once, run many times"
     if format == "onnx":

@@ -137,14 +137,17 @@ def from_arrays(
 
     def images(name: str) -> NDArray[np.uint8]:
         x = arrays[name]
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
+        stored = x.shape[-1] if x.ndim == 4 else 1
+        fits = stored in (1, data.channels) or (stored, data.channels) == (3, 1)
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not fits:
+            colour = data.channels if data.channels > 1 else 3
             raise DataError(
                 f"{place or data.source}: {name} is {x.dtype} of shape {x.shape}",
-                "images must be uint8, N×H×W (grey) or N×H×W×3",
+                f"images must be uint8, N×H×W (grey) or N×H×W×{colour}",
             )
         x = x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
         x = decoding.grey(x) if data.channels == 1 and x.shape[1] == 3 else x
-        return decoding.resized(x, data.image_size) if len(x) else x
+        return decoding.resized(x, data.size) if len(x) else x
 
     train, y_train = images("x_train"), arrays["y_train"]
     if "x_val" not in arrays:

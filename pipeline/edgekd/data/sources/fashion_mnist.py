@@ -34,6 +34,7 @@ class FashionMnistMini:
     form = "fashion-mnist-mini"
     summary = "10,000 + 2,000 images, ships with edgekd"
     labelled = True
+    pictures = True
     is_path = False
     opens_libraries = False
 
@@ -53,6 +54,7 @@ class FashionMnist:
     form = "fashion-mnist"
     summary = "60,000 + 10,000 images, Debian package dataset-fashion-mnist"
     labelled = True
+    pictures = True
     is_path = False
     opens_libraries = False
 

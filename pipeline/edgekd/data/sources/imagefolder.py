@@ -23,6 +23,7 @@ class ImageFolder:
     form = "imagefolder:DIR"
     summary = "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone"
     labelled = True
+    pictures = True
     is_path = True
     opens_libraries = False
 

@@ -22,6 +22,7 @@ class ImagesAlone:
     form = "images:DIR"
     summary = "images without labels"
     labelled = False
+    pictures = True
     is_path = True
     opens_libraries = False
 

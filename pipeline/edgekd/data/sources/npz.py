@@ -28,6 +28,7 @@ class Npz:
     form = "npz:FILE"
     summary = "x_train, y_train, x_test, y_test"
     labelled = True
+    pictures = False
     is_path = True
     opens_libraries = False
 

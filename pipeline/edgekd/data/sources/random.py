@@ -22,13 +22,14 @@ class Random:
     form = "random"
     summary = "noise without labels, to compare files with"
     labelled = False
+    pictures = False
     is_path = False
     opens_libraries = False
 
     def read(self, place: str, data: Data, progress: Progress) -> Raw:
         """Draw them."""
         random = np.random.default_rng(0)
-        shape = (data.channels, data.image_size, data.image_size)
+        shape = (data.channels, *data.size)
         train, test = (random.integers(0, 256, (count, *shape), np.uint8) for count in COUNTS)
         return unlabelled(train, test, data)
 

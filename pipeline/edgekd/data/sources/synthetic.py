@@ -25,6 +25,7 @@ class Synthetic:
     form = "synthetic"
     summary = "no images: all are made from the teacher"
     labelled = False
+    pictures = False
     is_path = False
     opens_libraries = False
 
@@ -55,5 +56,5 @@ def synthesized(data: Data, made: Path | None) -> NDArray[np.uint8]:
         return images
     if data.made is None:
         raise DataError(f"{data.source} is not synthesized", "add data.synthetic: true")
-    shape = (data.made.images, 1 if data.made.grey else data.channels, data.image_size, data.image_size)
+    shape = (data.made.images, 1 if data.made.grey else data.channels, *data.size)
     return np.broadcast_to(np.uint8(0), shape)

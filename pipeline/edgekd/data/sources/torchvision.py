@@ -31,6 +31,7 @@ class Torchvision:
     form = "torchvision:NAME"
     summary = "any torchvision data set with a train and a test split, such as torchvision:CIFAR100"
     labelled = True
+    pictures = True
     is_path = False
     opens_libraries = True
 

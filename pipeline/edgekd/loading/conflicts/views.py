@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
-from edgekd.recipe.source import parts
+from edgekd.recipe.source import declared, parts
 from edgekd.recipe.teacher import Teacher
 
 Found = Iterator[tuple[str, str, str]]
@@ -15,6 +15,7 @@ Found = Iterator[tuple[str, str, str]]
 
 def conflicts(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each impossible combination."""
+    yield from _channels(recipe.data, "data")
     if recipe.teacher is not None:
         yield from _teacher(recipe.teacher, recipe.data, "teacher")
         if recipe.distill is not None:
@@ -46,6 +47,8 @@ def _teacher(teacher: Teacher, student_sees: Data, key: str) -> Found:
 def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
     view, seen = teacher.data, teacher.seen(student_sees)
     assert view is not None
+    if view.channels is not None or view.source is not None:
+        yield from _channels(seen, key)
     if (view.mean is None) != (view.std is None):
         name, other = ("mean", "std") if view.std is None else ("std", "mean")
         yield f"{key}.{name}", f"{name} is given without {other}", f"add {other}, or remove {name}"
@@ -62,7 +65,7 @@ def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
     if "trivial" in seen.augment and seen.image_size != student_sees.image_size:
         yield (
             f"{key}.image_size",
-            f"trivial moves images by whole pixels, which differs at sizes {student_sees.image_size} and {seen.image_size}",
+            f"trivial moves images by whole pixels, which differs at sizes {_size(student_sees)} and {_size(seen)}",
             "use crop, flip and rotate in data.augment, or give both views one size",
         )
 
@@ -79,3 +82,16 @@ def _taught(distill: Distill, teacher: Teacher, student_sees: Data, prefix: str)
                 f"{loss.kind} copies the teacher's classifier, and teacher and student see images of different shapes",
                 "use a feature loss such as fitnet here",
             )
+
+
+def _channels(data: Data, key: str) -> Found:
+    if data.channels not in (1, 3) and declared(data.source).pictures:
+        yield (
+            f"{key}.channels",
+            f"{parts(data.source)[0]} has pictures, of 1 or 3 channels, not {data.channels}",
+            "write channels: 3, or give arrays: source: npz:FILE",
+        )
+
+
+def _size(data: Data) -> str:
+    return str(data.image_size) if isinstance(data.image_size, int) else "×".join(map(str, data.image_size))

@@ -175,7 +175,7 @@ def data_facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     pairs = [
         ("Source", local(one_line(data.source))),
         ("Images", f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"),
-        ("Size", f"{data.image_size} × {data.image_size} pixels, {plural(data.channels, 'channel')}"),
+        ("Size", f"{data.size[0]} × {data.size[1]} pixels, {plural(data.channels, 'channel')}"),
         ("Classes", f"{count(len(data.classes))}: {one_line(', '.join(data.classes[:CLASSES]))}{more}"),
         ("Normalization", f"mean {_numbers(data.mean)}; standard deviation {_numbers(data.std)}"),
         ("Licence", one_line(data.license)),
