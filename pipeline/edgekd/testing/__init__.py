@@ -2,6 +2,7 @@
 
 from edgekd.testing.losses import LossSuite
 from edgekd.testing.metrics import MetricSuite
+from edgekd.testing.runtimes import RuntimeSuite
 from edgekd.testing.suite import Gap, Suite, suites
 
-__all__ = ["Gap", "LossSuite", "MetricSuite", "Suite", "suites"]
+__all__ = ["Gap", "LossSuite", "MetricSuite", "RuntimeSuite", "Suite", "suites"]
