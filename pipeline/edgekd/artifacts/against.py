@@ -67,7 +67,7 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
         pairs = {files[0].record.name: there[0]}
     if not pairs:
         names = ", ".join(there) or "no file"
-        raise UsageError(f"{folder} has measured none of these files, but {names}", "name files that it has measured")
+        raise UsageError(f"{folder} has no figures of these files; it has {names}", "name files that it has measured")
     again, gone = {}, {}
     for file, variant in zip(files, variants, strict=True):
         model = before.model(pairs[file.record.name]) if file.record.name in pairs else None

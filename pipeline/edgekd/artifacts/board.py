@@ -396,7 +396,7 @@ def run(out: Path, name: str, emulated: bool) -> int:
     finally:
         if is_new:
             out.unlink()
-    print(f"\nWhether these figures can be trusted says the report: edgekd report {out}")
+    print(f"\nThe report says whether these figures can be trusted: edgekd report {out}")
     return 4 if answers["failures"] else 0
 
 

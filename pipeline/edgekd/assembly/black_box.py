@@ -115,7 +115,7 @@ def _stored(path: Path, probabilities: bool, images: DataSet, order: tuple[int, 
 def _check(path: Path, outputs: int, classes: int) -> None:
     if outputs != classes:
         raise ModelError(
-            f"{path.name} knows {outputs} classes, and the data has {classes}",
+            f"{path.name} has {outputs} classes, and the data has {classes}",
             "distillation on logits needs the same classes in the same order; correct teacher.model or data.source",
         )
 

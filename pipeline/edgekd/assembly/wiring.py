@@ -98,8 +98,8 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     if not images.train.labelled:
         if not fixed and not role.normalized and data.source != "random":
             yield (
-                f"{role.place} sees images normalized with their own mean and deviation, as the recipe gives none; whether "
-                "it was trained so cannot be seen without labels"
+                f"{role.place} sees images normalized with their own mean and deviation, as the recipe gives none; "
+                "without labels this cannot be checked"
             )
         return
     n, classes = len(labels), given.logits.shape[1]
@@ -141,7 +141,7 @@ def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
         told = f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
         if role.teaches:
             raise ModelError(told, f"take the softmax out of the network, or write {place}.outputs: probabilities")
-        yield f"{told}; so all that is said of its logits is said of probabilities"
+        yield f"{told}; every figure about its logits is then about probabilities"
     elif len(outputs) >= ENOUGH and outputs.min() >= 0 and 0.5 < outputs.max() <= 1:
         yield f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size"
 
@@ -284,7 +284,7 @@ def _unexplained(given: Way, classes: Sequence[str]) -> tuple[str, str]:
         )
     listed = f"{', '.join(classes[:4])}{', …' if len(classes) > 4 else ''}"
     return (
-        "No order of classes or channels, usual normalization or size explains it, and it is sure of what it says "
-        f"({sure:.2f} in the mean): it seems to know other classes than {listed}",
+        "No order of classes or channels, usual normalization or size explains it, and its confidence is high "
+        f"({sure:.2f} in the mean): it seems to be trained on other classes than {listed}",
         "give weights that were trained on these classes, or add train: {epochs: N} to fine-tune it",
     )

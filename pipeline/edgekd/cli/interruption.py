@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXIT_CODE = 130
 
 _signals: list[int] = []
-_STAGES = "finished stages are kept; the same command goes on, and a training that was running begins anew"
+_STAGES = "finished stages are kept; the same command resumes, and the interrupted training starts anew"
 _HINTS = {
     **dict.fromkeys(("run", "study", "quantize", "export"), _STAGES),
     **dict.fromkeys(("doctor", "devices"), "nothing is left on the device; the same command asks it again"),

@@ -149,7 +149,7 @@ def split(data: Data, progress: Progress | None, made: Path | None) -> tuple[Raw
         kept, held_out = stratified(raw.y_train, data.val_fraction)
     if raw.labelled and not len(held_out):
         raise DataError(
-            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is none of any class",
+            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is below one a class",
             "raise data.val_fraction or give more images",
         )
     return raw, kept, held_out
@@ -235,7 +235,7 @@ def _check_taught(trained: NDArray[np.int64], raw: Raw, source: str) -> None:
     missing = sorted(set(range(len(raw.classes))) - set(np.unique(trained).tolist()))
     if missing:
         label = missing[0]
-        alone = ", which the validation split alone has" if label in raw.y_train else ""
+        alone = ", which only the validation split has" if label in raw.y_train else ""
         raise DataError(
             f"{source}: no training image of class {label} ({raw.classes[label]}){alone}",
             "add images of it, or number the labels from 0 without gaps",

@@ -127,9 +127,7 @@ def _split_folders(named: Sequence[Path]) -> dict[str, Path]:
     for folder in named:
         split = SPLITS[folder.name.casefold()]
         if split in folders:
-            raise DataError(
-                f"{folders[split]} and {folder} are both the {split} split", "join them, or rename what is not to be read"
-            )
+            raise DataError(f"{folders[split]} and {folder} are both the {split} split", "join them, or rename one")
         folders[split] = folder
     return folders
 
@@ -199,12 +197,12 @@ def _check_height(root: Path, classes: Sequence[str]) -> None:
         inside = [folder for folder in _folders(root / name) if folder.casefold() in SPLITS]
         if len({SPLITS[folder.casefold()] for folder in inside}) > 1:
             raise DataError(
-                f"{root / name} has folders of splits, {' and '.join(inside)}, and so it is no class",
+                f"{root / name} has folders of splits, {' and '.join(inside)}, so it is not a class",
                 f"give {root / name}, if it is the image folder; else put them above the classes: {root}/train/{name}",
             )
     if len(classes) == 1 and class_folders(root / classes[0]):
         raise DataError(
-            f"{root} has images in one folder alone, {classes[0]}, and that has folders: it seems to be the image folder",
+            f"{root} has images in only one folder, {classes[0]}, which seems to be the image folder",
             f"give {root / classes[0]}",
         )
 

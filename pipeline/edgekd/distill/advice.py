@@ -54,7 +54,7 @@ def weak(teacher: float, alone: float) -> tuple[str, ...]:
         return ()
     return (
         f"the teacher has {100 * teacher:.1f} % on validation and the student alone {100 * alone:.1f} %: train the teacher "
-        "longer, take a larger one, or lower the weight of the losses that follow it",
+        "longer, take a larger one, or lower the weight of the losses on it",
     )
 
 
@@ -91,8 +91,8 @@ def softness(terms: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         much = f"({100 * share:.1f} % of the largest entropy, on validation)"
         if share >= FLAT:
             lines.append(
-                f"{at} nearly uniform {much}: what is compared are then the logits themselves, as in mse_logits, and not "
-                "how the teacher ranks the likely classes; lower the temperature"
+                f"{at} nearly uniform {much}: the loss then compares the logits themselves, like mse_logits, and not the "
+                "ranking of the likely classes; lower the temperature"
             )
         elif share <= SHARP:
             lines.append(

@@ -27,4 +27,4 @@ def compare_with_lock(loaded: Loaded, threads: int, say: Callable[[str], None]) 
     """Say if a lock is replayed with another number of threads than it has."""
     locked = loaded.recipe.threads if loaded.lock else None
     if locked not in (None, threads):
-        say(f"threads: {threads}, and the lock has {locked}: what is computed anew will have other bytes")
+        say(f"threads: {threads}, and the lock has {locked}: recomputed stages will have other bytes")

@@ -40,11 +40,11 @@ def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
         instead = "files were only compared with the network in torch"
         if recipe.teacher:
             instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
-        yield f"accuracy: no labels were looked at, so {instead}"
+        yield f"accuracy: no labels were used, so {instead}"
     if not data.teaches and recipe.distill and "student_alone" in baselines:
-        yield "the student alone: without labels there is nothing but the teacher to learn from"
+        yield "the student alone: it needs labels"
     if data.source == "synthetic":
-        yield "real images: none was seen, in training, calibration or evaluation; all were made from a network"
+        yield "real images: none in training, calibration or evaluation; all were made from a network"
 
 
 def _one_seed(recipe: Recipe) -> Iterator[str]:

@@ -358,7 +358,7 @@ def _check_output(model: nn.Module, source: str, signature: Signature) -> None:
     if port.kind != "logits":
         raise ModelError(f"{given}; the data needs {needed}", "correct the network's args, or the data")
     if isinstance(port.dims[1], str):
-        raise ModelError(f"{given}; edgekd needs {needed}", "return the logits alone")
+        raise ModelError(f"{given}; edgekd needs {needed}", "return only the logits")
     raise ModelError(
         f"{given}; the data has {port.dims[1]} classes, so {needed} is needed",
         "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",

@@ -232,7 +232,7 @@ def _several(path: Path, fits: Sequence[Fitting]) -> CheckpointError:
     """The error of a file with several sets that fit."""
     averaged = next((one for one in fits if _AVERAGE.search(one.full.lower())), None)
     first = averaged or fits[0]
-    usual = ", a moving average, which is what is usually reported," if averaged else ""
+    usual = ", a moving average, whose figures are usually reported," if averaged else ""
     rest = " or ".join(f"{path}#{one.label}" for one in fits if one is not first)
     return CheckpointError(
         f"{path} holds {len(fits)} sets of weights of this network: {', '.join(map(str, fits))}",

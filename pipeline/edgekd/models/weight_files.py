@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
-_ALONE = "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+_ALONE = "save only the weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 _ARRAYS = (
     "write them with torch: torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, 'weights.pt')"
 )

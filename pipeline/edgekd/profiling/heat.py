@@ -39,7 +39,7 @@ def begin(participants: Participants, device: Device, what: str = "the session",
     waited, last = wait(participants, device.max_celsius, device.wait_s, state)
     celsius = last.get("celsius")
     if celsius is None:
-        return "max_celsius is set, but the device does not tell its temperature"
+        return "max_celsius is set, but the device reports no temperature"
     if celsius > device.max_celsius:
         above = f"above max_celsius {device.max_celsius:g}"
         return f"{what} began at {celsius:.0f} °C, {above}, after {waited:.0f} s of waiting"

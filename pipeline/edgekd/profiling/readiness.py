@@ -110,7 +110,7 @@ def refuse(found: Sequence[DeviceRecord]) -> None:
     head = f"{len(unready)} of {len(found)} devices {'is' if len(unready) == 1 else 'are'} not ready"
     raise DeviceError(
         "\n  ".join([f"{head}:", *lines]),
-        f"edgekd doctor {unready[0].name} looks closer; --without-devices goes on, and measures what can be measured then",
+        f"edgekd doctor {unready[0].name} tries every step; --without-devices goes on without it",
     )
 
 

@@ -147,7 +147,7 @@ def _by_rounds(int8: ProfileRecord, float32: ProfileRecord, why: str) -> str:
         return f"{nothing}."
     if len(ratios) < ROUNDS:
         few = "1 round is" if len(ratios) == 1 else f"{len(ratios)} rounds are"
-        return f"{nothing}, and {few} too few to tell by who wins each; {ROUNDS} would do (profile: {{blocks: {ROUNDS}}})."
+        return f"{nothing}, and {few} too few to compare the winners; {ROUNDS} are enough (profile: {{blocks: {ROUNDS}}})."
     untrusted = "The times themselves are untrusted."
     rounds = f"in each of {len(ratios)} rounds"
     if ratios[0] > 1:

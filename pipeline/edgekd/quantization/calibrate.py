@@ -49,7 +49,7 @@ def check(images: Tensor) -> None:
         )
     if images.min() == images.max():
         raise QuantizeError(
-            f"calibration: every pixel of the {len(images)} images is {float(images.min()):g}, which tells no range",
+            f"calibration: every pixel of the {len(images)} images is {float(images.min()):g}, which gives no range",
             "check the training images",
         )
 

@@ -141,7 +141,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:
         parts = [f"lacks {missing[0]} and {len(missing) - 1} more"] if missing else []
-        parts += [f"has {unknown[0]} and {len(unknown) - 1} more that the model has not"] if unknown else []
+        parts += [f"has {unknown[0]} and {len(unknown) - 1} more that the model does not have"] if unknown else []
         raise CheckpointError(
             f"the quantized state does not fit the model: it {'; it '.join(parts)}",
             "rebuild it from the model that it was trained from",

@@ -107,12 +107,12 @@ def _in_words(error: Exception) -> QuantizeError:
         )
     if "Constraints violated" in text:
         return QuantizeError(
-            f"the network cannot be traced: its graph holds for one batch size alone{where}",
+            f"the network cannot be traced: its graph holds for one batch size only{where}",
             "write x.flatten(1) or x.reshape(x.shape[0], ...); not len(x), int(x.shape[0]) or a number for the batch",
         )
     return QuantizeError(
         f"the network cannot be traced: {cause_of(error)}{where}",
-        "write its forward() with operations of torch alone, on tensors, without a fixed batch size",
+        "write its forward() only with torch operations on tensors, without a fixed batch size",
     )
 
 
@@ -141,7 +141,7 @@ def _check_one_image(model: nn.Module, graph_module: fx.GraphModule, image: Tens
     if not same:
         raise QuantizeError(
             "the network gives other values for one image than for several",
-            "a file takes one image: remove what forward() does for one alone, such as if x.shape[0] == 1",
+            "a file takes one image: remove special cases of forward() for one image, such as if x.shape[0] == 1",
         )
 
 

@@ -79,7 +79,7 @@ def synthesized(context: Context) -> tuple[str, ...]:
         return ()
     value, teacher = context.read("synthesize", "synthetic.json"), context.recipe.teacher is not None
     real = context.recipe.data.source != "synthetic"
-    seen = "test images alone are real" if real else "no real image was seen, in evaluation neither"
+    seen = "only the test images are real" if real else "no real image was used, not even in evaluation"
     return (
         f"All {value['images']:,} images of training, validation and calibration were synthesized from {value['norms']} "
         f"batch norms of the {'teacher' if teacher else 'student'}, which finds the wanted class in "

@@ -214,7 +214,7 @@ def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
     if settings.equalize:
         yield f"{done.equalized_pairs} pairs of layers equalized"
     if 0 < done.reconstruction_images < done.images:
-        yield f"rounding and biases from {done.reconstruction_images} of them, for lack of memory"
+        yield f"rounding and biases from {done.reconstruction_images} of them, because memory is too small"
     errors = [(layer.nearest_error, layer.learned_error) for layer in done.layers]
     better = [now / before for before, now in errors if before and now is not None]
     if better:

@@ -75,9 +75,9 @@ class Signature:
         for ports in (self.inputs, self.outputs):
             names = [port.name for port in ports]
             if len({*names}) < len(names):
-                raise ValueError(f"two ports are called alike: {', '.join(names)}")
+                raise ValueError(f"two ports have the same name: {', '.join(names)}")
         if self.primary not in {port.name for port in self.outputs}:
-            raise ValueError(f"{self.primary} is none of the outputs")
+            raise ValueError(f"{self.primary} is not an output")
 
     @property
     def output(self) -> Port:

@@ -77,7 +77,7 @@ def test_val_of_nothing(npz: Npz) -> None:
     with pytest.raises(DataError) as caught:
         dataset.load(Data(source=source, image_size=16, val_fraction=0.1))
     assert str(caught.value) == (
-        f"{source}: val_fraction 0.1 of 12 training images is none of any class\n"
+        f"{source}: val_fraction 0.1 of 12 training images is below one a class\n"
         "  → raise data.val_fraction or give more images"
     )
 

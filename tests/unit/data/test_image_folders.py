@@ -218,7 +218,7 @@ def test_validation_splits_by_other_names(tree: Path, name: str) -> None:
 def test_two_folders_of_one_split_are_refused(tree: Path) -> None:
     shutil.copytree(tree / "train", tree / "Training")
     assert error_of(f"imagefolder:{tree}") == (
-        f"{tree}/Training and {tree}/train are both the train split\n  → join them, or rename what is not to be read"
+        f"{tree}/Training and {tree}/train are both the train split\n  → join them, or rename one"
     )
 
 
@@ -291,10 +291,10 @@ def test_a_class_that_is_in_the_validation_split_alone_is_refused(tree: Path, np
     shutil.copytree(tree / "test", tree / "val")
     for path in (tree / "train" / "bee").iterdir():
         path.unlink()
-    told = ": no training image of class 1 (bee), which the validation split alone has\n"
+    told = ": no training image of class 1 (bee), which only the validation split has\n"
     assert told in error_of(f"imagefolder:{tree}")
     labels = {"y_train": np.arange(80) % 3, "x_val": np.zeros((8, 16, 16), np.uint8), "y_val": np.arange(8) % 4}
-    assert ": no training image of class 3 (3), which the validation split alone has\n" in error_of(npz(changes=labels))
+    assert ": no training image of class 3 (3), which only the validation split has\n" in error_of(npz(changes=labels))
 
 
 def test_a_folder_without_images_is_no_class(tree: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_folder_that_is_one_too_high(tree: Path) -> None:
     (tree.parent / "build" / "net" / "run.json").write_text("")
     too_high = error_of(f"imagefolder:{tree.parent}")
     assert too_high == (
-        f"{tree} has folders of splits, test and train, and so it is no class\n"
+        f"{tree} has folders of splits, test and train, so it is not a class\n"
         f"  → give {tree}, if it is the image folder; else put them above the classes: {tree.parent}/train/images"
     )
     (tree.parent / "more").mkdir()
@@ -324,8 +324,7 @@ def test_a_folder_that_is_one_too_high(tree: Path) -> None:
     shutil.rmtree(tree.parent / "more")
     shutil.rmtree(tree / "test")
     assert error_of(f"imagefolder:{tree.parent}") == (
-        f"{tree.parent} has images in one folder alone, images, and that has folders: it seems to be the image folder\n"
-        f"  → give {tree}"
+        f"{tree.parent} has images in only one folder, images, which seems to be the image folder\n  → give {tree}"
     )
 
 

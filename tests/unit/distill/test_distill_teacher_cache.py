@@ -325,7 +325,7 @@ def test_a_disk_that_fills_up_does_not_end_training(run: Callable[..., Any], mon
     fitted, asked, said = run(KD, cache={})
     assert same(fitted, live)
     assert asked == 3 * 64
-    assert said[1] == "  teacher cache: No space left on device; no more is kept, the teacher is asked where nothing is"
+    assert said[1] == "  teacher cache: No space left on device; it is not extended, and the teacher computes missing rows"
     assert len(said) == 3
 
 

@@ -287,7 +287,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     for name in ("w.pt", "plain.pt"):
         assert text_of(CheckpointError, lambda name=name: checkpoints.read(tmp_path / name)) == (
             f"{tmp_path}/{name} holds Python objects, not only tensors; loading it could run code, so edgekd does not\n"
-            "  → save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+            "  → save only the weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         )
     assert not (tmp_path / "ran").exists()
 

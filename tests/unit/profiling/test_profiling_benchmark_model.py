@@ -213,7 +213,7 @@ def test_what_is_not_looked_at_says_so(phone, two, tmp_path):
     np.save(tmp_path / "split.npy", np.zeros((2, 3, 4, 4), np.uint8))
     wants = Wants(False, False, Preprocessing((0.5,), (0.5,), 3), (tmp_path / "split.npy",), tmp_path / "split.npy")
     session, _ = measured(variant, phone(), tmp_path, wants)
-    assert "the whole path of two on phone: benchmark_model runs the network alone" in session.notes
+    assert "the whole path of two on phone: benchmark_model runs only the network" in session.notes
     assert any(
         note.startswith("accuracy of two on phone: benchmark_model takes one image a process") for note in session.notes
     )

@@ -215,8 +215,8 @@ class Ranked(nn.Module):
             r"by the values of a tensor in test_fold.py, line \d+: return x if x.sum\(\) > 0",
             "torch.where",
         ),
-        (OneBatchSize, "its graph holds for one batch size alone", "x.flatten(1)"),
-        (ThroughNumpy, r"in test_fold.py, line \d+: return torch.from_numpy\(", "operations of torch alone"),
+        (OneBatchSize, "its graph holds for one batch size only", "x.flatten(1)"),
+        (ThroughNumpy, r"in test_fold.py, line \d+: return torch.from_numpy\(", "only with torch operations"),
         (OtherForOne, "the network gives other values for one image than for several", "if x.shape[0] == 1"),
     ],
 )

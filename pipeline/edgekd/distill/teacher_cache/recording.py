@@ -237,7 +237,7 @@ class Recorded:
             rows.write(numbers, encoded)
         except OSError as error:  # training is worth more than its records
             self._keep = False
-            self._say(f"  teacher cache: {error.strerror}; no more is kept, the teacher is asked where nothing is")
+            self._say(f"  teacher cache: {error.strerror}; it is not extended, and the teacher computes missing rows")
 
 
 def codec_of(output: Tensor, settings: TeacherCache, *, first: bool) -> Codec:

@@ -145,7 +145,7 @@ def _delegates(text: str) -> Iterator[str]:
         for match in _APPLIED.finditer(text):
             yield f"{match[1]}, {'all' if match[2] == 'completely' else 'part of the'} operations"
         if "Created TensorFlow Lite XNNPACK delegate for CPU" in text:
-            yield "XNNPACK, for how many operations is not told"
+            yield "XNNPACK, for an unknown number of operations"
 
 
 def _beginning(text: str) -> str:

@@ -243,7 +243,7 @@ class BenchmarkAgent:
             return self._tensors.split(file.read_bytes())
 
     def _whole(self, timeout: float, **_: Any) -> dict[str, Any]:
-        return {"why": "benchmark_model runs the network alone"}
+        return {"why": "benchmark_model runs only the network"}
 
     def _answers(self, timeout: float, **_: Any) -> NoReturn:
         raise DeviceError("benchmark_model takes one image a process, which is too slow for a test split")

@@ -260,7 +260,7 @@ class Adb:
         kind = "sha256" if len(words[0]) == 64 else "md5"
         with path.open("rb") as file:
             if hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest().encode() != words[0]:
-                raise self._error(f"{path.name} arrived damaged", "its checksum on the phone is another one")
+                raise self._error(f"{path.name} arrived damaged", "its checksum on the phone differs")
 
     def _python_sum(self, remote: str) -> bytes:
         text = "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
