@@ -25,6 +25,7 @@ class Registry(Generic[T]):
     Args:
         noun: What one entry is called in messages, such as ``loss``.
         package: Package whose modules register the built-in entries.
+        protocol: The protocol, or the base class, of an entry, as ``MODULE.NAME``; a third party's is held against it.
         group: Entry-point group for third parties.
 
     Example:
@@ -33,9 +34,10 @@ class Registry(Generic[T]):
         True
     """
 
-    def __init__(self, noun: str, package: str, group: str) -> None:
+    def __init__(self, noun: str, package: str, protocol: str, group: str) -> None:
         self.noun = noun
         self._package = package
+        self._protocol = protocol
         self.group = group
         self._entries: dict[str, T] = {}
         self._loaded = False
@@ -82,20 +84,42 @@ class Registry(Generic[T]):
 
     def _load_plugin(self, name: str) -> None:
         for point in entry_points(group=self.group, name=name):
+            where = f"{self.noun} {name!r} comes from {point.value}"
+            if point.dist is not None:
+                where += f" of {point.dist.name} {point.dist.version}"
             try:
                 with watch.plugin(), from_source():
-                    self._entries[name] = point.load()
+                    entry = point.load()
             except Exception as error:  # a broken plugin is named, whatever it raised
+                moved = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "edgekd"
                 raise UsageError(
-                    f"{self.noun} {name!r} comes from {point.value}, which cannot be imported: {error}",
-                    "repair or uninstall that package",
+                    f"{where}, which cannot be imported: {error}", _OTHER if moved else "repair or uninstall that package"
                 ) from error
+            if lacks := self._lacks(entry):
+                raise UsageError(f"{where}, which {lacks}", _OTHER)
+            self._entries[name] = entry
             return
         raise UsageError(f"unknown {self.noun} {name!r}", did_you_mean(name, self.names()))
 
+    def _lacks(self, entry: object) -> str:
+        """Say what an entry has not of the protocol; empty where it has all."""
+        module, _, name = self._protocol.rpartition(".")
+        protocol = getattr(importlib.import_module(module), name)
+        if not getattr(protocol, "_is_protocol", False):
+            fits = isinstance(entry, type) and issubclass(entry, protocol)
+            return "" if fits else f"does not derive from {self._protocol}"
+        declared = {key for kind in getattr(entry, "__mro__", ()) for key in vars(kind).get("__annotations__", ())}
+        wanted = {key for key in {*vars(protocol), *protocol.__annotations__} if not key.startswith("_")}
+        missing = sorted(key for key in wanted - declared if not hasattr(entry, key))
+        return f"has no {', '.join(missing)}" if missing else ""
 
-losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.losses")
-exporters: Registry[object] = Registry("exporter", "edgekd.exporting.formats", "edgekd.exporters")
-metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics")
-sources: Registry[type] = Registry("data source", "edgekd.data.sources", "edgekd.sources")
-tasks: Registry[type] = Registry("task", "edgekd.task", "edgekd.tasks")
+
+_OTHER = "it was made for another edgekd: install a version of it for this one; docs/extending.md says what it needs"
+
+losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.recipe.loss.Loss", "edgekd.losses")
+exporters: Registry[object] = Registry(
+    "exporter", "edgekd.exporting.formats", "edgekd.exporting.exporter.Exporter", "edgekd.exporters"
+)
+metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics.base.Metric", "edgekd.metrics")
+sources: Registry[type] = Registry("data source", "edgekd.data.sources", "edgekd.data.sources.base.Source", "edgekd.sources")
+tasks: Registry[type] = Registry("task", "edgekd.task", "edgekd.task.base.Task", "edgekd.tasks")

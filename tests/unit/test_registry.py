@@ -6,7 +6,8 @@ import pytest
 
 from edgekd.errors import UsageError
 from edgekd.recipe.distill import Distill
-from edgekd.registry import Registry, exporters, losses
+from edgekd.registry import Registry, exporters, losses, metrics, sources, tasks
+from edgekd.runtimes.base import runtimes
 
 
 @pytest.fixture
@@ -17,7 +18,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgekd-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[edgekd.losses]\nmine = edgekd_plugin:Mine\nbroken = edgekd_plugin_broken:Loss\n"
-        "[edgekd.exporters]\nfancy = edgekd_plugin:Fancy\n"
+        "moved = edgekd_plugin_moved:Loss\nfree = edgekd_plugin:Free\n"
+        "[edgekd.exporters]\nfancy = edgekd_plugin:Fancy\nold = edgekd_plugin:Old\n"
     )
     (tmp_path / "edgekd_plugin.py").write_text(
         "from typing import ClassVar, Literal\n"
@@ -26,8 +28,15 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    needs_teacher: ClassVar[bool] = False\n"
         "    kind: Literal['mine'] = 'mine'\n"
         "    margin: float = 0.5\n"
-        "class Fancy: pass\n"
+        "class Fancy:\n"
+        "    suffix, packages, precisions = '.fancy', (), {}\n"
+        "    def export(self, source, path, options): ...\n"
+        "class Old:\n"
+        "    suffix = '.old'\n"
+        "    def write(self, path): ...\n"
+        "class Free: pass\n"
     )
+    (tmp_path / "edgekd_plugin_moved.py").write_text("from edgekd.recipe_distill import Loss\n")
     (tmp_path / "edgekd_plugin_broken.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for registry in (losses, exporters):
@@ -56,9 +65,39 @@ def test_a_third_partys_package_is_imported_only_when_named(plugin: Path) -> Non
     with pytest.raises(UsageError) as caught:
         losses.get("broken")
     assert str(caught.value) == (
-        "loss 'broken' comes from edgekd_plugin_broken:Loss, which cannot be imported: No module named "
+        "loss 'broken' comes from edgekd_plugin_broken:Loss of edgekd-plugin 1.0, which cannot be imported: No module named "
         "'no_such_dependency'\n  → repair or uninstall that package"
     )
+
+
+MADE_FOR_ANOTHER = (
+    "\n  → it was made for another edgekd: install a version of it for this one; docs/extending.md says what it needs"
+)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "why"),
+    [
+        (exporters, "old", "edgekd_plugin:Old of edgekd-plugin 1.0, which has no export, packages, precisions"),
+        (losses, "free", "edgekd_plugin:Free of edgekd-plugin 1.0, which does not derive from edgekd.recipe.loss.Loss"),
+        (
+            losses, "moved",
+            "edgekd_plugin_moved:Loss of edgekd-plugin 1.0, which cannot be imported: No module named 'edgekd.recipe_distill'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_package_for_another_edgekd_is_refused_with_what_it_lacks(
+    plugin: Path, registry: Registry[type], name: str, why: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.get(name)
+    assert str(caught.value) == f"{registry.noun} {name!r} comes from {why}{MADE_FOR_ANOTHER}"
+    assert name in registry.names()
+
+
+@pytest.mark.parametrize("registry", [losses, exporters, metrics, sources, tasks, runtimes], ids=lambda one: one.noun)
+def test_the_built_in_entries_have_what_is_asked_of_others(registry: Registry[type]) -> None:
+    assert {name: lacks for name in registry.names() if (lacks := registry._lacks(registry.get(name)))} == {}
 
 
 def test_unknown_names() -> None:
@@ -71,7 +110,7 @@ def test_unknown_names() -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    registry: Registry[type] = Registry("thing", "edgekd.distill.losses", "edgekd.things")
+    registry: Registry[type] = Registry("thing", "edgekd.distill.losses", "builtins.int", "edgekd.things")
     registry.register("one")(int)
     with pytest.raises(ValueError, match="thing 'one' is registered twice"):
         registry.register("one")(str)

@@ -188,7 +188,7 @@ class Runtime(Protocol):
         ...
 
 
-runtimes: Registry[type[Runtime]] = Registry("runtime", "edgekd.runtimes", "edgekd.runtimes")
+runtimes: Registry[type[Runtime]] = Registry("runtime", "edgekd.runtimes", "edgekd.runtimes.base.Runtime", "edgekd.runtimes")
 
 
 def of(format: str) -> Runtime:
