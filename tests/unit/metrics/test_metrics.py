@@ -49,7 +49,7 @@ def test_top5_of_five_classes_says_nothing() -> None:
 
 
 def test_agreement_is_what_fidelity_says() -> None:
-    labels, logits, other = drawn()
+    _, logits, other = drawn()
     known = fidelity.compare("float", logits, other)
     target = {PRIMARY: logits}
     assert known.agreement is not None
