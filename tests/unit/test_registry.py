@@ -82,7 +82,8 @@ MADE_FOR_ANOTHER = (
         (losses, "free", "edgekd_plugin:Free of edgekd-plugin 1.0, which does not derive from edgekd.recipe.loss.Loss"),
         (
             losses, "moved",
-            "edgekd_plugin_moved:Loss of edgekd-plugin 1.0, which cannot be imported: No module named 'edgekd.recipe_distill'",
+            "edgekd_plugin_moved:Loss of edgekd-plugin 1.0, which cannot be imported: No module named "
+            "'edgekd.recipe_distill'",
         ),
     ],
 )  # fmt: skip

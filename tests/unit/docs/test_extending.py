@@ -62,7 +62,7 @@ def test_the_example_computes_what_it_says(site: Path) -> None:
 def test_the_table_is_that_of_the_registries() -> None:
     rows = re.findall(r"^\| .+ \| `(edgekd\.\w+)` \| `([\w.]+)` \| `([\w/]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "pipeline" / "edgekd").rglob("*.py"))
-    assert {group for group, _, _ in rows} == set(re.findall(r'= Registry\([^)]*"(edgekd\.\w+)"\)', source))
+    assert {group for group, _, _ in rows} == set(re.findall(r'= Registry\([^)]*"(edgekd\.\w+)"\s*\)', source))
     for _, protocol, folder in rows:
         module, _, name = protocol.rpartition(".")
         assert hasattr(importlib.import_module(module), name)

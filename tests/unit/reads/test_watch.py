@@ -146,7 +146,7 @@ def test_what_a_plugin_opens_to_be_imported(tmp_path: Path, monkeypatch: pytest.
     })  # fmt: skip
     write(tmp_path, {"net.py": "def build(): return 1\n"})
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    losses: registry.Registry[type] = registry.Registry("loss", "edgekd.distill.losses", "edgekd.losses")
+    losses: registry.Registry[type] = registry.Registry("loss", "edgekd.distill.losses", "builtins.object", "edgekd.losses")
     entry = losses.get("own")
     assert names(recorded(lambda: user_file.note_plugin(entry), tmp_path)) == ["half.json", "own_loss.py"]
     assert recorded(built(tmp_path / "net.py"), tmp_path) == ()
