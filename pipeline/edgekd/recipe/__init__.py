@@ -36,7 +36,7 @@ Baseline = Literal["student_alone", "kd", "tuned_kd"]
 
 
 class Lock(Strict):
-    """What a run writes into its lock of the files that it has read."""
+    """Files that a run has read, with their hashes, as written into its lock."""
 
     recipe: str
     """The recipe's own file: what your code reads is looked for from its folder."""
@@ -61,11 +61,11 @@ class Recipe(Strict):
     """The task of the networks: inputs, outputs and metrics (`edgekd list tasks`)."""
     data: Annotated[Data, Field(examples=[{"source": "fashion-mnist-mini"}])]
     teacher: Teacher | None = None
-    """Left out: the student is trained with hard labels alone."""
+    """The teacher. Left out: the student is trained with hard labels only."""
     student: Student | None = None
-    """Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
+    """The student. Left out: only the teacher is trained (a recipe that makes a checkpoint)."""
     distill: Distill | None = None
-    """Left out: the student is trained already, and `student.weights` are its weights."""
+    """Training of the student. Left out: it is trained already, and `student.weights` are its weights."""
     tune: Tune | None = None
     """Search for values of `distill` first, on the validation split."""
     baselines: tuple[Baseline, ...] = ("student_alone",)
@@ -73,15 +73,15 @@ class Recipe(Strict):
     the labels and Hinton's distillation alone, as the recipe has them among its losses or else with their defaults;
     tuned_kd, the same once its temperature and weight have been searched for, as `tune` says or else in a grid of twelve."""
     quantize: Quantize | None = None
-    """Left out: float artifacts only."""
+    """int8 quantization. Left out: float artifacts only."""
     export: tuple[AnyExport, ...] = ()
     profile: Profile | None = None
     reads: tuple[str, ...] = ()
     """Files, or folders with all files in them, that your own code reads and that no stage may be re-used without, such as
-    one that a native library opens. What Python opens is seen without it."""
+    one that a native library opens. Files that Python opens need not be listed."""
     gates: Gates = Gates()
     lock: Lock | None = None
-    """Written by edgekd, in recipe.lock.yaml alone."""
+    """Written by edgekd, only into recipe.lock.yaml."""
 
     def precision_of(self, item: Export) -> Precision:
         """The precision of an artifact: what it says, or int8 where the recipe quantizes, else float32."""

@@ -26,11 +26,11 @@ Augmentation = Literal["crop", "flip", "rotate", "color", "erase", "trivial"]
 
 
 class Data(Strict):
-    """Images and their labels, if any. The validation split is carved from train; the test split is touched once a run."""
+    """Images and their labels. The validation split is a part of train; the test split is used once a run."""
 
     source: Annotated[DataSource, Field(examples=["fashion-mnist-mini"])]
     """fashion-mnist-mini (ships with edgekd), fashion-mnist (Debian package dataset-fashion-mnist), torchvision:NAME
-    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone), npz:FILE
+    (such as torchvision:CIFAR100), imagefolder:DIR (train/CLASS/*.png and test/CLASS/*.png, or only CLASS/*.png), npz:FILE
     (x_train, y_train, x_test, y_test); without labels images:DIR (any images), synthetic (none:
     all are made from the teacher), random (noise, to compare files with)."""
     image_size: ImageSize = 32
@@ -44,11 +44,11 @@ class Data(Strict):
     """Names of the classes in the order in which they are numbered: that of a trained network's outputs. Left out: the
     source's own, which for folders is that of their names."""
     labels: Literal["all", "test", "none"] = "all"
-    """Which labels are looked at. none: the images are taken as unlabelled, and top-1 is agreement with the teacher. test:
-    those of the test split alone, so that the report has accuracy beside agreement."""
+    """Labels that are used. none: the images count as unlabelled, and top-1 is agreement with the teacher. test:
+    only those of the test split, so that the report has accuracy beside agreement."""
     synthetic: Annotated[Synthetic | None, BeforeValidator(lambda v: {} if v is True else v)] = None
     """Make the training and validation images from the teacher (DeepInversion): true, or a mapping with its options. The
-    source is then looked at for the test split alone; with source: synthetic there is none."""
+    source is then used only for the test split; with source: synthetic there is none."""
     mean: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
     """Subtracted from pixels between 0 and 1, a number a channel or one for all; with `std`, what the given weights were
     trained with. Left out: the mean of the training images (0 for random ones)."""

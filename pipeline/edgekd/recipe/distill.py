@@ -18,7 +18,7 @@ from edgekd.recipe.train import Train
 
 
 class TeacherCache(Strict):
-    """What is kept of the teacher's outputs; students, losses, runs and quantization-aware training share it."""
+    """The cache of the teacher's outputs; students, losses, runs and quantization-aware training share it."""
 
     draws: PositiveInt | None = None
     """Views of each image: epoch e sees the augmentation of epoch e modulo this number. Left out: another one each epoch."""
@@ -67,8 +67,8 @@ class Distill(Train):
     """Keep the teacher's outputs on disk and read them when the same view of an image comes again: true, or a mapping with
     its options."""
     peers: tuple[Peer, ...] = ()
-    """Networks that are trained together with the student, in the place of a teacher: each learns from the labels and from
-    what the others say about the same batch."""
+    """Networks that are trained together with the student, instead of a teacher: each learns from the labels and from
+    the others' outputs for the same batch."""
     combine: Literal["losses", "probabilities"] = "losses"
     """How a network learns from several others. losses: the mean of its losses with each (DML). probabilities: its loss with
     the mean of their probabilities (DML_e)."""

@@ -24,7 +24,7 @@ class Gate(Strict):
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] | None = None
     """Only files of these formats (latency and memory), such as [tflite] on a phone; left out: all."""
     level: Literal["error", "warn", "off"] = "error"
-    """error: a gate that does not pass ends the run with exit code 1. warn: it is said, and the exit code stays 0. off: it
+    """error: a gate that does not pass ends the run with exit code 1. warn: a caution, exit code 0. off: it
     is recorded only. gates: {NAME: off} is short for level: off."""
 
     @model_validator(mode="after")
@@ -43,7 +43,7 @@ class Gate(Strict):
 
 
 class DropGate(Gate):
-    """A limit on what a metric loses by compression."""
+    """A limit on the loss of a metric by compression."""
 
     metric: str
     """Metric of the task, such as top1."""
@@ -67,14 +67,14 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "parity_lsb_p99": {"max": 2.0},
     "parity_error": {"max": 0.01},
 }
-"""Limits of the gates that hold unasked. Those of int8 against the float model are made on
+"""Limits of the default gates. Those of int8 against the float model are made on
 tests/oracle/results.md: no network that int8 destroys passes, and none fails that it does not harm."""
 
 
 class Gates(Strict):
     """Limits on the result. A gate with no measurement fails.
 
-    Parity, and int8 against the float model, are gated unasked: accuracy_drop where the test images have labels (or a
+    Parity, and int8 against the float model, have gates by default: accuracy_drop where the test images have labels (or a
     teacher stands in for them), else expected_drop, agreement and sqnr_db. Any gate can be off: {accuracy_drop: off}.
     """
 
@@ -92,7 +92,7 @@ class Gates(Strict):
     """Variance of the float student's logits to the mean square of an int8 artifact's error, in dB. Default without labels
     and teacher: {min: 10}."""
     drop: DropGate | tuple[DropGate, ...] | None = None
-    """What a metric loses in each int8 artifact against the float student, on the test split, in the metric's own unit: the
+    """Loss of a metric in each int8 artifact against the float student, on the test split, in the metric's own unit: the
     whole 95 % interval has to be within the limit. A list has a limit for each of several metrics."""
     metric: MetricGate | tuple[MetricGate, ...] | None = None
     """A metric of each int8 artifact on the test split. A list: as drop."""
@@ -114,10 +114,10 @@ class Gates(Strict):
     peak_memory_mib: Gate | Several | None = None
     """Peak memory of the process in MiB (VmHWM) of each int8 artifact. A list: as latency_p50_ms."""
     untrusted: OnDoubt | None = None
-    """What a figure that was measured under bad conditions is for its gate: error, or warn (exit code 0). Default: warn
+    """Effect of a figure that was measured under bad conditions: error, or warn (exit code 0). Default: warn
     where its whole interval is within the limit, else error."""
     undecided: OnDoubt | None = None
-    """What a limit inside a figure's 95 % interval is (too few images to tell): error, or warn (exit code 0). Default: warn
+    """Effect of a limit inside a figure's 95 % interval (too few images): error, or warn (exit code 0). Default: warn
     where the figure itself is within the limit, else error."""
 
     @model_validator(mode="before")

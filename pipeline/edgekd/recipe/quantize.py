@@ -48,9 +48,9 @@ class Qat(Int8):
     freeze_last: Fraction = 0.34
     """Share of the steps, at the end, that train with frozen ranges."""
     learn_scales: bool = False
-    """Move the scales by gradient (LSQ) from calibrated ranges, in the place of following the values seen."""
+    """Move the scales by gradient (LSQ) from calibrated ranges, instead of following the observed values."""
     self_distill: bool = False
-    """The float student is the teacher of the int8 one, by the kd loss on logits, in the place of distill.losses; needs no
+    """The float student is the teacher of the int8 one, by the kd loss on logits, instead of distill.losses; needs no
     labels and no teacher."""
 
 

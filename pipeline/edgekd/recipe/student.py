@@ -13,7 +13,7 @@ Activation = Literal["relu", "relu6"]
 
 
 class Rewrite(Strict):
-    """Changes of the student made before distillation so that the teacher pays for them."""
+    """Changes of the student before distillation, which recovers the accuracy."""
 
     hardswish: Activation | None = None
     """Replaces every hard-swish: XNNPACK has none in int8 and cuts the graph at each."""
@@ -46,6 +46,6 @@ class Student(Strict):
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
     """Checkpoint to start from, FILE#SET where it holds several sets of weights; a head of another size is left out, and
-    that is said. Without a distill section it is the trained student, as it is."""
+    a warning says so. Without a distill section it is the trained student."""
     rewrite: Rewrite = Rewrite()
-    """Activations and blocks to replace before distillation, for int8's sake."""
+    """Activations and blocks to replace before distillation, so that int8 is fast."""

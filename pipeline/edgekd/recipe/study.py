@@ -29,8 +29,8 @@ class Study(Strict):
     seeds: Annotated[int, Field(ge=2)] = 3
     """Students of each method and pair: with the recipe's seed, the one after it and so on, and one teacher."""
     baselines: tuple[str, ...] = ("student_alone", "kd")
-    """What every method is compared with: student_alone, without a teacher; kd, with labels and Hinton's distillation;
-    tuned_kd, the same with a temperature and a weight that were searched for; or one of the methods, by its name."""
+    """Methods that every other one is compared with: student_alone, without a teacher; kd, with labels and Hinton's
+    distillation; tuned_kd, the same with a temperature and a weight that were searched for; or one of the methods, by its name."""
     artifacts: bool = False
     """Do what the recipe says of quantize, export, profile and gates too, for the first seed's student of each method."""
 

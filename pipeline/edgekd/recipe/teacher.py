@@ -41,45 +41,45 @@ TeacherSource = Annotated[str, BeforeValidator(lambda v: _teacher_source(v) if i
 
 
 class Teacher(Strict):
-    """Who teaches: one network, with `weights`, `train` or `distill`, or several, in an `ensemble`."""
+    """The teacher: one network, with `weights`, `train` or `distill`, or several, in an `ensemble`."""
 
     model: Annotated[TeacherSource, Field(examples=["torchvision:resnet18"])] | None = None
-    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe. Or a black box, of which only the
-    outputs are known: onnx:FILE, tflite:FILE, openvino:FILE.xml, keras:FILE.keras, savedmodel:DIR, or outputs:FILE.npz with
+    """torchvision:NAME, timm:NAME, edgekd:NAME, or FILE.py:CALLABLE beside the recipe. Or a black box, whose
+    layers are unknown: onnx:FILE, tflite:FILE, openvino:FILE.xml, keras:FILE.keras, savedmodel:DIR, or outputs:FILE.npz with
     stored ones (`train`, a row for each training image of the data, and `test`)."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
     """A .safetensors or weights-only .pt/.pth checkpoint, FILE#SET where it holds several sets of weights (such as
     best.pt#model_ema), or edgekd:NAME for one that ships with edgekd. With train or distill the teacher starts from it; a
-    head of another size is left out, and that is said."""
+    head of another size is left out, with a warning."""
     train: TeacherTrain | None = None
     """Train the teacher in this run: from `weights` where they are given, else from random ones."""
     distill: Distill | None = None
     """Train it in this run as the student of its own `teacher`: an assistant between a large teacher and a small student
     (Mirzadeh et al. 2020), or, with the same model, a born-again generation (Furlanello et al. 2018)."""
     teacher: Teacher | None = None
-    """Who teaches this teacher, with `distill`; in turn it may have a teacher, and so on."""
+    """The teacher of this teacher, with `distill`; it may have a teacher, too."""
     seed: NonNegativeInt | None = None
     """Seed of its first weights and of its order of images. Left out: the recipe's, plus the number of teachers behind it,
-    so that generations of one network do not start alike."""
+    so that generations of one network start from different weights."""
 
     data: View | None = None
-    """What this teacher, and all behind it, see of the samples, such as more pixels or more channels (cross-modal
-    distillation, Gupta et al. 2016). Left out: what its student sees."""
+    """The view of this teacher and of all behind it, such as more pixels or more channels (cross-modal
+    distillation, Gupta et al. 2016). Left out: the student's view."""
     outputs: Literal["logits", "probabilities"] = "logits"
-    """What a black box, or a network with given weights, returns."""
+    """Output of a black box, or of a network with given weights."""
     classes: tuple[str | int, ...] | None = None
-    """Names of the data's classes in the order of its outputs, where that is another one than the data's."""
+    """Names of the data's classes in the order of its outputs, where it differs from the data's."""
     signature: str | None = None
     """Which signature of a savedmodel is the network. Left out: serving_default, or the only one."""
     mean: tuple[float, ...] | None = None
-    """What a black box had subtracted from pixels between 0 and 1 in its training, a number a channel or one for all, with
+    """Mean that a black box subtracted from pixels between 0 and 1 in its training, a number a channel or one for all, with
     `std`. Left out: the same as the student."""
     std: tuple[PositiveFloat, ...] | None = None
     """What they were then divided by."""
     ensemble: tuple[Teacher, ...] | None = None
-    """Several teachers in the place of one, each with a `model` and all that a teacher has."""
+    """Several teachers instead of one, each with a `model` and all keys of a teacher."""
     combine: Literal["probabilities", "logits", "confidence"] = "probabilities"
     """How the logits of an ensemble become one teacher's. probabilities: the mean of their probabilities. logits: the mean
     of their logits. confidence: the mean of their probabilities, for each image weighted by how sure each is of the label

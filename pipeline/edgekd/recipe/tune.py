@@ -23,7 +23,7 @@ class Range(Strict):
     high: float
     """The largest value."""
     log: bool = False
-    """Search its logarithm, for what differs by factors, such as a learning rate."""
+    """Search on a logarithmic scale, for values that differ by factors, such as a learning rate."""
     step: PositiveFloat | None = None
     """Only low, low + step, low + 2 · step and so on; a grid needs it."""
 
@@ -63,24 +63,24 @@ def _epoch(value: Any) -> Any:
 
 
 class Tune(Strict):
-    """Search for the values of a distillation, on the validation split alone: each trial trains the student with others."""
+    """Search for the values of a distillation, on the validation split only; each trial trains the student."""
 
     search: Annotated[
         dict[str, Candidates],
         Field(min_length=1, examples=[{"distill.losses[0].weight": {"low": 0.1, "high": 10, "log": True}}]),
     ]
-    """What is searched, by its key as in `--set`: a list of values, such as `[1, 2, 4, 8]`, or a range, such as `{low: 0.1,
+    """Searched keys, as in `--set`, each with a list of values, such as `[1, 2, 4, 8]`, or a range, such as `{low: 0.1,
     high: 10, log: true}`. Options of the losses, and numbers and choices of distill."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe: the next values from what was good so far (tree-structured Parzen estimator, Bergstra et al. 2011). random.
+    """tpe: the next values from the best ones so far (tree-structured Parzen estimator, Bergstra et al. 2011). random.
     grid: every combination, the last key changing fastest. tpe and random need `pip install 'edgekd[tune]'`."""
     trials: PositiveInt | None = None
-    """Students trained, with the first, which has the values as the recipe has them. Left out: 12, or all of a grid."""
+    """Number of students to train; the first has the recipe's own values. Left out: 12, or all of a grid."""
     epochs: PositiveInt | None = None
     """Epochs of a trial, with a schedule of its own. Left out: those of distill."""
     metric: Annotated[Literal["best", "last"], BeforeValidator(_epoch), EPOCHS] = "best"
-    """What decides: the task's first metric on the validation split, of the best epoch, which a run keeps, or of the last.
-    best_val_top1 and last_val_top1 mean the same."""
+    """The deciding figure: the task's first metric on the validation split, of the best epoch, which a run keeps, or of the
+    last. best_val_top1 and last_val_top1 mean the same."""
 
     def combinations(self) -> int:
         """Number of combinations of a grid, of which each range has a step."""

@@ -12,7 +12,7 @@ from edgekd.recipe.source import DataSource
 
 
 class View(Strict):
-    """What a teacher sees of the same samples, in the same order; what is left out is as its student sees it."""
+    """A teacher's view of the same samples, in the same order; keys that are left out are those of its student."""
 
     source: Annotated[DataSource, Field(examples=["npz:rgb.npz"])] | None = None
     """Other images of the same samples, with the same labels in the same order (imagefolder: with the same names)."""

@@ -21,7 +21,7 @@ class ImageFolder:
     """A folder with a folder for each class."""
 
     form = "imagefolder:DIR"
-    summary = "train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png alone"
+    summary = "train/CLASS/*.png and test/CLASS/*.png, or only CLASS/*.png"
     labelled = True
     pictures = True
     is_path = True
