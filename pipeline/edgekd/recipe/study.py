@@ -30,7 +30,7 @@ class Study(Strict):
     """Students of each method and pair: with the recipe's seed, the one after it and so on, and one teacher."""
     baselines: tuple[str, ...] = ("student_alone", "kd")
     """Methods that every other one is compared with: student_alone, without a teacher; kd, with labels and Hinton's
-    distillation; tuned_kd, the same with a temperature and a weight that were searched for; or one of the methods, by its name."""
+    distillation; tuned_kd, the same with a temperature and a weight that were searched for; or a method's name."""
     artifacts: bool = False
     """Do what the recipe says of quantize, export, profile and gates too, for the first seed's student of each method."""
 
