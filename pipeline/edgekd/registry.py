@@ -122,4 +122,7 @@ exporters: Registry[object] = Registry(
 )
 metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics.base.Metric", "edgekd.metrics")
 sources: Registry[type] = Registry("data source", "edgekd.data.sources", "edgekd.data.sources.base.Source", "edgekd.sources")
+transports: Registry[type] = Registry(
+    "transport", "edgekd.profiling.transports", "edgekd.profiling.transports.base.Transport", "edgekd.transports"
+)
 tasks: Registry[type] = Registry("task", "edgekd.task", "edgekd.task.base.Task", "edgekd.tasks")

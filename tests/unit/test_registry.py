@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.errors import UsageError
 from edgekd.recipe.distill import Distill
-from edgekd.registry import Registry, exporters, losses, metrics, sources, tasks
+from edgekd.registry import Registry, exporters, losses, metrics, sources, tasks, transports
 from edgekd.runtimes.base import runtimes
 
 
@@ -96,7 +96,9 @@ def test_a_package_for_another_edgekd_is_refused_with_what_it_lacks(
     assert name in registry.names()
 
 
-@pytest.mark.parametrize("registry", [losses, exporters, metrics, sources, tasks, runtimes], ids=lambda one: one.noun)
+@pytest.mark.parametrize(
+    "registry", [losses, exporters, metrics, sources, tasks, runtimes, transports], ids=lambda one: one.noun
+)
 def test_the_built_in_entries_have_what_is_asked_of_others(registry: Registry[type]) -> None:
     assert {name: lacks for name in registry.names() if (lacks := registry._lacks(registry.get(name)))} == {}
 

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,12 +23,13 @@ from pydantic import (
 
 from edgekd import loading, reads, resources
 from edgekd.devices.isa import Arch, Feature, Isa, detect_isa
-from edgekd.errors import RecipeError
+from edgekd.errors import RecipeError, did_you_mean
 from edgekd.loading import files, words
 from edgekd.loading.places import Draft, Places
 from edgekd.loading.shape import Rooted
 from edgekd.loading.source import parse
 from edgekd.recipe.base import Format, mistake
+from edgekd.registry import transports
 
 _HOST = re.compile(r"(ssh://)?([\w.+\\][\w.+\\@-]*@)?[\w.:%\[][\w.:%\[\]-]*/?")
 """Nothing that OpenSSH reads as an option, and nothing that a shell in the user's ProxyCommand reads as its own."""
@@ -41,11 +43,16 @@ NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 """What a device may be called: stages and files are named by it."""
 HOST = "host"
 """Name of the machine that runs edgekd, and of no other device: figures of two machines must not meet under one name."""
-_FITS: dict[str, tuple[str, ...]] = {
-    "host": ("ssh",), "port": ("ssh",), "serial": ("adb",), "folder": ("ssh", "adb"), "python": ("ssh", "adb"),
-    "agent": ("ssh", "adb"), "benchmark_model": ("ssh", "adb"), "benchmark_options": ("ssh", "adb"),
-}  # fmt: skip
+BUILT_IN = ("ssh", "adb")
+"""Transports of edgekd besides the host's."""
+OF_SOME = ("host", "port", "serial", "folder", "python", "agent", "benchmark_model", "benchmark_options")
 """Keys that only some transports have; this machine is measured with the Python that runs edgekd."""
+
+
+def _transport(name: str) -> str:
+    if name not in transports:
+        raise mistake(f"unknown transport {name!r}", did_you_mean(name, transports.names()))
+    return name
 
 
 class Device(BaseModel):
@@ -57,8 +64,11 @@ class Device(BaseModel):
     """Version of this schema."""
     name: Annotated[str, Field(pattern=NAME, examples=["pi4"])]
     """Name in recipes and reports, the same as the file's. Left out: the file's."""
-    transport: Literal["host", "ssh", "adb"]
-    """How to reach it. host: this machine. ssh: the system's OpenSSH client. adb: an Android phone."""
+    transport: Annotated[str, AfterValidator(_transport), Field(examples=["host, ssh or adb"])]
+    """How to reach it. host: this machine. ssh: the system's OpenSSH client. adb: an Android phone. Or the name of another
+    transport that is installed."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of a transport of another package."""
     description: str = ""
     """One line for reports: what it is. Left out: how it is reached."""
     emulated: bool = False
@@ -122,10 +132,7 @@ class Device(BaseModel):
             if not _OPTION.fullmatch(name):
                 hint = "write it without -- and without its value, such as use_gpu; letters are small"
                 raise mistake(f"{name!r} is no name of an option", hint, "benchmark_options")
-        for key, fits in _FITS.items():
-            if key in self.model_fields_set and self.transport not in fits:
-                what = f"is not used with transport: {self.transport}"
-                raise mistake(what, f"remove it; it is a key of transport: {' and '.join(fits)}", key)
+        self._fit(transports.get(self.transport))
         if self.name == HOST and (self.transport != "host" or self.emulated):  # emulated: it stands for another machine
             what = f"does not fit the name {HOST}, which is the machine that runs edgekd"
             key = "emulated" if self.transport == "host" else "transport"
@@ -140,6 +147,24 @@ class Device(BaseModel):
                 "add benchmark_model: PATH of the program built for the device",
             )
         return self
+
+    def _fit(self, transport: Any) -> None:
+        """See that the transport has the keys and the options that are given."""
+        for key in OF_SOME:
+            if key in self.model_fields_set and key not in transport.keys:
+                fits = [name for name in BUILT_IN if key in transports.get(name).keys]  # type: ignore[attr-defined]
+                what = f"is not used with transport: {self.transport}"
+                raise mistake(what, f"remove it; it is a key of transport: {' and '.join(fits)}", key)
+        if transport.options is None:
+            if self.options:
+                raise mistake(f"transport: {self.transport} has no options", "remove them", "options")
+            return
+        try:
+            transport.options.model_validate(self.options)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, one['loc'])) or 'options'}: {one['msg']}" for one in error.errors()]
+            allowed = ", ".join(transport.options.model_fields) or "none"
+            raise mistake("; ".join(found), f"options of transport: {self.transport}: {allowed}", "options") from error
 
     def cpu(self) -> Isa:
         """Return the instruction sets of its CPU: as the file has them, else as detected on this machine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -30,7 +31,7 @@ def named(recipe: Recipe, name: str) -> Device:
 
 def board(device: Device) -> tuple[object, ...]:
     """Return the identity of a board or phone; several files may describe one board."""
-    return (device.transport, device.host, device.port, device.serial)
+    return (device.transport, device.host, device.port, device.serial, json.dumps(device.options, sort_keys=True))
 
 
 def together(recipe: Recipe, names: Sequence[str]) -> list[str]:

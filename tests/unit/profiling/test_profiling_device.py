@@ -34,7 +34,7 @@ def test_unknown_device_lists_what_there_is():
         (
             "name: pi\ntransport: pigeon\nhots: a\nthreads: 'a'\n",
             [
-                "pi.yaml:2:12: transport: must be host, ssh or adb, not 'pigeon'",
+                "pi.yaml:2:12: transport: unknown transport 'pigeon'\n",
                 "pi.yaml:3:1: hots: unknown key\n  3 | hots: a\n    | ^^^^\n  → did you mean host?",
                 "pi.yaml:4:10: threads: must be a whole number above 0, not the text 'a'",
             ],

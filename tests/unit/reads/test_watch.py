@@ -308,7 +308,10 @@ def test_a_plugin_elsewhere_is_not_run_from_bytecode(tmp_path: Path, monkeypatch
     os.utime(tmp_path / "own_exporter.py", (10**9, 10**9))
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    assert registry.Registry[int]("exporter", "edgekd.exporting.formats", "edgekd.exporters").get("own") == 8
+    assert (
+        registry.Registry[int]("exporter", "edgekd.exporting.formats", "typing.SupportsInt", "edgekd.exporters").get("own")
+        == 8
+    )
 
 
 def test_files_of_the_key_have_its_bytes_when_they_are_read(tmp_path: Path) -> None:

@@ -1,16 +1,12 @@
-"""Transports: how files and processes get to a device."""
+"""How files and processes get to a device: one transport a file, registered under its name in devices' files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import cast
 
+from edgekd import registry
 from edgekd.devices.schema import Device
-from edgekd.profiling.transports.adb import Adb
 from edgekd.profiling.transports.base import Transport
-from edgekd.profiling.transports.host import Host
-from edgekd.profiling.transports.ssh import Ssh
-
-_KINDS: Mapping[str, Callable[[Device], Transport]] = {"host": lambda device: Host(), "ssh": Ssh, "adb": Adb}
 
 
 def to(device: Device) -> Transport:
@@ -22,4 +18,4 @@ def to(device: Device) -> Transport:
         ...     way.run(["echo", "hello"], timeout=10).out
         b'hello\n'
     """
-    return _KINDS[device.transport](device)
+    return cast(Transport, registry.transports.get(device.transport)(device))

@@ -29,9 +29,10 @@ from edgekd import cache
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import phones
-from edgekd.profiling.transports.base import Completed, OursError, this_process
+from edgekd.profiling.transports.base import MEASURING, Completed, OursError, this_process
 from edgekd.profiling.transports.local import Local
 from edgekd.reads import file_sha256
+from edgekd.registry import transports
 from edgekd.runtimes import base
 
 FOLDER = "/data/local/tmp"
@@ -79,12 +80,18 @@ rm -f "$n.pid"
 _SUMS = 'sha256sum <"$1" || toybox sha256sum <"$1" || md5sum <"$1"'
 
 
+@transports.register("adb")
 class Adb:
     """Transport to a phone.
 
     Args:
         device: Its file; ``serial`` names the phone, ``folder`` where to work on it.
     """
+
+    keys = ("serial", *MEASURING)
+    options = None
+    local: Local
+    reached: bool
 
     def __init__(self, device: Device) -> None:
         self._device, self.local = device, Local()

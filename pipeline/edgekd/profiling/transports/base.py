@@ -1,7 +1,8 @@
 """The transport protocol: how files and processes get to a device.
 
-A new kind of device is one module with one :class:`Transport`. What it starts are local processes (``ssh board python3 …``),
-so that the code that talks to them is the same for all.
+A new kind of device is one module with one :class:`Transport`, registered: ``@transports.register("name")``; a third party's
+comes from the entry-point group ``edgekd.transports``. It is made with a ``Device``. What it starts are local processes
+(``ssh board python3 …``), so that the code that talks to them is the same for all.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from pydantic import BaseModel
+
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports.local import Local
+
+MEASURING = ("folder", "python", "agent", "benchmark_model", "benchmark_options")
+"""Keys of a device's file for those who measure there: of every transport but this machine's."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,16 @@ class Transport(Protocol):
     A context manager: it connects, locks the device against other sessions, and cleans up whatever happens. Once the device
     is reached, a connection that ends is a :class:`LostError` of whatever is asked then.
     """
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of a device's file that it reads, of ``devices.schema.OF_SOME``; another one that is given is refused."""
+        ...
+
+    @property
+    def options(self) -> type[BaseModel] | None:
+        """The model of ``options:`` in a device's file, which they are held against; None where it has none."""
+        ...
 
     @property
     def local(self) -> Local:

@@ -17,16 +17,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling.on_device import keeper
 from edgekd.profiling.transports.base import Completed
 from edgekd.profiling.transports.local import Local
+from edgekd.registry import transports
 
 
+@transports.register("host")
 class Host:
-    """Transport to this machine."""
+    """Transport to this machine.
+
+    Args:
+        device: The device; its file says nothing of the way.
+    """
+
+    keys: tuple[str, ...] = ()
+    options = None
 
     reached = True
+
+    def __init__(self, device: Device | None = None) -> None:
+        del device
 
     @cached_property
     def local(self) -> Local:

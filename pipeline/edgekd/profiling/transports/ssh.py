@@ -25,9 +25,10 @@ from typing import IO, Self
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.transports import openssh
-from edgekd.profiling.transports.base import Completed, OursError, this_process
+from edgekd.profiling.transports.base import MEASURING, Completed, OursError, this_process
 from edgekd.profiling.transports.keeping import Keeping, program
 from edgekd.profiling.transports.local import Local
+from edgekd.registry import transports
 from edgekd.runtimes import base
 
 HELLO_S = 30.0
@@ -74,12 +75,17 @@ class Remote(subprocess.Popen[bytes]):
         super().kill()
 
 
+@transports.register("ssh")
 class Ssh:
     """Transport to a board.
 
     Args:
         device: The device.
     """
+
+    keys = ("host", "port", *MEASURING)
+    options = None
+    local: Local
 
     def __init__(self, device: Device) -> None:
         self._device, self.local = device, Local()
