@@ -33,6 +33,8 @@ from torch import Tensor, nn
 
 from edgekd import environment, loading
 from edgekd.assembly import launch, networks
+from edgekd.assembly.context import read_output
+from edgekd.assembly.outputs import QuantizeOutput
 from edgekd.data import dataset
 from edgekd.data.dataset import DataSet, Split
 from edgekd.engine import plan
@@ -112,8 +114,8 @@ def trained_with_labels(subject: Subject) -> Logits:
 
 
 def trained_with_teacher(subject: Subject) -> Logits:
-    graph = json.loads((subject.trained.parent / "graph.json").read_text(encoding="utf-8"))
-    module, _ = quantize.prepare(subject.recipe, subject.images.purpose, subject.weights, tuple(graph["taps"]))
+    graph = read_output(QuantizeOutput, subject.trained.parent).graph
+    module, _ = quantize.prepare(subject.recipe, subject.images.purpose, subject.weights, graph.taps)
     qat.load_state(module.module, checkpoints.read(subject.trained))
     return qat.convert(module.module, fold_weights=True)
 

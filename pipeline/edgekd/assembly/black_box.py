@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -43,6 +44,11 @@ def config(section: Teacher) -> dict[str, Any]:
         "model": [kind, *_hashes(kind, files(kind, path))],
         "outputs": section.outputs, "mean": section.mean, "std": section.std, **runtime, **signature,
     }  # fmt: skip
+
+
+def describe(section: Teacher, folder: Path) -> None:
+    """Write what decides its outputs into its stage's folder; its hash names the teacher's records."""
+    (folder / ABOUT).write_text(json.dumps(config(section), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBox | Stored:

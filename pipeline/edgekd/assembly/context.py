@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from edgekd import cache
 from edgekd.errors import StageError
@@ -15,6 +14,11 @@ from edgekd.progress import Progress
 from edgekd.reads import Read
 from edgekd.reads.watch import Recorder
 from edgekd.recipe import Recipe
+from edgekd.results import codec
+
+T = TypeVar("T")
+OUTPUT = "output.json"
+"""What a stage found, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,6 @@ class Context:
     folder: Path = field(default_factory=Path.cwd)
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, name: str, value: Any) -> None:
-        """Write a JSON file into the outputs."""
-        (self.out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def read_own(self, name: str) -> Any:
-        """Read a JSON file that this stage has written."""
-        return json.loads((self.out / name).read_text(encoding="utf-8"))
-
     def reads(self, recorder: Recorder) -> tuple[Read, ...]:
         """Return what this stage, and those that it reads, have read of the user's besides what the keys have.
 
@@ -64,9 +60,19 @@ class Context:
         before = [read for folder in self.inputs.values() for read in cache.reads_of(folder)]
         return recorder.reads(self.folder, before, (*cache.folders(), self.out, self.log.absolute().parents[1]))
 
-    def read(self, stage: str, name: str) -> Any:
-        """Read a JSON file of a finished stage."""
-        return json.loads((self.inputs[stage] / name).read_text(encoding="utf-8"))
+    def output(self, kind: type[T], stage: str) -> T:
+        """Return what a finished stage found.
+
+        Args:
+            kind: The stage's output, of :mod:`edgekd.assembly.outputs`.
+            stage: Its name.
+        """
+        return read_output(kind, self.inputs[stage])
+
+
+def read_output(kind: type[T], folder: Path) -> T:
+    """Return what the finished stage in ``folder`` found."""
+    return codec.read(kind, folder / OUTPUT)
 
 
 def changed(stage: str, path: str) -> StageError:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
 from edgekd.assembly.context import Context
 from edgekd.errors import EdgekdError, StorageError, cause_of
+from edgekd.results import codec
 
 if TYPE_CHECKING:
     from torch import nn
 
 FILE = "not_measured.json"
 Figure = TypeVar("Figure")
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """Side figures of a stage that are absent, each as ``WHAT: WHY``; noted at once, whatever becomes of the stage."""
+
+    lines: tuple[str, ...] = ()
 
 
 def measured(context: Context, what: str, compute: Callable[[], Figure]) -> Figure | None:
@@ -45,10 +54,10 @@ def measured(context: Context, what: str, compute: Callable[[], Figure]) -> Figu
 def note(context: Context, line: str) -> None:
     """List a figure as not measured, with its reason: ``WHAT: WHY``."""
     path = context.out / FILE
-    lines = context.read_own(FILE) if path.exists() else []
-    if line not in lines:
+    known = codec.read(NotMeasured, path) if path.exists() else NotMeasured()
+    if line not in known.lines:
         context.progress.say(f"  not measured: {line}")
-        context.write(FILE, [*lines, line])
+        codec.write(NotMeasured((*known.lines, line)), path)
 
 
 def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> None:
@@ -61,9 +70,9 @@ def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> Non
 
 def missing(context: Context) -> Iterator[str]:
     """Yield what the finished stages did not measure, in their order."""
-    for stage, folder in context.inputs.items():
+    for folder in context.inputs.values():
         if (folder / FILE).exists():
-            yield from context.read(stage, FILE)
+            yield from codec.read(NotMeasured, folder / FILE).lines
 
 
 def _reason(error: Exception) -> str:

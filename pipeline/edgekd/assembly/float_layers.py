@@ -1,6 +1,6 @@
 """Sensitivity of each layer of the quantized student, and the layers that are given back to float.
 
-The end of the quantize stage, of both methods; what is found goes into its graph.json.
+The end of the quantize stage, of both methods.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import figures, networks
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import Int8Graph
 from edgekd.errors import QuantizeError
 from edgekd.recipe.gates import DEFAULTS, Gates
-from edgekd.results.codec import to_json
 from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.models import MetricFacts
@@ -35,8 +35,8 @@ ALL_INT8 = "all_int8.safetensors"
 def conclude(
     context: Context, images: DataSet, seen: Tensor, student: nn.Module, quantized: Prepared, requantize: Quantize,
     taps: tuple[str, ...], val_top1: float | None,
-) -> None:  # fmt: skip
-    """Write ``weights.safetensors`` and ``graph.json``: the state, repaired where the recipe asks, and what it is made of.
+) -> Int8Graph:  # fmt: skip
+    """Write ``weights.safetensors``, the state, repaired where the recipe asks, and return what it is made of.
 
     Args:
         context: The quantize stage's.
@@ -53,24 +53,30 @@ def conclude(
 
     settings = context.recipe.quantize
     assert settings is not None
-    found: dict[str, Any] = {"taps": taps, "val_top1": val_top1, "keep_float": settings.named_float()}
+    keep_float, repair = tuple(settings.named_float()), None
     rows = _measured(context, quantized, seen, needed=settings.keep_float == "auto")
     if settings.keep_float == "auto":
         repaired = _repair(context, images, student, quantized, requantize, rows)
         if repaired is not None:
             networks.save(qat.state(quantized.module), context.out / ALL_INT8)
-            quantized, record = repaired
+            quantized, repair = repaired
             rows = _measured(context, quantized, seen, needed=False)
-            found |= {"keep_float": record.keep_float, "val_top1": record.after, "repair": to_json(record)}
+            keep_float, val_top1 = repair.keep_float, repair.after
     for line in quantized.copies:
         context.progress.say(f"  {line}")
     for op in quantized.float_ops:
         context.progress.say(f"  stays float: {op}")
     networks.save(qat.state(quantized.module), context.out / "weights.safetensors")
-    layers = [to_json(_layer(row)) for row in rows]
-    said = [f"{line}." for line in quantized.copies]
-    found |= {"float_weights": to_json(footprint(quantized.module, quantized.float_ops))}
-    context.write("graph.json", found | {"float_ops": quantized.float_ops, "layers": layers, "findings": said})
+    return Int8Graph(
+        taps=taps,
+        val_top1=val_top1,
+        keep_float=keep_float,
+        float_ops=tuple(quantized.float_ops),
+        layers=tuple(map(_layer, rows)),
+        copies=tuple(quantized.copies),
+        float_weights=footprint(quantized.module, quantized.float_ops),
+        repair=repair,
+    )
 
 
 def _measured(context: Context, quantized: Prepared, seen: Tensor, *, needed: bool) -> tuple[Sensitivity, ...]:

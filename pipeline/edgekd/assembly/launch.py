@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from edgekd import errors
 from edgekd.assembly.background import isolated_children, killed
@@ -18,6 +18,7 @@ from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe.train import Train
 
+T = TypeVar("T")
 _FAILURE = "failure.json"
 
 
@@ -27,8 +28,8 @@ _READS = "reads.json"  # what a training process of several has read
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy")
 
 
-def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]) -> None:
-    """Call ``work(fabric, context)`` in each training process; process 0 writes the outputs.
+def launch(context: Context, budget: Train, work: Callable[[Any, Context], T | None]) -> T | None:
+    """Call ``work(fabric, context)`` in each training process; process 0 writes the weights and has a result.
 
     One process on a CPU or a GPU; ``--processes N`` starts N of them, and ``torchrun`` brings its own.
     """
@@ -52,16 +53,17 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
     part = partial(_in_process, context=context, work=work)
     if under_torchrun:
         fabric.launch()
-        part(fabric)
+        found = part(fabric).value
         fabric.barrier()
-        return
+        return found
     others = multiprocessing.active_children()  # what trains beside this one
     try:
         with isolated_children() if several else nullcontext():
-            fabric.launch(part)
+            carried: _Carried[T] = fabric.launch(part)
         for told in sorted(context.out.glob(f"*.{_READS}")):
-            watch.take_over(context.read_own(told.name))
+            watch.take_over(json.loads(told.read_text(encoding="utf-8")))
             told.unlink()
+        return carried.value
     except BaseException as error:
         for child in multiprocessing.active_children():  # those of this training would go on to the end, for nobody
             if child not in others:
@@ -75,13 +77,22 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], None]
         raise getattr(errors, kind, errors.StageError)(*words) from error
 
 
-def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], None]) -> None:
+class _Carried(Generic[T]):
+    """A result on its way out of a process: Fabric would take a dataclass apart."""
+
+    def __init__(self, value: T | None) -> None:
+        self.value = value
+
+
+def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], T | None]) -> _Carried[T]:
     seed(context.recipe.seed, context.threads)
     try:
         with watch.recording(context.files) as recorder, from_source():
-            work(fabric, context)
+            found = work(fabric, context)
         if context.processes > 1:  # a process of its own, which the stage does not see into
-            context.write(f"{fabric.global_rank}.{_READS}", recorder.told())
+            path = context.out / f"{fabric.global_rank}.{_READS}"
+            path.write_text(json.dumps(recorder.told()), encoding="utf-8")
+        return _Carried(found)
     except EdgekdError as error:
         if context.processes > 1:  # its words would drown in the traceback that comes back from a process
             with suppress(OSError):  # the disk that failed may be this one

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.assembly import black_box, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import Taught
 from edgekd.models import tied
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
-from edgekd.results.codec import to_json
 
 if TYPE_CHECKING:
     import torch
@@ -161,8 +161,8 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
 def look_at(
     teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, seen: Sequence[DataSet], context: Context,
     fabric: Any, key: str,
-) -> None:  # fmt: skip
-    """Write ``teacher.json``, what the choice of the teacher can be judged by, and say what that advises.
+) -> Taught:  # fmt: skip
+    """Return what the choice of the teacher can be judged by, and say what that advises.
 
     ``seen`` is what the teacher sees, where that is not ``images``.
     """
@@ -178,23 +178,22 @@ def look_at(
     }
     itself = images.of == "teacher"  # it is what the student is judged by
     top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
-    softness = [
-        {
-            "term": term.name,
-            "temperature": (t := cast(Any, term.loss).temperature),
-            "entropy": advice.entropy(logits[term.loss.teacher], t, getattr(term.loss, "standardize", False)),
-        }
+    softness = tuple(
+        advice.Softness(
+            term.name,
+            (temperature := cast(Any, term.loss).temperature),
+            advice.entropy(logits[term.loss.teacher], temperature, getattr(term.loss, "standardize", False)),
+        )
         for term in soft
-    ]
-    sizes = parameters(student), parameters(largest(teacher)) if is_open(teacher) else None
-    value = {"student_params": sizes[0], "params": sizes[1], "val_top1": top1, "softness": softness}
-    context.write("teacher.json", value)
+    )
+    found = Taught(parameters(student), parameters(largest(teacher)) if is_open(teacher) else None, top1, softness)
     if top1 is not None:
         context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
     else:
         context.progress.say(f"  {key}: no labels; the student is judged by its agreement with it")
-    for line in (*advice.gap(*sizes, key), *advice.softness(softness)):
+    for line in (*advice.gap(found.student_params, found.params, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
+    return found
 
 
 def teachers(recipe: Recipe) -> tuple[str, ...]:
@@ -218,8 +217,7 @@ def save(state: dict[str, Tensor], path: Path) -> None:
 
 
 def save_fitted(context: Context, fitted: Fitted, dtype: torch.dtype | None = None) -> None:
-    """Write the best weights, as ``dtype`` where it is given, the last ones, the adapters and the curve."""
+    """Write the best weights, as ``dtype`` where it is given, the last ones and the adapters."""
     save(fitted.best if dtype is None else tied.converted(fitted.best, dtype), context.out / "weights.safetensors")
     save(fitted.last, context.out / "last.safetensors")
     save(fitted.adapters, context.out / "adapters.safetensors")
-    context.write("curve.json", to_json(fitted.curve))

@@ -1,7 +1,7 @@
 """The networks that learn beside the student: what decides them, and how they are made and read again.
 
-They have no stage of their own: the stage ``distill`` trains them with the student, and leaves ``NAME.safetensors`` and
-``NAME.json``, the curve, of each beside the student's.
+They have no stage of their own: the stage ``distill`` trains them with the student, and leaves ``NAME.safetensors``
+of each beside the student's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from edgekd.assembly import wiring
 from edgekd.assembly.context import Context
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Peer
-from edgekd.results.codec import to_json
 
 if TYPE_CHECKING:
     from edgekd.distill.mutual import Beginner
@@ -84,9 +83,8 @@ def trained(recipe: Recipe, purpose: Purpose, folder: Path) -> Ensemble:
 
 
 def save(context: Context, fitted: tuple[Fitted, ...]) -> None:
-    """Write the best weights and the curve of each peer."""
+    """Write the best weights of each peer."""
     from edgekd.assembly import networks
 
     for peer in fitted:
         networks.save(peer.best, context.out / f"{peer.curve.model}.safetensors")
-        context.write(f"{peer.curve.model}.json", to_json(peer.curve))

@@ -5,15 +5,16 @@ Figures beside the verdict: where one cannot be had, the report says so, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekd.assembly.context import Context
 from edgekd.assembly.figures import measured
+from edgekd.assembly.outputs import ExportOutput
 from edgekd.recipe.export import split_name
-from edgekd.results.codec import to_json
 from edgekd.results.runtime import DefaultPrecision, RuntimeGraph
 
 if TYPE_CHECKING:
@@ -21,16 +22,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx
 
+    from edgekd.exporting.exporter import Exported
+
     Array = NDArray[np.float32]
 
 IMAGES = 256
 """Test images for the load without a hint: a share of flipped classes of one in a hundred shows, in a second or two."""
-GRAPH, DEFAULT = "runtime_graph", "default_precision"  # fields of ModelRecord
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a file; None where it was not looked for, or cannot be had."""
+
+    runtime_graph: RuntimeGraph | None = None
+    default_precision: DefaultPrecision | None = None
 
 
 def figures(
     context: Context, x: Array, logits: Mapping[str, Array], references: Mapping[str, str], graph: fx.GraphModule | None
-) -> dict[str, Any]:
+) -> dict[str, Found]:
     """Return, by artifact, what was found.
 
     Args:
@@ -42,30 +52,27 @@ def figures(
     """
     from edgekd.exporting.capture import captured
 
-    found: dict[str, Any] = {}
+    found: dict[str, Found] = {}
     for name, reference in references.items():
-        exported = context.read(f"export.{name}", "exported.json")
-        path, format = context.inputs[f"export.{name}"] / exported["paths"][0], exported["format"]
-        asked: dict[str, tuple[str, Callable[[], Any]]] = {}
-        if graph is not None and split_name(name)[1] == "int8":
-            asked[GRAPH] = "what its runtime runs in float", partial(_graph, path, format, graph, exported)
-        if format == "openvino":
-            measure = partial(default_precision, path, x, reference, logits[reference], logits[name])
-            asked[DEFAULT] = "its parity without the precision hint", measure
-        for field, (what, ask) in asked.items():
-            with captured(context.log, f"looking into {path.name}"):
-                value = measured(context, f"{name}: {what}", ask)
-            if value is not None:
-                found.setdefault(name, {})[field] = to_json(value)
+        file = context.output(ExportOutput, f"export.{name}").file
+        path = context.inputs[f"export.{name}"] / file.paths[0]
+        inside, unhinted = None, None
+        with captured(context.log, f"looking into {path.name}"):
+            if graph is not None and split_name(name)[1] == "int8":
+                inside = measured(context, f"{name}: what its runtime runs in float", partial(_graph, path, file, graph))
+            if file.format == "openvino":
+                compare = partial(default_precision, path, x, reference, logits[reference], logits[name])
+                unhinted = measured(context, f"{name}: its parity without the precision hint", compare)
+        found[name] = Found(inside, unhinted)
     return found
 
 
-def _graph(path: Path, format: str, graph: fx.GraphModule, exported: Mapping[str, Any]) -> RuntimeGraph:
+def _graph(path: Path, file: Exported, graph: fx.GraphModule) -> RuntimeGraph:
     from edgekd.exporting import optimized
     from edgekd.quantization.naming import layer_path
 
     modules = {node.name: layer_path(node) for node in graph.graph.nodes}
-    return optimized.look(path, format, graph, exported.get("float_ops", ()), modules)
+    return optimized.look(path, file.format, graph, file.float_ops, modules)
 
 
 def default_precision(path: Path, x: Array, reference: str, exact: Array, hinted: Array) -> DefaultPrecision | None:

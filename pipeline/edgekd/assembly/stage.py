@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import OUTPUT, Context
 from edgekd.recipe import Recipe
+from edgekd.results import codec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -71,6 +72,13 @@ class Node:
     stage: Stage
     inputs: tuple[str, ...]
     recipe: Recipe
+
+
+def perform(stage: Stage, context: Context) -> None:
+    """Run a stage and leave what it found in its folder."""
+    found = stage.run(context)
+    if found is not None:
+        codec.write(found, context.out / OUTPUT)
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from edgekd.progress import Progress
     from edgekd.recipe.teacher import Teacher
 
-FILE = "wiring.json"
-"""What is doubtful of a network that was given, in its stage's folder."""
 UNCHECKED = (
     "student is rewritten, and may compute something else until it is trained: whether its images are prepared as in the "
     "training of its weights was not checked"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,16 +79,25 @@ def entropy(logits: NDArray[np.float32], temperature: float, standardize: bool =
     return float(-(np.exp(log_p) * log_p).sum(axis=1).mean() / np.log(z.shape[1]))
 
 
-def softness(terms: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Softness:
+    """Mean entropy of a teacher's probabilities at a loss's temperature, as :func:`entropy` has it; ``term`` is its name."""
+
+    term: str
+    temperature: float
+    entropy: float
+
+
+def softness(terms: Iterable[Softness]) -> tuple[str, ...]:
     """Tell temperatures at which the teacher's probabilities are nearly uniform, or next to one-hot.
 
     Args:
-        terms: Of each loss its name (``term``), its ``temperature`` and the ``entropy`` there, as :func:`entropy` has it.
+        terms: Of each loss with a temperature.
     """
     lines = []
     for term in terms:
-        share = term["entropy"]
-        at = f"{term['term']}: at temperature {term['temperature']:g} the teacher's probabilities are"
+        share = term.entropy
+        at = f"{term.term}: at temperature {term.temperature:g} the teacher's probabilities are"
         much = f"({100 * share:.1f} % of the largest entropy, on validation)"
         if share >= FLAT:
             lines.append(

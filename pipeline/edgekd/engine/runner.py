@@ -20,6 +20,7 @@ from edgekd import __version__, cache, environment
 from edgekd.assembly import layers, operators, peers
 from edgekd.assembly.background import Background
 from edgekd.assembly.context import Context, changed, processes
+from edgekd.assembly.stage import perform
 from edgekd.data import described, fingerprint, same_samples
 from edgekd.devices import targets
 from edgekd.engine import gates, guard, locked, plan, preflight, unmeasured
@@ -350,7 +351,7 @@ def _stage(
                 folder=loaded.folder, files=step.files,
             )  # fmt: skip
             with guarded(step, context):
-                step.node.stage.run(context)
+                perform(step.node.stage, context)
             if options.interrupted() and not before:  # a library or a side figure has swallowed it
                 raise KeyboardInterrupt
             found = context.reads(recorder)

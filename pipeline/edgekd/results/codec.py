@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -20,7 +22,22 @@ def to_json(value: Any) -> Any:
         return {str(name): to_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
+
+
+def write(value: Any, path: Path) -> None:
+    """Write a (nested) dataclass into a JSON file."""
+    path.write_text(json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Read the dataclass ``kind`` from a file that :func:`write` wrote.
+
+    Raises:
+        OSError: There is no such file.
+        KeyError: A required field is missing.
+    """
+    return from_json(kind, json.loads(path.read_text(encoding="utf-8")))
 
 
 def from_json(kind: type[T], value: Any) -> T:
@@ -52,4 +69,4 @@ def _typed(hint: Any, value: Any) -> Any:
         return {name: _typed(args[1], item) for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value)  # type: ignore[arg-type]  # hint is a class
-    return value
+    return Path(value) if hint is Path else value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import figures, launch, layers, networks, peers, samples, search, teacher_outputs, views, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import DistillOutput, Structure
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.profiling.advice import advise
@@ -19,8 +20,7 @@ from edgekd.recipe.tune import Candidates, Range, Tune
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from edgekd.rewrite import Rewritten
     from edgekd.task.base import Purpose
 
 ALWAYS = {"start_epoch": 0.0, "end_epoch": None, "warmup_epochs": 0.0}  # a baseline's terms do not come and go
@@ -139,30 +139,36 @@ def reads(recipe: Recipe) -> tuple[str, ...]:
     return (*networks.teachers(recipe), *samples.made(recipe))
 
 
-def advice(recipe: Recipe, structure: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return advice on what is slow in int8 on the recipe's devices; ``structure`` is as in ``rewrite.json``."""
+def advice(recipe: Recipe, structure: Structure) -> tuple[str, ...]:
+    """Return advice on what of a student is slow in int8 on the recipe's devices."""
     if recipe.quantize is None:
         return ()
     io = next((export.io for export in recipe.export if export.format == "tflite"), "float32")
     formats = [export.format for export in recipe.export]
-    return advise(
-        structure["activations"], structure["squeezes"], formats, targets.of(recipe), io, trained=recipe.distill is not None
-    )
+    trained = recipe.distill is not None
+    return advise(structure.activations, structure.squeezes, formats, targets.of(recipe), io, trained=trained)
 
 
-def structure(context: Context, student: nn.Module, purpose: Purpose) -> dict[str, Any]:
-    """Return the activations and squeeze-excite blocks of the student, as in ``rewrite.json``: int8 may be slow at them."""
+def structure(context: Context, rewritten: Rewritten, purpose: Purpose) -> Structure:
+    """Return what the student is made of: what was rewritten, and what int8 may be slow at."""
+    from edgekd.distill.reuse import Reused
     from edgekd.models import build
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
 
-    example = build.one_input(purpose.signature)
+    student, example = rewritten.model, build.one_input(purpose.signature)
     activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
     squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
-    return {"activations": activations or {}, "squeezes": squeezes or 0}
+    return Structure(
+        changes=tuple(str(change) for change in rewritten.changes),
+        left=tuple(rewritten.left),
+        reused=student.cost if isinstance(student, Reused) else "",
+        activations=activations or {},
+        squeezes=squeezes or 0,
+    )
 
 
-def _train(fabric: Any, context: Context) -> None:
+def _train(fabric: Any, context: Context) -> DistillOutput | None:
     import torch
 
     from edgekd.distill import mutual
@@ -185,14 +191,13 @@ def _train(fabric: Any, context: Context) -> None:
     say = context.progress.say if first else None
     rewritten = networks.rewritten(recipe, purpose, say=say)
     student = rewritten.model
-    found = structure(context, student, purpose) if first else {}
+    made = structure(context, rewritten, purpose) if first else Structure()
     if first:
         figures.note_dropped_outputs(context, "student", student)
     if first and context.name == "distill":
-        for line in advice(recipe, found):
+        for line in advice(recipe, made):
             context.progress.say(f"  advice: {line}")
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
-    reused = student.cost if isinstance(student, Reused) else ""
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
     facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
@@ -205,14 +210,15 @@ def _train(fabric: Any, context: Context) -> None:
         terms, others = mutual.cohort(budget.losses, student, beginners, budget.combine, example, facts)
     else:
         terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data, purpose))
+    taught = None
     if first:
-        if reused:
-            context.progress.say(f"  reused: {reused}")
+        if made.reused:
+            context.progress.say(f"  reused: {made.reused}")
         for line in layers.told(terms):
             context.progress.say(f"  {line}")
         if teacher is not None and context.name != "trial":
             look = partial(networks.look_at, teacher, student, terms, images, seen, context, fabric, "teacher")
-            figures.measured(context, "advice on the teacher", look)
+            taught = figures.measured(context, "advice on the teacher", look)
     fitted = fit(
         fabric, Tapped(student, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -222,11 +228,11 @@ def _train(fabric: Any, context: Context) -> None:
         snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
         recording=teacher_outputs.recording(context, "teacher", fabric.global_rank), views=seen, peers=others,
     )  # fmt: skip
-    if first:
-        networks.save_fitted(context, fitted)
-        peers.save(context, fitted.peers)
-        changes = [str(change) for change in rewritten.changes]
-        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, "reused": reused, **found})
+    if not first:
+        return None
+    networks.save_fitted(context, fitted)
+    peers.save(context, fitted.peers)
+    return DistillOutput(fitted.curve, {peer.curve.model: peer.curve for peer in fitted.peers}, made, taught)
 
 
 class DistillStage:
@@ -255,10 +261,7 @@ class DistillStage:
         """Return what decides the student, whatever the stage is called."""
         return config(recipe)
 
-    def run(self, context: Context) -> None:
-        """Write the student's best and last weights, the adapters, the curve, what was rewritten, and what its teacher is.
-
-        Of each peer, its best weights and its curve.
-        """
+    def run(self, context: Context) -> DistillOutput | None:
+        """Write the best and last weights and the adapters of the student, and the best weights of each peer."""
         assert context.recipe.distill is not None
-        launch.launch(context, context.recipe.distill, _train)
+        return launch.launch(context, context.recipe.distill, _train)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekd.assembly import figures, launch, networks, peers, runtime_figures, samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import DistillOutput, Evaluated, EvaluateOutput, ExportOutput, InsideFile
 from edgekd.assembly.stage import Node, Stage, Work, in_order
 from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
@@ -17,6 +19,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Metrics
 from edgekd.results.models import Parity as ParityRecord
+from edgekd.results.run import SeedRecord
 from edgekd.runtimes import base
 from edgekd.stages import distill, export, quantize
 from edgekd.stages.student import StudentStage
@@ -124,40 +127,38 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     return nets
 
 
-def _seeds(
-    context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None
-) -> list[dict[str, Any]]:
+def _seeds(context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None) -> list[SeedRecord]:
     """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch.
 
     Without labels it is agreement with ``judge``; without either, nothing is known of the test split.
     """
     from edgekd.metrics.base import shown
 
-    rows: list[dict[str, Any]] = []
+    rows: list[SeedRecord] = []
+    metric = images.purpose.task.metrics[0]
     for own in distill.trainings(context.recipe):
-        folder, curve = context.inputs[own.stage], context.read(own.stage, "curve.json")
-        metric = images.purpose.task.metrics[0]
-        scores = curve["val"][metric.name]
-        found = {"val_kept": scores[curve["best_epoch"]], "val_last": scores[-1]}
-        rows.append({"model": own.model, "seed": own.seed, **found})
+        folder, curve = context.inputs[own.stage], context.output(DistillOutput, own.stage).curve
+        scores = curve.val[metric.name]
+        row = SeedRecord(own.model, own.seed, scores[curve.best_epoch], scores[-1])
         if judge is None and not images.test.labelled:
+            rows.append(row)
             continue
-        for key, file in (("test_kept", BEST), ("test_last", LAST)):
+        tested = []
+        for file in (BEST, LAST):
             logits = known.get(own.model) if own.seed == context.recipe.seed and file == BEST else None
             if logits is None:
                 network = networks.student(own.recipe, images.purpose, folder / file).eval()
                 logits = _torch_logits(network, x)
             targets = images.test.labels if judge is None else judge.argmax(axis=1)
             _, of_it = _rows(images.purpose, logits, targets, most=1)[metric.name]
-            rows[-1][key] = metric.reduce(of_it)
-        context.progress.say(f"  {own.model}, seed {own.seed}: {shown(metric, rows[-1]['test_kept'])} on test")
+            tested.append(metric.reduce(of_it))
+        rows.append(replace(row, test_kept=tested[0], test_last=tested[1]))
+        context.progress.say(f"  {own.model}, seed {own.seed}: {shown(metric, tested[0])} on test")
     return rows
 
 
-def _inside(
-    context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """What the runtimes compute in each layer, by artifact, measure and layer; see ``LayerRecord``."""
+def _inside(context: Context, images: DataSet, stages: Sequence[str], graph: nn.Module) -> dict[str, InsideFile]:
+    """What the runtimes compute in each layer, by artifact."""
     from edgekd.exporting import inside
     from edgekd.exporting.capture import captured
     from edgekd.quantization.sensitivity import exact_outputs
@@ -169,21 +170,21 @@ def _inside(
         {name: Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
         for found in (exact_outputs(prepared.module, image[None]) for image in x)
     ]
-    measures: dict[str, dict[str, dict[str, Any]]] = {}
+    files: dict[str, InsideFile] = {}
     for stage in stages:
-        exported = context.read(stage, "exported.json")
-        path = context.inputs[stage] / exported["paths"][0]
+        file = context.output(ExportOutput, stage).file
+        path = context.inputs[stage] / file.paths[0]
 
-        def look(path: Path = path, format: str = exported["format"]) -> dict[str, dict[str, Any]]:
+        def look(path: Path = path, format: str = file.format) -> InsideFile:
             with captured(context.log, f"looking into {path.name}"):
                 found = inside.look(path, format, x.numpy())
-            apart = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
-            differences = {name: to_json(difference) for name, difference in apart.items()}
-            return {"runtimes": inside.sqnr(exact, found), "differences": differences}
+            differences = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
+            return InsideFile(inside.sqnr(exact, found), differences)
 
         name = stage.removeprefix("export.")
-        measures |= {name: rows} if (rows := figures.measured(context, f"layers in {name}", look)) is not None else {}
-    return measures
+        if (rows := figures.measured(context, f"layers in {name}", look)) is not None:
+            files[name] = rows
+    return files
 
 
 def _arrays(images: DataSet) -> Array:
@@ -266,11 +267,8 @@ class EvaluateStage:
             **networks.teaching(recipe.teacher),
         }
 
-    def run(self, context: Context) -> None:
-        """Write the figures of the test split, of every network and every file.
-
-        ``metrics.json`` by model name, each artifact's logits and its reference's, ``inside.json`` by layer,
-        ``runtimes.json``: what each runtime runs of its file, and ``seeds.json`` of several.
+    def run(self, context: Context) -> EvaluateOutput:
+        """Run every network and every file on the test split; write the logits of the artifacts and of their references.
 
         Raises:
             FilesError: Files that do not run in their own runtime.
@@ -287,7 +285,7 @@ class EvaluateStage:
         images = samples.images(context)
         x = _arrays(images)
 
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Evaluated] = {}
         failures: dict[str, ExportError] = {}
         logits: dict[str, Array] = {}
         references: dict[str, str] = {}
@@ -306,20 +304,20 @@ class EvaluateStage:
                     logits[name] = network.test_logits.numpy()
                 else:
                     logits[name] = _torch_logits(network, inputs.get(name, x))
-                found[name] = {}
+                found[name] = Evaluated()
                 if name != int8 and is_open(network):  # the float student's, in integers
                     views = seen.get(name, (context.recipe.data,))
                     taken = [viewed(images.purpose, view).signature for view in views]
                     macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
-                    found[name] |= {"params": build.parameters(network)} | ({} if macs is None else {"macs": macs})
+                    found[name] = Evaluated(params=build.parameters(network), macs=macs)
                 task.advance(len(x), name)
             for stage in artifacts:
                 name = stage.removeprefix("export.")
-                exported = context.read(stage, "exported.json")
-                format, precision = split_name(stage)
+                file = context.output(ExportOutput, stage).file
+                precision = split_name(stage)[1]
                 if precision != "float32":
                     compressed.append(name)
-                path = context.inputs[stage] / exported["paths"][0]
+                path = context.inputs[stage] / file.paths[0]
                 reference = int8 if precision == "int8" else networks.float_name(context.recipe)
                 if precision in BITS:  # its weights are rounded, and so are the reference's
                     reference = f"{reference}, {BITS[precision]}-bit weights"
@@ -328,14 +326,13 @@ class EvaluateStage:
                         logits[reference] = _torch_logits(network, x)
                 try:
                     logits[name] = outputs.run(
-                        path, format, x, logits[reference], context.log, partial(task.advance, 1, name)
+                        path, file.format, x, logits[reference], context.log, partial(task.advance, 1, name)
                     )
                 except ExportError as error:  # the others are run, so that all that fail are named at once
                     failures[stage] = error
                     continue
                 references[name] = reference
-                parity = compare(reference, logits[reference], logits[name], exported.get("output_scale"))
-                found[name] = {"parity": to_json(parity)}
+                found[name] = Evaluated(parity=compare(reference, logits[reference], logits[name], file.output_scale))
                 np.save(context.out / f"{name}.npy", logits[name])
         np.savez(
             context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}
@@ -351,20 +348,21 @@ class EvaluateStage:
             if labels is not None:
                 drops = quality.drops(*(_rows(images.purpose, logits[model], labels) for model in (name, student)))
             close = fidelity.compare(student, logits[student], logits[name], drops, classes=classes)
-            found[name]["fidelity"] = to_json(close)
+            found[name] = replace(found[name], fidelity=close)
         for name, value in found.items():
             metrics = [measure(logits[name], images.test.labels, images.purpose)] if images.test.labelled else []
             if judge is not None and name != "teacher":
                 metrics.append(agreement(logits[name], judge, images.purpose))
-            value["metrics"] = to_json(metrics)
-        context.write("metrics.json", found)
+            found[name] = replace(value, metrics=tuple(metrics))
         shared = copied(logits, images.test.labels, list(nets)) if images.labelled and classes else []
-        context.write("copied.json", [to_json(record) for record in shared])
-        if context.recipe.seeds > 1:
-            context.write("seeds.json", _seeds(context, images, x, logits, None if images.test.labelled else judge))
+        several = context.recipe.seeds > 1
+        seeds = _seeds(context, images, x, logits, None if images.test.labelled else judge) if several else ()
+        inside: Mapping[str, InsideFile] = {}
         if int8:
             files = [name for name in artifacts if split_name(name)[1] == "int8"]
-            layers = figures.measured(context, "layers in the files", lambda: _inside(context, images, files, nets[int8]))
-            context.write("inside.json", layers or {})
+            look = partial(_inside, context, images, files, nets[int8])
+            inside = figures.measured(context, "layers in the files", look) or {}
         graph = cast("fx.GraphModule", nets[int8]) if int8 else None
-        context.write("runtimes.json", runtime_figures.figures(context, x, logits, references, graph))
+        for name, ran in runtime_figures.figures(context, x, logits, references, graph).items():
+            found[name] = replace(found[name], runtime_graph=ran.runtime_graph, default_precision=ran.default_precision)
+        return EvaluateOutput(found, tuple(shared), tuple(seeds), inside)

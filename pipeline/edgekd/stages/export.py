@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgekd.assembly import figures, float_layers, graphs, launch, networks, samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import ExportOutput, QuantizeOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe import Recipe
 from edgekd.recipe.export import Export, Precision, split_name, stage_name
 from edgekd.registry import exporters
-from edgekd.results.codec import to_json
 from edgekd.stages import quantize
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def quantized(context: Context, purpose: Purpose, *, all_int8: bool = False) -> 
     from edgekd.quantization import qat
 
     weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
-    graph = context.read("quantize", "graph.json")
-    taps, keep_float = tuple(graph["taps"]), () if all_int8 else tuple(graph["keep_float"])
-    prepared, student = quantize.prepare(context.recipe, purpose, weights, taps, keep_float)
+    graph = context.output(QuantizeOutput, "quantize").graph
+    keep_float = () if all_int8 else graph.keep_float
+    prepared, student = quantize.prepare(context.recipe, purpose, weights, graph.taps, keep_float)
     state = float_layers.ALL_INT8 if all_int8 else "weights.safetensors"
     qat.load_state(prepared.module, checkpoints.read(context.inputs["quantize"] / state))
     return prepared, student
@@ -116,7 +117,7 @@ class ExportStage:
     """A file for one runtime."""
 
     name = "export"
-    version = 11
+    version = 12
     reused = True
     optional = True
 
@@ -151,8 +152,8 @@ class ExportStage:
                 value["zero_points"] = chosen
         return value
 
-    def run(self, context: Context) -> None:
-        """Write the model file(s) and ``exported.json``."""
+    def run(self, context: Context) -> ExportOutput:
+        """Write the model file(s)."""
         from edgekd.exporting.exporter import Options
 
         format, precision = split_name(context.name)
@@ -170,18 +171,16 @@ class ExportStage:
             log=context.log,
         )
 
-        def write(name: str, *, all_int8: bool = False) -> dict[str, Any]:
+        def write(name: str, *, all_int8: bool = False) -> Exported:
             model = source(context, images.purpose, precision, all_int8=all_int8)
             if precision == "int16x8":
                 model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
             exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
             _check(exported, model, images, options)
-            value: dict[str, Any] = to_json(exported)
-            return value | {"paths": [path.name for path in exported.paths]}
+            return replace(exported, paths=tuple(Path(path.name) for path in exported.paths))
 
-        value = write(artifact)
+        file, companion = write(artifact), None
         if precision == "int8" and (context.inputs["quantize"] / float_layers.ALL_INT8).exists():
             work = partial(write, f"{artifact}{ALL_INT8}", all_int8=True)
             companion = figures.measured(context, f"what keep_float costs in {artifact}", work)
-            value |= {} if companion is None else {"all_int8": companion}
-        context.write("exported.json", value)
+        return ExportOutput(file, companion)

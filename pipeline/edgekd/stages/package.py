@@ -7,10 +7,24 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import figures, networks, peers, runtime_figures, search, wiring
+from edgekd.assembly import figures, networks, peers, search
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import (
+    DistillOutput,
+    Evaluated,
+    EvaluateOutput,
+    ExportOutput,
+    Int8Graph,
+    ProfileOutput,
+    QuantizeOutput,
+    Structure,
+    StudentOutput,
+    Synthesized,
+    Taught,
+    TeacherOutput,
+)  # fmt: skip
 from edgekd.assembly.samples import images as images_of
 from edgekd.assembly.stage import Node, Work
 from edgekd.bundle import manifest, samples
@@ -27,14 +41,12 @@ from edgekd.recipe.export import split_name
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 from edgekd.results import mistakes
-from edgekd.results.codec import from_json
-from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, Parity, TensorSpec
+from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, TensorSpec
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord, best_of
-from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
+from edgekd.results.runtime import FloatWeights
 from edgekd.results.tuning import TuningRecord
 from edgekd.results.tuning import told as sentences
 from edgekd.stages import distill, evaluate, export, profile, quantize, tune
@@ -45,9 +57,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-T = TypeVar("T")
-
-MEASURES = ("runtimes", "differences")  # of LayerRecord, by artifact
+    from edgekd.exporting.exporter import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,13 @@ def synthesized(context: Context) -> tuple[str, ...]:
     """That no real image taught the student, and how well the made ones are recognized."""
     if "synthesize" not in context.inputs:
         return ()
-    value, teacher = context.read("synthesize", "synthetic.json"), context.recipe.teacher is not None
+    made, teacher = context.output(Synthesized, "synthesize"), context.recipe.teacher is not None
     real = context.recipe.data.source != "synthetic"
     seen = "only the test images are real" if real else "no real image was used, not even in evaluation"
     return (
-        f"All {value['images']:,} images of training, validation and calibration were synthesized from {value['norms']} "
+        f"All {made.images:,} images of training, validation and calibration were synthesized from {made.norms} "
         f"batch norms of the {'teacher' if teacher else 'student'}, which finds the wanted class in "
-        f"{100 * value['recognized']:.1f} % of them; {seen}.",
+        f"{100 * made.recognized:.1f} % of them; {seen}.",
     )
 
 
@@ -96,41 +106,75 @@ def _pictures(context: Context) -> tuple[Picture, ...]:
 
 
 def rewrites(context: Context) -> tuple[str, ...]:
-    """Yield the rewrites of the student before distillation, and the parts that are still slow in int8."""
-    trained = networks.trained(context.recipe)
-    if trained not in context.inputs:
+    """Return the rewrites of the student before distillation, and the parts that are still slow in int8."""
+    made = _structure(context)
+    if made is None:
         return ()
-    value = context.read(trained, "rewrite.json")
     sentences = []
-    if value["changes"]:
-        sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(value['changes'])}.")
-    if value.get("reused"):
-        sentences.append(f"The student ends in the teacher's classifier: {value['reused']}.")
-    sentences += [f"The rewrite left {reason}." for reason in value["left"]]
-    sentences += [f"Advice: {line}." for line in distill.advice(context.recipe, value)]
+    if made.changes:
+        sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(made.changes)}.")
+    if made.reused:
+        sentences.append(f"The student ends in the teacher's classifier: {made.reused}.")
+    sentences += [f"The rewrite left {reason}." for reason in made.left]
+    sentences += [f"Advice: {line}." for line in distill.advice(context.recipe, made)]
     return tuple(sentences)
 
 
+def _structure(context: Context) -> Structure | None:
+    """Return what the student is made of; None without one."""
+    if "distill" in context.inputs:
+        return context.output(DistillOutput, "distill").structure
+    return context.output(StudentOutput, "student").structure if "student" in context.inputs else None
+
+
 def teaching(context: Context) -> tuple[str, ...]:
-    """Yield advice from the sizes and the accuracies of teachers and student."""
+    """Return advice from the sizes and the accuracies of teachers and student."""
     lines: list[str] = []
-    stages = [name for name, _ in context.recipe.teacher.lineage()] if context.recipe.teacher else []
-    for stage in (*stages, "distill"):
-        if stage in context.inputs and (context.inputs[stage] / "teacher.json").exists():
-            value = context.read(stage, "teacher.json")
-            key = "teacher" if stage == "distill" else f"{stage}.teacher"
-            lines += advice.gap(value["student_params"], value["params"], key)
-            lines += advice.softness(value["softness"])
-            if stage == "distill" and "student_alone" in context.inputs:
-                alone = from_json(Curve, context.read("student_alone", "curve.json"))
-                lines += advice.weak(value["val_top1"], best_of(alone))
+    for stage, taught in _taught(context).items():
+        key = "teacher" if stage == "distill" else f"{stage}.teacher"
+        lines += advice.gap(taught.student_params, taught.params, key)
+        lines += advice.softness(taught.softness)
+        if stage == "distill" and "student_alone" in context.inputs and taught.val_top1 is not None:
+            alone = context.output(DistillOutput, "student_alone").curve
+            lines += advice.weak(taught.val_top1, best_of(alone))
     return tuple(f"Advice: {line}." for line in lines)
 
 
-def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
+def _taught(context: Context) -> dict[str, Taught]:
+    """Return what is known of the teacher of each network that has one, by the network's stage."""
+    found = {name: context.output(TeacherOutput, name).taught for name in _teachers(context)}
+    if "distill" in context.inputs:
+        found["distill"] = context.output(DistillOutput, "distill").taught
+    return {name: taught for name, taught in found.items() if taught is not None}
+
+
+def _teachers(context: Context) -> list[str]:
+    """Return the stages of the teachers; an ensemble has none of its own."""
+    lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
+    return [name for name, _ in lineage if name in context.inputs]
+
+
+def _curves(context: Context) -> tuple[Curve, ...]:
+    """Return all trainings; one of another run, or of another part of this one, is called by the first that needed it."""
+    named: list[tuple[str, Curve | None]] = [
+        (name, context.output(TeacherOutput, name).curve) for name in _teachers(context)
+    ]
+    for stage in (*distill.BASELINES, "distill"):
+        if stage in context.inputs:
+            model = "distilled" if stage == "distill" else stage
+            named.append((model, context.output(DistillOutput, stage).curve))
+    found = [replace(curve, model=model) for model, curve in named if curve is not None]
+    if "quantize" in context.inputs and (curve := context.output(QuantizeOutput, "quantize").curve) is not None:
+        found.append(curve)
+    if "distill" in context.inputs:
+        found += context.output(DistillOutput, "distill").peers.values()
+    return tuple(found)
+
+
+def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
     """The networks in torch, and their weights as safetensors; ``val`` is how many images the validation split has."""
     recipe = context.recipe
-    int8 = recipe.quantize.method if recipe.quantize else ""
+    int8, graph = recipe.quantize.method if recipe.quantize else "", _graph(context)
     teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
@@ -143,7 +187,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
     judges: dict[str, Of] = {curve.model: curve.of for curve in curves}
     metric = task_of(recipe.task).metrics[0]
     if int8:  # a repair comes after the curve
-        top1 = context.read("quantize", "graph.json")["val_top1"]
+        top1 = graph.val_top1 if graph is not None else None
         validation |= {} if top1 is None else {int8: top1}
     models = []
     for name, role, stage, part in rows:
@@ -155,7 +199,7 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
         if name != int8 and not given:
             own = f"{name}.safetensors" if role == "peer" else "weights.safetensors"
             path, sha256, size = manifest.copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
-        metrics = [from_json(Metrics, metrics) for metrics in value["metrics"]]
+        metrics = [*value.metrics]
         if name in validation:
             of = judges.get(name, judges.get(networks.float_name(recipe), "labels"))
             estimate = Estimate(validation[name], *(wilson(validation[name], val) if metric.unit == "%" and val else ()))
@@ -170,70 +214,64 @@ def _networks(context: Context, found: dict[str, Any], curves: tuple[Curve, ...]
             ModelRecord(
                 name=name, role=role, format=_format(part), precision=precision,  # type: ignore[arg-type]  # rows are literals
                 source=_source(part), path=path, sha256=sha256, bytes=size,
-                params=size_of.get("params"), macs=size_of.get("macs"), metrics=tuple(metrics),
-                fidelity=_fidelity(value),
-                float_ops=tuple(context.read("quantize", "graph.json")["float_ops"]) if name == int8 else (),
+                params=size_of.params, macs=size_of.macs, metrics=tuple(metrics),
+                fidelity=value.fidelity,
+                float_ops=graph.float_ops if graph is not None and name == int8 else (),
                 weight_bits=quantize.weight_bits(recipe) if name == int8 else None,
             )
         )  # fmt: skip
     return models
 
 
-def _fidelity(value: dict[str, Any]) -> Fidelity | None:
-    return from_json(Fidelity, value["fidelity"]) if "fidelity" in value else None
-
-
 def _doubts(context: Context) -> Iterator[str]:
     """What is doubtful of the networks whose weights were given."""
-    for stage, folder in context.inputs.items():
-        if (folder / wiring.FILE).exists():
-            yield from context.read(stage, wiring.FILE)
+    teachers = _teachers(context)
+    for name in context.inputs:
+        if name in teachers:
+            yield from context.output(TeacherOutput, name).doubts
+        elif name == "student":
+            yield from context.output(StudentOutput, name).doubts
 
 
-def _graph_findings(context: Context) -> tuple[str, ...]:
-    """What the quantize stage found about the form of the network, as sentences."""
-    return tuple(context.read("quantize", "graph.json")["findings"]) if "quantize" in context.inputs else ()
-
-
-def _float_weights(context: Context) -> FloatWeights | None:
-    if "quantize" not in context.inputs:
-        return None
-    return from_json(FloatWeights, context.read("quantize", "graph.json")["float_weights"])
+def _graph(context: Context) -> Int8Graph | None:
+    """Return what is known of the int8 graph; None where nothing is quantized."""
+    return context.output(QuantizeOutput, "quantize").graph if "quantize" in context.inputs else None
 
 
 def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
     """What int8 does to the layers, in torch and in each runtime, and what a repair cost."""
-    if "quantize" not in context.inputs:
+    graph = _graph(context)
+    if graph is None:
         return (), None
-    graph = context.read("quantize", "graph.json")
-    inside = context.read("evaluate", "inside.json")
+    inside = context.output(EvaluateOutput, "evaluate").inside
     layers = tuple(
-        from_json(LayerRecord, layer | {measure: _of_layer(inside, measure, layer["name"]) for measure in MEASURES})
-        for layer in graph["layers"]
+        replace(
+            layer,
+            runtimes={name: file.runtimes[layer.name] for name, file in inside.items() if layer.name in file.runtimes},
+            differences={
+                name: file.differences[layer.name] for name, file in inside.items() if layer.name in file.differences
+            },
+        )
+        for layer in graph.layers
     )
-    if "repair" not in graph:
+    if graph.repair is None:
         return layers, None
     costs = [cost for stage in context.inputs if stage.startswith("export.") for cost in _costs(context, stage)]
-    return layers, replace(from_json(RepairRecord, graph["repair"]), costs=tuple(costs))
-
-
-def _of_layer(inside: dict[str, dict[str, dict[str, Any]]], measure: str, layer: str) -> dict[str, Any]:
-    return {name: found[measure][layer] for name, found in inside.items() if layer in found[measure]}
+    return layers, replace(graph.repair, costs=tuple(costs))
 
 
 def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
     """An artifact beside its like all in int8, on each device, or by its size alone."""
-    exported, name = context.read(stage, "exported.json"), stage.removeprefix("export.")
-    if "all_int8" not in exported:
+    exported, name = context.output(ExportOutput, stage), stage.removeprefix("export.")
+    if exported.all_int8 is None:
         return
-    size = RepairCost(name, exported["bytes"], exported["all_int8"]["bytes"])
+    size = RepairCost(name, exported.file.bytes, exported.all_int8.bytes)
     found = False
     for device in (stage for stage in context.inputs if stage.startswith("profile.")):
-        value = context.read(device, "profile.json")
-        pair = [*value["profiles"], *value["all_int8"]]
+        measured = context.output(ProfileOutput, device)
+        pair = [*measured.profiles, *measured.all_int8]
         now, then = (
-            next((from_json(ProfileRecord, record) for record in pair if record["model"] == model), None)
-            for model in (name, f"{name}{export.ALL_INT8}")
+            next((record for record in pair if record.model == model), None) for model in (name, f"{name}{export.ALL_INT8}")
         )
         if now is not None and then is not None:
             found = True
@@ -247,35 +285,34 @@ def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
         yield size
 
 
-def _artifacts(context: Context, found: dict[str, Any]) -> list[ModelRecord]:
+def _artifacts(context: Context, found: Mapping[str, Evaluated]) -> list[ModelRecord]:
     models = []
     int8 = context.recipe.quantize.method if context.recipe.quantize else ""
     student = networks.float_name(context.recipe)
-    looked = context.read("evaluate", "runtimes.json")
     for stage in (name for name in context.inputs if name.startswith("export.")):
         name = stage.removeprefix("export.")
-        exported = context.read(stage, "exported.json")
+        file, value = context.output(ExportOutput, stage).file, found[name]
         precision = split_name(stage)[1]
         is_int8 = precision == "int8"
-        copies = [manifest.copy(context.inputs[stage] / path, context.out / path) for path in exported["paths"]]
+        copies = [manifest.copy(context.inputs[stage] / path, context.out / path) for path in file.paths]
         models.append(
             ModelRecord(
-                name=name, role="artifact", format=exported["format"], precision=precision, **_facts(context, stage),
+                name=name, role="artifact", format=file.format, precision=precision, **_facts(context, stage),
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
                 bin_sha256=next((copy[1] for copy in copies[1:] if copy[0].endswith(".bin")), None),
-                bytes=exported["bytes"], params=found[student].get("params"), macs=found[student].get("macs"),
-                metrics=tuple(from_json(Metrics, metrics) for metrics in found[name]["metrics"]),
-                parity=from_json(Parity, found[name]["parity"]),
-                fidelity=_fidelity(found[name]),
-                float_ops=tuple(exported.get("float_ops", ())),
-                float_tensors=tuple(exported.get("float_tensors", ())) if is_int8 else None,
-                inputs=tuple(from_json(TensorSpec, value) for value in exported["inputs"]),
-                outputs=tuple(from_json(TensorSpec, value) for value in exported["outputs"]),
-                runtime_graph=_looked(RuntimeGraph, looked.get(name, {}).get(runtime_figures.GRAPH)),
-                default_precision=_looked(DefaultPrecision, looked.get(name, {}).get(runtime_figures.DEFAULT)),
+                bytes=file.bytes, params=found[student].params, macs=found[student].macs,
+                metrics=value.metrics, parity=value.parity, fidelity=value.fidelity,
+                float_ops=file.float_ops, float_tensors=file.float_tensors if is_int8 else None,
+                inputs=tuple(map(_spec, file.inputs)), outputs=tuple(map(_spec, file.outputs)),
+                runtime_graph=value.runtime_graph, default_precision=value.default_precision,
             )
         )  # fmt: skip
     return models
+
+
+def _spec(tensor: TensorInfo) -> TensorSpec:
+    """Return an input or output of a file as run.json has it."""
+    return TensorSpec(tensor.name, tensor.shape, tensor.dtype, tensor.layout, tensor.scale, tensor.zero_point)
 
 
 def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord]:
@@ -299,27 +336,10 @@ def _facts(context: Context, stage: str) -> dict[str, Any]:
     return {"weight_bits": quantize.weight_bits(recipe), "io": io}
 
 
-def _looked(kind: type[T], value: Any) -> T | None:
-    """A record of what a runtime runs, where it could be looked at."""
-    return None if value is None else from_json(kind, value)
-
-
-def _devices(context: Context) -> Iterator[DeviceRecord]:
-    """The devices as they were found when they were measured on."""
-    for stage in (name for name in context.inputs if name.startswith("profile.")):
-        yield from_json(DeviceRecord, context.read(stage, "profile.json")["device"])
-
-
-def _failures(context: Context) -> Iterator[Failure]:
-    """The files that failed on a device; one for comparison alone is only not measured."""
-    for stage in (name for name in context.inputs if name.startswith("profile.")):
-        for failure in _failed_in(context.read(stage, "profile.json")):
-            if not failure.model.endswith(export.ALL_INT8):
-                yield failure
-
-
-def _failed_in(value: Mapping[str, Any]) -> list[Failure]:
-    return [from_json(Failure, failure) for failure in value["failures"]]
+def _measured(context: Context) -> dict[str, ProfileOutput]:
+    """Return what was measured, by the name of the device."""
+    names = [name for name in context.inputs if name.startswith("profile.")]
+    return {name.removeprefix("profile."): context.output(ProfileOutput, name) for name in names}
 
 
 def _raw_samples(context: Context) -> None:
@@ -337,15 +357,13 @@ def _profiles(
     records: list[ProfileRecord] = []
     findings: list[str] = []
     missing: list[str] = []
-    for stage in (name for name in context.inputs if name.startswith("profile.")):
-        value = context.read(stage, "profile.json")
-        records += [from_json(ProfileRecord, record) for record in value["profiles"]]
-        name = stage.removeprefix("profile.")
-        findings += value["findings"]
+    for name, found in _measured(context).items():
+        records += found.profiles
+        findings += found.findings
         findings += verdicts.findings(records, models, targets.named(context.recipe, name).cpu(), name)
-        compared = [failure for failure in _failed_in(value) if failure.model.endswith(export.ALL_INT8)]
+        compared = [failure for failure in found.failures if failure.model.endswith(export.ALL_INT8)]
         missing += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in compared]
-        missing += value["notes"]
+        missing += found.notes
     return tuple(records), tuple(findings), tuple(missing)
 
 
@@ -408,7 +426,8 @@ class PackageStage:
         """Write the bundle into ``context.out``, the run folder's ``artifacts/``."""
         failed = [name for name in export.names(context.recipe) if name not in context.inputs]
         images = images_of(context)
-        found = context.read("evaluate", "metrics.json")
+        tested = context.output(EvaluateOutput, "evaluate")
+        found = tested.models
         height, width = context.recipe.data.size
         record = DataRecord(
             source=_public(context.recipe.data.source), fingerprint=fingerprint.of(context.recipe.data),
@@ -417,16 +436,7 @@ class PackageStage:
             image_size=height, image_width=width if width != height else None, channels=images.channels,
             mean=images.mean, std=images.std, license=images.license,
         )  # fmt: skip
-        lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
-        curves = tuple(
-            # A training may be another run's, or another part of this one, too: it is called by the first that needed it.
-            curve if stage == "quantize" else replace(curve, model="distilled" if stage == "distill" else stage)
-            for stage in (*(name for name, _ in lineage), *distill.BASELINES, "distill", "quantize")
-            if stage in context.inputs and (context.inputs[stage] / "curve.json").exists()
-            for curve in (from_json(Curve, context.read(stage, "curve.json")),)
-        )
-        curves += tuple(from_json(Curve, context.read("distill", f"{name}.json")) for name in peers.sections(context.recipe))
-        seeds = context.read("evaluate", "seeds.json") if context.recipe.seeds > 1 else []
+        curves = _curves(context)
         models = [
             *_networks(context, found, curves, len(images.val)),
             *_artifacts(context, found),
@@ -452,14 +462,32 @@ class PackageStage:
         searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
         if search.KD in context.inputs:
             searched += [f"The baseline tuned_kd: {line}." for line in sentences(tune.read(context.inputs[search.KD]))]
-        copied = tuple(from_json(CopiedErrors, value) for value in context.read("evaluate", "copied.json"))
-        rows = tuple(from_json(SeedRecord, row) for row in seeds)
+        graph, measured = _graph(context), _measured(context)
         told = (
-            *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(copied),
-            *_graph_findings(context), *findings,
+            *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(tested.copied),
+            *(f"{line}." for line in (graph.copies if graph is not None else ())), *findings,
         )  # fmt: skip
         return Bundle(
-            record, tuple(models), curves, profiles, told, snippets, missing, layers, repair, rows, tuning, copied,
-            _float_weights(context), _pictures(context), tuple(_doubts(context)), tuple(_devices(context)),
-            tuple(_failures(context)),
-        )  # fmt: skip
+            data=record,
+            models=tuple(models),
+            curves=curves,
+            profiles=profiles,
+            findings=told,
+            snippets=snippets,
+            not_measured=missing,
+            layers=layers,
+            repair=repair,
+            seeds=tested.seeds,
+            tuning=tuning,
+            copied=tested.copied,
+            float_weights=None if graph is None else graph.float_weights,
+            pictures=_pictures(context),
+            doubts=tuple(_doubts(context)),
+            devices=tuple(one.device for one in measured.values()),
+            failures=tuple(  # of a file for comparison alone: it is only not measured
+                failure
+                for one in measured.values()
+                for failure in one.failures
+                if not failure.model.endswith(export.ALL_INT8)
+            ),
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import samples
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import EvaluateOutput, ExportOutput, ProfileOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
@@ -18,7 +19,6 @@ from edgekd.profiling.inspection import Preprocessing, Wants
 from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
-from edgekd.results.codec import to_json
 from edgekd.runtimes import base
 from edgekd.stages import evaluate, export
 
@@ -32,25 +32,27 @@ IMAGES = 8
 """Test images that every artifact is fed in turn: a handful, as a figure on one image would be that image's."""
 
 
-def _variants(exported: Mapping[str, Any], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]) -> Iterator[Variant]:
+def _variants(
+    exported: Mapping[str, ExportOutput], artifacts: Mapping[str, Path], feeds: Mapping[str, Path]
+) -> Iterator[Variant]:
     """The artifacts, and after them the same files all in int8 where layers were given back to float.
 
     Args:
-        exported: ``exported.json``, by artifact.
+        exported: What was written, by artifact.
         artifacts: Their folders.
         feeds: Files of test images, by layout.
     """
-    files = [(name, value, artifacts[name]) for name, value in exported.items()]
+    files = [(name, value.file, artifacts[name]) for name, value in exported.items()]
     files += [
-        (f"{name}{export.ALL_INT8}", value["all_int8"], artifacts[name])
+        (f"{name}{export.ALL_INT8}", value.all_int8, artifacts[name])
         for name, value in exported.items()
-        if "all_int8" in value
+        if value.all_int8 is not None
     ]
     for name, value, folder in files:
-        inputs = {part["name"]: feeds[part["layout"]] for part in value["inputs"] if part["layout"] in feeds}
-        layouts = {part["layout"] for part in value["inputs"]}
-        layout = next(iter(layouts)) if len(value["inputs"]) == 1 and layouts <= feeds.keys() else ""
-        yield Variant(name, value["format"], folder / value["paths"][0], inputs, layout=layout)
+        inputs = {part.name: feeds[part.layout] for part in value.inputs if part.layout in feeds}
+        layouts = {part.layout for part in value.inputs}
+        layout = next(iter(layouts)) if len(value.inputs) == 1 and layouts <= feeds.keys() else ""
+        yield Variant(name, value.format, folder / value.paths[0], inputs, layout=layout)
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,13 @@ def _expected(context: Context, model: str, images: _Images) -> Expected:
 
     from edgekd.evaluation.device_checks import Expected
 
-    folder, figures = context.inputs["evaluate"], context.read("evaluate", "metrics.json")
-    if model not in figures:  # a file for comparison
+    folder, figures = context.inputs["evaluate"], context.output(EvaluateOutput, "evaluate").models
+    parity = figures[model].parity if model in figures else None
+    if parity is None:  # a file for comparison
         return Expected()
     here = np.load(folder / f"{model}.npy")
     with np.load(folder / evaluate.TORCH) as stored:
-        torch = stored[figures[model]["parity"]["reference"]][images.places]
+        torch = stored[parity.reference][images.places]
     return Expected(
         host=here[images.places],
         torch=torch,
@@ -129,23 +132,23 @@ def _expected(context: Context, model: str, images: _Images) -> Expected:
     )
 
 
-def _record(session: Session, checked: Checked) -> dict[str, Any]:
-    profiles = [record for record in checked.profiles if not record.model.endswith(export.ALL_INT8)]
-    return {
-        "profiles": [to_json(record) for record in profiles],
-        "all_int8": [to_json(record) for record in checked.profiles if record not in profiles],
-        "failures": [to_json(failure) for failure in session.failures],
-        "findings": list(checked.findings),
-        "notes": [*session.notes, *checked.notes],
-        "device": to_json(session.device),
-    }
+def _record(session: Session, checked: Checked) -> ProfileOutput:
+    profiles = tuple(record for record in checked.profiles if not record.model.endswith(export.ALL_INT8))
+    return ProfileOutput(
+        profiles=profiles,
+        all_int8=tuple(record for record in checked.profiles if record not in profiles),
+        failures=session.failures,
+        findings=checked.findings,
+        notes=(*session.notes, *checked.notes),
+        device=session.device,
+    )
 
 
 class ProfileStage:
     """Figures of all files on one device."""
 
     name = "profile"
-    version = 3
+    version = 4
     reused = False
     optional = True
 
@@ -168,8 +171,8 @@ class ProfileStage:
         assert recipe.profile is not None
         return {**recipe.profile.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
 
-    def run(self, context: Context) -> None:
-        """Write ``profile.json`` (records, failures, notes, the device) and the raw samples.
+    def run(self, context: Context) -> ProfileOutput:
+        """Measure every file, and write the raw samples.
 
         Raises:
             DeviceError: No artifact could be measured.
@@ -181,7 +184,7 @@ class ProfileStage:
         artifacts = {
             name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")
         }
-        exported = {name: context.read(f"export.{name}", "exported.json") for name in artifacts}
+        exported = {name: context.output(ExportOutput, f"export.{name}") for name in artifacts}
         protocol = context.recipe.profile
         shown = 0
         with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
@@ -201,4 +204,4 @@ class ProfileStage:
         if not session.profiles:
             reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)
             raise DeviceError(f"nothing could be measured on {target.name}: {reasons}", "run again with --debug")
-        context.write("profile.json", _record(session, checked))
+        return _record(session, checked)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import float_layers, graphs, launch, networks, peers, samples, teacher_outputs, views
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import QuantizeOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.metrics.base import shown
@@ -76,7 +77,7 @@ def prepare(
     return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
 
-def _train(fabric: Any, context: Context) -> None:
+def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
     import torch
 
     from edgekd.distill.outputs import Facts
@@ -132,19 +133,21 @@ def _train(fabric: Any, context: Context) -> None:
         recording=recording, views=views.opened(recipe.teacher, recipe.data, images) if taught else (),
         freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
     )  # fmt: skip
-    if fabric.global_rank == 0:
-        networks.save_fitted(context, fitted)
-        val_top1 = best_of(fitted.curve)
-        trained, student = again(settings.named_float())  # without what training has put into it
-        qat.load_state(trained.module, fitted.best)
+    if fabric.global_rank != 0:
+        return None
+    networks.save_fitted(context, fitted)
+    val_top1 = best_of(fitted.curve)
+    trained, student = again(settings.named_float())  # without what training has put into it
+    qat.load_state(trained.module, fitted.best)
 
-        def requantize(names: Collection[str]) -> Prepared:
-            made, _ = again(names)
-            repair.adopt(made.module, trained.module)
-            return made
+    def requantize(names: Collection[str]) -> Prepared:
+        made, _ = again(names)
+        repair.adopt(made.module, trained.module)
+        return made
 
-        seen = layer_images(recipe, images)
-        float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
+    seen = layer_images(recipe, images)
+    graph = float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
+    return QuantizeOutput(graph, fitted.curve)
 
 
 def _after_distillation(loss: Loss) -> Loss:
@@ -169,7 +172,7 @@ def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
     return calibration_images(images, max(4, min(32, LAYER_PIXELS // math.prod(recipe.data.size))))
 
 
-def _calibrate(context: Context, settings: Ptq) -> None:
+def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     import torch
 
     from edgekd.data.batches import Normalize
@@ -205,7 +208,7 @@ def _calibrate(context: Context, settings: Ptq) -> None:
 
     module.cpu()
     seen = layer_images(recipe, images)
-    float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), scores[1])
+    return QuantizeOutput(float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), scores[1]))
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
@@ -256,9 +259,8 @@ class QuantizeStage:
             value["draws"] = "as distilled"  # other augmentation than without a cache
         return value
 
-    def run(self, context: Context) -> None:
+    def run(self, context: Context) -> QuantizeOutput | None:
         """Write the state of the int8 graph and the taps it was made with; of training, the curve as well."""
         if isinstance(context.recipe.quantize, Ptq):
-            _calibrate(context, context.recipe.quantize)
-            return
-        launch.launch(context, budget(context.recipe), _train)  # not distillation's precision
+            return _calibrate(context, context.recipe.quantize)
+        return launch.launch(context, budget(context.recipe), _train)  # not distillation's precision

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekd.assembly import figures, networks, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import StudentOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
 from edgekd.stages import distill
@@ -16,7 +17,7 @@ class StudentStage:
     """A student that is trained already."""
 
     name = "student"
-    version = 4
+    version = 5
     reused = True
     optional = False
 
@@ -37,8 +38,8 @@ class StudentStage:
         """Model and weights."""
         return networks.model_config(recipe, "student")
 
-    def run(self, context: Context) -> None:
-        """Write ``weights.safetensors``, and what the student has that int8 is slow at."""
+    def run(self, context: Context) -> StudentOutput:
+        """Write ``weights.safetensors``."""
         from edgekd.data import dataset
 
         recipe = context.recipe
@@ -51,11 +52,9 @@ class StudentStage:
         else:
             role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
             doubts = wiring.check(student, images, recipe.data, role, context.progress)
-        context.write(wiring.FILE, doubts)
         figures.note_dropped_outputs(context, "student", student)
-        structure = distill.structure(context, student, images.purpose)
+        structure = distill.structure(context, rewritten, images.purpose)
         for line in distill.advice(recipe, structure):
             context.progress.say(f"  advice: {line}")
         networks.save(student.state_dict(), context.out / "weights.safetensors")
-        changes = [str(change) for change in rewritten.changes]
-        context.write("rewrite.json", {"changes": changes, "left": rewritten.left, **structure})
+        return StudentOutput(structure, doubts)

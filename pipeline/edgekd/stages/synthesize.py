@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import launch, networks
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import Synthesized
 from edgekd.assembly.stage import Node, Work
 from edgekd.data.sources.synthetic import MADE
 from edgekd.recipe import Recipe
@@ -50,7 +51,7 @@ class SynthesizeStage:
     """Images that are made from a trained network."""
 
     name = "synthesize"
-    version = 1
+    version = 2
     reused = True
     optional = False
 
@@ -74,7 +75,7 @@ class SynthesizeStage:
         return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,
                 **networks.model_config(recipe, source)}  # fmt: skip
 
-    def run(self, context: Context) -> None:
+    def run(self, context: Context) -> Synthesized:
         """Write ``images.npy`` (uint8 N×C×S×S), ``labels.npy`` (the wanted classes), ``sheet.jpg``."""
         import numpy as np
         import torch
@@ -121,4 +122,4 @@ class SynthesizeStage:
         np.save(context.out / MADE, pixels)
         np.save(context.out / "labels.npy", labels)
         (context.out / "sheet.jpg").write_bytes(contact_sheet(pixels, labels))
-        context.write("synthetic.json", {"images": len(pixels), "norms": len(layers), "recognized": right})
+        return Synthesized(len(pixels), len(layers), right)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import black_box, figures, launch, layers, networks, samples, views, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.outputs import TeacherOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
 from edgekd.recipe.teacher import Teacher
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
 
 
-def _check(network: nn.Module, images: DataSet, context: Context) -> None:
-    """Stop before something learns from a teacher that is wired wrongly."""
+def _check(network: nn.Module, images: DataSet, context: Context) -> tuple[str, ...]:
+    """Stop before something learns from a teacher that is wired wrongly, and return what is doubtful of it."""
     teacher, section = context.recipe.teacher, context.recipe.data
     assert teacher is not None
     box = teacher.black_box is not None
     normalized = section.mean is not None or (box and teacher.mean is not None)
     role = wiring.Role(context.name, teaches=True, box=box, normalized=normalized)
-    context.write(wiring.FILE, wiring.check(network, images, section, role, context.progress))
+    return wiring.check(network, images, section, role, context.progress)
 
 
-def _train(fabric: Any, context: Context) -> None:
+def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     import torch
 
     from edgekd.data import dataset
@@ -69,6 +70,7 @@ def _train(fabric: Any, context: Context) -> None:
     images = samples.judge(teacher, images, seen, context, fabric)
     theirs = views.examples(section.teacher, recipe.data, purpose)
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
+    taught = None
     if first:
         figures.note_dropped_outputs(context, context.name, model)
         for line in layers.told(terms):
@@ -76,7 +78,7 @@ def _train(fabric: Any, context: Context) -> None:
         if teacher is not None:
             key = f"{context.name}.teacher"
             look = partial(networks.look_at, teacher, model, terms, images, seen, context, fabric, key)
-            figures.measured(context, f"advice on {key}", look)
+            taught = figures.measured(context, f"advice on {key}", look)
     fitted = fit(
         fabric, Tapped(model, terms.student_paths), terms,
         tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
@@ -85,9 +87,11 @@ def _train(fabric: Any, context: Context) -> None:
         # a traced network lacks what its logits do not need
         snapshot=lambda network: {**model.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
     )  # fmt: skip
-    if first:
-        dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
-        networks.save_fitted(context, fitted, dtype)
+    if not first:
+        return None
+    dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
+    networks.save_fitted(context, fitted, dtype)
+    return TeacherOutput(fitted.curve, taught)
 
 
 class TeacherStage:
@@ -137,22 +141,21 @@ class TeacherStage:
                 value["teacher"][key] = getattr(recipe.teacher, key)
         return value | networks.teaching(recipe.teacher.teacher)
 
-    def run(self, context: Context) -> None:
-        """Write ``weights.safetensors`` (when trained, the last epoch's and the curve; when taught, what its teacher is)."""
+    def run(self, context: Context) -> TeacherOutput | None:
+        """Write ``weights.safetensors``; of a training the last epoch's as well."""
         teacher = context.recipe.teacher
         assert teacher is not None
         if teacher.budget is not None:
-            launch.launch(context, teacher.budget, _train)
-            return
+            return launch.launch(context, teacher.budget, _train)
         from edgekd.data import dataset
         from edgekd.models import build, checkpoints
 
         images = dataset.load(context.recipe.data, context.progress, task=context.recipe.task)
         if teacher.black_box:  # before anything is trained
             network = black_box.load(teacher, context.recipe.data, images, context.threads)
-            _check(network, images, context)
-            context.write(black_box.ABOUT, black_box.config(teacher))
-            return
+            doubts = _check(network, images, context)
+            black_box.describe(teacher, context.out)
+            return TeacherOutput(doubts=doubts)
         assert teacher.model is not None
         assert teacher.weights is not None
         classes = images.classes
@@ -160,5 +163,6 @@ class TeacherStage:
         figures.note_dropped_outputs(context, context.name, model)
         build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
         state = model.state_dict()
-        _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
+        doubts = _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
         networks.save(state, context.out / "weights.safetensors")
+        return TeacherOutput(doubts=doubts)

@@ -6,7 +6,6 @@ shorter one ended, and two searches share what both try.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -18,7 +17,8 @@ from typing import Any
 
 from edgekd import cache, environment, reads
 from edgekd.assembly import launch, samples, search
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import OUTPUT, Context, read_output
+from edgekd.assembly.outputs import TrialOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.data import fingerprint
 from edgekd.errors import LayerError, StageError, TrainingError
@@ -30,8 +30,7 @@ from edgekd.progress import Silent, Task
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
 from edgekd.recipe.tune import Range
-from edgekd.results.codec import from_json, to_json
-from edgekd.results.run import Curve
+from edgekd.results import codec
 from edgekd.results.tuning import TrialRecord, TuningRecord, told, words
 from edgekd.stages import distill
 from edgekd.task.base import task_of
@@ -49,7 +48,7 @@ def chosen(recipe: Recipe, done: Mapping[str, Path], stage: str = "") -> Recipe:
 
 def read(folder: Path) -> TuningRecord:
     """Return the record of the finished stage."""
-    return from_json(TuningRecord, json.loads((folder / "tune.json").read_text(encoding="utf-8")))
+    return read_output(TuningRecord, folder)
 
 
 def finished(recipe: Recipe, inputs: Mapping[str, str], hashed: str, processes: int = 1, folder: Path | None = None) -> int:
@@ -122,27 +121,26 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
                 started = time.monotonic()
                 work = folder / "work"
                 work.mkdir()
-                failure = ""
                 try:
-                    distill.DistillStage().run(replace(context, recipe=_of(context.recipe, values), name="trial", out=work))
-                    (work / "curve.json").rename(folder / "curve.json")
+                    trial = replace(context, recipe=_of(context.recipe, values), name="trial", out=work)
+                    trained = distill.DistillStage().run(trial)
+                    found = TrialOutput(None if trained is None else trained.curve)
                 except (TrainingError, LayerError) as error:  # these values cannot be trained; others can
-                    failure = error.message.removeprefix("distilled: ")
+                    found = TrialOutput(failure=error.message.removeprefix("distilled: "))
                 shutil.rmtree(work)
-                (folder / "trial.json").write_text(json.dumps({"failure": failure}) + "\n", encoding="utf-8")
+                codec.write(found, folder / OUTPUT)
                 entry = cache.commit(folder, key, material, time.monotonic() - started, context.reads(recorder))
     return _read(entry, context.recipe, number, values)
 
 
 def _read(entry: cache.Entry, recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord:
     assert recipe.tune is not None
-    failure = json.loads((entry.path / "trial.json").read_text(encoding="utf-8"))["failure"]
+    found = read_output(TrialOutput, entry.path)
     seconds = round(entry.seconds, 1)
-    if failure:
-        return TrialRecord(number, values, "failed", seconds, reason=failure)
-    curve = from_json(Curve, json.loads((entry.path / "curve.json").read_text(encoding="utf-8")))
-    (scores,) = curve.val.values()
-    epoch = curve.best_epoch if recipe.tune.metric == "best" else -1
+    if found.curve is None:
+        return TrialRecord(number, values, "failed", seconds, reason=found.failure)
+    (scores,) = found.curve.val.values()
+    epoch = found.curve.best_epoch if recipe.tune.metric == "best" else -1
     return TrialRecord(number, values, "done", seconds, scores[epoch], scores)
 
 
@@ -211,8 +209,8 @@ class TuneStage:
             )
         return {**distill.config(recipe), "tune": recipe.tune.model_dump(mode="json")}
 
-    def run(self, context: Context) -> None:
-        """Write ``tune.json``, a :class:`~edgekd.results.tuning.TuningRecord`.
+    def run(self, context: Context) -> TuningRecord:
+        """Search.
 
         Raises:
             TrainingError: No trial could be trained.
@@ -249,6 +247,6 @@ class TuneStage:
             labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
             trials=tuple(trials), best=max(scores, key=lambda number: (sign * scores[number], -number)),
         )  # fmt: skip
-        context.write("tune.json", to_json(record))
         for line in told(record):
             context.progress.say(f"  {line}")
+        return record

@@ -44,7 +44,7 @@ def test_temperatures_that_wash_out_or_leave_one_class() -> None:
     logits[:, 3] = 10
 
     def told(temperature: float) -> tuple[str, ...]:
-        found = {"term": "kd", "temperature": temperature, "entropy": advice.entropy(logits, temperature)}
+        found = advice.Softness("kd", temperature, advice.entropy(logits, temperature))
         return advice.softness([found])
 
     (flat,) = told(20)

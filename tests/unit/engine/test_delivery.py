@@ -19,7 +19,9 @@ from rich.console import Console
 
 from edgekd import cache
 from edgekd.assembly import figures, networks
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import Context, read_output
+from edgekd.assembly.outputs import ExportOutput
+from edgekd.assembly.stage import perform
 from edgekd.engine import plan, runner
 from edgekd.errors import DeviceError, ExitCode, StageError, worst
 from edgekd.exporting.exporter import Exported, Options, Source
@@ -28,6 +30,7 @@ from edgekd.loading.loaded import Loaded
 from edgekd.progress import Silent
 from edgekd.registry import exporters
 from edgekd.report.layouts import terminal
+from edgekd.results import codec
 from edgekd.results.run import read_run
 from edgekd.stages.export import ExportStage
 
@@ -432,10 +435,9 @@ def test_a_repaired_file_without_its_like_all_in_int8_is_delivered(project: Proj
     (tmp_path / "quantize" / "all_int8.safetensors").write_bytes(b"damaged")
     (tmp_path / "out").mkdir()
     inputs = {"student": done["student"], "quantize": tmp_path / "quantize"}
-    ExportStage().run(Context(loaded.recipe, "export.onnx", tmp_path / "out", inputs, tmp_path / "log", Silent()))
-    exported = json.loads((tmp_path / "out" / "exported.json").read_text())
-    assert "all_int8" not in exported
-    (line,) = json.loads((tmp_path / "out" / figures.FILE).read_text())
+    perform(ExportStage(), Context(loaded.recipe, "export.onnx", tmp_path / "out", inputs, tmp_path / "log", Silent()))
+    assert read_output(ExportOutput, tmp_path / "out").all_int8 is None
+    (line,) = codec.read(figures.NotMeasured, tmp_path / "out" / figures.FILE).lines
     assert line.startswith("what keep_float costs in onnx: ")
     assert (tmp_path / "out" / "onnx.onnx").read_bytes() == (done["export.onnx"] / "onnx.onnx").read_bytes()
 

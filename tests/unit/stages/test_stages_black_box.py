@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.assembly import black_box
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset
 from edgekd.distill.teachers import BlackBox, Stored
 from edgekd.engine import plan, runner
@@ -125,7 +126,7 @@ def test_a_file_that_does_not_fit_stops_before_training(
     recipe = make(npz(), {"model": f"onnx:{write_onnx(tmp_path / 't.onnx', **change)}"})
     context = Context(recipe, "teacher", tmp_path, {}, tmp_path / "log", Silent())
     with pytest.raises(ModelError, match=message.replace("?", r"\?")):
-        TeacherStage().run(context)
+        perform(TeacherStage(), context)
 
 
 def test_other_classes_stop_a_run_before_anything_is_trained(
@@ -195,7 +196,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Path]:
             out.mkdir(parents=True)
             inputs = {name: done[name] for name in node.inputs}
             context = Context(node.recipe, node.name, out, inputs, folder / "log", Silent())
-            node.stage.run(context)
+            perform(node.stage, context)
     return done
 
 
@@ -214,13 +215,13 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
     np.savez(tmp_path / "o.npz", train=logits("x_train"), test=logits("x_test"))
     from_outputs = make(source, {"model": f"outputs:{tmp_path / 'o.npz'}"})
     first, second = run(from_file, tmp_path / "file"), run(from_outputs, tmp_path / "stored")
-    curves = [json.loads((done["distill"] / "curve.json").read_text())["terms"]["kd"] for done in (first, second)]
+    curves = [json.loads((done["distill"] / "output.json").read_text())["curve"]["terms"]["kd"] for done in (first, second)]
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    judged = [json.loads((done["distill"] / "teacher.json").read_text()) for done in (first, second)]
+    judged = [json.loads((done["distill"] / "output.json").read_text())["taught"] for done in (first, second)]
     entropies = [value.pop("softness")[0]["entropy"] for value in judged]
     assert entropies[1] == pytest.approx(entropies[0], rel=1e-4)
     assert judged[0] == judged[1]
-    rows = [json.loads((done["evaluate"] / "metrics.json").read_text())["teacher"] for done in (first, second)]
+    rows = [json.loads((done["evaluate"] / "output.json").read_text())["models"]["teacher"] for done in (first, second)]
     assert list(rows[0]) == ["metrics"]  # its size is not known
     assert rows[0]["metrics"][0]["top1"] == rows[1]["metrics"][0]["top1"]
 
@@ -262,7 +263,7 @@ def test_a_member_of_an_ensemble_may_be_a_file(tmp_path: Path, npz: Callable[...
     section = {"ensemble": [{"model": f"onnx:{write_onnx(tmp_path / 'file.onnx')}", "name": "file"}, net]}
     done = run(make(npz(), section), tmp_path / "run")
     assert list(done) == ["teacher.file", "teacher.resnet10", "distill", "evaluate"]
-    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    measured = json.loads((done["evaluate"] / "output.json").read_text())["models"]
     assert list(measured) == ["teacher.file", "teacher.resnet10", "teacher", "distilled"]
     assert "params" not in measured["teacher"]
 

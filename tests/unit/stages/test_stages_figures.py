@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from edgekd.assembly.context import Context
 from edgekd.errors import QuantizeError, StorageError
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
+from edgekd.results import codec
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_absent_with_its_reason(context: Context, said: io.StringIO) -> None:
     for _ in range(2):
         assert figures.measured(context, "layers", fails(QuantizeError("the graph has no layer", "hint"))) is None
     lines = ["MACs of student: AssertionError: Expected gradient", "layers: the graph has no layer"]
-    assert json.loads((context.out / figures.FILE).read_text()) == lines
+    assert list(codec.read(figures.NotMeasured, context.out / figures.FILE).lines) == lines
     assert "not measured: MACs of student" in said.getvalue()
     assert "Traceback" in context.log.read_text()
     later = Context(context.recipe, "package", context.out, {"evaluate": context.out}, context.log, Lines(said))
@@ -67,5 +67,5 @@ def test_outputs_that_are_dropped_are_listed(context: Context) -> None:
     assert not (context.out / figures.FILE).exists()
     network.dropped_outputs = ("aux (1×10)",)  # type: ignore[assignment]
     figures.note_dropped_outputs(context, "student", network)
-    (line,) = json.loads((context.out / figures.FILE).read_text())
+    (line,) = codec.read(figures.NotMeasured, context.out / figures.FILE).lines
     assert line == "outputs of the student beside its logits: aux (1×10): dropped, and in no file"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from edgekd import loading
 from edgekd.assembly import networks, peers
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.cli import cli
 from edgekd.engine import plan, runner
 from edgekd.engine.runner import Options
@@ -63,7 +64,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     def call(stage: Any, recipe: Recipe, name: str, processes: int = 1, progress: Any = None, **inputs: Path) -> Path:
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(recipe, name, out, inputs, tmp_path / "log", progress or Silent(), processes=processes))
+        perform(stage, Context(recipe, name, out, inputs, tmp_path / "log", progress or Silent(), processes=processes))
         return out
 
     return call
@@ -107,8 +108,8 @@ def test_several_processes(path: Path, run: Callable[..., Path], capfd: pytest.C
     recipe = loading.load(path, ("distill.epochs=1", "distill.clip_grad_norm=1")).recipe
     out = run(DistillStage(), recipe, "two", processes=2, progress=Lines())
     assert capfd.readouterr().err.count("  distilled: started") == 1
-    assert {"peer.wide.safetensors", "peer.wide.json", "peer.resnet18.json"} <= {file.name for file in out.iterdir()}
-    curve = json.loads((out / "peer.wide.json").read_text())
+    assert {"peer.wide.safetensors", "peer.resnet18.safetensors"} <= {file.name for file in out.iterdir()}
+    curve = json.loads((out / "output.json").read_text())["peers"]["peer.wide"]
     assert curve["terms"]["kd"][0] > 0
 
 
@@ -117,7 +118,7 @@ def test_trained_peers_teach_in_int8(path: Path, run: Callable[..., Path]) -> No
     taught = run(DistillStage(), recipe, "distill")
     before = (taught / "peer.wide.safetensors").read_bytes()
     out = run(QuantizeStage(), recipe, "quantize", distill=taught)
-    curve = json.loads((out / "curve.json").read_text())
+    curve = json.loads((out / "output.json").read_text())["curve"]
     assert list(curve["terms"]) == ["task", "kd"]
     assert curve["terms"]["kd"][0] > 0
     assert (taught / "peer.wide.safetensors").read_bytes() == before
@@ -125,7 +126,7 @@ def test_trained_peers_teach_in_int8(path: Path, run: Callable[..., Path]) -> No
     state = load_file(taught / "peer.wide.safetensors")
     save_file({name: value.flip(0) for name, value in state.items()}, taught / "peer.wide.safetensors")
     other = run(QuantizeStage(), recipe, "again", distill=taught)
-    assert json.loads((other / "curve.json").read_text())["terms"]["kd"] != curve["terms"]["kd"]
+    assert json.loads((other / "output.json").read_text())["curve"]["terms"]["kd"] != curve["terms"]["kd"]
 
 
 def test_what_decides_the_student(path: Path) -> None:

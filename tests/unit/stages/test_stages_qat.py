@@ -13,6 +13,7 @@ import torch
 from tests.unit.stages.test_stages_black_box import write_onnx
 
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
 from edgekd.registry import losses
@@ -73,9 +74,9 @@ def test_every_loss_stays_on(
     for name, stage in (("teacher", TeacherStage()), ("distill", DistillStage()), ("quantize", QuantizeStage())):
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(recipe, name, out, done, tmp_path / "log", Lines()))
+        perform(stage, Context(recipe, name, out, done, tmp_path / "log", Lines()))
         done = {**done, name: out}
-    float_, int8 = (json.loads((done[name] / "curve.json").read_text()) for name in ("distill", "quantize"))
+    float_, int8 = (json.loads((done[name] / "output.json").read_text())["curve"] for name in ("distill", "quantize"))
     assert list(float_["terms"]) == kinds
     resting = [kind for kind in kinds if KINDS[kind].reads == "preactivations"]
     assert list(int8["terms"]) == [kind for kind in kinds if kind not in resting]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
@@ -90,6 +91,6 @@ def test_int8_trains_in_float32_whatever_distillation_does(
     launched: list[str] = []
     monkeypatch.setattr(quantize, "_train", lambda fabric, _context: launched.append(fabric.strategy.precision.precision))
     recipe = recipe.model_copy(update={"distill": distill})
-    QuantizeStage().run(Context(recipe, "quantize", tmp_path, {}, tmp_path / "log", Silent()))
+    perform(QuantizeStage(), Context(recipe, "quantize", tmp_path, {}, tmp_path / "log", Silent()))
     assert launched == ["32-true"]
     torch.use_deterministic_algorithms(False)

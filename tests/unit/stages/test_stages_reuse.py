@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from edgekd.assembly import networks
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.errors import LayerError
 from edgekd.loading.conflicts import conflicts
 from edgekd.models import build
@@ -59,7 +60,7 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
         context = Context(
             recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=Saying(), processes=1, threads=1
         )  # fmt: skip
-        stage.run(context)
+        perform(stage, context)
         return out
 
     taught = run(TeacherStage(), "teacher")
@@ -70,7 +71,7 @@ def test_every_stage_builds_the_student_with_the_teachers_classifier(npz: Callab
     student = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors").eval()
     assert all(torch.equal(value, written[name]) for name, value in student.state_dict().items())
     plain = build.parameters(networks.student(distill.alone(recipe), purpose(distill.alone(recipe).data, 4)))
-    cost = json.loads((out / "rewrite.json").read_text())["reused"]
+    cost = json.loads((out / "output.json").read_text())["structure"]["reused"]
     assert f"  reused: {cost}" in said
     projector = 16 * 16 + 9 * 16 * 16 + 16 * 32 + 2 * (16 + 16 + 32)
     assert cost == f"{projector:,} parameters of a projector and 132 of the teacher's classifier, shipped with it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,15 @@ import torch
 from tests.unit.exporting.nets import Residual, images, make_source
 
 from edgekd.assembly import runtime_figures
-from edgekd.assembly.context import Context
-from edgekd.assembly.figures import FILE
+from edgekd.assembly.context import OUTPUT, Context
+from edgekd.assembly.figures import FILE, NotMeasured
+from edgekd.assembly.outputs import ExportOutput
 from edgekd.exporting.exporter import Options, Source
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.registry import exporters
-from edgekd.results.codec import from_json, to_json
-from edgekd.results.runtime import DefaultPrecision, RuntimeGraph, without_hint
+from edgekd.results import codec
+from edgekd.results.runtime import DefaultPrecision, without_hint
 
 FORMATS = ("onnx", "tflite", "openvino")
 
@@ -36,14 +37,14 @@ def context(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Context
     for format in FORMATS:
         folder = inputs[f"export.{format}"] = tmp_path_factory.mktemp(format)
         exporter = exporters.get(format)()
-        exported = to_json(exporter.export(source, folder / f"{format}{exporter.suffix}", Options("int8")))
-        paths = [Path(path).name for path in exported["paths"]]
-        (folder / "exported.json").write_text(json.dumps(exported | {"paths": paths}))
+        exported = exporter.export(source, folder / f"{format}{exporter.suffix}", Options("int8"))
+        paths = tuple(Path(path.name) for path in exported.paths)
+        codec.write(ExportOutput(replace(exported, paths=paths)), folder / OUTPUT)
     out = tmp_path_factory.mktemp("out")
     return Context(Recipe.model_construct(), "evaluate", out, inputs, out / "log", Silent())
 
 
-def figures(context: Context, source: Source) -> dict[str, dict[str, object]]:
+def figures(context: Context, source: Source) -> dict[str, runtime_figures.Found]:
     graph, x = source.int8(fold_weights=True), images(8, seed=9).numpy()
     with torch.no_grad():
         exact = graph(torch.from_numpy(x)).numpy()
@@ -55,7 +56,8 @@ def test_every_int8_file_has_its_runtimes_graph(context: Context, source: Source
     found = figures(context, source)
     assert not (context.out / FILE).exists()
     for name in FORMATS:
-        graph = from_json(RuntimeGraph, found[name][runtime_figures.GRAPH])
+        graph = found[name].runtime_graph
+        assert graph is not None
         assert graph.operators >= 6
         assert graph.unexpected() == ()
 
@@ -68,21 +70,22 @@ def test_what_cannot_be_looked_at_is_said_and_ends_nothing(context: Context, sou
         found = figures(context, source)
     finally:
         broken.write_bytes(content)
-    (line,) = context.read_own(FILE)
+    (line,) = codec.read(NotMeasured, context.out / FILE).lines
     (context.out / FILE).unlink()
     assert line.startswith("onnx: what its runtime runs in float: ")
-    assert "onnx" not in found
-    assert runtime_figures.GRAPH in found["tflite"]
+    assert found["onnx"].runtime_graph is None
+    assert found["tflite"].runtime_graph is not None
 
 
 def test_parity_without_the_hint_is_measured_where_the_cpu_has_shorter_floats(context: Context, source: Source) -> None:
     compiled = openvino.Core().compile_model(str(context.inputs["export.openvino"] / "openvino.xml"), "CPU", {})
     chosen = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    found = figures(context, source)["openvino"].get(runtime_figures.DEFAULT)
+    found = figures(context, source)["openvino"].default_precision
     if chosen == "f32":
         assert found is None
         return
-    record = from_json(DefaultPrecision, found)
+    assert found is not None
+    record = found
     assert record.precision == {"bf16": "bfloat16", "f16": "float16"}[chosen]
     assert (record.n, record.reference, record.hinted_error) == (8, "ptq", 0.0)
     assert 0 < record.error < 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import OUTPUT, Context, read_output
+from edgekd.assembly.outputs import DistillOutput, TeacherOutput
+from edgekd.assembly.stage import perform
 from edgekd.engine import plan
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
+from edgekd.results import codec
 from edgekd.stages import distill, package
 from edgekd.stages.teacher import TeacherStage
 
@@ -56,7 +60,7 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Path]]:
             out.mkdir(parents=True)
             inputs = {name: done[name] for name in node.inputs}
             context = Context(node.recipe, node.name, out, inputs, tmp_path / "log", progress or Silent())
-            node.stage.run(context)
+            perform(node.stage, context)
             if node.name == until:
                 break
         return done
@@ -75,24 +79,24 @@ def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Pa
     done = run(recipe, Lines())
     said = capsys.readouterr().err
     assert list(done) == ["teacher.teacher", "teacher", "student_alone", "distill", "evaluate"]
-    curve = json.loads((done["teacher"] / "curve.json").read_text())
+    curve = json.loads((done["teacher"] / "output.json").read_text())["curve"]
     assert curve["model"] == "teacher"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
     assert curve["pairs"][0] == "fitnet: layer1 (4 ch) ← layer1 (10 ch) at 8×8"
-    learnt = json.loads((done["distill"] / "curve.json").read_text())
+    learnt = json.loads((done["distill"] / "output.json").read_text())["curve"]
     assert learnt["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 8×8"  # from the assistant
     # the teacher's file is as it was, and each network stands in the accuracy table, in the order of training
-    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    measured = json.loads((done["evaluate"] / "output.json").read_text())["models"]
     assert list(measured) == ["teacher.teacher", "teacher", "student_alone", "distilled"]
     assert measured["teacher.teacher"]["params"] > measured["teacher"]["params"] > measured["distilled"]["params"]
     assert "advice: the teacher has" in said
     assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
     assert any("assistant" in line for line in package.teaching(context))
-    soft = json.loads((done["distill"] / "teacher.json").read_text())["softness"]
+    soft = json.loads((done["distill"] / "output.json").read_text())["taught"]["softness"]
     assert [(term["term"], term["temperature"]) for term in soft] == [("kd", 4.0)]
     assert 0 < soft[0]["entropy"] <= 1
-    assert [record["model"] for record in json.loads((done["evaluate"] / "copied.json").read_text())] == [
+    assert [record["model"] for record in json.loads((done["evaluate"] / "output.json").read_text())["copied"]] == [
         "student_alone", "distilled",
     ]  # fmt: skip
 
@@ -123,13 +127,13 @@ def test_several_teachers(run: Callable[..., dict[str, Path]], npz: Callable[...
     trained = ["teacher.resnet10", "teacher.resnet10_2", "teacher.taught.teacher", "teacher.taught"]
     assert [name for name in done if name.startswith("teacher")] == trained
     assert not torch.equal(first_layer(done["teacher.resnet10"]), first_layer(done["teacher.resnet10_2"]))
-    curve = json.loads((done["distill"] / "curve.json").read_text())
+    curve = json.loads((done["distill"] / "output.json").read_text())["curve"]
     assert list(curve["terms"]) == ["kd", "kd_2", "fitnet"]
     assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← taught.layer1 (4 ch) at 8×8"
     if method == "qat":
-        assert list(json.loads((done["quantize"] / "curve.json").read_text())["terms"]) == ["kd", "kd_2", "fitnet"]
+        assert list(json.loads((done["quantize"] / "output.json").read_text())["curve"]["terms"]) == ["kd", "kd_2", "fitnet"]
         return
-    measured = json.loads((done["evaluate"] / "metrics.json").read_text())
+    measured = json.loads((done["evaluate"] / "output.json").read_text())["models"]
     assert list(measured) == [*trained, "teacher", "distilled"]
     assert measured["teacher"]["params"] == 3 * measured["teacher.resnet10"]["params"]
 
@@ -149,10 +153,11 @@ def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callab
     done = run(recipe, until="distill")
     context = Context(recipe, "package", done["distill"], done, done["distill"] / "log", Silent())
     for name, top1 in (("student_alone", 0.5), ("teacher", 0.25)):
-        file = done[name] / "curve.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"val": {"top1": [top1]}}))
-    file = done["distill"] / "teacher.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"val_top1": 0.25}))
+        kind = DistillOutput if name == "student_alone" else TeacherOutput
+        found = read_output(kind, done[name])
+        codec.write(replace(found, curve=replace(found.curve, val={"top1": (top1,)})), done[name] / OUTPUT)
+    found = read_output(DistillOutput, done["distill"])
+    codec.write(replace(found, taught=replace(found.taught, val_top1=0.25)), done["distill"] / OUTPUT)
     assert any("the student alone 50.0 %" in line for line in package.teaching(context))
 
 

@@ -12,6 +12,7 @@ import torch
 from edgekd import cache
 from edgekd.assembly import teacher_outputs
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.distill.teacher_cache import rows
 from edgekd.engine import plan
 from edgekd.loading import load
@@ -72,7 +73,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[Path, Telling]]:
     def call(stage: Any, recipe: Recipe, key: str, processes: int = 1, **inputs: Path) -> tuple[Path, Telling]:
         progress = Telling()
         with cache.scratch() as out:
-            stage.run(Context(recipe, key, out, inputs, tmp_path / "log", progress, processes))
+            perform(stage, Context(recipe, key, out, inputs, tmp_path / "log", progress, processes))
             return cache.commit(out, key, {}, 0.0).path, progress
 
     return call

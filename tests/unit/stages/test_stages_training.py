@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from edgekd import reads
 from edgekd.assembly import launch, networks, wiring
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset
 from edgekd.errors import StageError, StorageError, TrainingError
 from edgekd.models import build
@@ -72,7 +73,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
             recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=progress or Silent(),
             processes=processes, threads=1,
         )  # fmt: skip
-        stage.run(context)
+        perform(stage, context)
         return out
 
     return call
@@ -89,10 +90,10 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     taught = run(TeacherStage(), recipe, "teacher")
     assert {path.name for path in taught.iterdir()} == {
-        "weights.safetensors", "last.safetensors", "adapters.safetensors", "curve.json",
+        "weights.safetensors", "last.safetensors", "adapters.safetensors", "output.json",
     }  # fmt: skip
     out = run(DistillStage(), recipe, "distill", teacher=taught)
-    curve = json.loads((out / "curve.json").read_text())
+    curve = json.loads((out / "output.json").read_text())["curve"]
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
     assert curve["pairs"][0] == "fitnet: layer1 (2 ch) ← layer1 (4 ch) at 16×16"
@@ -119,7 +120,7 @@ def test_student_alone_starts_from_the_same_weights(run: Callable[..., Path], re
     ours, theirs = weights(together, "last"), weights(alone, "last")
     learnt = [name for name in ours if "running" not in name and "num_batches" not in name]
     assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-20) for name in learnt)
-    curve = json.loads((alone / "curve.json").read_text())
+    curve = json.loads((alone / "output.json").read_text())["curve"]
     assert curve["model"] == "student_alone"
     assert list(curve["terms"]) == ["task"]
 
@@ -154,7 +155,7 @@ def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Pat
     taught = run(TeacherStage(), recipe, "trained")
     given = make(recipe.data.source, teacher={"train": None, "weights": str(taught / "weights.safetensors")})
     out = run(TeacherStage(), given, "given")
-    assert sorted(path.name for path in out.iterdir()) == ["weights.safetensors", "wiring.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["output.json", "weights.safetensors"]
     assert equal(weights(out), weights(taught))
 
 
@@ -213,7 +214,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     assert not equal(weights(out, "last"), weights(run(DistillStage(), plain, "plain", teacher=taught), "last"))
     images = dataset.load(smooth.data)
     student = networks.student(smooth, purpose(smooth.data, 4), out / "last.safetensors")
-    curve = json.loads((out / "curve.json").read_text())
+    curve = json.loads((out / "output.json").read_text())["curve"]
     assert score(student, images.val, Normalize(images), torch.device("cpu"), images.purpose) == curve["val"]["top1"][-1]
 
 
@@ -227,7 +228,8 @@ def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pyte
     alone = run(DistillStage(), recipe, "one", teacher=taught)
     assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
     assert not equal(weights(out, "last"), weights(alone, "last"))
-    assert json.loads((out / "curve.json").read_text())["pairs"] == json.loads((alone / "curve.json").read_text())["pairs"]
+    several, one = (json.loads((folder / "output.json").read_text())["curve"] for folder in (out, alone))
+    assert several["pairs"] == one["pairs"]
     networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors")
 
 
@@ -235,7 +237,7 @@ def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Pat
     """They wait for the gradient of every parameter, of the classifier too."""
     related = make(recipe.data.source, distill={"losses": [{"kind": "rkd"}]})
     out = run(DistillStage(), related, "distill", processes=2, teacher=run(TeacherStage(), recipe, "teacher"))
-    curve = json.loads((out / "curve.json").read_text())
+    curve = json.loads((out / "output.json").read_text())["curve"]
     assert len(curve["terms"]["rkd"]) == 2
     assert curve["terms"]["rkd"][1] < curve["terms"]["rkd"][0]
 
@@ -392,7 +394,7 @@ def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
         {"edgekd": 1, "data": recipe.data.model_dump(), "student": given, "quantize": {"method": "ptq"}, "export": ["onnx"]}
     )
     out = run(StudentStage(), used, "student")
-    assert json.loads((out / "wiring.json").read_text()) == [wiring.UNCHECKED]
+    assert json.loads((out / "output.json").read_text())["doubts"] == [wiring.UNCHECKED]
 
 
 def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
@@ -407,5 +409,5 @@ def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
     assert f"  advice: {advice}\n" in said
     context = Context(recipe=slow, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
     assert package.rewrites(context)[0] == f"Advice: {advice}."
-    structure = json.loads((out / "rewrite.json").read_text())
+    structure = json.loads((out / "output.json").read_text())["structure"]
     assert distill.advice(slow.model_copy(update={"quantize": None}), structure) == ()

@@ -15,7 +15,9 @@ import yaml
 
 from edgekd import cache
 from edgekd.assembly import search
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import OUTPUT, Context
+from edgekd.assembly.outputs import TrialOutput
+from edgekd.assembly.stage import perform
 from edgekd.data import fingerprint
 from edgekd.engine import plan, runner
 from edgekd.errors import EdgekdError, ModelError, StageError, StorageError, TrainingError
@@ -365,8 +367,7 @@ def test_what_a_recipe_declares_decides_a_trial(recipe: Callable[..., Loaded], t
 @pytest.mark.parametrize(("metric", "expected"), [("best_val_top1", 0.75), ("last_val_top1", 0.5)])
 def test_what_decides(recipe: Callable[..., Loaded], tmp_path: Path, metric: str, expected: float) -> None:
     curve = Curve("distilled", {}, {}, {"top1": (0.25, 0.75, 0.5)}, (), 1, 1.0)
-    (tmp_path / "curve.json").write_text(json.dumps(codec.to_json(curve)))
-    (tmp_path / "trial.json").write_text('{"failure": ""}')
+    codec.write(TrialOutput(curve), tmp_path / OUTPUT)
     found = tune._read(cache.Entry(tmp_path, 1.0), recipe(metric=metric).recipe, 1, {})
     assert (found.score, found.val) == (expected, (0.25, 0.75, 0.5))
 
@@ -378,13 +379,13 @@ def test_trials_in_several_processes(recipe: Callable[..., Loaded], tmp_path: Pa
     for name, stage, processes in (("teacher", TeacherStage(), 1), ("tune", TuneStage(), 2), ("distill", DistillStage(), 2)):
         out = tmp_path / name
         out.mkdir()
-        stage.run(Context(found, name, out, done, tmp_path / "log", Silent(), processes=processes))
+        perform(stage, Context(found, name, out, done, tmp_path / "log", Silent(), processes=processes))
         done = {**done, name: out}
     (trial,) = tune.read(done["tune"]).trials
     assert trial.state == "done"
     inputs, data_key = {"teacher": "teacher"}, fingerprint.of(found.data)
     assert [tune.finished(found, inputs, data_key, processes) for processes in (1, 2)] == [0, 1], "one learns another"
-    assert list(trial.val) == json.loads((done["distill"] / "curve.json").read_text())["val"]["top1"]
+    assert list(trial.val) == json.loads((done["distill"] / "output.json").read_text())["curve"]["val"]["top1"]
 
 
 def test_torchrun_is_refused_before_anything_is_trained(

@@ -15,6 +15,7 @@ from PIL import Image
 from edgekd import cache
 from edgekd.assembly import networks
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset
 from edgekd.engine import gates, plan
 from edgekd.errors import ModelError
@@ -48,7 +49,7 @@ def stage(tmp_path: Path) -> Callable[..., Path]:
     def call(module: Any, recipe: Recipe, name: str, **inputs: Path) -> Path:
         out = tmp_path / name
         out.mkdir()
-        module.run(Context(recipe, name, out, inputs, tmp_path / "log", Silent(), threads=1))
+        perform(module, Context(recipe, name, out, inputs, tmp_path / "log", Silent(), threads=1))
         return out
 
     return call
@@ -88,16 +89,21 @@ def folder(tmp_path: Path) -> str:
     return f"images:{tmp_path / 'photos'}"
 
 
+def _models(folder: Path) -> dict[str, Any]:
+    """Figures of each network, as the stage evaluate leaves them."""
+    return json.loads((folder / "output.json").read_text())["models"]
+
+
 def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     stage: Callable[..., Path], folder: str, weights: str
 ) -> None:
     recipe = make({"source": folder, "classes": 4, "val_fraction": 0.25}, weights, quantize={"method": "qat", "epochs": 1})
     taught = stage(TeacherStage(), recipe, "teacher")
     out = stage(DistillStage(), recipe, "distill", teacher=taught)
-    curve = json.loads((out / "curve.json").read_text())
+    curve = json.loads((out / "output.json").read_text())["curve"]
     assert curve["of"] == "teacher"
     assert curve["train"] == {}
-    assert json.loads((out / "teacher.json").read_text())["val_top1"] is None
+    assert json.loads((out / "output.json").read_text())["taught"].get("val_top1") is None
 
     images = dataset.load(recipe.data)
     network = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors").eval()
@@ -111,10 +117,8 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     assert curve["val"]["top1"][curve["best_epoch"]] == pytest.approx(agreement)
 
     int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, teacher=taught)
-    assert json.loads((int8 / "curve.json").read_text())["of"] == "teacher"
-    found = json.loads(
-        (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out, quantize=int8) / "metrics.json").read_text()
-    )
+    assert json.loads((int8 / "output.json").read_text())["curve"]["of"] == "teacher"
+    found = _models(stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out, quantize=int8))
     assert found["teacher"]["metrics"] == []
     for name in ("distilled", "qat"):
         (metrics,) = found[name]["metrics"]
@@ -134,9 +138,7 @@ def test_labels_of_the_test_split_alone(stage: Callable[..., Path], npz: Callabl
     assert (images.train.labelled, images.val.labelled, images.test.labelled) == (False, False, True)
     taught = stage(TeacherStage(), recipe, "teacher")
     out = stage(DistillStage(), recipe, "distill", teacher=taught)
-    found = json.loads(
-        (stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out) / "metrics.json").read_text()
-    )
+    found = _models(stage(EvaluateStage(), recipe, "evaluate", teacher=taught, distill=out))
     assert [m["of"] for m in found["distilled"]["metrics"]] == ["labels", "teacher"]
     assert [m["of"] for m in found["teacher"]["metrics"]] == ["labels"]
 
@@ -176,16 +178,16 @@ def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], we
     assert not seen & {images.test.images[i].tobytes() for i in range(12)}
 
     out = stage(DistillStage(), recipe, "distill", teacher=taught, synthesize=made)
-    assert json.loads((out / "curve.json").read_text())["of"] == "teacher"
+    assert json.loads((out / "output.json").read_text())["curve"]["of"] == "teacher"
     int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, synthesize=made)
-    assert json.loads((int8 / "graph.json").read_text())["val_top1"] is not None
+    assert json.loads((int8 / "output.json").read_text())["graph"]["val_top1"] is not None
 
 
 def test_synthesized_images_are_the_same_bytes_twice(stage: Callable[..., Path], weights: str) -> None:
     recipe = free(weights)
     taught = stage(TeacherStage(), recipe, "teacher")
     first, again = (stage(SynthesizeStage(), recipe, name, teacher=taught) for name in ("first", "again"))
-    for name in ("images.npy", "sheet.jpg", "synthetic.json"):
+    for name in ("images.npy", "sheet.jpg", "output.json"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
 
 
@@ -201,7 +203,7 @@ def test_the_teacher_is_asked_about_other_synthesized_images(weights: str, tmp_p
         said.append([])
         progress.say = said[-1].append  # type: ignore[method-assign]
         with cache.scratch() as out:
-            module.run(Context(recipe, key, out, inputs, tmp_path / "log", progress))
+            perform(module, Context(recipe, key, out, inputs, tmp_path / "log", progress))
             return cache.commit(out, key, {}, 0.0).path
 
     taught = finish(TeacherStage(), two, "teacher")
@@ -233,7 +235,7 @@ def test_a_given_student_makes_its_own_calibration_images(stage: Callable[..., P
     own = stage(StudentStage(), recipe, "student")
     made = stage(SynthesizeStage(), recipe, "synthesize", student=own)
     int8 = stage(QuantizeStage(), recipe, "quantize", student=own, synthesize=made)
-    assert json.loads((int8 / "graph.json").read_text())["val_top1"] is None
+    assert json.loads((int8 / "output.json").read_text())["graph"].get("val_top1") is None
 
 
 def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(

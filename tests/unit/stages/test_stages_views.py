@@ -16,6 +16,7 @@ from tests.unit.stages.test_stages_black_box import write_onnx
 from edgekd import cache
 from edgekd.assembly import layers, networks, teacher_outputs, views
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset, reading, same_samples
 from edgekd.data.sources.base import Raw
 from edgekd.distill.teachers import BlackBox
@@ -73,7 +74,7 @@ def run(tmp_path: Path) -> Write:
 
     def call(stage: Any, recipe: Recipe, key: str, name: str = "", processes: int = 1, **inputs: Path) -> Path:
         with cache.scratch() as out:
-            stage.run(Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), processes=processes))
+            perform(stage, Context(recipe, name or key, out, inputs, tmp_path / "log", Silent(), processes=processes))
             return cache.commit(out, key, {}, 0.0).path
 
     return call
@@ -100,9 +101,9 @@ def test_the_student_is_the_same_with_a_cold_a_warm_and_no_cache(make: Write, ru
     again = run(QuantizeStage(), recipe, "again", teacher=taught.rename(taught.with_name("bb")), distill=cold)
     assert same(qat, again)
     found = run(EvaluateStage(), recipe, "evaluate", teacher=taught.with_name("bb"), distill=cold, quantize=qat)
-    metrics = json.loads((found / "metrics.json").read_text())
+    metrics = json.loads((found / "output.json").read_text())["models"]
     assert metrics["teacher"]["macs"] > 1.7 * metrics["distilled"]["macs"]  # 16 pixels, and three channels
-    told = json.loads((cold / "teacher.json").read_text())
+    told = json.loads((cold / "output.json").read_text())["taught"]
     assert 0 <= told["val_top1"] <= 1
 
 
@@ -157,7 +158,7 @@ def test_each_of_an_ensemble_and_each_of_a_chain_sees_its_own(make: Write, run: 
     inputs["distill"] = run(DistillStage(), recipe, "distill", **inputs)
     live = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"teacher_cache": False})})
     assert same(inputs["distill"], run(DistillStage(), live, "live", name="distill", **inputs))
-    metrics = json.loads((run(EvaluateStage(), recipe, "evaluate", **inputs) / "metrics.json").read_text())
+    metrics = json.loads((run(EvaluateStage(), recipe, "evaluate", **inputs) / "output.json").read_text())["models"]
     assert metrics.keys() == {"teacher", "teacher.large", "teacher.large.teacher", "teacher.alike", "distilled"}
     together = views.opened(recipe.teacher, recipe.data, dataset.load(recipe.data))
     assert [images.train.images[0].shape for images in together] == [(1, 16, 16), (1, 12, 12)]
