@@ -4,5 +4,6 @@ from edgekd.testing.losses import LossSuite
 from edgekd.testing.metrics import MetricSuite
 from edgekd.testing.runtimes import RuntimeSuite
 from edgekd.testing.suite import Gap, Suite, suites
+from edgekd.testing.transports import TransportSuite
 
-__all__ = ["Gap", "LossSuite", "MetricSuite", "RuntimeSuite", "Suite", "suites"]
+__all__ = ["Gap", "LossSuite", "MetricSuite", "RuntimeSuite", "Suite", "TransportSuite", "suites"]
