@@ -205,7 +205,7 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
     layers = inside.differences(graph, inputs[:1], inside.look(exported.paths[0], format, inputs[:1]))
     apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)
     return {
-        "p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb, "top1": found.top1_agreement,
+        "p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb, "top1": found.agreement,
         "bytes": exported.bytes, "float_tensors": exported.float_tensors, "delegate": delegate,
         "layers": len(layers), "apart": apart,
     }  # fmt: skip
@@ -233,7 +233,7 @@ def others(path: Path, inputs: Any, step: float | None, also: dict[str, str]) ->
             continue
         same = parity.compare(usual, np.load(logits), step)
         found[name] = {
-            "mean_lsb": same.mean_lsb, "p99_lsb": same.p99_lsb, "max_lsb": same.max_lsb, "top1": same.top1_agreement,
+            "mean_lsb": same.mean_lsb, "p99_lsb": same.p99_lsb, "max_lsb": same.max_lsb, "top1": same.agreement,
             "version": done.stdout.strip(),
         }  # fmt: skip
     return found

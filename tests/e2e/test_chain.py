@@ -55,7 +55,7 @@ def test_an_int8_file_is_the_torch_int8_model(chain: Run, name: str) -> None:
     assert model.parity is not None
     assert model.parity.reference == "qat"
     assert model.parity.n == 500
-    assert model.parity.top1_agreement >= 0.995
+    assert model.parity.agreement >= 0.995
     assert model.parity.p99_lsb is not None
     assert model.parity.p99_lsb <= 2
     assert model.float_ops == ()

@@ -66,7 +66,7 @@ def test_a_run_with_calibration_alone(tmp_path: Path, small_data: Callable[[Path
         assert model.source == "ptq"
         assert model.parity is not None
         assert model.parity.reference == "ptq"
-        assert model.parity.top1_agreement >= 0.995
+        assert model.parity.agreement >= 0.995
         assert model.float_tensors == ()
     assert "qat" not in {curve.model for curve in result.curves}
 
@@ -178,7 +178,7 @@ def test_a_run_that_gives_layers_back_to_float(tmp_path: Path, small_data: Calla
         assert model.parity is not None
         assert model.bytes == cost.bytes
         assert model.float_ops
-        assert model.parity.top1_agreement == 1.0
+        assert model.parity.agreement == 1.0
         assert cost.p50
         assert cost.p50_int8
         assert model.metrics[0].top1 >= repair.limit - 0.08, "what was decided on validation holds on the test split"

@@ -110,8 +110,8 @@ def test_quantize(project: Cli) -> None:
         assert model is not None
         assert model.precision.startswith("int8")
         assert model.float_ops == ()
-        assert model.parity.top1_agreement == 1.0
-        assert model.parity.max_lsb <= 2
+        assert model.parity.agreement == 1.0
+        assert model.parity.outputs["logits"].max_lsb <= 2
         assert model.figure("top1").value > 0.95
         assert model.metrics[0].n == 60, "a fifth of the images, which no range came from"
     assert result.data.train + result.data.val == 240
@@ -129,7 +129,7 @@ def test_export_needs_no_images(project: Cli) -> None:
     assert_sound(result)
     assert [model.name for model in result.models] == ["student", "onnx_float", "tflite_float", "openvino_float"]
     for model in result.models[1:]:
-        assert model.parity.max_abs_error < 1e-4
+        assert model.parity.outputs["logits"].max_abs_error < 1e-4
         assert model.measured() is None, "random images have no labels"
     assert any(line.startswith("accuracy: ") for line in result.not_measured)
     snippet = subprocess.run(
@@ -169,7 +169,7 @@ def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli)
     (doubt,) = result.doubts
     assert doubt.startswith("student sees images normalized with their own mean")
     assert f"Caution: {doubt}" in (project.folder / "build" / "squeezenet1_1" / "latest" / "report.md").read_text()
-    assert result.model("onnx").parity.max_lsb < 3
+    assert result.model("onnx").parity.outputs["logits"].max_lsb < 3
 
 
 def test_qat_of_a_trained_model(project: Cli) -> None:

@@ -100,16 +100,20 @@ def _judge(
     if name in QUALITY and precision == "float32":
         return
     steps = model.parity is None or model.parity.p99_lsb is not None
+    limit = _limit(gate)
+    if name == "parity_top1" and model.parity is not None and model.parity.agreement is None:
+        instead = "parity_lsb_p99" if precision == "int8" and steps else "parity_error"
+        yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead=instead)
+        return
     if name == "parity_lsb_p99":
         if recipe.quantize is None or precision != "int8":
             return
         if not steps:
-            limit, instead = _limit(gate), "parity_error"
-            yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead=instead)
+            yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead="parity_error")
             return
     if name == "parity_error":
         if precision == "int8":
-            if steps:
+            if model.parity is None or not model.parity.has_floats:
                 return
             if "parity_error" not in recipe.gates.model_fields_set:
                 gate = gate.model_copy(update={"max": INT8_ERROR})
@@ -214,7 +218,7 @@ def _size_ratio(model: ModelRecord, models: Mapping[str, ModelRecord]) -> float 
 
 
 _EXACT: dict[str, Callable[[ModelRecord, Mapping[str, ModelRecord]], float | None]] = {
-    "parity_top1": lambda model, _: model.parity.top1_agreement if model.parity else None,
+    "parity_top1": lambda model, _: model.parity.agreement if model.parity else None,
     "parity_lsb_p99": lambda model, _: model.parity.p99_lsb if model.parity else None,
     "parity_error": lambda model, _: model.parity.error if model.parity else None,
     "size_ratio": _size_ratio,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgekd.errors import ExportError
 from edgekd.exporting import parity
 from edgekd.profiling.inspection import Given
+from edgekd.results.models import OutputParity
 from edgekd.results.profile import Outputs
 
 P99_STEPS = 2.0
@@ -61,15 +62,16 @@ def compare(
     if p99 is not None and p99 > P99_STEPS:
         far.insert(0, f"p99 is {p99:.4g} LSB, more than {P99_STEPS:.0f}")
     scores = _scores(found.arrays[names[0]].dtype, *aligned[names[0]], step=step_of.get(names[0]))
-    flips = None if scores is None else round((1 - scores.top1_agreement) * scores.n)
+    n = len(found.arrays[names[0]])
+    flips = None if scores is None else round((1 - (scores.agreement or 0.0)) * n)
     if flips:
-        far.append(f"{flips} of {len(found.arrays[names[0]])} samples have another top-1 beyond a tie")
+        far.append(f"{flips} of {n} samples have another top-1 beyond a tie")
     record = Outputs(
         reference=reference,
-        n=len(found.arrays[names[0]]),
+        n=n,
         max_error=max(errors),
         cosine=min(cosines),
-        agreement=None if scores is None or flips is None else 1 - (flips + scores.ties) / scores.n,
+        agreement=None if scores is None or flips is None else 1 - (flips + scores.ties) / n,
         p99_lsb=p99,
         max_lsb=float(lsb.max()) if lsb.size else None,
         flips=flips,
@@ -121,7 +123,7 @@ def error_share(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> float:
 
 def _scores(
     kind: np.dtype[Any], wanted: NDArray[np.float64], got: NDArray[np.float64], *, step: float | None
-) -> parity.Parity | None:
+) -> OutputParity | None:
     """Agreement of class scores; None where the first output has no classes."""
     if got.ndim != 3 or got.shape[1] != 1 or got.shape[2] < 2 or kind.kind != "f":
         return None

@@ -124,9 +124,17 @@ def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return softmax(high)
 
 
-def relative_error(reference: Array, output: Array) -> float:
-    """Return the root mean square of the difference over the deviation of the reference's (centred) logits."""
-    signal, noise = float(_signal(reference).sum()), float(_power(output.astype(np.float64) - reference).sum())
+def relative_error(reference: Array, output: Array, *, classes: bool = True) -> float:
+    """Return the root mean square of the difference over the deviation of the reference (of its centred logits).
+
+    Args:
+        reference: (N, ...).
+        output: (N, ...), of the same samples.
+        classes: Whether these are logits of classes; other outputs are not centred.
+    """
+    n = len(reference)
+    signal = float(_signal(reference.reshape(n, -1), classes=classes).sum())
+    noise = float(_power((output.astype(np.float64) - reference).reshape(n, -1)).sum())
     return math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
 
 

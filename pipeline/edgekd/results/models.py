@@ -80,24 +80,63 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Error of an artifact, run by its own runtime, against its reference over ``n`` labelled test images.
+class OutputParity:
+    """How far one output of an artifact is from that of its reference.
 
-    ``reference`` is the torch int8 model; for other files the torch float model, with the weights that the file has. Errors
-    are of the output; ``*_lsb`` in whole steps of the output's scale. ``ties`` images of those that have another top-1 are
-    ties of the reference (its two best within two steps). ``error`` is the root mean square of the error over the deviation
-    of the reference's logits.
+    Attributes:
+        max_abs_error: Greatest difference of two values.
+        error: Root mean square of the differences over the deviation of the reference's output; None in older files.
+        agreement: Share of samples with the same class, 0 to 1; ties of the reference count as the same. None where the
+            output has no classes.
+        ties: Samples that count as the same for that reason: the reference's two best are within two steps.
+        mean_lsb: Mean difference in steps of the output's scale; None for a float output, like the next two.
+        p99_lsb: 99th percentile of the differences, in steps.
+        max_lsb: Greatest difference, in steps.
+    """
+
+    max_abs_error: float
+    error: float | None = None
+    agreement: float | None = None
+    ties: int = 0
+    mean_lsb: float | None = None
+    p99_lsb: float | None = None
+    max_lsb: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact, run by its own runtime, is from its reference: on every output, the worst of which counts.
+
+    Attributes:
+        reference: The torch int8 model; for other files the torch float model, with the weights that the file has.
+        n: Number of test samples.
+        outputs: By name, in the order of the file.
     """
 
     reference: str
     n: int
-    top1_agreement: float
-    max_abs_error: float
-    mean_lsb: float | None = None
-    p99_lsb: float | None = None
-    max_lsb: float | None = None
-    ties: int = 0
-    error: float | None = None
+    outputs: Mapping[str, OutputParity]
+
+    @property
+    def agreement(self) -> float | None:
+        """The least agreement of an output that has classes."""
+        return min((part.agreement for part in self.outputs.values() if part.agreement is not None), default=None)
+
+    @property
+    def p99_lsb(self) -> float | None:
+        """The greatest 99th percentile of an output that has steps."""
+        return max((part.p99_lsb for part in self.outputs.values() if part.p99_lsb is not None), default=None)
+
+    @property
+    def error(self) -> float | None:
+        """The greatest error of an output that has no steps; of all where all have."""
+        parts = [part for part in self.outputs.values() if part.p99_lsb is None] or self.outputs.values()
+        return max((part.error for part in parts if part.error is not None), default=None)
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether an output has no steps, so that its error decides."""
+        return any(part.p99_lsb is None for part in self.outputs.values())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ as text, and what agrees with a teacher under another ``measure``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.errors import UsageError
@@ -102,6 +102,8 @@ def _model(value: Json, *, int8: bool) -> Json:
     if "fidelity" in value:
         drop = value["fidelity"].get("drop")
         model["fidelity"] = value["fidelity"] | {"drops": {} if drop is None else {_TOP1: drop}}
+    if "parity" in value:
+        model["parity"] = _parity(value["parity"], value.get("outputs", ()))
     if bits:
         model["weight_bits"] = int(bits[1])
     if told == "as it is":
@@ -109,6 +111,14 @@ def _model(value: Json, *, int8: bool) -> Json:
     if int8 and value["role"] == "artifact" and value["name"].endswith("_float"):
         model["twin_of"] = value["name"].removesuffix("_float")
     return model
+
+
+def _parity(value: Json, outputs: Sequence[Json]) -> Json:
+    part = _renamed(
+        {key: found for key, found in value.items() if key not in ("reference", "n")}, {"top1_agreement": "agreement"}
+    )
+    name = outputs[0]["name"] if len(outputs) == 1 else "logits"
+    return {"reference": value["reference"], "n": value["n"], "outputs": {name: part}}
 
 
 def _metrics(value: Json) -> Json:

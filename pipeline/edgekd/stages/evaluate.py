@@ -15,10 +15,8 @@ from edgekd.errors import ExportError, FilesError
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import split_name
-from edgekd.results.codec import from_json, to_json
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Metrics
-from edgekd.results.models import Parity as ParityRecord
+from edgekd.results.models import Metrics, Parity
 from edgekd.results.run import SeedRecord
 from edgekd.runtimes import base
 from edgekd.stages import distill, export, quantize
@@ -100,11 +98,12 @@ def agreement(output: Array, teacher: Array, purpose: Purpose) -> Metrics:
     return quality.measured(_rows(purpose, output, teacher.argmax(axis=1), most=1), len(output), of="teacher")
 
 
-def compare(name: str, reference: Array, output: Array, scale: float | None) -> ParityRecord:
-    """Parity of a file with its torch reference; without a scale (a float file) there are no LSB."""
+def compare(name: str, reference: Array, output: Array, scale: float | None, purpose: Purpose) -> Parity:
+    """Compare a file with its torch reference, called ``name``; without a scale (a float output) there are no LSB."""
     from edgekd.exporting import parity
 
-    return from_json(ParityRecord, to_json(parity.compare(reference, output, scale)) | {"reference": name})
+    primary, classes = purpose.signature.primary, "classes" in purpose.task.gives
+    return Parity(name, len(reference), {primary: parity.compare(reference, output, scale, classes=classes)})
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
@@ -243,7 +242,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 10
+    version = 11
     reused = True
     optional = False
 
@@ -332,7 +331,9 @@ class EvaluateStage:
                     failures[stage] = error
                     continue
                 references[name] = reference
-                found[name] = Evaluated(parity=compare(reference, logits[reference], logits[name], file.output_scale))
+                found[name] = Evaluated(
+                    parity=compare(reference, logits[reference], logits[name], file.output_scale, images.purpose)
+                )
                 np.save(context.out / f"{name}.npy", logits[name])
         np.savez(
             context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}

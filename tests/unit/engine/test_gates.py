@@ -9,7 +9,7 @@ from edgekd.engine import gates
 from edgekd.recipe import Recipe
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
-from edgekd.results.models import Estimate, Metrics, ModelRecord, Parity
+from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.statistics import wilson
 
@@ -40,7 +40,8 @@ def measured(split: Any, n: int, top1: float) -> Metrics:
 def model(name: str, top1: float | None = None, agreement: float | None = 1.0, p99: float | None = 1.0,
           size: int | None = 1000, role: Any = "artifact", near: Fidelity | None = None) -> ModelRecord:  # fmt: skip
     metrics = () if top1 is None else (measured("val", 10, 0.123), measured("test", 2000, top1))
-    parity = None if agreement is None else Parity("qat", 2000, agreement, 0.1, 0.1, p99, 3.0, error=0.005)
+    own = OutputParity(0.1, 0.005, agreement, mean_lsb=0.1, p99_lsb=p99, max_lsb=3.0)
+    parity = None if agreement is None else Parity("qat", 2000, {"logits": own})
     precision = "float32" if name.endswith("_float") or role == "student" else "int8"
     twin = "onnx" if name == "onnx_float" else None
     return ModelRecord(
@@ -265,12 +266,12 @@ def test_a_last_layer_in_float_has_no_steps_and_is_held_by_its_error() -> None:
     error = next(g for g in found if g.name == "parity_error" and g.model == "onnx")
     assert (error.verdict, error.measured, error.limit) == ("pass", 0.005, Limit("<=", gates.INT8_ERROR))
     assert gates.verdict(found) == "pass"
-    worse = replace(cured[2], parity=replace(cured[2].parity, error=0.04))
+    worse = replace(cured[2], parity=Parity("qat", 2000, {"logits": OutputParity(0.1, 0.04, agreement=1.0)}))
     assert gates.verdict(gates.judge(recipe({}), (*cured[:2], worse), ())) == "fail"
 
 
 def test_a_wrong_float_file_beside_an_int8_one_is_a_caution() -> None:
-    wrong = replace(MODELS[1], parity=Parity("distilled", 2000, 1.0, 0.1, error=0.14))
+    wrong = replace(MODELS[1], parity=Parity("distilled", 2000, {"logits": OutputParity(0.1, agreement=1.0, error=0.14)}))
     found = gates.judge(recipe({}), (MODELS[0], wrong, MODELS[2]), ())
     caution = next(g for g in found if g.model == "onnx_float")
     assert (caution.name, caution.verdict, caution.level, caution.blocks) == ("parity_error", "fail", "warn", False)
@@ -387,3 +388,18 @@ def test_gates_of_any_metric(name: str, limit: dict[str, Any], verdict: str, mea
 def test_a_metric_that_was_not_measured_does_not_pass() -> None:
     gate = one("metric", {"name": "top5", "min": 0.9})
     assert (gate.verdict, gate.blocks) == ("not_measured", True)
+
+
+def test_parity_is_held_on_every_output_and_the_worst_decides() -> None:
+    """A good first output does not hide a bad second one; one without classes has no agreement."""
+    good, boxes = OutputParity(0.1, 0.001, 1.0, 0, 0.0, 1.0, 1.0), OutputParity(9.0, 0.2, None, 0, 3.0, 8.0, 40.0)
+    two = replace(MODELS[2], parity=Parity("qat", 2000, {"logits": good, "boxes": boxes}))
+    found = {gate.name: gate for gate in gates.judge(recipe({}), (*MODELS[:2], two), ()) if gate.model == "onnx"}
+    assert (found["parity_lsb_p99"].verdict, found["parity_lsb_p99"].measured) == ("fail", 8.0)
+    assert found["parity_top1"].verdict == "pass"
+    mixed = replace(two, parity=Parity("qat", 2000, {"logits": good, "boxes": OutputParity(9.0, 0.2)}))
+    found = {gate.name: gate for gate in gates.judge(recipe({}), (*MODELS[:2], mixed), ()) if gate.model == "onnx"}
+    assert (found["parity_lsb_p99"].verdict, found["parity_error"].verdict) == ("pass", "fail"), "steps, and no steps"
+    alone = replace(two, parity=Parity("qat", 2000, {"boxes": boxes}))
+    gate = next(gate for gate in gates.judge(recipe({}), (*MODELS[:2], alone), ()) if gate.name == "parity_top1")
+    assert (gate.verdict, gate.instead, gate.blocks) == ("not_applicable", "parity_lsb_p99", False)

@@ -12,7 +12,7 @@ def test_counts_steps_and_agreement() -> None:
     output = reference.copy()
     output[1] = [0.0, 0.5]
     found = compare(reference, output, scale=0.25)
-    assert (found.top1_agreement, found.n) == (0.75, 4)
+    assert found.agreement == 0.75
     assert (found.max_abs_error, found.max_lsb, found.mean_lsb) == (1.0, 4.0, 0.75)
     assert 2.0 < found.p99_lsb <= 4.0
 
@@ -47,13 +47,13 @@ def test_a_tie_of_the_reference_is_no_other_class() -> None:
         reference = np.float32([[1.0, 1.0 - steps * scale, 0.0], [5.0, 0.0, 0.0]])
         output = np.float32([[1.0 - (steps + 1) * scale, 1.0, 0.0], [5.0, 0.0, 0.0]])
         found = compare(reference, output, scale)
-        assert (found.ties, found.top1_agreement) == (ties, agreement)
+        assert (found.ties, found.agreement) == (ties, agreement)
 
 
 def test_the_reference_decides_what_a_tie_is() -> None:
     """A file that makes a tie of two classes that are far apart in torch is another network."""
     found = compare(np.float32([[5.0, 0.0]]), np.float32([[1.0, 1.1]]), 0.1)
-    assert (found.ties, found.top1_agreement) == (0, 0.0)
+    assert (found.ties, found.agreement) == (0, 0.0)
 
 
 def test_float_logits_have_no_steps_but_an_error() -> None:
@@ -62,3 +62,11 @@ def test_float_logits_have_no_steps_but_an_error() -> None:
     assert (found.max_lsb, found.p99_lsb, found.mean_lsb) == (None, None, None)
     assert found.error == pytest.approx(0.1 * np.sqrt(10 / 9), rel=0.02)  # centred logits have 9 of 10 degrees of freedom
     assert compare(x, x * np.float32(1 + 1e-6), None).error < 1e-5
+
+
+def test_an_output_without_classes_has_no_agreement() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    found = compare(x, x + np.float32(0.5), 0.25, classes=False)
+    assert (found.agreement, found.ties, found.p99_lsb) == (None, 0, 2.0)
+    with pytest.raises(ExportError, match="cannot be compared"):
+        compare(x, x, 0.25)

@@ -10,7 +10,7 @@ from edgekd import statistics
 from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
-from edgekd.results.models import Estimate, Metrics, ModelRecord, Parity, TensorSpec
+from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord
 from edgekd.results.runtime import FloatOperators, RuntimeGraph
@@ -208,7 +208,7 @@ def good() -> RunResult:
             "model.float32.onnx",
             1_706_311,
             0.9144,
-            Parity("distilled, torch float32", 10000, 1.0, 3.34e-6, error=2.1e-7),
+            Parity("distilled, torch float32", 10000, {"logits": OutputParity(3.34e-6, agreement=1.0, error=2.1e-7)}),
         ),
         artifact(
             "onnx",
@@ -217,7 +217,15 @@ def good() -> RunResult:
             "model.onnx",
             563_204,
             0.9122,
-            Parity("qat, torch int8", 10000, 0.9991, 0.213, 0.08, 1.0, 3.0, ties=9, error=0.0123),
+            Parity(
+                "qat, torch int8",
+                10000,
+                {
+                    "logits": OutputParity(
+                        0.213, agreement=0.9991, mean_lsb=0.08, p99_lsb=1.0, max_lsb=3.0, ties=9, error=0.0123
+                    )
+                },
+            ),
             runtime_graph=RuntimeGraph(
                 "onnxruntime 1.31.1",
                 66,
@@ -234,7 +242,15 @@ def good() -> RunResult:
             "model.tflite",
             541_920,
             0.9119,
-            Parity("qat, torch int8", 10000, 0.9987, 0.142, 0.11, 1.0, 2.0, ties=1, error=0.0141),
+            Parity(
+                "qat, torch int8",
+                10000,
+                {
+                    "logits": OutputParity(
+                        0.142, agreement=0.9987, mean_lsb=0.11, p99_lsb=1.0, max_lsb=2.0, ties=1, error=0.0141
+                    )
+                },
+            ),
             float_tensors=(),
             runtime_graph=RuntimeGraph(
                 "ai-edge-litert 2.3.0", 68, (), "XNNPACK 66 of 68 operations in 3 parts", ("2 GELU",)
@@ -247,7 +263,11 @@ def good() -> RunResult:
             "model.xml",
             588_431,
             0.9120,
-            Parity("qat, torch int8", 10000, 0.9989, 0.213, 0.09, 1.0, 3.0, error=0.0131),
+            Parity(
+                "qat, torch int8",
+                10000,
+                {"logits": OutputParity(0.213, agreement=0.9989, mean_lsb=0.09, p99_lsb=1.0, max_lsb=3.0, error=0.0131)},
+            ),
         ),
     )
     measured = {
@@ -391,7 +411,11 @@ def bad() -> RunResult:
     worse = replace(
         onnx,
         metrics=(measured(10000, top1=0.8874),),
-        parity=Parity("qat, torch int8", 10000, 0.9612, 1.31, 1.2, 7.0, 18.0),
+        parity=Parity(
+            "qat, torch int8",
+            10000,
+            {"logits": OutputParity(1.31, agreement=0.9612, mean_lsb=1.2, p99_lsb=7.0, max_lsb=18.0)},
+        ),
         float_ops=(
             "HardSwish at features.1.conv: no int8 kernel in XNNPACK",
             f"Softmax at {HOSTILE}: left for its range",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
-from edgekd.loading.conflicts import peers, views
+from edgekd.loading.conflicts import gates, peers, views
 from edgekd.loading.conflicts.labels import unlabelled
 from edgekd.loading.conflicts.tune import searched
 from edgekd.recipe import Recipe
@@ -18,6 +18,7 @@ from edgekd.recipe.quantize import Qat
 from edgekd.recipe.teacher import Teacher
 from edgekd.recipe.train import Train
 from edgekd.registry import exporters
+from edgekd.results.gates import QUALITY
 from edgekd.runtimes import tensorflow
 
 Found = Iterator[tuple[str, str, str]]
@@ -33,6 +34,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _precisions(recipe)
     yield from views.conflicts(recipe)
     yield from peers.alike(recipe)
+    yield from gates.of_metrics(recipe)
     yield from searched(recipe, conflicts)
 
 
@@ -114,7 +116,7 @@ def _sections(recipe: Recipe) -> Found:
             yield f"{place}.formats", "only a latency or memory gate is for single formats", "remove it here"
         elif not recipe.export and not name.startswith("parity"):
             yield f"gates.{name}", "nothing is exported, so this gate would have no figure", "add export: [onnx]"
-        elif name in {"accuracy_drop", "expected_drop", "agreement", "sqnr_db"} and not compresses:
+        elif name in QUALITY and not compresses:
             yield (
                 f"gates.{name}",
                 "this gate compares compressed files with float, and nothing is compressed",

@@ -185,7 +185,7 @@ def _evaluation(result: RunResult) -> list[str]:
                 same = facts.with_interval(percent(close.agreement.value), close.agreement, 100)
             noise = facts.with_interval(sig(close.sqnr_db.value), close.sqnr_db, 1)
             drop = _drop(result, close)
-        parity = percent(model.parity.top1_agreement) if model.parity else "—"
+        parity = percent(model.parity.agreement) if model.parity and model.parity.agreement is not None else "—"
         texts = *quality, count(images), drop, noise, *((same, parity) if classes else ())
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
     heads = (

@@ -14,7 +14,7 @@ from edgekd.report.sections import device_trust
 from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, sig
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Verdict
-from edgekd.results.models import ModelRecord, Parity
+from edgekd.results.models import ModelRecord, OutputParity
 from edgekd.results.run import RunResult
 from edgekd.results.runtime import in_float, number, without_hint
 
@@ -306,7 +306,7 @@ def _verb(gain: float, worse: str) -> str:
 def parity(result: RunResult) -> Section:
     """Show the error of each file against the network in torch, and what is left in float."""
     title = "Parity: is the file still the model?"
-    rows = [_parity_row(model, model.parity) for model in facts.artifacts(result) if model.path is not None]
+    rows = [row for model in facts.artifacts(result) if model.path is not None for row in _parity_rows(model)]
     if not any(model.parity for model in facts.artifacts(result)):
         return Section("parity", title, missing="No artifact was compared with the network in torch.")
     columns = (
@@ -360,7 +360,8 @@ def _left_in_float(model: ModelRecord) -> Iterator[str]:
         yield from in_float(model.format, model.runtime_graph)
 
 
-def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
+def _parity_rows(model: ModelRecord) -> Iterator[tuple[Cell, ...]]:
+    """One row an output; its name stands there where a file has several."""
     int8 = facts.is_int8(model)
     tensors: Cell = NOT_APPLICABLE
     if int8 and model.format == "tflite":
@@ -370,25 +371,24 @@ def _parity_row(model: ModelRecord, found: Parity | None) -> tuple[Cell, ...]:
     if int8:
         floats = None if model.runtime_graph is None else number(model.runtime_graph.unexpected())
         run = figure(None if floats is None else count(floats), tone="warn" if floats else "")
-    if found is None:
-        return (Cell(facts.label(model)), *[figure(None)] * 8, tensors, ops, run)
+    if model.parity is None:
+        yield (Cell(facts.label(model)), *[figure(None)] * 8, tensors, ops, run)
+        return
+    reference, n = Cell(one_line(model.parity.reference)), Cell(count(model.parity.n))
+    for name, found in model.parity.outputs.items():
+        label = facts.label(model) + (f" · {one_line(name)}" if len(model.parity.outputs) > 1 else "")
+        yield (Cell(label), reference, n, *_parity_of(found, int8=int8), tensors, ops, run)
+
+
+def _parity_of(found: OutputParity, *, int8: bool) -> tuple[Cell, ...]:
     ties = f"{plural(found.ties, 'tie')} of torch counted as the same" if found.ties else ""
     steps = [
         NOT_APPLICABLE if value is None and not int8 else figure(None if value is None else sig(value))
         for value in (found.mean_lsb, found.p99_lsb, found.max_lsb)
     ]
     return (
-        Cell(facts.label(model)),
-        Cell(one_line(found.reference)),
-        Cell(count(found.n)),
-        Cell(
-            percent(found.top1_agreement),
-            note=ties,
-        ),
+        NOT_APPLICABLE if found.agreement is None else Cell(percent(found.agreement), note=ties),
         Cell(sig(found.max_abs_error)),
         figure(None if found.error is None else sig(100 * found.error)),
         *steps,
-        tensors,
-        ops,
-        run,
     )
