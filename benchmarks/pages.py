@@ -67,7 +67,8 @@ def replaced(text: str, marker: str, block: str) -> str:
 def files(example: str) -> str:
     """Return the files of an example package as code blocks, each under its name."""
     languages = {".toml": "toml", ".py": "python"}
-    paths = sorted((DOCS / "examples" / example).iterdir(), key=lambda path: path.suffix != ".toml")
+    found = (path for path in (DOCS / "examples" / example).iterdir() if path.suffix in languages)
+    paths = sorted(found, key=lambda path: (path.suffix != ".toml", path.name.startswith("test_")))
     blocks = [f"`{path.name}`\n\n```{languages[path.suffix]}\n{path.read_text('utf-8')}```" for path in paths]
     return "\n\n".join(blocks)
 

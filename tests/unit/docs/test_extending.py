@@ -59,6 +59,12 @@ def test_the_example_computes_what_it_says(site: Path) -> None:
     assert float(done.stdout) == pytest.approx((0.5 * 0.5**2 + (3.0 - 0.5)) / 2), done.stderr
 
 
+def test_the_example_passes_the_suite_of_losses(site: Path) -> None:
+    shutil.copy(EXAMPLE / "test_edgekd_huber.py", site)
+    done = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", "test_edgekd_huber.py")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_the_table_is_that_of_the_registries() -> None:
     rows = re.findall(r"^\| .+ \| `(edgekd\.\w+)` \| `([\w.]+)` \| `([\w/]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "pipeline" / "edgekd").rglob("*.py"))
