@@ -78,7 +78,7 @@ def test_it_goes_from_the_recipe_to_the_report(site: Path, tmp_path: Path) -> No
     model = result.model("layers_float")
     assert model is not None
     assert model.parity is not None
-    assert model.parity.top1_agreement == 1.0
+    assert model.parity.agreement == 1.0
     assert {profile.model for profile in result.profiles} == {"layers_float", "onnx_float"}
     profile = next(profile for profile in result.profiles if profile.model == "layers_float")
     assert profile.device == "lent"

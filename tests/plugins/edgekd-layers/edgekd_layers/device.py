@@ -12,7 +12,7 @@ class Layers:
     def load(self, path):
         with self.np.load(path, allow_pickle=False) as file:
             count = (len(file.files) - 1) // 2
-            self.layers = [(file["weight%d" % at], file["bias%d" % at]) for at in range(count)]
+            self.layers = [(file[f"weight{at}"], file[f"bias{at}"]) for at in range(count)]
             self.shape = [int(side) for side in file["shape"]]
 
     def unload(self):
