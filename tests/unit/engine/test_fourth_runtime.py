@@ -48,8 +48,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     site = tmp_path / "site"
     shutil.copytree(PLUGIN / "edgekd_layers", site / "edgekd_layers")
     points = tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
-    (site / "edgekd_lent.py").write_text(LENT)
-    for name, groups in (("edgekd-layers", points), ("edgekd-lent", {"edgekd.transports": {"lent": "edgekd_lent:Lent"}})):
+    (site / "edgekd_borrowed.py").write_text(LENT)
+    for name, groups in (
+        ("edgekd-layers", points),
+        ("edgekd-borrowed", {"edgekd.transports": {"lent": "edgekd_borrowed:Lent"}}),
+    ):
         info = site / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
         lines = [line for group, found in groups.items() for line in (f"[{group}]", *map(" = ".join, found.items()))]
