@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import Self
@@ -72,6 +72,13 @@ class EdgekdError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+    def saying(self, message: str) -> Self:
+        """Return the same error with another message: its class, its hint and its exit code stay."""
+        other = type(self).__new__(type(self), message)
+        other.__dict__.update(self.__dict__)
+        other.message = printable(message)
+        return other
 
 
 @dataclass(frozen=True)
@@ -175,11 +182,59 @@ class DeviceError(EdgekdError):
 
     def labelled(self, label: str) -> Self:
         """Return the same kind of error whose message begins with a label."""
-        return type(self)(f"{label}: {self.message.removeprefix(f'{label}: ')}", self.hint)
+        return self.saying(f"{label}: {self.message.removeprefix(f'{label}: ')}")
 
 
 class LostError(DeviceError):
     """A device that answered and does not any more: its connection has ended, or nothing comes over it."""
+
+
+@dataclass(frozen=True)
+class ErrorRecord:
+    """An error on its way out of a process or into a file.
+
+    Attributes:
+        kind: Name of its class here, or of the nearest that its class is derived from.
+        message: What is wrong.
+        hint: What to do next.
+        exit_code: What the shell sees.
+        problems: Of a :class:`RecipeError`.
+        failures: Of a :class:`FilesError`, by the name of the stage.
+    """
+
+    kind: str
+    message: str
+    hint: str = ""
+    exit_code: int = ExitCode.STAGE_FAILED
+    problems: tuple[Problem, ...] = ()
+    failures: Mapping[str, ErrorRecord] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: EdgekdError) -> ErrorRecord:
+        """Describe an error."""
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+        failures = error.failures if isinstance(error, FilesError) else {}
+        return cls(
+            kind=kind.__name__,
+            message=error.message,
+            hint=error.hint,
+            exit_code=int(error.exit_code),
+            problems=error.problems if isinstance(error, RecipeError) else (),
+            failures={stage: cls.of(failure) for stage, failure in failures.items()},
+        )
+
+    def error(self) -> EdgekdError:
+        """Return the error again, as it was to its reader."""
+        kind: type[EdgekdError] = globals()[self.kind]
+        error = kind.__new__(kind, self.message)
+        error.message, error.hint = self.message, self.hint
+        error.exit_code = ExitCode(self.exit_code)
+        if isinstance(error, RecipeError):
+            error.problems = self.problems
+        if isinstance(error, FilesError):
+            failures = {stage: record.error() for stage, record in self.failures.items()}
+            error.failures = {stage: failure for stage, failure in failures.items() if isinstance(failure, ExportError)}
+        return error
 
 
 def unexpected(error: Exception) -> tuple[str, str]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 
 import pytest
 
 from edgekd import errors
 from edgekd.errors import EdgekdError, ExitCode, Problem, RecipeError
+from edgekd.results.codec import from_json, to_json
 
 TREE = {name: cls for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, EdgekdError)}
 
@@ -79,3 +81,46 @@ def test_a_recipe_error_tells_all_its_problems() -> None:
 )
 def test_did_you_mean(word: str, text: str) -> None:
     assert errors.did_you_mean(word, ["kd", "fitnet", "attention_transfer"]) == text
+
+
+class Elsewhere(errors.DeviceError):
+    """An error of another package, with a constructor and an exit code of its own."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(f"{reason} {number}", "what to do")
+
+
+PROBLEM = Problem("a.yaml:3:5", "distill.epochs", "must be at least 1", "write epochs: 8")
+ANY = [TREE[name]("what is wrong", "what to do") for name in sorted(set(TREE) - {"RecipeError"})]
+ANY += [
+    RecipeError([PROBLEM]),
+    errors.FilesError("both", "hint", {"export.onnx": errors.ExportError("one", "its hint")}),
+    Elsewhere(3, "what is wrong"),
+]
+
+
+@pytest.mark.parametrize("error", ANY, ids=lambda error: type(error).__name__)
+def test_an_error_is_the_same_to_its_reader_after_a_record(error: EdgekdError) -> None:
+    record = from_json(errors.ErrorRecord, json.loads(json.dumps(to_json(errors.ErrorRecord.of(error)))))
+    again = record.error()
+    assert (str(again), again.message, again.hint, again.exit_code) == (
+        str(error),
+        error.message,
+        error.hint,
+        error.exit_code,
+    )
+    assert type(again) is (errors.DeviceError if isinstance(error, Elsewhere) else type(error))
+    assert getattr(again, "problems", ()) == getattr(error, "problems", ())
+    assert {name: str(one) for name, one in getattr(again, "failures", {}).items()} == {
+        name: str(one) for name, one in getattr(error, "failures", {}).items()
+    }
+
+
+@pytest.mark.parametrize("error", ANY, ids=lambda error: type(error).__name__)
+def test_another_message_changes_nothing_else(error: EdgekdError) -> None:
+    other = error.saying("the stage: it is wrong")
+    assert (type(other), other.hint, other.exit_code) == (type(error), error.hint, error.exit_code)
+    assert (other.message, other.args) == ("the stage: it is wrong", ("the stage: it is wrong",))
+    assert error.message != other.message

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from edgekd.errors import DeviceError, EdgekdError, StageError
+from edgekd.errors import EdgekdError, ErrorRecord, StageError
 
 T = TypeVar("T")
 ENDING_S = 10.0
@@ -67,7 +67,8 @@ class Background(Generic[T]):
     def _received(self) -> tuple[EdgekdError | None, Any]:
         if self._got is None:
             try:
-                self._got = self._answer.recv()
+                failed, value = self._answer.recv()
+                self._got = (failed.error() if failed is not None else None), value
             except EOFError:
                 self._process.join()
                 code = self._process.exitcode
@@ -116,5 +117,4 @@ def _work(sender: Any, function: Callable[..., T], args: tuple[Any, ...]) -> Non
         try:
             sender.send((None, function(*args)))
         except EdgekdError as error:
-            kind = DeviceError if isinstance(error, DeviceError) else StageError
-            sender.send((kind(error.message, error.hint), None))
+            sender.send((ErrorRecord.of(error), None))

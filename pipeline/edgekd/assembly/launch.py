@@ -10,13 +10,13 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from edgekd import errors
 from edgekd.assembly.background import isolated_children, killed
 from edgekd.assembly.context import Context
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, ErrorRecord
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe.train import Train
+from edgekd.results import codec
 
 T = TypeVar("T")
 _FAILURE = "failure.json"
@@ -73,8 +73,7 @@ def launch(context: Context, budget: Train, work: Callable[[Any, Context], T | N
             raise killed(f"process {error.error_index + 1} of {context.processes}") from error
         if not isinstance(error, Exception) or not told.exists():
             raise
-        kind, *words = json.loads(told.read_text(encoding="utf-8"))
-        raise getattr(errors, kind, errors.StageError)(*words) from error
+        raise codec.read(ErrorRecord, told).error() from error
 
 
 class _Carried(Generic[T]):
@@ -97,7 +96,7 @@ def _in_process(fabric: Any, context: Context, work: Callable[[Any, Context], T 
         if context.processes > 1:  # its words would drown in the traceback that comes back from a process
             with suppress(OSError):  # the disk that failed may be this one
                 part = context.out / f"{_FAILURE}.{fabric.global_rank}"
-                part.write_text(json.dumps([type(error).__name__, error.message, error.hint]), encoding="utf-8")
+                codec.write(ErrorRecord.of(error), part)
                 part.replace(context.out / _FAILURE)
         raise
 

@@ -209,7 +209,7 @@ def plan(
             click.echo(f"\n{lack['format']} cannot have {where}: {lack['why']}\n  → {lack['instead']}")
         for line in device.rows(asked):
             click.echo(line)
-    blocked = [ExitCode.STAGE_FAILED] if any(step.status == "blocked" for step in steps) else []
+    blocked = [step.problem.exit_code for step in steps if step.problem is not None]
     return int(worst([*blocked, *([ExitCode.DEVICE_FAILED] if any(record.problems for record in asked) else [])]))
 
 

@@ -9,7 +9,7 @@ import click
 
 from edgekd.cli import interruption
 from edgekd.cli.options import debug_option, json_option, out_option, processes_option, set_option, threads_option
-from edgekd.errors import ExitCode, UsageError
+from edgekd.errors import UsageError, worst
 
 HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
 
@@ -127,4 +127,4 @@ def plan(path: Path, overrides: tuple[str, ...], processes: int, threads: int | 
             click.echo(line.rstrip())
         labels, done = studies.trainings(steps)
         click.echo(f"\n{len(labels)} trainings to do, {done} in the cache")
-    return int(ExitCode.STAGE_FAILED if any(row["status"] == "blocked" for row in rows) else ExitCode.OK)
+    return int(worst(step.problem.exit_code for _, own in steps for step in own if step.problem is not None))

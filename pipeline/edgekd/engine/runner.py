@@ -94,7 +94,7 @@ def run(loaded: Loaded, options: Options) -> Outcome:
         if isinstance(step.problem, DataError):  # of no stage's own
             raise step.problem
         if step.problem is not None:
-            raise type(step.problem)(f"{step.name} cannot run: {step.problem.message}", step.problem.hint) from step.problem
+            raise step.problem.saying(f"{step.name} cannot run: {step.problem.message}") from step.problem
     asked = readiness.check(loaded.recipe, options.progress.say, options.without_devices)
     folder = run_folder(options.out / loaded.name, steps[-1].key)
     with storage(folder):

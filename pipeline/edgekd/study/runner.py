@@ -136,6 +136,7 @@ def run(
             except EdgekdError as error:
                 if interrupted():
                     raise
+                codes.append(error.exit_code)
                 reason = f"{error.message} → {error.hint}" if error.hint else error.message
                 if cell.role == "teacher":
                     lost |= {step.key: f"the teacher failed: {reason}" for step in own if step.node.stage.name == "teacher"}

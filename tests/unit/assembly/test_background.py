@@ -16,7 +16,7 @@ from edgekd import cache
 from edgekd.assembly.background import Background
 from edgekd.engine import runner
 from edgekd.engine.beside import Beside
-from edgekd.errors import StageError, TrainingError
+from edgekd.errors import EdgekdError, LayerError, StageError, TrainingError, UsageError
 from edgekd.loading import load
 from edgekd.progress import Silent
 
@@ -47,6 +47,10 @@ def linger(folder: Path) -> None:
         (folder / "half").unlink()
 
 
+def raises(error: EdgekdError) -> None:
+    raise error
+
+
 def test_it_gives_the_result() -> None:
     with Background(double, 21) as work:
         assert work.result() == 42
@@ -56,6 +60,14 @@ def test_an_error_keeps_its_words() -> None:
     with Background(fail) as work, pytest.raises(StageError, match="the loss is nan") as caught:
         work.result()
     assert caught.value.hint == "lower the learning rate"
+
+
+@pytest.mark.parametrize("error", [UsageError("no such file", "name another"), LayerError("no layer", "see --layers")])
+def test_an_error_keeps_its_class_and_exit_code(error: EdgekdError) -> None:
+    with Background(raises, error) as work, pytest.raises(type(error), match=error.message) as caught:
+        work.result()
+    assert (type(caught.value), caught.value.hint) == (type(error), error.hint)
+    assert caught.value.exit_code == error.exit_code
 
 
 def test_a_process_that_dies_is_an_error() -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from edgekd import cache
-from edgekd.engine import plan
+from edgekd.engine import plan, runner
 from edgekd.engine.plan import Planned
+from edgekd.errors import ExitCode, UsageError
 from edgekd.loading import load
+from edgekd.progress import Silent
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan"
 
@@ -324,12 +326,24 @@ def test_keys_depend_on_the_version_of_the_stage(recipe: Path, monkeypatch: pyte
     assert {"quantize", "export.onnx"} <= changed(before, keys(recipe)) <= set(before) - {"teacher", "distill"}
 
 
+def test_a_run_ends_with_the_error_that_blocks_its_plan(recipe: Path, tmp_path: Path) -> None:
+    """Its kind, its hint and its exit code are those of the plan."""
+    loaded = load(recipe, ["reads=[absent.bin]"])
+    problem = next(step.problem for step in plan.make(loaded) if step.problem is not None)
+    assert isinstance(problem, UsageError)
+    with pytest.raises(UsageError, match=r"^teacher cannot run: reads: ") as caught:
+        runner.run(loaded, runner.Options(tmp_path / "reports", Silent()))
+    assert (caught.value.hint, caught.value.exit_code) == (problem.hint, ExitCode.USAGE)
+
+
 def test_planning_imports_no_torch(recipe: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from edgekd.engine import plan
+from edgekd.engine import plan, runner
+from edgekd.errors import ExitCode, UsageError
 from edgekd.loading import load
+from edgekd.progress import Silent
 steps = plan.make(load(Path({str(recipe)!r})))
 assert len(steps) == 11, [step.name for step in steps]
 heavy = {{"torch", "torchvision", "torchao", "lightning_fabric", "onnx", "onnxruntime", "openvino", "PIL"}}
