@@ -20,7 +20,7 @@ def page(result: RunResult) -> Page:
         *device.overview(result),
         *comparison.sections(result),
         *device.sections(result),
-        evidence.findings(result, "Nothing stood out that needs explaining."),
+        evidence.findings(result, "Nothing needs an explanation."),
         _files(result),
         _provenance(result),
     )

@@ -42,8 +42,8 @@ LEVEL = 0.05
 DEVIATION = "± is the standard deviation over seeds."
 RANK = (
     "Rank: by the mean on the test split, of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of "
-    "the means leave ranks 2 to 4 open: rows whose intervals overlap are not told apart. The paired differences see more, "
-    "for what a seed does to both rows is gone from them."
+    "the means leave ranks 2 to 4 open: the data do not separate rows whose intervals overlap. The paired "
+    "differences are more sensitive, because the common effect of a seed cancels."
 )
 
 
@@ -134,7 +134,7 @@ def _told_apart(result: StudyResult) -> str:
         first = [label(row) for row in done if row.rank and row.rank[0] == 1]
         where = f"On {one_line(pair)}, " if len(result.recipes) > 1 else "Here "
         if len(first) > 1:
-            told.append(f"{where}{count(len(first))} rows are not told apart from the first: {listing(first)}.")
+            told.append(f"{where}{count(len(first))} rows cannot be separated from the first: {listing(first)}.")
         elif first:
             told.append(f"{where}{first[0]} is before all others.")
     return " ".join(told)
@@ -238,7 +238,7 @@ def _conditions(result: StudyResult) -> Section:
         data = result.data
         split = f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"
         blocks.append(Facts((("Images", split), ("Fingerprint (sha256)", data.fingerprint)), "Data"))
-    lead = "The same for every row, save where a row says otherwise; none was tuned, but where a row tells its trials."
+    lead = "The same for every row, unless a row says otherwise; a row is tuned only if it lists its trials."
     return Section("conditions", "Training conditions", tuple(blocks), lead)
 
 

@@ -141,7 +141,7 @@ def _distillation(result: RunResult) -> Iterator[str]:
     yield (
         f"distillation lost {lost} against the student alone: {metric.told(distilled.value)} against "
         f"{metric.told(alone.value)} on {count(distilled.n)} test images. What to do: "
-        "raise distill.epochs; seeds: 3 tells whether it is the method or the seed"
+        "raise distill.epochs; seeds: 3 separates the method from the seed"
     )
 
 
@@ -176,7 +176,7 @@ def _float_weights(result: RunResult) -> Iterator[str]:
         yield f"{text}, as keep_float has it: {listing(names)}"
         return
     yield (
-        f"{text}, for lack of an int8 rule: {listing(names)}. What to do: use convolutions or linear layers instead; or "
+        f"{text}, because there is no int8 rule: {listing(names)}. What to do: use convolutions or linear layers; or "
         "--set 'export=[{format: tflite, precision: dynamic}]', whose weights have 8 bits; or ship the float32 file"
     )
 
@@ -190,7 +190,7 @@ def _formats(result: RunResult, gate: GateRecord) -> str:
         return ""
     ran = listing([base.format_label(name) for name in sorted(there)])
     return (
-        f": {one_line(gate.device or '')} measured {ran} alone; where that is meant, write formats: "
+        f": {one_line(gate.device or '')} measured only {ran}; if that is intended, write formats: "
         f"[{', '.join(sorted(there))}] in the gate"
     )
 
@@ -199,13 +199,13 @@ def _emulated(gate: GateRecord) -> str:
     after = "; it counts as failed" if gate.blocks else ""
     return (
         f"a figure of an emulated device decides no gate{after}. What to do: measure on the device itself, or write "
-        f"gates: {{{gate.name}: off}}, which only records it, or {{level: warn}}, which says it with exit code 0"
+        f"gates: {{{gate.name}: off}}, which only records it, or {{level: warn}}, a caution with exit code 0"
     )
 
 
 def _undecided(gate: GateRecord) -> str:
     few = "the limit lies inside the 95 % interval" if gate.low is not None else "so few images give no interval"
-    after = "; it counts as failed, for the figure itself is beyond the limit" if gate.blocks else ""
+    after = "; it counts as failed, because the figure itself is beyond the limit" if gate.blocks else ""
     return f"{few}, test on more images to decide{after}"
 
 
@@ -228,7 +228,7 @@ def causes(result: RunResult) -> Iterator[str]:
     own = [gate for gate in lost if torch is None or not _within(gate, torch)]
     for model in dict.fromkeys(gate.model for gate in lost if gate not in own):
         yield (
-            f"{facts.label_of(result, model)} loses it as a file: the int8 network in torch is within the limit; see its "
+            f"{facts.label_of(result, model)} loses it in the file: the int8 network in torch is within the limit; see its "
             "parity below"
         )
     if not own:
@@ -255,7 +255,7 @@ def arithmetic(result: RunResult) -> Iterator[str]:
         if found.steps > 1 or found.share > TIES:
             kept = one_line(worst.path or f"%{worst.name}")
             yield (
-                f"{name} computes {one_line(worst.label)} ({worst.op}) otherwise than torch does from the same input: "
+                f"{name} computes {one_line(worst.label)} ({worst.op}) differently from torch, with the same input: "
                 f"{share} of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: --set "
                 f"'quantize.keep_float=[{kept}]'"
             )
@@ -297,7 +297,7 @@ def _together(result: RunResult, torch: ModelRecord | None) -> str:
     explained = sum(10 ** (-layer.logits_db / 10) for layer in result.layers) * 10 ** (torch.fidelity.sqnr_db.value / 10)
     if explained >= HALF:
         return ""
-    text = f"; each in int8 alone, the layers explain {max(1, round(100 * explained))} % of the noise"
+    text = f"; each alone in int8, the layers explain {max(1, round(100 * explained))} % of the noise"
     if any(layer.op in SHARED for layer in result.layers):
         return f"{text}: look for a concatenation or a sum of very different ranges, which share one scale"
     if torch.name == "qat":
@@ -323,7 +323,7 @@ def _remedies(result: RunResult) -> Iterator[str]:
     if section.get("keep_float") != "auto":
         yield "--set quantize.keep_float=auto, which keeps the fewest layers in float that cure it"
     elif result.repair is None:
-        yield "name layers with --set 'quantize.keep_float=[PATH]', for keep_float: auto kept none"
+        yield "name layers with --set 'quantize.keep_float=[PATH]', because keep_float: auto found none"
     if ptq and not section.get("equalize") and any(layer.cause == "weight" for layer, _ in blamed(result)):
         yield "--set quantize.equalize=true"
     if ptq and section.get("observer") in (None, "minmax"):

@@ -27,7 +27,7 @@ def build(result: RunResult) -> Page:
     if result.kind == "profile":
         return measured.page(result)
     found = verdict(result)
-    quiet = "Nothing stood out that needs explaining." if result.verdict == "pass" else "Nothing but what the verdict says."
+    quiet = "Nothing needs an explanation." if result.verdict == "pass" else "Nothing besides the verdict."
     possible = (
         quality.models(result),
         *evidence.pictures(result),
@@ -93,7 +93,7 @@ def story(result: RunResult) -> str:
 def _without_teacher(kinds: Sequence[str]) -> str:
     """How a student was trained that nobody taught, such as by ``byot``."""
     others = [kind for kind in dict.fromkeys(kinds) if kind != "task"]
-    return f"trained with hard labels and {listing(others)}" if others else "trained with hard labels alone"
+    return f"trained with hard labels and {listing(others)}" if others else "trained with hard labels only"
 
 
 def _teacher(part: Mapping[str, Any]) -> str:
@@ -196,7 +196,7 @@ def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
 def _memory(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
     peak = own.memory.peak if own else None
     if own is None or peak is None:
-        return _missing("Peak memory", "the device does not tell" if own else "not profiled on a real device")
+        return _missing("Peak memory", "the device does not report it" if own else "not profiled on a real device")
     detail = "whole process (VmHWM)" if own.agent == "python" else "whole process"
     detail += f"; the model added {sig(own.memory.model)}" if own.memory.model is not None else ""
     delta: str = ""

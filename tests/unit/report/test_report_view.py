@@ -256,7 +256,7 @@ def test_a_fail_names_the_layers_and_what_to_type() -> None:
 def test_layers_that_do_not_explain_the_noise_are_said_not_to() -> None:
     """A concatenation or a sum is to blame only where the graph has one."""
     base = destroyed(0.3, 0.3, sqnr=1.0)
-    text = "each in int8 alone, the layers explain 1 % of the noise: "
+    text = "each alone in int8, the layers explain 1 % of the noise: "
     assert f"{text}the errors of several layers add up" in view.build(base).verdict.failures[1]
     first, *rest = base.layers
     sums = replace(base, layers=(replace(first, op="add"), *rest))
@@ -268,7 +268,7 @@ def test_layers_that_do_not_explain_the_noise_are_said_not_to() -> None:
 def test_a_file_that_loses_what_torch_does_not_is_no_fault_of_int8() -> None:
     lines = view.build(destroyed(0.3, 0.002)).verdict.failures
     assert lines[1].startswith(
-        "ONNX int8 loses it as a file: the int8 network in torch is within the limit; see its parity below"
+        "ONNX int8 loses it in the file: the int8 network in torch is within the limit; see its parity below"
     )
     assert not [line for line in lines if "keep_float" in line]
 
@@ -294,7 +294,7 @@ def apart(share: float, steps: float) -> tuple[str, ...]:
 def test_a_layer_that_a_runtime_computes_otherwise_is_named(share: float, steps: float) -> None:
     (_, line) = apart(share, steps)
     layer = sample.good().layers[0]
-    assert line.startswith(f"TFLite int8 computes {layer.label} ({layer.op}) otherwise than torch does from the same input:")
+    assert line.startswith(f"TFLite int8 computes {layer.label} ({layer.op}) differently from torch, with the same input:")
     assert f"--set 'quantize.keep_float=[{layer.path}]'" in line
 
 
@@ -320,7 +320,7 @@ def test_a_file_that_a_gate_did_not_hold_has_no_pass() -> None:
     result = replace(sample.good(), gates=(*sample.good().gates, parity))
     gates = column(table(view.build(result), "models"), "Gates")
     assert (gates["ONNX float32"].text, gates["ONNX int8"].text) == ("—", "pass")
-    assert "parity alone holds it" in table(view.build(result), "models").note
+    assert "it has only the parity gate" in table(view.build(result), "models").note
     off = replace(parity, verdict="fail")
     failed = view.build(replace(result, gates=(*sample.good().gates, off)))
     assert column(table(failed, "models"), "Gates")["ONNX float32"].text == "fail"
@@ -362,7 +362,7 @@ def test_untrusted_times_say_why_once_a_device() -> None:
         f"host: times of 2 of {len(profiles)} files untrusted: the CPU was there for only 60% to 75% of the time; busy",
     )
     assert page.section("findings").lead == "Nothing but the untrusted times."
-    assert view.build(replace(base, findings=())).section("findings").lead.startswith("Nothing stood out")
+    assert view.build(replace(base, findings=())).section("findings").lead.startswith("Nothing needs")
 
 
 def test_folders_of_this_machine_are_left_out() -> None:
@@ -386,7 +386,7 @@ def test_weights_that_stay_float_are_said_under_the_verdict() -> None:
     assert cautions(900, 100, 0) == ()
     (line,) = cautions(1024, 3072, 0)
     share = "75 % of the weights' bytes in the int8 files are float32"
-    assert line.startswith(f"{share}, for lack of an int8 rule: rnn lstm (3.00 KiB). What to do: ")
+    assert line.startswith(f"{share}, because there is no int8 rule: rnn lstm (3.00 KiB). What to do: ")
     assert "--set 'export=[{format: tflite, precision: dynamic}]'" in line
     assert cautions(1024, 3072, 3072) == (f"{share}, as keep_float has it: rnn lstm (3.00 KiB)",)
 

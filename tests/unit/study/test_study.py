@@ -202,7 +202,7 @@ def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path
     identifiers = re.findall(r' id="([^"]+)"', html)
     assert len(identifiers) == len(set(identifiers))
     for text in (html, markdown):
-        assert "not told apart" in text
+        assert "do not separate rows" in text
         assert "Holm" in text
         assert "lower the learning rate (now 1e+30)" in text
         assert "edgekd study mine.yaml" in text

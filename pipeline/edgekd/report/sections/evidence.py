@@ -41,8 +41,8 @@ def training(result: RunResult) -> Section:
         Line(label, tuple(metric.factor * value for value in _scores(curve)), curve.best_epoch, before.get(curve.model, 0))
         for label, curve in zip(labels, curves, strict=True)
     ]
-    after = " QAT goes on from the distilled student." if before["qat"] and any(line.start for line in lines) else ""
-    blocks: list[Block] = [validation(lines, f"Ring: the epoch that was kept, the best by validation.{after}", metric)]
+    after = " QAT starts from the distilled student." if before["qat"] and any(line.start for line in lines) else ""
+    blocks: list[Block] = [validation(lines, f"Ring: the kept epoch, which is the best by validation.{after}", metric)]
     panels = {
         label: [Line(one_line(name), tuple(values)) for name, values in curve.terms.items() if values]
         for label, curve in zip(labels, curves, strict=True)

@@ -34,7 +34,7 @@ def section(result: RunResult) -> Section:
 
 
 def _lead(worst: LayerRecord) -> str:
-    return f"The layer whose rounding the logits feel most is {_name(worst)} ({worst.op}), by its {worst.cause}."
+    return f"The layer whose rounding changes the logits most is {_name(worst)} ({worst.op}), by its {worst.cause}."
 
 
 def _worst(result: RunResult) -> Table:
@@ -58,7 +58,7 @@ def _worst(result: RunResult) -> Table:
         for layer in result.layers[:WORST]
     ]
     some = len(rows) < len(result.layers)
-    shown = f"The {len(rows)} of {count(len(result.layers))} that the logits feel most. " if some else ""
+    shown = f"The {len(rows)} of {count(len(result.layers))} that change the logits most. " if some else ""
     note = f"{shown}Signal to quantization noise against the float network: more is better, 20 dB is an error of a tenth."
     return Table("Layers, the most sensitive first", columns, tuple(rows), note)
 

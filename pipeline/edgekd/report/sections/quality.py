@@ -71,7 +71,7 @@ def models(result: RunResult) -> Section:
     if compressed:
         note += f" [low, high]: 95 % interval. SQNR: variance of the logits of {float_name} to the mean square of the error."
     if any(gate.model not in held for gate in result.gates):
-        note += " Gates: a float file beside int8 ones is there to compare with; parity alone holds it."
+        note += " Gates: a float file beside int8 files is for comparison; it has only the parity gate."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
     table = Table(title, tuple(compress(columns, asked)), tuple(tuple(compress(row, asked)) for row in rows), note)
     blocks: tuple[Block, ...] = (table, *device_trust.why(result)) if rows else ()
@@ -147,7 +147,7 @@ def tradeoff(result: RunResult) -> Section:
     where += ", each with a latency axis of its own. " if len(panels) > 1 else ". "
     caption = (
         f"{where}Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
-        f"Thin line: what no other artifact beats in both. Shaded: outside a budget. The {metric.name} axis is cut off."
+        f"Thin line: artifacts that no other one beats in both. Shaded: outside a budget. The {metric.name} axis is cut off."
     )
     if any(point.doubt for panel in panels for point in panel.points):
         caption += " △: the latency is not trusted; see the device's trust block."
@@ -253,7 +253,7 @@ def _copied(result: RunResult) -> Table | None:
         Column("The same wrong class", "images", "number"),
         Column("Of the teacher's mistakes", "%", "number"),
         Column("By chance", "images", "number"),
-        Column("Copied, and not by the student alone", "images", "number"),
+        Column("Copied, but not by the student alone", "images", "number"),
         Column("Only by the student alone", "images", "number"),
         Column("p against the student alone", "", "number"),
     )
@@ -270,8 +270,8 @@ def _copied(result: RunResult) -> Table | None:
         for found in result.copied
     )
     note = (
-        "On the test split. By chance: a network that takes one class for another as often as this one, whatever the "
-        "teacher says. p: exact McNemar test of the two columns before it."
+        "On the test split. By chance: a network that confuses classes as often as this one, independent of the "
+        "teacher. p: exact McNemar test of the two columns before it."
     )
     return Table("Mistakes taken over from the teacher", columns, rows, note)
 

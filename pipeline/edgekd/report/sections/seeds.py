@@ -19,11 +19,11 @@ MEASURES: tuple[tuple[str, Callable[[SeedRecord], float | None]], ...] = (
 )
 NOTE = (
     "Mean ± standard deviation (n − 1) of {}. The kept epoch is the best by validation; the files are made from it. The "
-    "validation figure of the kept epoch is what it was chosen by, and so too good."
+    "validation figure of the kept epoch decided the choice, so it is too optimistic."
 )
 PAIRED_NOTE = (
-    "The same seed gives both the same first weights and the same order of images, so differences are taken seed by seed. "
-    "Interval and p: Student's t over the differences, {}. An interval that holds 0 leaves open which is better."
+    "The same seed gives both the same first weights and the same order of images, so differences are taken by seed. "
+    "Interval and p: Student's t over the differences, {}. An interval that contains 0 leaves open which is better."
 )
 
 

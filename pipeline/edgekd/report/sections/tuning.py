@@ -26,8 +26,8 @@ def section(result: RunResult) -> Section:
     sentences = [f"{line[:1].upper()}{line[1:]}." for line in told(record)]
     notes = (
         *sentences,
-        "A score that is the best of several is too high by what luck gave it; the figures on the test split are not, for "
-        "the search has not seen it. Each trial is one training with one seed.",
+        "The best score of several is too optimistic; the figures on the test split are not, because "
+        "the search does not use it. Each trial is one training with one seed.",
         *_alone(result),
     )
     blocks: tuple[Block, ...] = (Bullets(tuple(map(one_line, notes))), _table(record), _by_trial(record), _by_value(record))
