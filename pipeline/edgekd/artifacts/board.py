@@ -136,7 +136,7 @@ class Agent:
         return line
 
     def death(self, command: str) -> str:
-        """Why it ended, in words."""
+        """Return the reason why it ended, in words."""
         code = self.process.wait(5)
         if code < 0:
             return f"the runtime died with {signal.Signals(-code).name} ({command})"

@@ -18,7 +18,7 @@ from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 
 @dataclass(frozen=True)
 class Taught:
-    """What the choice of a teacher can be judged by.
+    """Facts about the choice of a teacher.
 
     Attributes:
         student_params: Number of parameters of the network that it teaches.
@@ -35,7 +35,7 @@ class Taught:
 
 @dataclass(frozen=True)
 class Structure:
-    """What a student is made of.
+    """Structure of a student.
 
     Attributes:
         changes: Rewrites that were made, in words.
@@ -162,7 +162,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class InsideFile:
-    """What a runtime computes in the layers of a file, by layer: SQNR in dB, and how it differs from torch there."""
+    """Values inside a file, by layer: SQNR in dB, and the difference between runtime and torch."""
 
     runtimes: Mapping[str, float]
     differences: Mapping[str, Difference]

@@ -32,7 +32,7 @@ IMAGES = 256
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of a file; None where it was not looked for, or cannot be had."""
+    """Findings for a file; None where there are none or it was not inspected."""
 
     runtime_graph: RuntimeGraph | None = None
     default_precision: DefaultPrecision | None = None

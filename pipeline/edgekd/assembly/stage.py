@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Work(Enum):
-    """What a stage does, which says what of the machine decides its result."""
+    """The work of a stage, with the versions that decide its result."""
 
     FILES = "files"
     """Reads, writes or measures files: neither threads nor processes change its result."""

@@ -32,7 +32,7 @@ def _model(context: click.Context, parameter: click.Parameter, value: str) -> st
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What both commands ask: the model, its weights, how it sees images, where the result goes."""
+    """Options of both commands: the model, its weights, its preprocessing, the folder of the result."""
     for decorate in reversed((
         click.argument("model", is_eager=True, callback=_model),  # first: nothing else helps where it cannot be
         click.option("--weights", required=True, type=click.Path(path_type=Path),
@@ -53,7 +53,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What both commands end with."""
+    """Last options of both commands."""
     device = click.option("--device", "devices", multiple=True, metavar="NAME",
                           help="Measure the files on it: host, a file of devices/, or a path; repeatable.")  # fmt: skip
     only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")

@@ -14,7 +14,7 @@ from edgekd.recipe import Recipe
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         path: The recipe as it was given.
@@ -28,7 +28,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Whether the recipe can run."""
+        """True if the recipe can run."""
         return not self.problems
 
 

@@ -1,4 +1,4 @@
-"""What pydantic found, as sentences: what must be there, what is there instead, and what to write."""
+"""Sentences for pydantic's errors: what is required, what is there instead, and what to write."""
 
 from __future__ import annotations
 

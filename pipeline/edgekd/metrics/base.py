@@ -16,7 +16,7 @@ Rows = NDArray[np.float64]
 
 
 class Metric(Protocol):
-    """How good outputs are. Registered under its name; see docs/extending.md.
+    """A figure of quality. Registered under its name; see docs/extending.md.
 
     Rows are kept, so that a value can be had again for a part of the samples, with an interval by resampling, or for two
     models paired by sample, without running anything again.

@@ -1,4 +1,4 @@
-"""How close a compressed model's logits are to those of the float model: agreement, signal to noise, accuracy drop.
+"""Closeness of a compressed model's logits to the float model's: agreement, signal to noise, accuracy drop.
 
 Parity (:mod:`~edgekd.exporting.parity`) asks whether a file computes what the int8 graph computes. It is blind to a graph
 with a bad scale; this module compares with the float model instead.

@@ -152,7 +152,7 @@ def one_input(signature: Signature, batch: int = 1) -> Tensor:
 
 
 def source_key(source: str) -> str:
-    """What identifies a model source in a cache key.
+    """Return the identity of a model source for a cache key.
 
     The name, with timm's version; or the callable and the hash of the user's file, with what it imports from its folder.
     """

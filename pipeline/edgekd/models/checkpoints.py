@@ -63,7 +63,7 @@ class Checkpoint:
         return (self.path, *sorted(shards))
 
     def key(self) -> str:
-        """What identifies the weights in a cache key: the SHA-256 of the file, and which set."""
+        """Return the identity of the weights for a cache key: the SHA-256 of the file, and the set."""
         digests = [reads.file_sha256(path) for path in self.files()]
         key = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
         return f"{key}#{self.part}" if self.part else key

@@ -59,7 +59,7 @@ class Peer(Strict):
 
 
 class Distill(Train):
-    """How the student is trained."""
+    """The training of the student."""
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1, examples=[[{"kind": "kd"}]])]
     """Terms of the training loss, summed with their weights."""

@@ -29,7 +29,7 @@ Depth = Literal["early", "middle", "late"]
 
 
 class Loss(Strict):
-    """What all distillation losses share; each loss adds its own options (``edgekd list losses``)."""
+    """Common keys of all distillation losses; each loss adds its own options (``edgekd list losses``)."""
 
     needs_teacher: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = False  # whether it cannot do without the images' labels

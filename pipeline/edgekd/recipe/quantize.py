@@ -19,7 +19,7 @@ def _keep_float(value: Any) -> Any:
 
 
 class Int8(Strict):
-    """What both methods of int8 quantization share."""
+    """Common keys of both methods of int8 quantization."""
 
     method: Literal["qat", "ptq"]
     """qat: quantization-aware training. ptq: post-training quantization."""

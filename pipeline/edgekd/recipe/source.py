@@ -1,4 +1,4 @@
-"""Where a recipe's samples are from: a name in the registry of sources, and what follows it."""
+"""Origin of a recipe's samples: a name in the registry of sources, and a place after the colon."""
 
 from __future__ import annotations
 

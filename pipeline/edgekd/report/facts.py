@@ -62,7 +62,7 @@ SIGNS = {"<=": "≤", ">=": "≥"}
 
 
 def gate_words(gate: GateRecord, task: TaskFacts) -> GateWords:
-    """How a gate is told; one this report does not know keeps its own name."""
+    """Return the words of a gate; an unknown gate keeps its own name."""
     if gate.metric is None:
         return GATES.get(gate.name) or GateWords(one_line(gate.name))
     known = next((facts for facts in task.metrics if facts.name == gate.metric), None)
@@ -345,7 +345,7 @@ def labelled(result: RunResult) -> bool:
 
 
 def judge(result: RunResult) -> Of | None:
-    """What networks are held against: labels, or, without them, a teacher, if there is one."""
+    """Return the reference of the networks' outputs: labels, or, without them, a teacher, if there is one."""
     if labelled(result):
         return "labels"
     return "teacher" if any(model.measured("teacher") for model in result.models) else None

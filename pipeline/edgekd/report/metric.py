@@ -1,4 +1,4 @@
-"""How a metric is written for a reader: its name, its unit, values and changes."""
+"""A metric for a reader: its name, its unit, values and changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MetricWords:
 
     @property
     def share(self) -> bool:
-        """Whether it is a share, written in percent."""
+        """True if it is a share, written in percent."""
         return self.facts.unit == "%"
 
     @property
@@ -48,7 +48,7 @@ class MetricWords:
 
     @property
     def factor(self) -> float:
-        """What brings run.json's number to the unit."""
+        """Factor from run.json's number to the unit."""
         return 100.0 if self.share else 1.0
 
     @property

@@ -81,7 +81,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class OutputParity:
-    """How far one output of an artifact is from that of its reference.
+    """Error of one output of an artifact against its reference.
 
     Attributes:
         max_abs_error: Greatest difference of two values.
@@ -105,7 +105,7 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an artifact, run by its own runtime, is from its reference: on every output, the worst of which counts.
+    """Error of an artifact, run by its own runtime, against its reference: on every output, the worst of which counts.
 
     Attributes:
         reference: The torch int8 model; for other files the torch float model, with the weights that the file has.
@@ -135,7 +135,7 @@ class Parity:
 
     @property
     def has_floats(self) -> bool:
-        """Whether an output has no steps, so that its error decides."""
+        """True if an output has no steps, so that its error decides."""
         return any(part.p99_lsb is None for part in self.outputs.values())
 
 

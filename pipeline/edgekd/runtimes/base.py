@@ -141,12 +141,12 @@ class Runtime(Protocol):
 
     @property
     def inside(self) -> Inside | None:
-        """How edgekd looks into its files; None where it does not."""
+        """Access to values inside its files; None where there is none."""
         ...
 
     @property
     def on_device(self) -> OnDevice | None:
-        """What measures it; None where it cannot be measured."""
+        """The program that measures it on a device; None where there is none."""
         ...
 
     @property

@@ -83,7 +83,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Inside:
-    """How edgekd looks into the files of a runtime.
+    """Access to values inside the files of a runtime.
 
     Attributes:
         graph: Load a file as edgekd and its snippets do, with one thread, and read the graph that the runtime made of it.

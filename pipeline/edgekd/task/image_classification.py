@@ -27,7 +27,7 @@ IMAGE = "image"
 
 @tasks.register(KIND)
 class ImageClassification:
-    """Which of several classes an image is of; cross-entropy with the labels."""
+    """Classification of images; cross-entropy with the labels."""
 
     kind = KIND
     gives: tuple[Need, ...] = ("classes",)

@@ -68,7 +68,7 @@ class Trial:
 
 
 class LossSuite(Suite):
-    """What every loss has to hold. In two lines: ``class TestMine(LossSuite): name = "mine"``.
+    """Conformance suite of losses. In two lines: ``class TestMine(LossSuite): name = "mine"``.
 
     Attributes:
         options: Options of the loss in the recipe that the checks run with, beside its kind.

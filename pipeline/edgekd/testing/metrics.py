@@ -39,7 +39,7 @@ class Drawn:
 
 
 class MetricSuite(Suite):
-    """What every metric has to hold. In two lines: ``class TestMine(MetricSuite): name = "mine"``.
+    """Conformance suite of metrics. In two lines: ``class TestMine(MetricSuite): name = "mine"``.
 
     Attributes:
         targets: What the metric compares outputs with: ``labels`` (int64, N, of 10 classes), ``values`` (float32, N×10), or

@@ -29,7 +29,7 @@ STEPS = 2
 
 
 class RuntimeSuite(Suite):
-    """What every format has to hold. In two lines: ``class TestMine(RuntimeSuite): name = "mine"``.
+    """Conformance suite of formats. In two lines: ``class TestMine(RuntimeSuite): name = "mine"``.
 
     A precision that the exporter refuses is no gap: the check is then that it is refused in words.
     """
@@ -130,7 +130,7 @@ class RuntimeSuite(Suite):
         session = base.load(written.paths[0], self.name)
         told = [[port.name for port in ports] for ports in (written.inputs, written.outputs)]
         loaded = [[port.name for port in ports] for ports in (session.inputs, session.outputs)]
-        assert told == loaded, f"the exporter says {told}, the session has {loaded}: name them alike"
+        assert told == loaded, f"the exporter says {told}, the session has {loaded}: give them one name"
         declared = self.runtime().declared(written.paths[0])
         assert list(declared) == loaded[0], f"declared() says {list(declared)}, the session has {loaded[0]}"
         assert session.inputs[0].dtype == "float32", f"the input of a float32 file is {session.inputs[0].dtype}"

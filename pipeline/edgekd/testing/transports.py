@@ -45,7 +45,7 @@ sys.stdin.read()
 
 
 class TransportSuite(Suite):
-    """What every transport has to hold. In two lines: ``class TestMine(TransportSuite): name = "mine"``.
+    """Conformance suite of transports. In two lines: ``class TestMine(TransportSuite): name = "mine"``.
 
     The device needs ``sh``, ``cat``, ``printf``, ``printenv``, ``sleep`` and ``kill``. Override the fixture ``device`` for a
     transport that needs keys such as ``host``.
@@ -178,7 +178,7 @@ class TransportSuite(Suite):
         self._check_gone(device, there, pid)
 
     def test_orphaned(self, device: Device) -> None:
-        """What a killed edgekd has left there is cleaned up."""
+        """Remove the remains of a killed edgekd."""
         owner = [sys.executable, "-c", _OWNER, device.model_dump_json(exclude_unset=True)]
         with subprocess.Popen(owner, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

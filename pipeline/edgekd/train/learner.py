@@ -81,7 +81,7 @@ class Learner:
 
     @property
     def improved(self) -> bool:
-        """Whether the epoch that has ended is better than the best one."""
+        """True if the epoch that has ended is better than the best one."""
         last, best = self.scores[-1], self.scores[self.best_epoch]
         return last > best if self.metric.better == "higher" else last < best
 

@@ -1,1 +1,1 @@
-"""Where samples come from: one file a source, registered under its name."""
+"""Sources of samples: one per file, registered under its name."""

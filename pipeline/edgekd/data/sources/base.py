@@ -61,7 +61,7 @@ class Targets:
 
 
 class Source(Declared, Protocol):
-    """How samples are read. Registered under its name, such as ``npz``; see docs/extending.md.
+    """A source of samples. Registered under its name, such as ``npz``; see docs/extending.md.
 
     It may be :class:`Versioned`, :class:`Indexed` or :class:`Described` as well.
     ``place`` is what follows the name in a recipe; empty for a source that is only a name.

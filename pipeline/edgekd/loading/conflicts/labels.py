@@ -58,7 +58,7 @@ def _losses(distill: Distill, key: str) -> Found:
         yield (
             f"{key}.peers",
             "peers need labels, and these images have none",
-            f"{LABELLED}, or a teacher in the place of peers",
+            f"{LABELLED}, or a teacher instead of peers",
         )
     for index, loss in enumerate(distill.losses):
         if loss.reads_labels and loss.weight:

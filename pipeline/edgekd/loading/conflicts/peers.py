@@ -36,7 +36,7 @@ def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:
             yield (
                 f"{place}.kind",
                 f"{loss.kind} compares layers, and peers exchange only logits",
-                "use kd, dkd, dist or mse_logits, or a teacher in the place of peers",
+                "use kd, dkd, dist or mse_logits, or a teacher instead of peers",
             )
         if loss.teacher is not None:
             yield f"{place}.teacher", "peers all teach each other", "remove teacher here"

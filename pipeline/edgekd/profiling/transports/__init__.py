@@ -1,4 +1,4 @@
-"""How files and processes get to a device: one transport a file, registered under its name in devices' files."""
+"""Transports: how files and processes get to a device; one per file, registered under its name in devices' files."""
 
 from __future__ import annotations
 

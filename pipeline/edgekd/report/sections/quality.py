@@ -209,7 +209,7 @@ _BEFORE = {
 
 
 def accuracy(result: RunResult) -> Section:
-    """What each step gained or lost on the test split."""
+    """Show the gain or loss of each step on the test split."""
     metric = facts.metric(result)
     title, steps = f"Where {metric.name} went", []
     for model in result.models:
