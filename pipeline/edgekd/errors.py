@@ -110,13 +110,18 @@ class Problem:
 
 
 class RecipeError(EdgekdError):
-    """A recipe that cannot be run: all its problems at once."""
+    """A recipe that cannot be run: all its problems at once.
+
+    Args:
+        problems: Each with its place.
+        hint: What concerns all of them.
+    """
 
     exit_code = ExitCode.USAGE
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], hint: str = "") -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems), hint)
 
 
 class UsageError(EdgekdError):
@@ -309,5 +314,10 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
         'allowed: fitnet, kd'
     """
     names = sorted(allowed)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
+    close = nearest(word, names)
+    return f"did you mean {close}?" if close is not None else f"allowed: {', '.join(names)}"
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str | None:
+    """Return the allowed word that was probably meant; None if none is near."""
+    return next(iter(get_close_matches(word, sorted(allowed), n=1, cutoff=0.6)), None)

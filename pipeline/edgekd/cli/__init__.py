@@ -126,7 +126,10 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 
     checked = checking.check(recipe, overrides)
     if checked.recipe is None:
-        raise RecipeError(checked.problems)
+        waiting = ", ".join(key or "the rest of the recipe" for key in checked.not_checked)
+        raise RecipeError(
+            checked.problems, f"not checked yet, for it depends on what is wrong: {waiting}" if waiting else ""
+        )
     if as_json:
         click.echo(json.dumps({"ok": True, "recipe": checked.recipe.model_dump(mode="json")}))
     else:

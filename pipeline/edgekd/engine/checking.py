@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edgekd.engine import locked, preflight
 from edgekd.errors import Problem, RecipeError
-from edgekd.loading import load
+from edgekd.loading import examine
+from edgekd.loading.shape import show
 from edgekd.recipe import Recipe
 
 
@@ -20,11 +21,14 @@ class Checked:
         path: The recipe as it was given.
         recipe: The recipe with every default and absolute paths; None where it has problems.
         problems: Every mistake, each at its place; empty where the recipe can run.
+        not_checked: Keys with a mistake on which other checks depend, which are made once it is right; ``""`` stands for the
+            whole recipe.
     """
 
     path: Path
     recipe: Recipe | None
     problems: tuple[Problem, ...] = ()
+    not_checked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -43,10 +47,13 @@ def check(source: Path, overrides: Sequence[str] = ()) -> Checked:
         UsageError: It is a lock, and files that it locks have changed.
     """
     try:
-        loaded = load(source, overrides)
+        examined = examine(source, overrides)
     except RecipeError as error:
         return Checked(source, None, error.problems)
-    if problems := preflight.problems(loaded):
-        return Checked(source, None, tuple(problems))
-    locked.check(loaded)
-    return Checked(source, loaded.recipe)
+    if examined.loaded is None:
+        return Checked(source, None, tuple(examined.problems()), ("",))
+    drafts, in_devices = preflight.missing(examined.loaded)
+    if problems := [*examined.problems(drafts), *in_devices]:
+        return Checked(source, None, tuple(problems), tuple(show(place) for place in examined.repairs.unsure))
+    locked.check(examined.loaded)
+    return Checked(source, examined.loaded.recipe)

@@ -23,8 +23,14 @@ Key = tuple[str | int, ...]
 
 def problems(loaded: Loaded) -> list[Problem]:
     """Return everything that a recipe names and that is not there, each at its place in the recipe."""
+    drafts, found = missing(loaded)
+    return [*loaded.places.problems(drafts), *found] if loaded.places is not None else found
+
+
+def missing(loaded: Loaded) -> tuple[list[Draft], list[Problem]]:
+    """Return everything that a recipe names and that is not there, and the mistakes in the files of its devices."""
     drafts, found = _devices(loaded)
-    return [*loaded.places.problems([*_drafts(loaded), *drafts]), *found] if loaded.places is not None else found
+    return [*_drafts(loaded), *drafts], found
 
 
 def devices(loaded: Loaded) -> list[Problem]:

@@ -5,28 +5,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from edgekd import recipe
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files, upgrade, words
-from edgekd.loading.conflicts import conflicts
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.lock import beside_project, lock_name, lock_text
-from edgekd.loading.overrides import apply, parse_key
+from edgekd.loading.overrides import apply
 from edgekd.loading.places import Draft, Places
+from edgekd.loading.salvage import Repairs, validate
 from edgekd.loading.schema import json_schema
 from edgekd.loading.shape import is_study
 from edgekd.loading.source import Source, parse
 from edgekd.recipe import Recipe
 
-__all__ = ["Loaded", "json_schema", "load", "load_text", "lock_text"]
+__all__ = ["Examined", "Loaded", "examine", "json_schema", "load", "load_text", "lock_text", "validate"]
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -60,17 +57,62 @@ def load_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) 
     Raises:
         RecipeError: It cannot be run as it is; with all its mistakes.
     """
+    examined = examine_text(text, path, where, overrides)
+    if examined.problems() or examined.loaded is None:
+        raise RecipeError(examined.problems())
+    return examined.loaded
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A recipe that was read, with all mistakes that can be found in its text.
+
+    Attributes:
+        loaded: The recipe, with repairs where it has mistakes; None where nothing of it can be checked further.
+        repairs: What was changed in it.
+        drafts: Its mistakes.
+        refused: What is wrong with a ``--set`` itself.
+        places: Where its values are written.
+    """
+
+    loaded: Loaded | None
+    repairs: Repairs
+    drafts: list[Draft]
+    refused: list[Problem]
+    places: Places
+
+    def problems(self, more: Iterable[Draft] = ()) -> list[Problem]:
+        """Place all mistakes, with ``more`` that were found of the repaired recipe."""
+        return self.places.problems([*self.drafts, *self.repairs.sound(more)]) + self.refused
+
+
+def examine(source: Path, overrides: Sequence[str] = ()) -> Examined:
+    """Read a recipe and find its mistakes, as :func:`load` does; the rest can be looked for in what comes back.
+
+    Raises:
+        RecipeError: It cannot be read, or it is of another version.
+    """
+    path, text = files.read(source)
+    return examine_text(text, path, str(source) if path == source else str(path), overrides)
+
+
+def examine_text(text: str, path: Path, where: str, overrides: Sequence[str] = ()) -> Examined:
+    """Read the text of a recipe as :func:`examine` does; arguments as of :func:`load_text`."""
     parsed = parse(text, where)
     value = mapping(parsed, "recipe", _LEAST)
     if is_study(value):
         raise RecipeError([Problem(where, "", "is a study, not a recipe", f"edgekd study {where}")])
     places = Places(parsed)
-    problems = apply(overrides, value, places)
+    refused = apply(overrides, value, places)
     _check_version(value, places)
-    checked, drafts = validate(value)
-    problems = places.problems(drafts) + problems
-    if problems or checked is None:
-        raise RecipeError(problems)
+    found = validate(value)
+    checked = found.salvaged
+    loaded = None if checked is None else _resolved(checked, path, text, overrides, places)
+    return Examined(loaded, found.repairs, found.drafts, refused, places)
+
+
+def _resolved(checked: Recipe, path: Path, text: str, overrides: Sequence[str], places: Places) -> Loaded:
+    """Make the paths absolute."""
     checked, folder = beside_project(checked, path.absolute().parent, places)
     resolved = files.absolute(checked, files.start(folder, places), [folder])
     loaded = Loaded(resolved, lock_name(path, text), path.absolute(), tuple(overrides), places)
@@ -104,14 +146,3 @@ def _check_version(value: dict[str, Any], places: Places) -> None:
     version = value.get("edgekd")
     if isinstance(version, int) and not isinstance(version, bool) and (wrong := upgrade.refused(version)):
         raise RecipeError(places.problems([Draft(("edgekd",), *wrong)]))
-
-
-def validate(value: dict[str, Any]) -> tuple[Recipe | None, list[Draft]]:
-    """Return the recipe that a plain value is, if it is one, and what is wrong with it."""
-    try:
-        # As JSON, because strict JSON is what a recipe means: a list is a tuple, but '8' is no number and true no 1.
-        checked = Recipe.model_validate_json(json.dumps(upgrade.with_earlier_defaults(value)), strict=True)
-    except ValidationError as error:
-        return None, words.drafts(error, value)
-    found = (Draft(parse_key(key), message, hint) for key, message, hint in conflicts(checked))
-    return checked, list(found)

@@ -21,7 +21,8 @@ from edgekd.loading.source import CORE_SCHEMA, Path
 from edgekd.recipe import Recipe
 from edgekd.recipe.study import Study
 
-_SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+SPOKEN = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+"""Words for true and false that are text in YAML 1.2."""
 
 
 def drafts(error: ValidationError, value: Any) -> list[Draft]:
@@ -197,7 +198,7 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
     numbers = {int, float} & {arm for arm in kinds if isinstance(arm, type)}
     a_list = any(typing.get_origin(arm) is tuple for arm in kinds)
     if raw is None:
-        info = _field(path, value)
+        info = field_at(path, value)
         if info is None or info.is_required():
             return f"give it a value, such as {_example(annotation, path, value)}"
         return "give it a value, or remove the key to have the default"
@@ -205,8 +206,8 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
         number = CORE_SCHEMA["int"].match(raw) or CORE_SCHEMA["float"].match(raw)
         if number and (numbers or raw in map(str, choices)):
             return f"remove the quotes: {raw}"
-        if bool in kinds and (raw.lower() in _SPOKEN or raw.lower() in {"true", "false"}):
-            return f"write {_SPOKEN.get(raw.lower(), raw.lower())}"
+        if bool in kinds and (raw.lower() in SPOKEN or raw.lower() in {"true", "false"}):
+            return f"write {SPOKEN.get(raw.lower(), raw.lower())}"
         if choices:
             hint = did_you_mean(raw, map(str, choices))
             return hint if hint.startswith("did you mean") else ""
@@ -228,7 +229,8 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
     return ""
 
 
-def _field(path: Path, value: Any) -> FieldInfo | None:
+def field_at(path: Path, value: Any) -> FieldInfo | None:
+    """Return the field of the schema at a place of a plain recipe; None where there is none, as in a list."""
     parent = model_of(annotation_at(value, path[:-1]), at(value, path[:-1]))
     return parent.model_fields.get(str(path[-1])) if parent else None
 
@@ -238,7 +240,7 @@ def _flow(raw: Any) -> str:
 
 
 def _example(annotation: Any, path: Path, value: Any) -> str:
-    info = _field(path, value)
+    info = field_at(path, value)
     if not info or not info.examples:
         return expected(annotation)
     text = yaml.safe_dump(info.examples[0], default_flow_style=True, width=1000)

@@ -178,8 +178,9 @@ def _loaded(
     if common and isinstance(value.get("distill"), dict):
         usual = [{"kind": "task"}, *([{"kind": "kd"}] if value.get("teacher") else [])]
         value["distill"] = {"losses": usual} | value["distill"]
-    recipe, drafts = validate(value)
-    problems = [problem for draft in drafts for problem in owner(layers, draft.path).problems(draft)]
+    checked = validate(value)
+    recipe = checked.recipe
+    problems = [problem for draft in checked.drafts for problem in owner(layers, draft.path).problems(draft)]
     if recipe is None or problems:
         return None, problems
     return Loaded(resolved(recipe, layers), name, path.absolute()), []
