@@ -34,6 +34,7 @@ from edgekd.profiling.participants import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.profile import Profile
+from edgekd.results.findings import said
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import DataRecord, RunResult, write_run
 from edgekd.results.upgrade import SCHEMA
@@ -339,7 +340,7 @@ def _result(
         gates=(),
         environment=environment.describe(),
         task=base.record(base.task_of(KIND)),
-        findings=(*(note for file in files for note in file.notes), *checked.findings),
+        findings=tuple(map(said, (*(note for file in files for note in file.notes), *checked.findings))),
         not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,
         failures=tuple(failure for one in measured if one.session for failure in one.session.failures),

@@ -30,12 +30,11 @@ from edgekd.engine.plan import Planned
 from edgekd.engine.run_folder import point_latest, run_folder, write_reports
 from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, RecipeError, worst
 from edgekd.loading.loaded import Loaded
-from edgekd.profiling import best, readiness
+from edgekd.profiling import readiness
 from edgekd.progress import Progress, Silent
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe import Recipe
-from edgekd.report import facts
 from edgekd.report.layouts import card
 from edgekd.results.codec import to_json
 from edgekd.results.profile import DeviceRecord
@@ -401,7 +400,7 @@ def _finish(work: _Work) -> RunResult:
             gates=verdicts,
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
             task=base.record(base.task_of(loaded.recipe.task)),
-            findings=(*best.sentences(bundle.profiles, bundle.models, verdicts, facts.label), *bundle.findings),
+            findings=bundle.findings,
             doubts=bundle.doubts,
             snippets=bundle.snippets,
             not_measured=(
@@ -413,6 +412,7 @@ def _finish(work: _Work) -> RunResult:
             repair=bundle.repair,
             float_weights=bundle.float_weights,
             tuning=bundle.tuning,
+            baseline_tuning=bundle.baseline_tuning,
             copied=bundle.copied,
             pictures=bundle.pictures,
             seeds=bundle.seeds,

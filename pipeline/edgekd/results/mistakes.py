@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 
@@ -43,24 +42,3 @@ class CopiedErrors:
         n, least = self.more + self.fewer, min(self.more, self.fewer)
         tail: int = sum(comb(n, k) for k in range(least + 1))
         return min(1.0, 2 * tail / (1 << n))
-
-
-def told(records: Sequence[CopiedErrors]) -> Iterator[str]:
-    """Yield how many of the teacher's mistakes the distilled student copies, and how many are the teacher's doing."""
-    by_name = {record.model: record for record in records}
-    distilled, alone = by_name.get("distilled"), by_name.get("student_alone")
-    if distilled is None or not distilled.mistakes:
-        return
-    text = (
-        f"The teacher is wrong on {distilled.mistakes:,} of {distilled.images:,} test images; the distilled student gives "
-        f"the same wrong class on {distilled.copied:,} of them ({100 * distilled.share:.1f} %, {distilled.chance:.1f} by "
-        "chance)"
-    )
-    if alone is None or distilled.p is None:
-        yield f"{text}."
-        return
-    points = 100 * (distilled.share - alone.share)
-    verdict = f"{abs(points):.1f} points {'more' if points > 0 else 'fewer'} with the teacher"
-    doubt = "" if distilled.p < 0.05 else ", which may be chance"
-    beside = f"the student alone on {alone.copied:,} ({100 * alone.share:.1f} %)"
-    yield f"{text}, {beside}: {verdict}{doubt} (p = {distilled.p:.2g})."

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from edgekd.errors import UsageError, cause_of
 from edgekd.results import upgrade
 from edgekd.results.codec import from_json, to_json
+from edgekd.results.findings import Finding
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
@@ -138,7 +139,7 @@ class RunResult:
         verdict: The worst of the gates' verdicts, without those at level ``warn`` or ``off``; ``fail`` if something that the
             recipe asks for is missing.
         recipe: The resolved recipe.
-        findings: Plain sentences the report shows near the top, such as why int8 is not faster.
+        findings: Facts that the report tells near the top, such as why int8 is not faster.
         doubts: What is doubtful of the networks whose weights were given, such as another size at which one is right more
             often; each is a caution.
         snippets: Load snippet (Python text) for each artifact, by model name.
@@ -148,6 +149,7 @@ class RunResult:
         repair: Layers given back to float; None where none was.
         float_weights: Weights that are float32 in the int8 files; None without int8.
         tuning: The search for values of the distillation; None where there was none. ``recipe`` has the values as written.
+        baseline_tuning: The search of the baseline ``tuned_kd``.
         copied: The teacher's mistakes that the students make, too.
         pictures: What is better looked at than read, such as synthesized images.
         seeds: Every student of every seed; empty with one seed.
@@ -172,13 +174,14 @@ class RunResult:
     gates: tuple[GateRecord, ...]
     environment: Mapping[str, Any]
     task: TaskFacts
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     snippets: Mapping[str, str] = field(default_factory=dict)
     not_measured: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
     tuning: TuningRecord | None = None
+    baseline_tuning: TuningRecord | None = None
     copied: tuple[CopiedErrors, ...] = ()
     pictures: tuple[Picture, ...] = ()
     seeds: tuple[SeedRecord, ...] = ()

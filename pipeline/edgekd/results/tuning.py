@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,29 +83,6 @@ class TuningRecord:
         return tuple(trial for trial in others if self.metric.gain(trial.score or 0.0, best) >= -self.error)
 
 
-def told(record: TuningRecord) -> Iterator[str]:
-    """Yield what was chosen, and how sure that is, in sentences."""
-    best, first = record.chosen, record.trials[0]
-    gain = "" if first.score is None or best.number == 1 else f", {_told(record, first.score)} with the values as written"
-    yield (
-        f"tuned on {record.images:,} validation images: {words(best.values, record.labels)} "
-        f"({_told(record, record.scores[best.number])} in trial {best.number} of {len(record.trials)}{gain})"
-    )
-    if record.near:
-        near = "one other trial is" if len(record.near) == 1 else f"{len(record.near)} other trials are"
-        yield (
-            f"{near} within one standard error ({100 * record.error:.1f} points) of the best, with "
-            f"{'; '.join(_spread(record, key) for key in record.labels)}: the choice between them is mostly chance"
-        )
-    failed = [trial.number for trial in record.trials if trial.score is None]
-    if failed:
-        yield f"{len(failed)} of {len(record.trials)} trials could not be trained: {', '.join(map(str, failed))}"
-
-
-def _told(record: TuningRecord, value: float) -> str:
-    return f"{100 * value:.1f} %" if record.metric.unit == "%" else f"{value:.4g} {record.metric.unit}".rstrip()
-
-
 def words(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Values in words: ``kd temperature 4, lr 0.002``."""
     return ", ".join(f"{labels[key]} {word(value)}" for key, value in values.items())
@@ -116,12 +93,3 @@ def word(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _spread(record: TuningRecord, key: str) -> str:
-    """From which to which value of a key the best trials reach."""
-    found = [trial.values[key] for trial in (record.chosen, *record.near)]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
-        low, high = min(found), max(found)
-        return f"{record.labels[key]} {word(low)}" + ("" if low == high else f" to {word(high)}")
-    return f"{record.labels[key]} {' or '.join(sorted({word(value) for value in found}))}"

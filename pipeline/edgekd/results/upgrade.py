@@ -28,6 +28,12 @@ _CLASSIFICATION = {
     ],
 }
 _TOP1 = "top1"
+_DERIVED = re.compile(
+    r"On .+? (no artifact (passes|is called)|.+ is the (only|fastest) artifact|no difference in p50 is shown)"
+    r"|Tuned on |One other trial is within|\d+ other trials are within|\d+ of \d+ trials could not"
+    r"|The teacher is wrong on "
+)
+"""Sentences that the report makes of other records of the file."""
 _OF = {"accuracy": "labels", "agreement": "teacher", "agreement with float": "float"}
 
 Json = dict[str, Any]
@@ -49,6 +55,8 @@ def run(value: Json, what: str) -> Json:
         "gates": [_gate(gate) for gate in value["gates"]],
         "curves": [_curve(curve) for curve in value["curves"]],
     }
+    if "findings" in value:
+        changed["findings"] = [_finding(text) for text in value["findings"] if not _DERIVED.match(text)]
     if "repair" in value:
         changed["repair"] = _repair(value["repair"])
     if "tuning" in value:
@@ -147,6 +155,10 @@ def _tuning(value: Json) -> Json:
     epoch = str(value["metric"]).partition("_")[0]
     trials = [_renamed(trial, {"val_top1": "val"}) for trial in value["trials"]]
     return value | {"metric": _CLASSIFICATION["metrics"][0], "epoch": epoch, "trials": trials}
+
+
+def _finding(text: str) -> Json:
+    return {"code": "text", "severity": "note", "where": "", "figures": {"text": text}}
 
 
 def _renamed(value: Json, names: Mapping[str, str]) -> Json:

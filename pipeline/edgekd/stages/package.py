@@ -40,7 +40,7 @@ from edgekd.recipe.distill import Peer
 from edgekd.recipe.export import split_name
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
-from edgekd.results import mistakes
+from edgekd.results.findings import Finding, said
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, TensorSpec
@@ -48,7 +48,6 @@ from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord, best_of
 from edgekd.results.runtime import FloatWeights
 from edgekd.results.tuning import TuningRecord
-from edgekd.results.tuning import told as sentences
 from edgekd.stages import distill, evaluate, export, profile, quantize, tune
 from edgekd.statistics import wilson
 from edgekd.task.base import task_of
@@ -68,13 +67,14 @@ class Bundle:
     models: tuple[ModelRecord, ...]
     curves: tuple[Curve, ...]
     profiles: tuple[ProfileRecord, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     snippets: dict[str, str]
     not_measured: tuple[str, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
     seeds: tuple[SeedRecord, ...]
     tuning: TuningRecord | None
+    baseline_tuning: TuningRecord | None
     copied: tuple[CopiedErrors, ...]
     float_weights: FloatWeights | None
     pictures: tuple[Picture, ...] = ()
@@ -83,18 +83,16 @@ class Bundle:
     failures: tuple[Failure, ...] = ()
 
 
-def synthesized(context: Context) -> tuple[str, ...]:
-    """That no real image taught the student, and how well the made ones are recognized."""
+def synthesized(context: Context) -> tuple[Finding, ...]:
+    """Return that no real image taught the student, and how well the made ones are recognized."""
     if "synthesize" not in context.inputs:
         return ()
     made, teacher = context.output(Synthesized, "synthesize"), context.recipe.teacher is not None
-    real = context.recipe.data.source != "synthetic"
-    seen = "only the test images are real" if real else "no real image was used, not even in evaluation"
-    return (
-        f"All {made.images:,} images of training, validation and calibration were synthesized from {made.norms} "
-        f"batch norms of the {'teacher' if teacher else 'student'}, which finds the wanted class in "
-        f"{100 * made.recognized:.1f} % of them; {seen}.",
-    )
+    figures: dict[str, Any] = {
+        "images": made.images, "norms": made.norms, "of": "teacher" if teacher else "student",
+        "recognized": made.recognized, "test_is_real": context.recipe.data.source != "synthetic",
+    }  # fmt: skip
+    return (Finding("synthesized", "note", "synthesize", figures),)
 
 
 def _pictures(context: Context) -> tuple[Picture, ...]:
@@ -105,19 +103,19 @@ def _pictures(context: Context) -> tuple[Picture, ...]:
     return (Picture("Synthesized images", caption, "image/jpeg", base64.b64encode(sheet).decode()),)
 
 
-def rewrites(context: Context) -> tuple[str, ...]:
+def rewrites(context: Context) -> tuple[Finding, ...]:
     """Return the rewrites of the student before distillation, and the parts that are still slow in int8."""
     made = _structure(context)
     if made is None:
         return ()
-    sentences = []
-    if made.changes:
-        sentences.append(f"The student was rewritten for int8 before distillation: {'; '.join(made.changes)}.")
-    if made.reused:
-        sentences.append(f"The student ends in the teacher's classifier: {made.reused}.")
-    sentences += [f"The rewrite left {reason}." for reason in made.left]
-    sentences += [f"Advice: {line}." for line in distill.advice(context.recipe, made)]
-    return tuple(sentences)
+    found = [Finding("rewritten", figures={"changes": tuple(made.changes)})] if made.changes else []
+    found += [Finding("reused", figures={"what": made.reused})] if made.reused else []
+    found += [Finding("rewrite_left", figures={"reason": reason}) for reason in made.left]
+    return (*found, *map(_advice, distill.advice(context.recipe, made)))
+
+
+def _advice(text: str) -> Finding:
+    return Finding("advice", "advice", figures={"text": text})
 
 
 def _structure(context: Context) -> Structure | None:
@@ -127,7 +125,7 @@ def _structure(context: Context) -> Structure | None:
     return context.output(StudentOutput, "student").structure if "student" in context.inputs else None
 
 
-def teaching(context: Context) -> tuple[str, ...]:
+def teaching(context: Context) -> tuple[Finding, ...]:
     """Return advice from the sizes and the accuracies of teachers and student."""
     lines: list[str] = []
     for stage, taught in _taught(context).items():
@@ -137,7 +135,7 @@ def teaching(context: Context) -> tuple[str, ...]:
         if stage == "distill" and "student_alone" in context.inputs and taught.val_top1 is not None:
             alone = context.output(DistillOutput, "student_alone").curve
             lines += advice.weak(taught.val_top1, best_of(alone))
-    return tuple(f"Advice: {line}." for line in lines)
+    return tuple(map(_advice, lines))
 
 
 def _taught(context: Context) -> dict[str, Taught]:
@@ -459,13 +457,11 @@ class PackageStage:
         manifest.write(context.out, record, models)
         _raw_samples(context)
         tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
-        searched = [f"{line[:1].upper()}{line[1:]}." for line in (sentences(tuning) if tuning else ())]
-        if search.KD in context.inputs:
-            searched += [f"The baseline tuned_kd: {line}." for line in sentences(tune.read(context.inputs[search.KD]))]
         graph, measured = _graph(context), _measured(context)
         told = (
-            *synthesized(context), *rewrites(context), *searched, *teaching(context), *mistakes.told(tested.copied),
-            *(f"{line}." for line in (graph.copies if graph is not None else ())), *findings,
+            *synthesized(context), *rewrites(context), *teaching(context),
+            *(Finding("copied_tensors", figures={"what": line}) for line in (graph.copies if graph is not None else ())),
+            *map(said, findings),
         )  # fmt: skip
         return Bundle(
             data=record,
@@ -479,6 +475,7 @@ class PackageStage:
             repair=repair,
             seeds=tested.seeds,
             tuning=tuning,
+            baseline_tuning=tune.read(context.inputs[search.KD]) if search.KD in context.inputs else None,
             copied=tested.copied,
             float_weights=None if graph is None else graph.float_weights,
             pictures=_pictures(context),

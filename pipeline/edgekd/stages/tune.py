@@ -31,7 +31,7 @@ from edgekd.reads import watch
 from edgekd.recipe import Recipe
 from edgekd.recipe.tune import Range
 from edgekd.results import codec
-from edgekd.results.tuning import TrialRecord, TuningRecord, told, words
+from edgekd.results.tuning import TrialRecord, TuningRecord, words
 from edgekd.stages import distill
 from edgekd.task.base import task_of
 
@@ -247,6 +247,7 @@ class TuneStage:
             labels=labels, log=tuple(key for key, one in tune.search.items() if isinstance(one, Range) and one.log),
             trials=tuple(trials), best=max(scores, key=lambda number: (sign * scores[number], -number)),
         )  # fmt: skip
-        for line in told(record):
-            context.progress.say(f"  {line}")
+        best = record.chosen
+        score = shown(metric, record.scores[best.number])
+        context.progress.say(f"  chosen: {words(best.values, labels)} ({score} in trial {best.number} of {count})")
         return record

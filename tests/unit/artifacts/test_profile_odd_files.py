@@ -25,6 +25,7 @@ from edgekd.profiling import on_device
 from edgekd.profiling.inspection import Inspection
 from edgekd.profiling.session import Session
 from edgekd.profiling.variant import Variant
+from edgekd.report.findings import sentence
 from edgekd.runtimes.base import Declared
 from edgekd.runtimes.tflite import flatbuffer
 
@@ -68,7 +69,7 @@ def test_odd_files_are_measured_or_fail_alone(tmp_path: Path) -> None:
     (huge_failed,) = (failure for failure in done.failures if failure.startswith("huge"))
     assert huge_failed == "huge on host: an input of [1, 1000000, 1000000] does not fit into the memory of this device"
     assert "output y of text on host: it is no tensor of real numbers, and is not compared" in done.result.not_measured
-    assert any("sig has 2 signatures: edgekd measures small, not large" in line for line in done.result.findings)
+    assert any("sig has 2 signatures: edgekd measures small, not large" in sentence(line) for line in done.result.findings)
 
 
 def test_random_outputs_are_no_difference_of_a_device(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekd import statistics
 from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.findings import said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
 from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity, TensorSpec
@@ -338,8 +339,8 @@ def good() -> RunResult:
         },
         task=TASK,
         findings=(
-            "int8 uses 7-bit weights: this CPU has AVX2 and no VNNI, where 8-bit products saturate in 16-bit sums.",
-            "TFLite int8 is slower than ONNX int8 here: XNNPACK has no AVX2 kernel for signed depthwise convolutions.",
+            said("int8 uses 7-bit weights: this CPU has AVX2 and no VNNI, where 8-bit products saturate in 16-bit sums."),
+            said("TFLite int8 is slower than ONNX int8 here: XNNPACK has no AVX2 kernel for signed depthwise convolutions."),
         ),
         snippets=SNIPPETS,
         not_measured=("Latency on a Raspberry Pi: no such device is in the recipe.", "Energy: no meter is supported."),
@@ -452,7 +453,7 @@ def bad() -> RunResult:
         profiles=(base.profiles[0], slow, pi),
         gates=gates,
         environment={HOSTILE: {"a": [HOSTILE, 1]}},
-        findings=(f"int8 is not faster: 2 operations stayed in float ({HOSTILE}).",),
+        findings=(said(f"int8 is not faster: 2 operations stayed in float ({HOSTILE})."),),
         snippets={"onnx": f"print('{HOSTILE}')\n```\n"},
         not_measured=(f"tflite: {HOSTILE}",),
     )

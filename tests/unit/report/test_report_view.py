@@ -356,13 +356,13 @@ def test_untrusted_times_say_why_once_a_device() -> None:
     base = sample.good()
     trusts = [Trust("untrusted", (f"the CPU was there for only {n}% of the time", "busy"), 0, 0.1, 2, 2) for n in (60, 75)]
     profiles = tuple(replace(p, trust=trusts[i]) if i < 2 else p for i, p in enumerate(base.profiles))
-    page = view.build(replace(base, profiles=profiles, findings=()))
+    page = view.build(replace(base, profiles=profiles, findings=(), gates=()))
     (why,) = (block for block in page.section("models").blocks if getattr(block, "title", "") == "Why times are untrusted")
     assert getattr(why, "items", ()) == (
         f"host: times of 2 of {len(profiles)} files untrusted: the CPU was there for only 60% to 75% of the time; busy",
     )
     assert page.section("findings").lead == "Nothing but the untrusted times."
-    assert view.build(replace(base, findings=())).section("findings").lead.startswith("Nothing needs")
+    assert view.build(replace(base, findings=(), gates=())).section("findings").lead.startswith("Nothing needs")
 
 
 def test_folders_of_this_machine_are_left_out() -> None:

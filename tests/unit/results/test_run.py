@@ -10,6 +10,7 @@ import pytest
 from edgekd.errors import UsageError
 from edgekd.results.codec import from_json, to_json
 from edgekd.results.fidelity import Figure
+from edgekd.results.findings import said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Estimate, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts, TensorSpec
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
@@ -59,7 +60,7 @@ RESULT = RunResult(
     ),
     environment={"cpu": "x", "packages": {"torch": "2.13.0"}},
     task=TaskFacts("image-classification", (MetricFacts("top1", "top-1", "%", "higher"),)),
-    findings=("int8 is not faster",),
+    findings=(said("int8 is not faster"),),
     snippets={"onnx": "import onnxruntime\n"},
     not_measured=("energy: no power meter is read",),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from edgekd.assembly.stage import perform
 from edgekd.engine import plan
 from edgekd.progress import Lines, Silent
 from edgekd.recipe import Recipe
+from edgekd.report.findings import sentence
 from edgekd.results import codec
 from edgekd.stages import distill, package
 from edgekd.stages.teacher import TeacherStage
@@ -92,7 +93,7 @@ def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Pa
     assert "advice: the teacher has" in said
     assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
-    assert any("assistant" in line for line in package.teaching(context))
+    assert any("assistant" in sentence(line) for line in package.teaching(context))
     soft = json.loads((done["distill"] / "output.json").read_text())["taught"]["softness"]
     assert [(term["term"], term["temperature"]) for term in soft] == [("kd", 4.0)]
     assert 0 < soft[0]["entropy"] <= 1
@@ -110,7 +111,7 @@ def test_a_temperature_that_washes_out_is_told(run: Callable[..., dict[str, Path
     assert "advice: kd: at temperature 1000 the teacher's probabilities are nearly uniform (100.0 %" in said
     assert "advice: dkd: at temperature 1e-06 the teacher's probabilities are next to one-hot" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
-    assert sum("temperature" in line for line in package.teaching(context)) == 2
+    assert sum("temperature" in sentence(line) for line in package.teaching(context)) == 2
 
 
 @pytest.mark.parametrize("method", ["qat", "none"])
@@ -158,7 +159,7 @@ def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callab
         codec.write(replace(found, curve=replace(found.curve, val={"top1": (top1,)})), done[name] / OUTPUT)
     found = read_output(DistillOutput, done["distill"])
     codec.write(replace(found, taught=replace(found.taught, val_top1=0.25)), done["distill"] / OUTPUT)
-    assert any("the student alone 50.0 %" in line for line in package.teaching(context))
+    assert any("the student alone 50.0 %" in sentence(line) for line in package.teaching(context))
 
 
 def test_generations_of_one_network_start_from_other_weights(

@@ -27,9 +27,10 @@ from edgekd.loading.tuned import at, with_values
 from edgekd.metrics.base import facts
 from edgekd.metrics.classification import Top1
 from edgekd.progress import Lines, Silent
+from edgekd.report import findings
 from edgekd.results import codec
 from edgekd.results.run import Curve, RunResult, read_run
-from edgekd.results.tuning import TrialRecord, TuningRecord, told
+from edgekd.results.tuning import TrialRecord, TuningRecord
 from edgekd.stages import tune
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.teacher import TeacherStage
@@ -314,7 +315,7 @@ def test_a_trial_that_diverges_fails_and_the_run_does_not(recipe: Callable[..., 
     assert (failed.state, failed.score) == ("failed", None)
     assert "the loss is" in failed.reason
     assert result.tuning.chosen.values[LR] < 1
-    assert any("1 of 3 trials could not be trained: 2" in line for line in result.findings)
+    assert any("1 of 3 trials could not be trained: 2" in line for line in findings.sentences(result))
     report = next((tmp_path / "reports" / "searched").glob("0001-*")) / "report.md"
     assert "✕ failed (the loss is" in report.read_text()
 
@@ -411,7 +412,7 @@ def test_how_sure_the_choice_is() -> None:
     found = TuningRecord("tpe", facts(Top1()), "best", 2, 400, {"a": "kd temperature", "b": "layers"}, (), trials, 2)
     assert found.error == pytest.approx(0.02)
     assert [trial.number for trial in found.near] == [3]
-    assert list(told(found)) == [
+    assert list(findings.search(found)) == [
         "tuned on 400 validation images: kd temperature 2, layers x (80.0 % in trial 2 of 4, "
         "77.0 % with the values as written)",
         "one other trial is within one standard error (2.0 points) of the best, with kd temperature 2 to 5; layers x or y: "

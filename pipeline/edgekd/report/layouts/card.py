@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from edgekd.report import facts
+from edgekd.report.findings import sentences
 from edgekd.report.layouts.markdown import block_code, escape, table
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import MARKS, Cell, Column, Table, figure
@@ -239,7 +240,7 @@ def _speed(result: RunResult) -> list[str]:
 
 
 def _limits(result: RunResult) -> list[str]:
-    lines = [one_line(text) for text in result.findings]
+    lines = [one_line(text) for text in sentences(result)]
     lines += [
         f"{facts.label(model)} leaves in float: {one_line('; '.join(model.float_ops))}"
         for model in _written(result)

@@ -10,6 +10,7 @@ import yaml
 
 from edgekd.report import facts
 from edgekd.report.charts.curves import Line, losses, validation
+from edgekd.report.findings import sentences
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
 from edgekd.report.sections import device_trust
 from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, plain, plural, sig
@@ -205,8 +206,8 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 def findings(result: RunResult, quiet: str) -> Section:
     """List the findings; ``quiet`` stands there if there are none."""
-    if result.findings:
-        return Section("findings", "Findings", (Bullets(tuple(map(one_line, result.findings))),))
+    if found := sentences(result):
+        return Section("findings", "Findings", (Bullets(tuple(map(one_line, found))),))
     doubted = "Nothing but the untrusted times." if device_trust.why(result) else ""
     return Section("findings", "Findings", lead=doubted or quiet)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from edgekd.report import facts
 from edgekd.report.charts.svg import NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
+from edgekd.report.findings import search
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import Block, Bullets, Cell, Chart, Column, Section, Table
 from edgekd.report.words import count, listing, one_line, plural, shorten, sig
 from edgekd.results.run import RunResult
-from edgekd.results.tuning import TrialRecord, TuningRecord, told, word
+from edgekd.results.tuning import TrialRecord, TuningRecord, word
 
 WORDS = {"best": "its best epoch, the one a run keeps", "last": "its last epoch"}
 
@@ -23,7 +24,7 @@ def section(result: RunResult) -> Section:
     title, record = "Search for the values of the distillation", result.tuning
     if record is None:
         return Section("tuning", title, missing="Nothing was searched.")
-    sentences = [f"{line[:1].upper()}{line[1:]}." for line in told(record)]
+    sentences = [f"{line[:1].upper()}{line[1:]}." for line in search(record)]
     notes = (
         *sentences,
         "The best score of several is too optimistic; the figures on the test split are not, because "
