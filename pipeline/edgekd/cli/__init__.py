@@ -266,6 +266,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
 
     \b
       edgekd report reports/mobilenet/latest
+      edgekd report reports/my-study/latest
       edgekd report edgekd-result.json      what a pack has measured on a board
     """
     from rich.console import Console
@@ -277,8 +278,11 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     from edgekd.report.layouts import terminal
     from edgekd.results import codec
     from edgekd.results.run import read_run
+    from edgekd.results.study import FILE
 
     code = 0
+    if (run_folder / FILE).is_file() or run_folder.name == FILE:
+        return study.report(run_folder, markdown=markdown, as_json=as_json)
     if pack.is_result(run_folder):
         found = pack.report(run_folder, Path("reports"))
         result, folder, code = found.result, found.folder, int(found.exit_code)

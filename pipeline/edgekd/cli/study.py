@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -38,6 +39,9 @@ Exit codes: 0 ok, 2 study or usage error, 3 a row failed or could not be trained
 1 a gate failed, 3 a requested file is missing, 4 a device failed.
 """
 
+if TYPE_CHECKING:
+    from edgekd.results.study import StudyResult
+
 
 @click.command(help=HELP)
 @click.argument("study", type=click.Path(path_type=Path))
@@ -68,14 +72,39 @@ def study(
         value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
         click.echo(json.dumps(value, ensure_ascii=False))
     else:
-        from rich.console import Console
-
-        from edgekd.report import study as page
-        from edgekd.report.layouts import terminal
-
-        terminal.show_tables(page.build(outcome.result), "ranking", Console())
-        click.echo(f"\nReport: {outcome.folder / 'report.html'}")
+        _show(outcome.result, outcome.folder)
     return int(outcome.exit_code)
+
+
+def _show(result: StudyResult, folder: Path) -> None:
+    from rich.console import Console
+
+    from edgekd.report import study as page
+    from edgekd.report.layouts import terminal
+
+    terminal.show_tables(page.build(result), "ranking", Console())
+    click.echo(f"\nReport: {folder / 'report.html'}")
+
+
+def report(path: Path, *, markdown: bool, as_json: bool) -> int:
+    """Write the reports of a study again from its study.json, and show the ranking."""
+    from edgekd.engine.guard import storage
+    from edgekd.report import study as page
+    from edgekd.report.layouts import markdown as md
+    from edgekd.results.codec import to_json
+    from edgekd.results.study import read_study
+    from edgekd.study import runner as studies
+
+    result, folder = read_study(path), path if path.is_dir() else path.parent
+    with storage(folder):
+        studies.write_reports(result, folder)
+    if as_json:
+        click.echo(json.dumps(to_json(result), ensure_ascii=False))
+    elif markdown:
+        click.echo(md.document(page.build(result)))
+    else:
+        _show(result, folder)
+    return 0
 
 
 def is_study(path: Path) -> bool:

@@ -132,11 +132,26 @@ def _subject(result: RunResult) -> str:
     name = facts.label(model)
     if facts.profile_of(result, model.name, where):
         kind = "int8 artifact" if facts.is_int8(model) else "artifact"
-        rivals = [p for p in result.profiles if p.device == where and _beats(result, p, model, where)]
-        passing = " that fails no gate" if rivals and facts.worst(result, model.name, where) != "fail" else ""
-        name = f"{name}, the fastest {kind} on {one_line(str(where))}{passing}"
+        name = f"{name}, the fastest {kind} on {one_line(str(where))}{_why(result, model, str(where))}"
     against = f"; changes are against {facts.label(base)}" if base and base.name != model.name else ""
     return f"{name}{against}."
+
+
+def _why(result: RunResult, model: ModelRecord, where: str) -> str:
+    """Say why a faster artifact is not in the headline: it fails a gate, or its time is not trusted."""
+    own = facts.profile_of(result, model.name, where)
+    if facts.worst(result, model.name, where) == "fail":
+        return "; every artifact fails a gate"
+    if own is not None and own.trust.verdict != "trusted":
+        return "; its time is not trusted, like that of every artifact that fails no gate"
+    reasons = []
+    for rival in result.profiles:
+        if rival.device == where and _beats(result, rival, model, where):
+            failed = facts.worst(result, rival.model, where) == "fail"
+            why = "fails a gate" if failed else "has an untrusted time"
+            reasons.append(f"{facts.label_of(result, rival.model)} is faster and {why}")
+    good = " that fails no gate and whose time is trusted" if reasons else ""
+    return f"{good}{f' ({listing(reasons)})' if reasons else ''}"
 
 
 def _beats(result: RunResult, other: ProfileRecord, model: ModelRecord, where: str | None) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from edgekd.errors import UsageError
+from edgekd.results import upgrade
+from edgekd.results.codec import from_json
 from edgekd.results.models import MetricFacts, TaskFacts
-from edgekd.results.run import DataRecord, SeedRecord
+from edgekd.results.run import DataRecord, SeedRecord, damage
 from edgekd.statistics import Paired, Spread, holm, paired, ranks, spread
+
+FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,20 @@ class StudyResult:
     def failed(self) -> tuple[Row, ...]:
         """The rows without figures."""
         return tuple(row for row in self.rows if row.reason)
+
+
+def read_study(path: Path) -> StudyResult:
+    """Read the ``study.json`` of a study's folder (or the file itself).
+
+    Raises:
+        UsageError: It has another schema, or is none.
+    """
+    path = path / FILE if path.is_dir() else path
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return from_json(StudyResult, upgrade.study(value, str(path)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a study.json: {damage(error)}", "run the study again") from error
 
 
 def judged(rows: list[Row], metric: MetricFacts) -> list[Row]:

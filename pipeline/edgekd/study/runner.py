@@ -30,7 +30,7 @@ from edgekd.report import study as page
 from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
 from edgekd.results.run import RunResult
-from edgekd.results.study import Row, StudyResult, TeacherRow, judged
+from edgekd.results.study import FILE, Row, StudyResult, TeacherRow, judged
 from edgekd.results.tuning import words
 from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import distill
@@ -196,11 +196,16 @@ def _check_layers(
 def write(result: StudyResult, folder: Path) -> None:
     """Write study.json and the reports, and let ``latest`` point at them."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / "study.json").write_text(text, encoding="utf-8")
-    built = page.build(result)
-    (folder / "report.html").write_text(html.document(built, result, "study.json"), encoding="utf-8")
-    (folder / "report.md").write_text(markdown.document(built), encoding="utf-8")
+    (folder / FILE).write_text(text, encoding="utf-8")
+    write_reports(result, folder)
     point_latest(folder)
+
+
+def write_reports(result: StudyResult, folder: Path) -> None:
+    """Write the reports of a study into its folder."""
+    built = page.build(result)
+    (folder / "report.html").write_text(html.document(built, result, FILE), encoding="utf-8")
+    (folder / "report.md").write_text(markdown.document(built), encoding="utf-8")
 
 
 def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:

@@ -94,6 +94,22 @@ def test_a_headline_claims_what_the_findings_claim() -> None:
         assert "untrusted" in verdicts.compare(own, base, Isa("x86_64", frozenset()))
 
 
+def test_the_headline_is_the_best_that_is_trusted_and_says_why() -> None:
+    """OpenVINO is the fastest; untrusted, it gives way to ONNX, and the line says it."""
+    result, doubt = sample.good(), Trust("untrusted", ("load",), 0.0, 0.1, 2.0, 2.0)
+
+    def subject(*names: str) -> str:
+        profiles = (replace(p, trust=doubt) if p.model in names else p for p in result.profiles)
+        return view.build(replace(result, profiles=tuple(profiles))).subject
+
+    assert subject("openvino").startswith(
+        "ONNX int8, the fastest int8 artifact on host that fails no gate and whose time is trusted "
+        "(OpenVINO int8 is faster and has an untrusted time)"
+    )
+    everywhere = subject("openvino", "onnx", "tflite")
+    assert "its time is not trusted, like that of every artifact that fails no gate" in everywhere
+
+
 def test_gates_that_end_the_run_stand_out_from_those_that_warn() -> None:
     def late(model: str, measured: float, blocks: bool) -> GateRecord:
         return GateRecord("latency_p50_ms", model, Limit("<=", 1), measured, "untrusted", "host", blocks=blocks)

@@ -14,6 +14,7 @@ from edgekd.report import facts
 from edgekd.results import upgrade
 from edgekd.results.gates import Limit
 from edgekd.results.run import read_run
+from edgekd.results.study import read_study
 
 OLD = Path(__file__).parents[2] / "old"
 RUNS = sorted(path.parent.name for path in OLD.glob("*/run.json"))
@@ -25,6 +26,17 @@ def test_the_report_of_an_old_run(name: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["report", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "<h1" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_of_an_old_study(tmp_path: Path) -> None:
+    folder = shutil.copytree(OLD / "study", tmp_path / "study")
+    done = CliRunner().invoke(cli, ["report", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "Student alone   1–3      2         78.05 ± 1.20" in done.output
+    assert (folder / "report.html").is_file()
+    (folder / "study.json").write_text('{"schema": 2}')
+    with pytest.raises(UsageError, match=r"study\.json is not a study\.json: "):
+        read_study(folder / "study.json")
 
 
 def test_facts_of_an_old_run() -> None:
