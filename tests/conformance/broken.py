@@ -18,6 +18,7 @@ def failures(folder: Path, text: str, group: str = "", path: str = "") -> dict[s
         group: Of those entry points.
         path: Folders in front of the modules' path.
     """
+    folder.mkdir(exist_ok=True)
     module = folder / "test_broken.py"
     module.write_text(text, encoding="utf-8")
     described = folder / "broken-1.0.dist-info"

@@ -8,6 +8,5 @@ from edgekd.testing import Gap, TransportSuite
 class TestHost(TransportSuite):
     name = "host"
     gaps = {  # noqa: RUF012
-        "name": Gap("not yet", "transports have no registry"),
         "locked": Gap("never", "this machine may have several runs; a session waits for cool and quiet cores instead"),
     }

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -19,7 +19,7 @@ from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.profiling import transports
 from edgekd.profiling.transports.base import Transport
-from edgekd.registry import Registry
+from edgekd.registry import transports as registered
 from edgekd.testing.suite import Suite
 from edgekd.testing.words import refused
 
@@ -29,8 +29,6 @@ NAMES = {
     "blank": "a b.onnx", "quotes": "it's \"x\".onnx", "semicolon": "x;reboot.onnx", "dash": "-rf.onnx", "umlaut": "ä.onnx",
     "newline": "two\nlines.onnx", "bytes": os.fsdecode(b"caf\xe9.onnx"),
 }  # fmt: skip
-WAIT_S = 30.0
-"""Seconds in which a device has to answer, and to clean up."""
 _OWNER = """
 import sys, tempfile
 from edgekd.devices.schema import Device
@@ -52,12 +50,12 @@ class TransportSuite(Suite):
 
     Attributes:
         large: Bytes of the largest file that is sent.
+        wait_s: Seconds in which the device has to answer, and to clean up.
     """
 
-    registry: ClassVar[Any] = Registry(
-        "transport", "edgekd.profiling.transports", "edgekd.profiling.transports.base.Transport", "edgekd.transports"
-    )
+    registry = registered
     large: ClassVar[int] = 32 << 20
+    wait_s: ClassVar[float] = 30.0
 
     @classmethod
     def variants(cls) -> Mapping[str, Iterable[str]]:
@@ -78,19 +76,19 @@ class TransportSuite(Suite):
     def test_run(self, way: Transport) -> None:
         """A program gets its words, variables and stdin as they are; its stdout, stderr and exit code come back."""
         assert way.reached, "reached is False although the device has answered"
-        done = way.run(["printf", "%s\\0", *HOSTILE], timeout=WAIT_S)
+        done = way.run(["printf", "%s\\0", *HOSTILE], timeout=self.wait_s)
         words = tuple(done.out.decode().split("\0")[:-1])
         assert words == HOSTILE, f"a program gets {words} for {HOSTILE}: quote each word for every shell on the way"
-        done = way.run(["sh", "-c", "cat; echo no >&2; exit 7"], timeout=WAIT_S, stdin=b"\0in\n\xff")
+        done = way.run(["sh", "-c", "cat; echo no >&2; exit 7"], timeout=self.wait_s, stdin=b"\0in\n\xff")
         assert (done.code, done.out) == (7, b"\0in\n\xff"), f"exit 7 with stdin for stdout comes back as {done}"
         assert done.err.strip().endswith(b"no"), f"stderr comes back as {done.err!r}"
-        value = way.run(["printenv", "EDGEKD_TEST"], timeout=WAIT_S, env={"EDGEKD_TEST": "two\nlines $HOME"}).out
+        value = way.run(["printenv", "EDGEKD_TEST"], timeout=self.wait_s, env={"EDGEKD_TEST": "two\nlines $HOME"}).out
         assert value == b"two\nlines $HOME\n", f"the variable two\\nlines $HOME comes there as {value!r}"
 
     @pytest.mark.parametrize("end", ["KILL", "SEGV", "ILL"])
     def test_killed(self, way: Transport, end: str) -> None:
         """A program that a signal ends has the code 128 + its number, and the device is not lost."""
-        done = way.run(["sh", "-c", f"kill -{end} $$"], timeout=WAIT_S)
+        done = way.run(["sh", "-c", f"kill -{end} $$"], timeout=self.wait_s)
         expected = 128 + signal.Signals[f"SIG{end}"]
         assert done.code == expected, f"SIG{end} comes back as {done.code}: return {expected}, the reason of a crash"
         assert way.lost(done.code, "") is None, f"lost({done.code}) says that the device is gone: it was the program"
@@ -101,8 +99,10 @@ class TransportSuite(Suite):
         there = way.write("pid", b"")
         with refused("a program over its time", DeviceError):
             way.run(["sh", "-c", script, there], timeout=2)
-        pid = way.run(["cat", there], timeout=WAIT_S).out.decode().strip()
-        assert _soon(lambda: not _runs(way, pid)), "the program still runs there: end it, it would disturb the measurement"
+        pid = way.run(["cat", there], timeout=self.wait_s).out.decode().strip()
+        assert self._soon(lambda: not self._runs(way, pid)), (
+            "the program still runs there: end it, it would disturb the measurement"
+        )
 
     def test_put(self, way: Transport, odd_name: str, tmp_path: Path) -> None:
         """A file of any name arrives, is sent once, and comes back."""
@@ -113,7 +113,7 @@ class TransportSuite(Suite):
         assert there.endswith(".onnx"), f"{there!r} has lost its ending, which runtimes go by"
         way.get(there, tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == path.read_bytes(), "a file that was put and got is another"
-        told = way.run(["cat", there], timeout=WAIT_S).out
+        told = way.run(["cat", there], timeout=self.wait_s).out
         assert told == path.read_bytes(), f"a program there cannot open {there!r}, which put has returned"
 
     def test_parts(self, way: Transport, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ class TransportSuite(Suite):
         for ending in ("xml", "bin"):
             (tmp_path / f"net.{ending}").write_bytes(ending.encode())
         there = way.put(tmp_path / "net.xml")
-        beside = way.run(["cat", there.removesuffix("xml") + "bin"], timeout=WAIT_S)
+        beside = way.run(["cat", there.removesuffix("xml") + "bin"], timeout=self.wait_s)
         assert beside.out == b"bin", "put of an .xml does not bring the .bin beside it"
 
     def test_changed(self, way: Transport, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ class TransportSuite(Suite):
         path = tmp_path / "net.onnx"
         for content in (b"first", b"other"):
             path.write_bytes(content)
-            told = way.run(["cat", way.put(path)], timeout=WAIT_S).out
+            told = way.run(["cat", way.put(path)], timeout=self.wait_s).out
             assert told == content, f"after {content!r} was put, a program there reads {told!r}: compare contents, not names"
 
     def test_large(self, way: Transport, tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ class TransportSuite(Suite):
                 process.stdin.flush()
                 assert process.stdout.readline() == line, "an answer comes late or changed: buffer nothing"
             process.stdin.close()
-            assert process.wait(WAIT_S) == 0, "the end of stdin does not end a program that reads it"
+            assert process.wait(self.wait_s) == 0, "the end of stdin does not end a program that reads it"
             process.stdout.close()
             noise.seek(0)
             assert b"up" in noise.read(), "stderr of the program is not in noise: it has the reason of a crash"
 
-    @pytest.mark.parametrize("failing", [False, True], ids=["at the end", "after an error"])
+    @pytest.mark.parametrize("failing", [False, True], ids=["ended", "failed"])
     def test_clean(self, device: Device, failing: bool, tmp_path: Path) -> None:
         """The session leaves no file and no process there, also where it ends with an error."""
         try:
@@ -174,7 +174,7 @@ class TransportSuite(Suite):
                     raise _DeliberateError
         except _DeliberateError:
             pass
-        process.communicate(timeout=WAIT_S)
+        process.communicate(timeout=self.wait_s)
         self._check_gone(device, there, pid)
 
     def test_orphaned(self, device: Device) -> None:
@@ -192,10 +192,10 @@ class TransportSuite(Suite):
         timer = threading.Timer(1.0, way.local.stop)
         timer.start()
         with refused("a program in a session that was stopped", DeviceError):
-            way.run(["sleep", "20"], timeout=WAIT_S)
+            way.run(["sleep", "20"], timeout=self.wait_s)
         assert time.monotonic() - began < 15, "stop() does not wake the thread that waits: start processes by Local"
         with refused("a program after stop()", DeviceError):
-            way.run(["true"], timeout=WAIT_S)
+            way.run(["true"], timeout=self.wait_s)
 
     def test_locked(self, way: Transport, device: Device) -> None:
         """A second session is refused in words: two measurements disturb each other."""
@@ -206,26 +206,26 @@ class TransportSuite(Suite):
         """See in a new session that a file and a process of another one are gone."""
         with transports.to(device) as way:
             missing = ["sh", "-c", 'test ! -e "$0"', there]
-            gone = _soon(lambda: way.run(missing, timeout=WAIT_S).code == 0)
+            gone = self._soon(lambda: way.run(missing, timeout=self.wait_s).code == 0)
             assert gone, f"{there} is still there: remove the session's folder"
-            assert _soon(lambda: not _runs(way, pid)), f"process {pid} still runs there: end what the session has started"
+            assert self._soon(lambda: not self._runs(way, pid)), (
+                f"process {pid} still runs there: end what the session has started"
+            )
+
+    def _runs(self, way: Transport, pid: str) -> bool:
+        """Return whether a process runs there; one that has ended and waits for its parent does not."""
+        script = 'kill -0 "$0" 2>/dev/null && ! grep -q "^State:.Z" /proc/$0/status 2>/dev/null'
+        return way.run(["sh", "-c", script, pid], timeout=self.wait_s).code == 0
+
+    def _soon(self, happens: Callable[[], bool]) -> bool:
+        """Wait until something happens; False if it does not in time."""
+        until = time.monotonic() + self.wait_s
+        while not happens():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.1)
+        return True
 
 
 class _DeliberateError(Exception):
     """Ends a session."""
-
-
-def _runs(way: Transport, pid: str) -> bool:
-    """Return whether a process runs there; one that has ended and waits for its parent does not."""
-    script = 'kill -0 "$0" 2>/dev/null && ! grep -q "^State:.Z" /proc/$0/status 2>/dev/null'
-    return way.run(["sh", "-c", script, pid], timeout=WAIT_S).code == 0
-
-
-def _soon(happens: Callable[[], bool]) -> bool:
-    """Wait until something happens; False if it does not in time."""
-    until = time.monotonic() + WAIT_S
-    while not happens():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.1)
-    return True
