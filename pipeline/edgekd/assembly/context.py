@@ -78,7 +78,7 @@ def read_output(kind: type[T], folder: Path) -> T:
 def changed(stage: str, path: str) -> StageError:
     """The error for a stage whose key says of a file what is no longer so."""
     return StageError(
-        f"{stage}: {path} changed after this run had begun, so its result is of no known version",
+        f"{stage}: {path} changed during this run, so the version of its result is unknown",
         "run the same command again: the stages before it are kept",
     )
 

@@ -178,9 +178,9 @@ def _repair(
     try:
         found = repair(rows, evaluate, enough.met)
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
-        say(f"  keep_float: nothing is given back to float: {error.message}")
+        say(f"  keep_float: no layer is given back to float: {error.message}")
         if context.recipe.quantize is not None and context.recipe.quantize.method == "qat":
-            say("  keep_float: int8 training went astray; quantize: {method: ptq, keep_float: auto} keeps the float weights")
+            say("  keep_float: int8 training diverged; quantize: {method: ptq, keep_float: auto} keeps the float weights")
         return None
     if not found.keep_float:
         say("  keep_float: not needed")

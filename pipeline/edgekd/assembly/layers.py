@@ -106,7 +106,7 @@ def told(terms: Terms) -> Iterator[str]:
         for pair in term.pairs:
             yield f"{term.name}: {pair}"
         if term.name in terms.adapters:
-            yield f"{term.name}: {parameters(terms, term.name):,} parameters of its own, which stay behind"
+            yield f"{term.name}: {parameters(terms, term.name):,} extra parameters, used in training only"
 
 
 def parameters(terms: Terms, name: str) -> int:

@@ -190,7 +190,7 @@ def look_at(
     if top1 is not None:
         context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
     else:
-        context.progress.say(f"  {key}: no labels; the student is judged by its agreement with it")
+        context.progress.say(f"  {key}: no labels; the student is measured by its agreement with it")
     for line in (*advice.gap(found.student_params, found.params, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
     return found

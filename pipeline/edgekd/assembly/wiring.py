@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from edgekd.recipe.teacher import Teacher
 
 UNCHECKED = (
-    "student is rewritten, and may compute something else until it is trained: whether its images are prepared as in the "
-    "training of its weights was not checked"
+    "student is rewritten, and may compute something else until it is trained; so the preprocessing of its weights "
+    "was not checked"
 )
 IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
 ENOUGH = 100  # labelled images, below which nothing is proved

@@ -106,7 +106,7 @@ def softness(terms: Iterable[Softness]) -> tuple[str, ...]:
             )
         elif share <= SHARP:
             lines.append(
-                f"{at} next to one-hot {much}: they say little more than the labels do; raise the temperature, or train the "
+                f"{at} next to one-hot {much}: they add little to the labels; raise the temperature, or train the "
                 "teacher with label_smoothing or for fewer epochs"
             )
     return tuple(lines)

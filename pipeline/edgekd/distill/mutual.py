@@ -111,8 +111,8 @@ def cohort(
     for one, other in combinations(networks, 2):
         if _alike(networks[one], networks[other]):
             raise ModelError(
-                f"{other} begins with the very weights of {'the student' if one == 'student' else one}; they would stay one "
-                "network and teach each other nothing",
+                f"{other} starts from the same weights as {'the student' if one == 'student' else one}; both "
+                "would stay identical",
                 "give it a seed of its own, or another model",
             )
 

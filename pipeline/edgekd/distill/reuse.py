@@ -73,7 +73,7 @@ def reuse(student: nn.Module, teacher: nn.Module, example: Tensor, *, reduction:
         sizes = " and ".join("×".join(map(str, layer.size)) for layer in (ours, theirs))
         raise ModelError(
             f"the teacher's classifier cannot read the student's last map ({sizes} pixels in student and teacher): {error}",
-            "use a teacher that pools to one pixel whatever the size, or kd",
+            "use a teacher that pools to one pixel for any size, or kd",
         ) from error
     return made.train()
 
@@ -124,12 +124,12 @@ def _end(teacher: nn.Module) -> tuple[fx.GraphModule, bool]:
             node.replace_all_uses_with(node.all_input_nodes[0])
     _without_dead(graph)
     if image.users:
-        raise ModelError(f"what is behind the last pooling of {kind} reads more than the last map", "use kd")
+        raise ModelError(f"the layers after the last pooling of {kind} read more than the last map", "use kd")
     graph.erase_node(image)
     called = [node.target for node in graph.nodes if node.op == "call_module"]
     normed = next((path for path in called if isinstance(modules[path], _BatchNorm)), None)
     if normed:
-        raise ModelError(f"{kind} has batch norm behind its last pooling, {normed}, which would not stay as it is", "use kd")
+        raise ModelError(f"{kind} has batch norm behind its last pooling, {normed}, which training would change", "use kd")
     return copy.deepcopy(fx.GraphModule(teacher, graph)), rectified
 
 

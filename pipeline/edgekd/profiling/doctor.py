@@ -196,7 +196,7 @@ def _unfit(device: Device, facts: traps.Facts) -> Iterator[str]:
     stands_for_another = device.transport == "host" and device.emulated
     if device.arch is not None and device.isa is not None and "features" in facts and not stands_for_another:
         if device.arch != facts["arch"]:
-            yield f"its file says arch: {device.arch}, and it is {facts['arch']}\n  → write arch: {facts['arch']}"
+            yield f"its file has arch: {device.arch}, but it is {facts['arch']}\n  → write arch: {facts['arch']}"
         elif lacking := sorted(set(device.isa) - set(facts["features"])):
             own = ", ".join(sorted(FEATURES & set(facts["features"])))
             yield f"its file says isa: {', '.join(lacking)}, which it does not have\n  → write isa: [{own}]"

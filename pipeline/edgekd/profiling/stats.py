@@ -196,7 +196,7 @@ def _machine(now: Conditions) -> list[Doubt]:
         return [Doubt("the load of other processes on the device could not be read"), *hot]
     others, steal, limit = now.others, now.steal, OTHERS_LIMIT * now.cores
     return [
-        *_when(others > limit, f"other processes kept {others:.1f} of {now.cores} cores busy meanwhile", "again"),
+        *_when(others > limit, f"other processes kept {others:.1f} of {now.cores} cores busy", "again"),
         *_when(steal > STEAL_LIMIT, f"the hypervisor took {steal:.0%} of the CPU time for other machines", "again"),
         *hot,
     ]

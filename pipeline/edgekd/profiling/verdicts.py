@@ -52,12 +52,12 @@ def unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[str]:
     used, where = profile.effective, f"In {base.label(model.format) if model else profile.model}"
     where += f" on {profile.device} {profile.model}"
     if used.asked_threads not in (None, used.threads):
-        yield f"{where} ran with {used.threads} threads, and {used.asked_threads} asked for."
+        yield f"{where} ran with {used.threads} threads instead of {used.asked_threads}."
     if narrowed(profile, model):
         assert model is not None
-        yield f"{where} was computed in {used.precision}, and the file is {model.precision}."
+        yield f"{where} was computed in {used.precision}, although the file is {model.precision}."
     elif model is not None and model.precision == "int8" and _mostly_float(used.precision):
-        yield f"{where} was computed mostly in float ({used.precision}), and the file is {model.precision}."
+        yield f"{where} was computed mostly in float ({used.precision}), although the file is {model.precision}."
     if used.delegate == "none" and model is not None and model.format == "tflite":
         yield f"{where} ran without XNNPACK: no delegate took any operation."
 

@@ -83,7 +83,7 @@ def test_restless_blocks_are_told(medians, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"others": 1.5}, ("other processes kept 1.5 of 4 cores busy meanwhile", "again")),
+        ({"others": 1.5}, ("other processes kept 1.5 of 4 cores busy", "again")),
         ({"others": None}, ("the load of other processes on the device could not be read", "")),
         ({"steal": 0.2}, ("the hypervisor took 20% of the CPU time for other machines", "again")),
         ({"throttled": {3: "throttled"}}, ("throttled in block 3", "cool")),

@@ -156,8 +156,8 @@ def test_settings_that_were_not_taken_as_asked_are_a_warning():
     record = replace(profile("openvino", 2.0, (1.9, 2.1)), effective=used)
     model = ModelRecord("openvino", "artifact", "openvino", "int8")
     assert findings([record], [model], A72) == (
-        "In OpenVINO on host openvino ran with 4 threads, and 1 asked for.",
-        "In OpenVINO on host openvino was computed in float16, and the file is int8.",
+        "In OpenVINO on host openvino ran with 4 threads instead of 1.",
+        "In OpenVINO on host openvino was computed in float16, although the file is int8.",
     )
 
 

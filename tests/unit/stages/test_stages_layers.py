@@ -50,7 +50,7 @@ def test_plan_shows_pairs_and_what_is_trained_beside_the_student(recipe: Path) -
         "fitnet: layer2 (8 ch) ← layer2 (16 ch) at 8×8",
         "fitnet: layer3 (16 ch) ← layer3 (32 ch) at 4×4",
         "fitnet: layer4 (32 ch) ← layer4 (64 ch) at 2×2",
-        f"fitnet: {sum(2 * n * n + 2 * n for n in (4, 8, 16, 32)):,} parameters of its own, which stay behind",
+        f"fitnet: {sum(2 * n * n + 2 * n for n in (4, 8, 16, 32)):,} extra parameters, used in training only",
         "attention_transfer: layer4 (32 ch) ← layer4 (64 ch) at 2×2",
     ]
 

@@ -151,7 +151,7 @@ def test_the_student_alone_has_no_peers(path: Path) -> None:
 
 def test_peers_that_begin_alike_are_refused_before_training(path: Path, tmp_path: Path) -> None:
     twin = "distill.peers[1]={model: 'edgekd:resnet10', args: {width: 4}, seed: 1}"
-    with pytest.raises(ModelError, match=r"peer\.resnet10 begins with the very weights of peer\.wide"):
+    with pytest.raises(ModelError, match=r"peer\.resnet10 starts from the same weights as peer\.wide"):
         runner.run(loading.load(path, (twin,)), Options(tmp_path / "out", Silent()))
     assert not (tmp_path / "out" / "r" / "latest").exists()
 
