@@ -50,7 +50,7 @@ def examine(device: Device, way: Transport, *, infer: bool) -> DeviceRecord:
     features = re.search(r"^(?:Features|flags)\s*: (.*)$", parts.get("cpuinfo", ""), re.MULTILINE)
     problems = [] if found.works else [f"{found.problem}\n  → {found.fix}" if found.fix else found.problem]
     if device.arch is not None and arch and device.arch != arch:
-        problems.append(f"its file says arch: {device.arch}, and it is {arch}\n  → write arch: {arch}")
+        problems.append(f"its file has arch: {device.arch}, but it is {arch}\n  → write arch: {arch}")
     disk = re.search(r"\s(\d+)\s+\d+%", parts.get("disk", ""))
     return DeviceRecord(
         name=device.name,

@@ -163,7 +163,7 @@ def test_a_later_measurement_is_compared_with_an_earlier_one(measured: Any, tmp_
     assert compared.before == f"conv of {earlier.name}"
     assert compared.verdict in ("no difference shown", "slower", "faster", "refused")
     assert "Compared" in (found_.folder / "report.md").read_text()
-    with pytest.raises(UsageError, match="has measured none of these files, but conv, branches"):
+    with pytest.raises(UsageError, match="has no figures of these files; it has conv, branches"):
         edgekd.profile(words(tmp_path), against=earlier, out=tmp_path / "out", overrides=KEYS)
 
 

@@ -140,7 +140,7 @@ def test_classes_are_for_images_without_labels() -> None:
     with pytest.raises(RecipeError) as caught, compose.in_options(what):
         compose.load(what)
     assert str(caught.value) == (
-        "edgekd quantize: --classes: the labels of imagefolder tell the number of classes\n"
+        "edgekd quantize: --classes: the labels of imagefolder already give the number of classes\n"
         "  → remove --classes, which is for images without labels"
     )
 

@@ -57,12 +57,12 @@ def write_tar(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
-    "whole model": ("w.pt", lambda p: torch.save(Net(), p), "holds Python objects", "save the weights alone"),
+    "whole model": ("w.pt", lambda p: torch.save(Net(), p), "holds Python objects", "save only the weights"),
     "custom type": (
         "w.pt", lambda p: torch.save({"state_dict": Net().state_dict(), "cfg": Custom()}, p),
-        r"holds Python objects \(.*Custom\), not only tensors", "save the weights alone",
+        r"holds Python objects \(.*Custom\), not only tensors", "save only the weights",
     ),
-    "pickle": ("w.pkl", lambda p: p.write_bytes(pickle.dumps(Custom())), "holds Python objects", "save the weights alone"),
+    "pickle": ("w.pkl", lambda p: p.write_bytes(pickle.dumps(Custom())), "holds Python objects", "save only the weights"),
     "git-lfs": (
         "w.pt", lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
         "is a pointer of git-lfs", "git lfs pull",
@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     ),
     "arrays beside objects": (
         "w.pkl", lambda p: p.write_bytes(pickle.dumps({"a": np.zeros(3), "b": Custom()})),
-        "holds Python objects", "save the weights alone",
+        "holds Python objects", "save only the weights",
     ),
     "arrays of torch.save": (
         "w.pt", lambda p: torch.save({"model": {"a": np.zeros(3)}}, p), "holds numpy arrays", "torch.from_numpy",
@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "exported program": ("w.pt", write_program, "is an exported program", r"torch.export.load\('w.pt'\).state_dict"),
     "empty": ("w.pt", lambda p: p.write_bytes(b""), "is not a readable checkpoint: it is empty", "save it again"),
     "pickle called safetensors": (
-        "w.safetensors", lambda p: p.write_bytes(pickle.dumps(Custom())), "holds Python objects", "save the weights alone",
+        "w.safetensors", lambda p: p.write_bytes(pickle.dumps(Custom())), "holds Python objects", "save only the weights",
     ),
     "optimizer": ("w.pt", lambda p: torch.save({"optimizer": adam({})}, p), "is not a state_dict", "save model.state_dict"),
     "cut off": ("w.pt", lambda p: p.write_bytes(b"PK\x03\x04" + bytes(99)), "is not a readable checkpoint", "save it again"),

@@ -239,7 +239,7 @@ def test_nothing_is_trained_where_a_device_is_not_ready(tmp_path, monkeypatch):
     (tmp_path / "devices" / "board.yaml").write_text("transport: host\narch: armv7l\nisa: [neon]\n")
     recipe = {**RECIPE, "profile": {"devices": ["board", "host"]}, "distill": {"epochs": 1, "losses": [{"kind": "task"}]}}
     (tmp_path / "my.yaml").write_text(json.dumps(recipe))
-    with pytest.raises(DeviceError, match=r"1 of 2 devices is not ready:\n  board: its file says arch: armv7l"):
+    with pytest.raises(DeviceError, match=r"1 of 2 devices is not ready:\n  board: its file has arch: armv7l"):
         call("run", "my.yaml")
     assert not (tmp_path / "reports").exists()
     code, text = call("plan", "my.yaml", "--ask-devices", "--json")

@@ -123,7 +123,7 @@ def test_no_claim_without_a_winner_in_every_round(blocks, more):
 
 def test_too_few_rounds_are_named_where_they_are_the_reason():
     told = compare(in_rounds("onnx", [2.0] * 3), in_rounds("onnx_float", [3.0] * 3), VNNI)
-    assert told.endswith("and 3 rounds are too few to tell by who wins each; 6 would do (profile: {blocks: 6}).")
+    assert told.endswith("and 3 rounds are too few to compare the winners; 6 are enough (profile: {blocks: 6}).")
     split = compare(in_rounds("onnx", [2.0, 2.0, 4.0]), in_rounds("onnx_float", [3.0] * 3), VNNI)
     assert split.endswith("the times are untrusted.")
 

@@ -114,7 +114,7 @@ def test_probabilities_and_its_own_normalization(tmp_path: Path, npz: Callable[.
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"w": W[:3]}, "t.onnx knows 3 classes, and the data has 4"),
+        ({"w": W[:3]}, "t.onnx has 3 classes, and the data has 4"),
         ({"w": W[:, :, :8, :8]}, "t.onnx takes ?×3×8×8, and the recipe's images are 3×16×16"),
         ({"batch": 8}, "t.onnx takes batches of 8 images"),
         ({"rank": 4}, "t.onnx gives outputs of 4 dimensions, not N×classes"),
@@ -142,7 +142,7 @@ def test_other_classes_stop_a_run_before_anything_is_trained(
     monkeypatch.setattr(DistillStage, "run", lambda _stage, context: begun.append(context.name))
     loaded = load(tmp_path / "r.yaml", ())
     assert [step.name for step in plan.make(loaded)][:3] == ["teacher", "student_alone", "distill"]
-    with pytest.raises(ModelError, match="t.onnx knows 3 classes, and the data has 4"):
+    with pytest.raises(ModelError, match="t.onnx has 3 classes, and the data has 4"):
         runner.run(loaded, runner.Options(tmp_path / "reports", Silent(), threads=2))
     assert begun == []
 
@@ -231,7 +231,7 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
     [
         ({"logits": np.zeros((3, 4))}, "holds logits, but no train"),
         ({"train": np.zeros((3, 4))}, r"train is float64 of shape \(3, 4\); the data has"),
-        ({"train": "classes"}, "knows 5 classes, and the data has 4"),
+        ({"train": "classes"}, "has 5 classes, and the data has 4"),
         ({"train": "nan"}, "train holds NaN or infinity"),
     ],
 )
