@@ -37,7 +37,7 @@ _TEXTS = {"source": ("fashion-mnist-mini", "random", "images:x", "synthetic"), "
 
 @dataclass(frozen=True)
 class Repairs:
-    """What was changed in a recipe's plain value.
+    """Changes of a recipe's plain value.
 
     Attributes:
         unsure: Places where another value stands than the one that was meant.
@@ -50,7 +50,7 @@ class Repairs:
     dropped: list[tuple[Path, Any]] = field(default_factory=list)
 
     def are_at(self, path: Path) -> bool:
-        """Whether a place, or what it is in, has another value than the one that was meant."""
+        """Return whether a place, or one that it is in, has another value than the intended one."""
         return any(path[: len(place)] == place for place in self.unsure)
 
     def sound(self, drafts: Iterable[Draft]) -> list[Draft]:
@@ -66,7 +66,7 @@ class Repairs:
 
 @dataclass(frozen=True)
 class Validated:
-    """What the schema and the conflicts say of a plain recipe.
+    """Mistakes of a plain recipe, by the schema and the conflicts.
 
     Attributes:
         recipe: The recipe; None where the schema finds a mistake.
