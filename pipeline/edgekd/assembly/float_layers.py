@@ -34,7 +34,7 @@ ALL_INT8 = "all_int8.safetensors"
 
 def conclude(
     context: Context, images: DataSet, seen: Tensor, student: nn.Module, quantized: Prepared, requantize: Quantize,
-    taps: tuple[str, ...], val_top1: float | None,
+    taps: tuple[str, ...], val_score: float | None,
 ) -> Int8Graph:  # fmt: skip
     """Write ``weights.safetensors``, the state, repaired where the recipe asks, and return what it is made of.
 
@@ -46,7 +46,7 @@ def conclude(
         quantized: Its quantized graph.
         requantize: Makes the same graph with some layers in float.
         taps: The graph's features.
-        val_top1: Top-1 of the quantized graph on the validation split, from 0 to 1; None where images have no labels.
+        val_score: The task's first metric of the quantized graph on the validation split; None without labels.
     """
     from edgekd.quantization import qat
     from edgekd.quantization.footprint import footprint
@@ -61,7 +61,8 @@ def conclude(
             networks.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, repair = repaired
             rows = _measured(context, quantized, seen, needed=False)
-            keep_float, val_top1 = repair.keep_float, repair.after
+            keep_float = repair.keep_float
+            val_score = None if repair.of == "float" else repair.after
     for line in quantized.copies:
         context.progress.say(f"  {line}")
     for op in quantized.float_ops:
@@ -69,7 +70,7 @@ def conclude(
     networks.save(qat.state(quantized.module), context.out / "weights.safetensors")
     return Int8Graph(
         taps=taps,
-        val_top1=val_top1,
+        val_score=val_score,
         keep_float=keep_float,
         float_ops=tuple(quantized.float_ops),
         layers=tuple(map(_layer, rows)),

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 from edgekd.assembly import black_box, wiring
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import Taught
+from edgekd.metrics.base import shown
 from edgekd.models import tied
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from edgekd.data.dataset import DataSet
@@ -177,7 +180,8 @@ def look_at(
         name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
     }
     itself = images.of == "teacher"  # it is what the student is judged by
-    top1 = None if itself else float((logits[None].argmax(1) == images.val.labels).mean())
+    metric = images.purpose.task.metrics[0]
+    score = None if itself else _score(logits[None], images)
     softness = tuple(
         advice.Softness(
             term.name,
@@ -186,14 +190,22 @@ def look_at(
         )
         for term in soft
     )
-    found = Taught(parameters(student), parameters(largest(teacher)) if is_open(teacher) else None, top1, softness)
-    if top1 is not None:
-        context.progress.say(f"  {key}: {100 * top1:.1f} % on validation")
+    found = Taught(parameters(student), parameters(largest(teacher)) if is_open(teacher) else None, score, softness)
+    if score is not None:
+        context.progress.say(f"  {key}: {shown(metric, score)} on validation")
     else:
         context.progress.say(f"  {key}: no labels; the student is measured by its agreement with it")
     for line in (*advice.gap(found.student_params, found.params, key), *advice.softness(softness)):
         context.progress.say(f"  advice: {line}")
     return found
+
+
+def _score(output: NDArray[np.float32], images: DataSet) -> float:
+    """Return the task's first metric of a primary output on the validation split."""
+    metric, primary = images.purpose.task.metrics[0], images.purpose.signature.primary
+    rows = metric.per_sample({primary: output}, images.val.labels, primary)
+    assert rows is not None, "a task's first metric is about all of its outputs"
+    return metric.reduce(rows)
 
 
 def teachers(recipe: Recipe) -> tuple[str, ...]:

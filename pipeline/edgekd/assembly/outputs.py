@@ -23,13 +23,13 @@ class Taught:
     Attributes:
         student_params: Number of parameters of the network that it teaches.
         params: Its own; None where only its outputs are known.
-        val_top1: On the validation split, 0 to 1; None where its own classes stand in for labels.
+        val_score: The task's first metric on the validation split; None where its own classes stand in for labels.
         softness: Of each loss with a temperature.
     """
 
     student_params: int
     params: int | None
-    val_top1: float | None
+    val_score: float | None
     softness: tuple[Softness, ...]
 
 
@@ -102,7 +102,7 @@ class Int8Graph:
 
     Attributes:
         taps: Modules whose outputs the graph returns behind the logits.
-        val_top1: Top-1 on the validation split, 0 to 1; None without labels.
+        val_score: The task's first metric on the validation split; None without labels.
         keep_float: Layers that are left in float.
         float_ops: Operators in float, each with the reason.
         layers: What int8 does to each layer, the worst at the logits first.
@@ -112,7 +112,7 @@ class Int8Graph:
     """
 
     taps: tuple[str, ...]
-    val_top1: float | None
+    val_score: float | None
     keep_float: tuple[str, ...]
     float_ops: tuple[str, ...]
     layers: tuple[LayerRecord, ...]

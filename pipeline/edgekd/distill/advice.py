@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgekd.metrics.base import Metric, shown
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -44,18 +46,19 @@ def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[str, .
     )
 
 
-def weak(teacher: float, alone: float) -> tuple[str, ...]:
-    """Tell a teacher that is less accurate than what it teaches is without it.
+def weak(teacher: float, alone: float, metric: Metric) -> tuple[str, ...]:
+    """Tell a teacher that is worse than what it teaches is without it.
 
     Args:
-        teacher: Top-1 of the teacher on validation, from 0 to 1.
+        teacher: The metric of the teacher on validation.
         alone: The same of the student with hard labels alone.
+        metric: The task's first.
     """
-    if teacher >= alone:
+    if (teacher >= alone) if metric.better == "higher" else (teacher <= alone):
         return ()
     return (
-        f"the teacher has {100 * teacher:.1f} % on validation and the student alone {100 * alone:.1f} %: train the teacher "
-        "longer, take a larger one, or lower the weight of the losses on it",
+        f"the teacher has {shown(metric, teacher)} on validation and the student alone {shown(metric, alone)}: train the "
+        "teacher longer, take a larger one, or lower the weight of the losses on it",
     )
 
 

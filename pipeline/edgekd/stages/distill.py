@@ -239,7 +239,7 @@ class DistillStage:
     """A student that is trained: with the recipe's losses, or as a baseline."""
 
     name = "distill"
-    version = 6
+    version = 7
     reused = True
     optional = False
 

@@ -132,9 +132,9 @@ def teaching(context: Context) -> tuple[Finding, ...]:
         key = "teacher" if stage == "distill" else f"{stage}.teacher"
         lines += advice.gap(taught.student_params, taught.params, key)
         lines += advice.softness(taught.softness)
-        if stage == "distill" and "student_alone" in context.inputs and taught.val_top1 is not None:
+        if stage == "distill" and "student_alone" in context.inputs and taught.val_score is not None:
             alone = context.output(DistillOutput, "student_alone").curve
-            lines += advice.weak(taught.val_top1, best_of(alone))
+            lines += advice.weak(taught.val_score, best_of(alone), task_of(context.recipe.task).metrics[0])
     return tuple(map(_advice, lines))
 
 
@@ -185,7 +185,7 @@ def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Cu
     judges: dict[str, Of] = {curve.model: curve.of for curve in curves}
     metric = task_of(recipe.task).metrics[0]
     if int8:  # a repair comes after the curve
-        top1 = graph.val_top1 if graph is not None else None
+        top1 = graph.val_score if graph is not None else None
         validation |= {} if top1 is None else {int8: top1}
     models = []
     for name, role, stage, part in rows:

@@ -136,7 +136,7 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
     if fabric.global_rank != 0:
         return None
     networks.save_fitted(context, fitted)
-    val_top1 = best_of(fitted.curve)
+    val_score = best_of(fitted.curve)
     trained, student = again(settings.named_float())  # without what training has put into it
     qat.load_state(trained.module, fitted.best)
 
@@ -146,7 +146,7 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
         return made
 
     seen = layer_images(recipe, images)
-    graph = float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_top1)
+    graph = float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_score)
     return QuantizeOutput(graph, fitted.curve)
 
 
@@ -231,7 +231,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 10
+    version = 11
     reused = True
     optional = False
 

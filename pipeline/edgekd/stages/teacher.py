@@ -98,7 +98,7 @@ class TeacherStage:
     """A teacher: read from its weights, trained, or taught by a teacher of its own."""
 
     name = "teacher"
-    version = 7
+    version = 8
     reused = True
     optional = False
 

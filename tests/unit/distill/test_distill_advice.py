@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgekd.distill import advice
+from edgekd.metrics.classification import Top1
 
 
 def test_a_much_smaller_student_is_advised_an_assistant() -> None:
@@ -18,9 +19,9 @@ def test_a_much_smaller_student_is_advised_an_assistant() -> None:
 
 
 def test_a_teacher_worse_than_the_student_alone() -> None:
-    (line,) = advice.weak(0.801, 0.8125)
+    (line,) = advice.weak(0.801, 0.8125, Top1())
     assert line.startswith("the teacher has 80.1 % on validation and the student alone 81.2 %")
-    assert advice.weak(0.9, 0.9) == ()
+    assert advice.weak(0.9, 0.9, Top1()) == ()
 
 
 def test_entropy_of_softened_probabilities() -> None:

@@ -158,7 +158,7 @@ def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callab
         found = read_output(kind, done[name])
         codec.write(replace(found, curve=replace(found.curve, val={"top1": (top1,)})), done[name] / OUTPUT)
     found = read_output(DistillOutput, done["distill"])
-    codec.write(replace(found, taught=replace(found.taught, val_top1=0.25)), done["distill"] / OUTPUT)
+    codec.write(replace(found, taught=replace(found.taught, val_score=0.25)), done["distill"] / OUTPUT)
     assert any("the student alone 50.0 %" in sentence(line) for line in package.teaching(context))
 
 

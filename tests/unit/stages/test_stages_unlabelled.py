@@ -103,7 +103,7 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
     curve = json.loads((out / "output.json").read_text())["curve"]
     assert curve["of"] == "teacher"
     assert curve["train"] == {}
-    assert json.loads((out / "output.json").read_text())["taught"].get("val_top1") is None
+    assert json.loads((out / "output.json").read_text())["taught"].get("val_score") is None
 
     images = dataset.load(recipe.data)
     network = networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors").eval()
@@ -180,7 +180,7 @@ def test_a_student_learns_from_synthesized_images(stage: Callable[..., Path], we
     out = stage(DistillStage(), recipe, "distill", teacher=taught, synthesize=made)
     assert json.loads((out / "output.json").read_text())["curve"]["of"] == "teacher"
     int8 = stage(QuantizeStage(), recipe, "quantize", distill=out, synthesize=made)
-    assert json.loads((int8 / "output.json").read_text())["graph"]["val_top1"] is not None
+    assert json.loads((int8 / "output.json").read_text())["graph"]["val_score"] is not None
 
 
 def test_synthesized_images_are_the_same_bytes_twice(stage: Callable[..., Path], weights: str) -> None:
@@ -235,7 +235,7 @@ def test_a_given_student_makes_its_own_calibration_images(stage: Callable[..., P
     own = stage(StudentStage(), recipe, "student")
     made = stage(SynthesizeStage(), recipe, "synthesize", student=own)
     int8 = stage(QuantizeStage(), recipe, "quantize", student=own, synthesize=made)
-    assert json.loads((int8 / "output.json").read_text())["graph"].get("val_top1") is None
+    assert json.loads((int8 / "output.json").read_text())["graph"].get("val_score") is None
 
 
 def test_a_teacher_without_batch_norm_is_refused_before_anything_is_made(

@@ -16,7 +16,8 @@ from edgekd.results.run import RunResult
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "warn": "yellow", "muted": "dim", "": ""}
 _TITLES = {"not-measured": "Not measured"}
-_MODEL_COLUMNS = ("Model", "Top-1", "Same top-1", "SQNR", "Expected drop", "p50", "Peak memory", "Size", "Gates")
+_LEFT_OUT = ("Against ", "p90", "Parameters", "MACs")
+"""Columns of the table of models that a terminal has no room for."""
 
 
 def show(result: RunResult, console: Console) -> None:
@@ -96,7 +97,7 @@ def _numbers(page: Page) -> Table:
 
 
 def _narrowed(table: Table) -> Table:
-    keep = [i for i, column in enumerate(table.columns) if column.label.startswith(_MODEL_COLUMNS)]
+    keep = [i for i, column in enumerate(table.columns) if not column.label.startswith(_LEFT_OUT)]
     columns = tuple(table.columns[i] for i in keep)
     return Table(table.caption, columns, tuple(tuple(row[i] for i in keep) for row in table.rows))
 
