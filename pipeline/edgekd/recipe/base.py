@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from edgekd.errors import did_you_mean
 from edgekd.runtimes.base import runtimes
 
+Section = TypeVar("Section", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -27,6 +29,16 @@ def _runtime(name: str) -> str:
 
 Format = Annotated[str, AfterValidator(_runtime)]
 """Name of a runtime, by the format of its files."""
+
+
+def validated(schema: type[Section], value: Any, info: ValidationInfo) -> Section:
+    """Validate a part of a recipe with a schema that its own content has chosen.
+
+    It is as strict as the rest of a recipe file: pydantic does not hand the mode of a validation down to a validator.
+    """
+    if info.mode == "json":
+        return schema.model_validate_json(json.dumps(value), strict=True)
+    return schema.model_validate(value)
 
 
 def mistake(message: str, hint: str, key: str = "") -> PydanticCustomError:

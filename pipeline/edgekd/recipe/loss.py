@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -15,7 +14,7 @@ from pydantic import (
 )
 
 from edgekd.errors import UsageError
-from edgekd.recipe.base import Strict, mistake
+from edgekd.recipe.base import Strict, mistake, validated
 from edgekd.registry import losses
 
 Reads = Literal["logits", "stages", "last_stage", "preactivations", "embedding", "attention", "own_stages", "last_map"]
@@ -110,10 +109,7 @@ def _loss(value: Any, info: ValidationInfo) -> Any:
     except UsageError as error:
         raise mistake(error.message, error.hint, "kind") from None
     assert issubclass(schema, Loss)
-    if info.mode == "json":
-        # As strict as the rest of a recipe file; the mode is not handed down by itself.
-        return schema.model_validate_json(json.dumps(value), strict=True)
-    return schema.model_validate(value)
+    return validated(schema, value, info)
 
 
 AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]

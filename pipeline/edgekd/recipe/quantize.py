@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo
 
-from edgekd.recipe.base import Fraction, Strict, mistake
+from edgekd.recipe.base import Fraction, Strict, mistake, validated
 
 WeightBits = Literal["auto", 7, 8]
 
@@ -101,10 +100,7 @@ def _quantize(value: Any, info: ValidationInfo) -> Any:
     if isinstance(method, str) and method not in METHODS:
         raise mistake(f"unknown method {method!r}", f"allowed: {', '.join(METHODS)}", "method")
     schema = METHODS[method] if isinstance(method, str) else Qat
-    if info.mode == "json":
-        # As strict as the rest of a recipe file; the mode is not handed down by itself.
-        return schema.model_validate_json(json.dumps(value), strict=True)
-    return schema.model_validate(value)
+    return validated(schema, value, info)
 
 
 Quantize = Annotated[Qat | Ptq, BeforeValidator(_quantize)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, WithJsonSchema, model_validator
 
-from edgekd.recipe.base import Strict, mistake
+from edgekd.recipe.base import Strict, mistake, validated
 
 Scalar = bool | int | float | str
 TRIALS = 12
@@ -46,7 +45,7 @@ class Range(Strict):
 
 def _candidates(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, dict):  # here, and not as one of a union, so that mistakes inside keep their place
-        return Range.model_validate_json(json.dumps(value), strict=True) if info.mode == "json" else Range(**value)
+        return validated(Range, value, info)
     if not isinstance(value, list | tuple):
         raise mistake("a searched key takes a list of values or a range", "write [A, B, C] or {low: A, high: B}")
     if len(value) < 2:
