@@ -15,6 +15,9 @@ from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, SeedRecord
 from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
 
+ALL_INT8 = "_all_int8"
+"""Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
+
 
 @dataclass(frozen=True)
 class Taught:

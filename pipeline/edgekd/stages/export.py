@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgekd.assembly import figures, float_layers, graphs, launch, networks, samples
 from edgekd.assembly.context import Context
-from edgekd.assembly.outputs import ExportOutput, QuantizeOutput
+from edgekd.assembly.outputs import ALL_INT8, ExportOutput, QuantizeOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.models.user_file import note_plugin
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from edgekd.exporting.exporter import Exported, Exporter, Options, Source
     from edgekd.quantization.qat import Prepared
     from edgekd.task.base import Purpose
-
-ALL_INT8 = "_all_int8"
-"""Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
 
 
 CALIBRATION = 128  # images that the ranges of int16 activations are from

@@ -5,25 +5,19 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import figures, networks, peers, search
+from edgekd.assembly import figures, networks, peers, records, search
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import (
+    ALL_INT8,
     DistillOutput,
     Evaluated,
     EvaluateOutput,
     ExportOutput,
-    Int8Graph,
-    ProfileOutput,
-    QuantizeOutput,
-    Structure,
-    StudentOutput,
     Synthesized,
-    Taught,
-    TeacherOutput,
 )  # fmt: skip
 from edgekd.assembly.samples import images as images_of
 from edgekd.assembly.stage import Node, Work
@@ -41,7 +35,7 @@ from edgekd.recipe.export import split_name
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 from edgekd.results.findings import Finding, said
-from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
+from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, TensorSpec
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
@@ -105,7 +99,7 @@ def _pictures(context: Context) -> tuple[Picture, ...]:
 
 def rewrites(context: Context) -> tuple[Finding, ...]:
     """Return the rewrites of the student before distillation, and the parts that are still slow in int8."""
-    made = _structure(context)
+    made = records.structure(context)
     if made is None:
         return ()
     found = [Finding("rewritten", figures={"changes": tuple(made.changes)})] if made.changes else []
@@ -118,17 +112,10 @@ def _advice(text: str) -> Finding:
     return Finding("advice", "advice", figures={"text": text})
 
 
-def _structure(context: Context) -> Structure | None:
-    """Return what the student is made of; None without one."""
-    if "distill" in context.inputs:
-        return context.output(DistillOutput, "distill").structure
-    return context.output(StudentOutput, "student").structure if "student" in context.inputs else None
-
-
 def teaching(context: Context) -> tuple[Finding, ...]:
     """Return advice from the sizes and the accuracies of teachers and student."""
     lines: list[str] = []
-    for stage, taught in _taught(context).items():
+    for stage, taught in records.taught(context).items():
         key = "teacher" if stage == "distill" else f"{stage}.teacher"
         lines += advice.gap(taught.student_params, taught.params, key)
         lines += advice.softness(taught.softness)
@@ -138,41 +125,10 @@ def teaching(context: Context) -> tuple[Finding, ...]:
     return tuple(map(_advice, lines))
 
 
-def _taught(context: Context) -> dict[str, Taught]:
-    """Return what is known of the teacher of each network that has one, by the network's stage."""
-    found = {name: context.output(TeacherOutput, name).taught for name in _teachers(context)}
-    if "distill" in context.inputs:
-        found["distill"] = context.output(DistillOutput, "distill").taught
-    return {name: taught for name, taught in found.items() if taught is not None}
-
-
-def _teachers(context: Context) -> list[str]:
-    """Return the stages of the teachers; an ensemble has none of its own."""
-    lineage = context.recipe.teacher.lineage() if context.recipe.teacher else ()
-    return [name for name, _ in lineage if name in context.inputs]
-
-
-def _curves(context: Context) -> tuple[Curve, ...]:
-    """Return all trainings; one of another run, or of another part of this one, is called by the first that needed it."""
-    named: list[tuple[str, Curve | None]] = [
-        (name, context.output(TeacherOutput, name).curve) for name in _teachers(context)
-    ]
-    for stage in (*distill.BASELINES, "distill"):
-        if stage in context.inputs:
-            model = "distilled" if stage == "distill" else stage
-            named.append((model, context.output(DistillOutput, stage).curve))
-    found = [replace(curve, model=model) for model, curve in named if curve is not None]
-    if "quantize" in context.inputs and (curve := context.output(QuantizeOutput, "quantize").curve) is not None:
-        found.append(curve)
-    if "distill" in context.inputs:
-        found += context.output(DistillOutput, "distill").peers.values()
-    return tuple(found)
-
-
 def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
     """The networks in torch, and their weights as safetensors; ``val`` is how many images the validation split has."""
     recipe = context.recipe
-    int8, graph = recipe.quantize.method if recipe.quantize else "", _graph(context)
+    int8, graph = recipe.quantize.method if recipe.quantize else "", records.graph(context)
     teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
     rows = (
         *((name, "teacher", name, section) for name, section in teachers.items()),
@@ -219,68 +175,6 @@ def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Cu
             )
         )  # fmt: skip
     return models
-
-
-def _doubts(context: Context) -> Iterator[str]:
-    """What is doubtful of the networks whose weights were given."""
-    teachers = _teachers(context)
-    for name in context.inputs:
-        if name in teachers:
-            yield from context.output(TeacherOutput, name).doubts
-        elif name == "student":
-            yield from context.output(StudentOutput, name).doubts
-
-
-def _graph(context: Context) -> Int8Graph | None:
-    """Return what is known of the int8 graph; None where nothing is quantized."""
-    return context.output(QuantizeOutput, "quantize").graph if "quantize" in context.inputs else None
-
-
-def _layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
-    """What int8 does to the layers, in torch and in each runtime, and what a repair cost."""
-    graph = _graph(context)
-    if graph is None:
-        return (), None
-    inside = context.output(EvaluateOutput, "evaluate").inside
-    layers = tuple(
-        replace(
-            layer,
-            runtimes={name: file.runtimes[layer.name] for name, file in inside.items() if layer.name in file.runtimes},
-            differences={
-                name: file.differences[layer.name] for name, file in inside.items() if layer.name in file.differences
-            },
-        )
-        for layer in graph.layers
-    )
-    if graph.repair is None:
-        return layers, None
-    costs = [cost for stage in context.inputs if stage.startswith("export.") for cost in _costs(context, stage)]
-    return layers, replace(graph.repair, costs=tuple(costs))
-
-
-def _costs(context: Context, stage: str) -> Iterator[RepairCost]:
-    """An artifact beside its like all in int8, on each device, or by its size alone."""
-    exported, name = context.output(ExportOutput, stage), stage.removeprefix("export.")
-    if exported.all_int8 is None:
-        return
-    size = RepairCost(name, exported.file.bytes, exported.all_int8.bytes)
-    found = False
-    for device in (stage for stage in context.inputs if stage.startswith("profile.")):
-        measured = context.output(ProfileOutput, device)
-        pair = [*measured.profiles, *measured.all_int8]
-        now, then = (
-            next((record for record in pair if record.model == model), None) for model in (name, f"{name}{export.ALL_INT8}")
-        )
-        if now is not None and then is not None:
-            found = True
-            yield replace(
-                size, device=now.device,
-                p50=now.latency_ms.p50, p50_ci=now.latency_ms.ci,
-                p50_int8=then.latency_ms.p50, p50_int8_ci=then.latency_ms.ci,
-                trusted=now.trust.verdict == then.trust.verdict == "trusted",
-            )  # fmt: skip
-    if not found:
-        yield size
 
 
 def _artifacts(context: Context, found: Mapping[str, Evaluated]) -> list[ModelRecord]:
@@ -334,12 +228,6 @@ def _facts(context: Context, stage: str) -> dict[str, Any]:
     return {"weight_bits": quantize.weight_bits(recipe), "io": io}
 
 
-def _measured(context: Context) -> dict[str, ProfileOutput]:
-    """Return what was measured, by the name of the device."""
-    names = [name for name in context.inputs if name.startswith("profile.")]
-    return {name.removeprefix("profile."): context.output(ProfileOutput, name) for name in names}
-
-
 def _raw_samples(context: Context) -> None:
     """Copy the raw samples of all devices into the run folder, where ``edgekd profile --against`` reads them."""
     folder = context.out.parent / SAMPLES
@@ -352,17 +240,17 @@ def _raw_samples(context: Context) -> None:
 def _profiles(
     context: Context, models: Sequence[ModelRecord]
 ) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
-    records: list[ProfileRecord] = []
+    measured: list[ProfileRecord] = []
     findings: list[str] = []
     missing: list[str] = []
-    for name, found in _measured(context).items():
-        records += found.profiles
+    for name, found in records.measured(context).items():
+        measured += found.profiles
         findings += found.findings
-        findings += verdicts.findings(records, models, targets.named(context.recipe, name).cpu(), name)
-        compared = [failure for failure in found.failures if failure.model.endswith(export.ALL_INT8)]
+        findings += verdicts.findings(measured, models, targets.named(context.recipe, name).cpu(), name)
+        compared = [failure for failure in found.failures if failure.model.endswith(ALL_INT8)]
         missing += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in compared]
         missing += found.notes
-    return tuple(records), tuple(findings), tuple(missing)
+    return tuple(measured), tuple(findings), tuple(missing)
 
 
 def _logits(context: Context) -> dict[str, NDArray[np.float32]]:
@@ -434,7 +322,7 @@ class PackageStage:
             image_size=height, image_width=width if width != height else None, channels=images.channels,
             mean=images.mean, std=images.std, license=images.license,
         )  # fmt: skip
-        curves = _curves(context)
+        curves = records.curves(context)
         models = [
             *_networks(context, found, curves, len(images.val)),
             *_artifacts(context, found),
@@ -442,7 +330,7 @@ class PackageStage:
         ]
         profiles, findings, missing = _profiles(context, models)
         missing = (*figures.missing(context), *missing)
-        layers, repair = _layers(context)
+        layers, repair = records.layers(context)
         if context.recipe.teacher and "teacher" not in found:
             missing += ("the teacher on the test split: its stored outputs have no `test`",)
         snippets = {}
@@ -457,7 +345,7 @@ class PackageStage:
         manifest.write(context.out, record, models)
         _raw_samples(context)
         tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
-        graph, measured = _graph(context), _measured(context)
+        graph, measured = records.graph(context), records.measured(context)
         told = (
             *synthesized(context), *rewrites(context), *teaching(context),
             *(Finding("copied_tensors", figures={"what": line}) for line in (graph.copies if graph is not None else ())),
@@ -479,12 +367,9 @@ class PackageStage:
             copied=tested.copied,
             float_weights=None if graph is None else graph.float_weights,
             pictures=_pictures(context),
-            doubts=tuple(_doubts(context)),
+            doubts=tuple(records.doubts(context)),
             devices=tuple(one.device for one in measured.values()),
             failures=tuple(  # of a file for comparison alone: it is only not measured
-                failure
-                for one in measured.values()
-                for failure in one.failures
-                if not failure.model.endswith(export.ALL_INT8)
+                failure for one in measured.values() for failure in one.failures if not failure.model.endswith(ALL_INT8)
             ),
         )

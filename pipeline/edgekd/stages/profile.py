@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import samples
 from edgekd.assembly.context import Context
-from edgekd.assembly.outputs import EvaluateOutput, ExportOutput, ProfileOutput
+from edgekd.assembly.outputs import ALL_INT8, EvaluateOutput, ExportOutput, ProfileOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
@@ -20,7 +20,7 @@ from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
 from edgekd.runtimes import base
-from edgekd.stages import evaluate, export
+from edgekd.stages import evaluate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ def _variants(
     """
     files = [(name, value.file, artifacts[name]) for name, value in exported.items()]
     files += [
-        (f"{name}{export.ALL_INT8}", value.all_int8, artifacts[name])
+        (f"{name}{ALL_INT8}", value.all_int8, artifacts[name])
         for name, value in exported.items()
         if value.all_int8 is not None
     ]
@@ -133,7 +133,7 @@ def _expected(context: Context, model: str, images: _Images) -> Expected:
 
 
 def _record(session: Session, checked: Checked) -> ProfileOutput:
-    profiles = tuple(record for record in checked.profiles if not record.model.endswith(export.ALL_INT8))
+    profiles = tuple(record for record in checked.profiles if not record.model.endswith(ALL_INT8))
     return ProfileOutput(
         profiles=profiles,
         all_int8=tuple(record for record in checked.profiles if record not in profiles),

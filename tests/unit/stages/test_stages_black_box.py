@@ -223,7 +223,7 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
     assert judged[0] == judged[1]
     rows = [json.loads((done["evaluate"] / "output.json").read_text())["models"]["teacher"] for done in (first, second)]
     assert list(rows[0]) == ["metrics"]  # its size is not known
-    assert rows[0]["metrics"][0]["top1"] == rows[1]["metrics"][0]["top1"]
+    assert rows[0]["metrics"][0]["values"]["top1"] == rows[1]["metrics"][0]["values"]["top1"]
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_peers_that_begin_alike_are_refused_before_training(path: Path, tmp_path
 
 @pytest.mark.parametrize("settings", [("distill.peers[0].seed=0",), ("distill.peers[0].seed=4", "seed=2", "seeds=3")])
 def test_a_peer_that_begins_as_the_student_of_any_seed_is_refused(path: Path, settings: tuple[str, ...]) -> None:
-    with pytest.raises(RecipeError, match=r"distill\.peers\[0\]\.seed: the student has the same network and this seed"):
+    with pytest.raises(RecipeError, match=r"distill\.peers\[0\]\.seed: the student has the same network and seed"):
         loading.load(path, ("distill.peers[0].args={width: 2}", *settings))
     loading.load(path, settings)  # another width is another network
 
@@ -219,5 +219,5 @@ def test_in_float_they_have_the_student_s_initial_draws(path: Path, run: Callabl
 def test_peers_need_labels(path: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         loading.load(path, (f"data={{source: 'images:{tmp_path}', classes: 4}}", "baselines=[]"))
-    told = "distill.peers: without labels, as these images are, peers have nothing to teach"
+    told = "distill.peers: peers need labels, and these images have none"
     assert str(refused.value).count(told) == 1

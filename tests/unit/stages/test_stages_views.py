@@ -258,7 +258,7 @@ def test_image_folders_are_compared_by_their_names(tmp_path: Path) -> None:
         ("teacher.data.mean=[0.5]", "teacher.data.mean: mean is given without std"),
         ("teacher.data={image_size: 16, mean: [0.5, 0.5], std: [0.5]}", "teacher.data.mean: 2 numbers for 1 channel\n"),
         ("data.augment=[trivial]", "teacher.data.image_size: trivial moves images by whole pixels, which differs at"),
-        ("distill.losses=[{kind: simkd}]", "distill.losses[0].kind: simkd gives the student the teacher's end"),
+        ("distill.losses=[{kind: simkd}]", "distill.losses[0].kind: simkd copies the teacher's classifier"),
         ("teacher.data.source=images:.", "teacher.data.source: npz has labels and images has none"),
         ("teacher={model: outputs:o.npz, data: {channels: 3}}", "teacher.data: stored outputs take no images"),
     ],
