@@ -26,6 +26,7 @@ from edgekd.models import build
 from edgekd.progress import Lines, Silent
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
+from edgekd.results.findings import Finding
 from edgekd.stages import distill, package
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.student import StudentStage
@@ -374,7 +375,7 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     said = capsys.readouterr().out
     assert all(f"student.rewrite: {line}\n" in said for line in told)
     context = Context(recipe=changed, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
-    assert package.rewrites(context) == (f"The student was rewritten for int8 before distillation: {'; '.join(told)}.",)
+    assert package.rewrites(context) == (Finding("rewritten", figures={"changes": tuple(told)}),)
     again = networks.student(
         changed, purpose(changed.data, 4), out / "weights.safetensors"
     )  # it would raise if keys did not fit
@@ -408,6 +409,6 @@ def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
     advice = "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}"
     assert f"  advice: {advice}\n" in said
     context = Context(recipe=slow, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
-    assert package.rewrites(context)[0] == f"Advice: {advice}."
+    assert package.rewrites(context)[0] == Finding("advice", "advice", figures={"text": advice})
     structure = json.loads((out / "output.json").read_text())["structure"]
     assert distill.advice(slow.model_copy(update={"quantize": None}), structure) == ()
