@@ -92,7 +92,7 @@ def rows(name: str, folder: Path) -> Iterator[str]:
             if precision == "int8" or isinstance(exporter.precisions[precision], Refused):
                 continue
             reference = rounded(folded, precision)
-            source = Source(reference, example, images=images[:CALIBRATION])
+            source = Source(reference, example, samples=images[:CALIBRATION])
             exported = exporter().export(source, folder / f"{name}_{precision}{exporter.suffix}", Options(precision))
             files[precision] = (exported.paths, reference)
         if format == "onnx":

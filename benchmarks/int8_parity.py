@@ -100,7 +100,7 @@ def measure(name: str, size: int, count: int, bias: float, also: dict[str, str])
     """Quantize and export one model and compare the three files with the int8 graph run by torch."""
     import torch
 
-    from edgekd.exporting.exporter import Source, output_step
+    from edgekd.exporting.exporter import Source, output_steps
     from edgekd.quantization import qat
 
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def measure(name: str, size: int, count: int, bias: float, also: dict[str, str])
             except Exception as error:  # the table says so
                 found["runtimes"][format] = {"error": f"{type(error).__name__}: {error}"}
         if (Path(folder) / "model.tflite").exists():
-            found["others"] = others(Path(folder) / "model.tflite", inputs.numpy(), output_step(graph), also)
+            found["others"] = others(Path(folder) / "model.tflite", inputs.numpy(), output_steps(graph)[0], also)
     return found | {"seconds": round(time.monotonic() - began)}
 
 
@@ -163,7 +163,7 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
     from torch.utils import _pytree as pytree
 
     from edgekd.exporting import parity
-    from edgekd.exporting.exporter import output_step
+    from edgekd.exporting.exporter import output_steps
 
     aten = torch.ops.aten
     sums = {aten.conv2d.default, aten.linear.default, aten.matmul.default, aten.mean.dim, aten.layer_norm.default}
@@ -175,7 +175,7 @@ def control(graph: Any, inputs: Any, reference: Any) -> dict[str, float]:
             wide = pytree.tree_map_only(torch.Tensor, lambda value: value.double(), (args, kwargs))
             return target(*wide[0], **wide[1]).float()
 
-    step = output_step(graph)
+    step = output_steps(graph)[0]
     assert step is not None
     found = parity.compare(reference, outputs(ExactSums(graph).run, inputs), step)
     steps = {"p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb}
@@ -202,7 +202,8 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
         feed = dict.fromkeys(runtime.inputs(), x)
         runtime.run(feed)
         delegate = runtime.effective(str(exported.paths[0]), feed)["delegate"]
-    layers = inside.differences(graph, inputs[:1], inside.look(exported.paths[0], format, inputs[:1]))
+    sample = {exported.inputs[0].name: inputs[:1]}
+    layers = inside.differences(graph, sample, inside.look(exported, sample))
     apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)
     return {
         "p99_lsb": found.p99_lsb, "max_lsb": found.max_lsb, "mean_lsb": found.mean_lsb, "top1": found.agreement,

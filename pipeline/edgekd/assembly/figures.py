@@ -64,7 +64,8 @@ def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> Non
     """List the outputs of a network that nothing reads, for edgekd trains, measures and exports the logits alone."""
     from edgekd.models.build import dropped
 
-    if names := dropped(network):
+    student = context.recipe.student
+    if names := dropped(network, student.outputs if student and role == "student" else "primary"):
         note(context, f"outputs of the {role} beside its logits: {', '.join(names)}: dropped, and in no file")
 
 

@@ -15,11 +15,27 @@ from edgekd.recipe import Recipe
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from edgekd.task.base import Purpose
+    from edgekd.task.base import Purpose, Signature
+    from edgekd.task.named import Inputs
 
 KEPT = 2
 """Graphs in memory: the float one and the one that becomes int8."""
 _traced: dict[str, fx.GraphModule] = {}
+
+
+def example(purpose: Purpose) -> Inputs:
+    """Return one sample under the names of its file: ``input`` of an image classifier, else those of the signature."""
+    from edgekd.models import build
+    from edgekd.task.image_classification import KIND
+
+    return build.one_input(purpose.signature) if purpose.task.kind == KIND else build.example(purpose.signature)
+
+
+def ports(purpose: Purpose) -> Signature | None:
+    """Return the ports of files as the task declares them; None where the graph tells them, as for images."""
+    from edgekd.task.image_classification import KIND
+
+    return None if purpose.task.kind == KIND else purpose.signature
 
 
 def folded(recipe: Recipe, purpose: Purpose, weights: Path) -> fx.GraphModule:
@@ -30,11 +46,10 @@ def folded(recipe: Recipe, purpose: Purpose, weights: Path) -> fx.GraphModule:
         purpose: What the student is for.
         weights: Of a finished stage.
     """
-    from edgekd.models import build
     from edgekd.quantization.fold import fold
 
     def make() -> fx.GraphModule:
-        return fold(networks.student(recipe, purpose, weights), build.one_input(purpose.signature))
+        return fold(networks.student(recipe, purpose, weights, whole=True), example(purpose))
 
     return _once(recipe, purpose, weights, "float", make)
 
@@ -45,16 +60,16 @@ def normalised(recipe: Recipe, purpose: Purpose, student: nn.Module, weights: Pa
     Args:
         recipe: It decides the network.
         purpose: What the student is for.
-        student: The network, in evaluation mode.
+        student: The network with all outputs that are shipped, in evaluation mode.
         weights: Of a finished stage, which the student has.
         taps: Modules whose outputs are returned behind the logits.
     """
-    from edgekd.models import build
     from edgekd.quantization.normalise import normalise
     from edgekd.taps.taps import Tapped
+    from edgekd.task.named import in_order
 
     def make() -> fx.GraphModule:
-        return normalise(Tapped(student, taps).eval(), build.one_input(purpose.signature))
+        return normalise(Tapped(student, taps, purpose.signature.output).eval(), in_order(student, example(purpose)))
 
     return _once(recipe, purpose, weights, f"int8 {taps}", make)
 

@@ -41,6 +41,7 @@ def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
         value["weights"] = locate(part.weights).key()
     if role == "student":
         value["rewrite"] = part.rewrite.model_dump(mode="json")
+        value |= {} if part.outputs == "primary" else {"outputs": part.outputs}
     return {role: value}
 
 
@@ -102,34 +103,41 @@ def untrained(section: Teacher, purpose: Purpose, data: Data) -> nn.Module:
     return network(section.model, section.args, dataset.viewed(purpose, data))
 
 
-def student(recipe: Recipe, purpose: Purpose, weights: Path | None = None) -> nn.Module:
+def student(recipe: Recipe, purpose: Purpose, weights: Path | None = None, *, whole: bool = False) -> nn.Module:
     """The student, rewritten as the recipe says, with the weights of a finished stage or those it is given.
 
     With a loss that reuses a part of the teacher that part is in it, without its weights if there are none.
+
+    Args:
+        recipe: It decides the network.
+        purpose: What the student is for.
+        weights: Of a finished stage.
+        whole: With all outputs that are shipped, a mapping where they are several; else it returns the primary one.
     """
-    return rewritten(recipe, purpose, weights).model
+    return rewritten(recipe, purpose, weights, whole=whole).model
 
 
 def rewritten(
-    recipe: Recipe, purpose: Purpose, weights: Path | None = None, say: Callable[[str], None] | None = None
-) -> Rewritten:
+    recipe: Recipe, purpose: Purpose, weights: Path | None = None, say: Callable[[str], None] | None = None,
+    *, whole: bool = False,
+) -> Rewritten:  # fmt: skip
     """The student and what was rewritten in it.
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models.build import dropped, load_weights, network, one_input
+    from edgekd.models.build import load_weights, network, one_input, other_outputs
     from edgekd.models.checkpoints import locate
     from edgekd.rewrite import rewrite
 
     assert recipe.student is not None
-    model = network(recipe.student.model, recipe.student.args, purpose)
+    model = network(recipe.student.model, recipe.student.args, purpose, recipe.student.outputs if whole else "primary")
     if weights is None and recipe.student.weights:
         # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
         left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     result = rewrite(model, recipe.student.rewrite, one_input(purpose.signature))
-    result.model.dropped_outputs = dropped(model)  # type: ignore[assignment]  # a plain attribute
+    result.model.other_outputs = other_outputs(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from edgekd.assembly import networks
+from edgekd.assembly import graphs, networks
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from edgekd.exporting.lacks import Lack
+    from edgekd.task.named import Inputs
 
 
 def lacking(recipe: Recipe, progress: Progress | None = None) -> tuple[Lack, ...]:
@@ -64,18 +65,17 @@ def check_keep_float(recipe: Recipe, progress: Progress | None = None) -> None:
 
 
 @contextmanager
-def _student(recipe: Recipe, progress: Progress | None) -> Iterator[tuple[nn.Module, Tensor]]:
+def _student(recipe: Recipe, progress: Progress | None) -> Iterator[tuple[nn.Module, Inputs]]:
     """The student with random weights, and an input of it; nothing that is drawn or warned of inside is seen outside."""
     import torch
 
     from edgekd.data import described
-    from edgekd.models import build
 
     purpose, _ = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages will say it
         torch.default_generator.manual_seed(recipe.seed)
-        yield networks.rewritten(recipe, purpose).model, build.one_input(purpose.signature)
+        yield networks.student(recipe, purpose, whole=True), graphs.example(purpose)
 
 
 def impossible(recipe: Recipe, found: tuple[Lack, ...]) -> bool:

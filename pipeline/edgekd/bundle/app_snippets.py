@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from edgekd.results.models import ModelRecord, TensorSpec
+from edgekd.results.models import FilePort, ModelRecord
 from edgekd.results.run import DataRecord
 from edgekd.runtimes import base
 from edgekd.runtimes.snippets import Cpp, Kotlin
@@ -128,7 +128,7 @@ def app_snippets(model: ModelRecord, data: DataRecord) -> dict[str, str]:
     return found
 
 
-def _cpp(lines: Cpp, model: ModelRecord, data: DataRecord, source: TensorSpec, result: TensorSpec) -> str:
+def _cpp(lines: Cpp, model: ModelRecord, data: DataRecord, source: FilePort, result: FilePort) -> str:
     low, high = _limits(source.dtype)
     rounded = f"std::nearbyint(value / {source.scale}f) + {source.zero_point}"
     clipped = f"std::fmin(std::fmax({rounded}, {low}.0f), {high}.0f)"
@@ -148,7 +148,7 @@ def _cpp(lines: Cpp, model: ModelRecord, data: DataRecord, source: TensorSpec, r
     return head + run + _CPP_TAIL.format(space=_space(model))
 
 
-def _kotlin(lines: Kotlin, model: ModelRecord, data: DataRecord, source: TensorSpec, result: TensorSpec) -> str:
+def _kotlin(lines: Kotlin, model: ModelRecord, data: DataRecord, source: FilePort, result: FilePort) -> str:
     low, high = _limits(source.dtype)
     at, put = _place(source), f"x.putFloat(4 * ({_place(source)}), value)"
     if source.dtype != "float32":
@@ -199,19 +199,19 @@ def _listed(classes: Sequence[str], indent: int) -> str:
     return text.replace("\0", " ")
 
 
-def _value(result: TensorSpec, raw: str) -> str:
+def _value(result: FilePort, raw: str) -> str:
     """An output's element as float."""
     return raw if result.dtype == "float32" else f"({raw} - {result.zero_point}) * {result.scale}f"
 
 
-def _place(source: TensorSpec) -> str:
+def _place(source: FilePort) -> str:
     """Index of row, column and channel in the input."""
     if source.layout == "NHWC":
         return "(row * WIDTH + column) * CHANNELS + channel"
     return "(channel * HEIGHT + row) * WIDTH + column"
 
 
-def _shape(source: TensorSpec, data: DataRecord) -> tuple[int, ...]:
+def _shape(source: FilePort, data: DataRecord) -> tuple[int, ...]:
     """Shape of one image."""
     sides = data.size
     return (1, *sides, data.channels) if source.layout == "NHWC" else (1, data.channels, *sides)

@@ -159,7 +159,7 @@ class Terms(nn.Module):
         self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, batch: Batch
     ) -> tuple[Outputs, Outputs | None]:
         """What a term is given; of the student as its own teacher without a gradient."""
-        ours = dict(zip(self.student_paths, student[1:], strict=True))
+        ours = dict(zip(self.student_paths, student[1 : 1 + len(self.student_paths)], strict=True))
         theirs = ours if term.own else dict(zip(self.teacher_paths, teacher[1:] if teacher else (), strict=True))
         pairs = [_as_read(term.loss.reads, p, ours[p.student.tap], theirs[p.teacher.tap]) for p in term.pairs]
         learning = Outputs(student[0], tuple(s for s, _ in pairs))

@@ -11,7 +11,6 @@ file as it is used runs. The logits of parity are from the file as it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,30 +18,32 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from edgekd.exporting.exporter import Exported
+from edgekd.exporting.outputs import samples, to_file
 from edgekd.results.layers import EXACT_DB, Difference
 from edgekd.runtimes import base
 from edgekd.runtimes.inside import Tensor
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 LIKENESS = 0.5
 """Least correlation of what a runtime and torch make of a layer; without any, the tensor is another layer's."""
 _ACTIVATIONS = {torch.ops.aten.relu.default, torch.ops.aten.clamp.default}
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
-def look(path: Path, format: str, inputs: Array) -> list[list[Tensor]]:
-    """Run a file and return, for each input, its quantized tensors.
+def look(exported: Exported, inputs: Mapping[str, Array]) -> list[list[Tensor]]:
+    """Run a file and return, for each sample, its quantized tensors.
 
     Args:
-        path: The int8 file.
-        format: Name of its runtime.
-        inputs: (N, C, H, W), float32, as the network takes them; each is run by itself, for not every tensor of a network
-            counts the images in its first dimension.
+        exported: The int8 file.
+        inputs: As the network takes them; each sample is run by itself, for not every tensor of a network counts the samples
+            in its first dimension.
 
     Raises:
         ExportError: edgekd does not look into files of this format.
     """
-    return list(base.looking(format).tensors(path, inputs))
+    rows = [to_file(sample, exported.inputs) for sample in samples(inputs)]
+    return list(base.looking(exported.format).tensors(exported.paths[0], rows))
 
 
 def sqnr(exact: Sequence[Mapping[str, Tensor]], found: Sequence[Sequence[Tensor]]) -> dict[str, float]:
@@ -61,7 +62,7 @@ def sqnr(exact: Sequence[Mapping[str, Tensor]], found: Sequence[Sequence[Tensor]
     return {name: _db(*np.sum(pairs, axis=0)) for name, pairs in sums.items()}
 
 
-def differences(graph: nn.Module, inputs: Array, found: Sequence[Sequence[Tensor]]) -> dict[str, Difference]:
+def differences(graph: nn.Module, inputs: Mapping[str, Array], found: Sequence[Sequence[Tensor]]) -> dict[str, Difference]:
     """Return, of every layer that is found in a file, how the runtime differs from torch *in this layer*.
 
     torch computes each layer from what the runtime gave to it, so that nothing adds up on the way: one step is a value
@@ -69,14 +70,14 @@ def differences(graph: nn.Module, inputs: Array, found: Sequence[Sequence[Tensor
 
     Args:
         graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
-        inputs: (N, C, H, W), float32.
+        inputs: As the network takes them.
         found: What ``look`` returned for the same inputs.
     """
     rows: dict[str, list[Difference]] = {}
-    for row, seen in zip(inputs, found, strict=True):
+    for sample, seen in zip(samples(inputs), found, strict=True):
         forced = _Forced(graph, seen)
         with torch.no_grad():
-            forced.run(torch.from_numpy(row[None]))
+            forced.run(*(torch.from_numpy(value) for value in sample.values()))
         for name, difference in forced.found.items():
             rows.setdefault(name, []).append(difference)
     return {

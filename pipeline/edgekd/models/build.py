@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean
 from edgekd.models import checkpoints, tied, user_file
 from edgekd.models.checkpoints import Checkpoint
 from edgekd.models.torchvision import import_torchvision
+from edgekd.recipe.student import Shipped
 from edgekd.task import primary
 from edgekd.task.base import BATCH, Port, Purpose, Signature
 
@@ -43,7 +44,7 @@ def names(source: str) -> list[str]:
     return sorted(zoo.BUILDERS)
 
 
-def network(source: str, args: Mapping[str, Any], purpose: Purpose) -> nn.Module:
+def network(source: str, args: Mapping[str, Any], purpose: Purpose, outputs: Shipped = "primary") -> nn.Module:
     """Build a network with random weights that takes and gives what its purpose says.
 
     Args:
@@ -51,9 +52,10 @@ def network(source: str, args: Mapping[str, Any], purpose: Purpose) -> nn.Module
         args: Keyword arguments of the builder.
         purpose: The task, and what is known of the samples. What the task tells a builder, such as ``num_classes``, is
             passed unless ``args`` has it, or the builder is the user's own and does not take it.
+        outputs: Which of several outputs it returns; others are dropped.
 
     Raises:
-        ModelError: It is not known, cannot be built, or its output does not fit the task.
+        ModelError: It is not known, cannot be built, its output does not fit the task, or it lacks one of ``outputs``.
         DataError: The samples are not of the task.
     """
     import torch
@@ -89,7 +91,7 @@ def network(source: str, args: Mapping[str, Any], purpose: Purpose) -> nn.Module
     for module in model.modules():
         if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
             setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
-    _check_output(model, source, purpose.signature)
+    _check_output(model, source, purpose.signature, outputs)
     return model
 
 
@@ -247,9 +249,21 @@ def _check_ties(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Pa
             )
 
 
-def dropped(model: nn.Module) -> tuple[str, ...]:
-    """Outputs of a built network that are not its logits, each with its shape: nothing of edgekd reads them."""
-    found: tuple[str, ...] = getattr(model, "dropped_outputs", ())
+def dropped(model: nn.Module, outputs: Shipped = "primary") -> tuple[str, ...]:
+    """Return the outputs of a built network that are in no file, each with its shape.
+
+    Args:
+        model: The network.
+        outputs: Those that are shipped beside the primary one.
+    """
+    found = other_outputs(model)
+    shipped = {"primary": (), "all": tuple(found)}[outputs] if isinstance(outputs, str) else outputs
+    return tuple(primary.shown(name, shape) for name, shape in found.items() if name not in shipped)
+
+
+def other_outputs(model: nn.Module) -> Mapping[str, tuple[int, ...]]:
+    """Return the outputs of a built network beside its primary one, for one sample."""
+    found: Mapping[str, tuple[int, ...]] = getattr(model, "other_outputs", {})
     return found
 
 
@@ -328,7 +342,7 @@ def _about_images(error: Exception, image: Port) -> str:
     return "correct data.image_size, data.channels or the model"
 
 
-def _check_output(model: nn.Module, source: str, signature: Signature) -> None:
+def _check_output(model: nn.Module, source: str, signature: Signature, outputs: Shipped) -> None:
     import torch
 
     training, port = model.training, signature.output
@@ -347,8 +361,12 @@ def _check_output(model: nn.Module, source: str, signature: Signature) -> None:
         found = [(name, tuple(value.shape)) for name, value in primary.tensors(output) if isinstance(value, torch.Tensor)]
         chosen = primary.choose(found, port, source)
         output = primary.of(output, chosen.name, source, port)
-        primary.keep_only(model, chosen.name, port)
-        model.dropped_outputs = chosen.dropped  # type: ignore[assignment]  # a plain attribute, for `dropped`
+        others = _others(found, chosen.name, outputs, source)
+        primary.keep(model, chosen.name, port, others)
+        beside = {name: shape for name, shape in found if name != chosen.name}
+        model.other_outputs = beside  # type: ignore[assignment]  # a plain attribute, for `dropped`
+    elif not isinstance(outputs, str):
+        _others([(port.name, tuple(output.shape))], port.name, outputs, source)
     if not isinstance(output, torch.Tensor):
         raise ModelError(f"{source} returned {type(output).__name__}, not a tensor", f"return the {port.name}")
     shape = tuple(output.shape)
@@ -363,3 +381,24 @@ def _check_output(model: nn.Module, source: str, signature: Signature) -> None:
         f"{given}; the data has {port.dims[1]} classes, so {needed} is needed",
         "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
     )
+
+
+def _others(found: Sequence[tuple[str, tuple[int, ...]]], chosen: str, outputs: Shipped, source: str) -> tuple[str, ...]:
+    """Return the outputs that are shipped beside the primary one, ``chosen``.
+
+    Raises:
+        ModelError: One does not exist, or its first dimension does not count samples.
+    """
+    if outputs == "primary":
+        return ()
+    shapes = dict(found)
+    wanted = tuple(name for name in (shapes if outputs == "all" else outputs) if name != chosen)
+    for name in wanted:
+        if name not in shapes:
+            raise ModelError(f"{source} has no output {name!r}", did_you_mean(name, shapes))
+        if shapes[name][:1] != (1,):
+            raise ModelError(
+                f"the first dimension of the output {primary.shown(name, shapes[name])} of {source} does not count samples",
+                "leave it out of student.outputs",
+            )
+    return wanted

@@ -1,4 +1,4 @@
-"""Calibration: the ranges of a prepared graph from images, without training.
+"""Calibration: the ranges of a prepared graph from samples, without training.
 
 Two passes in float: one for the exact range of every tensor, one for the histogram within it. Tensors that share a scale
 share a fake quantizer, so its histogram holds the values of all of them.
@@ -20,50 +20,55 @@ from edgekd.quantization.backend import FakeQuantize, FixedQParamsObserver
 from edgekd.quantization.histogram import BINS, Histogram
 from edgekd.quantization.naming import describe
 from edgekd.quantization.weighted_layers import fake_quantizer
+from edgekd.task.named import Inputs, call, count, named
+from edgekd.task.named import batches as split
 
 Choose = Callable[[Histogram], tuple[float, float]]
 BATCH = 64
 
 
-def check(images: Tensor) -> None:
-    """Look at calibration images before they decide anything.
+def check(inputs: Inputs) -> None:
+    """Look at calibration samples before they decide anything.
 
     Args:
-        images: The network's input, (N, C, H, W).
+        inputs: What the network takes; integers and truth values need no range.
 
     Raises:
+        ModelError: The inputs are not of the same number of samples.
         QuantizeError: There are none, one of them is not finite, or all of them are one constant.
     """
-    if not len(images):
+    total = count(inputs)
+    if not total:
         raise QuantizeError(
-            "calibration: there are no images to take the ranges from",
-            "give training images, and quantize.calibration_images of 1 or more",
+            "calibration: there are no samples to take the ranges from",
+            "give training samples, and quantize.calibration_images of 1 or more",
         )
-    finite = torch.isfinite(images).flatten(1).all(1)
-    if not finite.all():
+    floats = [value for value in named(inputs).values() if value.is_floating_point()]
+    finite = torch.stack([torch.isfinite(value).flatten(1).all(1) for value in floats]).all(0) if floats else None
+    if finite is not None and not finite.all():
         wrong = torch.nonzero(~finite).flatten().tolist()
         raise QuantizeError(
-            f"calibration: {len(wrong)} of {len(images)} images have values that are NaN or infinite, the first is image "
-            f"{wrong[0]}",
-            "check the training images, and the mean and standard deviation that they are normalized with",
+            f"calibration: {len(wrong)} of {total} samples have values that are NaN or infinite, the first is "
+            f"sample {wrong[0]}",
+            "check the training samples, and the mean and standard deviation that they are normalized with",
         )
-    if images.min() == images.max():
+    if len(floats) == len(named(inputs)) and all(value.min() == value.max() for value in floats):
         raise QuantizeError(
-            f"calibration: every pixel of the {len(images)} images is {float(images.min()):g}, which gives no range",
-            "check the training images",
+            f"calibration: every value of the {total} samples is {float(floats[0].min()):g}, which gives no range",
+            "check the training samples",
         )
 
 
-def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task) -> None:
-    """Set every range of ``module`` by the values that ``images`` cause, and freeze it with rounding on.
+def calibrate(module: fx.GraphModule, inputs: Inputs, choose: Choose, task: Task) -> None:
+    """Set every range of ``module`` by the values that ``inputs`` cause, and freeze it with rounding on.
 
     Weights and constants are known exactly and keep their whole range.
 
     Args:
         module: ``qat.prepare(...).module``; changed in place.
-        images: Checked calibration images, (N, C, H, W).
+        inputs: Checked calibration samples.
         choose: A range from a histogram, such as ``histogram.mse``.
-        task: Advanced by one for each image of a pass (``2 * len(images)`` in all).
+        task: Advanced by one for each sample of a pass, of which there are two.
 
     Raises:
         QuantizeError: A weight, or a value inside of the network, is not finite.
@@ -82,7 +87,7 @@ def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task
         before = ranges[fake_quantize]
         ranges[fake_quantize] = (min(before[0], low), max(before[1], high))
 
-    def count(fake_quantize: FakeQuantize, x: Tensor) -> None:
+    def fill(fake_quantize: FakeQuantize, x: Tensor) -> None:
         low, high = ranges[fake_quantize]
         if low < high:
             found = torch.histc(x.float().cpu(), BINS, low, high).double()
@@ -91,9 +96,9 @@ def calibrate(module: fx.GraphModule, images: Tensor, choose: Choose, task: Task
     qat.set_fake_quant(module, False)
     qat.set_observers(module, True)  # for weights and constants; those of activations are overwritten
     watched = list(tensors)
-    _pass(module, images, widen, watched, task)
+    _pass(module, inputs, widen, watched, task)
     qat.set_observers(module, False)
-    _pass(module, images, count, watched, task)
+    _pass(module, inputs, fill, watched, task)
     for fake_quantize, (low, high) in ranges.items():
         if fake_quantize in counts:
             low, high = choose(Histogram(counts[fake_quantize], low, high))
@@ -110,13 +115,13 @@ def _not_finite(module: fx.GraphModule, name: str, x: Tensor) -> QuantizeError:
             "mask with a number near the other values, such as x.masked_fill(mask, -24.0) in the forward() of the student",
         )
     return QuantizeError(
-        f"calibration: {where} has values that are NaN or infinite, though the images have none",
+        f"calibration: {where} has values that are NaN or infinite, though the samples have none",
         "look in forward() of the student for a division, a logarithm, an overflow or a mask of -inf that hides a whole row",
     )
 
 
 def activations(module: fx.GraphModule) -> dict[FakeQuantize, str]:
-    """The fake quantizers whose range depends on the images, each with the name of the first tensor that it rounds."""
+    """The fake quantizers whose range depends on the samples, each with the name of the first tensor that it rounds."""
     found: dict[FakeQuantize, str] = {}
     for node in module.graph.nodes:
         child = fake_quantizer(module, node)
@@ -144,15 +149,15 @@ def _set_range(fake_quantize: FakeQuantize, low: float, high: float) -> None:
 
 def _pass(
     module: fx.GraphModule,
-    images: Tensor,
+    inputs: Inputs,
     look: Callable[[FakeQuantize, Tensor], None],
     watched: Sequence[FakeQuantize],
     task: Task,
 ) -> None:
     with torch.no_grad(), _hooks(watched, look):
-        for batch in batches(images):
-            module(batch)
-            task.advance(len(batch))
+        for batch in split(inputs, BATCH):
+            call(module, batch)
+            task.advance(count(batch))
 
 
 @contextmanager

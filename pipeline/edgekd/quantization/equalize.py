@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.quantization import qat
-from edgekd.quantization.calibrate import batches
+from edgekd.quantization.calibrate import BATCH
 from edgekd.quantization.weighted_layers import Layer, fake_quantizer, layers
+from edgekd.task.named import Inputs, batches, in_order
 
 aten = torch.ops.aten
 _SWEEPS = 30
@@ -43,18 +44,18 @@ class Pair:
     limit: float
 
 
-def equalize(module: fx.GraphModule, images: Tensor) -> int:
+def equalize(module: fx.GraphModule, inputs: Inputs) -> int:
     """Balance the weights of all pairs of layers, in place.
 
     Args:
         module: ``qat.prepare(...).module``, before calibration.
-        images: Calibration images, (N, C, H, W).
+        inputs: Calibration samples.
 
     Returns:
         The number of pairs.
     """
     found = list(pairs(module))
-    peaks = _peaks(module, [pair.first for pair in found], images)
+    peaks = _peaks(module, [pair.first for pair in found], inputs)
     for _ in range(_SWEEPS):
         moved = max((_balance(pair, peaks[pair.first.node]) for pair in found), default=0.0)
         if moved < _CONVERGED:
@@ -89,7 +90,7 @@ def _scalable(first: Layer, second: Layer) -> bool:
     return depthwise or (second.groups == 1 and second.weight.shape[1] == channels)
 
 
-def _peaks(module: fx.GraphModule, wanted: list[Layer], images: Tensor) -> dict[fx.Node, Tensor]:
+def _peaks(module: fx.GraphModule, wanted: list[Layer], inputs: Inputs) -> dict[fx.Node, Tensor]:
     """The largest value of each output channel before the activation function; without one, the largest magnitude."""
     by_node = {layer.node: layer for layer in wanted}
     peaks: dict[fx.Node, Tensor] = {}
@@ -107,8 +108,8 @@ def _peaks(module: fx.GraphModule, wanted: list[Layer], images: Tensor) -> dict[
     qat.set_observers(module, False)
     qat.set_fake_quant(module, False)
     with torch.no_grad():
-        for batch in batches(images):
-            Watch(module).run(batch)
+        for batch in batches(inputs, BATCH):
+            Watch(module).run(*in_order(module, batch).values())
     qat.set_observers(module, True)
     qat.set_fake_quant(module, True)
     return peaks

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from torch import fx
+import torch
+from torch import fx, nn
 
+from edgekd.quantization.graph import constant
 from edgekd.quantization.naming import source
 
 BETWEEN = "lies between operators in float"
@@ -44,6 +46,25 @@ def between(
         if not more:
             return dict.fromkeys((node for node in graph.nodes if node in found), BETWEEN)
         found |= more
+
+
+def of_integers(module: fx.GraphModule) -> set[fx.Node]:
+    """Return what is computed from integer inputs and fixed constants alone, such as a mask.
+
+    It is exact or a mask in float, and small; a table that is looked up, or any other trained weight, ends it.
+    """
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and not value.is_floating_point():
+                found.add(node)
+        elif node.op == "call_function":
+            operands = [x for x in node.all_input_nodes if isinstance(x.meta.get("val"), torch.Tensor)]
+            fixed = [x for x in operands if x.op == "get_attr" and not isinstance(constant(module, x), nn.Parameter)]
+            if found.intersection(operands) and found.issuperset(x for x in operands if x not in fixed):
+                found.add(node)
+    return found
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.quantization.graph import finish
 from edgekd.quantization.passes.affine import fold_affines
@@ -31,6 +31,7 @@ from edgekd.quantization.passes.sharing import share_weights
 from edgekd.quantization.passes.transposed import write_transposed_convolutions_as_convolutions
 from edgekd.quantization.passes.windows import write_max_pools_with_equal_windows
 from edgekd.quantization.trace import trace
+from edgekd.task.named import Inputs
 
 _SAFE = (
     write_resizes_as_selections,
@@ -44,7 +45,7 @@ _SAFE = (
 """They write what a runtime or its converter has not, or computes otherwise, with operators that are the same in all."""
 
 
-def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
+def fold(model: nn.Module, example: Inputs) -> fx.GraphModule:
     """Return the traced inference graph of ``model`` without batch normalisation, dropout and parallel branches.
 
     A batch norm that has no convolution or linear layer of its own before it becomes a 1×1 depthwise convolution
@@ -55,8 +56,8 @@ def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
     distillation, is kept beside the folded one for that output.
 
     Args:
-        model: Any module that takes one tensor; it is not changed.
-        example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
+        model: Any module that takes tensors; it is not changed.
+        example: As in ``trace``.
 
     Returns:
         A graph module with parameters of its own.
@@ -77,7 +78,7 @@ def fold(model: nn.Module, example: Tensor) -> fx.GraphModule:
     return graph_module
 
 
-def merge(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
+def merge(model: nn.Module, example: Inputs, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
     """Return what ``fold`` returns, with average pooling as it is: the int8 rules write that in another form."""
     graph_module = trace(model, example, {**SPELLINGS, **decompositions})
     compute_constants(graph_module)

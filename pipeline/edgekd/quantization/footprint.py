@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
+from edgekd.quantization import answer
 from edgekd.quantization.graph import constant
 from edgekd.quantization.naming import layer_path, operator_name, source
-from edgekd.quantization.quantizer import ancestors, logits_node
+from edgekd.quantization.quantizer import ancestors
 from edgekd.quantization.weighted_layers import fake_quantizer
 from edgekd.results.runtime import FloatWeights
 
@@ -20,7 +21,7 @@ _KEPT = re.compile(r"\(%(\w+)\): .*kept in float$")
 
 
 def footprint(module: fx.GraphModule, float_ops: Sequence[str] = ()) -> FloatWeights:
-    """Count the weights of a prepared graph that its logits depend on; biases of int8 layers are not counted.
+    """Count the weights of a prepared graph that its shipped outputs depend on; biases of int8 layers are not counted.
 
     Args:
         module: ``Prepared.module``.
@@ -30,7 +31,7 @@ def footprint(module: fx.GraphModule, float_ops: Sequence[str] = ()) -> FloatWei
     kept = 0
     sizes: dict[str, int] = {}
     holders: dict[str, int] = {}
-    live = ancestors(logits_node(module.graph))
+    live = ancestors(*answer.outputs(module.graph).values())
     integers: set[str] = set()
     for node in module.graph.nodes:
         value = constant(module, node)

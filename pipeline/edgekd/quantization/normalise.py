@@ -7,7 +7,7 @@ of masks in front of a softmax on the condition that ``passes/masks.py`` states.
 
 from __future__ import annotations
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.quantization.fold import merge
 from edgekd.quantization.graph import finish
@@ -18,6 +18,7 @@ from edgekd.quantization.passes.masks import bound_masks
 from edgekd.quantization.passes.pools import write_average_pools_as_convolutions
 from edgekd.quantization.passes.selections import write_more_resizes_as_selections, write_paddings_as_selections
 from edgekd.quantization.passes.shapes import make_shapes_static
+from edgekd.task.named import Inputs
 
 _PASSES = (
     bound_masks,
@@ -31,15 +32,15 @@ _PASSES = (
 )
 
 
-def normalise(model: nn.Module, example: Tensor) -> fx.GraphModule:
+def normalise(model: nn.Module, example: Inputs) -> fx.GraphModule:
     """Trace, fold and normalise ``model``.
 
     Args:
-        model: Any module that takes one tensor; it is not changed.
-        example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
+        model: Any module that takes tensors; it is not changed.
+        example: As in ``trace``.
 
     Returns:
-        A graph module, with parameters of its own, that takes one tensor and returns what ``model`` returns.
+        A graph module, with parameters of its own, that takes the same tensors and returns what ``model`` returns.
 
     Raises:
         QuantizeError: The model cannot be traced.

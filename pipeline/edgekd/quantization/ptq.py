@@ -1,4 +1,4 @@
-"""Post-training quantization: the graph that would train in int8 gets its ranges from images instead.
+"""Post-training quantization: the graph that would train in int8 gets its ranges from samples instead.
 
 The result has the form of a trained graph: ``qat.state`` saves it, ``qat.load_state`` restores it, ``qat.convert`` makes
 the int8 graph.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, fx
+from torch import fx
 
 from edgekd.progress import Progress, Silent
 from edgekd.quantization import calibrate, histogram, reconstruct
@@ -17,6 +17,7 @@ from edgekd.quantization.equalize import equalize
 from edgekd.quantization.reconstruct import Reconstructed
 from edgekd.quantization.weighted_layers import layers
 from edgekd.recipe.quantize import AdaRound, Ptq
+from edgekd.task.named import Inputs, count, rows
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Calibrated:
     """Result of post-training quantization.
 
     Attributes:
-        images: Images that the ranges are from.
-        reconstruction_images: Images that biases and rounding are from; fewer where memory is short, 0 without either.
+        images: Samples that the ranges are from.
+        reconstruction_images: Samples that biases and rounding are from; fewer where memory is short, 0 without either.
         equalized_pairs: Pairs of layers whose weights were balanced.
         layers: What became of each layer, in order; empty without bias correction and AdaRound.
     """
@@ -37,19 +38,19 @@ class Calibrated:
 
 
 def quantize(
-    module: fx.GraphModule, images: Tensor, settings: Ptq, *, seed: int = 0, progress: Progress | None = None
+    module: fx.GraphModule, inputs: Inputs, settings: Ptq, *, seed: int = 0, progress: Progress | None = None
 ) -> Calibrated:
     """Quantize a prepared graph, in place.
 
     Args:
-        module: ``qat.prepare(...).module`` of a trained float model, on the device of ``images``.
-        images: Training images as the network takes them, (N, C, H, W).
+        module: ``qat.prepare(...).module`` of a trained float model, on the device of ``inputs``.
+        inputs: Training samples as the network takes them.
         settings: The ``quantize`` section of a recipe.
-        seed: Of the order in which AdaRound sees the images.
+        seed: Of the order in which AdaRound sees the samples.
         progress: Where to report.
 
     Raises:
-        QuantizeError: No images, or values that are not finite.
+        QuantizeError: No samples, or values that are not finite.
 
     Example:
         >>> import torch
@@ -62,20 +63,22 @@ def quantize(
         (16, 2, torch.Size([2, 10]))
     """
     progress = progress or Silent()
-    calibrate.check(images)
-    pairs = equalize(module, images) if settings.equalize else 0
-    with progress.task(f"ranges ({settings.observer})", 2 * len(images)) as task:
-        calibrate.calibrate(module, images, _choice(settings), task)
+    calibrate.check(inputs)
+    total = count(inputs)
+    pairs = equalize(module, inputs) if settings.equalize else 0
+    with progress.task(f"ranges ({settings.observer})", 2 * total) as task:
+        calibrate.calibrate(module, inputs, _choice(settings), task)
     rounding = settings.adaround if isinstance(settings.adaround, AdaRound) else None
     if not settings.bias_correction and rounding is None:
-        return Calibrated(len(images), 0, pairs, ())
-    count = reconstruct.images_that_fit(module, len(images))
+        return Calibrated(total, 0, pairs, ())
+    fitting = reconstruct.samples_that_fit(module, total)
     what = " and ".join(["rounding"] * (rounding is not None) + ["biases"] * settings.bias_correction)
     with progress.task(what, len(list(layers(module)))) as task:
         done = reconstruct.reconstruct(
-            module, images[:count], bias_correction=settings.bias_correction, rounding=rounding, seed=seed, task=task
-        )
-    return Calibrated(len(images), count, pairs, tuple(done))
+            module, rows(inputs, slice(fitting)), bias_correction=settings.bias_correction, rounding=rounding, seed=seed,
+            task=task,
+        )  # fmt: skip
+    return Calibrated(total, fitting, pairs, tuple(done))
 
 
 def _choice(settings: Ptq) -> calibrate.Choose:

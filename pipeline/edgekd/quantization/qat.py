@@ -14,17 +14,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from edgekd.errors import CheckpointError, QuantizeError
+from edgekd.quantization import answer
 from edgekd.quantization.backend import FakeQuantize, FakeQuantizeBase, convert_pt2e, prepare_qat_pt2e
 from edgekd.quantization.bias import round_biases
 from edgekd.quantization.graph import allow_mode_switch, constant
 from edgekd.quantization.naming import describe
 from edgekd.quantization.normalise import normalise
 from edgekd.quantization.passes.sharing import separate_copies
-from edgekd.quantization.quantizer import Int8Quantizer, WeightBits, ancestors, logits_node
+from edgekd.quantization.quantizer import Int8Quantizer, WeightBits, ancestors
 from edgekd.quantization.weighted_layers import fake_quantizer, scale_of
+from edgekd.task.named import Inputs
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Prepared:
     """A model ready for quantization-aware training.
 
     Attributes:
-        module: Takes (N, C, H, W) with any N and returns what the model returns, logits first. Its parameters are the
-            folded weights; its fake quantizers observe ranges and round until told otherwise.
+        module: Takes what the model takes, with any N, and returns what the model returns. Its parameters are the folded
+            weights; its fake quantizers observe ranges and round until told otherwise.
         float_ops: Operators that stay in float, each as ``"PATH OPERATOR (%NAME): REASON"``.
         copies: Weights that the network shares between layers and the graph cannot, each as a sentence.
     """
@@ -43,13 +44,13 @@ class Prepared:
     copies: tuple[str, ...] = ()
 
 
-def prepare(model: nn.Module, example: Tensor, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> Prepared:
+def prepare(model: nn.Module, example: Inputs, *, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> Prepared:
     """Fold, trace, normalise and put a fake quantizer at every tensor that will be int8.
 
     Args:
-        model: A float model that takes one tensor and returns logits, or a tuple with the logits first and features for
-            distillation behind them. It is not changed.
-        example: One input, (N, C, H, W); height and width become fixed, N does not.
+        model: A float model that returns its answer, or a tuple with its answer first and features for distillation behind
+            it; the answer is a tensor, or a mapping of all outputs that are shipped. It is not changed.
+        example: As in ``trace``.
         weight_bits: 8, or 7 for processors with AVX2 but without VNNI.
         keep_float: What to leave in float: paths of modules, with all that is inside, or ``%`` and the name of a node.
 
@@ -79,7 +80,7 @@ def prepare_graph(
     Raises:
         QuantizeError: The graph has no layer of a name in ``keep_float``, or has a constant of -inf or inf in int8.
     """
-    copies = separate_copies(ancestors(logits_node(graph_module.graph)))
+    copies = separate_copies(ancestors(*answer.outputs(graph_module.graph).values()))
     quantizer = Int8Quantizer(weight_bits, keep_float)
     with _quiet():
         module = prepare_qat_pt2e(graph_module, quantizer)
@@ -156,7 +157,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def convert(module: fx.GraphModule, *, fold_weights: bool) -> fx.GraphModule:
-    """Turn a trained graph into the int8 graph that returns the logits alone.
+    """Turn a trained graph into the int8 graph that returns the shipped outputs alone.
 
     Args:
         module: ``prepare(...).module``, trained or calibrated. It is not changed.
@@ -164,8 +165,8 @@ def convert(module: fx.GraphModule, *, fold_weights: bool) -> fx.GraphModule:
             them (what the TFLite converter wants). Both compute the same.
 
     Returns:
-        A graph of quantize, float and dequantize operators: (N, C, H, W) to (N, classes). Run eagerly on the CPU, it
-        gives the reference numbers of the int8 model.
+        A graph of quantize, float and dequantize operators. It returns a tensor, or a tuple in the order of
+        ``answer.outputs``. Run eagerly on the CPU, it gives the reference numbers of the int8 model.
 
     Raises:
         QuantizeError: A range was never observed.
@@ -173,7 +174,7 @@ def convert(module: fx.GraphModule, *, fold_weights: bool) -> fx.GraphModule:
     unseen = [name for name, child in module.named_modules() if _is_unseen(child)]
     with _quiet():
         own = copy.deepcopy(module)
-        _keep_logits(own)
+        answer.keep(own)
         if unseen and any(_is_unseen(child) for child in own.modules()):
             raise QuantizeError(
                 f"{len(unseen)} tensors have no range yet, such as {unseen[0]}",
@@ -189,14 +190,14 @@ def convert(module: fx.GraphModule, *, fold_weights: bool) -> fx.GraphModule:
 
 
 def output_scale(module: fx.GraphModule) -> tuple[float, int]:
-    """Return scale and zero point (int8) of the logits of a prepared module; a scale is one step, or LSB.
+    """Return scale and zero point (int8) of the primary output of a prepared module; a scale is one step, or LSB.
 
     Raises:
-        QuantizeError: The logits are float.
+        QuantizeError: It is float.
     """
-    found = scale_of(module, logits_node(module.graph))
+    found = scale_of(module, answer.primary(module.graph))
     if found is None:
-        raise QuantizeError("the logits are not quantized", "see float_ops for the operator that stays in float")
+        raise QuantizeError("the primary output is not quantized", "see float_ops for the operator that stays in float")
     scale, zero_point = found
     return float(scale), int(zero_point)
 
@@ -210,16 +211,6 @@ def _is_unseen(child: nn.Module) -> bool:
         return False
     low = getattr(child.activation_post_process, "min_val", None)
     return low is not None and (low.numel() == 0 or bool(torch.isinf(low).any()))
-
-
-def _keep_logits(module: fx.GraphModule) -> None:
-    module.graph.output_node().args = ((logits_node(module.graph),),)
-    codegen = module.graph._codegen
-    assert isinstance(codegen, fx.graph._PyTreeCodeGen)
-    codegen.pytree_info = codegen.pytree_info._replace(out_spec=pytree.tree_structure(0))
-    module.graph.eliminate_dead_code()
-    module.delete_all_unused_submodules()
-    module.recompile()
 
 
 @contextmanager

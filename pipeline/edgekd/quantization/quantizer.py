@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.errors import QuantizeError, did_you_mean
-from edgekd.quantization import floats
+from edgekd.quantization import answer, floats
 from edgekd.quantization.backend import (
     DerivedQuantizationSpec,
     FakeQuantize,
@@ -58,6 +58,7 @@ _FLOAT: dict[Any, str] = {
     aten.mish.default: "no int8 Mish in the TensorFlow Lite converter; ReLU6 and SiLU have one",
     aten.group_norm.default: "no runtime has group normalisation in int8",
     aten.instance_norm.default: "no runtime has instance normalisation in int8",
+    aten.conv1d.default: "no int8 rule for one-dimensional convolutions",
 }
 # What TensorFlow Lite can fuse: (lowest, highest) value; other clamps have no int8 operator.
 _CLAMP_RANGES = {(0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (0.0, None)}
@@ -154,8 +155,9 @@ def _scaled(quantizers: list[FakeQuantize], *, factor: float) -> tuple[Tensor, T
 class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
     """Annotate a normalised graph (see ``normalise``) with the int8 rules.
 
-    Only what the logits depend on is annotated: feature outputs are cut off before export. An operator without
-    a rule stays float and is listed.
+    Only what the shipped outputs depend on is annotated: feature outputs are cut off before export. An operator without
+    a rule stays float and is listed. Integers stay as they are, and what comes from integer inputs alone, such as a mask,
+    stays float.
 
     Args:
         weight_bits: 8, or 7 for processors with AVX2 but without VNNI, whose int8 kernels saturate with 8.
@@ -176,10 +178,12 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._weight = weight_spec(weight_bits)
         self._selecting: list[fx.Node] = []
         self._constants: dict[str, float] = {}
+        self._shipped: set[fx.Node] = set()
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write the annotations into the nodes of ``model`` and return it."""
-        live = ancestors(logits_node(model.graph))
+        self._shipped = {*answer.outputs(model.graph).values()}
+        live = ancestors(*self._shipped)
         self._constants = {name: float(value) for name, value in model.named_buffers() if value.numel() == 1}
         products = (node for node in live if node.target in _PRODUCTS)
         self._second_operands = {origin for node in products for origin in self._origins(node.args[1])}
@@ -187,7 +191,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         self._concatenated = {origin for node in concatenations for x in node.all_input_nodes for origin in self._origins(x)}
         _check_names(self._keep_float, model.graph)
         kept = _kept(model.graph, self._keep_float)
-        float_ops = self._annotate(model.graph, live, kept)
+        float_ops = self._annotate(model, live, kept)
         between = floats.between(
             model.graph, live, set(float_ops), _BINARY, _BINARY | _UNARY | ACTIVATIONS | _MOVES | _SELECTS
         )
@@ -195,18 +199,19 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             for node in live:
                 node.meta.pop("quantization_annotation", None)
             self._selecting.clear()
-            float_ops = self._annotate(model.graph, live, between | kept)
+            float_ops = self._annotate(model, live, between | kept)
             for node in between:  # what only moves values costs nothing more in float
                 if node.target in _MOVES | _SELECTS:
                     float_ops.pop(node, None)
         self.float_ops = tuple(f"{describe(node)}: {reason}" for node, reason in float_ops.items())
         return model
 
-    def _annotate(self, graph: fx.Graph, live: set[fx.Node], kept: dict[fx.Node, str]) -> dict[fx.Node, str]:
+    def _annotate(self, module: fx.GraphModule, live: set[fx.Node], kept: dict[fx.Node, str]) -> dict[fx.Node, str]:
         """Write the annotations of all but what is ``kept``; return what stays in float, with the reason."""
         float_ops: dict[fx.Node, str] = {}
-        for node in graph.nodes:
-            if node.op != "call_function" or node not in live or not _is_float_tensor(node):
+        of_integers = floats.of_integers(module)
+        for node in module.graph.nodes:
+            if node.op != "call_function" or node not in live or not _is_float_tensor(node) or node in of_integers:
                 continue
             if node in kept:
                 float_ops[source(node)] = kept[node]
@@ -250,7 +255,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             return f"{operator_name(node)} with a factor or a scalar"
         inputs = {operand: self._input(operand) for operand in operands}
         factor = self._factor(node)
-        if factor and node not in self._concatenated and _fused_activation(node, live) is None:
+        if factor and node not in self._concatenated and self._fused_activation(node, live) is None:
             # An observed range would be all but this one, and rounding to steps that are all but equal loses a bit.
             # In front of a concatenation it is observed: there the scale has to be wide enough for all operands.
             self._write(node, inputs, scaled_spec(operands[0], node, factor))
@@ -270,7 +275,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         reason = _unsupported_clamp(node)
         if reason:
             return reason
-        if _fused_activation(x, live) is node:
+        if self._fused_activation(x, live) is node:
             self._write(node, {}, self._activation(node))
         else:
             self._write(node, {x: self._input(x)}, self._activation(node))
@@ -327,8 +332,17 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         """
         return self._symmetric if node in self._second_operands else self._affine
 
+    def _fused_activation(self, node: fx.Node, live: set[fx.Node]) -> fx.Node | None:
+        """Return the activation that the operator ``node`` is fused with, if any."""
+        if node.target not in _FUSE_INTO or node in self._shipped:
+            return None
+        readers = [user for user in node.users if user in live]
+        if len(readers) == 1 and readers[0].target in ACTIVATIONS and not _unsupported_clamp(readers[0]):
+            return readers[0]
+        return None
+
     def _set(self, node: fx.Node, live: set[fx.Node], inputs: dict[fx.Node, Any]) -> None:
-        fused = _fused_activation(node, live)
+        fused = self._fused_activation(node, live)
         self._write(node, inputs, None if fused is not None else self._activation(node))
 
     @staticmethod
@@ -396,22 +410,9 @@ def _check_names(names: Collection[str], graph: fx.Graph) -> None:
             raise QuantizeError(f"keep_float: the graph has no layer {name!r}", did_you_mean(name, map(layer_path, nodes)))
 
 
-def logits_node(graph: fx.Graph) -> fx.Node:
-    """Return the node behind the logits: the first output, or the one called ``logits`` where outputs have names."""
-    leaves: list[fx.Node] = []
-    fx.node.map_arg(graph.output_node().args, leaves.append)
-    codegen = graph._codegen
-    if isinstance(codegen, fx.graph._PyTreeCodeGen):
-        spec = codegen.pytree_info.out_spec
-        names = spec.context if spec is not None else None
-        if isinstance(names, list) and "logits" in names:
-            return leaves[names.index("logits")]
-    return leaves[0]
-
-
-def ancestors(node: fx.Node) -> set[fx.Node]:
-    """Return a node and all that it is computed from."""
-    found, waiting = set(), [node]
+def ancestors(*nodes: fx.Node) -> set[fx.Node]:
+    """Return nodes and all that they are computed from."""
+    found, waiting = set(), list(nodes)
     while waiting:
         current = waiting.pop()
         if current not in found:
@@ -435,16 +436,6 @@ def _fixed_scale(node: fx.Node) -> tuple[float, int] | None:
         scales = {_fixed_scale(x) for x in _float_operands(node)}
         return scales.pop() if len(scales) == 1 else None
     return _FIXED.get(node.target)
-
-
-def _fused_activation(node: fx.Node, live: set[fx.Node]) -> fx.Node | None:
-    """Return the activation that the operator ``node`` is fused with, if any."""
-    if node.target not in _FUSE_INTO:
-        return None
-    readers = [user for user in node.users if user in live]
-    if len(readers) == 1 and readers[0].target in ACTIVATIONS and not _unsupported_clamp(readers[0]):
-        return readers[0]
-    return None
 
 
 def _unsupported_clamp(node: fx.Node) -> str:

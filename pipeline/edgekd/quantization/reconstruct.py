@@ -1,6 +1,6 @@
 """Layer by layer from input to output: rounding and bias of each layer set by what the float network has there.
 
-The float network and the int8 one go through the graph side by side, with all calibration images at once. When a layer's
+The float network and the int8 one go through the graph side by side, with all calibration samples at once. When a layer's
 turn comes, all layers before it have their final weights, so that it can make up for their errors. Layers that share a
 weight or a bias are fitted together, on the inputs of all of them, before the others.
 """
@@ -21,6 +21,7 @@ from edgekd.quantization.calibrate import batches
 from edgekd.quantization.graph import constant
 from edgekd.quantization.weighted_layers import Layer, fake_quantizer, layers, related
 from edgekd.recipe.quantize import AdaRound
+from edgekd.task.named import Inputs, in_order
 
 MEMORY = 2 * 2**30  # bytes of activations kept at a time
 
@@ -44,7 +45,7 @@ class Reconstructed:
 
 @torch.no_grad()
 def reconstruct(
-    module: fx.GraphModule, images: Tensor, *, bias_correction: bool, rounding: AdaRound | None, seed: int, task: Task
+    module: fx.GraphModule, inputs: Inputs, *, bias_correction: bool, rounding: AdaRound | None, seed: int, task: Task
 ) -> list[Reconstructed]:
     """Correct the layers of a calibrated graph one after the other, in place.
 
@@ -53,10 +54,10 @@ def reconstruct(
 
     Args:
         module: A calibrated graph: ranges frozen, rounding on.
-        images: Calibration images, (N, C, H, W); see ``images_that_fit``.
+        inputs: Calibration samples; see ``samples_that_fit``.
         bias_correction: Whether biases are corrected. A layer without a bias stays as it is.
         rounding: Options of AdaRound, or None for rounding to nearest.
-        seed: Of the order in which AdaRound sees the images.
+        seed: Of the order in which AdaRound sees the samples.
         task: Advanced by one for each layer.
     """
     grouped = related(layers(module))
@@ -65,11 +66,11 @@ def reconstruct(
     done: dict[fx.Node, Reconstructed] = {}
     for group in grouped:
         if len(group) > 1:  # before all others: the float network goes on with the original weights
-            uses = _uses(module, images, {layer.node: layer for layer in group}, original)
+            uses = _uses(module, inputs, {layer.node: layer for layer in group}, original)
             done |= fitting.fit(uses)
             task.advance(len(group), group[0].node.name)
     single = {group[0].node: group[0] for group in grouped if len(group) == 1}
-    for node, exact, rounded in _walk(module, images, original):
+    for node, exact, rounded in _walk(module, inputs, original):
         layer = single.get(node)
         if layer is not None:
             done |= fitting.fit([_use(layer, exact, rounded)])
@@ -100,13 +101,13 @@ def _run(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, _Value]) -
 
 
 def _walk(
-    module: fx.GraphModule, images: Tensor, original: dict[int, Tensor]
+    module: fx.GraphModule, inputs: Inputs, original: dict[int, Tensor]
 ) -> Iterator[tuple[fx.Node, dict[fx.Node, _Value], dict[fx.Node, _Value]]]:
     """Go through the float and the int8 network side by side.
 
     Args:
         module: The calibrated graph.
-        images: Calibration images, (N, C, H, W).
+        inputs: Calibration samples.
         original: Values of parameters in the float network, by the id of a parameter that has others by now.
 
     Yields:
@@ -115,11 +116,12 @@ def _walk(
     last_use = _last_uses(module.graph)
     exact: dict[fx.Node, _Value] = {}
     rounded: dict[fx.Node, _Value] = {}
+    given = iter(in_order(module, inputs).values())
     for node in module.graph.nodes:
         if node.op == "output":
             break
         if node.op == "placeholder":
-            exact[node] = rounded[node] = batches(images)
+            exact[node] = rounded[node] = batches(next(given))
             continue
         # Rounding a weight is skipped for the float network, and so is rounding an activation.
         exact[node] = exact[node.args[0]] if fake_quantizer(module, node) else _run(module, node, exact)
@@ -146,8 +148,8 @@ def _use(layer: Layer, exact: dict[fx.Node, _Value], rounded: dict[fx.Node, _Val
     return _Pair(layer, x, target)
 
 
-def _uses(module: fx.GraphModule, images: Tensor, found: dict[fx.Node, Layer], original: dict[int, Tensor]) -> list[_Pair]:
-    walk = _walk(module, images, original)
+def _uses(module: fx.GraphModule, inputs: Inputs, found: dict[fx.Node, Layer], original: dict[int, Tensor]) -> list[_Pair]:
+    walk = _walk(module, inputs, original)
     return [_use(found[node], exact, rounded) for node, exact, rounded in walk if node in found]
 
 
@@ -214,8 +216,8 @@ def _channel_means(batches: list[Tensor], dim: int) -> Tensor:
     return total / sum(row.shape[1] for row in rows)
 
 
-def images_that_fit(module: fx.GraphModule, count: int) -> int:
-    """Return the number of images that can go through both networks at once within about ``MEMORY``."""
+def samples_that_fit(module: fx.GraphModule, count: int) -> int:
+    """Return the number of samples that can go through both networks at once within about ``MEMORY``."""
     last_use = _last_uses(module.graph)
     sizes: dict[fx.Node, int] = {}
     live = peak = 0

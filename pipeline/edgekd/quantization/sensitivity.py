@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.progress import Progress, Silent
+from edgekd.quantization import answer
 from edgekd.quantization.backend import FakeQuantizeBase
 from edgekd.quantization.graph import constant
 from edgekd.quantization.naming import layer_path, operator_name
-from edgekd.quantization.quantizer import logits_node
 from edgekd.quantization.weighted_layers import ACTIVATIONS, fake_quantizer, scale_of
 from edgekd.results.layers import EXACT_DB
+from edgekd.task.named import Inputs, in_order
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Sensitivity:
 
     Attributes:
         name: Name of the graph node.
-        path: Path of the module it comes from; ``input`` for the rounding of the image itself.
+        path: Path of the module it comes from; ``input`` for the rounding of the input, with its name where
+            there are several.
         op: Operator, such as ``conv2d`` or ``add``.
         alone_db: At its own output, with this layer alone in int8.
         logits_db: At the logits, with this layer alone in int8.
@@ -56,18 +58,18 @@ class Sensitivity:
     float_bytes: int
 
 
-def measure(module: fx.GraphModule, batches: Sequence[Tensor], progress: Progress | None = None) -> tuple[Sensitivity, ...]:
+def measure(module: fx.GraphModule, batches: Sequence[Inputs], progress: Progress | None = None) -> tuple[Sensitivity, ...]:
     """Measure every layer of a quantized graph, the worst at the logits first.
 
     Takes one pass for the layers' own outputs, and for each layer one from that layer on.
 
     Args:
         module: ``prepare(...).module`` with ranges; it is not changed.
-        batches: Images, (N, C, H, W) each. A few dozen in all are enough, for ratios, not accuracies, are measured.
+        batches: Samples. A few dozen in all are enough, for ratios, not accuracies, are measured.
         progress: Where to report.
     """
     layers = _layers(module)
-    logits = logits_node(module.graph)
+    logits = answer.primary(module.graph)
     signals = {layer.node: _Signals() for layer in layers}
     task = (progress or Silent()).task("what int8 does to each layer", len(layers) * len(batches))
     with torch.no_grad(), _as_they_are(module), task as told:
@@ -87,12 +89,12 @@ def measure(module: fx.GraphModule, batches: Sequence[Tensor], progress: Progres
     return tuple(sorted(rows, key=lambda row: (row.logits_db, row.alone_db)))
 
 
-def exact_outputs(module: fx.GraphModule, batch: Tensor) -> dict[str, tuple[float, Tensor]]:
+def exact_outputs(module: fx.GraphModule, batch: Inputs) -> dict[str, tuple[float, Tensor]]:
     """Return, by layer, the scale of its quantized output and that output in the float network.
 
     Args:
         module: ``prepare(...).module`` with ranges.
-        batch: Images, (N, C, H, W).
+        batch: Samples.
     """
     with torch.no_grad(), _as_they_are(module):
         exact = _run(module, batch, frozenset())
@@ -209,13 +211,13 @@ class _Interpreter(fx.Interpreter):
 
 
 def _run(
-    module: fx.GraphModule, batch: Tensor, active: frozenset[fx.Node], known: dict[fx.Node, Any] | None = None
+    module: fx.GraphModule, batch: Inputs, active: frozenset[fx.Node], known: dict[fx.Node, Any] | None = None
 ) -> dict[fx.Node, Any]:
     """Values of all nodes; those of ``known`` that no active quantizer changes are taken over."""
     interpreter = _Interpreter(module, active)
     changed = _readers(active)
     start = {node: value for node, value in (known or {}).items() if node not in changed}
-    interpreter.run(batch, initial_env=start)
+    interpreter.run(*in_order(module, batch).values(), initial_env=start)
     return interpreter.env
 
 
@@ -249,7 +251,7 @@ def _row(module: fx.GraphModule, layer: _Layer, found: _Signals) -> Sensitivity:
         keep |= dict.fromkeys(_float_readers(module, layer.outputs))
     return Sensitivity(
         name=layer.node.name,
-        path=layer_path(layer.node) if layer.node.op == "call_function" else "input",
+        path=layer_path(layer.node) if layer.node.op == "call_function" else _input(module, layer.node),
         op=operator_name(layer.node),
         alone_db=found.alone.db,
         logits_db=found.logits.db,
@@ -258,6 +260,11 @@ def _row(module: fx.GraphModule, layer: _Layer, found: _Signals) -> Sensitivity:
         keep_float=tuple(f"%{node.name}" for node in keep),
         float_bytes=_weight_values(module, layer) * 3,
     )
+
+
+def _input(module: fx.GraphModule, node: fx.Node) -> str:
+    """Name an input as a layer; the only one is called ``input``."""
+    return "input" if len(module.graph.find_nodes(op="placeholder")) == 1 else f"input {node.name}"
 
 
 def _float_readers(module: fx.GraphModule, quantizers: Sequence[fx.Node]) -> Iterator[fx.Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 import traceback
@@ -20,33 +21,33 @@ from torch.utils._pytree import tree_leaves
 
 from edgekd.errors import QuantizeError, cause_of
 from edgekd.quantization.naming import describe_several
+from edgekd.task.named import Inputs, call, count, in_order
 
 aten = torch.ops.aten
 
 
-def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
+def trace(model: nn.Module, example: Inputs, decompositions: Mapping[Any, Callable[..., Any]]) -> fx.GraphModule:
     """Trace ``model`` in evaluation mode, without in-place operators.
 
     Args:
-        model: Any module that takes one tensor; it is not changed.
-        example: One input, (N, C, H, W); the batch dimension of the graph is free whatever N is.
+        model: Any module that takes tensors of any rank and type; it is not changed.
+        example: One sample or several, by the names of the inputs in the order of the arguments; the batch dimension of the
+            graph is free whatever N is, all other sizes become fixed.
         decompositions: Operators that are written with others, and how; they keep the values.
 
     Returns:
-        A graph module with parameters of its own, that takes one tensor and returns what ``model`` returns.
+        A graph module with parameters of its own, that takes the same tensors and returns what ``model`` returns.
 
     Raises:
-        QuantizeError: The input is no batch of images, ``torch.export`` cannot trace the model, its graph only holds for
-            one batch size, or the model gives other values for one image than for several, for an image beside others, or
-            at each call.
+        ModelError: The inputs are not of the same number of samples.
+        QuantizeError: ``torch.export`` cannot trace the model, its graph only holds for one batch size, or the model gives
+            other values for one sample than for several, for a sample beside others, or at each call.
     """
-    if example.ndim != 4:
-        raise QuantizeError(
-            f"the input has shape {tuple(example.shape)}, but the int8 rules are for images",
-            "give a batch of images, (N, channels, height, width)",
-        )
+    given = in_order(model, example)
+    several = count(given) > 1
+    one = {name: value[:1] for name, value in given.items()}
     # With N = 1 torch.export takes the batch for a constant.
-    batch = torch.cat([example, example]) if example.shape[0] == 1 else example
+    batch = tuple(value if several else torch.cat([value, value]) for value in given.values())
     try:
         # Chosen by sizes, the order of an einsum's products would hold for one batch size.
         with warnings.catch_warnings(), _without_dumps(), torch.backends.opt_einsum.flags(enabled=False):
@@ -57,19 +58,20 @@ def trace(model: nn.Module, example: Tensor, decompositions: Mapping[Any, Callab
                 "ignore", message="Using padding='same' with even kernel lengths"
             )  # no copy in the graph
             own = copy.deepcopy(model).eval()
-            program = torch.export.export(own, (batch,), dynamic_shapes=({0: Dim("batch")},), strict=False)
+            free = ({0: Dim("batch")},) * len(batch)
+            program = torch.export.export(own, batch, dynamic_shapes=_as_taken(own, free), strict=False)
             # This also makes the graph functional: in-place activations are gone afterwards, aliases included.
             graph_module: fx.GraphModule = program.run_decompositions(dict(decompositions)).module(check_guards=False)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise _in_words(error) from error
-    _refuse_random(own, graph_module, batch[:1])
-    _check_one_image(own, graph_module, batch[:1])
-    _check_alone(own, graph_module, batch[:1])
+    _refuse_random(own, graph_module, one)
+    _check_one(own, graph_module, one)
+    _check_alone(own, graph_module, one)
     return graph_module
 
 
-def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
-    """See that the model computes the same for the same image, as a file does.
+def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, one: Inputs) -> None:
+    """See that the model computes the same for the same sample, as a file does.
 
     Raises:
         QuantizeError: The network draws random numbers in evaluation mode.
@@ -78,7 +80,7 @@ def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, image: Tensor
     if not drawn:
         return
     with torch.no_grad():
-        pairs = zip(tree_leaves(model(image)), tree_leaves(model(image)), strict=True)
+        pairs = zip(_tensors(call(model, one)), _tensors(call(model, one)), strict=True)
         differs = any(not torch.equal(a, b) for a, b in pairs)
     if differs:
         raise QuantizeError(
@@ -103,7 +105,7 @@ def _in_words(error: Exception) -> QuantizeError:
     if isinstance(error, GuardOnDataDependentSymNode):
         return QuantizeError(
             f"the network cannot be traced: its forward() decides by the values of a tensor{where}",
-            "a file has one path for all images: compute both and choose with torch.where, or decide outside of forward()",
+            "a file has one path for all samples: compute both and choose with torch.where, or decide outside of forward()",
         )
     if "Constraints violated" in text:
         return QuantizeError(
@@ -126,42 +128,42 @@ def _place(error: Exception) -> str:
     return ""
 
 
-def _check_one_image(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
-    """A file takes one image; the graph was traced with several, and has kept the path that these took.
+def _check_one(model: nn.Module, graph_module: fx.GraphModule, one: Inputs) -> None:
+    """A file takes one sample; the graph was traced with several, and has kept the path that these took.
 
     Raises:
         QuantizeError: The model has another path for one.
     """
     with torch.no_grad():
         try:
-            pairs = zip(tree_leaves(model(image)), tree_leaves(graph_module(image)), strict=True)
+            pairs = zip(_tensors(call(model, one)), _tensors(call(graph_module, one)), strict=True)
             same = all(_alike(a, b) for a, b in pairs)
-        except Exception:  # shapes that one image does not go through
+        except Exception:  # shapes that one sample does not go through
             same = False
     if not same:
         raise QuantizeError(
-            "the network gives other values for one image than for several",
-            "a file takes one image: remove special cases of forward() for one image, such as if x.shape[0] == 1",
+            "the network gives other values for one sample than for several",
+            "a file takes one sample: remove special cases of forward() for one sample, such as if x.shape[0] == 1",
         )
 
 
-def _check_alone(model: nn.Module, graph_module: fx.GraphModule, image: Tensor) -> None:
-    """See that an image gets the same values alone, as in a file, and beside another image, as in a test.
+def _check_alone(model: nn.Module, graph_module: fx.GraphModule, one: Mapping[str, Tensor]) -> None:
+    """See that a sample gets the same values alone, as in a file, and beside another one, as in a test.
 
     Raises:
         QuantizeError: The model takes values of the whole batch, such as its mean.
     """
-    other = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image) - image
+    two = {name: torch.cat([value, _other(value)]) for name, value in one.items()}
     with torch.no_grad():
-        pairs = zip(tree_leaves(model(image)), tree_leaves(model(torch.cat([image, other]))), strict=True)
+        pairs = zip(_tensors(call(model, one)), _tensors(call(model, two)), strict=True)
         batched = [(a, b[:1]) for a, b in pairs if a.ndim and a.shape[0] == 1 and b.shape == (2, *a.shape[1:])]
     if all(_alike(a, b) for a, b in batched):
         return
     norms = graph_module.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit.no_stats)
     named = f": {describe_several(norms)}" if norms else ""
     raise QuantizeError(
-        f"the network's answer for an image depends on the other images of its batch{named}",
-        "a file takes one image: let BatchNorm keep running statistics (track_running_stats=True) and train it so, or use "
+        f"the network's answer for a sample depends on the other samples of its batch{named}",
+        "a file takes one sample: let BatchNorm keep running statistics (track_running_stats=True) and train it so, or use "
         "GroupNorm; no other operator may reach across the first dimension",
     )
 
@@ -179,7 +181,27 @@ def _without_dumps() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _as_taken(model: nn.Module, each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Nest what is of each input as ``forward`` takes them: behind ``*`` they are one argument."""
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    plain = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(each)
+    return each if len(each) <= plain else (*each[:plain], each[plain:])
+
+
+def _tensors(output: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _other(value: Tensor) -> Tensor:
+    """Another sample: other floats; ids of 0, which every table has; the same truth values."""
+    if value.is_floating_point():
+        return torch.rand(value.shape, generator=torch.Generator().manual_seed(0)).to(value) - value
+    return value if value.dtype is torch.bool else torch.zeros_like(value)
+
+
 def _alike(a: Tensor, b: Tensor) -> bool:
+    if not a.is_floating_point():
+        return torch.equal(a, b)
     if not torch.isfinite(a).all():  # damaged weights; calibration names them
         return True
     return torch.allclose(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()))

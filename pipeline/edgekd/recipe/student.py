@@ -10,6 +10,7 @@ from edgekd.recipe.base import Strict
 from edgekd.recipe.model import ModelSource
 
 Activation = Literal["relu", "relu6"]
+Shipped = Literal["primary", "all"] | tuple[str, ...]
 
 
 class Rewrite(Strict):
@@ -47,5 +48,8 @@ class Student(Strict):
     weights: str | None = None
     """Checkpoint to start from, FILE#SET where it holds several sets of weights; a head of another size is left out, and
     a warning says so. Without a distill section it is the trained student."""
+    outputs: Shipped = "primary"
+    """Of a network with several outputs those that files have: primary, all, or a list of names beside the primary one.
+    Losses and metrics read the primary one, such as the logits; parity is held on each."""
     rewrite: Rewrite = Rewrite()
     """Activations and blocks to replace before distillation, so that int8 is fast."""

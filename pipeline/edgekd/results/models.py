@@ -140,8 +140,15 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of an artifact; scale and zero point where it is quantized."""
+class FilePort:
+    """One input or output of a file.
+
+    Attributes:
+        layout: ``NCHW`` or ``NHWC`` of images and maps, ``NC`` of vectors; empty for everything else.
+        scale: One step, where the file takes or gives integers that stand for floats.
+        zero_point: The integer that stands for 0.0, likewise.
+        step: One int8 step of an output inside the file, whatever type it leaves it in; None where it is float there.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -149,6 +156,7 @@ class TensorSpec:
     layout: str = ""
     scale: float | None = None
     zero_point: int | None = None
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -194,8 +202,8 @@ class ModelRecord:
     fidelity: Fidelity | None = None
     float_ops: tuple[str, ...] = ()
     float_tensors: tuple[str, ...] | None = None
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
+    inputs: tuple[FilePort, ...] = ()
+    outputs: tuple[FilePort, ...] = ()
     runtime_graph: RuntimeGraph | None = None
     default_precision: DefaultPrecision | None = None
     bin_sha256: str | None = None

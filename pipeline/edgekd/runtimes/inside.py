@@ -6,10 +6,10 @@ where an activation function stands in the way of a fusion, it computes in float
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
+Samples: TypeAlias = "Sequence[Mapping[str, NDArray[Any]]]"
 T = TypeVar("T")
 INPUT, OUTPUT = "conversion of the input", "conversion of the output"
 
@@ -87,7 +88,8 @@ class Inside:
 
     Attributes:
         graph: Load a file as edgekd and its snippets do, with one thread, and read the graph that the runtime made of it.
-        tensors: Run a file on inputs (N, C, H, W), each by itself, and give its quantized tensors for each.
+        tensors: Run a file on samples, each its inputs by name in the file's own layout, and give its quantized tensors for
+            each.
         instrument: Write a file whose outputs are those of the first, and after them its inner tensors, to the second path;
             returns what was written, and its outputs in order. A runtime does not fuse across them, but runs the kernels
             that the file as it is used runs.
@@ -95,7 +97,7 @@ class Inside:
     """
 
     graph: Callable[[Path], Graph]
-    tensors: Callable[[Path, Array], Iterator[list[Tensor]]]
+    tensors: Callable[[Path, Samples], Iterator[list[Tensor]]]
     instrument: Callable[[Path, Path], tuple[Path, tuple[Probe, ...]]]
     steps: Callable[[Path], list[float | None]]
 

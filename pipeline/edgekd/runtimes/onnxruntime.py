@@ -12,7 +12,7 @@ from edgekd.errors import UsageError, cause_of
 from edgekd.profiling.on_device.runtimes.precision import MOVES
 from edgekd.runtimes import silence
 from edgekd.runtimes.base import STRING, Declared, LoadedPort, OnDevice, Session, Shape, runtimes
-from edgekd.runtimes.inside import INPUT, OUTPUT, Graph, Inside, Operator, Probe, Tensor, dequantized, follow
+from edgekd.runtimes.inside import INPUT, OUTPUT, Graph, Inside, Operator, Probe, Samples, Tensor, dequantized, follow
 from edgekd.runtimes.snippets import Cpp, Kotlin, Python
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _reason(kind: str) -> str:
     return "" if _ORT_INT8.match(kind) else f"ONNX Runtime has no int8 kernel for {kind}"
 
 
-def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+def _tensors(path: Path, samples: Samples) -> Iterator[list[Tensor]]:
     import onnx
     from onnx import numpy_helper
 
@@ -276,9 +276,9 @@ def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    for row in inputs:
-        values = session.run(None, {name: row[None]})[1:]
+    given = len(session.get_outputs()) - len(steps)
+    for sample in samples:
+        values = session.run(None, sample)[given:]
         yield [Tensor(step[0], dequantized(value, *step)) for step, value in zip(steps, values, strict=True)]
 
 

@@ -13,7 +13,7 @@ from edgekd.profiling.on_device.runtimes.openvino import WITHOUT_INT8
 from edgekd.profiling.on_device.runtimes.precision import MOVES
 from edgekd.runtimes import silence
 from edgekd.runtimes.base import Declared, LoadedPort, OnDevice, Session, runtimes
-from edgekd.runtimes.inside import INPUT, Graph, Inside, Operator, Probe, Tensor, follow
+from edgekd.runtimes.inside import INPUT, Graph, Inside, Operator, Probe, Samples, Tensor, follow
 from edgekd.runtimes.snippets import Cpp, Python
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _roundings(nodes: Sequence[Any], written: Mapping[str, Any]) -> tuple[float,
     return follow(last, behind, str)
 
 
-def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+def _tensors(path: Path, samples: Samples) -> Iterator[list[Tensor]]:
     import numpy as np
 
     openvino = imported()
@@ -215,21 +215,24 @@ def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     model = core.read_model(path)
     roundings = [node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     given = [result.input_value(0).get_node().get_friendly_name() for result in model.get_results()]
-    roundings.sort(key=lambda node: node.get_friendly_name() not in given)  # the logits are an output already, the first
     scales, shifts = [], []
     for node in roundings:
         in_low, in_high, low, high = (
             float(node.input_value(port).get_node().get_data().reshape(-1)[0]) for port in range(1, 5)
         )
-        scales.append((high - low) / (int(node.get_attributes()["levels"]) - 1))
-        # Where zero points are in the biases, a rounding begins at 0; its operand still tells where 0 was.
-        shifts.append(np.float32(in_low * (high - low) / (in_high - in_low) - low))
+        step = (high - low) / (int(node.get_attributes()["levels"]) - 1)
+        # Where zero points are in the biases, a rounding begins at 0; its operand still tells where 0 was, in whole steps.
+        # Other operands may lack a bias that OpenVINO has taken into the rounding, as it does with a scalar.
+        shift = 0 if low else in_low * (high - low) / (in_high - in_low)
+        scales.append(step)
+        shifts.append(np.float32(shift if abs(shift / step - round(shift / step)) < 1e-2 else 0))
     model.add_outputs([node.output(0) for node in roundings if node.get_friendly_name() not in given])
-    extra = len(model.outputs) - len(roundings)  # logits in float
+    made = [result.input_value(0).get_node().get_friendly_name() for result in model.get_results()]
+    places = [made.index(node.get_friendly_name()) for node in roundings]
     request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    for row in inputs:
-        request.infer([row[None]])
-        outputs = (request.get_output_tensor(extra + index).data for index in range(len(scales)))
+    for sample in samples:
+        request.infer(sample)
+        outputs = (request.get_output_tensor(place).data for place in places)
         yield [Tensor(scale, values + shift) for scale, shift, values in zip(scales, shifts, outputs, strict=True)]
 
 

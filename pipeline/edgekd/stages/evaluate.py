@@ -16,7 +16,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import split_name
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Metrics, Parity
+from edgekd.results.models import FilePort, Metrics, Parity
 from edgekd.results.run import SeedRecord
 from edgekd.runtimes import base
 from edgekd.stages import distill, export, quantize
@@ -24,15 +24,15 @@ from edgekd.stages.student import StudentStage
 from edgekd.stages.synthesize import SynthesizeStage
 from edgekd.stages.teacher import TeacherStage
 from edgekd.stages.tune import TuneStage
+from edgekd.task import primary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
     from torch import fx, nn
 
     from edgekd.data.dataset import DataSet
+    from edgekd.exporting.exporter import Exported
     from edgekd.metrics.quality import MetricRows
     from edgekd.task.base import Purpose
 
@@ -98,12 +98,25 @@ def agreement(output: Array, teacher: Array, purpose: Purpose) -> Metrics:
     return quality.measured(_rows(purpose, output, teacher.argmax(axis=1), most=1), len(output), of="teacher")
 
 
-def compare(name: str, reference: Array, output: Array, scale: float | None, purpose: Purpose) -> Parity:
-    """Compare a file with its torch reference, called ``name``; without a scale (a float output) there are no LSB."""
+def compare(
+    name: str, reference: Mapping[str, Array], output: Mapping[str, Array], ports: Sequence[FilePort], purpose: Purpose
+) -> Parity:
+    """Compare every output of a file with its torch reference.
+
+    Args:
+        name: Of the reference.
+        reference: What torch gives, by output.
+        output: What the file gives.
+        ports: Its outputs, the primary one first; without a step, as in a float file, there are no LSB.
+        purpose: What the network is for.
+    """
     from edgekd.exporting import parity
 
-    primary, classes = purpose.signature.primary, "classes" in purpose.task.gives
-    return Parity(name, len(reference), {primary: parity.compare(reference, output, scale, classes=classes)})
+    found, classes = {}, "classes" in purpose.task.gives
+    for port in ports:
+        wanted, given = reference[port.name], output[port.name]
+        found[port.name] = parity.compare(wanted, given, port.step, classes=classes and port is ports[0])
+    return Parity(name, len(output[ports[0].name]), found)
 
 
 def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
@@ -171,13 +184,13 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str], graph: nn.
     ]
     files: dict[str, InsideFile] = {}
     for stage in stages:
-        file = context.output(ExportOutput, stage).file
-        path = context.inputs[stage] / file.paths[0]
+        file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
 
-        def look(path: Path = path, format: str = file.format) -> InsideFile:
-            with captured(context.log, f"looking into {path.name}"):
-                found = inside.look(path, format, x.numpy())
-            differences = inside.differences(graph, x[:FORCED].numpy(), found[:FORCED])
+        def look(file: Exported = file) -> InsideFile:
+            taken = file.inputs[0].name
+            with captured(context.log, f"looking into {file.paths[0].name}"):
+                found = inside.look(file, {taken: x.numpy()})
+            differences = inside.differences(graph, {taken: x[:FORCED].numpy()}, found[:FORCED])
             return InsideFile(inside.sqnr(exact, found), differences)
 
         name = stage.removeprefix("export.")
@@ -222,7 +235,7 @@ def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 
     with torch.inference_mode():
         for start in range(0, len(views[0]), size):
             seen = tuple(torch.from_numpy(view[start : start + size]) for view in views)
-            parts.append(network(seen if len(seen) > 1 else seen[0]).numpy())
+            parts.append(primary.first(network(seen if len(seen) > 1 else seen[0])).numpy())
     return np.concatenate(parts)
 
 
@@ -312,11 +325,10 @@ class EvaluateStage:
                 task.advance(len(x), name)
             for stage in artifacts:
                 name = stage.removeprefix("export.")
-                file = context.output(ExportOutput, stage).file
+                file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
                 precision = split_name(stage)[1]
                 if precision != "float32":
                     compressed.append(name)
-                path = context.inputs[stage] / file.paths[0]
                 reference = int8 if precision == "int8" else networks.float_name(context.recipe)
                 if precision in BITS:  # its weights are rounded, and so are the reference's
                     reference = f"{reference}, {BITS[precision]}-bit weights"
@@ -324,16 +336,17 @@ class EvaluateStage:
                         network = export.source(context, images.purpose, precision).model
                         logits[reference] = _torch_logits(network, x)
                 try:
-                    logits[name] = outputs.run(
-                        path, file.format, x, logits[reference], context.log, partial(task.advance, 1, name)
-                    )
+                    arrays, answer = {file.inputs[0].name: x}, file.outputs[0].name
+                    wanted, advance = {answer: logits[reference]}, partial(task.advance, 1, name)
+                    if len(file.outputs) > 1:
+                        wanted = export.source(context, images.purpose, precision).computed(precision, arrays)
+                    given = outputs.run(file, arrays, wanted, context.log, advance)
+                    logits[name] = given[answer]
                 except ExportError as error:  # the others are run, so that all that fail are named at once
                     failures[stage] = error
                     continue
                 references[name] = reference
-                found[name] = Evaluated(
-                    parity=compare(reference, logits[reference], logits[name], file.output_scale, images.purpose)
-                )
+                found[name] = Evaluated(parity=compare(reference, wanted, given, file.outputs, images.purpose))
                 np.save(context.out / f"{name}.npy", logits[name])
         np.savez(
             context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}

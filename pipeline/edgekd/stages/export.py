@@ -55,15 +55,11 @@ def zero_points(recipe: Recipe) -> Literal["biases", "activations"]:
 
 
 def _check(exported: Exported, model: Source, images: DataSet, options: Options) -> None:
-    """Run a new file on one training image in its own runtime."""
-    import torch
-
+    """Run a new file on one training sample in its own runtime."""
     from edgekd.exporting.outputs import run_once
 
-    image = quantize.calibration_images(images, 1) if len(images.train) else model.example
-    with torch.inference_mode():
-        expected = model.model(image)
-    run_once(exported, model, options, image.numpy(), expected.numpy())
+    sample = model.example if not len(images.train) else quantize.calibration_images(images, 1)
+    run_once(exported, model, options, sample)
 
 
 def source(context: Context, purpose: Purpose, precision: Precision, *, all_int8: bool = False) -> Source:
@@ -76,20 +72,19 @@ def source(context: Context, purpose: Purpose, precision: Precision, *, all_int8
         all_int8: As it was before layers were given back to float.
     """
     from edgekd.exporting.exporter import Source
-    from edgekd.models import build
     from edgekd.quantization import qat
     from edgekd.quantization.rounded import rounded
 
-    example = build.one_input(purpose.signature)
+    example, ports = graphs.example(purpose), graphs.ports(purpose)
     if precision != "int8":
         weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
-        return Source(rounded(graphs.folded(context.recipe, purpose, weights), precision), example)
+        return Source(rounded(graphs.folded(context.recipe, purpose, weights), precision), example, ports=ports)
     prepared, student = quantized(context, purpose, all_int8=all_int8)
 
     def int8(fold_weights: bool) -> fx.GraphModule:
         return qat.convert(prepared.module, fold_weights=fold_weights)
 
-    return Source(student, example, int8, prepared.float_ops)
+    return Source(student, example, int8, prepared.float_ops, ports=ports)
 
 
 def quantized(context: Context, purpose: Purpose, *, all_int8: bool = False) -> tuple[Prepared, nn.Module]:
@@ -171,7 +166,7 @@ class ExportStage:
         def write(name: str, *, all_int8: bool = False) -> Exported:
             model = source(context, images.purpose, precision, all_int8=all_int8)
             if precision == "int16x8":
-                model = replace(model, images=quantize.calibration_images(images, CALIBRATION))
+                model = replace(model, samples=quantize.calibration_images(images, CALIBRATION))
             exported = exporter.export(model, context.out / f"{name}{exporter.suffix}", options)
             _check(exported, model, images, options)
             return replace(exported, paths=tuple(Path(path.name) for path in exported.paths))

@@ -37,7 +37,7 @@ from edgekd.recipe.teacher import Teacher
 from edgekd.results.findings import Finding, said
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
-from edgekd.results.models import Estimate, Metrics, ModelRecord, Of, TensorSpec
+from edgekd.results.models import Estimate, Metrics, ModelRecord, Of
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord, best_of
 from edgekd.results.runtime import FloatWeights
@@ -49,8 +49,6 @@ from edgekd.task.base import task_of
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from edgekd.exporting.exporter import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -195,16 +193,11 @@ def _artifacts(context: Context, found: Mapping[str, Evaluated]) -> list[ModelRe
                 bytes=file.bytes, params=found[student].params, macs=found[student].macs,
                 metrics=value.metrics, parity=value.parity, fidelity=value.fidelity,
                 float_ops=file.float_ops, float_tensors=file.float_tensors if is_int8 else None,
-                inputs=tuple(map(_spec, file.inputs)), outputs=tuple(map(_spec, file.outputs)),
+                inputs=file.inputs, outputs=file.outputs,
                 runtime_graph=value.runtime_graph, default_precision=value.default_precision,
             )
         )  # fmt: skip
     return models
-
-
-def _spec(tensor: TensorInfo) -> TensorSpec:
-    """Return an input or output of a file as run.json has it."""
-    return TensorSpec(tensor.name, tensor.shape, tensor.dtype, tensor.layout, tensor.scale, tensor.zero_point)
 
 
 def _without_file(context: Context, failed: Collection[str]) -> list[ModelRecord]:

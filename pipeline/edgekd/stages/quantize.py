@@ -72,7 +72,7 @@ def prepare(
     """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
     from edgekd.quantization import qat
 
-    student = networks.student(recipe, purpose, weights).eval()
+    student = networks.student(recipe, purpose, weights, whole=True).eval()
     graph = graphs.normalised(recipe, purpose, student, weights, taps)
     return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 

@@ -22,6 +22,7 @@ from edgekd.taps.forms import Form, Forms
 from edgekd.taps.layer import Layer
 from edgekd.taps.pooling import last_pooled
 from edgekd.task import primary
+from edgekd.task.base import Port
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,22 @@ class Survey:
 
 
 class Tapped(nn.Module):
-    """A network that returns ``(logits, *features)``.
+    """A network that returns ``(logits, *features)``, and behind them a mapping of its other outputs if it has any.
 
     Args:
-        network: The network; its modules are shared, not copied.
+        network: The network; its modules are shared, not copied. It returns a tensor, or a mapping of several.
         paths: What is wanted, in this order: module paths, for their outputs; names of nodes; or an attention's path and
             ``:qkv``, for its queries, keys and values. None: the network need not be traceable.
+        port: The primary output of its task.
 
     Raises:
         ModelError: A path does not exist or the network cannot be traced.
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str] = ()) -> None:
+    def __init__(self, network: nn.Module, paths: Sequence[str] = (), port: Port = primary.LOGITS) -> None:
         super().__init__()
         self.network: nn.Module = network
+        self._port = port
         self._has_taps = bool(paths)
         if paths:
             evaluated = trace(network, False)
@@ -78,10 +81,14 @@ class Tapped(nn.Module):
                 if hasattr(module, "inplace"):
                     cast(Any, module).inplace = False
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return logits and the tapped features, in the order of the paths."""
-        out: Any = self.network(x)
-        return out if self._has_taps else (primary.of(out, None, type(self.network).__name__),)
+    def forward(self, x: Tensor, *more: Tensor) -> tuple[Any, ...]:
+        """Return logits and the tapped features, in the order of the paths, and a mapping of other outputs if there are."""
+        out: Any = self.network(x, *more)
+        if self._has_taps:
+            return cast("tuple[Any, ...]", out)
+        chosen = primary.of(out, None, type(self.network).__name__, self._port)
+        others = {name: value for name, value in out.items() if value is not chosen} if isinstance(out, dict) else {}
+        return (chosen, others) if others else (chosen,)
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str], answ
     graph, modules = traced.graph, dict(network.named_modules())
     output = graph.output_node()
     attentions = attention.find(graph, modules, traced.paths)
-    found = [answer]
+    found: list[Any] = [answer]
     for path in paths:
         if path.endswith(attention.SUFFIX) and path.removesuffix(attention.SUFFIX) in attentions:
             found.append(attention.add(graph, attentions[path.removesuffix(attention.SUFFIX)], modules))
@@ -151,7 +158,9 @@ def _with_outputs(network: nn.Module, traced: Traced, paths: Sequence[str], answ
         if inside[-1] is answer:
             raise ModelError(f"layer {path!r} is the output itself", "choose an earlier layer")
         found.append(inside[-1])
-    output.args = (tuple(found),)
+    returned: Any = output.args[0]
+    others = {name: node for name, node in returned.items() if node is not answer} if isinstance(returned, dict) else {}
+    output.args = ((*found, others) if others else tuple(found),)
     graph = fx.GraphModule(network, graph).graph
     graph.eliminate_dead_code()
     _copy_results(graph)

@@ -60,7 +60,7 @@ def choose(outputs: Sequence[tuple[str, Shape | None]], port: Port, what: str) -
     if len(fitting) != 1:
         fitting = [index for index, (_, shape) in enumerate(outputs) if shape is not None and fits(shape, port)]
     if len(fitting) != 1:
-        listed = ", ".join(_shown(name, shape) for name, shape in outputs) or "none"
+        listed = ", ".join(shown(name, shape) for name, shape in outputs) or "none"
         wanted = f"({', '.join(map(str, port.dims))})"
         several = "several" if fitting else "none"
         raise ModelError(
@@ -69,7 +69,7 @@ def choose(outputs: Sequence[tuple[str, Shape | None]], port: Port, what: str) -
             f"return the {port.name} alone, or a dict that has them as `{port.name}`",
         )
     (index,) = fitting
-    dropped = tuple(_shown(name, shape) for place, (name, shape) in enumerate(outputs) if place != index)
+    dropped = tuple(shown(name, shape) for place, (name, shape) in enumerate(outputs) if place != index)
     return Choice(index, outputs[index][0], dropped)
 
 
@@ -87,6 +87,32 @@ def tensors(output: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, part in parts:
         yield from tensors(part, f"{prefix}.{name}" if prefix else str(name))
+
+
+def answer(output: object, what: str, name: str = LOGITS.name) -> dict[str, Any]:
+    """Return the outputs that a network ships by name, the primary one first.
+
+    Of a mapping all are shipped, and the one that has the name of the primary output, or else the first, comes first.
+
+    Args:
+        output: What it returns: a tensor, or a mapping; tensors of a graph may be nodes.
+        what: The network, for messages.
+        name: Of the primary output.
+
+    Raises:
+        ModelError: It returns a tuple, whose parts have no names.
+    """
+    if isinstance(output, tuple | list):
+        raise ModelError(f"{what} returns {len(output)} outputs without names", "return a dict, such as {'logits': x}")
+    found = dict(tensors(output)) if isinstance(output, Mapping) else {name: output}
+    return {each: found[each] for each in sorted(found, key=lambda each: each != name)}
+
+
+def first(output: Any) -> Any:
+    """Return the primary output of a network that edgekd built or traced: a tensor, or the first of several."""
+    if isinstance(output, Mapping):
+        output = next(iter(output.values()))
+    return output[0] if isinstance(output, tuple) else output
 
 
 def of(output: Any, name: str | None, what: str, port: Port = LOGITS) -> Any:
@@ -110,13 +136,25 @@ def of(output: Any, name: str | None, what: str, port: Port = LOGITS) -> Any:
     return found[choose([(key, getattr(value, "shape", None)) for key, value in found], port, what).index][1]
 
 
-def keep_only(model: nn.Module, name: str, port: Port) -> None:
+def keep(model: nn.Module, name: str, port: Port, others: Sequence[str] = ()) -> None:
     """Let a network return its primary output alone, in every mode. Its modules and the names of its weights stay.
 
     Its class is replaced, not wrapped: tracers call the ``forward`` of the class.
+
+    Args:
+        model: Changed in place.
+        name: Of the primary output, as the network calls it; of a tuple its index.
+        port: The primary output of the task.
+        others: Outputs to return as well, in a mapping behind the primary one; in training mode a network may lack them.
     """
     what = type(model).__name__
-    _then(model, lambda output: of(output, name, what, port))
+
+    def change(output: Any) -> Any:
+        chosen = of(output, name, what, port)
+        rest = {key: value for key, value in tensors(output) if key in others}
+        return {port.name: chosen, **rest} if rest else chosen
+
+    _then(model, change)
 
 
 def rearrange(model: nn.Module, order: Sequence[int] | None, *, probabilities: bool) -> None:
@@ -160,6 +198,7 @@ def fits(shape: Shape, port: Port) -> bool:
     return len(shape) == len(port.dims) and all(size is None or isinstance(dim, str) or size == dim for size, dim in pairs)
 
 
-def _shown(name: str, shape: Shape | None) -> str:
+def shown(name: str, shape: Shape | None) -> str:
+    """Name an output with its shape, such as ``aux (1×10)``."""
     sizes = "shape unknown" if shape is None else "×".join("?" if size is None else str(size) for size in shape)
     return f"{name} ({sizes})"

@@ -43,7 +43,7 @@ def _folded() -> fx.GraphModule:
 
 def network(precision: Precision = "float32") -> Source:
     """Return the float network, with the weights that a file of a precision holds."""
-    return Source(rounded(_folded(), precision), images(1), images=images(16, seed=5))
+    return Source(rounded(_folded(), precision), images(1), samples=images(16, seed=5))
 
 
 @cache

@@ -118,7 +118,7 @@ class RuntimeSuite(Suite):
         error = errors.max()
         if precision == "int8":
             step = exported.output_scale
-            assert step, "give output_scale, one int8 step of the output: parity is counted in it"
+            assert step, "give `step` of each output, one int8 step of it: parity is counted in it"
             assert error <= (STEPS + 1e-3) * step, f"the file differs by {error / step:.2f} steps from the int8 graph"
             mean = errors.mean() / step
             assert mean <= MEAN_STEPS, f"outputs differ by {mean:.2f} steps in the mean: round to nearest, not down"

@@ -34,6 +34,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.train import Train
 from edgekd.results.run import Curve
+from edgekd.task import primary
 from edgekd.task.base import Purpose
 from edgekd.train.learner import Learner, State
 
@@ -273,8 +274,7 @@ def logits_of(network: nn.Module, split: Split, normalize: Normalize, device: to
     found = []
     for images, _ in split.batches():
         outputs = network(normalize(torch.from_numpy(images).to(device)))
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        found.append(logits.float().cpu())
+        found.append(primary.first(outputs).float().cpu())
     network.train(training)
     return torch.cat(found)
 

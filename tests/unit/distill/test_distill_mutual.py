@@ -150,9 +150,7 @@ def test_each_gradient_stays_at_home(learner: int) -> None:
 
 
 def test_two_that_begin_alike_are_refused() -> None:
-    with pytest.raises(
-        ModelError, match=r"peer\.b starts from the same weights as the student; both would stay identical"
-    ):
+    with pytest.raises(ModelError, match=r"peer\.b starts from the same weights as the student; both would stay identical"):
         mutual.cohort(
             losses(*DML), Plain(3), {"peer.a": Beginner(Plain(1), 1), "peer.b": Beginner(Plain(3), 2)}, "losses", X, FACTS
         )

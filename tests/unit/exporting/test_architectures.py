@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.exporting import parity
-from edgekd.exporting.exporter import Options, Source, output_step
+from edgekd.exporting.exporter import Options, Source, output_steps
 from edgekd.profiling.on_device.runtimes import create
 from edgekd.registry import exporters
 from edgekd.runtimes import base
@@ -134,7 +134,7 @@ STAYS_FLOAT = {"transformer": ("layer_norm (%layer_norm): no runtime has layer n
 
 
 def logits_step(source: Source) -> float:
-    step = output_step(source.int8(fold_weights=True))
+    step = output_steps(source.int8(fold_weights=True))[0]
     assert step is not None
     return step
 

@@ -14,7 +14,7 @@ from tests.unit.exporting.nets import images
 
 from edgekd.errors import ExportError
 from edgekd.exporting import parity
-from edgekd.exporting.exporter import Exported, Options, Source, TensorInfo
+from edgekd.exporting.exporter import Exported, FilePort, Options, Source
 from edgekd.quantization.fold import fold
 from edgekd.registry import exporters
 from edgekd.runtimes import base
@@ -53,8 +53,9 @@ def written(small_source: Source, tmp_path_factory: pytest.TempPathFactory) -> d
 def test_ends_are_float_and_named(written: dict[str, Exported], format: str) -> None:
     exported = written[format]
     shape, layout = ((1, 12, 12, 3), "NHWC") if format == "tflite" else ((1, 3, 12, 12), "NCHW")
-    assert exported.inputs == (TensorInfo("input", shape, "float32", layout),)
-    assert exported.outputs == (TensorInfo("logits", (1, 10), "float32", "NC"),)
+    assert exported.inputs == (FilePort("input", shape, "float32", layout),)
+    assert exported.outputs == (FilePort("logits", (1, 10), "float32", "NC", step=exported.output_scale),)
+    assert exported.output_scale
     assert exported.bytes == sum(path.stat().st_size for path in exported.paths)
     assert exported.float_tensors == ()
 

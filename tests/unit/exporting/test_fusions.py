@@ -99,7 +99,8 @@ def test_onnx_runtime_keeps_it_in_int8_with_the_same_integers(name: str, tmp_pat
     assert exported.output_scale is not None
     steps = np.abs(base.run_file(path, "onnx", x.numpy()) - exact) / exported.output_scale
     assert np.rint(steps).max() <= 1
-    layers = inside.differences(graph, x[:4].numpy(), inside.look(path, "onnx", x[:4].numpy()))
+    sample = {"input": x[:4].numpy()}
+    layers = inside.differences(graph, sample, inside.look(exported, sample))
     assert len(layers) >= 3
     assert max(layer.steps for layer in layers.values()) <= 1
     assert max(layer.share for layer in layers.values()) < 0.02

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from tests.unit.exporting.test_operators import Branches, SqueezeExcite
 from torch import fx
 
 from edgekd.exporting import inside
-from edgekd.exporting.exporter import Options, Source
+from edgekd.exporting.exporter import Exported, Options, Source
 from edgekd.quantization import qat
 from edgekd.quantization.sensitivity import exact_outputs, measure
 from edgekd.registry import exporters
 
 X = images(32, seed=9)
 NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}
-Write = Callable[[str, str], Path]
+Write = Callable[[str, str], Exported]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def network(name: str) -> Network:
 @pytest.fixture(scope="module")
 def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
     @cache
-    def write(name: str, format: str) -> Path:
+    def write(name: str, format: str) -> Exported:
         exporter = exporters.get(format)()
         folder = tmp_path_factory.mktemp(f"{name}_{format}")
         options = Options("int8", "float32", folder / "log")
-        return exporter.export(network(name).source, folder / f"net{exporter.suffix}", options).paths[0]
+        return exporter.export(network(name).source, folder / f"net{exporter.suffix}", options)
 
     return write
 
@@ -70,7 +70,7 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
 @pytest.mark.parametrize("net", NETS)
 def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, write: Write) -> None:
     known = network(net)
-    found = inside.sqnr(known.exact, inside.look(write(net, format), format, X.numpy()))
+    found = inside.sqnr(known.exact, inside.look(write(net, format), {"input": X.numpy()}))
     if format == "openvino":  # its converter moves some roundings, such as those in front of a concatenation
         assert len(found) >= len(known.exact[0]) / 2
     else:
@@ -83,7 +83,7 @@ def test_each_layer_is_found_and_as_good_as_in_torch(net: str, format: str, writ
 @pytest.mark.parametrize("net", NETS)
 def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, write: Write) -> None:
     x = X[:4].numpy()
-    found = inside.differences(network(net).graph, x, inside.look(write(net, format), format, x))
+    found = inside.differences(network(net).graph, {"input": x}, inside.look(write(net, format), {"input": x}))
     assert len(found) >= 3
     for name, layer in found.items():
         assert layer.steps <= 1, name
@@ -92,18 +92,19 @@ def test_no_layer_differs_from_torch_by_more_than_a_tie(net: str, format: str, w
 
 def test_a_layer_that_is_wrong_in_the_file_stands_out(write: Write, tmp_path: Path) -> None:
     known, path, x = network("residual"), tmp_path / "wrong.onnx", X.numpy()
-    before = inside.sqnr(known.exact, inside.look(write("residual", "onnx"), "onnx", x))
-    model = onnx.load(write("residual", "onnx"))
+    file = write("residual", "onnx")
+    before = inside.sqnr(known.exact, inside.look(file, {"input": x}))
+    model = onnx.load(file.paths[0])
     head = next(tensor for tensor in model.graph.initializer if list(tensor.dims) in ([10, 16], [16, 10]))
     weights = numpy_helper.to_array(head).copy()
     weights[..., 0] = np.where(weights[..., 0] > 64, weights[..., 0] // 2, 127)
     head.CopyFrom(numpy_helper.from_array(weights, head.name))
     onnx.save(model, path)
-    seen = inside.look(path, "onnx", x)
+    seen = inside.look(replace(file, paths=(path,)), {"input": x})
     after = inside.sqnr(known.exact, seen)
     worse = [name for name in before if after[name] < before[name] - 6]
     assert worse == ["linear"]
-    apart = inside.differences(known.graph, x, seen)
+    apart = inside.differences(known.graph, {"input": x}, seen)
     assert [name for name, layer in apart.items() if layer.steps > 1] == ["linear"]
 
 
@@ -120,7 +121,7 @@ def test_a_concatenation_is_a_layer(write: Write) -> None:
     """OpenVINO rounds behind it in the place of its operands; what torch makes of them would add up from one to the next."""
     x = X[:4].numpy()
     found = inside.differences(
-        network("concatenation").graph, x, inside.look(write("concatenation", "openvino"), "openvino", x)
+        network("concatenation").graph, {"input": x}, inside.look(write("concatenation", "openvino"), {"input": x})
     )
     assert "cat" in found
     assert not {"conv2d", "conv2d_1"} & found.keys()

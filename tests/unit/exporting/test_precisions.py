@@ -125,12 +125,12 @@ def test_dynamic(net: fx.GraphModule, float_bytes: dict[str, int], tmp_path: Pat
 def test_int16_activations(net: fx.GraphModule, tmp_path: Path) -> None:
     """Calibrated on other images than those it is compared on, and with a padded max-pool."""
     reference = rounded(net, "int16x8")
-    source = Source(reference, images(1), images=images(16, seed=5))
+    source = Source(reference, images(1), samples=images(16, seed=5))
     exported = export(source, "tflite", "int16x8", tmp_path)
     assert error(exported, reference) < 1e-3
     assert exported.inputs[0].dtype == exported.outputs[0].dtype == "float32"
-    with pytest.raises(ExportError, match="int16x8 needs images"):
-        export(replace(source, images=None), "tflite", "int16x8", tmp_path)
+    with pytest.raises(ExportError, match="int16x8 needs samples"):
+        export(replace(source, samples=None), "tflite", "int16x8", tmp_path)
 
 
 def test_what_is_refused_is_refused_with_a_reason(net: fx.GraphModule, tmp_path: Path) -> None:

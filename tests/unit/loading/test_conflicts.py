@@ -57,3 +57,13 @@ def test_the_largest_logits_are_not_enough_for_all_losses(term: str, hint: str) 
         == bool(hint)
     )
     assert refused(f"{{kind: task}}, {{kind: kd}}, {{{term}}}", ", teacher_cache: {draws: 2}") == ""
+
+
+def test_a_student_that_ends_in_the_teacher_ships_one_output() -> None:
+    text = (
+        "edgekd: 1\ndata: {source: fashion-mnist-mini}\nstudent: {model: edgekd:resnet10, outputs: all}\n"
+        "teacher: {model: edgekd:resnet10, weights: best.pt}\ndistill: {epochs: 1, losses: [{kind: simkd}]}\n"
+    )
+    with pytest.raises(RecipeError, match=r"with simkd the student ends in the teacher's classifier, which has one output"):
+        loading.load_text(text, Path("r.yaml"), "r.yaml")
+    loading.load_text(text.replace("outputs: all", "outputs: primary"), Path("r.yaml"), "r.yaml")

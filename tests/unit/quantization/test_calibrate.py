@@ -129,17 +129,17 @@ def test_a_dead_tensor_has_a_range() -> None:
 @pytest.mark.parametrize(
     ("x", "told"),
     [
-        (torch.zeros(0, 3, 12, 12), "there are no images"),
+        (torch.zeros(0, 3, 12, 12), "there are no samples"),
         (
             torch.full((5, 3, 12, 12), float("nan")),
-            "5 of 5 images have values that are NaN or infinite, the first is image 0",
+            "5 of 5 samples have values that are NaN or infinite, the first is sample 0",
         ),
-        (torch.cat([images(4), torch.full((1, 3, 12, 12), float("inf"))]), "1 of 5 images .* the first is image 4"),
-        (torch.full((5, 3, 12, 12), -0.5), "every pixel of the 5 images is -0.5"),
+        (torch.cat([images(4), torch.full((1, 3, 12, 12), float("inf"))]), "1 of 5 samples .* the first is sample 4"),
+        (torch.full((5, 3, 12, 12), -0.5), "every value of the 5 samples is -0.5"),
     ],
     ids=["none", "nan", "infinite", "constant"],
 )
-def test_images_that_tell_nothing_are_refused(x: Tensor, told: str) -> None:
+def test_samples_that_tell_nothing_are_refused(x: Tensor, told: str) -> None:
     with pytest.raises(QuantizeError, match=told) as caught:
         check(x)
     assert caught.value.hint
@@ -162,6 +162,6 @@ def test_an_overflow_inside_is_named_by_its_tensor() -> None:
         net[2].weight.fill_(1e30)
     module = qat.prepare(net, images(1)).module
     with pytest.raises(
-        QuantizeError, match=r"2 conv2d \(%conv2d_1\) has values that are NaN or infinite, though the images have none"
+        QuantizeError, match=r"2 conv2d \(%conv2d_1\) has values that are NaN or infinite, though the samples have none"
     ):
         run(module, images(8))

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.errors import QuantizeError
+from edgekd.errors import ModelError, QuantizeError
 from edgekd.quantization.fold import fold
+from edgekd.task.named import call
 
 
 def settled(net: nn.Module) -> nn.Module:
@@ -206,10 +207,10 @@ class Ranked(nn.Module):
     [
         (
             OverTheBatch,
-            r"depends on the other images of its batch: 1 batch_norm \(%_native",
+            r"depends on the other samples of its batch: 1 batch_norm \(%_native",
             "track_running_stats=True",
         ),
-        (Ranked, "the network's answer for an image depends on the other images of its batch", "the first dimension"),
+        (Ranked, "the network's answer for a sample depends on the other samples of its batch", "the first dimension"),
         (
             Branching,
             r"by the values of a tensor in test_fold.py, line \d+: return x if x.sum\(\) > 0",
@@ -217,7 +218,7 @@ class Ranked(nn.Module):
         ),
         (OneBatchSize, "its graph holds for one batch size only", "x.flatten(1)"),
         (ThroughNumpy, r"in test_fold.py, line \d+: return torch.from_numpy\(", "only with torch operations"),
-        (OtherForOne, "the network gives other values for one image than for several", "if x.shape[0] == 1"),
+        (OtherForOne, "the network gives other values for one sample than for several", "if x.shape[0] == 1"),
     ],
 )
 def test_untraceable_model_is_told_in_words(
@@ -230,6 +231,23 @@ def test_untraceable_model_is_told_in_words(
     assert capfd.readouterr().err == "", "torch prints the whole graph when it gives up"
 
 
-def test_only_images_are_taken() -> None:
-    with pytest.raises(QuantizeError, match=r"the input has shape \(3, 8\), but the int8 rules are for images"):
-        fold(nn.Linear(8, 2), torch.randn(3, 8))
+class Sum(nn.Module):
+    def forward(self, left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
+        return left - middle * right
+
+
+def test_inputs_are_taken_by_their_names_or_by_their_order() -> None:
+    x = {name: torch.randn(3, 4) for name in ("right", "left", "middle")}
+    graph = fold(Sum(), x)
+    assert call(graph, x).equal(x["left"] - x["middle"] * x["right"])
+    one, two, three = x.values()
+    unnamed = {"a": one, "b": two, "c": three}
+    assert call(fold(Sum(), unnamed), unnamed).equal(one - two * three)
+    with pytest.raises(ModelError, match=r"Sum.forward\(\) takes middle before right, and middle is no input"):
+        fold(Sum(), {"left": one, "right": two})
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), ())])
+def test_inputs_of_different_numbers_of_samples_are_named(shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ModelError, match="different numbers of samples: left .* (middle|right)"):
+        fold(Sum(), {name: torch.zeros(shape) for name, shape in zip(("left", "middle"), shapes, strict=True)})

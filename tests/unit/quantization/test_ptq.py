@@ -102,14 +102,14 @@ def test_a_layer_without_bias_is_not_corrected() -> None:
 def test_short_memory_means_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = residual(), images(64)
     module = qat.prepare(net, x[:1]).module
-    assert reconstruct.images_that_fit(module, 64) == 64
+    assert reconstruct.samples_that_fit(module, 64) == 64
     # At its widest the graph holds 16×6×6 numbers about five times, in two networks of 4 bytes each.
     monkeypatch.setattr(reconstruct, "MEMORY", 10 * 2 * 4 * 16 * 36 * 5)
-    assert 5 <= reconstruct.images_that_fit(module, 64) <= 20
+    assert 5 <= reconstruct.samples_that_fit(module, 64) <= 20
     _, done = quantized(net, x)
-    assert (done.images, done.reconstruction_images) == (64, reconstruct.images_that_fit(module, 64))
+    assert (done.images, done.reconstruction_images) == (64, reconstruct.samples_that_fit(module, 64))
     monkeypatch.setattr(reconstruct, "MEMORY", 1)
-    assert reconstruct.images_that_fit(module, 64) == 1
+    assert reconstruct.samples_that_fit(module, 64) == 1
 
 
 def test_unusable_images_are_refused_before_anything_changes() -> None:

@@ -154,7 +154,7 @@ def test_unknown_operator_stays_float_and_is_named() -> None:
     assert "quantize" in targets[softplus + 1]
 
 
-def test_named_outputs_put_the_logits_first() -> None:
+def test_named_outputs_are_all_shipped_and_the_logits_come_first() -> None:
     class Named(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -166,7 +166,8 @@ def test_named_outputs_put_the_logits_first() -> None:
 
     module = qat.prepare(Named().eval(), images(1)).module
     assert module(images(4))["feature"].shape == (4, 16, 6, 6)
-    assert qat.convert(module, fold_weights=True)(images(4)).shape == (4, 10)
+    logits, feature = qat.convert(module, fold_weights=True)(images(4))
+    assert (logits.shape, feature.shape) == ((4, 10), (4, 16, 6, 6))
 
 
 def test_biases_lie_on_the_integer_grid(module: fx.GraphModule) -> None:

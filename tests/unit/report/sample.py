@@ -11,7 +11,7 @@ from edgekd.results.fidelity import Fidelity, Figure
 from edgekd.results.findings import said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
-from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity, TensorSpec
+from edgekd.results.models import Estimate, FilePort, Metrics, ModelRecord, OutputParity, Parity
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord
 from edgekd.results.runtime import FloatOperators, RuntimeGraph
@@ -132,8 +132,8 @@ def artifact(name: str, form: str, precision: str, file: str, size: int, top1: f
         metrics=(measured(10000, top1=top1, top5=0.997, loss=0.3),),
         parity=parity,
         fidelity=fidelity(top1) if precision != "float32" else None,
-        inputs=(TensorSpec("image", shape, "float32", layout),),
-        outputs=(TensorSpec("scores", (1, 10), "float32"),),
+        inputs=(FilePort("image", shape, "float32", layout),),
+        outputs=(FilePort("scores", (1, 10), "float32"),),
         weight_bits=7 if precision == "int8" else None,
         twin_of=name.removesuffix("_float") if precision == "float32" else None,
         **more,

@@ -12,7 +12,7 @@ from edgekd.results.codec import from_json, to_json
 from edgekd.results.fidelity import Figure
 from edgekd.results.findings import said
 from edgekd.results.gates import GateRecord, Limit
-from edgekd.results.models import Estimate, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts, TensorSpec
+from edgekd.results.models import Estimate, FilePort, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, write_run
 from edgekd.results.upgrade import SCHEMA
@@ -37,7 +37,7 @@ RESULT = RunResult(
             ),
             parity=Parity("qat", 2000, {"logits": OutputParity(0.01, None, 0.998, 0, 0.1, 1.0, 2.0)}),
             float_ops=("mean: has no int8 kernel",), float_tensors=(),
-            inputs=(TensorSpec("input", (1, 3, 32, 32), "int8", "NCHW", 0.02, 0),),
+            inputs=(FilePort("input", (1, 3, 32, 32), "int8", "NCHW", 0.02, 0),),
         ),
         ModelRecord(name="teacher", role="teacher", format="torch", precision="float32"),
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekd.bundle.app_snippets import app_snippets
-from edgekd.results.models import ModelRecord, TensorSpec
+from edgekd.results.models import FilePort, ModelRecord
 from edgekd.results.run import DataRecord
 
 SIZE = 8
@@ -18,7 +18,7 @@ DATA = DataRecord(
 )  # fmt: skip
 
 
-def artifact(format: str, suffix: str, source: TensorSpec, result: TensorSpec, name: str = "") -> ModelRecord:
+def artifact(format: str, suffix: str, source: FilePort, result: FilePort, name: str = "") -> ModelRecord:
     return ModelRecord(
         name or f"{format}_x",
         "artifact",
@@ -56,7 +56,7 @@ def test_the_cpp_for_openvino_gives_the_logits_that_python_gets(tmp_path: Path, 
     weights = random.standard_normal((3 * SIZE * SIZE, 4)).astype(np.float32)
     logits = ops.matmul(ops.reshape(x, np.array([1, -1]), special_zero=False), weights, False, False)
     openvino.save_model(openvino.Model([logits], [x], "net"), tmp_path / "x.xml", compress_to_fp16=False)
-    specs = TensorSpec("input", tuple(shape), "float32", layout), TensorSpec("logits", (1, 4), "float32")
+    specs = FilePort("input", tuple(shape), "float32", layout), FilePort("logits", (1, 4), "float32")
     for name in ("first", "second.file"):
         (tmp_path / f"load_{name}.cc").write_text(app_snippets(artifact("openvino", ".xml", *specs, name), DATA)[".cc"])
     (tmp_path / "load.cc").write_text(APP)
@@ -86,8 +86,8 @@ def test_the_others_have_the_values_of_the_manifest_and_say_that_they_are_untest
 ) -> None:
     shape = (1, 3, SIZE, SIZE) if layout == "NCHW" else (1, SIZE, SIZE, 3)
     source, result = (
-        TensorSpec("input", shape, "int8", layout, 0.0123, -7),
-        TensorSpec("logits", (1, 4), "int8", "", 0.25, 3),
+        FilePort("input", shape, "int8", layout, 0.0123, -7),
+        FilePort("logits", (1, 4), "int8", "", 0.25, 3),
     )
     texts = app_snippets(artifact(format, suffix, source, result), DATA)
     assert set(texts) == {".cc", ".kt"}
@@ -108,5 +108,5 @@ def test_the_others_have_the_values_of_the_manifest_and_say_that_they_are_untest
 
 
 def test_a_file_that_takes_no_single_image_gets_none() -> None:
-    words = TensorSpec("ids", (1, 16), "int32")
-    assert app_snippets(artifact("onnx", ".onnx", words, TensorSpec("logits", (1, 4), "float32")), DATA) == {}
+    words = FilePort("ids", (1, 16), "int32")
+    assert app_snippets(artifact("onnx", ".onnx", words, FilePort("logits", (1, 4), "float32")), DATA) == {}

@@ -65,7 +65,7 @@ def test_outputs_that_are_dropped_are_listed(context: Context) -> None:
     network = nn.Linear(1, 1)
     figures.note_dropped_outputs(context, "student", network)
     assert not (context.out / figures.FILE).exists()
-    network.dropped_outputs = ("aux (1×10)",)  # type: ignore[assignment]
+    network.other_outputs = {"aux": (1, 10)}  # type: ignore[assignment]
     figures.note_dropped_outputs(context, "student", network)
     (line,) = codec.read(figures.NotMeasured, context.out / figures.FILE).lines
     assert line == "outputs of the student beside its logits: aux (1×10): dropped, and in no file"

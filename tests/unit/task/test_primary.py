@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from edgekd.errors import ModelError
 from edgekd.exporting import foreign
 from edgekd.models.build import dropped, macs, network, one_input
-from edgekd.quantization import qat
+from edgekd.quantization import answer, qat
 from edgekd.recipe.data import Data
 from edgekd.taps.taps import Tapped
 from edgekd.task import primary
@@ -128,3 +128,44 @@ def test_files_with_several_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(call(x), x.mean((2, 3)) @ weight, rtol=1e-4, atol=1e-5)
     with pytest.raises(ModelError, match=r"two\.onnx has 2 outputs: z \(1×3\), scores \(1×10\)"):
         foreign.opened(tmp_path / "two.onnx", "onnx", (3, 16, 16), classes=7)
+
+
+def shipping(tmp_path: Path, kind: str, outputs: Any) -> Any:
+    (tmp_path / "net.py").write_text(NETS)
+    torch.manual_seed(0)
+    return network(f"{tmp_path / 'net.py'}:Net", {"kind": kind}, purpose(DATA, 10), outputs).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "others", "left_out"),
+    [
+        ("named", "all", ["aux"], ()),
+        ("map", "all", ["0"], ()),
+        ("nested", ("1.1",), ["1.1"], ("0.map (1×8×7×7)",)),
+    ],
+)
+def test_several_outputs_are_shipped_behind_the_primary_one(
+    tmp_path: Path, kind: str, outputs: Any, others: list[str], left_out: tuple[str, ...]
+) -> None:
+    net, x = shipping(tmp_path, kind, outputs), one_input(purpose(DATA).signature, 3)
+    assert list(net(x)) == ["logits", *others]
+    assert dropped(net, outputs) == left_out
+    for paths in ((), ("conv",)):
+        tapped = Tapped(net, paths)
+        logits, *features, rest = tapped(x)
+        assert (logits.shape, len(features), list(rest)) == ((3, 10), len(paths), others)
+        module = qat.prepare(tapped.eval(), x).module
+        module(x)
+        assert list(answer.outputs(module.graph)) == ["logits", *others]
+        shipped = qat.convert(module, fold_weights=True)(x)
+        assert [value.shape for value in shipped] == [value.shape for value in net(x).values()]
+
+
+def test_an_output_that_cannot_be_shipped_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"net\.py:Net has no output 'boxes'"):
+        shipping(tmp_path, "named", ("boxes",))
+    with pytest.raises(ModelError, match=r"net\.py:Net has no output 'aux'"):
+        shipping(tmp_path, "train", ("aux",))
+    (tmp_path / "batch.py").write_text(NETS.replace('{"aux": aux, "logits": out}', '{"aux": aux.mean(0), "logits": out}'))
+    with pytest.raises(ModelError, match=r"the output aux \(10\) of .*:Net does not count samples"):
+        network(f"{tmp_path / 'batch.py'}:Net", {"kind": "named"}, purpose(DATA, 10), "all")

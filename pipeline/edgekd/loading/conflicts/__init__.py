@@ -29,6 +29,7 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _sections(recipe)
     yield from _comparisons(recipe)
     yield from _trained_student(recipe)
+    yield from _shipped(recipe)
     yield from _images(recipe)
     yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
     yield from _precisions(recipe)
@@ -355,6 +356,14 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
                 place = f"distill.losses[{index}]"
                 message = f"{said} ({place}) reads all logits, not only the largest"
                 yield f"{key}.top_k", message, f"remove top_k, or use {hint} there"
+
+
+def _shipped(recipe: Recipe) -> Found:
+    """A student that ends in a part of the teacher has only its output."""
+    reused = [loss.kind for loss in (recipe.distill.losses if recipe.distill else ()) if loss.reuses_teacher and loss.weight]
+    if reused and recipe.student is not None and recipe.student.outputs != "primary":
+        what = f"with {reused[0]} the student ends in the teacher's classifier, which has one output"
+        yield "student.outputs", what, f"remove outputs, or the loss {reused[0]}"
 
 
 def _trained_student(recipe: Recipe) -> Found:

@@ -15,7 +15,7 @@ from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, 
 from edgekd.report.sections import device_trust
 from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, plain, plural, sig
 from edgekd.results.codec import to_json
-from edgekd.results.models import ModelRecord, TensorSpec
+from edgekd.results.models import FilePort, ModelRecord
 from edgekd.results.run import Curve, RunResult
 
 
@@ -130,7 +130,7 @@ def _usage(result: RunResult, model: ModelRecord) -> tuple[Block, ...]:
     return tuple(blocks) or (Bullets(("No load snippet was written.",)),)
 
 
-def _tensor(direction: str, spec: TensorSpec) -> tuple[Cell, ...]:
+def _tensor(direction: str, spec: FilePort) -> tuple[Cell, ...]:
     return (
         Cell(one_line(spec.name)),
         Cell(direction),

@@ -12,7 +12,7 @@ from edgekd.errors import UsageError
 from edgekd.profiling.on_device.runtimes.precision import MOVES
 from edgekd.profiling.on_device.runtimes.tflite import as_floats, delegated, named, unique
 from edgekd.runtimes.base import Declared, LoadedPort, OnDevice, Session, runtimes
-from edgekd.runtimes.inside import INPUT, OUTPUT, Graph, Inside, Operator, Probe, Tensor, dequantized, follow
+from edgekd.runtimes.inside import INPUT, OUTPUT, Graph, Inside, Operator, Probe, Samples, Tensor, dequantized, follow
 from edgekd.runtimes.snippets import Cpp, Kotlin, Python
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _is_float(tensor: Mapping[str, Any]) -> bool:
     return str(tensor["dtype"].__name__).startswith("float")
 
 
-def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
+def _tensors(path: Path, samples: Samples) -> Iterator[list[Tensor]]:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
@@ -184,13 +184,9 @@ def _tensors(path: Path, inputs: Array) -> Iterator[list[Tensor]]:
     graph.outputs = np.array([*graph.outputs, *(index for index in kept if index not in graph.outputs)], np.int32)
     interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=1)
     interpreter.allocate_tensors()
-    (taken,) = interpreter.get_input_details()
-    for row in inputs:
-        x = row.transpose(1, 2, 0)[None]
-        if taken["dtype"] is np.int8:
-            scale, zero_point = taken["quantization"]
-            x = np.clip(np.round(x / scale) + zero_point, -128, 127).astype(np.int8)
-        interpreter.set_tensor(taken["index"], x)
+    for sample in samples:
+        for taken in interpreter.get_input_details():
+            interpreter.set_tensor(taken["index"], _to_integers(sample[taken["name"]], taken))
         interpreter.invoke()
         yield [
             Tensor(step[0], dequantized(value, *step))

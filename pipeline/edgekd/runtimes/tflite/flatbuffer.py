@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
@@ -62,10 +63,11 @@ def constants(content: bytes) -> set[str]:
     return {_name(tensor) for tensor in tensors if model.buffers[tensor.buffer].data is not None}
 
 
-def signature_input(content: bytes) -> str:
-    """Return the name of the one input in the signature of a TFLite file."""
-    name: bytes = read(content).signatureDefs[0].inputs[0].name
-    return name.decode()
+def signature_inputs(content: bytes) -> tuple[str, ...]:
+    """Return the names of the inputs in the signature of a TFLite file, in the order of the file's inputs."""
+    model = read(content)
+    names = {int(entry.tensorIndex): entry.name.decode() for entry in model.signatureDefs[0].inputs}
+    return tuple(names[int(index)] for index in model.subgraphs[0].inputs)
 
 
 def float_tensors(model: Any) -> tuple[str, ...]:
@@ -84,6 +86,11 @@ def operator_name(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     return next((name for name, value in vars(schema.BuiltinOperator).items() if value == number), str(number))
+
+
+def dtype(tensor: Any) -> str:
+    """Return the type of a tensor's numbers as numpy calls it."""
+    return str(next(name for name, value in vars(schema.TensorType).items() if value == tensor.type)).lower()
 
 
 def quantization(tensor: Any) -> tuple[float, int] | None:
@@ -113,16 +120,20 @@ def set_float_edges(model: Any) -> None:
 
 
 def set_int8_edges(model: Any) -> None:
-    """Remove the quantize and dequantize operators at the edges, so that the file takes and gives int8."""
+    """Remove the quantize and dequantize operators at the edges, so that the file takes and gives int8.
+
+    An input or output that is also read in float stays float.
+    """
     graph = model.subgraphs[0]
+    read = [int(index) for operator in graph.operators for index in operator.inputs]
     codes = [code.builtinCode for code in model.operatorCodes]
     for operator in list(graph.operators):
         code = codes[operator.opcodeIndex]
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
-        if code == schema.BuiltinOperator.QUANTIZE and source in graph.inputs:
+        if code == schema.BuiltinOperator.QUANTIZE and source in graph.inputs and read.count(source) == 1:
             graph.inputs[list(graph.inputs).index(source)] = target
             _redirect(model, "inputs", source, target)
-        elif code == schema.BuiltinOperator.DEQUANTIZE and target in graph.outputs:
+        elif code == schema.BuiltinOperator.DEQUANTIZE and target in graph.outputs and target not in read:
             graph.outputs[list(graph.outputs).index(target)] = source
             _redirect(model, "outputs", target, source)
         else:
@@ -168,19 +179,20 @@ def pad_with_zero(model: Any) -> None:
         operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
 
 
-def compact(model: Any, input_name: str, output_name: str) -> None:
-    """Replace long generated names by short ones."""
+def compact(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Replace long generated names by short ones, and those of inputs and outputs, in order, by these."""
     model.description = b"edgekd"
     for graph in model.subgraphs:
         graph.name = b"main"
         for index, tensor in enumerate(graph.tensors):
             tensor.name = b"t%d" % index
     graph = model.subgraphs[0]
-    graph.tensors[graph.inputs[0]].name = input_name.encode()
-    graph.tensors[graph.outputs[0]].name = output_name.encode()
+    for indices, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for index, name in zip(indices, names, strict=True):
+            graph.tensors[index].name = name.encode()
     for signature in model.signatureDefs or []:
-        signature.inputs[0].name = input_name.encode()
-        signature.outputs[0].name = output_name.encode()
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.name = graph.tensors[entry.tensorIndex].name
 
 
 def _add_float_copy(graph: Any, index: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgekd.errors import ExportError, UsageError
-from edgekd.exporting.exporter import Exported, Refused, Supported, TensorInfo, require_float_io, require_precision
+from edgekd.exporting.exporter import Exported, Refused, Supported, file_ports, require_float_io, require_precision
 from edgekd.recipe.export import Precision
 from edgekd.runtimes.base import Declared, LoadedPort, OnDevice
 from edgekd.runtimes.snippets import Python
@@ -51,12 +51,11 @@ class LayersExporter:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez(file, shape=np.array(source.example.shape), **named)
-        classes = len(biases[-1])
+            (taken,) = source.inputs.values()
+            np.savez(file, shape=np.array(taken.shape), **named)
         return Exported(
             "layers", (path,), path.stat().st_size,
-            (TensorInfo("input", tuple(source.example.shape), "float32", "NCHW"),),
-            (TensorInfo("logits", (1, classes), "float32", "NC"),),
+            file_ports(source.signature.inputs), file_ports(source.signature.outputs),
         )  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from edgekd.exporting.exporter import (
     Exported,
     Refused,
     Supported,
-    TensorInfo,
-    output_step,
+    file_ports,
+    output_steps,
     require_float_io,
     require_precision,
     total_bytes,
+    with_steps,
 )
 
 _FLOAT = Refused("the interpreter computes in float32 from float32 arrays", "use float32 or int8")
@@ -36,11 +37,12 @@ class NpnetExporter:
         require_float_io(options, "npnet")
         int8 = options.precision == "int8"
         module = source.graph(options.precision)
-        shapes = (tuple(source.example.shape), tuple(source.model(source.example).shape))
-        arrays, steps, last = _steps(module, path.name)
+        inputs, outputs = file_ports(source.signature.inputs), file_ports(source.signature.outputs)
+        (taken,), (given,) = inputs, outputs
+        arrays, steps, last = _steps(module, path.name, taken.name)
         graph = {
-            "inputs": [{"name": "input", "shape": shapes[0]}],
-            "outputs": [{"name": "logits", "shape": shapes[1], "value": last}],
+            "inputs": [{"name": taken.name, "shape": taken.shape}],
+            "outputs": [{"name": given.name, "shape": given.shape, "value": last}],
             "steps": steps,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +51,8 @@ class NpnetExporter:
             format="npnet",
             paths=(path,),
             bytes=total_bytes((path,)),
-            inputs=(_described("input", shapes[0]),),
-            outputs=(_described("logits", shapes[1]),),
-            output_scale=output_step(module) if int8 else None,
+            inputs=inputs,
+            outputs=with_steps(outputs, output_steps(module)) if int8 else outputs,
             float_ops=source.float_ops if int8 else (),
         )
 
@@ -64,11 +65,7 @@ def write(path, graph, arrays):
         np.savez(file, graph=np.frombuffer(json.dumps(graph).encode(), np.uint8), **arrays)
 
 
-def _described(name, shape):
-    return TensorInfo(name, shape, "float32", {4: "NCHW", 2: "NC"}.get(len(shape), ""))
-
-
-def _steps(module, name):
+def _steps(module, name, taken):
     """Return the arrays and steps of a traced graph, and the name of its last value."""
     arrays, steps, names = {}, [], {}
     for node in module.graph.nodes:
@@ -79,7 +76,7 @@ def _steps(module, name):
             names[node] = node.name
             arrays[node.name] = value.detach().numpy()
         elif node.op == "placeholder":
-            names[node] = "input"
+            names[node] = taken
         elif node.op == "output":
             last = names[node.all_input_nodes[0]]
         elif node.users and "sym_size" not in str(node.target):

@@ -14,11 +14,12 @@ from edgekd.exporting.exporter import (
     Refused,
     Source,
     Supported,
-    TensorInfo,
-    output_step,
+    file_ports,
+    output_steps,
     require_float_io,
     require_precision,
     total_bytes,
+    with_steps,
 )
 from edgekd.recipe.export import Precision
 from edgekd.registry import exporters
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     import onnx
 from edgekd.exporting.formats.onnx.torchlib import OPSET, one_registry
 
+Steps = tuple[float | None, ...]
+
 
 @exporters.register("onnx")
 class OnnxExporter:
-    """Write ONNX with static batch 1, input ``input`` (NCHW) and output ``logits``, float32 at both ends."""
+    """Write ONNX with static batch 1, images NCHW, inputs and outputs named as the ports, float32 at both ends."""
 
     suffix = ".onnx"
     packages = ("torch", "onnx", "onnxscript", "onnx-ir")
@@ -59,7 +62,7 @@ class OnnxExporter:
         from edgekd.exporting.formats.onnx import fusions, qdq
 
         with captured(options.log, f"writing {path.name}"):
-            model, scale = build(source, options, path.name)
+            model, steps = build(source, options, path.name)
             if options.precision == "int8":
                 fusions.clip_integers(model)
                 fusions.pool_means(model)
@@ -67,11 +70,11 @@ class OnnxExporter:
                 onnx.checker.check_model(model, full_check=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(model.SerializeToString(deterministic=True))
-            return describe(model, "onnx", (path,), source, options, scale)
+            return describe(model, "onnx", (path,), source, options, steps)
 
 
-def build(source: Source, options: Options, name: str, format: str = "onnx") -> tuple[onnx.ModelProto, float | None]:
-    """Return the ONNX model in memory and one int8 step of its logits.
+def build(source: Source, options: Options, name: str, format: str = "onnx") -> tuple[onnx.ModelProto, Steps]:
+    """Return the ONNX model in memory and one int8 step of each output.
 
     Args:
         source: What is exported.
@@ -90,17 +93,18 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     from edgekd.quantization.rounded import BITS
 
     int8 = options.precision == "int8"
-    module: Any = source.int8(fold_weights=True) if int8 else source.model
+    module: Any = source.graph(options.precision)
     require_operators(module, format, name)
-    scale = output_step(module) if int8 else None
+    ports = source.signature
+    steps = output_steps(module) if int8 else (None,) * len(ports.outputs)
     with one_registry(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
             module.eval(),
-            (source.example,),
+            tuple(source.inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["input"],
-            output_names=["logits"],
+            input_names=[port.name for port in ports.inputs],
+            output_names=[port.name for port in ports.outputs],
             external_data=False,
             verbose=False,
         )
@@ -118,7 +122,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     elif not int8 and options.precision in BITS:
         storage.store_integers(model, BITS[options.precision])
     onnx.checker.check_model(model, full_check=True)
-    return model, scale
+    return model, steps
 
 
 def describe(
@@ -127,7 +131,7 @@ def describe(
     paths: tuple[Path, ...],
     source: Source,
     options: Options,
-    scale: float | None,
+    steps: Steps,
 ) -> Exported:
     """Return the facts about a written file; OpenVINO's come from the ONNX model that it was made of."""
     from edgekd.exporting.formats.onnx import qdq
@@ -137,14 +141,8 @@ def describe(
         format=format,
         paths=paths,
         bytes=total_bytes(paths),
-        inputs=tuple(_info(value) for value in model.graph.input),
-        outputs=tuple(_info(value) for value in model.graph.output),
-        output_scale=scale,
+        inputs=file_ports(source.signature.inputs),
+        outputs=with_steps(file_ports(source.signature.outputs), steps),
         float_ops=source.float_ops if int8 else (),
         float_tensors=qdq.float_tensors(model) if int8 else (),
     )
-
-
-def _info(value: onnx.ValueInfoProto) -> TensorInfo:
-    shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    return TensorInfo(value.name, shape, "float32", "NCHW" if len(shape) == 4 else "NC")

@@ -21,7 +21,7 @@ from edgekd.runtimes import silence
 
 @exporters.register("openvino")
 class OpenVinoExporter:
-    """Write an ``.xml`` with its ``.bin`` beside it; input ``input`` (NCHW), output ``logits``, float32 at both ends."""
+    """Write an ``.xml`` with its ``.bin`` beside it; images NCHW, names of the ports, float32 at both ends."""
 
     suffix = ".xml"
     packages = (*onnx_format.OnnxExporter.packages, "openvino")
@@ -52,7 +52,7 @@ class OpenVinoExporter:
             half = options.precision == "float16"
             # Its own compression marks the constants, which a cast in the graph would not survive.
             written = replace(options, precision="float32" if half else options.precision, activations="uint8")
-            model, scale = onnx_format.build(source, written, path.name, "openvino")
+            model, steps = onnx_format.build(source, written, path.name, "openvino")
             with tempfile.TemporaryDirectory() as folder:
                 # A fixed name: it ends up in the file.
                 intermediate = Path(folder) / "model.onnx"
@@ -75,6 +75,6 @@ class OpenVinoExporter:
                 converted.set_rt_info("0", ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
             # 16-bit storage would round the scales of int8, and with them every value; weights of float16 it keeps.
             openvino.save_model(converted, path, compress_to_fp16=half)
-            ir.shorten(path)
+            ir.shorten(path, [port.name for port in (*source.signature.inputs, *source.signature.outputs)])
             paths = (path, path.with_suffix(".bin"))
-            return onnx_format.describe(model, "openvino", paths, source, options, scale)
+            return onnx_format.describe(model, "openvino", paths, source, options, steps)

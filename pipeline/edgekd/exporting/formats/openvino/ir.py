@@ -6,7 +6,7 @@ All passes keep the values that the graph defines.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ _INNER_LAYER = re.compile(r'<layer [^>]* type="(?!Parameter|Result).*?</layer>',
 _DIMENSIONS = re.compile(r'(<port id="\d+"[^>]*)>(?:<dim>-?\d+</dim>)+</port>')
 _LIST = re.compile(r'(?<==")\d+(?:, \d+)+(?=")')
 _INPUTS = re.compile(r"<input>.*?</input>", re.DOTALL)
-_TENSOR_NAMES = re.compile(r' names="(?!input"|logits")[^"]*"')
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
 # What may stand between a layer and the rounding of its result, and is one with them.
 _FUSED = {"Add", "Clamp", "Relu", "ReLU"}
@@ -142,16 +141,21 @@ def share_ranges(model: Any) -> None:
                 node.input(port).replace_source_output(shared.output(0))
 
 
-def shorten(path: Path) -> None:
+def shorten(path: Path, ports: Sequence[str]) -> None:
     """Rewrite an ``.xml`` without indentation, generated names, and what the reader infers or assumes by itself.
 
     Indentation is a quarter of the file and inferred shapes another; of a small network in int8 the whole is as large as
     a fifth of the weights. The names count all nodes that the process ever made, so they would differ from one export to
     the next; a layer is called by its number instead. Both ends of the network keep names and shapes.
+
+    Args:
+        path: The file, changed in place.
+        ports: Names of its inputs and outputs.
     """
+    tensor_names = re.compile(f' names="(?!(?:{"|".join(map(re.escape, ports))})")[^"]*"')
     text = _INDENT.sub("><", path.read_text(encoding="utf-8"))
     text = _LAYER.sub(r'<layer id="\1" name="\1" type="', text)
-    text = _INNER_LAYER.sub(lambda layer: _DIMENSIONS.sub(r"\1 />", layer[0]), _TENSOR_NAMES.sub("", text))
+    text = _INNER_LAYER.sub(lambda layer: _DIMENSIONS.sub(r"\1 />", layer[0]), tensor_names.sub("", text))
     text = _INPUTS.sub(lambda inputs: inputs[0].replace(' precision="FP32"', ""), text)
     text = text.replace(' auto_broadcast="numpy"', "").replace("<data />", "").replace('" />', '"/>')
     text = _LIST.sub(lambda values: values[0].replace(" ", ""), text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,18 +16,21 @@ from edgekd.exporting.exporter import (
     Refused,
     Source,
     Supported,
-    TensorInfo,
-    output_step,
+    file_ports,
+    is_image,
+    output_steps,
     require_precision,
     total_bytes,
+    with_steps,
 )
 from edgekd.recipe.export import Precision
 from edgekd.registry import exporters
+from edgekd.results.models import FilePort
 
 
 @exporters.register("tflite")
 class TfliteExporter:
-    """Write TFLite with static batch 1, input ``input`` (NHWC) and output ``logits``; float32 or int8 at both ends."""
+    """Write TFLite with static batch 1, images NHWC, names of the ports; floats are float32 or int8 at both ends."""
 
     suffix = ".tflite"
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
@@ -50,13 +54,14 @@ class TfliteExporter:
 
             int8 = options.precision == "int8"
             # The converter wants float weights with their quantize nodes; it makes them int8, and biases int32.
-            module: Any = source.int8(fold_weights=False) if int8 else source.model
+            module: Any = source.int8(fold_weights=False) if int8 else source.float32()
             require_operators(module, "tflite", path.name)
-            scale = output_step(module) if int8 else None
+            ports = source.signature
+            steps = output_steps(module) if int8 else (None,) * len(ports.outputs)
             with explained(f"writing {path.name}", "tflite", lambda: module, options.log):
-                content = _convert(module.eval(), source.example, int8=int8)
+                content = _convert(module.eval(), source, int8=int8)
             if options.precision not in ("int8", "float32"):
-                content = litert_quantizer.quantize(content, options.precision, source.images)
+                content = litert_quantizer.quantize(content, options.precision, source)
             model = flatbuffer.read(content)
             if int8 and options.io == "int8":
                 flatbuffer.set_int8_edges(model)
@@ -65,7 +70,7 @@ class TfliteExporter:
             flatbuffer.pad_with_zero(model)
             flatbuffer.drop_unused(model)
             left = flatbuffer.float_tensors(model) if int8 else ()
-            flatbuffer.compact(model, "input", "logits")
+            flatbuffer.compact(model, [port.name for port in ports.inputs], [port.name for port in ports.outputs])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(flatbuffer.write(model))
             graph = model.subgraphs[0]
@@ -73,15 +78,14 @@ class TfliteExporter:
                 format="tflite",
                 paths=(path,),
                 bytes=total_bytes((path,)),
-                inputs=tuple(_info(graph.tensors[index]) for index in graph.inputs),
-                outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
-                output_scale=scale,
+                inputs=_as_written(file_ports(ports.inputs, channels_last=True), graph, graph.inputs),
+                outputs=_as_written(with_steps(file_ports(ports.outputs, channels_last=True), steps), graph, graph.outputs),
                 float_ops=source.float_ops if int8 else (),
                 float_tensors=left,
             )
 
 
-def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
+def _convert(module: Any, source: Source, *, int8: bool) -> bytes:
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
@@ -90,10 +94,19 @@ def _convert(module: Any, example: Any, *, int8: bool) -> bytes:
 
     # Only the mode is read from it: static. The graph brings its own scales.
     static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
-    nhwc = litert_torch.to_channel_last_io(litert_graph.prepare(module), args=[0])
-    sample = example.permute(0, 2, 3, 1).contiguous()
+    inputs, outputs = ([is_image(port) for port in ports] for ports in (source.signature.inputs, source.signature.outputs))
+    prepared = litert_graph.prepare(module)
+    if any(inputs) or any(outputs):
+        prepared = litert_torch.to_channel_last_io(
+            prepared,
+            args=[place for place, image in enumerate(inputs) if image],
+            outputs=[place for place, image in enumerate(outputs) if image],
+        )
+    sample = tuple(
+        channels_last(value) if image else value for value, image in zip(source.inputs.values(), inputs, strict=True)
+    )
     with _strict():
-        converted = litert_torch.convert(nhwc.eval(), (sample,), quant_config=static if int8 else None)
+        converted = litert_torch.convert(prepared.eval(), sample, quant_config=static if int8 else None)
     content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
     return content
 
@@ -121,16 +134,18 @@ def _strict() -> Iterator[None]:
         extension.ConvertToTFLConfig = configuration
 
 
-def _info(tensor: Any) -> TensorInfo:
+def channels_last(images: Any) -> Any:
+    """Return images N×C×H×W as N×H×W×C."""
+    return images.permute(0, 2, 3, 1).contiguous()
+
+
+def _as_written(ports: Sequence[FilePort], graph: Any, indices: Any) -> tuple[FilePort, ...]:
+    """Return ports with the types that the file has: integers for floats, and 32 bits for 64."""
     from edgekd.runtimes.tflite import flatbuffer
 
-    shape = tuple(int(size) for size in tensor.shape)
-    step = flatbuffer.quantization(tensor)
-    return TensorInfo(
-        name=tensor.name.decode(),
-        shape=shape,
-        dtype="int8" if step else "float32",
-        layout="NHWC" if len(shape) == 4 else "NC",
-        scale=step[0] if step else None,
-        zero_point=step[1] if step else None,
+    tensors = [graph.tensors[index] for index in indices]
+    steps = (flatbuffer.quantization(tensor) or (None, None) for tensor in tensors)
+    return tuple(
+        replace(port, dtype=flatbuffer.dtype(tensor), scale=scale, zero_point=zero_point)
+        for port, tensor, (scale, zero_point) in zip(ports, tensors, steps, strict=True)
     )
