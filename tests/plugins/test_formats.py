@@ -99,7 +99,7 @@ def test_the_files_are_the_network_and_are_measured_on_both_devices(run: Path) -
     assert {model.precision for model in npnet.values()} == {"int8", "float32"}
     for model in npnet.values():
         assert model.parity is not None
-        assert model.parity.top1_agreement == 1.0
+        assert model.parity.agreement == 1.0
     lsb = next(gate for gate in result.gates if (gate.name, gate.model) == ("parity_lsb_p99", "npnet"))
     assert lsb.verdict == "pass"
     measured = {(profile.model, profile.device) for profile in result.profiles}
