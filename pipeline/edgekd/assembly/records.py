@@ -64,7 +64,7 @@ def taught(context: Context) -> dict[str, Taught]:
 
 
 def doubts(context: Context) -> Iterator[str]:
-    """What is doubtful of the networks whose weights were given."""
+    """Yield the doubts about networks whose weights were given."""
     teachers = _teachers(context)
     for name in context.inputs:
         if name in teachers:
@@ -79,7 +79,7 @@ def graph(context: Context) -> Int8Graph | None:
 
 
 def layers(context: Context) -> tuple[tuple[LayerRecord, ...], RepairRecord | None]:
-    """What int8 does to the layers, in torch and in each runtime, and what a repair cost."""
+    """Return the sensitivity of the layers, in torch and in each runtime, and the cost of a repair."""
     found = graph(context)
     if found is None:
         return (), None
