@@ -17,7 +17,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from edgekd import environment
 from edgekd.assembly.launch import seed
 from edgekd.assembly.networks import save
 from edgekd.data import dataset, splits
-from edgekd.data.batches import Normalize
+from edgekd.data.batches import Normalize, Prepare
 from edgekd.distill.outputs import Facts
 from edgekd.distill.terms import Terms
 from edgekd.errors import EdgekdError
@@ -46,6 +46,7 @@ from edgekd.recipe.train import Train
 from edgekd.registry import losses
 from edgekd.statistics import Spread, paired, spread
 from edgekd.taps.taps import Tapped
+from edgekd.task.image_classification import IMAGE
 from edgekd.train.loop import Fitted, fit, score
 
 RESULTS = Path(__file__).parent / "results"
@@ -100,7 +101,7 @@ class Remembered(nn.Module):
         super().__init__()
         self._networks = (network,)  # not a submodule: the student's loop does not run it
         pixels = torch.from_numpy(np.stack([images.train.images[i] for i in range(len(images.train))]))
-        self._views = Normalize(images)(torch.cat([pixels, pixels.flip(-1)]))
+        self._views = Normalize(images.preprocessing)(torch.cat([pixels, pixels.flip(-1)]))
         self._index = {_key(view): index for index, view in enumerate(self._views)}
         self._known: dict[str, Tensor] = {}
         self._paths: tuple[str, ...] = ()
@@ -136,8 +137,8 @@ def subset(images: dataset.DataSet, count: int) -> dataset.DataSet:
     """The same validation and test images, and ``count`` training images, as many of each class."""
     chosen, _ = splits.stratified(images.train.labels, 1 - count / len(images.train))
     pixels: NDArray[np.uint8] = np.stack([images.train.images[int(i)] for i in chosen])
-    train = dataset.Split(pixels, images.train.labels[chosen])
-    return dataset.DataSet(train, images.val, images.test, images.purpose, images.channels, images.mean, images.std)
+    train = dataset.Split({IMAGE: pixels}, images.train.labels[chosen])
+    return replace(images, train=train)
 
 
 def teacher(images: dataset.DataSet, file: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -174,7 +175,7 @@ def _train(
 
 
 def _test(network: nn.Module, images: dataset.DataSet) -> float:
-    return score(network, images.test, Normalize(images), torch.device("cpu"), images.purpose)
+    return score(network, images.test, Prepare(images), torch.device("cpu"), images.purpose)
 
 
 def run(case: Case, remembered: Remembered, images: dataset.DataSet) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill, TeacherCache
 from edgekd.taps.taps import Tapped
-from edgekd.task.image_classification import purpose
+from edgekd.task.image_classification import IMAGE, purpose
 from edgekd.train import loop
 
 RESULT = Path(__file__).parent / "results" / "distill_speed.md"
@@ -170,7 +170,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         self.labels = images.train.labels.tolist()
         self.transform = t.Compose([
             t.RandomCrop(32, padding=4), t.RandomHorizontalFlip(), t.ToTensor(),
-            t.Normalize(images.mean * 3, images.std * 3),
+            t.Normalize(images.preprocessing.mean * 3, images.preprocessing.std * 3),
         ])  # fmt: skip
 
     def __len__(self) -> int:
@@ -245,11 +245,11 @@ def _theirs(box: Any) -> Iterator[Any]:
 def _ours() -> Iterator[Any]:
     images = load(SECTION)
     batches, dataset, sampler = loader(images.train, SECTION, BATCH, 0)
-    normalize = Normalize(images)
+    normalize = Normalize(images.preprocessing)
     for epoch in range(1000):
         dataset.epoch = sampler.epoch = epoch
-        for pixels, labels, _ in batches:
-            yield normalize(pixels), labels, {}
+        for stored, labels, _ in batches:
+            yield normalize(stored[IMAGE]), labels, {}
 
 
 def teacher_alone() -> Callable[[], float]:
@@ -316,7 +316,7 @@ def parts(rounds: int) -> dict[str, float]:
     images = load(SECTION)
     batches, _, _ = loader(images.train, SECTION, BATCH, 0)
     one_by_one = transforms(SECTION)
-    normalize, network, cross = Normalize(images), cast_layout(student()), nn.CrossEntropyLoss()
+    normalize, network, cross = Normalize(images.preprocessing), cast_layout(student()), nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     found: dict[str, list[float]] = {}
     source = iter(batches)
@@ -334,7 +334,8 @@ def parts(rounds: int) -> dict[str, float]:
 
     for _ in range(rounds):
         with timed("a batch from edgekd's feed (crop and flip)"):
-            pixels, labels, indices = next(source)
+            stored, labels, indices = next(source)
+            pixels = stored[IMAGE]
         with timed("crop and flip by torchvision, one image a call"):
             for image in pixels:
                 one_by_one(image)

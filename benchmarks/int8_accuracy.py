@@ -198,8 +198,8 @@ def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
 @torch.no_grad()
 def outputs(network: Logits, images: DataSet, split: Split) -> Tensor:
     parts = []
-    for stored, _ in split.batches(250):
-        x = dataset.preprocess(stored, images.mean, images.std, images.channels)
+    for stored in split.batches(250):
+        (x,) = images.taken(stored).values()
         parts.append(torch.as_tensor(np.asarray(network(torch.from_numpy(x)))))
     return torch.cat(parts)
 

@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor, fx, nn
 
 from edgekd import environment
-from edgekd.data import dataset
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices import schema, targets
 from edgekd.exporting.exporter import Exporter, Options, Source
 from edgekd.quantization import calibrate, ptq, qat
@@ -115,7 +115,7 @@ def subject(count: int, calibration: int) -> Subject:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights(), map_location="cpu", weights_only=True))
     arrays = [np.stack(crops(seed, n)).transpose(0, 3, 1, 2) for seed, n in ((0, calibration), (1, count))]
-    seen, held = (dataset.preprocess(np.ascontiguousarray(array), (MEAN,), (STD,), 3) for array in arrays)
+    seen, held = (Preprocessing((MEAN,), (STD,), 3).arrays(np.ascontiguousarray(array)) for array in arrays)
     with torch.inference_mode():
         exact = torch.cat([network.eval()(batch) for batch in calibrate.batches(torch.from_numpy(held), 16)]).numpy()
     return Subject(network.eval(), torch.from_numpy(seen), held, exact)

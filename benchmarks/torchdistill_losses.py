@@ -65,7 +65,7 @@ class TorchdistillKD(Loss):
     kind: Literal["kd"] = "kd"
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        return 16 * value("KDLoss", [student.logits], [teacher.logits], *ENDS, temperature=4.0, alpha=None, beta=1.0)
+        return 16 * value("KDLoss", [student.primary], [teacher.primary], *ENDS, temperature=4.0, alpha=None, beta=1.0)
 
 
 class TorchdistillLogitStandardization(Loss):
@@ -75,7 +75,8 @@ class TorchdistillLogitStandardization(Loss):
     weight: float = 9.0
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        return 4 * value("LogitStdKDLoss", [student.logits], [teacher.logits], *ENDS, temperature=2.0, alpha=None, beta=1.0)
+        ends = [student.primary], [teacher.primary]
+        return 4 * value("LogitStdKDLoss", *ends, *ENDS, temperature=2.0, alpha=None, beta=1.0)
 
 
 class TorchdistillDist(Loss):
@@ -84,7 +85,7 @@ class TorchdistillDist(Loss):
     kind: Literal["dist"] = "dist"
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
-        return value("DISTLoss", [student.logits], [teacher.logits], *ENDS)
+        return value("DISTLoss", [student.primary], [teacher.primary], *ENDS)
 
 
 class TorchdistillAT(FeatureLoss):
@@ -236,17 +237,17 @@ class TorchdistillCRD(FeatureLoss):
         ]
         loss = modules().CRDLoss(
             student_norm_module_path="s", student_empty_module_path="empty", teacher_norm_module_path="t",
-            input_size=128, output_size=facts.images, num_negative_samples=facts.images - 1, num_samples=facts.images,
+            input_size=128, output_size=facts.samples, num_negative_samples=facts.samples - 1, num_samples=facts.samples,
         )  # fmt: skip
         parts = nn.ModuleDict({"student": normalizers[0], "teacher": normalizers[1], "loss": loss})
-        parts.register_buffer("labels", facts.labels)
+        parts.register_buffer("labels", facts.targets)
         return parts
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: nn.ModuleDict) -> Tensor:
         s, t = adapter["student"](student.features[0]), adapter["teacher"](teacher.features[0])
         loss: Any = adapter["loss"]
         count = loss.num_samples
-        allowed = (adapter.get_buffer("labels") != batch.labels[:, None]).float()
+        allowed = (adapter.get_buffer("labels") != batch.target[:, None]).float()
         others = torch.multinomial(allowed, count - 1, replacement=True)
         chosen = {"pos_idx": batch.indices, "contrast_idx": torch.cat([batch.indices[:, None], others], 1)}
         found: Tensor = loss({**io(s), "empty": {"input": chosen}}, io(t))

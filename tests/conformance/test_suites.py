@@ -28,7 +28,7 @@ class Mine(Loss):
     """Of the error."""
 
     def __call__(self, student, teacher, batch, adapter):
-        s, t = student.logits, teacher.logits
+        s, t = student.primary, teacher.primary
         return self.of(s.float(), t.float(), batch) if self.full else self.of(s, t, batch).float()
 
     def of(self, s, t, batch):
@@ -50,7 +50,7 @@ suite("sign", lambda self, s, t, batch: -(s - t).pow(2).mean())
 suite("walks", lambda self, s, t, batch: (s - t).pow(2).mean().detach() - 0 * s.sum() - (s - t).pow(2).mean() * 1e-9)
 suite("in_place", lambda self, s, t, batch: (s - t.sub_(t.mean())).pow(2).mean())
 suite("ignores_teacher", lambda self, s, t, batch: s.pow(2).mean())
-suite("hidden_labels", lambda self, s, t, batch: (s - t).pow(2).mean() + s.gather(1, batch.labels[:, None]).mean())
+suite("hidden_labels", lambda self, s, t, batch: (s - t).pow(2).mean() + s.gather(1, batch.target[:, None]).mean())
 suite("needless_labels", reads_labels=True)
 suite("stateful", lambda self, s, t, batch: calls.append(1) or (s - t).pow(2).mean() * len(calls))
 suite("order", lambda self, s, t, batch: (s - t).pow(2).mean(1).mul(torch.arange(len(s))).mean())

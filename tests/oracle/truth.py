@@ -79,7 +79,7 @@ def _pixels(image: NDArray[np.uint8]) -> bytes:
 
 def _samples(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
     ours = mini()
-    return Samples(torch.from_numpy(dataset.preprocess(images, ours.mean, ours.std, 3)), labels)
+    return Samples(torch.from_numpy(ours.preprocessing.arrays(images)), labels)
 
 
 def trained(build: type[nn.Module], seed: int, path: Path) -> nn.Module:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.errors import UsageError, cause_of, printable
-from edgekd.profiling.inspection import Preprocessing
 from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
 from edgekd.results import upgrade

@@ -114,7 +114,6 @@ class _Samples:
 
     @classmethod
     def of(cls, bundle: Bundle, counted: int, folder: Path) -> _Samples:
-        from edgekd.data import dataset
 
         assert bundle.samples
         with np.load(bundle.samples, allow_pickle=False) as stored:
@@ -126,7 +125,7 @@ class _Samples:
             }
             torch = {name.removeprefix(TORCH): stored[name][places] for name in stored if name.startswith(TORCH)}
         rule, feeds = bundle.preprocessing, {}
-        x = dataset.preprocess(images[places], rule.mean, rule.std, rule.channels)
+        x = rule.arrays(images[places])
         for layout, array in (("NCHW", x), ("NHWC", np.ascontiguousarray(x.transpose(0, 2, 3, 1)))):
             feeds[layout] = folder / f"samples_{layout}.npy"
             np.save(feeds[layout], array)

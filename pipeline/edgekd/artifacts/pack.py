@@ -23,6 +23,7 @@ from edgekd import __version__
 from edgekd.artifacts import board, found, inputs
 from edgekd.artifacts.inputs import Prepared
 from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
 from edgekd.engine.guard import storage
@@ -30,7 +31,7 @@ from edgekd.errors import DeviceError, EdgekdError, UsageError
 from edgekd.evaluation import device_checks
 from edgekd.profiling import doctor, inspection, measured
 from edgekd.profiling.agents.python import packed
-from edgekd.profiling.inspection import Inspection, Preprocessing, Wants
+from edgekd.profiling.inspection import Inspection, Wants
 from edgekd.profiling.measured import Run, Setting
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.session import Session

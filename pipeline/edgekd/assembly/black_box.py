@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,12 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     if kind == "outputs":
         order = wiring.order_of(section, images.classes, "teacher")
         return _stored(Path(path), section.outputs == "probabilities", images, order)
-    shape = (images.channels, *data.size)
+    rule = images.preprocessing
+    shape = (rule.channels, *data.size)
     with reads.in_key():
         call = foreign.opened(Path(path), kind, shape, threads, section.signature, len(images.classes))
-    mean, std = (section.mean, section.std) if section.mean and section.std else (images.mean, images.std)
-    network = BlackBox(call, (images.mean, images.std), (mean, std), probabilities=section.outputs == "probabilities")
+    own = replace(rule, mean=section.mean, std=section.std) if section.mean and section.std else rule
+    network = BlackBox(call, rule, own, probabilities=section.outputs == "probabilities")
     with torch.no_grad():
         found = network(build.one_input(dataset.viewed(images.purpose, data).signature))
     _check(Path(path), found.shape[1], len(images.classes))

@@ -136,21 +136,21 @@ def _repair(
     """The graph with the fewest layers in float that is close enough; None if all may be, or have to be, int8."""
     import torch
 
-    from edgekd.data.batches import Normalize
+    from edgekd.data.batches import Prepare
     from edgekd.metrics import fidelity, quality
     from edgekd.metrics.base import facts
     from edgekd.quantization.repair import repair
-    from edgekd.train.loop import logits_of
+    from edgekd.train.loop import primary_of
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    say, normalize = context.progress.say, Normalize(images).to(device)
+    say, prepare = context.progress.say, Prepare(images).to(device)
     split = images.val if len(images.val) else images.train
     where = "validation" if len(images.val) else "training images"
     labels = split.labels if split.labelled else None
     enough = _Enough.of(context.recipe.gates, labelled=labels is not None)
 
     def logits(network: nn.Module) -> Any:
-        found = logits_of(network.to(device), split, normalize, device)
+        found = primary_of(network.to(device), split, prepare, device)
         network.cpu()
         return found.numpy()
 

@@ -7,7 +7,7 @@ usual one is tried on labelled images; what is right on far more of them than wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -129,7 +129,7 @@ class Tried:
         self, network: nn.Module, pixels: NDArray[np.uint8], labels: NDArray[np.int64], images: DataSet, data: Data
     ) -> None:
         self._network, self._pixels, self._labels = network, pixels, labels
-        self._own: Normalization = images.mean, images.std
+        self._own = images.preprocessing
         self._data = data
         small = min(data.size) < LARGE
         named = NORMALIZATIONS | OTHERS if small else NORMALIZATIONS | {FULL: OTHERS[FULL]}
@@ -232,17 +232,17 @@ class Tried:
     def _run(self, pixels: NDArray[np.uint8], normalization: Normalization | None = None) -> NDArray[np.float32]:
         import torch
 
-        from edgekd.data.dataset import preprocess
         from edgekd.distill.teachers import BlackBox
 
-        network, (mean, std) = self._network, normalization or self._own
-        if isinstance(network, BlackBox) and normalization is not None:
-            network, (mean, std) = network.trained_with(normalization), self._own
+        network, rule = self._network, self._own
+        if normalization is not None:
+            other = replace(rule, mean=normalization[0], std=normalization[1])
+            network, rule = (network.trained_with(other), rule) if isinstance(network, BlackBox) else (network, other)
         device = next((value.device for value in network.parameters()), torch.device("cpu"))
         found = []
         with torch.no_grad():
             for start in range(0, len(pixels), _BATCH):
-                batch = torch.from_numpy(preprocess(pixels[start : start + _BATCH], mean, std, self._data.channels))
+                batch = torch.from_numpy(rule.arrays(pixels[start : start + _BATCH]))
                 found.append(network(batch.to(device)).float().cpu().numpy())
         return np.concatenate(found)
 

@@ -70,8 +70,8 @@ def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distil
         warnings.simplefilter("ignore")  # the stages that train will say it
         torch.default_generator.manual_seed(recipe.seed)
         student = networks.rewritten(recipe, purpose).model
-        example = build.one_input(purpose.signature)
-        facts = Facts(len(purpose.samples.classes), images)
+        example = build.example(purpose.signature)
+        facts = Facts(len(purpose.samples.classes), images, criterion=purpose.task.criterion)
         if recipe.distill.peers:
             beginners = peers.beginners(recipe, purpose)
             return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
@@ -91,13 +91,12 @@ def check_student(recipe: Recipe, progress: Progress) -> None:
     import torch
 
     from edgekd.data import described
-    from edgekd.models import build
 
     purpose, _ = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stage that trains will say it
         student = networks.rewritten(recipe, purpose).model
-        wiring.refuse_probabilities(student, build.one_input(purpose.signature), "student")
+        wiring.refuse_probabilities(student, purpose, "student")
 
 
 def told(terms: Terms) -> Iterator[str]:

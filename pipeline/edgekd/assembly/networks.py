@@ -127,7 +127,8 @@ def rewritten(
     """
     from edgekd.models.build import load_weights, network, one_input, other_outputs
     from edgekd.models.checkpoints import locate
-    from edgekd.rewrite import rewrite
+    from edgekd.recipe.student import Rewrite
+    from edgekd.rewrite import Rewritten, rewrite
 
     assert recipe.student is not None
     model = network(recipe.student.model, recipe.student.args, purpose, recipe.student.outputs if whole else "primary")
@@ -136,7 +137,8 @@ def rewritten(
         left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
-    result = rewrite(model, recipe.student.rewrite, one_input(purpose.signature))
+    rules = recipe.student.rewrite
+    result = Rewritten(model) if rules == Rewrite() else rewrite(model, rules, one_input(purpose.signature))
     result.model.other_outputs = other_outputs(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:

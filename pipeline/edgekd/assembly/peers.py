@@ -63,7 +63,7 @@ def beginners(recipe: Recipe, purpose: Purpose, say: Callable[[str], None] | Non
             left_out = build.load_weights(network, checkpoints.locate(peer.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
-        wiring.refuse_probabilities(network, build.one_input(purpose.signature), name)
+        wiring.refuse_probabilities(network, purpose, name)
         made[name] = Beginner(network, peer.seed)
     return made
 

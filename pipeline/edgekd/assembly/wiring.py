@@ -25,11 +25,12 @@ from edgekd.recipe.data import NORMALIZATIONS, Data
 from edgekd.statistics import wilson
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from edgekd.data.dataset import DataSet
     from edgekd.progress import Progress
     from edgekd.recipe.teacher import Teacher
+    from edgekd.task.base import Purpose
 
 UNCHECKED = (
     "student is rewritten, and may compute something else until it is trained; so the preprocessing of its weights "
@@ -112,8 +113,9 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
         found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
         hint = _hint(best, role, images.classes)
         if best.normalization is not None and not role.normalized:
-            typed = f"--normalize {_typed(images.mean, images.std)}"
-            own = typed if role.place == "student" else flow({"mean": list(images.mean), "std": list(images.std)})
+            rule = images.preprocessing
+            typed = f"--normalize {_typed(rule.mean, rule.std)}"
+            own = typed if role.place == "student" else flow({"mean": list(rule.mean), "std": list(rule.std)})
             hint += f", or {own} if it was trained with the images' own"
         written = (best.normalization is not None and role.normalized) or best.side is not None
         fault = TURNED if best.labels is not None or best.bgr else FAULT
@@ -144,12 +146,12 @@ def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
         yield f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size"
 
 
-def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> None:
+def refuse_probabilities(network: nn.Module, purpose: Purpose, place: str) -> None:
     """Stop before a network is trained that has its softmax inside: every loss takes another one of it.
 
     Args:
         network: As it is built or loaded, in any mode.
-        example: An input, 1×C×S×S.
+        purpose: Its task; only one with classes has logits.
         place: Where it stands in the recipe.
 
     Raises:
@@ -157,11 +159,15 @@ def refuse_probabilities(network: nn.Module, example: Tensor, place: str) -> Non
     """
     import torch
 
+    from edgekd.models import build
+
+    if "classes" not in purpose.task.gives:
+        return
     alike = copy.deepcopy(network)  # whose batch statistics may move
-    several = torch.cat([example, example])
+    several = [torch.cat([value, value]) for value in build.example(purpose.signature).values()]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # One that has its softmax in evaluation alone is trained right.
-        outputs = [alike.train(mode)(several).float().numpy() for mode in (False, True)]
+        outputs = [alike.train(mode)(*several).float().numpy() for mode in (False, True)]
     if all(map(are_probabilities, outputs)):
         raise ModelError(
             f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",
@@ -198,7 +204,7 @@ def _sample(images: DataSet, size: tuple[int, int]) -> tuple[NDArray[np.uint8], 
 
 
 def _normalized(images: DataSet, role: Role) -> str:
-    mean, std = map(_numbers, (images.mean, images.std))
+    mean, std = map(_numbers, (images.preprocessing.mean, images.preprocessing.std))
     return "what the recipe says" if role.normalized else f"the images' own mean {mean} and deviation {std}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import DataRecord
 from edgekd.runtimes import base
@@ -17,10 +18,7 @@ import numpy as np
 {imports}
 
 samples = np.load("samples.npz")
-x = samples["images"].astype(np.float32) / np.float32(255)
-x = (x - np.float32({mean}).reshape(-1, 1, 1)) / np.float32({std}).reshape(-1, 1, 1)
-x = np.ascontiguousarray(np.broadcast_to(x, (len(x), {channels}, *x.shape[2:])))
-"""
+{prepared}"""
 
 _TAIL = """
 logits = np.concatenate([run(image[None]) for image in x])
@@ -45,7 +43,8 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
         name=model.name, what=what,
         figure="the top-1 accuracy" if labelled else "how often the greatest logit is the one it was when this was written",
         expected=expected if labelled else "1.0000",
-        imports=lines.imports, mean=list(data.mean), std=list(data.std), channels=data.channels,
+        imports=lines.imports,
+        prepared=Preprocessing(data.mean, data.std, data.channels).text('samples["images"]'),
     )  # fmt: skip
     to_input = "np.ascontiguousarray(image.transpose(0, 2, 3, 1))" if runtime.layout == "NHWC" else "image"
     from_output = lines.raw

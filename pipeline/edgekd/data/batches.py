@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgekd.data import augment
 from edgekd.data.dataset import DataSet, Split
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.models.torchvision import import_torchvision
 from edgekd.recipe.data import Data
+from edgekd.task.image_classification import IMAGE
+
+Batch = tuple[dict[str, Tensor], Tensor, Tensor, *tuple[dict[str, Tensor], ...]]
+"""Stored samples by the name of the input, their targets (N×…), their places (int64, N), and the same of each other view."""
 
 
-class Augmented(Dataset[tuple[Tensor, int, int]]):
-    """Training images with their random transforms; set ``epoch`` before each pass.
+class Augmented(Dataset[Batch]):
+    """Training samples, images with their random transforms; set ``epoch`` before each pass.
 
     Args:
-        split: The images.
+        split: The samples.
         data: The recipe's data section.
         seed: Of the draws.
         views: The same samples as others see them, who get the same draws.
@@ -37,23 +41,27 @@ class Augmented(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        images, labels, *_ = self.__getitems__([index])
-        return images[0], int(labels[0]), index
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """Return a batch: (uint8 N×C×S×S, labels int64 N, indices int64 N, and uint8 N×C×S×S of each other view)."""
-        views = [np.stack([split.images[index] for index in indices]) for split in (self.split, *self.views)]
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return a batch."""
+        views = [split.stacked(indices) for split in (self.split, *self.views)]
+        images = [view[IMAGE] for view in views if IMAGE in view]
         seeds = [draw_seed(self.seed, self.epoch, index) for index in indices]
         if self._steps is not None:
-            changed = augment.apply(self._steps, views, seeds) if self._steps else views
-            batch, *others = (torch.from_numpy(images) for images in changed)
+            changed = augment.apply(self._steps, images, seeds) if self._steps else images
+            augmented = [torch.from_numpy(part) for part in changed]
         else:
-            batch, *others = (
-                torch.stack([self._drawn(torch.from_numpy(i), seed) for i, seed in zip(images, seeds, strict=True)])
-                for images in views
-            )
-        return batch, torch.from_numpy(self.split.labels[indices]), torch.tensor(indices), *others
+            augmented = [
+                torch.stack([self._drawn(torch.from_numpy(i), seed) for i, seed in zip(part, seeds, strict=True)])
+                for part in images
+            ]
+        found = iter(augmented)
+        batch, *others = [
+            {name: next(found) if name == IMAGE else torch.from_numpy(rows) for name, rows in view.items()} for view in views
+        ]
+        return batch, torch.from_numpy(self.split.targets[indices]), torch.tensor(indices), *others
 
     def _drawn(self, image: Tensor, seed: int) -> Tensor:
         """One image through torchvision, which draws from the global generator."""
@@ -96,7 +104,7 @@ def draw_seed(seed: int, epoch: int, index: int) -> int:
 def loader(
     split: Split, data: Data, batch_size: int, seed: int, views: Sequence[Split] = ()
 ) -> tuple[DataLoader[Any], Augmented, Shuffled]:
-    """The training batches: (uint8 N×C×S×S, labels int64 N, indices int64 N, uint8 N×C×S×S of each other view).
+    """Return the training batches, with what decides their draws and their order.
 
     A last batch of another size is dropped.
     """
@@ -128,19 +136,32 @@ def transforms(data: Data) -> Any:
 
 
 class Normalize(torch.nn.Module):
-    """uint8 batch → float32 input: the same arithmetic as :func:`edgekd.data.dataset.preprocess`, on the batch's device."""
+    """:meth:`Preprocessing.arrays <edgekd.data.preprocessing.Preprocessing.arrays>` of tensors, on their device."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, data: DataSet) -> None:
+    def __init__(self, rule: Preprocessing) -> None:
         super().__init__()
-        self.channels = data.channels
-        self.register_buffer("mean", torch.tensor(data.mean).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(data.std).reshape(-1, 1, 1))
+        self._channels, self._scale = rule.channels, rule.scale
+        self.register_buffer("mean", torch.tensor(rule.mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(rule.std).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalize N×C×S×S; grey images are repeated to the recipe's channels."""
-        x = (images.to(torch.float32) / 255 - self.mean) / self.std
+        """Return float32 N×channels×H×W of uint8 N×C×H×W."""
+        x = (images.to(torch.float32) / self._scale - self.mean) / self.std
         # channels last trains faster on a CPU: benchmarks/results/memory_format.md
-        return x.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)
+        return x.expand(-1, self._channels, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+class Prepare(torch.nn.Module):
+    """From a batch as it is stored to what a network takes, by name, in the order of its arguments."""
+
+    def __init__(self, data: DataSet) -> None:
+        super().__init__()
+        self._names = [port.name for port in data.purpose.signature.inputs]
+        self._rules = torch.nn.ModuleDict({name: Normalize(rule) for name, rule in data.rules.items()})
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the inputs."""
+        return {name: self._rules[name](batch[name]) if name in self._rules else batch[name] for name in self._names}

@@ -7,47 +7,68 @@ the order, the number of workers or where a run was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data import reading
 from edgekd.data.decoding import Images
-from edgekd.data.sources.base import Raw
+from edgekd.data.preprocessing import Preprocessing, as_array
+from edgekd.data.sources.base import Inputs, Raw
 from edgekd.data.splits import stratified
 from edgekd.errors import DataError
 from edgekd.models.user_file import note_plugin
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.results.models import Of
-from edgekd.task.base import Purpose, task_of
-from edgekd.task.image_classification import KIND, samples_of
+from edgekd.task.base import Dtype, Purpose, Samples, Task, task_of
+from edgekd.task.image_classification import IMAGE, KIND, samples_of
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels (int64, N), -1 where they are not known."""
+    """Samples, by the name of the input, and their targets: labels (int64, N), -1 where not known, or values (N×…)."""
 
-    images: Images
-    labels: NDArray[np.int64]
+    inputs: Inputs
+    targets: NDArray[Any]
+
+    @property
+    def images(self) -> Images:
+        """The images of samples that are images alone.
+
+        Raises:
+            DataError: They are not.
+        """
+        if {*self.inputs} != {IMAGE}:
+            raise DataError(f"this is for images, and a sample here has {', '.join(self.inputs)}", "give images")
+        return self.inputs[IMAGE]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The targets of a task with classes."""
+        return self.targets
 
     @property
     def labelled(self) -> bool:
-        """True if the labels are known."""
-        return bool((self.labels >= 0).all())
+        """True if the targets are known."""
+        return self.targets.dtype.kind == "f" or bool((self.targets >= 0).all())
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
-    def batches(self, size: int = 256) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Yield (uint8 N×C×S×S, int64 N) in order."""
+    def stacked(self, places: Iterable[int]) -> dict[str, NDArray[Any]]:
+        """Return the samples at these places as they are stored, by the name of the input."""
+        wanted = [int(place) for place in places]
+        return {name: np.stack([rows[place] for place in wanted]) for name, rows in self.inputs.items()}
+
+    def batches(self, size: int = 256) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield all samples in order, as they are stored."""
         for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            yield np.stack([self.images[i] for i in range(start, stop)]), self.labels[start:stop]
+            yield self.stacked(range(start, min(start + size, len(self))))
 
 
 @dataclass(frozen=True)
@@ -63,11 +84,25 @@ class DataSet:
     val: Split
     test: Split
     purpose: Purpose
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    rules: Mapping[str, Preprocessing]
     license: str = ""
     of: Of = "labels"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of samples that are images alone.
+
+        Raises:
+            DataError: They are not.
+        """
+        if {*self.rules} != {IMAGE}:
+            raise DataError(f"this is for images, and a sample here has {', '.join(self.train.inputs)}", "give images")
+        return self.rules[IMAGE]
+
+    def taken(self, stored: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the inputs of a network, in the order of its arguments, from stored samples."""
+        ports = self.purpose.signature.inputs
+        return {port.name: as_array(stored[port.name], self.rules.get(port.name)) for port in ports}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,55 +139,129 @@ def load(data: Data, progress: Progress | None = None, made: Path | None = None,
     Raises:
         DataError: It is missing, empty, truncated or mislabelled; the message says what to do.
     """
-    chosen = task_of(task)
-    note_plugin(type(chosen))
-    raw, kept, held_out = split(data, progress, made)
-    train = Split(_Subset(raw.train, kept), raw.y_train[kept])
-    mean, std = _normalization(data, train)
-    return DataSet(
-        train, Split(_Subset(raw.train, held_out), raw.y_train[held_out]), Split(raw.test, raw.y_test),
-        Purpose(chosen, samples_of(data, raw.classes)), data.channels, mean, std, raw.license,
-    )  # fmt: skip
+    found = split(data, progress, made, task=task)
+    raw = found.raw
+
+    def part(places: NDArray[np.int64]) -> Split:
+        return Split({name: _Subset(rows, places) for name, rows in raw.train.items()}, raw.y_train[places])
+
+    train = part(found.kept)
+    rules = {}
+    if IMAGE in train.inputs:
+        mean, std = _normalization(data, train)
+        rules[IMAGE] = Preprocessing(mean, std, data.channels, data.size)
+    return DataSet(train, part(found.held_out), Split(raw.test, raw.y_test), found.purpose, rules, raw.license)
 
 
-def split(data: Data, progress: Progress | None, made: Path | None) -> tuple[Raw, NDArray[np.int64], NDArray[np.int64]]:
-    """Read a source, check its labels, and choose which of its training images are held out for validation.
+@dataclass(frozen=True)
+class Divided:
+    """A source with checked targets, which of its training samples are kept and held out, and what networks are for."""
 
-    Returns:
-        The source, and the indices of the images that are kept and held out.
+    raw: Raw
+    kept: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    purpose: Purpose
+
+
+def split(data: Data, progress: Progress | None, made: Path | None, *, task: str = KIND) -> Divided:
+    """Read a source, check its targets, and choose which of its training samples are held out for validation.
 
     Raises:
         DataError: As ``load``.
     """
+    chosen = task_of(task)
+    note_plugin(type(chosen))
     raw = reading.read(data, progress or Silent(), made)
+    if "classes" not in chosen.gives:
+        raw = _valued(raw, data)
+        purpose = _purpose(chosen, raw, data)
+        return Divided(raw, *_held_out(raw, data, chosen.stratum(raw.y_train)), purpose)
+    raw = _classified(raw, data)
+    purpose = _purpose(chosen, raw, data)
+    if {*raw.train} == {IMAGE}:
+        _check_channels(raw, data)
+    kept, held_out = _held_out(raw, data, chosen.stratum(raw.y_train))
+    if raw.labelled and not len(held_out):
+        raise DataError(
+            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is below one a class",
+            "raise data.val_fraction or give more images",
+        )
+    return Divided(raw, kept, held_out, purpose)
+
+
+def _purpose(task: Task, raw: Raw, data: Data) -> Purpose:
+    """Return what a network of the samples is for.
+
+    Raises:
+        DataError: They are not of the task.
+    """
+    if {*raw.train} == {IMAGE}:
+        samples = replace(samples_of(data, raw.classes), target=raw.y_train.shape[1:])
+    else:
+        first = {name: np.asarray(rows[0]) for name, rows in raw.train.items()}
+        inputs = {name: (value.shape, cast(Dtype, value.dtype.name)) for name, value in first.items()}
+        samples = Samples(inputs, raw.classes, raw.y_train.shape[1:])
+    try:
+        task.signature(samples)
+    except DataError as error:
+        raise DataError(f"{data.source}: {error.message}", error.hint) from error
+    return Purpose(task, samples)
+
+
+def _held_out(raw: Raw, data: Data, stratum: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which training samples are kept and held out: the source's own choice, or a share of each stratum."""
+    count = len(raw.y_train)
+    if raw.own_val and data.made is None:
+        kept, held_out = np.split(np.arange(count), [count - raw.own_val])
+        return kept, held_out
+    return stratified(np.zeros(count, np.int64) if stratum is None else stratum, data.val_fraction)
+
+
+def _valued(raw: Raw, data: Data) -> Raw:
+    """Return a source whose targets are values, as float32.
+
+    Raises:
+        DataError: They are not numbers, or not finite; a split is empty.
+    """
+    found = []
+    for split, y, inputs in (("train", raw.y_train, raw.train), ("test", raw.y_test, raw.test)):
+        counts = {len(rows) for rows in inputs.values()}
+        if not len(y) or counts != {len(y)}:
+            raise DataError(f"{data.source}: the {split} split has {len(y)} targets for its samples", "give one for each")
+        if y.dtype.kind not in "fiu" or not np.isfinite(y).all():
+            raise DataError(f"{data.source}: the targets of {split} are {y.dtype}, or not finite", "give finite numbers")
+        found.append(y.astype(np.float32))
+    return replace(raw, y_train=found[0], y_test=found[1], classes=())
+
+
+def _classified(raw: Raw, data: Data) -> Raw:
+    """Return a source with checked labels, numbered as the recipe says, hidden where it says so.
+
+    Raises:
+        DataError: They are not labels.
+    """
     if data.class_order is not None:
         raw = _renumbered(raw, [str(name) for name in data.class_order], data.source)
     if raw.labelled:
         y_train = raw.y_train
         if data.made is None:
-            y_train = _labels(y_train, len(raw.train), raw.classes, "train", data.source)
+            y_train = _labels(y_train, _count(raw.train), raw.classes, "train", data.source)
             _check_taught(y_train[: len(y_train) - raw.own_val], raw, data.source)
-        y_test = _labels(raw.y_test, len(raw.test), raw.classes, "test", data.source)
+        y_test = _labels(raw.y_test, _count(raw.test), raw.classes, "test", data.source)
         hidden = {"train": data.labels != "all", "test": data.labels == "none"}
         y_train, y_test = (np.full_like(y, -1) if hidden[name] else y for name, y in (("train", y_train), ("test", y_test)))
         raw = replace(raw, y_train=y_train, y_test=y_test)
-    channels = len(raw.train[0]), len(raw.test[0])
+    return raw
+
+
+def _check_channels(raw: Raw, data: Data) -> None:
+    channels = len(raw.train[IMAGE][0]), len(raw.test[IMAGE][0])
     if channels[0] != channels[1]:
         raise DataError(
             f"{data.source}: the train images have {channels[0]} channel{'s' * (channels[0] > 1)} and the test images "
             f"{channels[1]}",
             "give both the same channels" if data.made is None else "add grey: true to data.synthetic, or remove it",
         )
-    if raw.own_val and data.made is None:
-        kept, held_out = np.split(np.arange(len(raw.y_train)), [len(raw.y_train) - raw.own_val])
-    else:
-        kept, held_out = stratified(raw.y_train, data.val_fraction)
-    if raw.labelled and not len(held_out):
-        raise DataError(
-            f"{data.source}: val_fraction {data.val_fraction} of {len(raw.y_train)} training images is below one a class",
-            "raise data.val_fraction or give more images",
-        )
-    return raw, kept, held_out
 
 
 def _renumbered(raw: Raw, order: Sequence[str], source: str) -> Raw:
@@ -178,7 +287,10 @@ def _renumbered(raw: Raw, order: Sequence[str], source: str) -> Raw:
 
 def viewed(purpose: Purpose, data: Data) -> Purpose:
     """Return the purpose of a network that sees the same samples as a data section says."""
-    return replace(purpose, samples=samples_of(data, purpose.samples.classes))
+    samples = purpose.samples
+    if {*samples.inputs} != {IMAGE}:  # arrays are what they are
+        return purpose
+    return replace(purpose, samples=replace(samples_of(data, samples.classes), target=samples.target))
 
 
 def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
@@ -194,22 +306,17 @@ def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
             f"none of {len(images.train)} training images is left for validation",
             "raise data.val_fraction or give more images",
         )
-    return replace(images, val=Split(images.val.images, predictions), of="teacher")
-
-
-def preprocess(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], channels: int) -> NDArray[np.float32]:
-    """Turn uint8 N×C×S×S into the models' float32 input, N×channels×S×S: ``(x / 255 - mean) / std``.
-
-    In exactly this order and in float32, so that the load snippets, which do the same with numpy alone, get the same bits.
-    """
-    x = images.astype(np.float32) / np.float32(255)
-    x = (x - np.asarray(mean, np.float32).reshape(-1, 1, 1)) / np.asarray(std, np.float32).reshape(-1, 1, 1)
-    return x if x.shape[1] == channels else np.ascontiguousarray(np.broadcast_to(x, (len(x), channels, *x.shape[2:])))
+    return replace(images, val=Split(images.val.inputs, predictions), of="teacher")
 
 
 def numbers(split: Split) -> NDArray[np.int64]:
     """Return the places of a split's images in the order of the source (int64, N)."""
-    return split.images.indices if isinstance(split.images, _Subset) else np.arange(len(split))
+    rows = next(iter(split.inputs.values()))
+    return rows.indices if isinstance(rows, _Subset) else np.arange(len(split))
+
+
+def _count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
 
 
 def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, source: str) -> NDArray[np.int64]:

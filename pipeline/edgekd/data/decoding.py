@@ -30,7 +30,7 @@ _LOOKED_AT = 64  # images whose brightest pixel is looked at
 
 
 class Images(Protocol):
-    """Images by number: uint8, C×H×W at the recipe's image size, C as stored."""
+    """Samples by number. Images: uint8, C×H×W at the recipe's image size, C as stored."""
 
     def __len__(self) -> int: ...
 

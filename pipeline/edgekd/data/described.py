@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+
+import numpy as np
 
 from edgekd.data.dataset import split
-from edgekd.data.decoding import Images
 from edgekd.data.sources import summary
-from edgekd.data.sources.base import Described, source_of
+from edgekd.data.sources.base import Described, Inputs, source_of
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
-from edgekd.task.base import Purpose, task_of
-from edgekd.task.image_classification import samples_of
+from edgekd.task.base import Purpose
+from edgekd.task.image_classification import IMAGE, KIND
 
 
 def known(data: Data, task: str, progress: Progress | None = None) -> tuple[Purpose, int]:
@@ -25,12 +27,17 @@ def known(data: Data, task: str, progress: Progress | None = None) -> tuple[Purp
     Raises:
         DataError: As ``load``.
     """
-    raw, kept, _ = split(data, progress, None)
-    return Purpose(task_of(task), samples_of(data, raw.classes)), len(kept)
+    found = split(data, progress, None, task=task)
+    return found.purpose, len(found.kept)
 
 
-def described(data: Data, progress: Progress | None = None) -> list[str]:
+def described(data: Data, progress: Progress | None = None, *, task: str = KIND) -> list[str]:
     """Say in lines what will be read of a source, what of it will not, and what is in both train and test.
+
+    Args:
+        data: The recipe's section.
+        progress: Where to report.
+        task: The recipe's task.
 
     Raises:
         DataError: As ``load``.
@@ -38,14 +45,19 @@ def described(data: Data, progress: Progress | None = None) -> list[str]:
     source, place = source_of(data)
     if isinstance(source, Described):
         return source.described(place, data, progress or Silent())
-    raw, kept, held_out = split(data, None, None)
-    same = [f"image {one} of test is image {other} of train" for one, other in _twins(raw.train, raw.test)]
-    counted = summary.counted(data, raw.classes, (len(kept), len(held_out), len(raw.test)))
-    return [counted, *raw.notes, *summary.both(same, len(raw.test))]
+    found = split(data, None, None, task=task)
+    raw, word = found.raw, "image" if IMAGE in found.raw.train else "sample"
+    same = [f"{word} {one} of test is {word} {other} of train" for one, other in _twins(raw.train, raw.test)]
+    counts = (len(found.kept), len(found.held_out), len(raw.y_test))
+    return [summary.counted(data, raw.classes, counts, word), *raw.notes, *summary.both(same, counts[2], word)]
 
 
-def _twins(train: Images, test: Images) -> list[tuple[int, int]]:
-    """Test images that are training images too, pixel for pixel: (test, train)."""
-    known = {hashlib.sha256(train[i].tobytes()).digest(): i for i in range(len(train))}
-    digests = (hashlib.sha256(test[i].tobytes()).digest() for i in range(len(test)))
-    return [(index, known[digest]) for index, digest in enumerate(digests) if digest in known]
+def _twins(train: Inputs, test: Inputs) -> list[tuple[int, int]]:
+    """Return test samples that are training samples too, byte for byte: (test, train)."""
+    known = {digest: index for index, digest in enumerate(_digests(train))}
+    return [(index, known[digest]) for index, digest in enumerate(_digests(test)) if digest in known]
+
+
+def _digests(inputs: Inputs) -> Iterator[bytes]:
+    for rows in zip(*([each[i] for i in range(len(each))] for each in inputs.values()), strict=True):
+        yield hashlib.sha256(b"".join(np.ascontiguousarray(row).tobytes() for row in rows)).digest()

@@ -12,6 +12,7 @@ from edgekd.data.sources.synthetic import synthesized, whole
 from edgekd.models.user_file import note_plugin
 from edgekd.progress import Progress
 from edgekd.recipe.data import Data
+from edgekd.task.image_classification import IMAGE
 
 
 def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
@@ -32,5 +33,5 @@ def read(data: Data, progress: Progress, made: Path | None = None) -> Raw:
     raw = source.read(place, data, progress)
     if data.made is not None:
         images = synthesized(data, made)
-        raw = replace(raw, train=images, y_train=np.full(len(images), -1, np.int64))
+        raw = replace(raw, train={IMAGE: images}, y_train=np.full(len(images), -1, np.int64))
     return raw

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.data.batches import Normalize
+from edgekd.data.batches import Prepare
 from edgekd.data.dataset import DataSet
 
-Look = Tensor | tuple[Tensor, ...]
-"""What a teacher takes: images, or those of each of an ensemble."""
+Look = tuple[Tensor | tuple[Tensor, ...], ...]
+"""The arguments of a teacher: the inputs of one, or one tuple with the images of each of an ensemble."""
 
 
 class Looks(nn.Module):
-    """From the student's input and the other views of a batch to the teacher's input.
+    """From the student's inputs and the other views of a batch to the teacher's arguments.
 
     Args:
         views: The samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
@@ -23,29 +25,36 @@ class Looks(nn.Module):
 
     def __init__(self, views: Sequence[DataSet]) -> None:
         super().__init__()
-        self.normalize = nn.ModuleList([Normalize(view) for view in views])
-        self._shapes = [view.train.images[0].shape for view in views]
+        self.prepare = nn.ModuleList([Prepare(view) for view in views])
+        self._examples = [view.train.stacked([0]) if len(view.train) else {} for view in views]
 
-    def forward(self, x: Tensor, others: Sequence[Tensor]) -> Look:
-        """Return what the teacher takes.
+    def forward(self, inputs: Mapping[str, Tensor], others: Sequence[Mapping[str, Tensor]]) -> Look:
+        """Return the teacher's arguments.
 
         Args:
-            x: The student's input, N×C×S×S.
-            others: The views as they are stored, uint8 N×C×S×S of each one's own size.
+            inputs: The student's.
+            others: The views as they are stored, each of its own size.
         """
-        seen = tuple(normalize(images) for normalize, images in zip(self.normalize, others, strict=True))
-        return x if not seen else seen if len(seen) > 1 else seen[0]
+        seen = [tuple(prepare(stored).values()) for prepare, stored in zip(self.prepare, others, strict=True)]
+        if not seen:
+            return tuple(inputs.values())
+        return seen[0] if len(seen) == 1 else (tuple(first for first, *_ in seen),)
 
-    def blank(self, count: int = 2) -> list[Tensor]:
-        """Return black images for each view, uint8."""
-        return [torch.zeros(count, *shape, dtype=torch.uint8) for shape in self._shapes]
+    def blank(self, count: int = 2) -> list[dict[str, Tensor]]:
+        """Return samples of zeros for each view, as they are stored."""
+        return [blank(example, count) for example in self._examples]
+
+
+def blank(stored: Mapping[str, NDArray[Any]], count: int = 2) -> dict[str, Tensor]:
+    """Return samples of zeros in the form of one stored sample."""
+    return {name: torch.zeros(count, *rows.shape[1:], dtype=torch.from_numpy(rows).dtype) for name, rows in stored.items()}
 
 
 @torch.no_grad()
 def logits(teacher: nn.Module, views: Sequence[DataSet], device: torch.device) -> Tensor:
-    """Logits on the validation split, N×classes, of a teacher in evaluation mode that sees ``views``."""
+    """Return the primary outputs on the validation split, N×…, of a teacher in evaluation mode that sees ``views``."""
     looks, found = Looks(views).to(device), []
-    for batches in zip(*(view.val.batches() for view in views), strict=True):
-        others = [torch.from_numpy(images).to(device) for images, _ in batches]
-        found.append(teacher(looks(others[0], others)))
+    for parts in zip(*(view.val.batches() for view in views), strict=True):
+        others = [{name: torch.from_numpy(rows).to(device) for name, rows in part.items()} for part in parts]
+        found.append(teacher(*looks(others[0], others)))
     return torch.cat(found)

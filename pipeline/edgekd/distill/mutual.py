@@ -55,10 +55,10 @@ class Peer(nn.Module):
         self._seed = seed
         self._drawn: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, *inputs: Tensor) -> Outputs:
         """Return ``(logits, *features)``."""
-        with self._own_draws(x.device):
-            return cast(Outputs, self.network(x))
+        with self._own_draws(inputs[0].device):
+            return cast(Outputs, self.network(*inputs))
 
     def snapshot(self, tapped: nn.Module) -> dict[str, Tensor]:
         """The weights of ``tapped``, this network or its average; a traced one lacks what its logits do not need."""
@@ -90,7 +90,7 @@ class Beginner:
 
 def cohort(
     losses: Sequence[Loss], student: nn.Module, beginners: Mapping[str, Beginner],
-    combine: Literal["losses", "probabilities"], example: Tensor, facts: Facts,
+    combine: Literal["losses", "probabilities"], example: Tensor | Mapping[str, Tensor], facts: Facts,
 ) -> tuple[Terms, tuple[Peer, ...]]:  # fmt: skip
     """Make the loss of the student and its peers, each with its own.
 

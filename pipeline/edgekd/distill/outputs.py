@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from edgekd.task.base import Criterion
+from edgekd.task.image_classification import cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits (N×classes) and the features of the paired layers, in the order of the pairs.
+    """The primary output, such as logits (N×classes), and the features of the paired layers, in the order of the pairs.
 
     A feature is a map (N×C×H×W, tokens too, without those of no place), of the same height and width in student and teacher;
     for a loss that reads embeddings, N×D; for one that reads attention, queries, keys and values, N×3×heads×tokens×C, whose
@@ -22,25 +25,45 @@ class Outputs:
     and each map has its own size.
     """
 
-    logits: Tensor
+    primary: Tensor
     features: tuple[Tensor, ...] = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what a loss of an older edgekd has to read."""
+        renamed = {"logits": "primary"}.get(name)
+        raise AttributeError(f"Outputs has no {name}" + (f": read {renamed}" if renamed else ""))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images' labels (int64, N) and which of the training images they are (int64, N)."""
+    """The targets of the samples and which of the training samples they are.
 
-    labels: Tensor
+    Attributes:
+        target: Labels (int64, N), or values (float32, N×…).
+        indices: Places among the training samples (int64, N).
+        criterion: The loss of a primary output with the targets, of the task.
+    """
+
+    target: Tensor
     indices: Tensor
+    criterion: Criterion = cross_entropy
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts known before training: the number of classes and of training images, and the label of each (int64, N)."""
+    """What is known before training.
+
+    Attributes:
+        classes: Number of classes; 0 for a task without classes.
+        samples: Number of training samples.
+        targets: The target of each.
+        criterion: The loss of a primary output with the targets, of the task.
+    """
 
     classes: int
-    images: int
-    labels: Tensor | None = None
+    samples: int
+    targets: Tensor | None = None
+    criterion: Criterion = cross_entropy
 
 
 class LossFunction(Protocol):

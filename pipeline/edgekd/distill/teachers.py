@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.taps.pairing import Pair
 from edgekd.taps.taps import Tapped
 
 Array = NDArray[np.float32]
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 Rule = Literal["probabilities", "logits", "confidence", "losses"]
 
 
@@ -63,15 +63,15 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleDict(members)
         self.combination = combination
 
-    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+    def forward(self, *inputs: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the combined logits, N×classes, as far as they can be combined without labels.
 
         Args:
-            x: Images; or, for each member in turn, those that it sees.
+            inputs: Of every member; or one sequence of the images that each member sees, in turn.
         """
         members = list(self.members.values())
         return self.combination(
-            torch.stack([member(own) for member, own in zip(members, _each(x, members), strict=True)], 1)
+            torch.stack([member(*own) for member, own in zip(members, _each(inputs, members), strict=True)], 1)
         )
 
 
@@ -90,17 +90,17 @@ class TappedEnsemble(nn.Module):
         self.members = nn.ModuleDict({name: Tapped(member, wanted[name]) for name, member in ensemble.members.items()})
         self._places = [(name, 1 + wanted[name].index(path)) for name, _, path in found]
 
-    def forward(self, x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return all logits and the features in the order of the paths; ``x`` as in :class:`Ensemble`."""
-        images = _each(x, self.members)
-        outputs = {name: member(own) for (name, member), own in zip(self.members.items(), images, strict=True)}
+    def forward(self, *inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return all logits and the features in the order of the paths; ``inputs`` as in :class:`Ensemble`."""
+        each = _each(inputs, self.members)
+        outputs = {name: member(*own) for (name, member), own in zip(self.members.items(), each, strict=True)}
         logits = torch.stack([output[0] for output in outputs.values()], 1)
         return (logits, *(outputs[name][place] for name, place in self._places))
 
 
-def _each(x: Tensor | Sequence[Tensor], members: Sized) -> Sequence[Tensor]:
-    """What each member sees."""
-    return [x] * len(members) if isinstance(x, Tensor) else x
+def _each(inputs: tuple[Tensor | Sequence[Tensor], ...], members: Sized) -> Sequence[tuple[Any, ...]]:
+    """Return the arguments of each member."""
+    return [inputs] * len(members) if isinstance(inputs[0], Tensor) else [(own,) for own in inputs[0]]
 
 
 def tapped(teacher: nn.Module, paths: Sequence[str]) -> nn.Module:
@@ -131,34 +131,33 @@ class BlackBox(nn.Module):
 
     Args:
         call: From float32 N×C×S×S, normalized as it was trained with, to float32 N×classes.
-        seen: Mean and standard deviation, of each channel or one of all, that the images come normalized with.
-        own: Those that it was trained with.
+        seen: The preprocessing of the images that it is given.
+        own: That of its training.
         probabilities: Whether it gives probabilities; their logarithms are then its logits.
     """
 
     def __init__(
-        self, call: Callable[[Array], Array], seen: Normalization, own: Normalization, *, probabilities: bool = False
+        self, call: Callable[[Array], Array], seen: Preprocessing, own: Preprocessing, *, probabilities: bool = False
     ) -> None:
         super().__init__()
         self._call, self._seen, self._probabilities = call, seen, probabilities
         self._trained_with(own)
 
-    def trained_with(self, own: Normalization) -> BlackBox:
+    def trained_with(self, own: Preprocessing) -> BlackBox:
         """The same, as if its images had been normalized in another way in its training."""
         other = copy.copy(self)
         other._trained_with(own)
         return other
 
-    def _trained_with(self, own: Normalization) -> None:
-        seen = self._seen
-        (mean, std), (own_mean, own_std) = ([torch.tensor(v).reshape(-1, 1, 1) for v in pair] for pair in (seen, own))
-        self._same = seen == own
-        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
+    def _trained_with(self, own: Preprocessing) -> None:
+        self._turned = self._seen.onto(own)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits N×classes on the device of the images, without a gradient."""
         images = x.detach().float().cpu()
-        images = images if self._same else images * self._scale + self._shift
+        if self._turned is not None:
+            scale, shift = (torch.from_numpy(part) for part in self._turned)
+            images = images * scale + shift
         return logits_of(torch.from_numpy(self._call(images.contiguous().numpy())), self._probabilities).to(x.device)
 
 

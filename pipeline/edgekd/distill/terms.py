@@ -42,7 +42,7 @@ class Terms(nn.Module):
         losses: The recipe's losses.
         student: The student.
         teacher: The teacher, or None.
-        example: Input, 1×C×S×S.
+        example: Input of the student: images (1×C×H×W), or other inputs by name.
         facts: What is known of the data.
         seen: Input of a teacher that sees something else than the student, by the name that losses give it (None: the only
             one).
@@ -59,13 +59,15 @@ class Terms(nn.Module):
     """
 
     def __init__(
-        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None, example: Tensor, facts: Facts,
+        self, losses: Sequence[Loss], student: nn.Module, teacher: nn.Module | None,
+        example: Tensor | Mapping[str, Tensor], facts: Facts,
         seen: Mapping[str | None, Tensor] | None = None, key: str = "distill",
     ) -> None:  # fmt: skip
         super().__init__()
         found: list[Term] = []
         surveys: dict[nn.Module, Survey] = {}
         self.adapters = nn.ModuleDict()
+        self.criterion = facts.criterion
         for index, loss in enumerate(losses):
             if not loss.weight:
                 continue
@@ -82,7 +84,7 @@ class Terms(nn.Module):
                         student if loss.reads == "own_stages" else teachers.member(cast(nn.Module, teacher), loss.teacher)
                     )
                     theirs = example if seen is None else seen[loss.teacher]
-                    for network, images in ((student, example), (learned_from, theirs)):
+                    for network, images in ((student, _image(example)), (learned_from, _image(theirs))):
                         if network not in surveys:
                             surveys[network] = survey(network, images)
                     pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
@@ -133,16 +135,16 @@ class Terms(nn.Module):
                 continue
             ours, theirs = self._outputs(term, student, teacher, batch)
             loss = cast(LossFunction, term.loss)
-            each = [loss(ours, one, batch, adapter) for one in self._apart(term, theirs)]
+            each = [loss(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
             values.append(factor * (each[0] if len(each) == 1 else torch.stack(each).mean()))
         return tuple(values)
 
-    def _apart(self, term: Term, teacher: Outputs | None) -> list[Outputs | None]:
+    def _apart(self, term: Term, ours: Outputs, teacher: Outputs | None) -> list[Outputs | None]:
         """The teachers that a term learns from: one, unless the loss with each counts."""
-        if teacher is None or teacher.logits.ndim == 2:
+        if teacher is None or teacher.primary.ndim == ours.primary.ndim:
             return [teacher]
-        of_each = teacher.logits.unbind(1) if term.loss.needs_teacher else teacher.logits.unbind(1)[:1]
-        return [replace(teacher, logits=logits) for logits in of_each]
+        of_each = teacher.primary.unbind(1) if term.loss.needs_teacher else teacher.primary.unbind(1)[:1]
+        return [replace(teacher, primary=primary) for primary in of_each]
 
     def _logits(self, term: Term, logits: Tensor, batch: Batch) -> Tensor:
         """The logits that a term learns from: the only teacher's, those of the one it names, all combined, or all apart."""
@@ -153,7 +155,7 @@ class Terms(nn.Module):
         name = term.loss.teacher
         if name is not None:
             return logits[:, self._members.index(name)]
-        return logits if self._combination.rule == "losses" else self._combination(logits, batch.labels)
+        return logits if self._combination.rule == "losses" else self._combination(logits, batch.target)
 
     def _outputs(
         self, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor] | None, batch: Batch
@@ -168,6 +170,18 @@ class Terms(nn.Module):
         if teacher is None:
             return learning, None
         return learning, Outputs(self._logits(term, teacher[0], batch), tuple(t for _, t in pairs))
+
+
+def _image(example: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Return the images in which a loss compares layers.
+
+    Raises:
+        ModelError: There are none.
+    """
+    found = [example] if isinstance(example, Tensor) else list(example.values())
+    if len(found) != 1 or found[0].ndim != 4:
+        raise ModelError("compares layers of networks of images", "use a loss that compares outputs, such as mse_logits")
+    return found[0]
 
 
 @contextmanager

@@ -235,7 +235,8 @@ def _describe(loaded: Loaded, steps: Sequence[Planned], options: Options) -> Non
     if any(step.status == "run" and step.node.stage.reused for step in steps):
         views = dict.fromkeys([loaded.recipe.data, *(step.node.recipe.data for step in steps)])
         for source in dict.fromkeys(view.source for view in views):
-            for line in described.described(next(view for view in views if view.source == source), options.progress):
+            view = next(view for view in views if view.source == source)
+            for line in described.described(view, options.progress, task=loaded.recipe.task):
                 options.progress.say(line)
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.errors import DeviceError, LostError, unexpected
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.transports.base import Transport
@@ -28,15 +29,6 @@ IMAGE_S = 10.0
 """Seconds an image of the test split may take beyond that."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Preprocessing of an image: ``(uint8 / 255 - mean) / std``, in ``channels`` channels."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: int
 
 
 @dataclass(frozen=True)

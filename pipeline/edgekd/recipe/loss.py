@@ -23,6 +23,8 @@ the classifier reads; queries, keys and values of each self-attention; the stude
 the last pooling reads."""
 
 
+Need = Literal["classes", "images"]
+"""What a loss may need of the task: logits of classes, or images to take maps from."""
 Depth = Literal["early", "middle", "late"]
 """A quarter, a half, and the whole of a network's depth."""
 
@@ -30,6 +32,7 @@ Depth = Literal["early", "middle", "late"]
 class Loss(Strict):
     """Common keys of all distillation losses; each loss adds its own options (``edgekd list losses``)."""
 
+    needs: ClassVar[tuple[Need, ...]] = ()  # what the task has to give; `edgekd check` refuses the loss elsewhere
     needs_teacher: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = False  # whether it cannot do without the images' labels
     reads_all_logits: ClassVar[bool] = False  # whether top_k of a teacher cache would leave out what it reads
@@ -90,6 +93,7 @@ class Loss(Strict):
 class FeatureLoss(Loss):
     """A loss on features of paired layers."""
 
+    needs: ClassVar[tuple[Need, ...]] = ("images",)
     reads: ClassVar[Reads] = "stages"
 
     layers: Literal["auto"] | Depth | dict[str, str] = "auto"

@@ -156,9 +156,13 @@ def structure(context: Context, rewritten: Rewritten, purpose: Purpose) -> Struc
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
 
-    student, example = rewritten.model, build.one_input(purpose.signature)
-    activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
-    squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
+    student, signature = rewritten.model, purpose.signature
+    activations: Mapping[str, int] | None = None
+    squeezes: int | None = None
+    if signature.inputs[0].kind == "image":
+        example = build.one_input(signature)
+        activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
+        squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
     return Structure(
         changes=tuple(str(change) for change in rewritten.changes),
         left=tuple(rewritten.left),
@@ -186,7 +190,7 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     first = fabric.global_rank == 0
     images = samples.images(context, context.progress if first else None)
     purpose = images.purpose
-    example = build.one_input(purpose.signature)
+    example = build.example(purpose.signature)
     torch.manual_seed(recipe.seed)  # the student starts from the same weights with and without a teacher
     say = context.progress.say if first else None
     rewritten = networks.rewritten(recipe, purpose, say=say)
@@ -200,10 +204,12 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
-    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(
+        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
+    )
     seen = views.opened(recipe.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
-    wiring.refuse_probabilities(student, example, "student")
+    wiring.refuse_probabilities(student, purpose, "student")
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
         beginners = peers.beginners(recipe, purpose, say)

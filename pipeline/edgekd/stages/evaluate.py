@@ -201,12 +201,8 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str], graph: nn.
 
 def _arrays(images: DataSet) -> Array:
     """The test images as a network takes them."""
-    import numpy as np
-
-    from edgekd.data import dataset
-
-    stacked = np.stack([images.test.images[i] for i in range(len(images.test))])
-    return dataset.preprocess(stacked, images.mean, images.std, images.channels)
+    (x,) = images.taken(images.test.stacked(range(len(images.test)))).values()
+    return x
 
 
 def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:

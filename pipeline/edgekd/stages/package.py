@@ -307,13 +307,14 @@ class PackageStage:
         images = images_of(context)
         tested = context.output(EvaluateOutput, "evaluate")
         found = tested.models
+        rule = images.preprocessing
         height, width = context.recipe.data.size
         record = DataRecord(
             source=_public(context.recipe.data.source), fingerprint=fingerprint.of(context.recipe.data),
             classes=images.classes,
             train=len(images.train), val=len(images.val), test=len(images.test),
-            image_size=height, image_width=width if width != height else None, channels=images.channels,
-            mean=images.mean, std=images.std, license=images.license,
+            image_size=height, image_width=width if width != height else None, channels=rule.channels,
+            mean=rule.mean, std=rule.std, license=images.license,
         )  # fmt: skip
         curves = records.curves(context)
         models = [

@@ -15,7 +15,7 @@ from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.errors import DeviceError
 from edgekd.profiling import inspection
-from edgekd.profiling.inspection import Preprocessing, Wants
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
@@ -78,8 +78,6 @@ class _Images:
         """Write images from all over the split into a folder."""
         import numpy as np
 
-        from edgekd.data import dataset
-
         images = samples.images(context)
         test, protocol = images.test, context.recipe.profile
         assert protocol is not None
@@ -88,7 +86,7 @@ class _Images:
             return cls({}, nothing, nothing, None, Wants())
         places = _spread(len(test), IMAGES)
         stacked = np.stack([test.images[int(place)] for place in places])
-        x = dataset.preprocess(stacked, images.mean, images.std, images.channels)
+        x = images.preprocessing.arrays(stacked)
         feeds = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
         np.save(feeds["NCHW"], x)
         np.save(feeds["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
@@ -97,7 +95,7 @@ class _Images:
         if len(counted):
             np.save(file, np.stack([test.images[int(place)] for place in counted]))
         wants = Wants(
-            preprocessing=Preprocessing(tuple(images.mean), tuple(images.std), images.channels),
+            preprocessing=images.preprocessing,
             encoded=tuple(inspection.encoded(list(stacked), folder)),
             images=file if len(counted) else None,
         )

@@ -102,7 +102,9 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
         teacher = peers.trained(recipe, purpose, context.inputs["distill"])
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
-    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(
+        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
+    )
     if fabric.global_rank == 0:
         for loss in chosen:
             if loss.weight and loss.rests():
@@ -160,11 +162,11 @@ def calibration_images(images: DataSet, count: int) -> Tensor:
     import numpy as np
     import torch
 
-    from edgekd.data import dataset, splits
+    from edgekd.data import splits
 
     chosen = np.random.default_rng(splits.SPLIT_SEED).permutation(len(images.train))[:count]
-    stacked = np.stack([images.train.images[int(index)] for index in chosen])
-    return torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, images.channels))
+    (x,) = images.taken(images.train.stacked(chosen)).values()
+    return torch.from_numpy(x)
 
 
 def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
@@ -175,7 +177,7 @@ def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
 def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     import torch
 
-    from edgekd.data.batches import Normalize
+    from edgekd.data.batches import Prepare
     from edgekd.quantization import ptq
     from edgekd.train.loop import score
 
@@ -189,11 +191,11 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     module = prepared.module.to(device)
     chosen = calibration_images(images, settings.calibration_images).to(device)
     done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
-    normalize = Normalize(images).to(device)
+    ready = Prepare(images).to(device)
     scores: list[float | None] = [None, None]
     if len(images.val) and images.val.labelled:
         nets = (student.to(device), module)
-        scores = [score(network, images.val, normalize, device, images.purpose) for network in nets]
+        scores = [score(network, images.val, ready, device, images.purpose) for network in nets]
     for line in _told(done, settings):
         say(f"  {line}")
     if scores[0] is not None and scores[1] is not None:

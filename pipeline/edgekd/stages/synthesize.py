@@ -99,17 +99,17 @@ class SynthesizeStage:
         labels = np.arange(settings.images) % classes
         batches = np.array_split(labels, -(-settings.images // settings.batch_size))
         generator = torch.Generator().manual_seed(recipe.seed)
-        made = []
+        made, rule = [], images.preprocessing
         with context.progress.task("synthesize", settings.images * settings.steps) as task:
             for wanted in batches:
                 made.append(
                     inversion.invert(
-                        network, torch.from_numpy(wanted), recipe.data.size, images.channels, settings,
-                        images.mean, images.std, generator, task.advance,
+                        network, torch.from_numpy(wanted), recipe.data.size, rule.channels, settings,
+                        rule.mean, rule.std, generator, task.advance,
                     )
                 )  # fmt: skip
         pixels = np.concatenate(made)
-        x = dataset.preprocess(pixels, images.mean, images.std, images.channels)
+        x = rule.arrays(pixels)
         with torch.inference_mode():
             parts = np.array_split(x, len(batches))
             found = np.concatenate([network(torch.from_numpy(part).to(device)).argmax(1).cpu().numpy() for part in parts])

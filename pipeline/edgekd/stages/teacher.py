@@ -51,21 +51,23 @@ def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     assert section.budget is not None
     first = fabric.global_rank == 0
     images = dataset.load(recipe.data, context.progress if first else None, task=recipe.task)
-    purpose, example = images.purpose, build.one_input(images.purpose.signature)
+    purpose, example = images.purpose, build.example(images.purpose.signature)
     model = build.network(section.model, section.args, purpose)
     if section.weights is not None:
         say = context.progress.say if first else None
         left_out = build.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {context.name}.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
-    wiring.refuse_probabilities(model, example, context.name)
+    wiring.refuse_probabilities(model, purpose, context.name)
     teacher = None
     if section.teacher is not None:
         teacher = networks.teacher(section.teacher, f"{context.name}.teacher", context, images)
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
-    facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
+    facts = Facts(
+        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
+    )
     seen = views.opened(section.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
     theirs = views.examples(section.teacher, recipe.data, purpose)

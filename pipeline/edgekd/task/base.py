@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgekd.metrics.base import facts
+from edgekd.recipe.loss import Need
 from edgekd.registry import tasks
 from edgekd.results.models import TaskFacts
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Dtype = Literal["float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 Kind = Literal["image", "signal", "features", "tokens", "mask", "logits", "boxes", "map", "values"]
 """What a port is to a reader: what preprocessing, a picture or an axis it can have. ``values`` promises nothing."""
-Need = Literal["classes"]
 BATCH = "N"
 
 
@@ -118,6 +118,14 @@ class Purpose:
         return self.task.builder_args(self.samples)
 
 
+class Criterion(Protocol):
+    """The criterion of a task: see :meth:`Task.criterion`."""
+
+    def __call__(self, primary: Tensor, target: Tensor, smoothing: float, /) -> Tensor:
+        """Return the scalar loss."""
+        ...
+
+
 class Task(Protocol):
     """The purpose of a network. Registered under its kind, such as ``image-classification``; see docs/extending.md."""
 
@@ -147,8 +155,8 @@ class Task(Protocol):
         """Return by what the validation split is balanced, a number a sample; None: by nothing."""
         ...
 
-    def criterion(self, primary: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Return the scalar loss with the true targets, the mean over the batch: what the loss ``task`` is.
+    def criterion(self, primary: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """Return the scalar loss with the true targets, the mean over the batch: the value of the loss ``task``.
 
         Args:
             primary: The primary output of a batch, float32.

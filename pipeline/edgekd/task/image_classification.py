@@ -11,8 +11,9 @@ from edgekd.metrics.agreement import Agreement
 from edgekd.metrics.base import Metric
 from edgekd.metrics.classification import CrossEntropy, Top1, Top5
 from edgekd.recipe.data import Data
+from edgekd.recipe.loss import Need
 from edgekd.registry import tasks
-from edgekd.task.base import BATCH, Need, Port, Purpose, Samples, Signature
+from edgekd.task.base import BATCH, Port, Purpose, Samples, Signature
 from edgekd.task.primary import LOGITS
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ImageClassification:
     """Classification of images; cross-entropy with the labels."""
 
     kind = KIND
-    gives: tuple[Need, ...] = ("classes",)
+    gives: tuple[Need, ...] = ("classes", "images")
     metrics: tuple[Metric, ...] = (Top1(), Top5(), CrossEntropy())
     agreement: Metric = Agreement()
 
@@ -42,8 +43,11 @@ class ImageClassification:
         """
         shape, dtype = samples.inputs.get(IMAGE, ((), ""))
         if len(samples.inputs) != 1 or len(shape) != 3 or dtype != "float32":
-            found = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, (shape, _) in samples.inputs.items())
-            raise DataError(f"{KIND} takes images, and a sample here is {found}", "write another task, or give images")
+            found = ", ".join(f"{name} ({kind} {shape})" for name, (shape, kind) in samples.inputs.items())
+            raise DataError(
+                f"{KIND} takes images, and a sample here is {found}",
+                "images must be uint8, N×H×W (grey) or N×H×W×3; for others write another task",
+            )
         image = Port(IMAGE, (BATCH, *shape), kind="image")
         return Signature((image,), (logits_of(len(samples.classes) or None),), LOGITS.name)
 
@@ -55,11 +59,16 @@ class ImageClassification:
         """Return the labels."""
         return targets
 
-    def criterion(self, primary: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Return the mean cross-entropy of logits (N×classes) with labels (int64, N)."""
-        from torch.nn import functional as F
+    def criterion(self, primary: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """Return the mean cross-entropy."""
+        return cross_entropy(primary, target, smoothing)
 
-        return F.cross_entropy(primary, target, label_smoothing=smoothing)
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, /) -> Tensor:
+    """Return the mean cross-entropy of logits (N×classes) with labels (int64, N)."""
+    from torch.nn import functional as F
+
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def logits_of(classes: int | None) -> Port:

@@ -101,7 +101,7 @@ class LossSuite(Suite):
         (fresh, teacher), (images, batch) = self.networks(), self.batch()
         torch.manual_seed(0)
         student = loss.student(fresh if student is None else student, teacher, images[:1])
-        facts = Facts(networks.CLASSES, BATCH, batch.labels)
+        facts = Facts(networks.CLASSES, BATCH, batch.target)
         terms = Terms([loss], student, teacher, images[:1], facts).train()
         return Trial(loss, terms, Tapped(student, terms.student_paths).train(), Tapped(teacher, terms.teacher_paths))
 
@@ -194,7 +194,7 @@ class LossSuite(Suite):
     def test_uses_labels(self, tried: Any) -> None:
         """The value follows the labels, exactly where ``reads_labels`` says so: others train without labels."""
         trial, ours, theirs, batch = tried
-        other = Batch(batch.labels.roll(1), batch.indices)
+        other = Batch(batch.target.roll(1), batch.indices)
         differs = trial.first_value(ours, theirs, batch) != trial.first_value(ours, theirs, other)
         assert differs == trial.loss.reads_labels, (
             f"reads_labels is {trial.loss.reads_labels}, but the value {'changes' if differs else 'stays'} with others: "
@@ -217,7 +217,7 @@ class LossSuite(Suite):
         for order in (torch.arange(BATCH), torch.arange(BATCH).flip(0)):
             trial, (images, batch) = self.trial(), self.batch()
             outputs = trial.outputs(images[order])
-            values.append(trial.first_value(*outputs, Batch(batch.labels[order], batch.indices[order])))
+            values.append(trial.first_value(*outputs, Batch(batch.target[order], batch.indices[order])))
         assert values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-7), (
             f"{values[0]:g} becomes {values[1]:g} when the batch is reversed: sum over samples, or declare the gap `order`"
         )

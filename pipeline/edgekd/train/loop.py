@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,10 +19,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgekd.data.batches import Normalize, loader
+from edgekd.data.batches import Prepare, loader
 from edgekd.data.dataset import DataSet, Split
 from edgekd.distill import mutual
-from edgekd.distill.looks import Look, Looks
+from edgekd.distill.looks import Look, Looks, blank
 from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache.recording import Recorded, Recording
 from edgekd.distill.terms import Terms
@@ -74,11 +74,11 @@ class Pupil(nn.Module):
         self._peers = nn.ModuleList(peers)
 
     def forward(
-        self, x: Tensor, teacher: tuple[Tensor, ...] | None, labels: Tensor, indices: Tensor, epoch: float
+        self, inputs: Mapping[str, Tensor], teacher: tuple[Tensor, ...] | None, target: Tensor, indices: Tensor, epoch: float
     ) -> tuple[Tensor, Tensor]:
         """Return (weighted value of each term, networks×terms; logits, networks×N×classes)."""
-        batch = Batch(labels, indices)
-        outputs = [self.network(x), *(peer(x) for peer in self.peers)]
+        batch = Batch(target, indices, self.terms.criterion)
+        outputs = [network(*inputs.values()) for network in (self.network, *self.peers)]
         values = []
         for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
             lessons = mutual.lessons(outputs, index) if self.peers else teacher
@@ -142,7 +142,7 @@ def fit(
             f"{fabric.world_size} processes",
             "lower batch_size or --processes",
         )
-    normalize = fabric.to_device(Normalize(data))
+    prepare = fabric.to_device(Prepare(data))
     looks = fabric.to_device(Looks(views))
     draws = recording.draws(budget.epochs) if recording else budget.epochs
     learner_of = partial(Learner, ema=budget.ema, purpose=data.purpose, labelled=data.train.labelled)
@@ -159,29 +159,29 @@ def fit(
     step = 0
     with (
         _lessons(
-            fabric, teacher, terms.teacher_paths, recording, looks, normalize, data, section, budget.epochs, _bytes(pupil)
+            fabric, teacher, terms.teacher_paths, recording, looks, prepare, data, budget.epochs, _bytes(pupil)
         ) as lessons,
         (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
     ):
         for epoch in range(budget.epochs):
             augmented.epoch, sampler.epoch = epoch % draws, epoch
             module.train()
-            for images, labels, indices, *others in feed:
+            for stored, labels, indices, *others in feed:
                 if step == freeze_step and freeze:
                     freeze.action(network)
                 for group in optimizer.param_groups:
                     group["lr"] = budget.lr * schedule(step)
-                x = normalize(images)
+                inputs = prepare(stored)
                 with torch.no_grad(), fabric.autocast():
-                    target = lessons(looks(x, others), epoch % draws, indices) if lessons else None
-                values, logits = module(x.contiguous(memory_format=form), target, labels, indices, step / len(feed))
+                    taught = lessons(looks(inputs, others), epoch % draws, indices) if lessons else None
+                values, logits = module(_formed(inputs, form), taught, labels, indices, step / len(feed))
                 sums = values.sum(1)
                 if not bool(sums.isfinite().all()):
                     worst = sums.isfinite().tolist().index(False)
                     raise TrainingError(
                         f"{learners[worst].name}: the loss is {sums[worst].item()} at step {step} of epoch {epoch + 1} "
                         f"({_worst(terms.names, values[worst])})",
-                        f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the images and labels",
+                        f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the samples and targets",
                     )
                 fabric.backward(sums.sum())
                 if budget.clip_grad_norm:
@@ -195,7 +195,7 @@ def fit(
             if freeze and step == freeze_step == steps:  # the only one
                 freeze.action(network)
             for each in learners:
-                found = score(each.kept, data.val, normalize, fabric.device, data.purpose)
+                found = score(each.kept, data.val, prepare, fabric.device, data.purpose)
                 each.epoch(found, budget.lr * schedule(step - 1))
                 if (
                     each.best_epoch < 0
@@ -215,7 +215,7 @@ def fit(
 @contextmanager
 def _lessons(
     fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
-    looks: Looks, normalize: Normalize, data: DataSet, section: Data, epochs: int, trained: int,
+    looks: Looks, prepare: Prepare, data: DataSet, epochs: int, trained: int,
 ) -> Iterator[Lessons | None]:  # fmt: skip
     """What the teacher says about a batch: computed, or read where it is recorded."""
     if teacher is None:
@@ -223,11 +223,12 @@ def _lessons(
         return
     network = fabric.to_device(_laid_out(teacher.eval().requires_grad_(False), torch.channels_last))
     if recording is None:
-        yield lambda x, _draw, _indices: network(x)
+        yield lambda look, _draw, _indices: network(*look)
         return
-    blank = torch.zeros(2, data.channels, *section.size, dtype=torch.uint8)
+    stored = blank(data.train.stacked([0]))
     with torch.no_grad(), fabric.autocast():
-        probe = network(looks(normalize(fabric.to_device(blank)), [fabric.to_device(view) for view in looks.blank()]))
+        inputs = prepare(fabric.to_device(stored))
+        probe = network(*looks(inputs, [fabric.to_device(view) for view in looks.blank()]))
     precision = fabric.strategy.precision.precision
     recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision, trained)
     try:
@@ -257,26 +258,31 @@ def hasten_norms(network: nn.Module, steps: int) -> str:
 
 
 @torch.no_grad()
-def score(network: nn.Module, split: Split, normalize: Normalize, device: torch.device, purpose: Purpose) -> float:
+def score(network: nn.Module, split: Split, prepare: Prepare, device: torch.device, purpose: Purpose) -> float:
     """Return the task's first metric of a network that returns logits or ``(logits, ...)``; its mode is restored."""
     metric, primary = purpose.task.metrics[0], purpose.signature.primary
-    outputs = {primary: logits_of(network, split, normalize, device).numpy()}
-    rows = metric.per_sample(outputs, split.labels, primary)
+    outputs = {primary: primary_of(network, split, prepare, device).numpy()}
+    rows = metric.per_sample(outputs, split.targets, primary)
     assert rows is not None, "a task's first metric is about all of its outputs"
     return metric.reduce(rows)
 
 
 @torch.no_grad()
-def logits_of(network: nn.Module, split: Split, normalize: Normalize, device: torch.device) -> Tensor:
-    """Return the logits of such a network for a split, float32 (N, classes) on the CPU; its mode is restored."""
+def primary_of(network: nn.Module, split: Split, prepare: Prepare, device: torch.device) -> Tensor:
+    """Return the primary output of such a network for a split, float32 (N×…) on the CPU; its mode is restored."""
     training = network.training
     network.eval()
     found = []
-    for images, _ in split.batches():
-        outputs = network(normalize(torch.from_numpy(images).to(device)))
-        found.append(primary.first(outputs).float().cpu())
+    for stored in split.batches():
+        inputs = prepare({name: torch.from_numpy(rows).to(device) for name, rows in stored.items()})
+        found.append(primary.first(network(*inputs.values())).float().cpu())
     network.train(training)
     return torch.cat(found)
+
+
+def _formed(inputs: Mapping[str, Tensor], form: torch.memory_format) -> dict[str, Tensor]:
+    """Return the inputs with images in a memory layout."""
+    return {name: x.contiguous(memory_format=form) if x.ndim == 4 else x for name, x in inputs.items()}
 
 
 def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgekd.data import batches
-from edgekd.data.dataset import load, preprocess
+from edgekd.data.dataset import load
 from edgekd.recipe.data import Augmentation, Data
 
 Npz = Callable[..., str]
@@ -20,7 +20,7 @@ def section(npz: Npz) -> Data:
 
 
 def images_of(dataset: batches.Augmented, order: list[int]) -> dict[int, bytes]:
-    return {index: dataset[index][0].numpy().tobytes() for index in order}
+    return {index: dataset[index][0]["image"].numpy().tobytes() for index in order}
 
 
 def test_a_draw_depends_on_seed_epoch_and_index_alone(section: Data) -> None:
@@ -64,7 +64,8 @@ def test_each_augmentation_does_something_and_keeps_the_form(npz: Npz, name: str
     dataset = batches.Augmented(train, section, seed=0)
     changed = 0
     for index in range(len(train)):
-        image, label, which = dataset[index]
+        stored, (label,), (which,) = dataset[index]
+        image = stored["image"][0]
         assert which == index
         assert image.dtype == torch.uint8
         assert image.shape == train.images[index].shape
@@ -78,8 +79,8 @@ def test_without_augmentation_the_images_are_as_stored(npz: Npz) -> None:
     train = load(section).train
     dataset = batches.Augmented(train, section, seed=0)
     for index in range(len(train)):
-        assert np.array_equal(dataset[index][0].numpy(), train.images[index])
-    dataset[0][0].zero_()  # a batch that is changed in place must not change the data
+        assert np.array_equal(dataset[index][0]["image"][0].numpy(), train.images[index])
+    dataset[0][0]["image"].zero_()  # a batch that is changed in place must not change the data
     assert train.images[0].any()
 
 
@@ -116,8 +117,8 @@ def test_normalize_is_preprocess_bit_for_bit(npz: Npz, stored: int, channels: in
     images = load(Data(source=npz(channels=stored), image_size=16, channels=channels))
     every: Any = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(stored or 1, axis=1)
     for x in (every, np.stack([images.test.images[i] for i in range(16)])):
-        ours = batches.Normalize(images)(torch.from_numpy(x)).numpy()
-        expected = preprocess(x, images.mean, images.std, images.channels)
+        ours = batches.Normalize(images.preprocessing)(torch.from_numpy(x)).numpy()
+        expected = images.preprocessing.arrays(x)
         assert ours.dtype == expected.dtype == np.float32
         assert ours.shape == expected.shape
         assert np.array_equal(ours.view(np.uint32), expected.view(np.uint32))
@@ -132,7 +133,8 @@ def test_a_batch_is_augmented_as_torchvision_augments_each_image(npz: Npz, augme
     dataset = batches.Augmented(train, section, seed=4)
     dataset.epoch = 2
     order = np.random.default_rng(0).permutation(len(train)).tolist()
-    images, labels, indices = dataset.__getitems__(order)
+    stored, labels, indices = dataset.__getitems__(order)
+    images = stored["image"]
     expected = []
     for index in order:
         torch.manual_seed(batches.draw_seed(4, 2, index))

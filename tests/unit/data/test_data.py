@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edgekd.data import dataset, fingerprint, splits
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.errors import DataError
 from edgekd.recipe.data import Data
 
@@ -89,19 +90,19 @@ def test_statistics_are_of_the_training_images_alone(npz: Npz) -> None:
                "y_test": np.arange(4) % 2}  # fmt: skip
     images = dataset.load(Data(source=npz(changes=changes), image_size=8, val_fraction=0.2))
     kept = np.stack([images.train.images[i] for i in range(len(images.train))]).reshape(32, 3, 64) / 255
-    assert images.mean == pytest.approx(kept.mean(axis=(0, 2)), abs=5e-5)
-    assert images.std == pytest.approx(kept.std(axis=(0, 2)), abs=5e-5)
+    assert images.preprocessing.mean == pytest.approx(kept.mean(axis=(0, 2)), abs=5e-5)
+    assert images.preprocessing.std == pytest.approx(kept.std(axis=(0, 2)), abs=5e-5)
 
 
 def test_constant_images_do_not_divide_by_zero(npz: Npz) -> None:
     images = dataset.load(Data(source=npz(changes={"x_train": np.full((80, 16, 16), 7, np.uint8)}), image_size=16))
-    x = dataset.preprocess(np.stack([images.train.images[0]]), images.mean, images.std, 3)
-    assert images.std == (0.001,)
+    x = images.preprocessing.arrays(np.stack([images.train.images[0]]))
+    assert images.preprocessing.std == (0.001,)
     assert np.isfinite(x).all()
 
 
 def test_preprocess_by_hand() -> None:
-    x = dataset.preprocess(np.array([[[[0, 255], [51, 102]]]], np.uint8), (0.2,), (0.5,), 3)
+    x = Preprocessing((0.2,), (0.5,), 3).arrays(np.array([[[[0, 255], [51, 102]]]], np.uint8))
     assert x.dtype == np.float32
     assert x.shape == (1, 3, 2, 2)
     for channel in range(3):
@@ -109,16 +110,16 @@ def test_preprocess_by_hand() -> None:
 
 
 def test_preprocess_takes_each_channel_its_own() -> None:
-    x = dataset.preprocess(np.full((2, 3, 1, 1), 255, np.uint8), (0.0, 0.5, 1.0), (1.0, 0.5, 0.25), 3)
+    x = Preprocessing((0.0, 0.5, 1.0), (1.0, 0.5, 0.25), 3).arrays(np.full((2, 3, 1, 1), 255, np.uint8))
     assert x[1].ravel().tolist() == [1.0, 1.0, 0.0]
 
 
 def test_batches_cover_all_in_order(npz: Npz) -> None:
     test = dataset.load(Data(source=npz(test=10, classes=2), image_size=16)).test
     parts = list(test.batches(4))
-    assert [len(labels) for _, labels in parts] == [4, 4, 2]
-    assert np.concatenate([labels for _, labels in parts]).tolist() == test.labels.tolist()
-    assert np.array_equal(np.concatenate([images for images, _ in parts]), np.stack([test.images[i] for i in range(10)]))
+    assert [len(part["image"]) for part in parts] == [4, 4, 2]
+    stacked = np.stack([test.images[i] for i in range(10)])
+    assert np.array_equal(np.concatenate([part["image"] for part in parts]), stacked)
 
 
 # --- labels that are wrong --------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_colour_images_for_a_grey_model(npz: Npz) -> None:
     """They are turned into grey as Pillow does it, which an image folder is read with."""
     colour = dataset.load(Data(source=npz(channels=3), image_size=16))
     grey = dataset.load(Data(source=npz(channels=3), image_size=16, channels=1))
-    assert len(grey.mean) == 1
+    assert len(grey.preprocessing.mean) == 1
     for index in range(len(grey.test)):
         expected = Image.fromarray(colour.test.images[index].transpose(1, 2, 0)).convert("L")
         np.testing.assert_array_equal(grey.test.images[index], np.asarray(expected)[None])
@@ -277,5 +278,5 @@ def test_fingerprint_of_a_folder_instead_of_a_file(tmp_path: Path) -> None:
 def test_the_normalization_of_given_weights(npz: Callable[..., str]) -> None:
     given = Data(source=npz(), image_size=16, mean=(0.5,), std=(0.25,))
     images = dataset.load(given)
-    assert (images.mean, images.std) == ((0.5,), (0.25,))
+    assert (images.preprocessing.mean, images.preprocessing.std) == ((0.5,), (0.25,))
     assert fingerprint.of(given) != fingerprint.of(Data(source=given.source, image_size=16))

@@ -172,8 +172,8 @@ def test_statistics_are_exact_and_need_no_room(tree: Path) -> None:
     section = Data(source=f"imagefolder:{tree}", image_size=8)
     found = dataset.load(section)
     pixels = np.stack([found.train.images[i] for i in range(len(found.train))]).astype(np.float64) / 255
-    assert found.mean == tuple(np.round(pixels.mean((0, 2, 3)), 4))
-    assert found.std[:2] == tuple(np.round(pixels.std((0, 2, 3)), 4))[:2]
+    assert found.preprocessing.mean == tuple(np.round(pixels.mean((0, 2, 3)), 4))
+    assert found.preprocessing.std[:2] == tuple(np.round(pixels.std((0, 2, 3)), 4))[:2]
 
 
 def test_a_folder_that_is_not_unpacked(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_images_that_are_not_square(archive: Callable[..., str]) -> None:
     assert images.train.images[0].shape == (3, 16, 40)
     assert images.purpose.signature.inputs[0].shape(2) == (2, 3, 16, 40)
     batch, *_ = batches.Augmented(images.train, section, 0).__getitems__([0, 1, 2])
-    assert batch.shape == (3, 3, 16, 40)
+    assert batch["image"].shape == (3, 3, 16, 40)
     network = build.network("torchvision:mobilenet_v2", {"width_mult": 0.35}, images.purpose).eval()
     example = build.one_input(images.purpose.signature)
     found = survey(network, example)
@@ -85,7 +85,7 @@ def test_a_transformer_s_tokens_of_an_image_that_is_not_square(archive: Callable
 def test_as_many_channels_as_an_archive_has(archive: Callable[..., str]) -> None:
     images = dataset.load(Data(source=archive(16, 16, 5), image_size=16, channels=5))
     assert images.train.images[0].shape == (5, 16, 16)
-    assert len(images.mean) == 5
+    assert len(images.preprocessing.mean) == 5
     assert build.network("edgekd:resnet10", {"width": 4, "in_channels": 5}, images.purpose) if False else True
     with pytest.raises(DataError, match="of shape"):
         dataset.load(Data(source=archive(16, 16, 5), image_size=16))

@@ -41,7 +41,7 @@ def test_npz_grey_and_colour(npz: Npz) -> None:
     assert grey.classes == ("0", "1", "2", "3")
     colour = load(npz("colour.npz", channels=3))
     assert colour.train.images[0].shape == (3, 16, 16)
-    assert len(colour.mean) == 3
+    assert len(colour.preprocessing.mean) == 3
 
 
 def test_npz_with_class_names(npz: Npz) -> None:
@@ -79,7 +79,6 @@ def test_npz_without_an_array(npz: Npz, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "told"),
     [
-        (np.zeros((80, 16, 16), np.float32), "float32 of shape (80, 16, 16)"),
         (np.zeros((80, 16, 16, 4), np.uint8), "uint8 of shape (80, 16, 16, 4)"),
         (np.zeros((80, 3, 16, 16), np.uint8), "uint8 of shape (80, 3, 16, 16)"),
         (np.zeros((80, 256), np.uint8), "uint8 of shape (80, 256)"),
@@ -89,6 +88,11 @@ def test_npz_of_another_form(npz: Npz, x: np.ndarray, told: str, tmp_path: Path)
     assert error_of(npz(changes={"x_train": x})) == (
         f"{tmp_path}/data.npz: x_train is {told}\n  → images must be uint8, N×H×W (grey) or N×H×W×3"
     )
+
+
+def test_npz_of_floats_holds_no_images(npz: Npz) -> None:
+    text = error_of(npz(changes={f"x_{split}": np.zeros((n, 16, 16)) for split, n in (("train", 80), ("test", 16))}))
+    assert "image-classification takes images, and a sample here is x (float32 (16, 16))" in text
 
 
 def test_npz_with_objects_is_not_unpickled(npz: Npz, tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_imagefolder(tree: Path) -> None:
 def test_imagefolder_as_grey(tree: Path) -> None:
     images = load(f"imagefolder:{tree}", channels=1, val_fraction=0.2)
     assert images.test.images[0].shape == (1, 16, 16)
-    assert images.mean[0] == pytest.approx((0.299 * 50 + 0.587 * 25 + 0.114 * 7) / 255, abs=0.02)
+    assert images.preprocessing.mean[0] == pytest.approx((0.299 * 50 + 0.587 * 25 + 0.114 * 7) / 255, abs=0.02)
 
 
 def test_imagefolder_formats_and_subfolders(tree: Path) -> None:
@@ -298,7 +302,7 @@ def test_random_images_are_always_the_same_and_say_nothing_of_normalization() ->
     one, two = (load("random", classes=3, channels=1) for _ in range(2))
     assert one.test.images[0].shape == (1, 16, 16)
     assert one.test.images[5].tobytes() == two.test.images[5].tobytes()
-    assert (one.mean, one.std) == ((0.0,), (1.0,))
+    assert (one.preprocessing.mean, one.preprocessing.std) == ((0.0,), (1.0,))
 
 
 # --- IDX --------------------------------------------------------------------------------------------------------------

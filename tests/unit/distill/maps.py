@@ -30,7 +30,7 @@ def build(kind: str, ours: Sequence[Any], theirs: Sequence[Any], **options: Any)
     """A loss and its adapter in float64, or None."""
     torch.manual_seed(0)
     loss = losses.get(kind).model_validate(options)
-    adapter = loss.adapter(pairs(ours, theirs), Facts(classes=2, images=8))
+    adapter = loss.adapter(pairs(ours, theirs), Facts(classes=2, samples=8))
     return loss, adapter.double() if adapter is not None else None
 
 

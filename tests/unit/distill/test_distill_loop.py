@@ -14,7 +14,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from edgekd.data import dataset
-from edgekd.data.batches import Normalize
+from edgekd.data.batches import Prepare
 from edgekd.distill import mutual
 from edgekd.distill.outputs import Facts
 from edgekd.distill.terms import Terms
@@ -27,7 +27,7 @@ from edgekd.taps.taps import Tapped
 from edgekd.train.loop import Fitted, Freeze, fit, hasten_norms, score
 
 X = torch.zeros(1, 3, 16, 16)
-FACTS = Facts(classes=4, images=72)
+FACTS = Facts(classes=4, samples=72)
 KD = ({"kind": "task", "weight": 0.1}, {"kind": "kd"}, {"kind": "fitnet", "weight": 0.1})
 
 
@@ -165,7 +165,7 @@ def test_validation_images_are_not_augmented(run: Callable[..., Fitted], section
     network = Bars()
     run(network, epochs=1)
     images = dataset.load(section)
-    plain = dataset.preprocess(np.stack([images.val.images[i] for i in range(8)]), images.mean, images.std, 3)
+    plain = images.preprocessing.arrays(np.stack([images.val.images[i] for i in range(8)]))
     assert np.array_equal(torch.cat(network.seen).numpy(), plain)
 
 
@@ -179,7 +179,7 @@ def test_the_curve_is_what_happened(run: Callable[..., Fitted], small: Any, sect
     assert curve.pairs[0] == "fitnet: stem (4 ch) ← stem (4 ch) at 16×16"
     images = dataset.load(section)
     student.load_state_dict(fitted.last)
-    assert score(student, images.val, Normalize(images), torch.device("cpu"), images.purpose) == curve.val["top1"][-1]
+    assert score(student, images.val, Prepare(images), torch.device("cpu"), images.purpose) == curve.val["top1"][-1]
 
 
 def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: Data) -> None:
@@ -187,7 +187,7 @@ def test_losses_are_means_over_the_images(run: Callable[..., Fitted], section: D
     network = Bars()
     fitted = run(network, augment=False, lr=1e-30, epochs=1, batch_size=24)
     images = dataset.load(section)
-    x = dataset.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
+    x = images.preprocessing.arrays(np.stack([images.train.images[i] for i in range(72)]))
     expected = nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(images.train.labels))
     assert fitted.curve.terms["task"][0] == pytest.approx(expected.item(), rel=1e-5)
     assert fitted.curve.train["top1"] == (1.0,)
@@ -213,7 +213,7 @@ def test_best_is_by_validation(run: Callable[..., Fitted], small: Any, section: 
     network = small()
     network.load_state_dict(fitted.best)
     images = dataset.load(section)
-    assert score(network, images.val, Normalize(images), torch.device("cpu"), images.purpose) == max(curve.val["top1"])
+    assert score(network, images.val, Prepare(images), torch.device("cpu"), images.purpose) == max(curve.val["top1"])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_freeze_is_given_the_network(run: Callable[..., Fitted]) -> None:
 def gradients(network: nn.Module, section: Data) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(parameters, gradients) of the first step over all 72 images."""
     images = dataset.load(section)
-    x = dataset.preprocess(np.stack([images.train.images[i] for i in range(72)]), images.mean, images.std, 3)
+    x = images.preprocessing.arrays(np.stack([images.train.images[i] for i in range(72)]))
     network.train()
     nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(images.train.labels)).backward()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -360,7 +360,7 @@ def test_ema_is_kept_and_validated(run: Callable[..., Fitted], small: Any, secti
     kept = small()
     kept.load_state_dict(fitted.last)
     images = dataset.load(section)
-    assert score(kept, images.val, Normalize(images), torch.device("cpu"), images.purpose) == fitted.curve.val["top1"][0]
+    assert score(kept, images.val, Prepare(images), torch.device("cpu"), images.purpose) == fitted.curve.val["top1"][0]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -373,14 +373,14 @@ def test_loss_that_is_not_finite(run: Callable[..., Fitted]) -> None:
         run(network, epochs=3, lr=0.5, progress=watch, name="teacher")
     assert str(caught.value) == (
         "teacher: the loss is nan at step 5 of epoch 2 (task nan)\n"
-        "  → lower the learning rate (now 0.5), set clip_grad_norm, or check the images and labels"
+        "  → lower the learning rate (now 0.5), set clip_grad_norm, or check the samples and targets"
     )
 
 
 def test_accuracy_keeps_the_mode(small: Any, section: Data) -> None:
     images = dataset.load(section)
     network = small().train()
-    score(network, images.val, Normalize(images), torch.device("cpu"), images.purpose)
+    score(network, images.val, Prepare(images), torch.device("cpu"), images.purpose)
     assert network.training
 
 

@@ -21,7 +21,7 @@ S = np.array([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0]])
 T = np.array([[1.0, 1.5, -0.5], [4.0, -3.0, 0.0]])
 LABELS = np.array([0, 2])
 BATCH = Batch(torch.tensor(LABELS), torch.arange(2))
-FACTS = Facts(classes=3, images=2)
+FACTS = Facts(classes=3, samples=2)
 
 
 def pairs(ours: Sequence[Array], theirs: Sequence[Array]) -> tuple[Pair, ...]:

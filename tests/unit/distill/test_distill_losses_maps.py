@@ -123,7 +123,7 @@ def distill(fabric: Fabric, npz: Callable[..., str]) -> Callable[..., tuple[Fitt
         losses = ({"kind": "task"}, {"kind": kind})
         budget = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": losses})
         torch.manual_seed(0)
-        terms = Terms(budget.losses, student, teacher, X, Facts(classes=4, images=72))
+        terms = Terms(budget.losses, student, teacher, X, Facts(classes=4, samples=72))
         fitted = fit(
             fabric, Tapped(student, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths),
             budget, dataset.load(section), section, name="net", seed=0, progress=Silent(),
@@ -145,7 +145,7 @@ def test_two_epochs(kind: str, distill: Callable[..., tuple[Fitted, Terms]], sma
     start, before = state(student), state(teacher)
     torch.manual_seed(0)
     losses = Distill.model_validate({"epochs": 1, "losses": [{"kind": kind}]}).losses
-    untrained = state(Terms(losses, student, teacher, X, Facts(classes=4, images=72)).adapters)
+    untrained = state(Terms(losses, student, teacher, X, Facts(classes=4, samples=72)).adapters)
 
     fitted, _ = distill(student, teacher, kind)
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
@@ -165,12 +165,12 @@ def test_two_epochs(kind: str, distill: Callable[..., tuple[Fitted, Terms]], sma
 @pytest.mark.parametrize("kind", ["ab", "ofd"])
 def test_what_comes_in_front_of_the_activation_is_compared(kind: str, small: Any) -> None:
     losses = Distill.model_validate({"epochs": 1, "losses": [{"kind": kind}]}).losses
-    terms = Terms(losses, small(), small(1, width=8), X, Facts(classes=4, images=72))
+    terms = Terms(losses, small(), small(1, width=8), X, Facts(classes=4, samples=72))
     assert terms.student_paths == ("stem.1", "down1.0", "down2.0")
 
 
 @pytest.mark.parametrize("kind", ["cwd", "factor_transfer", "mgd"])
 def test_the_last_stage_is_compared(kind: str, small: Any) -> None:
     losses = Distill.model_validate({"epochs": 1, "losses": [{"kind": kind}]}).losses
-    terms = Terms(losses, small(), small(1, width=8), X, Facts(classes=4, images=72))
+    terms = Terms(losses, small(), small(1, width=8), X, Facts(classes=4, samples=72))
     assert terms.student_paths == ("down2",)

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 SHAPES = ((3, 8, 8), (5, 4, 4))
 DEEPEST = (6, 2, 2)
 PAIRS = tuple(Pair(Layer("s", shape), Layer("deepest", DEEPEST)) for shape in SHAPES)
-FACTS = Facts(classes=4, images=6)
+FACTS = Facts(classes=4, samples=6)
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 BATCH = Batch(torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6))
 
@@ -52,7 +52,7 @@ def test_byot_is_zhang_2019(options: dict[str, float]) -> None:
     expected = 0.0
     for branch, feature in zip(adapter, features, strict=True):
         f, q = (value.detach().numpy() for value in branch(feature))
-        cross = -log_softmax(q)[np.arange(6), BATCH.labels.numpy()].mean()
+        cross = -log_softmax(q)[np.arange(6), BATCH.target.numpy()].mean()
         target = log_softmax(logits.numpy() / t)
         divergence = (np.exp(target) * (target - log_softmax(q / t))).sum(axis=1).mean()
         distance = ((f - deepest.numpy().mean(axis=(2, 3))) ** 2).sum(axis=1).mean()

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 N = 6
 BATCH = Batch(torch.zeros(N, dtype=torch.int64), torch.arange(N))
-FACTS = Facts(classes=3, images=N)
+FACTS = Facts(classes=3, samples=N)
 EMBEDDING = ("rkd", "correlation_congruence", "pkt")
 MAPS = ("similarity_preserving", "ickd")
 

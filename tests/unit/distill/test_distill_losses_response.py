@@ -105,7 +105,7 @@ def test_dkd_defaults() -> None:
 def test_kd_is_dkd_coupled() -> None:
     """Zhao et al. 2022, what KD decouples into: KD = TCKD + (1 − p_target) NCKD, image by image."""
     for row in range(N):
-        batch = Batch(BATCH.labels[row : row + 1], BATCH.indices[row : row + 1])
+        batch = Batch(BATCH.target[row : row + 1], BATCH.indices[row : row + 1])
         s, t = S[row : row + 1], T[row : row + 1]
         missing = 1 - softmax(t / 4)[0, LABELS[row]]
         coupled = value("dkd", s, t, batch, alpha=1.0, beta=missing)
@@ -125,7 +125,7 @@ def test_dkd_of_a_sure_teacher_is_finite() -> None:
 
 def test_dkd_of_two_classes_has_no_other_classes() -> None:
     s, t = S[:, :2], T[:, :2]
-    batch = Batch(BATCH.labels % 2, BATCH.indices)
+    batch = Batch(BATCH.target % 2, BATCH.indices)
     assert value("dkd", s, t, batch, alpha=0.0) == 0.0
     assert value("dkd", s, t, batch) == pytest.approx(value("kd", s, t, batch))
 
@@ -261,7 +261,7 @@ def test_a_batch_of_one_and_logits_of_zero_are_finite(kind: str, options: dict[s
     for s, t in ((S[:1], T[:1]), (np.zeros((1, K)), T[:1]), (S[:1], np.zeros((1, K))), (np.zeros((1, K)), np.zeros((1, K)))):
         x = torch.tensor(s, dtype=torch.float32, requires_grad=True)
         result = loss(
-            Outputs(x), Outputs(torch.tensor(t, dtype=torch.float32)), Batch(BATCH.labels[:1], BATCH.indices[:1]), None
+            Outputs(x), Outputs(torch.tensor(t, dtype=torch.float32)), Batch(BATCH.target[:1], BATCH.indices[:1]), None
         )
         result.backward()
         assert torch.isfinite(result)

@@ -24,7 +24,7 @@ from edgekd.taps.taps import Tapped, survey
 from edgekd.train.loop import fit
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-FACTS = Facts(classes=4, images=72)
+FACTS = Facts(classes=4, samples=72)
 
 
 def reused(student: nn.Module, teacher: nn.Module, **options: Any) -> Reused:

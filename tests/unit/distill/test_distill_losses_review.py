@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 OURS = ((3, 8, 8), (5, 4, 4), (6, 2, 2))
 THEIRS = ((7, 8, 8), (4, 4, 4), (9, 2, 2))
 PAIRS = tuple(Pair(Layer("s", a), Layer("t", b)) for a, b in zip(OURS, THEIRS, strict=True))
-FACTS = Facts(classes=3, images=2)
+FACTS = Facts(classes=3, samples=2)
 BATCH = Batch(torch.tensor([0, 2]), torch.arange(2))
 
 

@@ -58,7 +58,7 @@ def train(fabric: Fabric, npz: Callable[..., str], small: Any) -> Callable[..., 
         student, teacher = small(0), small(1, width=8) if teacher is None else teacher
         given = images
         if labels is not None:
-            given = replace(images, train=replace(images.train, labels=np.full(len(images.train), labels)))
+            given = replace(images, train=replace(images.train, targets=np.full(len(images.train), labels)))
         torch.manual_seed(0)
         terms = Terms(settings.losses, student, teacher, torch.zeros(1, 3, 16, 16), Facts(4, len(images.train)))
         return fit(

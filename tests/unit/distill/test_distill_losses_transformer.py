@@ -29,7 +29,7 @@ from edgekd.train.loop import fit
 
 Array = NDArray[np.float64]
 BATCH = Batch(torch.tensor([0, 2]), torch.arange(2))
-FACTS = Facts(classes=3, images=2)
+FACTS = Facts(classes=3, samples=2)
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data import dataset
-from edgekd.data.batches import Normalize
+from edgekd.data.batches import Prepare
 from edgekd.distill import mutual
 from edgekd.distill.mutual import Beginner
 from edgekd.distill.outputs import Facts
@@ -28,7 +28,7 @@ from edgekd.taps.taps import Tapped
 from edgekd.train.loop import Fitted, Pupil, fit, score
 
 X = torch.zeros(1, 3, 16, 16)
-FACTS = Facts(classes=4, images=72)
+FACTS = Facts(classes=4, samples=72)
 DML = ({"kind": "task"}, {"kind": "kd", "temperature": 1})
 LABELS = torch.tensor([0, 3, 1, 1, 2])
 Array = NDArray[np.float64]
@@ -73,7 +73,7 @@ def pupil(count: int, kinds: Any = DML, combine: Any = "losses") -> tuple[Pupil,
 
 
 def values(made: Pupil) -> Tensor:
-    return made(torch.zeros(5, 3, 16, 16), None, LABELS, torch.arange(5), 0.0)[0]
+    return made({"image": torch.zeros(5, 3, 16, 16)}, None, LABELS, torch.arange(5), 0.0)[0]
 
 
 def softmax(z: Array) -> Array:
@@ -259,7 +259,7 @@ def test_what_is_kept_of_a_peer_is_its_average(run: Callable[..., Fitted], small
     kept.load_state_dict(fitted.peers[0].last)
     images = dataset.load(section)
     assert (
-        score(kept, images.val, Normalize(images), torch.device("cpu"), images.purpose)
+        score(kept, images.val, Prepare(images), torch.device("cpu"), images.purpose)
         == fitted.peers[0].curve.val["top1"][-1]
     )
     assert not equal(fitted.peers[0].last, raw.peers[0].last)

@@ -68,7 +68,7 @@ def run(fabric: Fabric, section: Data, small: Any, place: Path) -> Callable[...,
         settings = Distill.model_validate({"epochs": 3, "batch_size": 16, "warmup_epochs": 0, "losses": losses, **budget})
         student, teacher = small(), small(1, width=8)
         torch.manual_seed(0)
-        terms = Terms(settings.losses, student, teacher, X, Facts(classes=4, images=72))
+        terms = Terms(settings.losses, student, teacher, X, Facts(classes=4, samples=72))
         counted = Counted(Tapped(teacher, terms.teacher_paths))
         said: list[str] = []
         recording = None if cache is None else Recording(folder, TeacherCache(**cache), "small", said.append)

@@ -83,7 +83,7 @@ def test_each_loss_gets_the_teachers_it_names(small: Any) -> None:
     assert [v.item() for v in got[1:3]] == pytest.approx(alone(two, "kd", "fitnet"), rel=1e-5)
     assert got[3].item() == pytest.approx(alone(one, "attention_transfer")[0], rel=1e-5)
     # combined: KL from the weighted mean of the softened probabilities, times T²
-    w = confidences(lesson[0], BATCH.labels).detach().numpy()[:, :, None]
+    w = confidences(lesson[0], BATCH.target).detach().numpy()[:, :, None]
     p = (w * softmax(lesson[0].detach().double().numpy() / 4, 2)).sum(1)
     q = softmax(student(X).detach().double().numpy() / 4, 1)
     assert got[0].item() == pytest.approx(16 * (p * (np.log(p) - np.log(q))).sum(1).mean(), rel=1e-4)

@@ -36,7 +36,7 @@ def test_the_same_method_of_both_libraries_has_the_same_value_and_gradients(modu
     student, teacher = (Outputs(torch.randn(6, 4), tuple(torch.randn(6, *shape) for shape in shapes)) for _ in range(2))
     batch = Batch(torch.arange(6) % 4, torch.arange(6))
     theirs = next(loss for loss in module("torchdistill_losses").all_losses(epochs=16) if loss.kind == kind)
-    learning = (student.logits,) if kind == "kd" else student.features
+    learning = (student.primary,) if kind == "kd" else student.features
     for tensor in learning:
         tensor.requires_grad_()
     found = []
@@ -57,7 +57,7 @@ def test_every_loss_of_torchdistill_reaches_the_student(module: Callable[[str], 
         student, teacher = (
             Outputs(torch.randn(6, 4), tuple(torch.randn(6, *pair.student.shape) for pair in pairs)) for _ in "st"
         )
-        compared = student.features or (student.logits,)
+        compared = student.features or (student.primary,)
         for tensor in compared:
             tensor.requires_grad_()
         adapter = loss.adapter(pairs, Facts(4, 6, labels))
@@ -77,7 +77,7 @@ def test_what_is_remembered_of_the_teacher_is_what_it_says(
     remembered.of(("stem",))
     batches, augmented, _ = loader(images.train, section, 16, 0)
     augmented.epoch = 5
-    x = Normalize(images)(next(iter(batches))[0])
+    x = Normalize(images.preprocessing)(next(iter(batches))[0]["image"])
     with torch.no_grad():
         for found, expected in zip(remembered.of(paths)(x), Tapped(teacher, paths).eval()(x), strict=True):
             torch.testing.assert_close(found, expected)

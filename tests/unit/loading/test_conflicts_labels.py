@@ -48,7 +48,7 @@ def test_the_losses_that_read_labels_say_so() -> None:
         name: Path(__import__(losses.get(name).__module__, fromlist=["x"]).__file__).read_text() for name in losses.names()
     }
     for name in losses.names():
-        if "batch.labels" not in source[name]:
+        if "batch.target" not in source[name]:
             assert name not in reading
 
 

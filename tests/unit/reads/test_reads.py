@@ -72,7 +72,7 @@ class Half(Loss):
     kind: Literal["half"] = "half"
 
     def __call__(self, student, teacher, batch, adapter):
-        return HALF * student.logits.square().mean()
+        return HALF * student.primary.square().mean()
 """
 
 RECIPE = """\

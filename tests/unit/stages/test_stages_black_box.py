@@ -17,6 +17,7 @@ from edgekd.assembly import black_box
 from edgekd.assembly.context import Context
 from edgekd.assembly.stage import perform
 from edgekd.data import dataset
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.distill.teachers import BlackBox, Stored
 from edgekd.engine import plan, runner
 from edgekd.errors import ModelError
@@ -104,8 +105,8 @@ def test_probabilities_and_its_own_normalization(tmp_path: Path, npz: Callable[.
     recipe = make(npz(), own)
     images = dataset.load(recipe.data)
     pixels = np.stack([images.test.images[i] for i in range(4)])
-    x = torch.from_numpy(dataset.preprocess(pixels, images.mean, images.std, images.channels))
-    wanted = np.einsum("nchw,kchw->nk", dataset.preprocess(pixels, (0.5,), (0.25, 0.5, 1.0), 3), W)
+    x = torch.from_numpy(images.preprocessing.arrays(pixels))
+    wanted = np.einsum("nchw,kchw->nk", Preprocessing((0.5,), (0.25, 0.5, 1.0), 3).arrays(pixels), W)
     got = outputs(recipe, x)
     np.testing.assert_allclose(np.exp(got) / np.exp(got).sum(1, keepdims=True),
                                np.exp(wanted) / np.exp(wanted).sum(1, keepdims=True), atol=1e-4)  # fmt: skip
@@ -209,7 +210,7 @@ def test_stored_outputs_teach_as_the_file_does(tmp_path: Path, npz: Callable[...
 
     def logits(name: str) -> np.ndarray:
         pixels = arrays[name] if arrays[name].ndim == 4 else arrays[name][..., None]
-        x = dataset.preprocess(np.moveaxis(pixels, -1, 1), images.mean, images.std, images.channels)
+        x = images.preprocessing.arrays(np.moveaxis(pixels, -1, 1))
         return np.einsum("nchw,kchw->nk", x, W)
 
     np.savez(tmp_path / "o.npz", train=logits("x_train"), test=logits("x_test"))

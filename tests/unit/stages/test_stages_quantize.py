@@ -31,7 +31,7 @@ def images(tmp_path: Path) -> dataset.DataSet:
 
 
 def greys(images: dataset.DataSet, x: Any) -> list[int]:
-    values = x[:, 0, 4, 4].numpy() * images.std[0] + images.mean[0]
+    values = x[:, 0, 4, 4].numpy() * images.preprocessing.std[0] + images.preprocessing.mean[0]
     return [int(value) for value in np.round(values * 255)]
 
 

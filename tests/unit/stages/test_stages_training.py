@@ -205,7 +205,7 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
 def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe, losses: Any) -> None:
     """The curve validates the average; the weights that ship must be the same ones."""
     from edgekd.data import dataset
-    from edgekd.data.batches import Normalize
+    from edgekd.data.batches import Prepare
     from edgekd.train.loop import score
 
     taught = run(TeacherStage(), recipe, "teacher")
@@ -216,7 +216,7 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     images = dataset.load(smooth.data)
     student = networks.student(smooth, purpose(smooth.data, 4), out / "last.safetensors")
     curve = json.loads((out / "output.json").read_text())["curve"]
-    assert score(student, images.val, Normalize(images), torch.device("cpu"), images.purpose) == curve["val"]["top1"][-1]
+    assert score(student, images.val, Prepare(images), torch.device("cpu"), images.purpose) == curve["val"]["top1"][-1]
 
 
 def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def test_a_student_learns_from_a_folder_and_is_judged_by_its_teacher(
         update={"args": {"width": 4}})}), purpose(recipe.model_copy(update={"student": recipe.student.model_copy(  # type: ignore[union-attr]
         update={"args": {"width": 4}})}).data, 4), taught / "weights.safetensors").eval()  # fmt: skip
     stacked = np.stack([images.val.images[i] for i in range(len(images.val))])
-    x = torch.from_numpy(dataset.preprocess(stacked, images.mean, images.std, 3).copy())
+    x = torch.from_numpy(images.preprocessing.arrays(stacked).copy())
     with torch.no_grad():
         agreement = float((network(x).argmax(1) == judge(x).argmax(1)).float().mean())
     assert curve["val"]["top1"][curve["best_epoch"]] == pytest.approx(agreement)

@@ -179,7 +179,7 @@ def test_a_black_box_sees_its_own_view(tmp_path: Path, npz: Callable[..., str]) 
     network = networks.teacher(recipe.teacher, "teacher", context, images)
     assert isinstance(network, BlackBox)
     (seen,) = views.opened(recipe.teacher, recipe.data, images)
-    x = dataset.preprocess(np.stack([seen.test.images[i] for i in range(4)]), seen.mean, seen.std, 3)
+    x = seen.preprocessing.arrays(np.stack([seen.test.images[i] for i in range(4)]))
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), np.einsum("nchw,kchw->nk", x, w), atol=2e-2)
 
 

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from edgekd.assembly import hypotheses, wiring
 from edgekd.data import dataset
 from edgekd.data.dataset import DataSet
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.distill.teachers import BlackBox
 from edgekd.errors import DataError, ModelError
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 from edgekd.task import primary
+from edgekd.task.image_classification import purpose
 
 SIZE = 32
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
@@ -72,7 +74,7 @@ def train(images: DataSet, labels: np.ndarray, steps: int = 150) -> Net:
     random = np.random.default_rng(0)
     for _ in range(steps):
         batch = random.choice(len(labels), 64, replace=False)
-        x = dataset.preprocess(np.stack([images.train.images[int(i)] for i in batch]), (0.5,), (0.5,), 3)
+        x = Preprocessing((0.5,), (0.5,), 3).arrays(np.stack([images.train.images[int(i)] for i in batch]))
         loss = nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(labels[batch]))
         optimizer.zero_grad()
         loss.backward()
@@ -190,7 +192,8 @@ def test_the_order_of_classes_is_of_the_datas_names(section: Data) -> None:
 def test_names_of_classes_are_proposed_as_they_are_typed(net: Net, images: DataSet, section: Data) -> None:
     """010 is a number and [x: y] a mapping in YAML; so are #c, no and '.'"""
     names = ("010", "x: y", "#c", "no", "a, b", "'", "0x1F", "null", "~", "1e3")
-    error = stopped(ordered(net, ORDER), replace(images, classes=names), section)
+    known = replace(images.purpose, samples=replace(images.purpose.samples, classes=names))
+    error = stopped(ordered(net, ORDER), replace(images, purpose=known), section)
     typed = yaml.safe_load(error.hint.removeprefix("write teacher.classes: "))
     assert sorted(typed) == sorted(names)
 
@@ -211,7 +214,7 @@ def test_an_honest_teacher_of_unbalanced_classes(photos: Photos) -> None:
     """90 of 100 images are of one class; right on 91 of 100 is little above that, and far from chance."""
     random = np.random.default_rng(0)
     labels = (random.random(len(photos.images.train)) < 0.1).astype(np.int64)
-    images = replace(photos.images, train=replace(photos.images.train, labels=labels), classes=("a", "b"))
+    images = replace(photos.images, train=replace(photos.images.train, targets=labels), purpose=purpose(photos.section, 2))
 
     class Weak(nn.Module):
         """Finds half of the rare class, and takes a few of the other one for it."""
@@ -295,9 +298,9 @@ def test_a_file_that_was_trained_with_another_normalization(net: Net, images: Da
         with torch.no_grad():
             return net(torch.from_numpy(x)).numpy()
 
-    seen = (images.mean, images.std)
-    check(BlackBox(call, seen, ((0.5,), (0.5,))), images, section, box=True)
-    error = stopped(BlackBox(call, seen, ((0.0,), (1 / 255,))), images, section, box=True)
+    seen = images.preprocessing
+    check(BlackBox(call, seen, replace(seen, mean=(0.5,), std=(0.5,))), images, section, box=True)
+    error = stopped(BlackBox(call, seen, replace(seen, mean=(0.0,), std=(1 / 255,))), images, section, box=True)
     assert "with the normalization half" in error.message
     assert error.hint == "write teacher.mean: [0.5], teacher.std: [0.5]"
 
@@ -351,12 +354,12 @@ class Ends(nn.Module):
 
 def test_a_network_that_is_to_be_trained_has_no_softmax(net: Net) -> None:
     """Which its losses take another one of; those that may be trained are not touched."""
-    example = torch.zeros(1, 3, 32, 32)
+    use = purpose(Data(source="random", classes=10))
     with pytest.raises(ModelError, match="^student gives probabilities, not logits"):
-        wiring.refuse_probabilities(Ends(net, "always"), example, "student")
+        wiring.refuse_probabilities(Ends(net, "always"), use, "student")
     for network in (net, Ends(net, "evaluation"), Ends(net, "log").train()):
         before, mode, drawn = copy.deepcopy(network.state_dict()), network.training, torch.get_rng_state()
-        wiring.refuse_probabilities(network, example, "student")
+        wiring.refuse_probabilities(network, use, "student")
         assert network.training == mode
         assert torch.equal(torch.get_rng_state(), drawn)
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

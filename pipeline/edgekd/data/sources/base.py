@@ -21,8 +21,13 @@ from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 from edgekd.recipe.source import Declared, parts
 from edgekd.registry import sources
+from edgekd.task.image_classification import IMAGE
 
 UNLABELLED_TEST = 256  # images that files are compared on where there are no labels
+
+
+Inputs = Mapping[str, Images]
+"""Samples of one split by the name of the input; each is indexed by the place of the sample."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,20 @@ class Raw:
     """A source before it is split.
 
     Attributes:
-        train: The training images, C×H×W each.
-        y_train: Their labels, (N,); -1 where they are not known.
-        test: The test images.
-        y_test: Their labels.
-        classes: Names of the classes.
+        train: The training samples by the name of the input: images (uint8, C×H×W each) or arrays of any shape.
+        y_train: Their targets: labels (N,), -1 where they are not known, or values (float, N×…).
+        test: The test samples.
+        y_test: Their targets.
+        classes: Names of the classes; empty where the targets are values.
         license: Of the data, for the model card.
         labelled: Whether the labels are known.
         own_val: How many images at the end of ``train`` are the source's own validation split.
         notes: What a user has to know of how it is read, in lines.
     """
 
-    train: Images
+    train: Inputs
     y_train: NDArray[Any]
-    test: Images
+    test: Inputs
     y_test: NDArray[Any]
     classes: tuple[str, ...]
     license: str = ""
@@ -151,7 +156,7 @@ def from_arrays(
 
     train, y_train = images("x_train"), arrays["y_train"]
     if "x_val" not in arrays:
-        return Raw(train, y_train, images("x_test"), arrays["y_test"], classes, license)
+        return Raw({IMAGE: train}, y_train, {IMAGE: images("x_test")}, arrays["y_test"], classes, license)
     val = images("x_val")
     if val.shape[1:] != train.shape[1:] or arrays["y_val"].shape != (len(val),) or y_train.shape != (len(train),):
         raise DataError(
@@ -159,8 +164,8 @@ def from_arrays(
             f"{train.shape}",
             "give x_val and y_val the form of x_train and y_train, or take them out",
         )
-    both = np.concatenate([train, val]), np.concatenate([y_train, arrays["y_val"]])
-    return Raw(*both, images("x_test"), arrays["y_test"], classes, license, own_val=len(val))
+    both, targets = np.concatenate([train, val]), np.concatenate([y_train, arrays["y_val"]])
+    return Raw({IMAGE: both}, targets, {IMAGE: images("x_test")}, arrays["y_test"], classes, license, own_val=len(val))
 
 
 def unlabelled(train: Images, test: Images, data: Data) -> Raw:
@@ -169,7 +174,7 @@ def unlabelled(train: Images, test: Images, data: Data) -> Raw:
         raise DataError(f"{data.source} has no labels that tell the number of classes", "add data.classes: NUMBER")
     none = [np.full(len(images), -1, np.int64) for images in (train, test)]
     names = tuple(str(number) for number in range(data.classes))
-    return Raw(train, none[0], test, none[1], names, labelled=False)
+    return Raw({IMAGE: train}, none[0], {IMAGE: test}, none[1], names, labelled=False)
 
 
 def numbers(labels: Iterable[int]) -> NDArray[np.int64]:

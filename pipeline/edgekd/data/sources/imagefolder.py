@@ -14,6 +14,7 @@ from edgekd.errors import printable
 from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 from edgekd.registry import sources
+from edgekd.task.image_classification import IMAGE
 
 
 @sources.register("imagefolder")
@@ -39,7 +40,7 @@ class ImageFolder:
             (decoding.opened([path for path, _ in files], data, split, progress), numbers(label for _, label in files))
             for split, files in (("train", [*found.splits["train"], *own]), ("test", found.splits["test"]))
         )
-        return Raw(train, y_train, test, y_test, found.classes, own_val=len(own))
+        return Raw({IMAGE: train}, y_train, {IMAGE: test}, y_test, found.classes, own_val=len(own))
 
     def files(self, place: str) -> Sequence[tuple[str, Path]]:
         """Return all images that are read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Npz:
     """The user's archive."""
 
     form = "npz:FILE"
-    summary = "x_train, y_train, x_test, y_test"
+    summary = "x_train, y_train, x_test, y_test: images with labels, or arrays"
     labelled = True
     pictures = False
     is_path = True
@@ -58,11 +58,49 @@ def read(path: Path, data: Data, hint: str, license: str = "") -> Raw:
         DataError: It cannot be read, or an array is missing or of another form.
     """
     arrays, notes = archive(path, hint)
-    names = (
-        arrays["classes"].ravel() if "classes" in arrays else range(_class_count(path, arrays["y_train"], arrays["y_test"]))
-    )
-    raw = from_arrays(arrays, data, tuple(printable(str(name)) for name in names), license, str(path))
-    return replace(raw, notes=notes)
+    names: Iterable[Any] = ()
+    if arrays["y_train"].dtype.kind != "f":
+        counted = "classes" not in arrays
+        names = range(_class_count(path, arrays["y_train"], arrays["y_test"])) if counted else arrays["classes"].ravel()
+    classes = tuple(printable(str(name)) for name in names)
+    if "x_train" in arrays and arrays["x_train"].dtype == np.uint8:
+        return replace(from_arrays(arrays, data, classes, license, str(path)), notes=notes)
+    return replace(_samples(arrays, path, classes), notes=notes)
+
+
+def _samples(arrays: Mapping[str, NDArray[Any]], path: Path, classes: tuple[str, ...]) -> Raw:
+    """Return arrays as samples: floats become float32, whole numbers and truth values stay."""
+    own_val = len(arrays["y_val"]) if "y_val" in arrays else 0
+
+    def inputs(split: str) -> dict[str, NDArray[Any]]:
+        found = {}
+        for name, value in arrays.items():
+            head, _, rest = name.partition(".")
+            if head == f"x_{split}":
+                kind = value.dtype.kind
+                if kind not in "fiub" or not value.ndim:
+                    given = f"{path}: {name} is {value.dtype} of shape {value.shape}"
+                    raise DataError(given, "store numbers, a row a sample")
+                if kind == "f" and not np.isfinite(value).all():
+                    raise DataError(f"{path}: {name} holds NaN or infinity", "correct the samples")
+                found[rest or "x"] = value.astype(np.float32) if kind == "f" else value
+        return found
+
+    splits = {split: inputs(split) for split in ("train", "val", "test") if f"y_{split}" in arrays}
+    shapes = {split: {name: value.shape[1:] for name, value in found.items()} for split, found in splits.items()}
+    for split, found in splits.items():
+        counts = {name: len(value) for name, value in found.items()} | {f"y_{split}": len(arrays[f"y_{split}"])}
+        if shapes[split] != shapes["train"] or len({*counts.values()}) != 1:
+            listed = ", ".join(f"{name} {value.shape}" for name, value in found.items())
+            raise DataError(
+                f"{path}: {split} has {listed} and targets of shape {arrays[f'y_{split}'].shape}",
+                "give every split the same arrays, and every sample a row in each and a target",
+            )
+    train, y_train = splits["train"], arrays["y_train"]
+    if own_val:
+        train = {name: np.concatenate([value, splits["val"][name]]) for name, value in train.items()}
+        y_train = np.concatenate([y_train, arrays["y_val"]])
+    return Raw(train, y_train, splits["test"], arrays["y_test"], classes, own_val=own_val)
 
 
 def archive(path: Path, hint: str, *, targets_alone: bool = False) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
@@ -86,7 +124,8 @@ def archive(path: Path, hint: str, *, targets_alone: bool = False) -> tuple[dict
         notes = ("  no x_test: x_val is the test split, and data.val_fraction of x_train is for validation",)
     own = [name for name in ("x_val", "y_val") if name in arrays]
     wanted += ("x_val", "y_val") if len(own) == 1 and not targets_alone else ()
-    missing = [name for name in wanted if name not in arrays]
+    heads = {name.partition(".")[0] for name in arrays}
+    missing = [name for name in wanted if name not in heads]
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)

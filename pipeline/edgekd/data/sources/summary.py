@@ -10,12 +10,14 @@ from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 
 
-def counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int]) -> str:
-    """Return the line with the classes and the number of images of the three splits."""
+def counted(data: Data, classes: Sequence[str], counts: tuple[int, int, int], word: str = "image") -> str:
+    """Return the line with the classes and the number of samples of the three splits; ``word`` is what one is."""
     classes = [str(name) for name in data.class_order or classes]
     names = f"{', '.join(classes[:6])}{', …' if len(classes) > 6 else ''}"
     train, val, test = (f"{count:,}" for count in counts)
-    images = f"{train} images for training, {val} for validation, {test} for the test"
+    images = f"{train} {word}s for training, {val} for validation, {test} for the test"
+    if not classes:
+        return f"data: {data.source}: {images}"
     return f"data: {data.source}: {len(classes)} classes ({names}); {images}"
 
 
@@ -25,12 +27,13 @@ def not_read(root: Path, read: Sequence[Path]) -> list[str]:
     return [f"  not read: {', '.join(found)}"] if found else []
 
 
-def both(same: Sequence[str], count: int) -> list[str]:
-    """Return a warning of test images that are training images too."""
+def both(same: Sequence[str], count: int, word: str = "image") -> list[str]:
+    """Return a warning of test samples that are training samples too."""
     if not same:
         return []
     return [
-        f"  warning: {len(same)} of {count} test images are training images too ({same[0]}): right on them proves nothing\n"
+        f"  warning: {len(same)} of {count} test {word}s are training {word}s too ({same[0]}): "
+        "right on them proves nothing\n"
         "    → take them out of one of the two"
     ]
 

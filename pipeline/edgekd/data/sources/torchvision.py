@@ -19,6 +19,7 @@ from edgekd.models.torchvision import import_torchvision
 from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 from edgekd.registry import sources
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,7 +75,7 @@ def _read(name: str, data: Data, progress: Progress) -> Raw:
     ]
     labels = [_labels(part) for part in parts]
     names = getattr(parts[0], "classes", None) or range(int(labels[0].max()) + 1)
-    return Raw(images[0], labels[0], images[1], labels[1], tuple(str(item) for item in names))
+    return Raw({IMAGE: images[0]}, labels[0], {IMAGE: images[1]}, labels[1], tuple(str(item) for item in names))
 
 
 def _image_of(part: Any, index: int) -> Image.Image:

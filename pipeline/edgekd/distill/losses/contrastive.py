@@ -48,8 +48,8 @@ class CRD(FeatureLoss):
 
         (pair,) = pairs
         return Contrast(
-            pair.student.channels, pair.teacher.channels, facts.images, facts.labels,
-            width=self.width, negatives=min(self.negatives, facts.images - 1),
+            pair.student.channels, pair.teacher.channels, facts.samples, facts.targets,
+            width=self.width, negatives=min(self.negatives, facts.samples - 1),
             temperature=self.temperature, momentum=self.momentum,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from edgekd.distill.arithmetic import full
 from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.recipe.base import Fraction
-from edgekd.recipe.loss import FeatureLoss, Reads
+from edgekd.recipe.loss import FeatureLoss, Need, Reads
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class BYOT(FeatureLoss):
     distance that is not squared, over the whole batch, times 0.03, and attention modules in front of its bottlenecks.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("classes", "images")
     needs_teacher: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
     reads: ClassVar[Reads] = "own_stages"
@@ -56,13 +57,13 @@ class BYOT(FeatureLoss):
         import torch
         from torch.nn import functional as F
 
-        target = F.log_softmax(full(teacher.logits) / self.temperature, dim=1)
+        target = F.log_softmax(full(teacher.primary) / self.temperature, dim=1)
         values = []
         for branch, feature, deepest in zip(adapter, student.features, teacher.features, strict=True):
             deep, logits = map(full, branch(feature))
             learnt = F.log_softmax(logits / self.temperature, dim=1)
             values += [
-                (1 - self.alpha) * F.cross_entropy(logits, batch.labels),
+                (1 - self.alpha) * F.cross_entropy(logits, batch.target),
                 self.alpha * F.kl_div(learnt, target, reduction="batchmean", log_target=True),
                 self.hint * (deep - full(deepest).mean((2, 3))).pow(2).sum(dim=1).mean(),
             ]

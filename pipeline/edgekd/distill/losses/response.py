@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from edgekd.distill.arithmetic import full, z_scores
 from edgekd.distill.outputs import Batch, Outputs
-from edgekd.recipe.loss import Loss
+from edgekd.recipe.loss import Loss, Need
 from edgekd.registry import losses
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @losses.register("task")
 class Task(Loss):
-    """Cross-entropy with the labels."""
+    """The task's own loss with the true targets: for classes cross-entropy with the labels."""
 
     needs_teacher: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
@@ -28,10 +28,8 @@ class Task(Loss):
     """Share of the label's probability spread over all classes (Szegedy et al. 2016, §7)."""
 
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch, adapter: None) -> Tensor:
-        """Return the mean cross-entropy."""
-        from torch.nn import functional as F
-
-        return F.cross_entropy(full(student.logits), batch.labels, label_smoothing=self.label_smoothing)
+        """Return its mean over the batch."""
+        return batch.criterion(full(student.primary), batch.target, self.label_smoothing)
 
 
 @losses.register("kd")
@@ -40,6 +38,8 @@ class KD(Loss):
 
     ``T² · KL(softmax(t / T) ‖ softmax(s / T))``, mean over the batch; T² keeps the gradient's size when T changes.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = ("classes",)
 
     kind: Literal["kd"] = "kd"
     temperature: PositiveFloat = 4.0
@@ -50,7 +50,7 @@ class KD(Loss):
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, adapter: None) -> Tensor:
         """Return the mean divergence times T²."""
-        ours, theirs = (_softened(outputs.logits, self.temperature, self.standardize) for outputs in (student, teacher))
+        ours, theirs = (_softened(outputs.primary, self.temperature, self.standardize) for outputs in (student, teacher))
         return _divergence(ours, theirs) * self.temperature**2
 
 
@@ -67,6 +67,7 @@ class DKD(Loss):
 
     reads_labels: ClassVar[bool] = True
 
+    needs: ClassVar[tuple[Need, ...]] = ("classes",)
     kind: Literal["dkd"] = "dkd"
     alpha: NonNegativeFloat = 1.0
     """α, weight of the target class."""
@@ -84,10 +85,10 @@ class DKD(Loss):
         import torch
         from torch.nn import functional as F
 
-        target = F.one_hot(batch.labels, student.logits.shape[1]).bool()
+        target = F.one_hot(batch.target, student.primary.shape[1]).bool()
 
         def parts(outputs: Outputs) -> tuple[Tensor, Tensor]:
-            logits = _softened(outputs.logits, self.temperature, self.standardize)
+            logits = _softened(outputs.primary, self.temperature, self.standardize)
             others = logits[~target].view(len(logits), -1)
             # softmax of these two is the probability of the target and that of the rest: nothing under- or overflows
             return torch.stack([logits[target], others.logsumexp(dim=1)], dim=1), others
@@ -108,6 +109,7 @@ class DIST(Loss):
 
     reads_all_logits: ClassVar[bool] = True
 
+    needs: ClassVar[tuple[Need, ...]] = ("classes",)
     kind: Literal["dist"] = "dist"
     beta: NonNegativeFloat = 2.0
     """β, weight of the inter-class relation."""
@@ -124,7 +126,7 @@ class DIST(Loss):
         def correlation(a: Tensor, b: Tensor) -> Tensor:
             return (z_scores(a) * z_scores(b)).mean()
 
-        p, q = (_softened(x.logits, self.temperature, self.standardize).softmax(dim=1) for x in (student, teacher))
+        p, q = (_softened(x.primary, self.temperature, self.standardize).softmax(dim=1) for x in (student, teacher))
         return self.beta * (1 - correlation(p, q)) + self.gamma * (1 - correlation(p.T, q.T))
 
 
@@ -143,7 +145,7 @@ class MSELogits(Loss):
         """Return the mean squared difference."""
         from torch.nn import functional as F
 
-        return F.mse_loss(full(student.logits), full(teacher.logits))
+        return F.mse_loss(full(student.primary), full(teacher.primary))
 
 
 @losses.register("tf_kd")
@@ -160,6 +162,7 @@ class TfKD(Loss):
     needs_teacher: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
 
+    needs: ClassVar[tuple[Need, ...]] = ("classes",)
     kind: Literal["tf_kd"] = "tf_kd"
     weight: NonNegativeFloat = 0.1
     correct: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
@@ -172,8 +175,8 @@ class TfKD(Loss):
         import torch
         from torch.nn import functional as F
 
-        ours = _softened(student.logits, self.temperature)
-        label = F.one_hot(batch.labels, ours.shape[1]).bool()
+        ours = _softened(student.primary, self.temperature)
+        label = F.one_hot(batch.target, ours.shape[1]).bool()
         virtual = torch.full_like(ours, math.log((1 - self.correct) / (ours.shape[1] - 1)))
         virtual[label] = math.log(self.correct)
         return _divergence(ours, virtual / self.temperature) * self.temperature**2

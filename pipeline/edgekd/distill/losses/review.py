@@ -49,7 +49,7 @@ class ReviewKD(FeatureLoss):
 
         from edgekd.distill.adapters.review import context, levels
 
-        if len(student.logits) == 1:
+        if len(student.primary) == 1:
             raise ModelError(
                 "reviewkd has batch norm of one vector an image: a batch needs two", "set distill.batch_size: 2 or more"
             )

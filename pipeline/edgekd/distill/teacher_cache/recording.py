@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.cache import storage_error
+from edgekd.distill.looks import Look
 from edgekd.distill.teacher_cache.rows import SUM_BYTES, Rows, amount, note, refused, written
 from edgekd.errors import StorageError
 from edgekd.recipe.distill import TeacherCache
@@ -194,7 +195,7 @@ class Recorded:
                 "or choose another disk with EDGEKD_CACHE",
             )
 
-    def __call__(self, x: Tensor | Sequence[Tensor], draw: int, indices: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, look: Look, draw: int, indices: Tensor) -> tuple[Tensor, ...]:
         """Return the teacher's outputs for a batch: what it takes, the number of its draw, which images (int64, N)."""
         numbers = draw * self._images + indices.cpu().numpy()
         found = [rows.read(numbers) for rows in self._rows]
@@ -203,7 +204,7 @@ class Recorded:
             self._tell_damage()
             self.computed += len(numbers)
             # The whole batch, though some may be there: a smaller batch has other last bits.
-            outputs = self._network(x)
+            outputs = self._network(*look)
             kept, live = outputs[: len(found)], outputs[len(found) :]
             for rows, codec, output, (content, hits) in zip(self._rows, self._codecs, kept, found, strict=True):
                 encoded = codec.encode(output)[~hits]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.errors import did_you_mean
-from edgekd.loading.conflicts import gates, peers, views
+from edgekd.loading.conflicts import gates, peers, task, views
 from edgekd.loading.conflicts.labels import unlabelled
 from edgekd.loading.conflicts.tune import searched
 from edgekd.recipe import Recipe
@@ -31,7 +31,9 @@ def conflicts(recipe: Recipe) -> Found:
     yield from _trained_student(recipe)
     yield from _shipped(recipe)
     yield from _images(recipe)
-    yield from unlabelled(recipe, [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher")))
+    teachers = [] if recipe.teacher is None else list(_places(recipe.teacher, "teacher"))
+    yield from unlabelled(recipe, teachers)
+    yield from task.conflicts(recipe, teachers)
     yield from _precisions(recipe)
     yield from views.conflicts(recipe)
     yield from peers.alike(recipe)
