@@ -157,7 +157,7 @@ def structure(context: Context, rewritten: Rewritten, purpose: Purpose) -> Struc
     from edgekd.rewrite.activations import census
 
     student, signature = rewritten.model, purpose.signature
-    activations: Mapping[str, int] | None = None
+    activations: dict[str, int] | None = None
     squeezes: int | None = None
     if signature.inputs[0].kind == "image":
         example = build.one_input(signature)

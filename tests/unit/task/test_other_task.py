@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from edgekd import loading, registry
 from edgekd.assembly.context import Context
+from edgekd.assembly.stage import perform
 from edgekd.data import dataset, described
 from edgekd.errors import DataError, RecipeError
 from edgekd.models import build
@@ -120,8 +122,8 @@ def test_it_is_trained_and_distilled(folder: Path) -> None:
         out = folders[name] = folder / name
         out.mkdir()
         context = Context(recipe=recipe, name=name, out=out, inputs=dict(folders), log=out / "log", progress=Silent())
-        stage.run(context)
-        curve = from_json(Curve, context.read_own("curve.json"))
+        perform(stage, context)
+        curve = from_json(Curve, json.loads((out / "output.json").read_text())["curve"])
         assert curve.val["mae"][curve.best_epoch] == min(curve.val["mae"]) < curve.val["mae"][0]
     assert {*curve.terms} == {"task", "mse_logits"}
 
@@ -139,12 +141,13 @@ def test_two_inputs(folder: Path) -> None:
     assert network(*build.example(images.purpose.signature, 3).values()).shape == (3, 2)
     out = folder / "teacher"
     out.mkdir()
-    TeacherStage().run(Context(recipe=recipe, name="teacher", out=out, inputs={}, log=out / "log", progress=Silent()))
+    perform(TeacherStage(), Context(recipe=recipe, name="teacher", out=out, inputs={}, log=out / "log", progress=Silent()))
     taught = folder / "distill"
     taught.mkdir()
     inputs = {"teacher": out}
-    DistillStage().run(
-        Context(recipe=recipe, name="distill", out=taught, inputs=inputs, log=taught / "log", progress=Silent())
+    perform(
+        DistillStage(),
+        Context(recipe=recipe, name="distill", out=taught, inputs=inputs, log=taught / "log", progress=Silent()),
     )
     assert (taught / "weights.safetensors").exists()
 
