@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 from edgekd.errors import ExportError, ModelError
 from edgekd.recipe.export import Precision
 from edgekd.results.models import FilePort
-from edgekd.task.base import BATCH, Dtype, Kind, Port, Signature
 from edgekd.task.named import Inputs, batches, call, in_order
-from edgekd.task.primary import LOGITS, answer
 
 if TYPE_CHECKING:  # names and types must be readable without the second that importing torch takes
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
+
+    from edgekd.task.base import Dtype, Kind, Port, Signature
 
 
 BATCH_SIZE = 250
@@ -74,6 +74,9 @@ class Source:
         Raises:
             ModelError: The model returns something else than a tensor or a mapping of tensors, or not what ``ports`` says.
         """
+        from edgekd.task.base import Signature
+        from edgekd.task.primary import LOGITS
+
         returned = self._answer(self._returned)
         kinds: dict[str, Kind] = {name: "image" if _is_map(value) else "values" for name, value in self.inputs.items()}
         inputs = tuple(_port(name, value, kinds[name]) for name, value in self.inputs.items())
@@ -119,6 +122,8 @@ class Source:
         return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     def _answer(self, returned: object) -> dict[str, Any]:
+        from edgekd.task.primary import LOGITS, answer
+
         name = LOGITS.name if self.ports is None else self.ports.primary
         return answer(returned, type(self.model).__name__, name)
 
@@ -220,6 +225,8 @@ class Exporter(Protocol):
 
 
 def _port(name: str, value: Tensor, kind: Kind) -> Port:
+    from edgekd.task.base import BATCH, Port
+
     dtype = cast("Dtype", str(value.dtype).removeprefix("torch."))
     return Port(name, (BATCH, *(int(size) for size in value.shape[1:])), dtype, kind)
 
@@ -234,6 +241,8 @@ def _as_declared(found: Signature, declared: Signature) -> Signature:
     Raises:
         ModelError: The inputs or the primary output are others.
     """
+    from edgekd.task.base import Signature
+
     kinds = {port.name: port.kind for port in (*declared.inputs, *declared.outputs)}
     if unknown := [port.name for port in (*found.inputs, found.output) if port.name not in kinds]:
         raise ModelError(
