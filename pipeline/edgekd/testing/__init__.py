@@ -3,7 +3,19 @@
 from edgekd.testing.losses import LossSuite
 from edgekd.testing.metrics import MetricSuite
 from edgekd.testing.runtimes import RuntimeSuite
+from edgekd.testing.sources import SourceSuite
 from edgekd.testing.suite import Gap, Suite, suites
+from edgekd.testing.tasks import TaskSuite
 from edgekd.testing.transports import TransportSuite
 
-__all__ = ["Gap", "LossSuite", "MetricSuite", "RuntimeSuite", "Suite", "TransportSuite", "suites"]
+__all__ = [
+    "Gap",
+    "LossSuite",
+    "MetricSuite",
+    "RuntimeSuite",
+    "SourceSuite",
+    "Suite",
+    "TaskSuite",
+    "TransportSuite",
+    "suites",
+]
