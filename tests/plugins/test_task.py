@@ -1,4 +1,8 @@
-"""A task with its own metric, in a wheel."""
+"""A task with its own metric, in a wheel.
+
+It trains, distils and quantizes by entry point. What stops the rest of the chain: stages/export gives the exporters no
+``ports``, so that files have an input called ``input`` and not ``x``; stages/evaluate is for images.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from edgekd.testing import MetricSuite, TaskSuite
 
 class TestTask(TaskSuite):
     name = "vector-regression"
-    samples = Samples({"vector": ((8,), "float32")}, target=(3,))
+    samples = Samples({"x": ((8,), "float32")}, target=(3,))
     others = Samples({"image": ((3, 8, 8), "float32")})
 
 
@@ -39,7 +43,7 @@ def test_the_suites_find_what_is_broken(site: Site, tmp_path: Path) -> None:
     broken = site.broken(
         tmp_path / "site",
         (module, "return F.mse_loss(primary, target)", "return -F.mse_loss(primary, target)"),
-        (module, '(Port(VECTOR, ("N", *shape), kind="features"),)', '(Port("x", ("N", *shape), kind="features"),)'),
+        (module, '(Port(VECTOR, ("N", *shape), kind="features"),)', '(Port("y", ("N", *shape), kind="features"),)'),
         (module, '"mae", "MAE", "", "lower"', '"mae", "MAE", "", "up"'),
         (module, "np.average(rows[:, 0], weights=weights)", "rows[:, 0].mean()"),
     )

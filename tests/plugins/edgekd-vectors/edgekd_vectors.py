@@ -7,7 +7,8 @@ import numpy as np
 from edgekd.errors import DataError
 from edgekd.task.base import Port, Signature
 
-VECTOR = "vector"
+VECTOR = "x"
+"""Name of the input: that of the array x_train in an archive of numpy."""
 
 
 class MeanAbsoluteError:
