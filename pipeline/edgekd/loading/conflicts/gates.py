@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from edgekd.errors import did_you_mean
 from edgekd.recipe import Recipe
-from edgekd.recipe.gates import DropGate, MetricGate
+from edgekd.recipe.gates import DropGate, Gate, Gates, MetricGate
+from edgekd.results.gates import QUALITY
 from edgekd.task.base import task_of
 
 Found = Iterator[tuple[str, str, str]]
@@ -35,3 +36,58 @@ def of_metrics(recipe: Recipe) -> Found:
         if given is not None and given.level != "off":
             hint = f"write drop: {{metric: {known[0]}, max: NUMBER}}, or metric: {{name: {known[0]}, ...}}"
             yield f"gates.{key}", f"{task.kind} has no classes, which this gate is about", hint
+
+
+def unreachable(recipe: Recipe) -> Found:
+    """Find gates without a limit that ``keep_float: auto`` could reach."""
+    auto = recipe.quantize is not None and recipe.quantize.keep_float == "auto"
+    for name in ("accuracy_drop", "expected_drop", "agreement", "sqnr_db") if auto else ():
+        quality = getattr(recipe.gates, name)
+        if quality is not None and (quality.max if name.endswith("drop") else quality.min) is None:
+            side = "max: 0.01" if name.endswith("drop") else "min: 0.95" if name == "agreement" else "min: 15"
+            yield (
+                f"gates.{name}",
+                "quantize: {keep_float: auto} needs a limit to reach, and this gate has none",
+                f"write {name}: {{{side}}}, or name the layers: keep_float: [features.0]",
+            )
+
+
+def without_figure(recipe: Recipe) -> Found:
+    """Find gates whose figure this recipe does not measure."""
+    compresses = recipe.quantize is not None or any(item.precision not in (None, "float32") for item in recipe.export)
+    for name, gate in recipe.gates.limits():
+        if gate.level == "off":
+            continue
+        profiled = recipe.profile.names if recipe.profile else ()
+        place = _place(recipe.gates, name, gate)
+        if name.startswith(("latency", "peak_memory")) and gate.device not in profiled:
+            meant = did_you_mean(gate.device, profiled)
+            devices = ", ".join((*(recipe.profile.devices if recipe.profile else ()), gate.device))
+            yield (
+                f"{place}.device",
+                f"nothing is profiled on {gate.device}, so this gate would have no figure",
+                meant if meant.startswith("did you mean") else f"write profile: {{devices: [{devices}]}}",
+            )
+        elif gate.formats and not name.startswith(("latency", "peak_memory")):
+            yield f"{place}.formats", "only a latency or memory gate is for single formats", "remove it here"
+        elif not recipe.export and not name.startswith("parity"):
+            yield f"gates.{name}", "nothing is exported, so this gate would have no figure", "add export: [onnx]"
+        elif name in QUALITY and not compresses:
+            yield (
+                f"gates.{name}",
+                "this gate compares compressed files with float, and nothing is compressed",
+                "add quantize: {method: qat}",
+            )
+        elif name == "size_ratio" and recipe.quantize is None:
+            yield (
+                f"gates.{name}",
+                "this gate compares int8 with float, and nothing is quantized",
+                "add quantize: {method: qat}",
+            )
+
+
+def _place(gates: Gates, name: str, gate: Gate) -> str:
+    """Return the key of a gate, which may be one of several of its name."""
+    given = getattr(gates, name)
+    number = next((index for index, one in enumerate(given) if one is gate), 0) if isinstance(given, tuple) else None
+    return f"gates.{name}" if number is None else f"gates.{name}[{number}]"
