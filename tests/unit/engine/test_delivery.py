@@ -322,7 +322,7 @@ def test_a_file_that_fails_on_a_later_image_does_not_stop_the_others(project: Pr
     outcome = project.run(*recipe)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     (reason,) = failed(outcome).values()
-    assert reason.startswith("onnx.onnx gives NaN or infinity on image 4 of 16, where torch does not")
+    assert reason.startswith("onnx.onnx gives NaN or infinity on sample 4 of 16, where torch does not")
     assert files(outcome) == {"onnx_float.onnx", "openvino.xml", "openvino_float.xml"}
     assert verdicts(outcome, "openvino") == {"pass"}
     assert verdicts(outcome, "onnx") == {"not_measured"}

@@ -20,9 +20,9 @@ from edgekd.errors import ExitCode, TrainingError
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.registry import exporters
+from edgekd.results.models import MetricFacts
 from edgekd.results.run import SeedRecord, read_run
 from edgekd.results.study import Row, judged
-from edgekd.stages import distill, teacher
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.teacher import TeacherStage
 from edgekd.study import runner
@@ -42,6 +42,7 @@ methods:
   broken: {distill: {lr: 1.0e+30, losses: [{kind: task}, {kind: fitnet}]}}
   long: {distill: {epochs: 2, losses: [{kind: kd}]}}
 """
+TOP1 = MetricFacts("top1", "top-1", "%", "higher")
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
     alone, kd = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("kd", [0.74, 0.75, 0.77], "baseline")
     good, bad = row("good", [0.90, 0.91, 0.93]), row("bad", [0.72, 0.71, 0.73])
     failed = Row("pair", "failed", "method", reason="the loss is nan")
-    found = judged([alone, kd, failed, bad, good])
+    found = judged([alone, kd, failed, bad, good], TOP1)
     assert [own.method for own in found] == ["good", "kd", "bad", "student_alone", "failed"]
     assert [own.rank for own in found] == [(1, 1), (2, 4), (2, 4), (2, 4), None]
     best = found[0]
@@ -117,13 +118,13 @@ def test_rows_are_ranked_and_compared_with_the_baselines() -> None:
 
 def test_seeds_that_agree_leave_every_rank_open() -> None:
     """No interval is no certainty: rows whose seeds agree to the image are not told apart by it."""
-    found = judged([row("a", [0.2, 0.2]), row("b", [0.21, 0.21]), row("c", [0.9, 0.9])])
+    found = judged([row("a", [0.2, 0.2]), row("b", [0.21, 0.21]), row("c", [0.9, 0.9])], TOP1)
     assert [own.rank for own in found] == [(1, 3)] * 3
 
 
 def test_methods_are_compared_with_the_one_that_is_a_baseline() -> None:
     alone, tuned = row("student_alone", [0.70, 0.72, 0.71], "baseline"), row("searched", [0.74, 0.75, 0.77], "baseline")
-    found = {own.method: own for own in judged([alone, row("good", [0.90, 0.91, 0.93]), tuned])}
+    found = {own.method: own for own in judged([alone, row("good", [0.90, 0.91, 0.93]), tuned], TOP1)}
     assert {name: set(own.gains or {}) for name, own in found.items()} == {
         "good": {"student_alone", "searched"}, "searched": {"student_alone"}, "student_alone": set(),
     }  # fmt: skip
@@ -216,8 +217,8 @@ def test_layers_that_are_not_there_are_told_together_before_anything_is_trained(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[object] = []
-    for stage in (teacher, distill):
-        monkeypatch.setattr(stage, "run", trained.append)
+    for stage in (TeacherStage, DistillStage):
+        monkeypatch.setattr(stage, "run", lambda stage, context: trained.append(context))
     monkeypatch.chdir(path.parent)
     pairs = "{one: {}, flat: {student: {model: 'net.py:flat', args: {}}}}"
     methods = (
@@ -264,7 +265,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(path: Path, monkeypatch: 
     monkeypatch.setattr(DistillStage, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(path, "methods={fitnet: [{kind: fitnet}]}")
-    monkeypatch.setattr(DistillStage, "run", lambda stage, context: (trained.append(2), whole(stage, context)))
+    monkeypatch.setattr(DistillStage, "run", lambda stage, context: (trained.append(2), whole(stage, context))[1])
     again = run(path, "methods={fitnet: [{kind: fitnet}]}")
     assert trained == [1] * 3 + [2] * 3, "two seeds of two baselines and a method"
     assert again.exit_code == ExitCode.OK
@@ -281,7 +282,7 @@ def test_an_interruption_that_a_library_made_a_failure_of_ends_the_study(path: P
 def test_a_teacher_that_fails_is_trained_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     whole = TeacherStage.run
-    monkeypatch.setattr(TeacherStage, "run", lambda stage, context: (tried.append(context.name), whole(stage, context)))
+    monkeypatch.setattr(TeacherStage, "run", lambda stage, context: (tried.append(context.name), whole(stage, context))[1])
     result = run(path, "teacher.train={epochs: 2, batch_size: 16, lr: 1e30}").result
     reasons = {own.method: own.reason for own in result.rows}
     assert reasons.pop("student_alone") == ""
