@@ -51,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before training.
+    """Facts that are known before training.
 
     Attributes:
         classes: Number of classes; 0 for a task without classes.

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from edgekd.report.findings import mistakes
 from edgekd.results.codec import from_json, to_json
-from edgekd.results.mistakes import CopiedErrors, told
+from edgekd.results.mistakes import CopiedErrors
 from edgekd.stages.evaluate import copied
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
@@ -49,16 +50,16 @@ def test_nothing_to_copy() -> None:
     right = {"teacher": logits(list(LABELS)), "distilled": logits(DISTILLED)}
     assert copied(right, LABELS, ["teacher", "distilled"]) == []
     assert copied({"distilled": logits(DISTILLED)}, LABELS, ["distilled"]) == []
-    assert list(told([])) == []
+    assert list(mistakes([])) == []
 
 
-def test_what_is_told() -> None:
+def test_what_is_mistakes() -> None:
     alone = CopiedErrors("student_alone", 2000, 200, 80, 41.0)
-    assert list(told([alone, CopiedErrors("distilled", 2000, 200, 120, 44.25, 55, 15)])) == [
+    assert list(mistakes([alone, CopiedErrors("distilled", 2000, 200, 120, 44.25, 55, 15)])) == [
         "The teacher is wrong on 200 of 2,000 test images; the distilled student gives the same wrong class on 120 of them "
         "(60.0 %, 44.2 by chance), the student alone on 80 (40.0 %): 20.0 points more with the teacher (p = 1.7e-06)."
     ]
-    (line,) = told([alone, CopiedErrors("distilled", 2000, 200, 76, 44.25, 16, 20)])
+    (line,) = mistakes([alone, CopiedErrors("distilled", 2000, 200, 76, 44.25, 16, 20)])
     assert line.endswith("2.0 points fewer with the teacher, which may be chance (p = 0.62).")
-    (line,) = told([CopiedErrors("distilled", 2000, 200, 76, 44.25)])
+    (line,) = mistakes([CopiedErrors("distilled", 2000, 200, 76, 44.25)])
     assert line.endswith("on 76 of them (38.0 %, 44.2 by chance).")

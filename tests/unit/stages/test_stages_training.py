@@ -331,7 +331,7 @@ def test_what_each_process_reads_is_compared_with_the_key_and_recorded(tmp_path:
     assert recorder.changed() == str(tmp_path / "net1.py")
     assert [read.relative for read in recorder.reads(tmp_path)] == ["cfg0.json", "cfg1.json"]
     assert not [*(tmp_path / "out").iterdir()]
-    with pytest.raises(StageError, match="changed after this run had begun"):
+    with pytest.raises(StageError, match="changed during this run"):
         context.reads(recorder)
 
 

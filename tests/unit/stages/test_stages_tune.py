@@ -183,7 +183,7 @@ def test_a_run_uses_the_best_values_and_tells_all_trials(
     assert rates["distilled"] > 1e-3
     assert rates["student_alone"] < 1e-11
     assert "trial 4/4: lr 0.004, kd temperature 4:" in said
-    assert re.search(r"tuned on \d+ validation images: lr 0\.004, kd temperature [24] \(", said)
+    assert re.search(r"chosen: lr 0\.004, kd temperature [24] \(", said)
     # run.json, both reports and the card tell it
     folder = next((tmp_path / "reports" / "searched").glob("0001-*"))
     assert read_run(folder).tuning == found

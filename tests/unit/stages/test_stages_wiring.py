@@ -221,7 +221,7 @@ def test_an_honest_teacher_of_unbalanced_classes(photos: Photos) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            _, sample, _ = wiring._sample(images, 16)
+            _, sample, _ = wiring._sample(images, (16, 16))
             said = np.where(random.random(len(sample)) < np.where(sample == 1, 0.5, 0.05), 1, 0)
             self.logits, self.at = torch.eye(2)[torch.from_numpy(said)] * 4, 0
 

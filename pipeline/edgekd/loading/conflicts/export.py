@@ -35,7 +35,7 @@ def options(recipe: Recipe) -> Found:
 
 
 def precisions(recipe: Recipe) -> Found:
-    """What a format or this recipe cannot have; each exporter says so of itself."""
+    """Find precisions that a format or this recipe cannot have; each exporter says so of itself."""
     for index, export in enumerate(recipe.export):
         key = f"export[{index}].precision"
         refused: Any = getattr(exporters.get(export.format), "precisions", {}).get(export.precision)

@@ -122,7 +122,7 @@ def _teacher_cache(distill: Distill, teacher: Teacher | None, key: str) -> Found
 
 
 def budget(section: str, train: Train) -> Found:
-    """What keys of one training budget need of each other."""
+    """Find keys of one training budget that do not fit together."""
     if train.warmup_epochs >= train.epochs:
         yield (
             f"{section}.warmup_epochs",

@@ -50,7 +50,7 @@ def trained(recipe: Recipe) -> Found:
 
 
 def comparisons(recipe: Recipe) -> Found:
-    """What stands beside the student: its like of other seeds and other losses."""
+    """Find seeds and baselines that nothing can be trained for."""
     trained = recipe.student is not None and recipe.distill is not None
     if recipe.seeds > 1 and not trained:
         yield "seeds", "no student is trained here, so there is nothing to train several times", "remove seeds"
