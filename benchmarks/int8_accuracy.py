@@ -185,11 +185,12 @@ def subject_of(recipe: str, seed: int, bits: int, more: list[str]) -> Subject:
     assert trained is not None
     images = dataset.load(loaded.recipe.data)
     weights = distilled.path / "weights.safetensors"
+    (calibration,) = quantize.calibration_images(images, Ptq(method="ptq").calibration_images).values()
     return Subject(
         recipe=loaded.recipe,
         images=images,
         student=networks.student(loaded.recipe, images.purpose, weights).eval(),
-        calibration=quantize.calibration_images(images, Ptq(method="ptq").calibration_images),
+        calibration=calibration,
         weights=weights,
         trained=trained.path / "weights.safetensors",
     )

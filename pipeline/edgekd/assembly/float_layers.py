@@ -20,11 +20,12 @@ from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.models import MetricFacts
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from edgekd.data.dataset import DataSet
     from edgekd.quantization.qat import Prepared
     from edgekd.quantization.sensitivity import Sensitivity
+    from edgekd.task.named import Inputs
 
     Quantize = Callable[[Collection[str]], Prepared]
 
@@ -33,7 +34,7 @@ ALL_INT8 = "all_int8.safetensors"
 
 
 def conclude(
-    context: Context, images: DataSet, seen: Tensor, student: nn.Module, quantized: Prepared, requantize: Quantize,
+    context: Context, images: DataSet, seen: Inputs, student: nn.Module, quantized: Prepared, requantize: Quantize,
     taps: tuple[str, ...], val_score: float | None,
 ) -> Int8Graph:  # fmt: skip
     """Write ``weights.safetensors``, the state, repaired where the recipe asks, and return what it is made of.
@@ -41,7 +42,7 @@ def conclude(
     Args:
         context: The quantize stage's.
         images: A repair is decided on their validation split.
-        seen: Training images that the layers are looked at with, (N, C, S, S).
+        seen: Training samples that the layers are looked at with.
         student: The float student.
         quantized: Its quantized graph.
         requantize: Makes the same graph with some layers in float.
@@ -80,7 +81,7 @@ def conclude(
     )
 
 
-def _measured(context: Context, quantized: Prepared, seen: Tensor, *, needed: bool) -> tuple[Sensitivity, ...]:
+def _measured(context: Context, quantized: Prepared, seen: Inputs, *, needed: bool) -> tuple[Sensitivity, ...]:
     """What int8 does to each layer, the worst first; empty where it cannot be measured and is not ``needed``."""
     from edgekd.quantization.sensitivity import measure
 

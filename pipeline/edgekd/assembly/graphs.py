@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
 from edgekd.assembly import networks
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from edgekd.task.base import Purpose, Signature
     from edgekd.task.named import Inputs
+
+T = TypeVar("T")
 
 KEPT = 2
 """Graphs in memory: the float one and the one that becomes int8."""
@@ -29,6 +31,14 @@ def example(purpose: Purpose) -> Inputs:
     from edgekd.task.image_classification import KIND
 
     return build.one_input(purpose.signature) if purpose.task.kind == KIND else build.example(purpose.signature)
+
+
+def named(purpose: Purpose, taken: Mapping[str, T]) -> dict[str, T]:
+    """Return inputs, which have the names of the task's ports, under the names of its files: see :func:`example`."""
+    from edgekd.task.image_classification import KIND
+    from edgekd.task.named import ALONE
+
+    return dict(zip([ALONE], taken.values(), strict=True)) if purpose.task.kind == KIND else dict(taken)
 
 
 def ports(purpose: Purpose) -> Signature | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly.context import Context
 from edgekd.assembly.figures import measured
@@ -39,16 +39,18 @@ class Found:
 
 
 def figures(
-    context: Context, x: Array, logits: Mapping[str, Array], references: Mapping[str, str], graph: fx.GraphModule | None
-) -> dict[str, Found]:
+    context: Context, x: Mapping[str, NDArray[Any]], logits: Mapping[str, Array], references: Mapping[str, str],
+    graph: fx.GraphModule | None, *, classes: bool,
+) -> dict[str, Found]:  # fmt: skip
     """Return, by artifact, what was found.
 
     Args:
         context: A stage's, with the exports among its inputs.
-        x: Test images as a network takes them, (N, C, H, W).
-        logits: On them, N×classes, by the name of a network or an artifact.
+        x: Test samples as a network takes them, by input of its files.
+        logits: The primary output for them, by the name of a network or an artifact.
         references: The network that an artifact is compared with, by the artifact.
         graph: The int8 graph; None where nothing is quantized.
+        classes: Whether the task has classes.
     """
     from edgekd.exporting.capture import captured
 
@@ -61,7 +63,9 @@ def figures(
             if graph is not None and split_name(name)[1] == "int8":
                 inside = measured(context, f"{name}: what its runtime runs in float", partial(_graph, path, file, graph))
             if file.format == "openvino":
-                compare = partial(default_precision, path, x, reference, logits[reference], logits[name])
+                compare = partial(
+                    default_precision, path, file, x, reference, logits[reference], logits[name], classes=classes
+                )
                 unhinted = measured(context, f"{name}: its parity without the precision hint", compare)
         found[name] = Found(inside, unhinted)
     return found
@@ -75,28 +79,38 @@ def _graph(path: Path, file: Exported, graph: fx.GraphModule) -> RuntimeGraph:
     return optimized.look(path, file.format, graph, file.float_ops, modules)
 
 
-def default_precision(path: Path, x: Array, reference: str, exact: Array, hinted: Array) -> DefaultPrecision | None:
+def default_precision(
+    path: Path, file: Exported, x: Mapping[str, NDArray[Any]], reference: str, exact: Array, hinted: Array, *, classes: bool
+) -> DefaultPrecision | None:
     """Compare an OpenVINO file loaded as most code does, without a hint, with torch; None where the hint changes nothing.
 
     Args:
         path: The ``.xml``.
-        x: Test images, (N, C, H, W); the first ``IMAGES`` are taken.
+        file: What it is.
+        x: Test samples, by input; the first ``IMAGES`` are taken.
         reference: Name of the torch network.
-        exact: Its logits, N×classes.
+        exact: Its primary output.
         hinted: The file's with the hint, likewise.
+        classes: Whether the task has classes.
     """
-    from edgekd.runtimes import base, openvino
+    import numpy as np
+
+    from edgekd.exporting.outputs import from_file, samples, to_file
+    from edgekd.runtimes import openvino
 
     session, precision = openvino.load_without_hint(path)
     if precision == "float32":
         return None
-    n = min(len(x), IMAGES)
-    agreement, error = apart(base.run_images(session, x[:n], openvino.OpenVino.layout), exact[:n])
-    return DefaultPrecision(precision, reference, n, agreement, error, *apart(hinted[:n], exact[:n]))
+    n = min(len(exact), IMAGES)
+    few = samples({name: value[:n] for name, value in x.items()})
+    rows = [from_file(session.run(to_file(sample, file.inputs)), file.outputs)[file.outputs[0].name] for sample in few]
+    found = apart(np.concatenate(rows), exact[:n], classes=classes)
+    return DefaultPrecision(precision, reference, n, *found, *apart(hinted[:n], exact[:n], classes=classes))
 
 
-def apart(logits: Array, exact: Array) -> tuple[float, float]:
-    """Top-1 agreement, and the root mean square of the error over the deviation of the exact logits."""
+def apart(output: Array, exact: Array, *, classes: bool) -> tuple[float | None, float]:
+    """Top-1 agreement, None without classes, and the root mean square of the error over the exact output's deviation."""
     from edgekd.metrics.fidelity import relative_error
 
-    return float((logits.argmax(axis=1) == exact.argmax(axis=1)).mean()), relative_error(exact, logits)
+    same = float((output.argmax(axis=1) == exact.argmax(axis=1)).mean()) if classes else None
+    return same, relative_error(exact, output, classes=classes)

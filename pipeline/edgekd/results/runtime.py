@@ -82,7 +82,7 @@ class DefaultPrecision:
         precision: What OpenVINO then computes float layers in, such as ``bfloat16``.
         reference: The torch network that both loads are compared with.
         n: Number of test images.
-        top1_agreement: Share of them with the reference's class.
+        top1_agreement: Share of them with the reference's class; None where the task has no classes.
         error: Root mean square of the logits' error over the standard deviation of the reference's logits.
         hinted_top1_agreement: The same images, with the hint.
         hinted_error: Likewise.
@@ -91,9 +91,9 @@ class DefaultPrecision:
     precision: str
     reference: str
     n: int
-    top1_agreement: float
+    top1_agreement: float | None
     error: float
-    hinted_top1_agreement: float
+    hinted_top1_agreement: float | None
     hinted_error: float
 
 
@@ -113,10 +113,17 @@ def number(floats: Sequence[FloatOperators]) -> int:
 
 def without_hint(found: DefaultPrecision) -> str:
     """Say why the hint matters, with both figures."""
+    same, hinted = found.top1_agreement, found.hinted_top1_agreement
+    if same is None or hinted is None:
+        return (
+            f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: an "
+            f"error of {_percent(found.error)} of the deviation of {found.reference} on {found.n:,} test samples, against "
+            f"{_percent(found.hinted_error)} with the hint, which the load snippet sets"
+        )
     return (
         f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "
-        f"{_percent(found.top1_agreement)} top-1 agreement with {found.reference} on {found.n:,} test images and an error "
-        f"of {_percent(found.error)} of the logits' deviation, against {_percent(found.hinted_top1_agreement)} and "
+        f"{_percent(same)} top-1 agreement with {found.reference} on {found.n:,} test images and an error "
+        f"of {_percent(found.error)} of the logits' deviation, against {_percent(hinted)} and "
         f"{_percent(found.hinted_error)} with the hint, which the load snippet sets"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd.assembly import figures, launch, networks, peers, runtime_figures, samples
+from edgekd.assembly import figures, graphs, launch, networks, peers, runtime_figures, samples
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import DistillOutput, Evaluated, EvaluateOutput, ExportOutput, InsideFile
 from edgekd.assembly.stage import Node, Stage, Work, in_order
@@ -25,6 +25,7 @@ from edgekd.stages.synthesize import SynthesizeStage
 from edgekd.stages.teacher import TeacherStage
 from edgekd.stages.tune import TuneStage
 from edgekd.task import primary
+from edgekd.task.named import batches, call
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from edgekd.task.base import Purpose
 
     Array = NDArray[np.float32]
+    Taken = Mapping[str, NDArray[Any]]
+    """Samples as a network takes them, by input of its files."""
 
 TORCH = "torch.npz"  # what torch gives for the test split, by the name of an artifact's reference
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
@@ -139,7 +142,7 @@ def _networks(context: Context, images: DataSet) -> dict[str, nn.Module]:
     return nets
 
 
-def _seeds(context: Context, images: DataSet, x: Array, known: dict[str, Array], judge: Array | None) -> list[SeedRecord]:
+def _seeds(context: Context, images: DataSet, x: Taken, known: dict[str, Array], judge: Array | None) -> list[SeedRecord]:
     """Each student of each seed on the test split, with the weights that were kept and with those of the last epoch.
 
     Without labels it is agreement with ``judge``; without either, nothing is known of the test split.
@@ -180,17 +183,17 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str], graph: nn.
     x = quantize.layer_images(context.recipe, images)
     exact = [
         {name: Tensor(scale, values.numpy()) for name, (scale, values) in found.items()}
-        for found in (exact_outputs(prepared.module, image[None]) for image in x)
+        for found in (exact_outputs(prepared.module, sample) for sample in batches(x, 1))
     ]
     files: dict[str, InsideFile] = {}
     for stage in stages:
         file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
 
         def look(file: Exported = file) -> InsideFile:
-            taken = file.inputs[0].name
             with captured(context.log, f"looking into {file.paths[0].name}"):
-                found = inside.look(file, {taken: x.numpy()})
-            differences = inside.differences(graph, {taken: x[:FORCED].numpy()}, found[:FORCED])
+                found = inside.look(file, {name: value.numpy() for name, value in x.items()})
+            few = {name: value[:FORCED].numpy() for name, value in x.items()}
+            differences = inside.differences(graph, few, found[:FORCED])
             return InsideFile(inside.sqnr(exact, found), differences)
 
         name = stage.removeprefix("export.")
@@ -199,10 +202,9 @@ def _inside(context: Context, images: DataSet, stages: Sequence[str], graph: nn.
     return files
 
 
-def _arrays(images: DataSet) -> Array:
-    """The test images as a network takes them."""
-    (x,) = images.taken(images.test.stacked(range(len(images.test)))).values()
-    return x
+def _arrays(images: DataSet) -> Taken:
+    """The test samples as a network takes them."""
+    return graphs.named(images.purpose, images.taken(images.test.stacked(range(len(images.test)))))
 
 
 def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
@@ -213,7 +215,7 @@ def _seen(recipe: Recipe) -> dict[str, tuple[Data, ...]]:
     return {name: seen for name, seen in found.items() if any(view != recipe.data for view in seen)}
 
 
-def _inputs(seen: Mapping[str, tuple[Data, ...]], task: str) -> dict[str, tuple[Array, ...]]:
+def _inputs(seen: Mapping[str, tuple[Data, ...]], task: str) -> dict[str, tuple[Taken, ...]]:
     """The test images as these teachers take them."""
     from edgekd.data import dataset
 
@@ -222,16 +224,17 @@ def _inputs(seen: Mapping[str, tuple[Data, ...]], task: str) -> dict[str, tuple[
     return {name: tuple(arrays[view] for view in several) for name, several in seen.items()}
 
 
-def _torch_logits(network: nn.Module, x: Array | tuple[Array, ...], size: int = 250) -> Array:
+def _torch_logits(network: nn.Module, *views: Taken, size: int = 250) -> Array:
+    """The primary output for samples, or for what each member of an ensemble sees of them, N×…."""
     import numpy as np
     import torch
 
-    views = x if isinstance(x, tuple) else (x,)
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(views[0]), size):
-            seen = tuple(torch.from_numpy(view[start : start + size]) for view in views)
-            parts.append(primary.first(network(seen if len(seen) > 1 else seen[0])).numpy())
+        split = (batches({name: torch.from_numpy(value) for name, value in view.items()}, size) for view in views)
+        for seen in zip(*split, strict=True):
+            several = tuple(next(iter(view.values())) for view in seen)  # of an ensemble, images
+            parts.append(primary.first(call(network, seen[0]) if len(seen) == 1 else network(several)).numpy())
     return np.concatenate(parts)
 
 
@@ -304,21 +307,21 @@ class EvaluateStage:
         inputs = _inputs(seen, context.recipe.task)
         artifacts = [name for name in context.inputs if name.startswith("export.")]
         compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
-        with context.progress.task("test split", len(x) * (len(nets) + len(artifacts))) as task:
+        with context.progress.task("test split", len(images.test) * (len(nets) + len(artifacts))) as task:
             for name, network in nets.items():
                 if isinstance(network, Stored):
                     if network.test_logits is None:  # not known
                         continue
                     logits[name] = network.test_logits.numpy()
                 else:
-                    logits[name] = _torch_logits(network, inputs.get(name, x))
+                    logits[name] = _torch_logits(network, *inputs.get(name, (x,)))
                 found[name] = Evaluated()
                 if name != int8 and is_open(network):  # the float student's, in integers
                     views = seen.get(name, (context.recipe.data,))
                     taken = [viewed(images.purpose, view).signature for view in views]
                     macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
                     found[name] = Evaluated(params=build.parameters(network), macs=macs)
-                task.advance(len(x), name)
+                task.advance(len(images.test), name)
             for stage in artifacts:
                 name = stage.removeprefix("export.")
                 file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
@@ -332,11 +335,11 @@ class EvaluateStage:
                         network = export.source(context, images.purpose, precision).model
                         logits[reference] = _torch_logits(network, x)
                 try:
-                    arrays, answer = {file.inputs[0].name: x}, file.outputs[0].name
+                    answer = file.outputs[0].name
                     wanted, advance = {answer: logits[reference]}, partial(task.advance, 1, name)
                     if len(file.outputs) > 1:
-                        wanted = export.source(context, images.purpose, precision).computed(precision, arrays)
-                    given = outputs.run(file, arrays, wanted, context.log, advance)
+                        wanted = export.source(context, images.purpose, precision).computed(precision, x)
+                    given = outputs.run(file, x, wanted, context.log, advance)
                     logits[name] = given[answer]
                 except ExportError as error:  # the others are run, so that all that fail are named at once
                     failures[stage] = error
@@ -373,6 +376,6 @@ class EvaluateStage:
             look = partial(_inside, context, images, files, nets[int8])
             inside = figures.measured(context, "layers in the files", look) or {}
         graph = cast("fx.GraphModule", nets[int8]) if int8 else None
-        for name, ran in runtime_figures.figures(context, x, logits, references, graph).items():
+        for name, ran in runtime_figures.figures(context, x, logits, references, graph, classes=classes).items():
             found[name] = replace(found[name], runtime_graph=ran.runtime_graph, default_precision=ran.default_precision)
         return EvaluateOutput(found, tuple(shared), tuple(seeds), inside)

@@ -20,6 +20,7 @@ from edgekd.recipe.quantize import Ptq, Qat
 from edgekd.recipe.train import Train
 from edgekd.results.run import best_of
 from edgekd.stages import distill
+from edgekd.task.named import count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,7 +124,7 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
         calibrate.check(examples)
-        with context.progress.task("ranges", 2 * len(examples)) as task:
+        with context.progress.task("ranges", 2 * count(examples)) as task:
             calibrate.calibrate(prepared.module, examples, histogram.mse, task)
         scales.learn(prepared.module)
     fitted = fit(
@@ -157,20 +158,20 @@ def _after_distillation(loss: Loss) -> Loss:
     return loss.model_copy(update={"start_epoch": 0.0, "warmup_epochs": 0.0, "weight": loss.weight if loss.lasts() else 0.0})
 
 
-def calibration_images(images: DataSet, count: int) -> Tensor:
-    """``count`` training images as the network takes them, float32 (N, C, S, S): the same for every seed of a recipe."""
+def calibration_images(images: DataSet, number: int) -> dict[str, Tensor]:
+    """``number`` training samples as the network takes them, by input of its files: the same for every seed of a recipe."""
     import numpy as np
     import torch
 
     from edgekd.data import splits
 
-    chosen = np.random.default_rng(splits.SPLIT_SEED).permutation(len(images.train))[:count]
-    (x,) = images.taken(images.train.stacked(chosen)).values()
-    return torch.from_numpy(x)
+    chosen = np.random.default_rng(splits.SPLIT_SEED).permutation(len(images.train))[:number]
+    taken = images.taken(images.train.stacked(chosen))
+    return {name: torch.from_numpy(value) for name, value in graphs.named(images.purpose, taken).items()}
 
 
-def layer_images(recipe: Recipe, images: DataSet) -> Tensor:
-    """The training images that single layers are looked at with; few where they are large, float32 (N, C, S, S)."""
+def layer_images(recipe: Recipe, images: DataSet) -> dict[str, Tensor]:
+    """The training samples that single layers are looked at with; few where they are large images."""
     return calibration_images(images, max(4, min(32, LAYER_PIXELS // math.prod(recipe.data.size))))
 
 
@@ -189,7 +190,8 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     prepared, student = again(settings.named_float())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = prepared.module.to(device)
-    chosen = calibration_images(images, settings.calibration_images).to(device)
+    found = calibration_images(images, settings.calibration_images)
+    chosen = {name: value.to(device) for name, value in found.items()}
     done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
     ready = Prepare(images).to(device)
     scores: list[float | None] = [None, None]

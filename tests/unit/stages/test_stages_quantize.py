@@ -38,14 +38,14 @@ def greys(images: dataset.DataSet, x: Any) -> list[int]:
 def test_calibration_images_are_of_the_training_split_alone(images: dataset.DataSet) -> None:
     train = {int(images.train.images[index][0, 4, 4]) for index in range(len(images.train))}
     held_out = {int(images.val.images[index][0, 4, 4]) for index in range(len(images.val))}
-    x = quantize.calibration_images(images, 1000)
+    (x,) = quantize.calibration_images(images, 1000).values()
     assert x.shape == (90, 3, 8, 8)
     assert sorted(greys(images, x)) == sorted(train)
     assert not train & held_out
 
 
 def test_calibration_images_are_a_fixed_mix_of_the_classes(images: dataset.DataSet) -> None:
-    first, again = (greys(images, quantize.calibration_images(images, 32)) for _ in range(2))
+    first, again = (greys(images, *quantize.calibration_images(images, 32).values()) for _ in range(2))
     assert first == again
     assert len(set(first)) == 32
     assert 8 <= sum(grey % 2 for grey in first) <= 24

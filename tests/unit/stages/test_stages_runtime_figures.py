@@ -49,7 +49,7 @@ def figures(context: Context, source: Source) -> dict[str, runtime_figures.Found
     with torch.no_grad():
         exact = graph(torch.from_numpy(x)).numpy()
     logits = {"ptq": exact} | dict.fromkeys(FORMATS, exact)
-    return runtime_figures.figures(context, x, logits, dict.fromkeys(FORMATS, "ptq"), graph)
+    return runtime_figures.figures(context, {"input": x}, logits, dict.fromkeys(FORMATS, "ptq"), graph, classes=True)
 
 
 def test_every_int8_file_has_its_runtimes_graph(context: Context, source: Source) -> None:
@@ -94,9 +94,9 @@ def test_parity_without_the_hint_is_measured_where_the_cpu_has_shorter_floats(co
 
 def test_the_error_is_relative_to_the_deviation_of_the_logits() -> None:
     exact = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
-    agreement, error = runtime_figures.apart(exact + np.float32(0.1 * exact.std()), exact)
+    agreement, error = runtime_figures.apart(exact + np.float32(0.1 * exact.std()), exact, classes=True)
     assert (agreement, error) == (1, pytest.approx(0.1 * np.sqrt(10 / 9), rel=0.03))  # of centred logits
-    assert runtime_figures.apart(-exact, exact)[0] < 0.3
+    assert runtime_figures.apart(-exact, exact, classes=True)[0] < 0.3
 
 
 def test_in_words() -> None:
