@@ -42,6 +42,7 @@ class Expected:
         labels: Classes of the images whose classes are found on the device, (N,).
         host_classes: The classes that the host finds for these images, (N,).
         steps: One int8 step of each output; None asks the file.
+        classes: Whether the first output may be scores of classes.
     """
 
     host: Given | NDArray[np.float32] | None = None
@@ -49,6 +50,7 @@ class Expected:
     labels: NDArray[np.int64] | None = None
     host_classes: NDArray[np.int64] | None = None
     steps: tuple[float | None, ...] | None = None
+    classes: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,16 @@ def check(
         for name, reference in _references(known, inspected, device, reached):
             assert inspected.outputs
             per_step = steps(variant) if known.steps is None else known.steps
-            row, why = _compared(name, reference, inspected.outputs, per_step)
+            row, why = _compared(name, reference, inspected.outputs, per_step, classes=known.classes)
             varying = known.host.varying if why and isinstance(known.host, Given) else ()
             if unsteady := [output for output in varying if output in reference.arrays]:
                 notes += [f"output {output} of {where}: not compared: {VARIES}" for output in unsteady]
                 steady = {output: array for output, array in reference.arrays.items() if output not in unsteady}
                 if not steady:
                     continue
-                row, why = _compared(name, replace(reference, arrays=steady), inspected.outputs, per_step)
+                row, why = _compared(
+                    name, replace(reference, arrays=steady), inspected.outputs, per_step, classes=known.classes
+                )
             if row is None:
                 findings.append(f"The outputs of {where} cannot be compared with {_of(name)}: {why}.")
                 continue
@@ -114,11 +118,11 @@ def check(
 
 
 def _compared(
-    name: Literal["host", "torch"], reference: Given, found: Given, per_step: Sequence[float | None]
+    name: Literal["host", "torch"], reference: Given, found: Given, per_step: Sequence[float | None], *, classes: bool
 ) -> tuple[Outputs | None, str]:
     """The record and what differs; no record, and the reason, where they cannot be compared."""
     try:
-        return device_outputs.compare(name, reference, found, per_step)
+        return device_outputs.compare(name, reference, found, per_step, classes=classes)
     except ExportError as error:
         return None, error.message
     except Exception as error:

@@ -21,7 +21,12 @@ FLOAT_ERROR = 1e-3
 
 
 def compare(
-    reference: Literal["host", "torch"], expected: Given, found: Given, steps: Sequence[float | None] = ()
+    reference: Literal["host", "torch"],
+    expected: Given,
+    found: Given,
+    steps: Sequence[float | None] = (),
+    *,
+    classes: bool = True,
 ) -> tuple[Outputs, str]:
     """Compare the outputs of a file with a reference's, for the same inputs.
 
@@ -30,6 +35,7 @@ def compare(
         expected: Outputs, by name; those that the file has not, and the other way round, are not compared.
         found: Of the file on the device.
         steps: One int8 step of each of its outputs, in order; None where it is float.
+        classes: Whether a first output of N×k floats is scores of k classes.
 
     Returns:
         The record, and in words what of it is more than two correct programs differ by; empty where nothing is.
@@ -61,7 +67,7 @@ def compare(
     p99 = float(np.percentile(lsb, 99)) if lsb.size else None
     if p99 is not None and p99 > P99_STEPS:
         far.insert(0, f"p99 is {p99:.4g} LSB, more than {P99_STEPS:.0f}")
-    scores = _scores(found.arrays[names[0]].dtype, *aligned[names[0]], step=step_of.get(names[0]))
+    scores = None if not classes else _scores(found.arrays[names[0]].dtype, *aligned[names[0]], step=step_of.get(names[0]))
     n = len(found.arrays[names[0]])
     flips = None if scores is None else round((1 - (scores.agreement or 0.0)) * n)
     if flips:

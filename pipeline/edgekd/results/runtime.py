@@ -116,9 +116,9 @@ def without_hint(found: DefaultPrecision) -> str:
     same, hinted = found.top1_agreement, found.hinted_top1_agreement
     if same is None or hinted is None:
         return (
-            f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: an "
-            f"error of {_percent(found.error)} of the deviation of {found.reference} on {found.n:,} test samples, against "
-            f"{_percent(found.hinted_error)} with the hint, which the load snippet sets"
+            f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "
+            f"an error of {_percent(found.error)} of the deviation of {found.reference} on {found.n:,} test samples, "
+            f"against {_percent(found.hinted_error)} with the hint, which the load snippet sets"
         )
     return (
         f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import samples
+from edgekd.assembly import graphs, samples
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import ALL_INT8, EvaluateOutput, ExportOutput, ProfileOutput
 from edgekd.assembly.stage import Node, Work
@@ -21,6 +21,8 @@ from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
 from edgekd.runtimes import base
 from edgekd.stages import evaluate
+from edgekd.task.base import task_of
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +42,7 @@ def _variants(
     Args:
         exported: What was written, by artifact.
         artifacts: Their folders.
-        feeds: Files of test images, by layout.
+        feeds: Files of test samples, by input, in the layout of the network and with ``.NHWC`` behind its name.
     """
     files = [(name, value.file, artifacts[name]) for name, value in exported.items()]
     files += [
@@ -49,18 +51,19 @@ def _variants(
         if value.all_int8 is not None
     ]
     for name, value, folder in files:
-        inputs = {part.name: feeds[part.layout] for part in value.inputs if part.layout in feeds}
+        names = {part.name: f"{part.name}.NHWC" if part.layout == "NHWC" else part.name for part in value.inputs}
+        inputs = {part: feeds[name] for part, name in names.items() if name in feeds}
         layouts = {part.layout for part in value.inputs}
-        layout = next(iter(layouts)) if len(value.inputs) == 1 and layouts <= feeds.keys() else ""
+        layout = next(iter(layouts)) if len(value.inputs) == 1 and layouts <= {"NCHW", "NHWC"} and feeds else ""
         yield Variant(name, value.format, folder / value.paths[0], inputs, layout=layout)
 
 
 @dataclass(frozen=True)
-class _Images:
-    """Test images for a device.
+class _Fed:
+    """Test samples for a device.
 
     Attributes:
-        feeds: Files of those that are fed in turn, as a network takes them (float32), by layout; none where there are none.
+        feeds: Files of those that are fed in turn, as a network takes them, by input; none where there are none.
         places: Of these in the test split.
         counted: Places of those whose classes are found.
         labels: Of these; None without labels.
@@ -74,29 +77,33 @@ class _Images:
     wants: Wants
 
     @classmethod
-    def of(cls, context: Context, folder: Path) -> _Images:
-        """Write images from all over the split into a folder."""
+    def of(cls, context: Context, folder: Path) -> _Fed:
+        """Write samples from all over the split into a folder."""
         import numpy as np
 
         images = samples.images(context)
         test, protocol = images.test, context.recipe.profile
         assert protocol is not None
+        nothing = np.zeros(0, np.int64)
         if not len(test):
-            nothing = np.zeros(0, np.int64)
             return cls({}, nothing, nothing, None, Wants())
         places = _spread(len(test), IMAGES)
-        stacked = np.stack([test.images[int(place)] for place in places])
-        x = images.preprocessing.arrays(stacked)
-        feeds = {layout: folder / f"images_{layout}.npy" for layout in ("NCHW", "NHWC")}
-        np.save(feeds["NCHW"], x)
-        np.save(feeds["NHWC"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        stacked = test.stacked(places)
+        feeds = {}
+        for number, (name, x) in enumerate(graphs.named(images.purpose, images.taken(stacked)).items()):
+            turned = {f"{name}.NHWC": x.transpose(0, 2, 3, 1)} if x.ndim == 4 else {}
+            for key, value in {name: x, **turned}.items():
+                feeds[key] = folder / f"samples{number}{'_NHWC' * (key != name)}.npy"
+                np.save(feeds[key], np.ascontiguousarray(value))
+        if {*stacked} != {IMAGE}:
+            return cls(feeds, places, nothing, None, Wants())
         counted = _spread(len(test), protocol.accuracy or 0)
         file = folder / "split.npy"
         if len(counted):
             np.save(file, np.stack([test.images[int(place)] for place in counted]))
         wants = Wants(
             preprocessing=images.preprocessing,
-            encoded=tuple(inspection.encoded(list(stacked), folder)),
+            encoded=tuple(inspection.encoded(list(stacked[IMAGE]), folder)),
             images=file if len(counted) else None,
         )
         return cls(feeds, places, counted, test.labels[counted] if images.test.labelled else None, wants)
@@ -109,7 +116,7 @@ def _spread(total: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
 
 
-def _expected(context: Context, model: str, images: _Images) -> Expected:
+def _expected(context: Context, model: str, images: _Fed) -> Expected:
     """What this machine and torch give for the same images, as the stage evaluate has found it."""
     import numpy as np
 
@@ -119,14 +126,15 @@ def _expected(context: Context, model: str, images: _Images) -> Expected:
     parity = figures[model].parity if model in figures else None
     if parity is None:  # a file for comparison
         return Expected()
-    here = np.load(folder / f"{model}.npy")
+    here, classes = np.load(folder / f"{model}.npy"), "classes" in task_of(context.recipe.task).gives
     with np.load(folder / evaluate.TORCH) as stored:
         torch = stored[parity.reference][images.places]
     return Expected(
         host=here[images.places],
         torch=torch,
         labels=images.labels,
-        host_classes=here[images.counted].argmax(axis=1),
+        host_classes=here[images.counted].argmax(axis=1) if classes else None,
+        classes=classes,
     )
 
 
@@ -186,7 +194,7 @@ class ProfileStage:
         protocol = context.recipe.profile
         shown = 0
         with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
-            images = _Images.of(context, Path(folder))
+            images = _Fed.of(context, Path(folder))
             variants = list(_variants(exported, artifacts, images.feeds))
 
             def report(what: str, done: int, total: int) -> None:
