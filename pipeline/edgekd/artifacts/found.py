@@ -16,8 +16,8 @@ from edgekd.results.codec import from_json
 from edgekd.results.models import ModelRecord
 from edgekd.runtimes import base
 
-TORCH, HOST = "torch_", "logits_"
-"""Begin the names of outputs in a bundle's samples: torch's by its network, the artifacts' on the host."""
+TORCH, HOST, INPUT = "torch_", "logits_", "input_"
+"""Begin names in a bundle's samples: torch's outputs by its network, the artifacts' on the host, inputs but images."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Bundle:
 
     Attributes:
         folder: The folder.
-        preprocessing: How an image becomes an input.
+        preprocessing: How an image becomes an input; None where samples are no images.
         classes: Their names.
         samples: The ``samples.npz``; None where it is not there.
     """
 
     folder: Path
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     classes: tuple[str, ...]
     samples: Path | None
 
@@ -104,7 +104,7 @@ def _bundled(folder: Path) -> Iterator[ModelFile]:
         path = folder / "manifest.json"
         value = upgrade.manifest(json.loads(path.read_text(encoding="utf-8")), str(path))
         rule = value["preprocessing"]
-        preprocessing = Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
+        preprocessing = rule and Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
         records = [from_json(ModelRecord, item) for item in value["artifacts"]]
         classes = tuple(value["classes"])
         hashes = {name: str(told["sha256"]) for name, told in value["files"].items()}

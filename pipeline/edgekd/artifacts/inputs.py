@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts import declared
-from edgekd.artifacts.found import HOST, TORCH, Bundle, ModelFile
+from edgekd.artifacts.found import HOST, INPUT, TORCH, Bundle, ModelFile
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Wants
@@ -107,6 +107,7 @@ class _Samples:
     """Samples of a bundle, as files for a device."""
 
     feeds: Mapping[str, Path]
+    """By layout of images, or by name of an input that is none."""
     torch: Mapping[str, NDArray[np.float32]]
     host: Mapping[str, NDArray[np.int64]]
     labels: NDArray[np.int64] | None
@@ -116,6 +117,8 @@ class _Samples:
     def of(cls, bundle: Bundle, counted: int, folder: Path) -> _Samples:
 
         assert bundle.samples
+        if bundle.preprocessing is None:
+            return cls._of_arrays(bundle.samples, folder)
         with np.load(bundle.samples, allow_pickle=False) as stored:
             images = stored["images"]
             places, of_split = spread(len(images), FED), spread(len(images), counted)
@@ -136,12 +139,26 @@ class _Samples:
         wants = Wants(preprocessing=rule, encoded=encoded, images=split if counted else None)
         return cls(feeds, torch, host, labels, wants)
 
+    @classmethod
+    def _of_arrays(cls, samples: Path, folder: Path) -> _Samples:
+        """Return samples that are no images: they are fed as they are, and nothing is counted."""
+        with np.load(samples, allow_pickle=False) as stored:
+            arrays = {name.removeprefix(INPUT): stored[name] for name in stored if name.startswith(INPUT)}
+            places = spread(min(map(len, arrays.values())), FED)
+            torch = {name.removeprefix(TORCH): stored[name][places] for name in stored if name.startswith(TORCH)}
+        feeds = {}
+        for number, (name, array) in enumerate(arrays.items()):
+            feeds[name] = folder / f"samples{number}.npy"
+            np.save(feeds[name], array[places])
+        return cls(feeds, torch, {}, None, Wants())
+
 
 def _variant(file: ModelFile, given: Given, own: _Samples | None) -> Variant:
     record, inputs, layout = file.record, dict(given.inputs), ""
     if file.bundle and own and not inputs:
-        inputs = {spec.name: own.feeds[spec.layout] for spec in record.inputs if spec.layout in own.feeds}
-        layout = record.inputs[0].layout if len(record.inputs) == 1 and inputs else ""
+        keys = {spec.name: spec.layout if spec.layout in own.feeds else spec.name for spec in record.inputs}
+        inputs = {name: own.feeds[key] for name, key in keys.items() if key in own.feeds}
+        layout = record.inputs[0].layout if len(record.inputs) == 1 and inputs and file.bundle.preprocessing else ""
     shapes = {name: shape for name, shape in given.shapes.items() if name not in inputs}
     return Variant(record.name, file.format, file.path, inputs, shapes, layout)
 

@@ -313,11 +313,12 @@ def _result(
     """Put everything into one result."""
     bundle = next((file.bundle for file in files if file.bundle and file.bundle.samples), None)
     size = next((spec.shape[-2] for file in files for spec in file.record.inputs if spec.layout == "NCHW"), 0)
+    rule = bundle.preprocessing if bundle else None
     data = DataRecord(
         source="the bundle's samples" if bundle else "the inputs given" if settings.given.inputs else "random values",
         fingerprint="", classes=bundle.classes if bundle else (), train=0, val=0, test=0, image_size=size,
-        channels=bundle.preprocessing.channels if bundle else 0,
-        mean=bundle.preprocessing.mean if bundle else (), std=bundle.preprocessing.std if bundle else (),
+        channels=rule.channels if rule else 0,
+        mean=rule.mean if rule else (), std=rule.std if rule else (),
     )  # fmt: skip
     typed = " ".join(shlex.quote(str(path)) for path in artifacts)
     asked = "".join(f" --device {shlex.quote(name)}" for name in settings.devices)

@@ -113,8 +113,8 @@ _BYTES = {"float32": 4, "int8": 1, "uint8": 1}
 
 
 def app_snippets(model: ModelRecord, data: DataRecord) -> dict[str, str]:
-    """Return the texts for apps of an artifact that takes one image, by the suffix of their file; none for others."""
-    if model.path is None or len(model.inputs) != 1 or not model.outputs or len(model.inputs[0].shape) != 4:
+    """Return the texts for apps of an artifact that classifies images, by the suffix of their file; none for others."""
+    if model.path is None or len(model.inputs) != 1 or not model.outputs or not (data.channels and data.classes):
         return {}
     source, result = model.inputs[0], model.outputs[0]
     if source.dtype not in _BYTES or result.dtype not in _BYTES:

@@ -27,7 +27,7 @@ def write(folder: Path, data: DataRecord, models: Sequence[ModelRecord]) -> None
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
-    preprocessing = {
+    preprocessing = None if data.inputs is not None else {
         "order": "float32(image) / 255, minus mean, divided by std, per channel; grey images repeated to all channels",
         "mean": data.mean, "std": data.std, "channels": data.channels, 
         "image_size": data.image_size if data.image_width is None else data.size,

@@ -1,10 +1,12 @@
-"""samples.npz: test images with what each artifact and each network in torch gives for them."""
+"""samples.npz: test samples with what each artifact and each network in torch gives for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,13 +21,25 @@ TORCH = "torch_"
 """Begins the name of the outputs of a network in torch, before the name of the network."""
 
 
-def write(folder: Path, images: DataSet, logits: Mapping[str, NDArray[np.float32]]) -> bool:
-    """Write uint8 images, their labels and logits into ``samples.npz``.
+INPUT = "input_"
+"""Begins the name of an input that is no image."""
+
+
+def output(model: str, *, classes: bool) -> str:
+    """Return the name of the primary output of an artifact."""
+    return f"{'logits' if classes else 'output'}_{model}"
+
+
+def write(folder: Path, images: DataSet, outputs: Mapping[str, NDArray[np.float32]]) -> bool:
+    """Write samples, their targets and outputs into ``samples.npz``.
+
+    uint8 images are ``images``; other inputs are ``input_NAME``, as the network takes them. Classes are ``labels``; other
+    targets are ``targets``.
 
     Args:
         folder: The bundle.
         images: Of which the first of the test split are taken.
-        logits: On the whole test split, N×classes, by their names in the file.
+        outputs: On the whole test split, N×…, by their names in the file.
 
     Returns:
         Whether it is the whole test split.
@@ -33,13 +47,14 @@ def write(folder: Path, images: DataSet, logits: Mapping[str, NDArray[np.float32
     import numpy as np
 
     test = images.test
-    whole = len(test) * test.images[0].nbytes <= WHOLE_BYTES
+    one = test.stacked([0])
+    whole = len(test) * sum(value.nbytes for value in one.values()) <= WHOLE_BYTES
     count = len(test) if whole else min(SAMPLES_OF_LARGE, len(test))
     np.savez_compressed(
         folder / "samples.npz",
         allow_pickle=False,
-        images=np.stack([test.images[i] for i in range(count)]),
-        **({"labels": test.labels[:count]} if images.labelled else {}),
-        **{name: values[:count] for name, values in logits.items()},
+        **{"images" if name == IMAGE else f"{INPUT}{name}": rows for name, rows in test.stacked(range(count)).items()},
+        **({"labels" if images.classes else "targets": test.targets[:count]} if images.labelled else {}),
+        **{name: values[:count] for name, values in outputs.items()},
     )
     return whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from edgekd.bundle import samples
 from edgekd.data.preprocessing import Preprocessing
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import DataRecord
@@ -20,44 +21,82 @@ import numpy as np
 samples = np.load("samples.npz")
 {prepared}"""
 
-_TAIL = """
+_CLASSES = """
 logits = np.concatenate([run(image[None]) for image in x])
 print(f"top-1 {{np.mean(logits.argmax(axis=1) == {expected_classes}):.4f}}")
 """
 
+_VALUES = """
+outputs = np.concatenate([run(sample[None]) for sample in x])
+expected = samples["{output}"]
+print(f"largest difference {{np.abs(outputs - expected).max():.3g}}, of values with a deviation of {{expected.std():.3g}}")
+"""
 
-def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str:
-    """Return the Python text that loads an artifact and prints its accuracy on the bundle's samples.
 
-    Where they have no labels, it prints the share of them with the same top-1 as in this run.
+def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str | None:
+    """Return the Python text that loads an artifact and runs it on the bundle's samples; None with several inputs.
+
+    It prints the accuracy, or without labels the share with the same top-1 as in this run; of a task without classes the
+    largest difference from the outputs of this run.
     """
-    runtime = base.of(model.format)
-    lines = runtime.python
-    known = model.figure("top1")
-    top1 = known.value if known else None
+    if len(model.inputs) > 1:
+        return None
+    lines = base.of(model.format).python
     assert model.path is not None
-    what = f"the {data.test} test images" if whole else "the bundle's first test images"
-    expected = f"{top1:.4f}" if whole and top1 is not None else "close to the reported one"
-    head = _HEAD.format(
-        title=f"{model.name} ({model.precision}) in {runtime.label}", package=runtime.packages[0],
-        name=model.name, what=what,
-        figure="the top-1 accuracy" if labelled else "how often the greatest logit is the one it was when this was written",
-        expected=expected if labelled else "1.0000",
-        imports=lines.imports,
-        prepared=Preprocessing(data.mean, data.std, data.channels).text('samples["images"]'),
+    sample = "image" if data.classes else "sample"
+    body = lines.body.format(
+        file=PurePath(model.path).name, to_input=_to_input(model, sample), from_output=_from_output(model, lines.raw),
+        input=model.inputs[0].name, sample=sample, **_taken(model),
     )  # fmt: skip
-    to_input = "np.ascontiguousarray(image.transpose(0, 2, 3, 1))" if runtime.layout == "NHWC" else "image"
-    from_output = lines.raw
-    if model.inputs and model.inputs[0].dtype == "int8":
-        scale, zero = model.inputs[0].scale, model.inputs[0].zero_point
-        to_input = f"np.clip(np.rint({to_input} / np.float32({scale})) + {zero}, -128, 127).astype(np.int8)"
-    if model.outputs and model.outputs[0].dtype == "int8":
-        scale, zero = model.outputs[0].scale, model.outputs[0].zero_point
-        from_output = f"({from_output}.astype(np.float32) - {zero}) * np.float32({scale})"
-    return (
-        head
-        + lines.body.format(file=PurePath(model.path).name, to_input=to_input, from_output=from_output)
-        + _TAIL.format(
-            expected_classes="samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
-        )
-    )
+    tail = _VALUES.format(output=samples.output(model.name, classes=False))
+    if data.classes:
+        wanted = "samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
+        tail = _CLASSES.format(expected_classes=wanted)
+    return _head(model, data, whole=whole, labelled=labelled) + body + tail
+
+
+def _head(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str:
+    runtime, known = base.of(model.format), model.figure("top1")
+    noun = "images" if data.channels else "samples"
+    figure = "how often the greatest logit is the one it was when this was written"
+    expected = "1.0000"
+    if not data.classes:
+        figure, expected = "the largest difference from the outputs when this was written", "about 0"
+    elif labelled:
+        figure = "the top-1 accuracy"
+        expected = f"{known.value:.4f}" if whole and known is not None else "close to the reported one"
+    return _HEAD.format(
+        title=f"{model.name} ({model.precision}) in {runtime.label}", package=runtime.packages[0],
+        name=model.name, what=f"the {data.test} test {noun}" if whole else f"the bundle's first test {noun}",
+        figure=figure, expected=expected, imports=runtime.python.imports, prepared=_prepared(model, data),
+    )  # fmt: skip
+
+
+def _prepared(model: ModelRecord, data: DataRecord) -> str:
+    if data.channels:
+        return Preprocessing(data.mean, data.std, data.channels).text('samples["images"]')
+    return f'x = samples["{samples.INPUT}{model.inputs[0].name}"]\n'
+
+
+def _taken(model: ModelRecord) -> dict[str, str]:
+    """What the function takes, in words, and what the file wants instead."""
+    port = model.inputs[0]
+    if port.layout in ("NCHW", "NHWC"):
+        return {"taken": "float32, 1 x C x H x W", "wanted": "; the file wants N x H x W x C" * (port.layout == "NHWC")}
+    kind = "float32" if port.scale is not None else port.dtype
+    return {"taken": f"{kind}, {' x '.join(map(str, port.shape))}", "wanted": ""}
+
+
+def _to_input(model: ModelRecord, sample: str) -> str:
+    port = model.inputs[0]
+    found = f"np.ascontiguousarray({sample}.transpose(0, 2, 3, 1))" if port.layout == "NHWC" else sample
+    if port.dtype != "int8" or port.scale is None:
+        return found
+    return f"np.clip(np.rint({found} / np.float32({port.scale})) + {port.zero_point}, -128, 127).astype(np.int8)"
+
+
+def _from_output(model: ModelRecord, raw: str) -> str:
+    port = model.outputs[0]
+    if port.dtype != "int8":
+        return raw
+    return f"({raw}.astype(np.float32) - {port.zero_point}) * np.float32({port.scale})"

@@ -104,7 +104,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The data as used: ``source``, ``fingerprint`` (sha256), number of images in each split and the normalization."""
+    """The data as used: ``source``, ``fingerprint`` (sha256), number of samples in each split and the normalization.
+
+    Of samples that are no images ``inputs`` says what they are, and there are neither sizes nor channels: they are 0.
+    """
 
     source: str
     fingerprint: str
@@ -119,6 +122,8 @@ class DataRecord:
     std: tuple[float, ...]
     license: str = ""
     image_width: int | None = None
+    inputs: Mapping[str, tuple[int, ...]] | None = None
+    """Shape of one sample, by input; None for images."""
 
     @property
     def size(self) -> tuple[int, int]:

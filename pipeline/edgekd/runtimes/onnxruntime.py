@@ -31,8 +31,8 @@ options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
 
 
-def run(image):  # float32, 1 x C x H x W
-    return session.run(None, {{"input": image}})[0]
+def run({sample}):  # {taken}
+    return session.run(None, {{"{input}": {sample}}})[0]
 """
 _CPP = """
 struct Model {{

@@ -36,8 +36,8 @@ except RuntimeError as error:  # OpenVINO 2026.4 on Arm refuses some int8 convol
     compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
 
 
-def run(image):  # float32, 1 x C x H x W
-    return compiled(image)[0]
+def run({sample}):  # {taken}
+    return compiled({sample})[0]
 """
 _CPP = """
 struct Model {{

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Python:
-    """Lines that define ``run(image)``, from an image, float32, 1×C×H×W, to its logits.
+    """Lines that define ``run({sample})``, from one sample, 1×C×H×W of an image, to its primary output.
 
     Attributes:
         imports: Their imports, besides numpy.
-        body: They; ``{file}`` is the file, ``{to_input}`` the image in the file's layout and type, ``{from_output}`` the
-            logits as floats.
-        raw: The logits in the file's type, which ``{from_output}`` is made of.
+        body: They; ``{file}`` is the file, ``{input}`` the name of its input, ``{to_input}`` the sample in
+            the file's layout and type, ``{from_output}`` the output as floats; ``{taken}`` is the sample in words and
+            ``{wanted}`` what else the file wants, both for a comment.
+        raw: The output in the file's type, which ``{from_output}`` is made of.
     """
 
     imports: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +45,13 @@ from edgekd.results.tuning import TuningRecord
 from edgekd.stages import distill, evaluate, export, profile, quantize, tune
 from edgekd.statistics import wilson
 from edgekd.task.base import task_of
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgekd.data.dataset import DataSet
 
 
 @dataclass(frozen=True)
@@ -246,13 +249,30 @@ def _profiles(
     return tuple(measured), tuple(findings), tuple(missing)
 
 
-def _logits(context: Context) -> dict[str, NDArray[np.float32]]:
-    """Logits on the test split: of each artifact, and of the networks in torch that they are compared with."""
+def _data(recipe: Recipe, images: DataSet) -> DataRecord:
+    source, license = _public(recipe.data.source), images.license
+    record = DataRecord(
+        source, fingerprint.of(recipe.data), images.classes, len(images.train), len(images.val), len(images.test),
+        image_size=0, channels=0, mean=(), std=(), license=license,
+    )  # fmt: skip
+    if {*images.rules} != {IMAGE}:
+        shapes = {port.name: port.shape()[1:] for port in images.purpose.signature.inputs}
+        return replace(record, inputs=shapes)
+    rule, (height, width) = images.preprocessing, recipe.data.size
+    return replace(
+        record, image_size=height, image_width=width if width != height else None,
+        channels=rule.channels, mean=rule.mean, std=rule.std,
+    )  # fmt: skip
+
+
+def _outputs(context: Context) -> dict[str, NDArray[np.float32]]:
+    """Primary outputs on the test split: of each artifact, and of the networks in torch that they are compared with."""
     import numpy as np
 
     folder = context.inputs["evaluate"]
     names = [stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export.")]
-    found = {f"logits_{name}": np.load(folder / f"{name}.npy") for name in names}
+    classes = "classes" in task_of(context.recipe.task).gives
+    found = {samples.output(name, classes=classes): np.load(folder / f"{name}.npy") for name in names}
     with np.load(folder / evaluate.TORCH) as stored:
         return found | {f"{samples.TORCH}{name}": stored[name] for name in stored}
 
@@ -307,15 +327,7 @@ class PackageStage:
         images = images_of(context)
         tested = context.output(EvaluateOutput, "evaluate")
         found = tested.models
-        rule = images.preprocessing
-        height, width = context.recipe.data.size
-        record = DataRecord(
-            source=_public(context.recipe.data.source), fingerprint=fingerprint.of(context.recipe.data),
-            classes=images.classes,
-            train=len(images.train), val=len(images.val), test=len(images.test),
-            image_size=height, image_width=width if width != height else None, channels=rule.channels,
-            mean=rule.mean, std=rule.std, license=images.license,
-        )  # fmt: skip
+        record = _data(context.recipe, images)
         curves = records.curves(context)
         models = [
             *_networks(context, found, curves, len(images.val)),
@@ -329,10 +341,12 @@ class PackageStage:
             missing += ("the teacher on the test split: its stored outputs have no `test`",)
         snippets = {}
         if any(model.role == "artifact" and model.path is not None for model in models):
-            whole = samples.write(context.out, images, _logits(context))
+            whole = samples.write(context.out, images, _outputs(context))
             for model in models:
                 if model.role == "artifact" and model.path is not None:
-                    text = snippet(model, record, whole=whole, labelled=images.labelled)
+                    text = snippet(model, record, whole=whole, labelled=images.labelled and bool(images.classes))
+                    if text is None:
+                        continue
                     snippets[model.name] = text
                     for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
                         (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")

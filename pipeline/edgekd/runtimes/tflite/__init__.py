@@ -24,7 +24,7 @@ interpreter.allocate_tensors()
 source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
 
-def run(image):  # float32, 1 x C x H x W; the file wants N x H x W x C
+def run({sample}):  # {taken}{wanted}
     interpreter.set_tensor(source["index"], {to_input})
     interpreter.invoke()
     return {from_output}

@@ -19,7 +19,7 @@ file = np.load("{file}")
 layers = [(file[f"weight{{at}}"], file[f"bias{{at}}"]) for at in range((len(file.files) - 1) // 2)]
 
 
-def run(image):
+def run({sample}):
     x = {to_input}.reshape(1, -1)
     for at, (weight, bias) in enumerate(layers):
         x = (x if at == 0 else np.maximum(x, 0)) @ weight.T + bias

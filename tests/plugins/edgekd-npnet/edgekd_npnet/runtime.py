@@ -12,8 +12,8 @@ _PYTHON = """
 network = Network("{file}")
 
 
-def run(image):  # float32, 1 x C x H x W
-    return next(iter(network.run({{network.ports_in[0]["name"]: image}}).values()))
+def run({sample}):  # {taken}
+    return next(iter(network.run({{network.ports_in[0]["name"]: {sample}}}).values()))
 """
 
 
