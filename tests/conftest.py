@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd import registry
 from edgekd.runtimes import openvino
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
@@ -64,3 +65,15 @@ def tree(tmp_path: Path) -> Path:
             for index in range(count):
                 Image.new("RGB", (20, 12), (100 * label, 10 * index, 7)).save(folder / f"{index}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture
+def over_ssh(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]], None]:
+    """Let boards behind ssh be reached in another way: the transport that is made for a device."""
+
+    def reached(make: Callable[[Any], Any]) -> None:
+        ssh: Any = registry.transports.get("ssh")
+        lent = type("Lent", (ssh,), {"__new__": lambda cls, device: make(device)})  # with the keys of ssh
+        monkeypatch.setitem(registry.transports._entries, "ssh", lent)
+
+    return reached

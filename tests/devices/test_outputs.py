@@ -13,12 +13,13 @@ import torch
 from tests.devices.conftest import device
 from tests.unit.exporting.nets import Residual, images, make_source
 
-from edgekd.data.preprocessing import Preprocessing, Wants
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices.schema import Device
 from edgekd.evaluation import device_checks
 from edgekd.evaluation.device_checks import Expected
 from edgekd.exporting.exporter import Options
 from edgekd.profiling import inspection
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe.profile import Profile

@@ -393,7 +393,7 @@ def two_devices(folder: Path) -> tuple[str, ...]:
 def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> None:
     stops = Stops(2)
     settings = Settings(
-        devices=two_devices(tmp_path), out=tmp_path / "out", overrides=KEYS, progress=stops, interrupted=stops.heard
+        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
     )
     done = profile([conv(tmp_path)], settings)
     assert done.exit_code == ExitCode.INTERRUPTED
@@ -405,7 +405,7 @@ def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> 
 def test_an_interruption_before_a_device_is_finished_leaves_no_report(tmp_path: Path) -> None:
     stops = Stops(1)
     settings = Settings(
-        devices=two_devices(tmp_path), out=tmp_path / "out", overrides=KEYS, progress=stops, interrupted=stops.heard
+        devices=two_devices(tmp_path), out=tmp_path / "out", protocol=QUICK, progress=stops, interrupted=stops.heard
     )
     with pytest.raises(KeyboardInterrupt):
         profile([conv(tmp_path)], settings)

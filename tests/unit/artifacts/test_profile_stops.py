@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edgekd.artifacts import pack
 from edgekd.artifacts.profile import Settings, profile
 from edgekd.errors import ExitCode
 from edgekd.evaluation import device_checks
-from edgekd.profiling import heat, transports
+from edgekd.profiling import heat
 from edgekd.profiling.transports.host import Host
 from edgekd.profiling.variant import Variant
 from edgekd.progress import Silent, Task
@@ -81,16 +81,17 @@ def test_an_interruption_ends_an_agent_in_a_question_that_takes_long(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def remote(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def remote(folder: Path, over_ssh: Callable[..., None]) -> str:
     """A board that is this machine."""
-    kinds = {**transports._KINDS, "ssh": lambda device: Host()}
-    monkeypatch.setattr(transports, "_KINDS", kinds)
+    over_ssh(lambda device: Host())
     (folder / "board.yaml").write_text(f"edgekd: 1\ntransport: ssh\nhost: board\npython: [{sys.executable}]\n")
     return str(folder / "board.yaml")
 
 
 @pytest.mark.usefixtures("pressed")
-def test_an_interruption_after_the_last_device_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_after_the_last_device_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over_ssh: Callable[..., None]
+) -> None:
     progress = Presses("endless")  # the host, which is asked for outputs to compare with
 
     def later(variants: Any, threads: int, progress: Any) -> Any:
@@ -98,7 +99,7 @@ def test_an_interruption_after_the_last_device_keeps_it(tmp_path: Path, monkeypa
 
     on_host = device_checks.on_host
     monkeypatch.setattr(device_checks, "on_host", later)
-    settings = Settings(devices=(remote(tmp_path, monkeypatch),), out=tmp_path / "out", protocol=QUICK, progress=progress)
+    settings = Settings(devices=(remote(tmp_path, over_ssh),), out=tmp_path / "out", protocol=QUICK, progress=progress)
     done = profile([conv(tmp_path)], settings)
     assert done.exit_code == ExitCode.INTERRUPTED
     assert [(record.device, record.model) for record in done.result.profiles] == [("board", "conv")]
@@ -117,9 +118,11 @@ def test_a_file_that_does_not_end_on_this_machine_is_said_and_has_a_limit(
     assert line.startswith("  endless: no outputs on this machine to compare with: onnx on host: no answer within")
 
 
-def test_outputs_that_this_machine_does_not_have_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_this_machine_does_not_have_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over_ssh: Callable[..., None]
+) -> None:
     monkeypatch.setattr(device_checks, "HOST_S", 0.0)
-    settings = Settings(devices=(remote(tmp_path, monkeypatch),), out=tmp_path / "out", protocol=QUICK)
+    settings = Settings(devices=(remote(tmp_path, over_ssh),), out=tmp_path / "out", protocol=QUICK)
     done = profile([conv(tmp_path)], settings)
     assert (
         "outputs of conv on board: not compared with those of this machine: it did not run here" in done.result.not_measured

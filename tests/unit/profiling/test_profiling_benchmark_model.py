@@ -9,13 +9,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekd.artifacts import declared
-from edgekd.data.preprocessing import Preprocessing, Wants
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError
 from edgekd.evaluation import device_checks
 from edgekd.evaluation.device_checks import Expected
 from edgekd.profiling import on_device
 from edgekd.profiling.agents.benchmark_model import BenchmarkAgents
+from edgekd.profiling.inspection import Wants
 from edgekd.profiling.on_device.runtimes.tflite import TensorFlowLite
 from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host

@@ -9,7 +9,7 @@ from edgekd.cli import cli
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
 from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
-from edgekd.profiling import adding, readiness, transports
+from edgekd.profiling import adding, readiness
 from edgekd.profiling.transports.base import OursError
 from edgekd.profiling.transports.host import Host
 from edgekd.recipe import Recipe
@@ -25,7 +25,7 @@ def board(**keys):
 
 
 @pytest.fixture
-def ssh(monkeypatch):
+def ssh(monkeypatch, over_ssh):
     """Boards are this machine; one called silent never answers."""
     end = threading.Event()
 
@@ -36,8 +36,7 @@ def ssh(monkeypatch):
             end.wait(30)
             raise DeviceError("too late")
 
-    kinds = {**transports._KINDS, "ssh": lambda device: Silent() if device.name == "silent" else Host()}
-    monkeypatch.setattr(transports, "_KINDS", kinds)
+    over_ssh(lambda device: Silent() if device.name == "silent" else Host())
     yield
     end.set()
 
@@ -66,7 +65,7 @@ def test_all_problems_of_all_devices_are_told_at_once(ssh, monkeypatch):
     readiness.refuse(found[:1])
 
 
-def test_files_of_one_board_are_asked_in_turn_and_a_slow_one_is_waited_for(monkeypatch):
+def test_files_of_one_board_are_asked_in_turn_and_a_slow_one_is_waited_for(monkeypatch, over_ssh):
     lock = threading.Lock()
 
     class Shared(Host):
@@ -79,7 +78,7 @@ def test_files_of_one_board_are_asked_in_turn_and_a_slow_one_is_waited_for(monke
             super().__exit__(*what)
             lock.release()
 
-    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Shared()})
+    over_ssh(lambda device: Shared())
     monkeypatch.setattr(readiness, "REACH_S", 0.01)
     devices = [board(name=name, python=(sys.executable,)) for name in ("one", "two")]
     found = readiness.ask(devices, [("onnx",)] * 2)
@@ -87,7 +86,7 @@ def test_files_of_one_board_are_asked_in_turn_and_a_slow_one_is_waited_for(monke
     assert any("(slow: answered after " in line for line in readiness.ready(found))
 
 
-def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
+def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch, over_ssh):
     end = threading.Event()
 
     class Stuck(Host):
@@ -95,7 +94,7 @@ def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
             end.wait(30)
             raise DeviceError("too late")
 
-    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Stuck()})
+    over_ssh(lambda device: Stuck())
     monkeypatch.setattr(readiness, "REACH_S", 0.01)
     monkeypatch.setattr(readiness, "ANSWER_S", 0.1)
     (found,) = readiness.ask([board()], [()])
@@ -103,8 +102,8 @@ def test_a_board_that_takes_the_connection_and_says_nothing(monkeypatch):
     assert found.problems[0].startswith("board takes the connection, but does not answer within")
 
 
-def test_a_mistake_of_edgekd_on_one_device_is_told_at_once(monkeypatch):
-    monkeypatch.setattr(transports, "_KINDS", {**transports._KINDS, "ssh": lambda device: Odd()})
+def test_a_mistake_of_edgekd_on_one_device_is_told_at_once(monkeypatch, over_ssh):
+    over_ssh(lambda device: Odd())
 
     class Odd(Host):
         def __enter__(self):
@@ -115,7 +114,7 @@ def test_a_mistake_of_edgekd_on_one_device_is_told_at_once(monkeypatch):
     assert host.answered
 
 
-def test_an_interruption_ends_what_devices_are_asked(monkeypatch):
+def test_an_interruption_ends_what_devices_are_asked(monkeypatch, over_ssh):
     ended = threading.Event()
 
     class Stuck(Host):
@@ -128,7 +127,7 @@ def test_an_interruption_ends_what_devices_are_asked(monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transports, "_KINDS", {"ssh": lambda device: Stuck()})
+    over_ssh(lambda device: Stuck())
     monkeypatch.setattr(readiness._Asked, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         readiness.ask([board()], [()])

@@ -304,7 +304,7 @@ def test_what_changes_during_a_run_is_no_result_of_the_old_version(
         if item == "cfg.json":  # of no key: what is kept is not used for the old bytes
             runner.run(load(project / "recipe.yaml"), runner.Options(tmp_path, progress))
         else:
-            with pytest.raises(StageError, match="changed after this run had begun"):
+            with pytest.raises(StageError, match="changed during this run"):
                 runner.run(load(project / "recipe.yaml"), runner.Options(tmp_path, progress))
     finally:
         file.write_bytes(content)
