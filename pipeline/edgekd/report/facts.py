@@ -344,6 +344,11 @@ def labelled(result: RunResult) -> bool:
     return data.get("classes") is None and data.get("labels") != "none"
 
 
+def noun(result: RunResult) -> str:
+    """Return what one of the data is called: ``image`` or ``sample``."""
+    return "image" if result.data.inputs is None else "sample"
+
+
 def judge(result: RunResult) -> Of | None:
     """Return the reference of the networks' outputs: labels, or, without them, a teacher, if there is one."""
     if labelled(result):

@@ -103,12 +103,12 @@ def _line(result: RunResult, gate: GateRecord) -> str:
     limit = f"{facts.gate_limit(gate, result.task)} {unit}".strip()
     if measured is None:
         return f"{name} is not measured (limit {limit}){_formats(result, gate)}"
-    interval, images = facts.gate_interval(gate, result.task), f" on {plural(gate.n, 'image')}" if gate.n else ""
+    interval, images = facts.gate_interval(gate, result.task), f" on {plural(gate.n, facts.noun(result))}" if gate.n else ""
     against = f" against {facts.label_of(result, gate.reference)}" if gate.reference and gate.n else ""
     why = {
         "untrusted": f": {place(gate)}",
         "emulated": f": {_emulated(gate)}",
-        "undecided": f": {_undecided(gate)}",
+        "undecided": f": {_undecided(gate, facts.noun(result))}",
     }.get(gate.verdict, "")
     stamp = " EMULATED" if gate.verdict == "emulated" else ""
     return f"{name} is {measured}{interval} {unit}".rstrip() + f"{stamp}{against}{images} (limit {limit}){why}"
@@ -203,10 +203,10 @@ def _emulated(gate: GateRecord) -> str:
     )
 
 
-def _undecided(gate: GateRecord) -> str:
-    few = "the limit lies inside the 95 % interval" if gate.low is not None else "so few images give no interval"
+def _undecided(gate: GateRecord, noun: str) -> str:
+    few = "the limit lies inside the 95 % interval" if gate.low is not None else f"so few {noun}s give no interval"
     after = "; it counts as failed, because the figure itself is beyond the limit" if gate.blocks else ""
-    return f"{few}, test on more images to decide{after}"
+    return f"{few}, test on more {noun}s to decide{after}"
 
 
 def causes(result: RunResult) -> Iterator[str]:
@@ -371,7 +371,9 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
     note = "✓ pass · ✕ no pass, exit code 1 · △ no pass, a warning only"
     images = {gate.n for gate in found if gate.n}
     if images:
-        note += f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test images"
+        note += (
+            f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test {facts.noun(result)}s"
+        )
     return Table(caption, columns, tuple(rows), note)
 
 

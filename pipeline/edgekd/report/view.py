@@ -168,7 +168,7 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     metric = facts.metric(result) if facts.judge(result) else None
     if model and base and model.format != base.format:
         other = None  # another runtime's time and memory say nothing about int8
-    accuracy = (_quality(model, base, metric),) if metric else ()
+    accuracy = (_quality(model, base, metric, facts.noun(result)),) if metric else ()
     on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
     return *accuracy, *on_device, _size(model, base)
 
@@ -177,11 +177,11 @@ def _missing(label: str, why: str) -> Number:
     return Number(label, "", "not measured", "", "muted", why)
 
 
-def _quality(model: ModelRecord | None, base: ModelRecord | None, metric: MetricWords) -> Number:
+def _quality(model: ModelRecord | None, base: ModelRecord | None, metric: MetricWords, noun: str) -> Number:
     found, other = (one.figure(metric.facts.name, metric.of) if one else None for one in (model, base))
     if found is None:
         return _missing(metric.title, "not evaluated on the test split")
-    detail = f"{count(found.n)} test images"
+    detail = f"{count(found.n)} test {noun}s"
     if found.low is not None and found.high is not None:
         detail += f"; 95 % interval {metric.value(found.low)} to {metric.value(found.high)}"
     change = found.value - other.value if other else None

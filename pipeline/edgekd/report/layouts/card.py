@@ -156,7 +156,8 @@ def _training(result: RunResult) -> list[str]:
     student = "distilled student" if distill else "trained student that was given"
     if quantize.get("method") == "ptq":
         count, observer = quantize.get("calibration_images"), quantize.get("observer")
-        images = f"{count} training images at most" if isinstance(count, int) else "training images"
+        noun = f"{facts.noun(result)}s"
+        images = f"{count} training {noun} at most" if isinstance(count, int) else f"training {noun}"
         lines.append(f"int8: {facts.quantization(result)} of the {student}, calibrated on {images} ({observer})")
     elif quantize:
         losses = "the same losses" if distill else "hard labels"
@@ -190,7 +191,7 @@ def _evaluation(result: RunResult) -> list[str]:
         texts = *quality, count(images), drop, noise, *((same, parity) if classes else ())
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
     heads = (
-        *((one.title, one.unit) for one in words), ("Test images", ""),
+        *((one.title, one.unit) for one in words), (f"Test {facts.noun(result)}s", ""),
         ("Drop against float", facts.metric(result).change_unit), ("SQNR to float", "dB"),
         *((("Same top-1 as float", "%"), ("Same top-1 as in torch", "%")) if classes else ()),
     )  # fmt: skip

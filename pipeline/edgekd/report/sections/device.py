@@ -82,7 +82,7 @@ def _protocol(result: RunResult) -> str:
 def _blocks(view: _View) -> Iterator[Block]:
     result, where, labels, rows = view.result, view.where, view.labels, view.rows
     about = where, labels, rows
-    yield trust(where, labels, rows, view.record)
+    yield trust(where, labels, rows, view.record, facts.noun(result))
     gates = [gate for gate in result.gates if gate.device == rows[0].device]
     if gates:
         yield gate_table(result, gates, f"Gates on {where}")

@@ -50,7 +50,9 @@ def _summed(reasons: Sequence[str]) -> Iterator[str]:
         yield text
 
 
-def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Facts:
+def trust(
+    where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], device: DeviceRecord | None, noun: str = "image"
+) -> Facts:
     """Say whether the figures of a device are trusted, with every reason and the conditions they were measured under."""
     doubted = [(label, row.trust) for label, row in zip(labels, rows, strict=True) if row.trust.verdict == "untrusted"]
     emulated = any(row.emulated for row in rows)
@@ -63,7 +65,7 @@ def trust(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], devi
     pairs += [(listing(named), reasons) for reasons, named in same.items()]
     for label, row in zip(labels, rows, strict=True):
         pairs += _attempts(label, row)
-    pairs += _settings(rows)
+    pairs += _settings(rows, noun)
     stamp = " EMULATED" if emulated else ""
     pairs += ((name, text + stamp if name not in WORDS else text) for name, text in _conditions(rows, device))
     verdict = untrusted(rows) if doubted else "the times are trusted"
@@ -84,7 +86,7 @@ def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:
         yield f"{label}, attempt {number}", f"not trusted: {one_line('; '.join(attempt.reasons))}{p50}; {again}"
 
 
-def _settings(rows: Sequence[ProfileRecord]) -> Iterator[tuple[str, str]]:
+def _settings(rows: Sequence[ProfileRecord], noun: str) -> Iterator[tuple[str, str]]:
     yield "Measured by", listing(sorted({one_line(row.agent) for row in rows}))
     yield "Threads", listing(sorted({str(row.effective.threads) for row in rows}))
     pinned = {row.cores for row in rows}
@@ -99,7 +101,7 @@ def _settings(rows: Sequence[ProfileRecord]) -> Iterator[tuple[str, str]]:
         until = ", and the times were not steady yet" if not all(steady) else until
         yield "Warm-up", f"{count(min(runs))}{f' to {count(max(runs))}' if max(runs) > min(runs) else ''} inferences{until}"
     yield "Inferences measured", count(sum(row.latency_ms.n for row in rows))
-    yield "Input", listing(sorted({_input(row) for row in rows}))
+    yield "Input", listing(sorted({_input(row, noun) for row in rows}))
 
 
 def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Iterator[tuple[str, str]]:
@@ -134,8 +136,8 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
         yield "Reference workload", f"{told} (a slow machine makes it slow, a slow model does not)"
 
 
-def _input(row: ProfileRecord) -> str:
-    return f"{plural(row.images, 'test image')}, in turn" if row.images else "random values"
+def _input(row: ProfileRecord, noun: str) -> str:
+    return f"{plural(row.images, f'test {noun}')}, in turn" if row.images else "random values"
 
 
 def between(values: Iterable[float], unit: str = "") -> str:

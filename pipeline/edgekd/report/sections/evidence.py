@@ -173,12 +173,16 @@ def data_facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     """The data in words: source, sizes, classes, normalization, licence, fingerprint."""
     data = result.data
     more = f" and {count(len(data.classes) - CLASSES)} more" if len(data.classes) > CLASSES else ""
+    noun, pictures = facts.noun(result), data.inputs is None
+    known = pictures or bool(data.classes)
+    size = f"{data.size[0]} × {data.size[1]} pixels, {plural(data.channels, 'channel')}"
+    shapes = {name: " × ".join(map(count, shape)) or "one number" for name, shape in (data.inputs or {}).items()}
     pairs = [
         ("Source", local(one_line(data.source))),
-        ("Images", f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"),
-        ("Size", f"{data.size[0]} × {data.size[1]} pixels, {plural(data.channels, 'channel')}"),
-        ("Classes", f"{count(len(data.classes))}: {one_line(', '.join(data.classes[:CLASSES]))}{more}"),
-        ("Normalization", f"mean {_numbers(data.mean)}; standard deviation {_numbers(data.std)}"),
+        (f"{noun.capitalize()}s", f"{count(data.train)} train, {count(data.val)} validation, {count(data.test)} test"),
+        ("Size", size if pictures else "; ".join(f"{name}: {shape}" for name, shape in shapes.items())),
+        ("Classes", f"{count(len(data.classes))}: {one_line(', '.join(data.classes[:CLASSES]))}{more}" if known else ""),
+        ("Normalization", f"mean {_numbers(data.mean)}; standard deviation {_numbers(data.std)}" if pictures else ""),
         ("Licence", one_line(data.license)),
         ("Fingerprint (sha256)", one_line(data.fingerprint)),
     ]

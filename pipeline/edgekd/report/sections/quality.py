@@ -312,7 +312,7 @@ def parity(result: RunResult) -> Section:
     columns = (
         Column("Artifact"),
         Column("Reference"),
-        Column("Images", "", "number"),
+        Column(f"{facts.noun(result).capitalize()}s", "", "number"),
         Column("Top-1 agreement", "%", "number"),
         Column("Largest error", "output units", "number"),
         Column("RMS error", "% of deviation", "number"),
@@ -324,9 +324,9 @@ def parity(result: RunResult) -> Section:
         Column("In float by the runtime", "", "number"),
     )
     note = (
-        "Each file is run by its own runtime on the same test images. LSB: one step of the output's int8 scale. "
-        "Float operations: left in float by the int8 rules. In float by the runtime: int8 in the file, but float in the "
-        "graph that the runtime makes of it on this machine."
+        f"Each file is run by its own runtime on the same test {facts.noun(result)}s. LSB: one step of the output's "
+        "int8 scale. Float operations: left in float by the int8 rules. In float by the runtime: int8 in the file, but float "
+        "in the graph that the runtime makes of it on this machine."
     )
     left = [
         f"{facts.label(model)}: {one_line(text)}"
