@@ -112,7 +112,7 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
                 context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], networks.student(recipe, purpose), teacher,
-        build.one_input(purpose.signature), facts,
+        build.example(purpose.signature), facts,
         views.examples(recipe.teacher, recipe.data, purpose) if taught else None,
     )  # fmt: skip
     if recipe.distill and not settings.self_distill:

@@ -325,8 +325,8 @@ def parity(result: RunResult) -> Section:
     )
     note = (
         f"Each file is run by its own runtime on the same test {facts.noun(result)}s. LSB: one step of the output's "
-        "int8 scale. Float operations: left in float by the int8 rules. In float by the runtime: int8 in the file, but float "
-        "in the graph that the runtime makes of it on this machine."
+        "int8 scale. Float operations: left in float by the int8 rules. In float by the runtime: int8 in the file, but "
+        "float in the graph that the runtime makes of it on this machine."
     )
     left = [
         f"{facts.label(model)}: {one_line(text)}"
