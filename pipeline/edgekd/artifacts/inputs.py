@@ -42,6 +42,8 @@ class Known:
     torch: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
     host_classes: NDArray[np.int64] | None = None
+    classes: bool = True
+    """Whether the first output may be scores of classes."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
         torch = own.torch.get(file.record.parity.reference) if file.record.parity else None
         if torch is None:
             notes.append(f"{name}: torch's outputs: the bundle does not have them; one of a newer edgekd has")
-        known[name] = Known(torch, *((own.labels, own.host.get(name)) if given.accuracy else ()))
+        labels, host = (own.labels, own.host.get(name)) if given.accuracy else (None, None)
+        known[name] = Known(torch, labels, host, classes=bool(file.bundle.classes))
     return Prepared(tuple(variants), own.wants if own else Wants(), known, tuple(notes))
 
 

@@ -198,7 +198,7 @@ def finished(
         host: By the name of an artifact, its outputs on the host and one step of each.
     """
     expected = {
-        name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1])
+        name: Expected(host[name][0], known.torch, known.labels, known.host_classes, host[name][1], known.classes)
         for name, known in prepared.known.items()
     }
     checked = _checked(files, prepared, measured, expected, settings, reached=False)
@@ -382,7 +382,7 @@ def _not_here(prepared: Prepared, measured: Sequence[Measured], here: Mapping[st
 def _expected(prepared: Prepared, here: Mapping[str, inspection.Given]) -> dict[str, Expected]:
     """What this machine and torch give for the same inputs."""
     return {
-        name: Expected(here.get(name), known.torch, known.labels, known.host_classes)
+        name: Expected(here.get(name), known.torch, known.labels, known.host_classes, classes=known.classes)
         for name, known in prepared.known.items()
     }
 

@@ -97,7 +97,7 @@ class _Fed:
                 np.save(feeds[key], np.ascontiguousarray(value))
         if {*stacked} != {IMAGE}:
             return cls(feeds, places, nothing, None, Wants())
-        counted = _spread(len(test), protocol.accuracy or 0)
+        counted = _spread(len(test), protocol.accuracy or 0) if images.classes else nothing
         file = folder / "split.npy"
         if len(counted):
             np.save(file, np.stack([test.images[int(place)] for place in counted]))
