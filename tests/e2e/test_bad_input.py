@@ -176,7 +176,7 @@ def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Si
     process.send_signal(sent)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "interrupted\n  → finished stages are kept; the same command goes on" in rest
+    assert "interrupted\n  → finished stages are kept; the same command resumes" in rest
     assert "Traceback" not in rest
     plan = cli("plan", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]").stdout
     assert plan.splitlines()[0].split()[:2] == ["distill", "cached"]
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_the_rows_of_a_study(cli: Cli) -> None:
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
     assert "Traceback" not in rest
     assert "2 trainings to do, 2 in the cache" in cli("plan", "s.yaml").stdout
 

@@ -88,7 +88,7 @@ def test_a_load_snippet_reproduces_the_accuracy(chain: Run, name: str) -> None:
     done = subprocess.run(
         [sys.executable, f"load_{name}.py"], cwd=chain.folder / "artifacts", capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == f"top-1 {model.top1():.4f}"
+    assert done.stdout.strip() == f"top-1 {model.figure('top1').value:.4f}"
 
 
 def test_the_manifest_hashes_every_file(chain: Run) -> None:

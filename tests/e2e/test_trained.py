@@ -119,7 +119,7 @@ def test_quantize(project: Cli) -> None:
         [sys.executable, "load_tflite.py"], cwd=project.folder / "build" / "Net" / "latest" / "artifacts",
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert snippet == f"top-1 {result.model('tflite').top1():.4f}\n"
+    assert snippet == f"top-1 {result.model('tflite').figure('top1').value:.4f}\n"
 
 
 def test_export_needs_no_images(project: Cli) -> None:
