@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 
 from edgekd import registry
-from edgekd.runtimes import openvino
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
-openvino.imported()  # before a test does: one that is imported otherwise reports home, from a fork
 
 
 @pytest.fixture(autouse=True)
