@@ -120,7 +120,8 @@ def hashes(name: str, checkout: Checkout, old: Checkout, work: Path) -> dict[str
         path for path in (work / "reports").glob("*/*/run.json") if path.parts[-3] == name and not path.parent.is_symlink()
     )
     models = json.loads(result.read_text(encoding="utf-8"))["models"]
-    return {model["name"]: model["sha256"] for model in models if model.get("sha256")}
+    found = {model["name"]: model["sha256"] for model in models if model.get("sha256")}
+    return found | {f"{model['name']}.bin": model["bin_sha256"] for model in models if model.get("bin_sha256")}
 
 
 def page(value: dict[str, Any]) -> str:
