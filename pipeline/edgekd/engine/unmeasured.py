@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from edgekd.recipe import Recipe
 from edgekd.recipe.quantize import Qat
+from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 
 
@@ -45,6 +46,17 @@ def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
         yield "the student alone: it needs labels"
     if data.source == "synthetic":
         yield "real images: none in training, calibration or evaluation; all were made from a network"
+
+
+def not_bundled(models: Iterable[ModelRecord]) -> Iterator[str]:
+    """Yield what the bundle does not have of files with several inputs or outputs."""
+    files = [model for model in models if model.role == "artifact" and model.path is not None]
+    several = [model.name for model in files if len(model.inputs) > 1]
+    if several:
+        yield f"loading of {', '.join(several)}: no load snippet is written for a file with several inputs"
+    beside = [model.name for model in files if len(model.outputs) > 1]
+    if beside:
+        yield f"expected outputs of {', '.join(beside)} but the primary one: samples.npz has that one alone"
 
 
 def _one_seed(recipe: Recipe) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Peer(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the model's builder; num_classes is set from the data."""
     weights: str | None = None
-    """Checkpoint to start from; a head of another size is left out and said aloud."""
+    """Checkpoint to start from; a head of another size is left out, and the run says so."""
     seed: NonNegativeInt | None = None
     """Seed of its first weights and of its dropout. Left out: the recipe's, plus its place among the peers, from 1."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
