@@ -20,6 +20,7 @@ from edgekd.errors import EdgekdError, ErrorRecord, StageError
 T = TypeVar("T")
 ENDING_S = 10.0
 """Seconds that a process gets to end after it has given its result."""
+_SAFE = "PYTHONSAFEPATH"
 _AGAIN = "run the same command again: finished stages are kept"
 
 
@@ -92,13 +93,15 @@ def isolated_children() -> Iterator[None]:
     They do not run the user's script again, which may have called edgekd without ``if __name__ == "__main__"``: nothing that
     they get is of it. Nor do they import a ``signal.py`` of the working folder instead of Python's own.
     """
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
-    main = sys.modules["__main__"]
+    main, safe = sys.modules["__main__"], os.environ.get(_SAFE)
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ[_SAFE] = "1"
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        if safe is None:
+            del os.environ[_SAFE]
 
 
 def _follow_parent() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import signal
 import subprocess
@@ -175,5 +176,31 @@ def test_a_module_in_the_working_folder_is_not_pythons(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n    with Background(operator.add, 40, 2) as work:\n        print(work.result())\n"
     )
     for command in ([str(script / "run.py")], ["-m", "edgekd", "--version"]):
+        if "-m" in command:
+            (tmp_path / "types.py").unlink()  # Python's own -m imports it before anything of edgekd
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("safe", [None, "1"])
+def test_the_environment_is_as_before(safe: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that the caller starts afterwards find their modules as before."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    if safe:
+        monkeypatch.setenv("PYTHONSAFEPATH", safe)
+    before = dict(os.environ)
+    with Background(operator.add, 40, 2) as work:
+        assert work.result() == 42
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_a_package_in_the_working_folder_is_found_where_pythonpath_names_it(tmp_path: Path, safe: str) -> None:
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgekd.losses]\nmine = mine:Mine\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": safe}
+    command = [sys.executable, "-m", "edgekd", "list", "losses"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert "mine:Mine of mine 1.0" in done.stderr  # it was found; there is no such module
