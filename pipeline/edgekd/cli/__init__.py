@@ -126,10 +126,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 
     checked = checking.check(recipe, overrides)
     if checked.recipe is None:
-        waiting = ", ".join(key or "the rest of the recipe" for key in checked.not_checked)
-        raise RecipeError(
-            checked.problems, f"not checked yet, for it depends on what is wrong: {waiting}" if waiting else ""
-        )
+        raise checking.refusal(checked.problems, checked.not_checked)
     if as_json:
         click.echo(json.dumps({"ok": True, "recipe": checked.recipe.model_dump(mode="json")}))
     else:

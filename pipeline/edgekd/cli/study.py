@@ -122,9 +122,13 @@ def is_study(path: Path) -> bool:
 
 def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Check a study and every recipe in it."""
-    from edgekd.study.loading import load_study
+    from edgekd.engine.checking import refusal
+    from edgekd.study import checking
 
-    loaded = load_study(path, overrides)
+    found = checking.check(path, overrides)
+    if found.loaded is None:
+        raise refusal(found.problems, found.not_checked)
+    loaded = found.loaded
     if as_json:
         click.echo(json.dumps({"ok": True, "study": loaded.study.model_dump(mode="json")}))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,12 @@ class Checked:
     def ok(self) -> bool:
         """True if the recipe can run."""
         return not self.problems
+
+
+def refusal(problems: Iterable[Problem], not_checked: Iterable[str]) -> RecipeError:
+    """Return the error of a check that found problems; it names what could not be checked yet."""
+    waiting = ", ".join(key or "the rest of the recipe" for key in not_checked)
+    return RecipeError(problems, f"not checked yet, for it depends on what is wrong: {waiting}" if waiting else "")
 
 
 def check(source: Path, overrides: Sequence[str] = ()) -> Checked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from edgekd import reads
@@ -19,6 +19,8 @@ from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
 
 Key = tuple[str | int, ...]
+Lacks = Callable[[str], Iterable[tuple[str, str]]]
+"""Returns what is wrong with the files of a data source: messages with their hints."""
 
 
 def problems(loaded: Loaded) -> list[Problem]:
@@ -27,10 +29,15 @@ def problems(loaded: Loaded) -> list[Problem]:
     return [*loaded.places.problems(drafts), *found] if loaded.places is not None else found
 
 
-def missing(loaded: Loaded) -> tuple[list[Draft], list[Problem]]:
-    """Return everything that a recipe names and that is not there, and the mistakes in the files of its devices."""
+def missing(loaded: Loaded, lacks: Lacks | None = None) -> tuple[list[Draft], list[Problem]]:
+    """Return everything that a recipe names and that is not there, and the mistakes in the files of its devices.
+
+    Args:
+        loaded: The recipe.
+        lacks: A cached :func:`lacks_of`, where several recipes have the same data.
+    """
     drafts, found = _devices(loaded)
-    return [*_drafts(loaded), *drafts], found
+    return [*_drafts(loaded, lacks or lacks_of), *drafts], found
 
 
 def devices(loaded: Loaded) -> list[Problem]:
@@ -52,11 +59,11 @@ def _devices(loaded: Loaded) -> tuple[list[Draft], list[Problem]]:
     return drafts, found
 
 
-def _drafts(loaded: Loaded) -> Iterator[Draft]:
+def _drafts(loaded: Loaded, lacks: Lacks) -> Iterator[Draft]:
     recipe = loaded.recipe
-    yield from _data(recipe.data, ("data", "source"))
+    yield from _data(recipe.data, ("data", "source"), lacks)
     if recipe.teacher is not None:
-        yield from _teacher(recipe.teacher, ("teacher",), recipe.data)
+        yield from _teacher(recipe.teacher, ("teacher",), recipe.data, lacks)
     if recipe.student is not None:
         yield from _network(recipe.student, ("student",))
     for index, peer in enumerate((recipe.distill.peers or ()) if recipe.distill else ()):
@@ -67,10 +74,10 @@ def _drafts(loaded: Loaded) -> Iterator[Draft]:
         yield Draft(("reads",), error.message.removeprefix("reads: "), error.hint)
 
 
-def _teacher(teacher: Teacher, key: Key, data: Data) -> Iterator[Draft]:
+def _teacher(teacher: Teacher, key: Key, data: Data, lacks: Lacks) -> Iterator[Draft]:
     seen = teacher.seen(data)
     if seen.source != data.source:
-        yield from _data(seen, (*key, "data", "source"))
+        yield from _data(seen, (*key, "data", "source"), lacks)
     if teacher.black_box is not None:
         path = Path(teacher.black_box[1])
         if (reason := reads.unreadable(path)) not in ("", "is a folder"):
@@ -78,9 +85,9 @@ def _teacher(teacher: Teacher, key: Key, data: Data) -> Iterator[Draft]:
     elif teacher.model is not None:
         yield from _network(teacher, key)
     if teacher.teacher is not None:
-        yield from _teacher(teacher.teacher, (*key, "teacher"), seen)
+        yield from _teacher(teacher.teacher, (*key, "teacher"), seen, lacks)
     for index, member in enumerate(teacher.ensemble or ()):
-        yield from _teacher(member, (*key, "ensemble", index), seen)
+        yield from _teacher(member, (*key, "ensemble", index), seen, lacks)
 
 
 def _network(network: Teacher | Student | Peer, key: Key) -> Iterator[Draft]:
@@ -103,32 +110,40 @@ def _network(network: Teacher | Student | Peer, key: Key) -> Iterator[Draft]:
             yield Draft((*key, "weights"), error.message, hint)
 
 
-def _data(data: Data, key: Key) -> Iterator[Draft]:
+def _data(data: Data, key: Key, lacks: Lacks) -> Iterator[Draft]:
+    return (Draft(key, message, hint) for message, hint in lacks(data.source))
+
+
+def lacks_of(data: str) -> tuple[tuple[str, str], ...]:
+    """Return what is wrong with the files of a data source, as messages with their hints."""
     source, place = source_of(data)
     if not source.is_path:
-        return
+        return ()
+    path = Path(place)
     try:
-        if (reason := reads.unreadable(Path(place))) not in ("", "is a folder"):
-            yield _draft(key, Path(place), reason)
-        else:
-            yield from _unreadable((path for _, path in source.files(place)), key)
+        if (reason := reads.unreadable(path)) not in ("", "is a folder"):
+            return ((f"{path} {reason}", _hint(path, reason)),)
+        return tuple(_unreadable(path for _, path in source.files(place)))
     except EdgekdError as error:
-        yield Draft(key, error.message, error.hint)
+        return ((error.message, error.hint),)
 
 
-def _unreadable(paths: Iterable[Path], key: Key) -> Iterator[Draft]:
+def _unreadable(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Files that cannot be opened: the first, and how many there are."""
     failures = [(path, reason) for path in paths if (reason := reads.unreadable(path))]
     if failures:
         path, reason = failures[0]
         more = f", and {len(failures) - 1} more files" if len(failures) > 1 else ""
         what = "is a link to nothing" if reason == "does not exist" else reason
-        yield Draft(key, f"{path} {what}{more}", "correct its permissions, or remove it")
+        yield f"{path} {what}{more}", "correct its permissions, or remove it"
 
 
 def _draft(key: Key, path: Path, reason: str) -> Draft:
-    hint = _near(path) if reason == "does not exist" else "correct the path, or its permissions"
-    return Draft(key, f"{path} {reason}", hint)
+    return Draft(key, f"{path} {reason}", _hint(path, reason))
+
+
+def _hint(path: Path, reason: str) -> str:
+    return _near(path) if reason == "does not exist" else "correct the path, or its permissions"
 
 
 def _near(path: Path) -> str:

@@ -16,7 +16,7 @@ from edgekd.loading import files, upgrade, words
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.lock import beside_project, lock_name, lock_text
 from edgekd.loading.overrides import apply
-from edgekd.loading.places import Draft, Places
+from edgekd.loading.places import Draft, Places, Placing
 from edgekd.loading.salvage import Repairs, validate
 from edgekd.loading.schema import json_schema
 from edgekd.loading.shape import is_study
@@ -79,7 +79,7 @@ class Examined:
     repairs: Repairs
     drafts: list[Draft]
     refused: list[Problem]
-    places: Places
+    places: Placing
 
     def problems(self, more: Iterable[Draft] = ()) -> list[Problem]:
         """Place all mistakes, with ``more`` that were found of the repaired recipe."""

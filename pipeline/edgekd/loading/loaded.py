@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekd.loading.places import Places
+from edgekd.loading.places import Placing
 from edgekd.recipe import Lock, Recipe
 
 
@@ -26,7 +26,7 @@ class Loaded:
     name: str
     path: Path
     overrides: tuple[str, ...] = ()
-    places: Places | None = field(default=None, compare=False, repr=False)
+    places: Placing | None = field(default=None, compare=False, repr=False)
     lock: Lock | None = field(default=None, compare=False)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edgekd.errors import Problem
 from edgekd.loading.shape import show
@@ -26,6 +27,14 @@ class Draft:
     message: str
     hint: str = ""
     at_key: bool = False
+
+
+class Placing(Protocol):
+    """Places problems of a recipe: in one file, or in the parts that a study makes it of."""
+
+    def problems(self, drafts: Iterable[Draft]) -> list[Problem]:
+        """Return each problem with the line or the ``--set`` that it is from."""
+        ...
 
 
 @dataclass

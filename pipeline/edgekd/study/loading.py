@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from edgekd.errors import Problem, RecipeError, did_you_mean
-from edgekd.loading import files, mapping, validate, words
+from edgekd.loading import Examined, files, mapping, validate, words
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.overrides import KeySyntaxError, apply, parse_key
 from edgekd.loading.places import Draft, Places
@@ -18,7 +18,7 @@ from edgekd.loading.shape import is_study
 from edgekd.loading.source import parse
 from edgekd.recipe import Recipe
 from edgekd.recipe.study import BASELINES, SHIPPING, Study
-from edgekd.study.overlay import Layer, merged, owner, part, resolved
+from edgekd.study.overlay import Layer, Layered, merged, part, resolved
 
 _LEAST = "a study needs study: 1, recipe: and methods:"
 _COMMON = ("edgekd", "seeds", "baselines")
@@ -52,6 +52,61 @@ class LoadedStudy:
     overrides: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ExaminedPair:
+    """A pair of a study as it was read, mistakes included."""
+
+    name: str
+    common: Examined
+    methods: dict[str, Examined]
+
+
+@dataclass(frozen=True)
+class ExaminedStudy:
+    """A study that was read, with all mistakes that can be found in its text.
+
+    Attributes:
+        study: What the file says.
+        path: The file, absolute.
+        pairs: Its recipes, with repairs where they have mistakes.
+        refused: What is wrong with the study outside of its recipes.
+        overrides: The ``--set`` values, as they were given.
+    """
+
+    study: Study
+    path: Path
+    pairs: tuple[ExaminedPair, ...]
+    refused: tuple[Problem, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def recipes(self) -> Iterator[Examined]:
+        """Every recipe: of each pair the common one, then those of its methods."""
+        for pair in self.pairs:
+            yield pair.common
+            yield from pair.methods.values()
+
+    def problems(self, more: Callable[[Loaded], tuple[Iterable[Draft], Iterable[Problem]]] | None = None) -> list[Problem]:
+        """Place all mistakes; each place and message once, for the common recipe's are those of every method.
+
+        Args:
+            more: Looks for further mistakes of a recipe: some to be placed in it, and some of other files.
+        """
+        found = list(self.refused)
+        for recipe in self.recipes:
+            drafts, others = more(recipe.loaded) if more and recipe.loaded else ((), ())
+            found += [*recipe.problems(drafts), *others]
+        return once(found)
+
+
+def once(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems without those that stand at the same place with the same words as an earlier one."""
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        found.setdefault((problem.where, problem.message), problem)
+    return list(found.values())
+
+
 def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     """Read and check a study and every recipe in it.
 
@@ -64,6 +119,28 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
 
     Example:
         >>> loaded = load_study(Path("studies/losses"), ["seeds=2", "distill.epochs=1"])  # doctest: +SKIP
+    """
+    examined = examine_study(source, overrides)
+    if problems := examined.problems():
+        raise RecipeError(problems)
+    return checked(examined)
+
+
+def checked(examined: ExaminedStudy) -> LoadedStudy:
+    """Return a study in which no mistake was found."""
+    pairs = (
+        Pair(pair.name, pair.common.loaded, {name: own.loaded for name, own in pair.methods.items() if own.loaded})
+        for pair in examined.pairs
+        if pair.common.loaded
+    )
+    return LoadedStudy(examined.study, examined.path.stem, examined.path, tuple(pairs), examined.overrides)
+
+
+def examine_study(source: Path, overrides: Sequence[str] = ()) -> ExaminedStudy:
+    """Read a study and find the mistakes of its recipes, as :func:`load_study` does.
+
+    Raises:
+        RecipeError: It cannot be read, or the study itself is wrong.
     """
     path, text = files.read(source)
     parsed = parse(text, str(source) if path == source else str(path))
@@ -85,23 +162,13 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     pairs = []
     for name, keys in (study.pairs or {base_name(study, path): {}}).items():
         layers = [base, part(places, keys, ("pairs", name), folder)]
-        common, wrong = _loaded(study, layers, f"{path.stem}.{name}", path, common=True)
+        common = _examined(study, layers, f"{path.stem}.{name}", path, common=True)
         methods = {}
-        problems += wrong
         for method, own_keys in study.methods.items():
             above = part(places, own_keys, ("methods", method), folder)
-            loaded, wrong = _loaded(study, [*layers, above], f"{path.stem}.{name}.{method}", path)
-            problems += wrong
-            if loaded:
-                methods[method] = loaded
-        if common:
-            pairs.append(Pair(name, common, methods))
-    told: dict[tuple[str, str], Problem] = {}
-    for problem in problems:  # what is wrong with the common recipe is wrong in every method
-        told.setdefault((problem.where, problem.message), problem)
-    if told:
-        raise RecipeError(told.values())
-    return LoadedStudy(study, path.stem, path.absolute(), tuple(pairs), tuple(overrides))
+            methods[method] = _examined(study, [*layers, above], f"{path.stem}.{name}.{method}", path)
+        pairs.append(ExaminedPair(name, common, methods))
+    return ExaminedStudy(study, path.absolute(), tuple(pairs), tuple(problems), tuple(overrides))
 
 
 def base_name(study: Study, path: Path) -> str:
@@ -167,9 +234,7 @@ def _misplaced(study: Study) -> Iterator[Draft]:
                     yield Draft((section, name, key), "this study makes no files", hint, at_key=True)
 
 
-def _loaded(
-    study: Study, layers: Sequence[Layer], name: str, path: Path, common: bool = False
-) -> tuple[Loaded | None, list[Problem]]:
+def _examined(study: Study, layers: Sequence[Layer], name: str, path: Path, common: bool = False) -> Examined:
     """Make one recipe of its parts and check it; the ``common`` one may leave the losses to the methods."""
     value = merged(layers)
     left_out = () if study.artifacts else SHIPPING
@@ -178,9 +243,7 @@ def _loaded(
     if common and isinstance(value.get("distill"), dict):
         usual = [{"kind": "task"}, *([{"kind": "kd"}] if value.get("teacher") else [])]
         value["distill"] = {"losses": usual} | value["distill"]
-    checked = validate(value)
-    recipe = checked.recipe
-    problems = [problem for draft in checked.drafts for problem in owner(layers, draft.path).problems(draft)]
-    if recipe is None or problems:
-        return None, problems
-    return Loaded(resolved(recipe, layers), name, path.absolute()), []
+    found, places = validate(value), Layered(tuple(layers))
+    recipe = None if found.salvaged is None else resolved(found.salvaged, layers)
+    loaded = None if recipe is None else Loaded(recipe, name, path.absolute(), places=places)
+    return Examined(loaded, found.repairs, found.drafts, [], places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,21 @@ class Layer:
             key = problem.key.removeprefix(show(LOSSES)) if self.listed else problem.key
             joint = "." if self.name and key and not key.startswith("[") else ""
             yield replace(problem, key=f"{self.name}{joint}{key}")
+
+
+@dataclass(frozen=True)
+class Layered:
+    """The places of a recipe that is made of several parts.
+
+    Attributes:
+        layers: The parts; a later one covers those before it.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def problems(self, drafts: Iterable[Draft]) -> list[Problem]:
+        """Place each problem in the part that its value comes from."""
+        return [problem for draft in drafts for problem in owner(self.layers, draft.path).problems(draft)]
 
 
 def part(whole: Places, value: Any, prefix: Key, folder: Path) -> Layer:

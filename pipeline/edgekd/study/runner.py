@@ -16,7 +16,7 @@ from typing import Any, Literal
 from edgekd import __version__, environment
 from edgekd.assembly import layers
 from edgekd.cache import key_of, storage_error
-from edgekd.engine import plan, runner, torchrun, unmeasured
+from edgekd.engine import plan, preflight, runner, torchrun, unmeasured
 from edgekd.engine.plan import Planned
 from edgekd.engine.run_folder import point_latest, run_folder
 from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError, worst
@@ -34,7 +34,7 @@ from edgekd.results.study import FILE, Row, StudyResult, TeacherRow, judged
 from edgekd.results.tuning import words
 from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import distill
-from edgekd.study.loading import LoadedStudy, Pair
+from edgekd.study.loading import LoadedStudy, Pair, once
 from edgekd.task import base
 
 
@@ -78,8 +78,14 @@ def _cell(pair: Pair, name: str, role: Literal["teacher", "baseline"], recipe: R
 
 
 def planned(loaded: LoadedStudy, processes: int = 1, threads: int | None = None) -> list[tuple[Cell, list[Planned]]]:
-    """Plan every recipe of a study. Looks at files, never at torch."""
-    found = (_threaded(cell, threads) for cell in cells(loaded))
+    """Plan every recipe of a study. Looks at files, never at torch.
+
+    Raises:
+        RecipeError: A device that it names is not there, or its file is wrong.
+    """
+    found = [_threaded(cell, threads) for cell in cells(loaded)]
+    if mistakes := once(problem for cell in found for problem in preflight.devices(cell.loaded)):
+        raise RecipeError(mistakes)
     return [(cell, plan.make(cell.loaded, processes)) for cell in found]
 
 

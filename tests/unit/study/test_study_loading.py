@@ -12,7 +12,9 @@ import yaml
 from edgekd.errors import RecipeError
 from edgekd.loading import load
 from edgekd.loading.schema import study_schema
+from edgekd.study.checking import check as check_study
 from edgekd.study.loading import load_study
+from edgekd.study.runner import planned
 
 ROOT = Path(__file__).parents[3]
 CASES = sorted((ROOT / "tests" / "golden" / "study_errors").glob("*.yaml"))
@@ -126,3 +128,67 @@ def test_the_schema_for_editors_is_up_to_date_and_sees_a_mistake() -> None:
     assert written == study_schema(), "run: edgekd schema --study > recipes/study.schema.json"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"study": 1, "recipe": "x", "methods": {"a": [{"kind": "fitnt"}]}}, written)
+
+
+DEVICE = "there is no device called 'pi9' (looked in what ships with edgekd, devices)"
+CHECKED = """\
+study: 1
+recipe:
+  edgekd: 1
+  data: {source: "imagefolder:images"}
+  teacher: {model: edgekd:resnet10, weights: big.safetensors}
+  student: {model: "net.py:net"}
+  distill: {epochs: 2}
+  quantize: {method: ptq}
+  export: [onnx]
+  profile: {devices: [host, pi9]}
+artifacts: true
+pairs:
+  small: {student: {args: {width: 4}}}
+  other: {student: {model: "net.py:nett"}}
+methods:
+  own: [{kind: task}, {kind: kd}]
+  wide: {student: {model: "wide.py:net"}, distill: {losses: [{kind: dkdd}]}}
+"""
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("def net(): pass\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text(CHECKED)
+    return path
+
+
+def test_check_finds_what_is_missing_beside_mistakes_each_once(checked: Path) -> None:
+    """The images, the weights and the device belong to the common recipe: they are not reported for each method again."""
+    found = check_study(Path("mine.yaml"))
+    told = [(problem.where, problem.key, problem.message.replace(f"{checked.parent}/", "")) for problem in found.problems]
+    assert told == [
+        ("mine.yaml:4:18", "recipe.data.source", "images does not exist"),
+        ("mine.yaml:5:46", "recipe.teacher.weights", "big.safetensors does not exist"),
+        ("mine.yaml:10:29", "recipe.profile.devices[1]", DEVICE),
+        ("mine.yaml:17:69", "methods.wide.distill.losses[0].kind", "unknown loss 'dkdd'"),
+        ("mine.yaml:17:27", "methods.wide.student.model", "wide.py does not exist"),
+        ("mine.yaml:14:28", "pairs.other.student.model", "net.py has no nett"),
+    ]
+    assert found.loaded is None
+
+
+def test_check_of_a_study_looks_at_the_images_once(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def lacks_of(data: str) -> tuple[tuple[str, str], ...]:
+        looked.append(data)
+        return ()
+
+    monkeypatch.setattr("edgekd.engine.preflight.lacks_of", lacks_of)
+    check_study(checked)
+    assert looked == [f"imagefolder:{checked.parent / 'images'}"]
+
+
+def test_a_study_with_an_unknown_device_is_not_planned(checked: Path) -> None:
+    only = ["methods={own: [{kind: kd}]}", "pairs={}"]
+    with pytest.raises(RecipeError, match=r"mine.yaml:10:29: .*profile.devices\[1\]: there is no device called 'pi9'"):
+        planned(load_study(Path("mine.yaml"), only))

@@ -37,7 +37,7 @@ class Local:
             OSError: The program does not start.
         """
         with self._lock:
-            self._check()
+            self.check()
             process = kind(argv, start_new_session=True, **options)
             self._live = [*(one for one in self._live if one.poll() is None), process]
             return process
@@ -58,7 +58,7 @@ class Local:
                 out, err = process.communicate(stdin, timeout)
             finally:
                 process.kill()
-        self._check()
+        self.check()
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def stop(self) -> None:
@@ -70,6 +70,11 @@ class Local:
                     with contextlib.suppress(OSError):  # it ended meanwhile
                         os.killpg(process.pid, signal.SIGKILL)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse to go on after :meth:`stop`: a process that was killed here has no result.
+
+        Raises:
+            DeviceError: All were stopped.
+        """
         if self._stopped:
             raise DeviceError("interrupted")

@@ -159,6 +159,7 @@ class Ssh:
                 process.communicate()
             noise.seek(0)
             err = noise.read()
+        self.local.check()
         if lost := self.lost(process.returncode, err.decode(errors="replace")):
             raise LostError(f"{lost.message} while {argv[0]} ran", lost.hint)
         return Completed(process.returncode, out, err)
