@@ -137,7 +137,7 @@ def quantize(
     epochs: int | None = None,
     formats: Sequence[str] = (),
     io: Literal["float32", "int8"] | None = None,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     channels: Literal[1, 3] = 3,
     normalize: str | None = None,
     classes: int | None = None,
@@ -159,7 +159,7 @@ def quantize(
         epochs: Epochs of qat.
         formats: Files to write; by default onnx, tflite and openvino.
         io: Type of the input and the output of TFLite files.
-        size: Height and width of the images, in pixels; by default 224, or 32 for a named data set.
+        size: Height and width of the images in pixels: one number, or both; by default 224, or 32 for a named data set.
         channels: Channels of the images.
         normalize: ``imagenet``, ``half``, ``none``, ``MEAN/STD`` or ``data``.
         classes: Number of classes, for images without labels.
@@ -198,7 +198,7 @@ def export(
     data: AnyPath | None = None,
     formats: Sequence[str] = (),
     precisions: Sequence[str] = (),
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     channels: Literal[1, 3] = 3,
     normalize: str | None = None,
     classes: int | None = None,
@@ -217,7 +217,7 @@ def export(
         data: Images to compare the files on: a folder, an .npz file or the name of a data set; by default random ones.
         formats: Files to write; by default onnx.
         precisions: Of each format: float32, float16, dynamic, int8-weights, int4-weights or int16x8; by default float32.
-        size: Height and width of the images, in pixels.
+        size: Height and width of the images in pixels: one number, or both; by default as for ``quantize``.
         channels: Channels of the images.
         normalize: ``imagenet``, ``half``, ``none``, ``MEAN/STD`` or ``data``.
         classes: Number of classes, for images without labels.

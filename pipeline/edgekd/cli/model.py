@@ -10,6 +10,7 @@ import click
 
 from edgekd.cli.execute import execute
 from edgekd.cli.options import (
+    Size,
     debug_option,
     json_option,
     out_option,
@@ -37,8 +38,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("model", is_eager=True, callback=_model),  # first: nothing else helps where it cannot be
         click.option("--weights", required=True, type=click.Path(path_type=Path),
                      help="Its trained weights: .safetensors, or what torch.save wrote; FILE#SET of a file with several."),
-        click.option("--size", type=click.IntRange(8, 1024), metavar="PIXELS",
-                     help="Height and width of its images.  [default: 224; 32 for data sets that are named]"),
+        click.option("--size", type=Size(), metavar="PIXELS|HxW",
+                     help="Size of its images in pixels: one number for height and width, or both, such as 48x64.  "
+                          "[default: 224; 32 for data sets that are named]"),
         click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True,
                      help="Channels of its images."),
         click.option("--normalize", metavar="HOW",
@@ -105,7 +107,7 @@ def quantize(
       edgekd quantize net.py:Net --weights best.pt --data images/
       edgekd quantize torchvision:resnet18 --weights best.pt --data images/ --normalize imagenet
       edgekd quantize net.py:Net --weights best.pt --data images/ --epochs 3 --formats tflite --device host
-      edgekd quantize net.py:Net --weights best.pt --data images/ --format tflite --io int8
+      edgekd quantize net.py:Net --weights best.pt --data images/ --size 48x64 --format tflite --io int8
 
     --recipe-only prints the recipe behind it: save it, add a teacher, and `edgekd run` distills as well.
     """
@@ -140,9 +142,9 @@ def export(
 
 
 def _run(
-    command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path, size: int | None, channels: str,
-    normalize: str | None, classes: int | None, out: Path, overrides: Sequence[str], recipe_only: bool,
-    threads: int | None, as_json: bool, debug: bool, without_devices: bool,
+    command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path,
+    size: int | tuple[int, int] | None, channels: str, normalize: str | None, classes: int | None, out: Path,
+    overrides: Sequence[str], recipe_only: bool, threads: int | None, as_json: bool, debug: bool, without_devices: bool,
     processes: int = 1,
 ) -> int:  # fmt: skip
     from edgekd.engine import compose

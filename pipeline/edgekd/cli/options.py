@@ -27,6 +27,27 @@ class Number(click.FloatRange):
         return number
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
+    """The size of images in pixels: one number, or HEIGHTxWIDTH."""
+
+    name = "size"
+    least, most = 8, 1024
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, int]:
+        """Return one side of square images, or height and width."""
+        sides = sizes(value)
+        if len(sides) not in (1, 2) or not all(self.least <= side <= self.most for side in sides):
+            allowed = f"{self.least} to {self.most} pixels, as one number or HEIGHTxWIDTH, such as 96 or 48x64"
+            self.fail(f"{value} is not the size of images: {allowed}.", param, ctx)
+        return sides[0] if len(set(sides)) == 1 else (sides[0], sides[-1])
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Return the numbers of a text such as ``48x64`` (``×`` and ``,`` are allowed, too); empty if it is none."""
+    parts = text.lower().replace(",", "x").replace("×", "x").split("x")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+
+
 def once(context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
     """Return the only value of an option, or None.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edgekd.cli import interruption
-from edgekd.cli.options import Number, debug_option, json_option, once, out_option
+from edgekd.cli.options import Number, debug_option, json_option, once, out_option, sizes
 from edgekd.errors import UsageError
 
 
@@ -143,10 +143,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    try:
-        sides = tuple(int(side) for side in text.lower().replace(",", "x").split("x"))
-    except ValueError:
-        sides = ()
+    sides = sizes(text)
     if not sides or min(sides) < 1:
         raise UsageError(f"{text} is not a size", "write whole numbers with x between them, such as 1x3x224x224")
     return sides

@@ -130,7 +130,7 @@ class Given:
         model: As in ``student.model``.
         weights: Checkpoint.
         data: A folder, an .npz file or a data source of a recipe; None for random images.
-        size: Height and width of the images; None for the usual one.
+        size: Height and width of the images in pixels, or both; None for the usual one.
         channels: 1 or 3.
         normalize: ``imagenet``, ``half``, ``none``, ``MEAN/STD`` or ``data``, the images' own, which None is too if labels
             show whether it is right.
@@ -143,7 +143,7 @@ class Given:
     model: str
     weights: Path
     data: str | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     channels: int = 3
     normalize: str | None = None
     classes: int | None = None
@@ -165,7 +165,7 @@ def text_of(given: Given, classes: int | None = None) -> str:
         _check_normalization(source)
     size = given.size or (PHOTO_SIZE if parts(source)[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
-        data["image_size"] = size
+        data["image_size"] = list(size) if isinstance(size, tuple) else size
     if given.channels != 3:
         data["channels"] = given.channels
     if not declared(source).labelled:
@@ -287,8 +287,8 @@ def _check_size(source: str) -> None:
     sizes = image_folders.sizes(Path(rest))
     if len(sizes) == 1 and sizes != {(PHOTO_SIZE, PHOTO_SIZE)}:
         ((width, height),) = sizes
-        side = min(width, height)
-        also = f" or --size {PHOTO_SIZE}" if side < PHOTO_SIZE else ""
+        side = width if width == height else f"{height}x{width}"
+        also = f" or --size {PHOTO_SIZE}" if min(width, height) < PHOTO_SIZE else ""
         raise UsageError(
             f"--size is not given, and all images in {rest} are {width}×{height}, not {PHOTO_SIZE}×{PHOTO_SIZE}",
             f"add the size that the network was trained on: --size {side}{also}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from edgekd import resources
@@ -83,6 +84,26 @@ def test_numbers_that_are_none_and_values_that_would_be_dropped_are_refused(opti
         cli.main(["profile", "net.onnx", *options], standalone_mode=False)
     said = error.value.format_message() if isinstance(error.value, click.UsageError) else str(error.value)
     assert told in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "size"), [("48", 48), ("48x64", [48, 64]), ("48X64", [48, 64]), ("48×64", [48, 64]), ("48x48", 48)]
+)
+@pytest.mark.parametrize("command", ["quantize", "export"])
+def test_the_size_of_images_that_are_not_square(command: str, typed: str, size: object, tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"")
+    words = [command, "torchvision:resnet18", "--weights", str(tmp_path / "best.pt"), "--data", "fashion-mnist-mini"]
+    found = CliRunner().invoke(
+        cli, [*words, "--size", typed, "--recipe-only"], catch_exceptions=False, standalone_mode=False
+    )
+    assert yaml.safe_load(found.stdout)["data"]["image_size"] == size
+
+
+@pytest.mark.parametrize("typed", ["4x40", "48x2000", "3x48x64", "48x", "x", "-8", "48.5", ""])
+def test_what_is_no_size_of_images_is_refused(typed: str) -> None:
+    words = ["export", "torchvision:resnet18", "--weights", "best.pt", "--size", typed]
+    with pytest.raises(click.BadParameter, match="8 to 1024 pixels, as one number or HEIGHTxWIDTH, such as 96 or 48x64"):
+        cli.main(words, standalone_mode=False)
 
 
 @pytest.mark.parametrize(

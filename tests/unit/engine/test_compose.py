@@ -99,6 +99,16 @@ def test_the_size_of_photographs_is_not_taken_for_small_images() -> None:
     assert caught.value.hint == "add the size that the network was trained on: --size 8 or --size 224"
     Image.new("RGB", (9, 8)).save("labelled/ant/other.png")
     assert compose.load(given(data="labelled"))[0].recipe.data.image_size == 224
+    Image.new("RGB", (9, 8)).save("labelled/ant/0.png")
+    with pytest.raises(UsageError, match="all images in labelled are 9×8, not 224×224") as caught:
+        compose.load(given(data="labelled"))
+    assert caught.value.hint.endswith("--size 8x9 or --size 224")  # width × height, and the option's height × width
+
+
+def test_images_that_are_not_square() -> None:
+    loaded, text = compose.load(given(data="labelled", size=(8, 9), normalize="half"))
+    assert loaded.recipe.data.size == (8, 9)
+    assert compose.load_text(text, loaded.path, "again").recipe == loaded.recipe
 
 
 def test_without_labels_the_normalization_is_asked_for() -> None:
