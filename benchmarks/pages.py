@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pipeline" / "edgekd"
 DOCS = ROOT / "docs"
 WIDTH = 118
+EXAMPLES = {"loss": "edgekd-huber", "task": "edgekd-tabular", "source": "edgekd-csv"}
+"""By its mark in docs/extending.md, each package of docs/examples/."""
 
 
 def layers() -> list[list[str]]:
@@ -71,6 +73,13 @@ def files(example: str) -> str:
     paths = sorted(found, key=lambda path: (path.suffix != ".toml", path.name.startswith("test_")))
     blocks = [f"`{path.name}`\n\n```{languages[path.suffix]}\n{path.read_text('utf-8')}```" for path in paths]
     return "\n\n".join(blocks)
+
+
+def examples(page: str) -> str:
+    """Return docs/extending.md with the files of each example package."""
+    for marker, example in EXAMPLES.items():
+        page = replaced(page, marker, files(example))
+    return page
 
 
 def session() -> str:
@@ -123,7 +132,7 @@ def rendered() -> dict[Path, str]:
     architecture, extending, python = (DOCS / f"{name}.md" for name in ("architecture", "extending", "python"))
     return {
         architecture: replaced(architecture.read_text("utf-8"), "layers", picture()),
-        extending: replaced(extending.read_text("utf-8"), "loss", files("edgekd-huber")),
+        extending: examples(extending.read_text("utf-8")),
         python: replaced(replaced(python.read_text("utf-8"), "session", session()), "api", functions()),
     }
 

@@ -1,8 +1,9 @@
-"""docs/extending.md: its example is a package that works, and its table is that of the registries."""
+"""docs/extending.md: its examples are packages that work, and its table is that of the registries."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -11,23 +12,29 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = ROOT / "docs" / "examples" / "edgekd-huber"
+EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLE = EXAMPLES / "edgekd-huber"
+NAMES = sorted(path.name for path in EXAMPLES.iterdir())
 PAGE = ROOT / "docs" / "extending.md"
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder with the example as pip installs it: its module, and the entry points of its pyproject.toml."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text("utf-8"))["project"]
-    info = tmp_path / "site" / f"edgekd_huber-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    groups = [[f"[{group}]", *map(" = ".join, points.items())] for group, points in project["entry-points"].items()]
-    (info / "entry_points.txt").write_text("\n".join(line for group in groups for line in group))
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    shutil.copy(EXAMPLE / "edgekd_huber.py", tmp_path / "site")
+    """A folder with the examples as pip installs them: their modules, and the entry points of each pyproject.toml."""
+    for name in NAMES:
+        module = name.replace("-", "_")
+        project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text("utf-8"))["project"]
+        assert project["name"] == name
+        info = tmp_path / "site" / f"{module}-{project['version']}.dist-info"
+        info.mkdir(parents=True)
+        groups = [[f"[{group}]", *map(" = ".join, points.items())] for group, points in project["entry-points"].items()]
+        (info / "entry_points.txt").write_text("\n".join(line for group in groups for line in group))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {project['version']}\n")
+        shutil.copy(EXAMPLES / name / f"{module}.py", tmp_path / "site")
     return tmp_path / "site"
 
 
@@ -59,10 +66,52 @@ def test_the_example_computes_what_it_says(site: Path) -> None:
     assert float(done.stdout) == pytest.approx((0.5 * 0.5**2 + (3.0 - 0.5)) / 2), done.stderr
 
 
-def test_the_example_passes_the_suite_of_losses(site: Path) -> None:
-    shutil.copy(EXAMPLE / "test_edgekd_huber.py", site)
-    done = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", "test_edgekd_huber.py")
+@pytest.mark.parametrize("name", NAMES)
+def test_each_example_passes_its_suite(site: Path, name: str) -> None:
+    test = f"test_{name.replace('-', '_')}.py"
+    shutil.copy(EXAMPLES / name / test, site)
+    done = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", test)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+@pytest.fixture
+def table(site: Path) -> Path:
+    """The page's recipe and network beside a table, in the folder of the examples."""
+    text = PAGE.read_text("utf-8")
+    for name, language in (("tabular.yaml", "yaml"), ("net.py", "python")):
+        (block,) = re.findall(rf"`{re.escape(name)}`:\n\n```{language}\n(.*?)```", text, re.DOTALL)
+        (site / name).write_text(block)
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=(400, 8)), random.normal(size=(8, 1)) / 4
+    header = ",".join([*"abcdefgh", "target"])
+    np.savetxt(site / "table.csv", np.hstack([x, np.tanh(x @ weight)]), delimiter=",", header=header)
+    return site
+
+
+def test_the_pages_recipe_is_checked_with_its_source_task_and_metric(table: Path) -> None:
+    checked = python(table, "-m", "edgekd", "check", "tabular.yaml")
+    assert checked.returncode == 0, checked.stderr
+    wrong = python(table, "-m", "edgekd", "check", "tabular.yaml", "--set", "gates.metric.name=top1")
+    assert wrong.returncode == 2
+    assert "rmse" in wrong.stderr
+    (table / "table.csv").unlink()
+    missing = python(table, "-m", "edgekd", "check", "tabular.yaml")
+    assert missing.returncode == 2
+    assert "table.csv does not exist" in missing.stderr
+
+
+def test_the_pages_recipe_trains_and_exports(table: Path) -> None:
+    """With fewer epochs; and a changed table trains again."""
+    short = ["--set", "teacher.train.epochs=4", "--set", "distill.epochs=3", "--threads", "1"]
+    done = python(table, "-m", "edgekd", "run", "tabular.yaml", *short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "RMSE" in done.stdout
+    with (table / "table.csv").open("a") as file:
+        file.write("0,0,0,0,0,0,0,0,0\n")
+    plan = json.loads(python(table, "-m", "edgekd", "plan", "tabular.yaml", *short, "--json").stdout)
+    assert {stage["status"] for stage in plan if stage["stage"] in ("teacher", "distill")} == {"run"}
 
 
 def test_the_table_is_that_of_the_registries() -> None:
