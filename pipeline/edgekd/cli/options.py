@@ -27,7 +27,7 @@ class Number(click.FloatRange):
         return number
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
+class Size(click.ParamType):  # type: ignore[type-arg]  # not generic in older click
     """The size of images in pixels: one number, or HEIGHTxWIDTH."""
 
     name = "size"

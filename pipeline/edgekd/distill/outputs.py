@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from edgekd.errors import ModelError
 from edgekd.task.base import Criterion
 from edgekd.task.image_classification import cross_entropy
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekd.taps.pairing import Pair
+
+
+_CLASSES = (
+    "labels (int64, N), or values (float32, N×…) of a task without classes; a loss for classes sets needs = ('classes',)"
+)
+
+
+class RenamedError(ModelError, AttributeError):
+    """A loss reads an attribute that has another name."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,15 @@ class Outputs:
     features: tuple[Tensor, ...] = ()
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Say what a loss of an older edgekd has to read."""
-        renamed = {"logits": "primary"}.get(name)
-        raise AttributeError(f"Outputs has no {name}" + (f": read {renamed}" if renamed else ""))
+        """Say what a loss has to read.
+
+        Raises:
+            RenamedError: It reads ``logits``.
+        """
+        if name == "logits":
+            hint = "read primary: logits of a task with classes; a loss for logits sets needs = ('classes',)"
+            raise RenamedError("student and teacher have no logits", hint)
+        raise AttributeError(f"Outputs has no {name}", name=name, obj=self)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,16 @@ class Batch:
     target: Tensor
     indices: Tensor
     criterion: Criterion = cross_entropy
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what a loss has to read.
+
+        Raises:
+            RenamedError: It reads ``labels``.
+        """
+        if name == "labels":
+            raise RenamedError("batch has no labels", f"read batch.target: {_CLASSES}")
+        raise AttributeError(f"Batch has no {name}", name=name, obj=self)
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,16 @@ class Facts:
     samples: int
     targets: Tensor | None = None
     criterion: Criterion = cross_entropy
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what an adapter has to read.
+
+        Raises:
+            RenamedError: It reads ``labels``.
+        """
+        if name == "labels":
+            raise RenamedError("facts have no labels", f"read facts.targets: {_CLASSES}")
+        raise AttributeError(f"Facts has no {name}", name=name, obj=self)
 
 
 class LossFunction(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import teachers
-from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs
+from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs, RenamedError
 from edgekd.errors import LayerError, ModelError
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe.loss import FeatureLoss, Loss, Reads
@@ -135,7 +135,10 @@ class Terms(nn.Module):
                 continue
             ours, theirs = self._outputs(term, student, teacher, batch)
             loss = cast(LossFunction, term.loss)
-            each = [loss(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
+            try:
+                each = [loss(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
+            except RenamedError as error:
+                raise ModelError(f"the loss {term.name} cannot be computed: {error.message}", error.hint) from error
             values.append(factor * (each[0] if len(each) == 1 else torch.stack(each).mean()))
         return tuple(values)
 

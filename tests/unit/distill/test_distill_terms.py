@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from edgekd.distill.outputs import Batch, Facts, Outputs
 from edgekd.distill.terms import Terms
 from edgekd.errors import LayerError, ModelError
 from edgekd.recipe.distill import Distill
-from edgekd.recipe.loss import FeatureLoss
+from edgekd.recipe.loss import FeatureLoss, Loss
 from edgekd.taps.taps import Tapped
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -183,3 +184,44 @@ def test_all_terms_may_rest(small: Any, kind: str) -> None:
     terms = make(student, teacher, {"kind": kind, "warmup_epochs": 1})
     sum(evaluate(terms, student, teacher), torch.zeros(())).backward()
     assert all(p.grad is None or not p.grad.any() for p in student.parameters())
+
+
+class OfLabels(Loss):
+    """A loss that was written for classes alone."""
+
+    kind: str = "of_labels"
+    reads: ClassVar[Any] = "logits"
+    where: str = ""
+
+    def adapter(self, pairs: Any, facts: Any) -> Any:
+        return nn.Linear(1, len(facts.labels)) if self.where == "facts" else None
+
+    def __call__(self, student: Any, teacher: Any, batch: Any, adapter: Any) -> Any:
+        return nn.functional.cross_entropy(student.primary if self.where == "batch" else student.logits, batch.labels)
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "read"),
+    [
+        ("batch", "the loss of_labels cannot be computed: batch has no labels", "read batch.target: labels (int64, N), or"),
+        ("student", "the loss of_labels cannot be computed: student and teacher have no logits", "read primary: logits of"),
+        ("facts", "distill.losses[0] (of_labels): facts have no labels", "read facts.targets: labels (int64, N), or values"),
+    ],
+)
+def test_a_loss_that_reads_what_a_task_need_not_have_is_told_what_to_read(where: str, told: str, read: str) -> None:
+    student, x = nn.Linear(2, 3), torch.zeros(6, 2)
+    with pytest.raises(ModelError) as caught:
+        terms = Terms([OfLabels(where=where)], student, student, {"x": x}, Facts(0, 6, torch.zeros(6, 3)))
+        terms([student(x)], [student(x)], Batch(torch.zeros(6, 3), torch.arange(6)), 0)
+    assert caught.value.message == told
+    assert caught.value.hint.startswith(read)
+    assert "needs = ('classes',)" in caught.value.hint
+
+
+def test_outputs_batch_and_facts_are_plain_objects() -> None:
+    for record in (Outputs(X), BATCH, Facts(4, 6)):
+        assert not hasattr(record, "labels")
+        assert not hasattr(record, "logits")
+        with pytest.raises(AttributeError, match=f"{type(record).__name__} has no shape"):
+            record.shape  # noqa: B018
+        copy.deepcopy(record)
