@@ -20,6 +20,7 @@ from edgekd.cli.options import (
     debug_option,
     json_option,
     out_option,
+    print_json,
     processes_option,
     recipe_argument,
     set_option,
@@ -128,7 +129,7 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
     if checked.recipe is None:
         raise checking.refusal(checked.problems, checked.not_checked)
     if as_json:
-        click.echo(json.dumps({"ok": True, "recipe": checked.recipe.model_dump(mode="json")}))
+        print_json({"recipe": checked.recipe.model_dump(mode="json")})
     else:
         click.echo(f"{recipe}: ok")
     return 0
@@ -182,6 +183,8 @@ def plan(
     found = _layers(loaded) if with_layers else None
     lacking = _lacking(loaded) if with_layers else []
     asked = device.asked(loaded.recipe) if ask_devices else []
+    blocked = [step.problem.exit_code for step in steps if step.problem is not None]
+    code = int(worst([*blocked, *([ExitCode.DEVICE_FAILED] if any(record.problems for record in asked) else [])]))
     if as_json:
         rows = [
             {"stage": s.name, "status": s.status, "reason": s.reason, "key": s.key, "note": s.note, "watched": s.watched}
@@ -189,7 +192,10 @@ def plan(
         ]
         more = {} if found is None else {"losses": found[0], "lacking": lacking}
         more |= {"devices": [to_json(record) for record in asked]} if ask_devices else {}
-        click.echo(json.dumps({"stages": rows, **more} if more else rows, ensure_ascii=False))
+        if more:
+            print_json({"stages": rows, **more}, code)
+        else:
+            click.echo(json.dumps(rows, ensure_ascii=False))
     else:
         width = max(len(step.name) for step in steps)
         for step in steps:
@@ -209,8 +215,7 @@ def plan(
             click.echo(f"\n{lack['format']} cannot have {where}: {lack['why']}\n  → {lack['instead']}")
         for line in device.rows(asked):
             click.echo(line)
-    blocked = [step.problem.exit_code for step in steps if step.problem is not None]
-    return int(worst([*blocked, *([ExitCode.DEVICE_FAILED] if any(record.problems for record in asked) else [])]))
+    return code
 
 
 def _lacking(loaded: Loaded) -> list[dict[str, str]]:
@@ -289,7 +294,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     with storage(folder):
         write_reports(result, folder)
     if as_json:
-        click.echo(json.dumps(codec.to_json(result), ensure_ascii=False))
+        print_json(codec.to_json(result), code)
     elif markdown:
         click.echo(md.render(result))
     else:
@@ -359,7 +364,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def _fail(error: EdgekdError, as_json: bool, code: int) -> None:
     if as_json:
         problems = [vars(problem) for problem in error.problems] if isinstance(error, RecipeError) else []
-        value = {"ok": False, "exit_code": int(code), "error": error.message, "hint": error.hint, "problems": problems}
-        click.echo(json.dumps(value, ensure_ascii=False))
+        print_json({"error": error.message, "hint": error.hint, "problems": problems}, code)
     click.echo(str(error) if isinstance(error, RecipeError) else f"error: {error}", err=True)
     sys.exit(int(code))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekd.cli.options import debug_option, json_option
+from edgekd.cli.options import debug_option, json_option, print_json
 from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def devices(context: click.Context, everything: bool, as_json: bool, debug: bool
     records = readiness.ask(found, [()] * len(found))
     if as_json:
         mistakes = {name: [vars(problem) for problem in error.problems] for name, error in wrong.items()}
-        click.echo(json.dumps({"devices": [to_json(record) for record in records], "wrong": mistakes}, ensure_ascii=False))
+        print_json({"devices": [to_json(record) for record in records], "wrong": mistakes})
     else:
         for line in rows(records):
             click.echo(line)
@@ -175,7 +174,7 @@ def doctor(name: str, as_json: bool, debug: bool) -> int:
         found = doctors.silent(device, error)
     code = ExitCode.DEVICE_FAILED if found.problems else ExitCode.OK
     if as_json:
-        click.echo(json.dumps({"exit_code": int(code), "device": to_json(found)}, ensure_ascii=False))
+        print_json({"device": to_json(found)}, code)
     else:
         for line in _lines(found):
             click.echo(line)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgekd.cli import interruption
+from edgekd.cli.options import print_json
 from edgekd.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def execute(
     if as_json:
         for line in gates.failures(outcome.result.gates):  # the summary, which says them, is not printed
             click.echo(line, err=True)
-        click.echo(json.dumps(runner.result_of(outcome), ensure_ascii=False))
+        print_json(runner.result_of(outcome), outcome.exit_code)
     else:
         from rich.console import Console
 

@@ -14,6 +14,7 @@ from edgekd.cli.options import (
     debug_option,
     json_option,
     out_option,
+    print_json,
     processes_option,
     set_option,
     threads_option,
@@ -154,6 +155,11 @@ def _run(
     )  # fmt: skip
     with compose.in_options(given):
         loaded, text = compose.load(given)
+        if recipe_only and as_json:
+            import yaml
+
+            print_json({"recipe": yaml.safe_load(text)})
+            return 0
         if recipe_only:
             click.echo(text, nl=False)
             return 0

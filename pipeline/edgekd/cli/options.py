@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+
+
+def print_json(value: Mapping[str, Any], code: int = 0) -> None:
+    """Print the result of a command with ``--json``: ``ok`` and ``exit_code`` of every command, then its own keys.
+
+    Args:
+        value: The command's own keys.
+        code: Exit code of the command.
+    """
+    click.echo(json.dumps({"ok": not code, "exit_code": int(code)} | dict(value), ensure_ascii=False))
+
+
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
 
 

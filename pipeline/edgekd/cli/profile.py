@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from edgekd.cli import interruption
-from edgekd.cli.options import Number, debug_option, json_option, once, out_option, sizes
+from edgekd.cli.options import Number, debug_option, json_option, once, out_option, print_json, sizes
 from edgekd.errors import UsageError
 
 
@@ -102,7 +101,10 @@ def profile(
                 f"--pack and {', '.join(names)} do not go together", "a pack measures later, on another machine"
             )
         path = pack(artifacts, settings, target)
-        click.echo(json.dumps({"pack": str(path)}) if as_json else f"{path}: run python3 profile.py in it on the board")
+        if as_json:
+            print_json({"pack": str(path)})
+        else:
+            click.echo(f"{path}: run python3 profile.py in it on the board")
         return 0
     if against is not None and (names := [text for text in overrides if text.startswith("block")]):
         raise UsageError(f"--against and --set {names[0]} do not go together", "a comparison needs many short blocks")
@@ -112,8 +114,7 @@ def profile(
         left = "no device was finished, so there is no report; the same command measures all again"
         raise KeyboardInterrupt(left) from None
     if as_json:
-        value = {"exit_code": int(found.exit_code), "folder": str(found.folder), "result": to_json(found.result)}
-        click.echo(json.dumps(value, ensure_ascii=False))
+        print_json({"folder": str(found.folder), "result": to_json(found.result)}, found.exit_code)
     else:
         from rich.console import Console
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekd.cli import interruption
-from edgekd.cli.options import debug_option, json_option, out_option, processes_option, set_option, threads_option
+from edgekd.cli.options import (
+    debug_option,
+    json_option,
+    out_option,
+    print_json,
+    processes_option,
+    set_option,
+    threads_option,
+)
 from edgekd.errors import UsageError, worst
 
 HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
@@ -69,8 +77,7 @@ def study(
     options = runner.Options(out, interruption.Heard(for_stream()), processes, threads_of(threads, processes))
     outcome = studies.run(loaded, options, str(study), interruption.heard)
     if as_json:
-        value = {"folder": str(outcome.folder), "exit_code": int(outcome.exit_code), "study": to_json(outcome.result)}
-        click.echo(json.dumps(value, ensure_ascii=False))
+        print_json({"folder": str(outcome.folder), "study": to_json(outcome.result)}, outcome.exit_code)
     else:
         _show(outcome.result, outcome.folder)
     return int(outcome.exit_code)
@@ -99,7 +106,7 @@ def report(path: Path, *, markdown: bool, as_json: bool) -> int:
     with storage(folder):
         studies.write_reports(result, folder)
     if as_json:
-        click.echo(json.dumps(to_json(result), ensure_ascii=False))
+        print_json(to_json(result))
     elif markdown:
         click.echo(md.document(page.build(result)))
     else:
@@ -130,7 +137,7 @@ def check(path: Path, overrides: tuple[str, ...], as_json: bool) -> int:
         raise refusal(found.problems, found.not_checked)
     loaded = found.loaded
     if as_json:
-        click.echo(json.dumps({"ok": True, "study": loaded.study.model_dump(mode="json")}))
+        print_json({"study": loaded.study.model_dump(mode="json")})
     else:
         counts = f"pairs: {len(loaded.pairs)}, methods: {len(loaded.study.methods)}, seeds: {loaded.study.seeds}"
         click.echo(f"{path}: ok, a study ({counts})")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekd.cli.options import debug_option, json_option
+from edgekd.cli.options import debug_option, json_option, print_json
 from edgekd.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def upgrade(files: tuple[Path, ...], check: bool, diff: bool, as_json: bool, deb
         rows = [
             {"file": str(one.path), "status": one.status, "rewritten": changes and one.status == "older"} for one in found
         ]
-        click.echo(json.dumps({"files": rows}, ensure_ascii=False))
+        print_json({"files": rows})
     elif diff:
         click.echo("".join(line for one in found for line in _diff(one)), nl=False)
     else:

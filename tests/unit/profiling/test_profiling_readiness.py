@@ -151,7 +151,7 @@ def test_the_devices_are_listed_with_whether_they_answer(ssh, tmp_path, monkeypa
     assert "does not answer" not in text
     code, text = call("devices", "--all", "--json")
     found = json.loads(text)
-    assert code == ExitCode.OK
+    assert (code, found["ok"], found["exit_code"]) == (ExitCode.OK, True, 0)
     assert {record["name"]: record["answered"] for record in found["devices"]} == {
         "android-phone": False, "host": True, "mine": True, "raspberry-pi-4": True, "raspberry-pi-5": True,
     }  # fmt: skip
@@ -165,7 +165,7 @@ def test_doctor_says_by_its_exit_code_whether_all_is_fine(ssh, tmp_path, monkeyp
     (tmp_path / "pi.yaml").write_text("transport: ssh\nhost: pi\npython: [/no/python]\n")
     code, text = call("doctor", "pi.yaml", "--json")
     found = json.loads(text)
-    assert (code, found["exit_code"], found["device"]["answered"]) == (4, 4, False)
+    assert (code, found["exit_code"], found["ok"], found["device"]["answered"]) == (4, 4, False, False)
     with pytest.raises(UsageError, match="there is no device called 'pii'"):
         call("doctor", "pii")
 

@@ -352,7 +352,8 @@ def test_on_the_command_line(path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert edgekd("plan", "mine.yaml", *only) == 0
     assert "5 trainings to do, 0 in the cache" in capsys.readouterr().out
     assert edgekd("study", "mine.yaml", "--json", *only) == 0
-    assert len(json.loads(capsys.readouterr().out)["study"]["rows"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert (said["ok"], said["exit_code"], len(said["study"]["rows"])) == (True, 0, 2)
     assert edgekd("plan", "mine.yaml", *only, "--json") == 0
     assert {step["status"] for step in json.loads(capsys.readouterr().out)} == {"cached"}
     assert edgekd("run", "mine.yaml") == 2
