@@ -124,6 +124,7 @@ def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:
 def test_a_second_run_only_profiles_and_gives_the_same_files(chain: Run) -> None:
     done = chain.cli("run", "small.yaml", "--json")
     again = json.loads(done.stdout)
+    assert (again["ok"], again["exit_code"]) == (True, 0)
     status = {stage["name"]: stage["status"] for stage in again["run"]["stages"]}
     assert {name for name, value in status.items() if value == "ran"} == {"profile.host", "package"}
     first = {model.name: model.sha256 for model in read_run(chain.folder).models}

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
 
-RECIPE is a file, or the name of a recipe that ships with edgekd. Finished stages are re-used: after an interruption the
-same command goes on, and a training that was running begins anew. A format or a device that fails is a row with its reason;
-the others are delivered. Before anything is trained, every device is asked whether it can measure what the recipe asks for.
+RECIPE is a file, or the name of a recipe that ships with edgekd (edgekd list recipes). Finished stages are reused: after an
+interruption the same command continues, and a training that was running starts anew. A format or a device that fails has a
+row with the reason in the report; the others are delivered. Before anything is trained, every device is asked whether it is
+ready for what the recipe measures.
 
 \b
   edgekd run recipes/mobilenet.yaml
@@ -62,7 +63,7 @@ edgekd {__version__}: a big trained network in, a small int8 one out, proven on 
 @click.version_option(__version__, "-V", "--version", message="edgekd %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Turn a big trained vision model into a small int8 one for an edge device, and prove it.
+    """Turn a big trained network into a small int8 file for an edge device, and prove that it works there.
 
     One recipe, one command: distill → quantize → export → profile → report.
 
@@ -114,11 +115,17 @@ def run(
 @json_option
 @debug_option
 def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) -> int:
-    """Check a recipe without running anything: every mistake at once, at its line. Files that it names have to be there.
+    """Check a recipe or a study without running anything: every mistake at once, at its line.
+
+    RECIPE is a file, or the name of one that ships with edgekd. The files, models and devices that it names must be there;
+    no device is asked.
 
     \b
       edgekd check recipes/mobilenet.yaml
       edgekd check my.yaml --set distill.epochs=1
+      edgekd check studies/losses            every recipe of a study
+
+    Exit codes: 0 ok, 2 it has mistakes.
     """
     from edgekd.engine import checking
 
@@ -139,8 +146,11 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool, debug: bool) 
 @recipe_argument
 @set_option
 @click.option("--layers", "with_layers", is_flag=True,
-              help="Build both networks and show the layers that each loss compares, and what formats lack.")  # fmt: skip
-@click.option("--ask-devices", is_flag=True, help="Ask every device whether it is ready, as a run does; exit code 4 if not.")
+              help="Build both networks; show the layers that each loss compares, and operators that a format "
+                   "does not have.")  # fmt: skip
+@click.option(
+    "--ask-devices", is_flag=True, help="Ask every device whether it is ready, as a run does; exit code 4 if one is not."
+)
 @processes_option
 @threads_option
 @json_option
@@ -155,13 +165,19 @@ def plan(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Show what a run would do: each stage with run, cached or blocked, and why. Asks no device, unless --ask-devices.
+    """Show what a run would do: each stage with run, cached or blocked, and why. Executes nothing.
+
+    RECIPE is a recipe or a study: a file, or the name of one that ships with edgekd. No device is asked, unless
+    --ask-devices is given.
 
     \b
       edgekd plan recipes/mobilenet.yaml --set quantize.epochs=3
-      edgekd plan my.yaml --layers           which layers learn from which
-      edgekd plan my.yaml --processes 4      as edgekd run my.yaml --processes 4 would find it
+      edgekd plan my.yaml --layers           which layers each loss compares
+      edgekd plan my.yaml --processes 4      the plan of `edgekd run my.yaml --processes 4`
       edgekd plan my.yaml --ask-devices      is every board and phone ready?
+      edgekd plan studies/losses             which trainings a study needs
+
+    Exit codes: 0 ok, 2 the recipe has mistakes, 3 a stage is blocked, 4 a device is not ready.
     """
     from edgekd.engine import plan as planning
     from edgekd.engine import preflight
@@ -260,11 +276,13 @@ def _layers(loaded: Loaded) -> tuple[list[dict[str, Any]], list[str]]:
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="Print the Markdown report instead.")
+@click.option("--markdown", is_flag=True, help="Print the Markdown report instead of the summary.")
 @json_option
 @debug_option
 def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     """Write a run's report again from its run.json, and print the summary.
+
+    RUN is the folder of a run, a profile or a study, or a file: run.json, study.json, or the result of a pack.
 
     \b
       edgekd report reports/mobilenet/latest
@@ -304,7 +322,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
 
 
 @cli.command()
-@click.option("--study", "of_study", is_flag=True, help="Of a study instead.")
+@click.option("--study", "of_study", is_flag=True, help="Print the schema of a study instead.")
 @debug_option
 def schema(of_study: bool, debug: bool) -> int:
     """Print the JSON Schema of a recipe or a study, for editors.

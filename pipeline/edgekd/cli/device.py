@@ -18,19 +18,22 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--all", "everything", is_flag=True, help="Ask the examples that ship with edgekd, too.")
+@click.option("--all", "everything", is_flag=True, help="Also ask the example devices that ship with edgekd.")
 @json_option
 @debug_option
 @click.pass_context
 def devices(context: click.Context, everything: bool, as_json: bool, debug: bool) -> int:
-    """List the machines to measure on, and whether each answers. All are asked at once; each must be reached in 5 s.
+    """List the machines to measure on, and whether each answers.
 
-    These are this machine and the files of devices/ in the working folder. Examples ship with edgekd: they are only named.
+    These are this machine and the files of devices/ in the working folder. All are asked at once; one that is not reached
+    within 5 s does not answer. The examples that ship with edgekd are only named.
 
     \b
       edgekd devices
       edgekd devices --json
       edgekd devices add pi@raspberrypi      ask a board and write its file
+
+    The exit code is 0 also where a device does not answer: edgekd doctor NAME says why.
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -67,20 +70,22 @@ def devices(context: click.Context, everything: bool, as_json: bool, debug: bool
 
 @devices.command()
 @click.argument("target", metavar="TARGET")
-@click.option("--name", help="What to call it.  [default: by its host or serial number]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port of ssh, where ~/.ssh/config does not say it.")
+@click.option("--name", help="Name of the device in recipes.  [default: by its host or serial number]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of ssh.  [default: as ~/.ssh/config says, or 22]")
 @click.option("--python", "pythons", multiple=True, metavar="PATH",
               help="Interpreter with the runtimes; repeatable.  [default: python3, ~/edgekd/bin/python]")  # fmt: skip
-@click.option("--emulated", is_flag=True, help="It is emulated: its figures are stamped so, and no gate on them passes.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--emulated", is_flag=True, help="The device is emulated: its figures are marked so, and no gate on them passes."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
 @debug_option
 def add(
     target: str, name: str | None, port: int | None, pythons: Sequence[str], emulated: bool, force: bool, debug: bool
 ) -> int:
     """Ask a board or a phone what it is, and write devices/NAME.yaml.
 
-    TARGET is a name of ~/.ssh/config, HOST or USER@HOST; or adb:SERIAL (adb alone for the only phone there is). Write what
-    else ssh needs, such as a key or a jump, into ~/.ssh/config.
+    TARGET is a name of ~/.ssh/config, HOST or USER@HOST; or adb:SERIAL (adb alone for the only phone there is). Other
+    settings of ssh, such as a key or a jump host, are read from ~/.ssh/config.
 
     \b
       edgekd devices add pi@raspberrypi
@@ -143,7 +148,7 @@ def rows(found: Sequence[DeviceRecord]) -> Iterator[str]:
         yield from (f"{'':<{width}}  " + problem.replace("\n", f"\n{'':<{width}}  ") for problem in record.problems)
 
 
-@click.command()
+@click.command(short_help="Look at a device: its runtimes, known faults, and what to do.")
 @click.argument("name", metavar="DEVICE")
 @json_option
 @debug_option

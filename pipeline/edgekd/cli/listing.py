@@ -17,7 +17,7 @@ from edgekd.errors import EdgekdError, RecipeError
 @click.argument(
     "what", type=click.Choice(["recipes", "models", "tasks", "losses", "devices", "data", "formats", "runtimes"])
 )
-@click.option("--match", default="*", help="Only names that match, such as '*mobilenet*'.")
+@click.option("--match", default="*", help="Only names that match a pattern, such as '*mobilenet*'.  [default: all]")
 @json_option
 @debug_option
 def list_(what: str, match: str, as_json: bool, debug: bool) -> int:

@@ -38,16 +38,16 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed((
         click.argument("model", is_eager=True, callback=_model),  # first: nothing else helps where it cannot be
         click.option("--weights", required=True, type=click.Path(path_type=Path),
-                     help="Its trained weights: .safetensors, or what torch.save wrote; FILE#SET of a file with several."),
+                     help="Trained weights: a .safetensors file, or one of torch.save; FILE#SET where it has several sets."),
         click.option("--size", type=Size(), metavar="PIXELS|HxW",
-                     help="Size of its images in pixels: one number for height and width, or both, such as 48x64.  "
-                          "[default: 224; 32 for data sets that are named]"),
+                     help="Size of the images in pixels: one number for height and width, or both, such as 48x64.  "
+                          "[default: 224; 32 for a named data set]"),
         click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True,
-                     help="Channels of its images."),
+                     help="Channels of the images."),
         click.option("--normalize", metavar="HOW",
-                     help="How images were normalized in its training: imagenet, half (0.5/0.5), none (0 to 1), MEAN/STD "
-                          "such as 0.5,0.5,0.5/0.25,0.25,0.25, or data (by their own mean and deviation).  [default: data, "
-                          "if the labels do not show another; without labels it has to be given]"),
+                     help="Normalization of the images in the model's training: imagenet, half (mean and deviation 0.5), "
+                          "none (0 to 1), MEAN/STD such as 0.5,0.5,0.5/0.25,0.25,0.25, or data (mean and deviation of these "
+                          "images).  [default: data, unless the labels show another; required without labels]"),
         click.option("--classes", type=click.IntRange(2),
                      help="Number of classes, for images without labels.  [default: as in the weights]"),
     )):  # fmt: skip
@@ -58,7 +58,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Last options of both commands."""
     device = click.option("--device", "devices", multiple=True, metavar="NAME",
-                          help="Measure the files on it: host, a file of devices/, or a path; repeatable.")  # fmt: skip
+                          help="Measure the files on this device: host, a name of `edgekd devices`, or the path of its "
+                               "file; repeatable.  [default: not measured]")  # fmt: skip
     only = click.option("--recipe-only", is_flag=True, help="Print the recipe that would be run, and stop.")
     for decorate in reversed(
         (
@@ -76,17 +77,26 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(short_help="Make int8 files of a trained model, and compare each with the model.")
 @model_options
 @click.option("--data", required=True, metavar="IMAGES",
               help="Calibration and test images: a folder (CLASS/*.png, train/ and test/ in it, or images alone), an .npz "
-                   "file, or a data set's name. A fifth of a folder is kept for the test where it has neither test/ nor "
-                   "val/.")  # fmt: skip
-@click.option("--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq]")
+                   "file, or the name of a data set (edgekd list data). Without test/ and val/ a fifth of a folder is for "
+                   "the test.")  # fmt: skip
+@click.option(
+    "--method", type=click.Choice(["ptq", "qat"]), help="ptq: calibrate. qat: train.  [default: ptq; qat with --epochs]"
+)
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of qat.  [default: 2]")
-@click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: all three]")
+@click.option(
+    "--format",
+    "--formats",
+    "formats",
+    multiple=True,
+    help="Format of a file: onnx, tflite, openvino (edgekd list formats); repeatable.  [default: all three]",
+)
 @click.option("--io", type=click.Choice(["float32", "int8"]),
-              help="Type of the input and the output of TFLite files; other formats have float32.")  # fmt: skip
+              help="Type of the input and the output of TFLite files; other formats have float32.  "
+                   "[default: float32]")  # fmt: skip
 @processes_option
 @run_options
 def quantize(
@@ -99,10 +109,10 @@ def quantize(
     devices: Sequence[str],
     **rest: Any,
 ) -> int:
-    """Make int8 files of a trained model, and prove them.
+    """Make int8 files of a trained model, and compare each with the model.
 
     MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Each file is run on the test images in its own
-    runtime and compared with torch; the float files beside it are for comparison.
+    runtime and compared with torch; a float file of each format is written for comparison.
 
     \b
       edgekd quantize net.py:Net --weights best.pt --data images/
@@ -110,32 +120,42 @@ def quantize(
       edgekd quantize net.py:Net --weights best.pt --data images/ --epochs 3 --formats tflite --device host
       edgekd quantize net.py:Net --weights best.pt --data images/ --size 48x64 --format tflite --io int8
 
-    --recipe-only prints the recipe behind it: save it, add a teacher, and `edgekd run` distills as well.
+    --recipe-only prints the recipe of this command. Save it and add a teacher: then `edgekd run` distills as well.
+
+    Exit codes: as of `edgekd run`.
     """
     from edgekd.engine.compose import quantize_sections
 
     return _run("edgekd quantize", model, data, quantize_sections(method, epochs, formats, io, devices), **rest)
 
 
-@click.command()
+@click.command(short_help="Write a trained model to files without int8 activations.")
 @model_options
 @click.option("--data", metavar="IMAGES",
               help="Images to compare the files on: as in `edgekd quantize`.  [default: random ones]")  # fmt: skip
-@click.option("--format", "--formats", "formats", multiple=True, help="File to write; repeatable.  [default: onnx]")
+@click.option(
+    "--format",
+    "--formats",
+    "formats",
+    multiple=True,
+    help="Format of a file: onnx, tflite, openvino (edgekd list formats); repeatable.  [default: onnx]",
+)
 @click.option("--precision", "precisions", multiple=True,
-              help="float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, where the format has it; "
-                   "repeatable.  [default: float32]")  # fmt: skip
+              help="Precision of the files: float32, float16 (fp32, fp16), dynamic, int8-weights, int4-weights or int16x8, "
+                   "where the format has it; repeatable.  [default: float32]")  # fmt: skip
 @run_options
 def export(
     model: str, data: str | None, formats: Sequence[str], precisions: Sequence[str], devices: Sequence[str], **rest: Any
 ) -> int:
     """Write a trained model to files without int8 activations, and compare them with torch.
 
-    MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. Needs no images.
+    MODEL is torchvision:NAME, timm:NAME, edgekd:NAME or FILE.py:CALLABLE. No images are needed.
 
     \b
       edgekd export torchvision:resnet18 --weights best.pt --format onnx --format tflite
       edgekd export net.py:Net --weights best.pt --size 96 --format openvino --precision fp16
+
+    Exit codes: as of `edgekd run`.
     """
     from edgekd.engine.compose import export_sections
 

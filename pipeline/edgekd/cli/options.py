@@ -83,13 +83,13 @@ def _renamed(context: click.Context, option: click.Parameter, value: str | None)
 
 def processes_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--processes``: how many train together."""
-    text = "Processes that train together: one a GPU, or several on the CPU."
+    text = "Number of processes that train together: one per GPU, or several on the CPU."
     named = click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help=text)
     return named(click.option("--devices", hidden=True, expose_value=False, callback=_renamed)(command))
 
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), help="Threads for torch.  [default: one a core, at most 4]"
+    "--threads", type=click.IntRange(1), help="Number of threads of torch.  [default: one per core, at most 4]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
@@ -104,17 +104,21 @@ def print_json(value: Mapping[str, Any], code: int = 0) -> None:
     click.echo(json.dumps({"ok": not code, "exit_code": int(code)} | dict(value), ensure_ascii=False))
 
 
-debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
+debug_option = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 
 
 without_devices_option = click.option(
     "--without-devices", is_flag=True,
-    help="Go on though a device does not answer or lacks a runtime: what it could not measure is listed.",
+    help="Continue if a device does not answer or lacks a runtime; the report lists what was not measured.",
 )  # fmt: skip
 
 
 def out_option(default: str) -> Decorator:
     """``--out``, the folder that run folders go into."""
     return click.option(
-        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="Folder for run folders."
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help="Folder in which run folders are written.",
     )

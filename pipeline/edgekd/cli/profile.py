@@ -12,29 +12,29 @@ from edgekd.cli.options import Number, debug_option, json_option, once, out_opti
 from edgekd.errors import UsageError
 
 
-@click.command()
+@click.command(short_help="Measure latency, memory and outputs of model files on devices.")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", "devices", multiple=True, default=("host",), show_default=True, metavar="NAME",
-              help="A device of devices/, or the path of its file. Repeatable: all at the same time.")  # fmt: skip
+              help="A name of `edgekd devices`, or the path of its file. Repeatable: all measure at once.")  # fmt: skip
 @click.option("--threads", multiple=True, callback=once, type=click.IntRange(1),
-              help="Threads of a runtime.  [default: as the device's file says, or 1]")  # fmt: skip
+              help="Number of threads of the runtime.  [default: as the device's file says, or 1]")  # fmt: skip
 @click.option("--cores", multiple=True, callback=once, metavar="N,N",
               help="Cores to pin to, such as 2,3.  [default: as the device's file says]")  # fmt: skip
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
-              help="Size of an input that the model leaves open; else open sizes are 1. Repeatable.")  # fmt: skip
+              help="Size of an input that the model leaves open; without it open sizes are 1. Repeatable.")  # fmt: skip
 @click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
-              help="Values of an input, whose rows are fed in turn; else they are random. Repeatable.")  # fmt: skip
+              help="Values of an input, fed row by row; without it they are random. Repeatable.")  # fmt: skip
 @click.option("--accuracy", multiple=True, callback=once, type=click.IntRange(1), metavar="N",
-              help="Find the classes of N of the bundle's images, too.")  # fmt: skip
+              help="Also classify N images of the bundle on each device, for its accuracy there.")  # fmt: skip
 @click.option("--sustained", multiple=True, callback=once, type=Number(0, 1440), metavar="MINUTES",
-              help="Run each file that long without a pause, too; a day at most.")  # fmt: skip
+              help="Also run each file for that many minutes without a pause; 1440 (a day) at most.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Change how long is measured, such as blocks=3: warmup_runs, warmup_ms, blocks, block_ms, block_runs. "
-                   "Repeatable.")  # fmt: skip
+              help="Change how long each file is measured, such as blocks=3. Keys: warmup_runs, warmup_ms, blocks, "
+                   "block_ms, block_runs (ms: milliseconds). Repeatable.")  # fmt: skip
 @click.option("--against", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="RUN",
               help="Compare with an earlier run or profile: faster, slower, or no difference shown.")  # fmt: skip
 @click.option("--pack", "target", multiple=True, callback=once, type=click.Path(path_type=Path), metavar="DIR|FILE.zip",
-              help="Write what measures there on a board without a network, instead of measuring.")  # fmt: skip
+              help="Measure nothing now: write a folder or a zip that measures on a board without a network.")  # fmt: skip
 @out_option("reports")
 @json_option
 @debug_option
@@ -57,7 +57,7 @@ def profile(
     """Measure model files on devices: latency, memory, outputs, single operations, and whether the figures can be trusted.
 
     ARTIFACT is a run folder, the folder of a bundle, or a file: .onnx, .tflite, or OpenVINO's .xml; any file, not only
-    those of edgekd. The files of one device are measured in turns.
+    those of edgekd. On each device the files are measured in turns.
 
     \b
       edgekd profile model.onnx --device pi4

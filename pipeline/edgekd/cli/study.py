@@ -20,10 +20,10 @@ from edgekd.cli.options import (
 )
 from edgekd.errors import UsageError, worst
 
-HELP = """Compare methods: every method trains the student of every pair with several seeds, on one budget.
+HELP = """Compare methods: every method trains the student of every pair with several seeds and the same budget.
 
-STUDY is a file, or the name of a study that ships with edgekd. Every training is kept; after an interruption the same
-command goes on where it stopped. A method that fails is a row with its reason, and the others go on.
+STUDY is a file, or the name of a study that ships with edgekd. Finished trainings are reused: after an interruption the same
+command continues. A method that fails has a row with the reason, and the others continue.
 
 \b
   edgekd study studies/losses
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from edgekd.results.study import StudyResult
 
 
-@click.command(help=HELP)
+@click.command(help=HELP, short_help="Compare methods over teacher-student pairs and seeds.")
 @click.argument("study", type=click.Path(path_type=Path))
 @set_option
 @out_option("reports")

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from edgekd.loading.upgrade import Upgraded
 
 
-@click.command()
+@click.command(short_help="Rewrite recipes and studies of an earlier version in place.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--check", is_flag=True, help="Only say which files are of an earlier version.")
+@click.option("--check", is_flag=True, help="Only list which files are of an earlier version; change nothing.")
 @click.option("--diff", is_flag=True, help="Print what would change, and change nothing.")
 @json_option
 @debug_option
 def upgrade(files: tuple[Path, ...], check: bool, diff: bool, as_json: bool, debug: bool) -> int:
     """Rewrite recipes and studies of an earlier version in place; comments and formatting are kept.
 
-    A recipe of an earlier version works as before. One of the newest version has the defaults of today. If one of the files
-    is wrong, none is rewritten.
+    A recipe of an earlier version works as before, with the defaults of its version; one of the newest version has today's
+    defaults. If one of the files is wrong, none is rewritten.
 
     \b
       edgekd upgrade my.yaml
