@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.engine import locked, preflight
+from edgekd.engine import preflight
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import examine
 from edgekd.loading.shape import show
@@ -61,5 +61,8 @@ def check(source: Path, overrides: Sequence[str] = ()) -> Checked:
     drafts, in_devices = preflight.missing(examined.loaded)
     if problems := [*examined.problems(drafts), *in_devices]:
         return Checked(source, None, tuple(problems), tuple(show(place) for place in examined.repairs.unsure))
-    locked.check(examined.loaded)
+    if examined.loaded.lock is not None:
+        from edgekd.engine import locked  # imports every stage: a check of a recipe would take twice as long
+
+        locked.check(examined.loaded)
     return Checked(source, examined.loaded.recipe)
