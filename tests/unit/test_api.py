@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
 import edgekd
+from edgekd.cli import cli
 from edgekd.engine.checking import Checked
 from edgekd.engine.plan import Planned
 from edgekd.engine.runner import Outcome
@@ -65,6 +69,24 @@ def test_the_public_names_are_the_functions_and_no_subpackage_bears_one() -> Non
         assert callable(function), name
         for part in ("Args:", "Raises:"):
             assert part in function.__doc__, name
+
+
+PRINTED = {"as_json", "debug", "recipe_only", "with_layers", "ask_devices", "target"}
+"""Options without an argument in Python: they choose what is printed, or do the work of another function."""
+
+
+@pytest.mark.parametrize("name", ["check", "export", "plan", "profile", "quantize", "run"])
+def test_each_function_has_the_arguments_of_its_command(name: str) -> None:
+    """The texts differ, because a shell and a script are typed differently; names, choices and defaults must not."""
+    arguments = inspect.signature(getattr(edgekd, name)).parameters
+    options = {each.name: each for each in cli.commands[name].params if each.expose_value and each.name not in PRINTED}
+    assert arguments.keys() - {"quiet"} == options.keys()
+    for key, option in options.items():
+        if key in ("out", "processes"):
+            assert str(arguments[key].default) == str(option.default)
+        if isinstance(option.type, click.Choice):
+            (allowed,) = re.findall(r"Literal\[(.*?)\]", arguments[key].annotation)
+            assert allowed.replace("'", "").split(", ") == [*option.type.choices]
 
 
 def test_each_public_function_does_its_work(project: Path) -> None:
