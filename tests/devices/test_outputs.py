@@ -52,7 +52,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...
         exporter.export(source, path, options)
         layout = "NHWC" if kind == "tflite" else "NCHW"
         variants.append(Variant(name, kind, path, {"input": folder / f"{layout}.npy"}, layout=layout))  # type: ignore[arg-type]
-        known[name] = Expected(torch=expected, labels=np.arange(3))
+        known[name] = Expected(torch={"logits": expected}, labels=np.arange(3))
     here = device_checks.on_host(variants)
     assert set(here) == set(known)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 12, 12)).astype(np.uint8)

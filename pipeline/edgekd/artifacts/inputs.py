@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Wants
 from edgekd.profiling.variant import Variant
+from edgekd.results.models import FilePort, ModelRecord
+from edgekd.runtimes import base
 
 FED = 8
 """Samples that are fed in turn."""
@@ -37,9 +40,9 @@ class Given:
 
 @dataclass(frozen=True)
 class Known:
-    """Known outputs of an artifact: torch's, (N, ...); labels of the counted images, and the host's classes."""
+    """Known outputs of an artifact: torch's by output, (N, ...); labels of the counted images, and the host's classes."""
 
-    torch: NDArray[np.float32] | None = None
+    torch: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     labels: NDArray[np.int64] | None = None
     host_classes: NDArray[np.int64] | None = None
     classes: bool = True
@@ -97,8 +100,8 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
                 + ("the inputs given" if given.inputs else "random values")
             )
             continue
-        torch = own.torch.get(file.record.parity.reference) if file.record.parity else None
-        if torch is None:
+        torch = own.of_torch(file.record)
+        if not torch:
             notes.append(f"{name}: torch's outputs: the bundle does not have them; one of a newer edgekd has")
         labels, host = (own.labels, own.host.get(name)) if given.accuracy else (None, None)
         known[name] = Known(torch, labels, host, classes=bool(file.bundle.classes))
@@ -110,8 +113,9 @@ class _Samples:
     """Samples of a bundle, as files for a device."""
 
     feeds: Mapping[str, Path]
-    """By layout of images, or by name of an input that is none."""
-    torch: Mapping[str, NDArray[np.float32]]
+    """By layout of images; or by the name of an input, with ``.NHWC`` behind it where it has channels last."""
+    torch: Mapping[str, NDArray[Any]]
+    """By the name of the network, with a dot and the name of an output beside the primary one."""
     host: Mapping[str, NDArray[np.int64]]
     labels: NDArray[np.int64] | None
     wants: Wants
@@ -124,7 +128,7 @@ class _Samples:
             return cls._of_arrays(bundle.samples, folder)
         with np.load(bundle.samples, allow_pickle=False) as stored:
             images = stored["images"]
-            places, of_split = spread(len(images), FED), spread(len(images), counted)
+            places, of_split = spread(_common(stored, images), FED), spread(len(images), counted)
             labels = stored["labels"][of_split] if "labels" in stored else None
             host = {
                 name.removeprefix(HOST): stored[name][of_split].argmax(axis=1) for name in stored if name.startswith(HOST)
@@ -147,23 +151,46 @@ class _Samples:
         """Return samples that are no images: they are fed as they are, and nothing is counted."""
         with np.load(samples, allow_pickle=False) as stored:
             arrays = {name.removeprefix(INPUT): stored[name] for name in stored if name.startswith(INPUT)}
-            places = spread(min(map(len, arrays.values())), FED)
+            places = spread(_common(stored, *arrays.values()), FED)
             torch = {name.removeprefix(TORCH): stored[name][places] for name in stored if name.startswith(TORCH)}
         feeds = {}
         for number, (name, array) in enumerate(arrays.items()):
-            feeds[name] = folder / f"samples{number}.npy"
-            np.save(feeds[name], array[places])
+            fed = array[places]
+            turned = {f"{name}.NHWC": np.ascontiguousarray(fed.transpose(0, 2, 3, 1))} if fed.ndim == 4 else {}
+            for key, value in {name: fed, **turned}.items():
+                feeds[key] = folder / f"samples{number}{'_NHWC' * (key != name)}.npy"
+                np.save(feeds[key], value)
         return cls(feeds, torch, {}, None, Wants())
+
+    def of_torch(self, record: ModelRecord) -> dict[str, NDArray[Any]]:
+        """Return what torch gives, by the file's outputs and in its layout; empty where the bundle does not have it."""
+        reference = record.parity.reference if record.parity else ""
+        if reference not in self.torch:
+            return {}
+        if not record.outputs:  # of an older bundle
+            return {"": self.torch[reference]}
+        primary, *others = record.outputs
+        ports = {reference: primary, **{f"{reference}.{port.name}": port for port in others}}
+        return {port.name: base.laid_out(self.torch[key], port.layout) for key, port in ports.items() if key in self.torch}
+
+
+def _common(stored: Mapping[str, NDArray[Any]], *inputs: NDArray[Any]) -> int:
+    """Return how many samples all inputs and all outputs of torch are there for."""
+    return min(map(len, (*inputs, *(stored[name] for name in stored if name.startswith(TORCH)))))
 
 
 def _variant(file: ModelFile, given: Given, own: _Samples | None) -> Variant:
     record, inputs, layout = file.record, dict(given.inputs), ""
     if file.bundle and own and not inputs:
-        keys = {spec.name: spec.layout if spec.layout in own.feeds else spec.name for spec in record.inputs}
+        keys = {spec.name: spec.layout if spec.layout in own.feeds else _key(spec) for spec in record.inputs}
         inputs = {name: own.feeds[key] for name, key in keys.items() if key in own.feeds}
         layout = record.inputs[0].layout if len(record.inputs) == 1 and inputs and file.bundle.preprocessing else ""
     shapes = {name: shape for name, shape in given.shapes.items() if name not in inputs}
     return Variant(record.name, file.format, file.path, inputs, shapes, layout)
+
+
+def _key(spec: FilePort) -> str:
+    return f"{spec.name}.NHWC" if spec.layout == "NHWC" else spec.name
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:

@@ -130,6 +130,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         known, host = prepared.known[variant.model], here.get(variant.model)
         expected = None if host is None else _text({f"{at}": value for at, value in enumerate(host.arrays.values())})
         too_large = host is not None and expected is None  # so it is on the board, and nothing of it is compared
+        compared = bool(known.torch) and not too_large
         rows.append(
             {
                 "record": to_json(file.record),
@@ -145,9 +146,11 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
                 "host": expected,
                 "names": [] if host is None else list(host.arrays),
                 "varying": [] if host is None else list(host.varying),
-                "torch": None if known.torch is None or too_large else _text({"torch": known.torch}),
+                "torch": _text({f"{at}": value for at, value in enumerate(known.torch.values())}) if compared else None,
+                "torch_names": list(known.torch),
                 "labels": None if known.labels is None else known.labels.tolist(),
                 "host_classes": None if known.host_classes is None else known.host_classes.tolist(),
+                "classes": known.classes,
             }
         )
     wants = prepared.wants
@@ -314,9 +317,11 @@ def _look(answers: Mapping[str, Any], where: str) -> Inspection:
 
 
 def _known(row: Mapping[str, Any]) -> inputs.Known:
-    torch = _arrays(row["torch"])["torch"] if row["torch"] else None
-    labels, classes = (None if row[key] is None else np.array(row[key]) for key in ("labels", "host_classes"))
-    return inputs.Known(torch, labels, classes)
+    stored = _arrays(row["torch"]) if row["torch"] else {}
+    names = row.get("torch_names")  # older packs have one output, whose name is not told
+    torch = dict(zip([""] if names is None else names, stored.values(), strict=True)) if stored else {}
+    labels, found = (None if row[key] is None else np.array(row[key]) for key in ("labels", "host_classes"))
+    return inputs.Known(torch, labels, found, classes=row.get("classes", True))
 
 
 def _host(row: Mapping[str, Any]) -> inspection.Given | None:

@@ -16,6 +16,8 @@ from edgekd.errors import ModelError
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 from edgekd.runtimes import base, tensorflow
+from edgekd.task import primary
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
@@ -64,13 +66,17 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     from edgekd.distill.teachers import BlackBox
     from edgekd.exporting import foreign
     from edgekd.models import build
-    from edgekd.task import primary
 
     assert section.black_box is not None
     kind, path = section.black_box
     if kind == "outputs":
         order = wiring.order_of(section, images.classes, "teacher")
         return _stored(Path(path), section.outputs == "probabilities", images, order)
+    if {*images.rules} != {IMAGE}:
+        raise ModelError(
+            f"{Path(path).name}: a file teaches on images alone, and a sample here has {', '.join(images.train.inputs)}",
+            "compute its outputs once, and give teacher.model: outputs:FILE, or give a network with its weights",
+        )
     rule = images.preprocessing
     shape = (rule.channels, *data.size)
     with reads.in_key():
@@ -104,12 +110,17 @@ def _stored(path: Path, probabilities: bool, images: DataSet, order: tuple[int, 
         array = arrays.get(name)
         if array is None:
             continue
-        if array.ndim != 2 or len(array) != sizes[name] or array.dtype.kind != "f":
+        port = images.purpose.signature.output
+        if array.ndim != len(port.dims) or len(array) != sizes[name] or array.dtype.kind != "f":
+            sample = "image" if {*images.rules} == {IMAGE} else "sample"
             raise ModelError(
-                f"{path}: {name} is {array.dtype} of shape {array.shape}; the data has {sizes[name]} {name} images",
-                "give a row of outputs (float) for each image, in the order of the data; those for validation are in train",
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; the data has {sizes[name]} {name} {sample}s",
+                f"give a row of outputs (float) for each {sample}, in the data's order; those for validation are in train",
             )
-        _check(path, array.shape[1], len(images.classes))
+        if images.classes:
+            _check(path, array.shape[1], len(images.classes))
+        elif not primary.fits(array.shape, port):
+            raise ModelError(f"{path}: {name} has shape {array.shape}, and {port} is needed", "store the primary output")
         if not np.isfinite(array).all():
             raise ModelError(f"{path}: {name} holds NaN or infinity", "compute the outputs again")
     rows = {name: logits_of(torch.from_numpy(arrays[name].astype(np.float32)), probabilities)

@@ -125,7 +125,7 @@ def rewritten(
 
     What is left out of the weights it starts from (a head for other classes) and what is rewritten is told to ``say``.
     """
-    from edgekd.models.build import load_weights, network, one_input, other_outputs
+    from edgekd.models.build import example, load_weights, network, one_input, other_outputs
     from edgekd.models.checkpoints import locate
     from edgekd.recipe.student import Rewrite
     from edgekd.rewrite import Rewritten, rewrite
@@ -138,7 +138,7 @@ def rewritten(
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
     rules = recipe.student.rewrite
-    result = Rewritten(model) if rules == Rewrite() else rewrite(model, rules, one_input(purpose.signature))
+    result = Rewritten(model) if rules == Rewrite() else rewrite(model, rules, example(purpose.signature))
     result.model.other_outputs = other_outputs(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:

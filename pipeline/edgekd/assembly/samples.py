@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 _JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
 
 
+FED = 8
+"""Test samples that every artifact is fed in turn on a device: a handful, as a figure on one would be that one's."""
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """Return ``count`` places from all over ``total``."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+
+
 def made(recipe: Recipe) -> tuple[str, ...]:
     """The stage that makes the images of a recipe; empty where they are given."""
     return ("synthesize",) if recipe.data.made else ()

@@ -4,6 +4,8 @@ A teacher whose classes are in another order, whose images are normalized in ano
 a bad student without any error; a student that is wired wrongly is exported and passes every comparison with itself. So a
 network whose weights are given is run on some labelled images, as the recipe says and in the other usual ways
 (:mod:`edgekd.assembly.hypotheses`). Where another way is right on more of them beyond chance, the run stops and says which.
+Of a task with other inputs or without classes no other way is known: its first metric has to be better with the targets of
+the samples than with the targets of other ones.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from edgekd.errors import ModelError
 from edgekd.loading.lock import flow
 from edgekd.recipe.data import NORMALIZATIONS, Data
 from edgekd.statistics import wilson
+from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +40,8 @@ UNCHECKED = (
     "was not checked"
 )
 IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
+SAMPLES = 128  # of other inputs than images, in one batch
+SHUFFLES = 19  # orders of targets, all of which the right one has to beat: by chance it does once in 20 times
 ENOUGH = 100  # labelled images, below which nothing is proved
 FOUND = 200  # labelled images, below which another way is only said
 MUCH = 0.1  # what another way has to bring for sure, of top-1, to stop a run that has written down its own
@@ -67,7 +72,7 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress:
     """Run a given network on labelled images, and stop if it is wired wrongly.
 
     Args:
-        network: In evaluation mode, from normalized N×C×S×S to N×classes.
+        network: In evaluation mode, from normalized samples to their primary output.
         images: What it sees.
         data: The data section that it sees.
         role: Who it is.
@@ -89,6 +94,9 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress:
 def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[str]:
     from edgekd.distill.teachers import Stored
 
+    if {*images.train.inputs} != {IMAGE} or "classes" not in images.purpose.task.gives:
+        yield from _by_metric(network, images, role, progress)
+        return
     pixels, labels, chosen = _sample(images, data.size)
     tried = Tried(network, pixels, labels, images, data)
     fixed = isinstance(network, Stored)
@@ -133,6 +141,66 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
         progress.say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
         if lost:
             yield f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+
+
+def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progress) -> Iterator[str]:
+    """Compare a network's outputs with the targets of their samples and with targets of other samples.
+
+    It needs nothing of a task but its first metric: a network that is fed as it was trained is better with the targets of
+    the samples than with those of others.
+    """
+    from edgekd.metrics.base import shown
+
+    place, purpose = role.place, images.purpose
+    if not len(images.train) or not images.train.labelled:
+        yield f"{place} was not checked before its use: there are no training samples with targets"
+        return
+    chosen = _chosen(len(images.train), IMAGES[1])
+    output, targets = _outputs(network, images, chosen), images.train.targets[chosen]
+    if "classes" in purpose.task.gives:
+        yield from _probabilities(output, role)
+    metric, n = purpose.task.metrics[0], len(chosen)
+
+    def value(places: NDArray[np.int64]) -> float | None:
+        rows = metric.per_sample({purpose.signature.primary: output}, targets[places], purpose.signature.primary)
+        return None if rows is None else metric.reduce(rows)
+
+    own = value(np.arange(n))
+    random = np.random.default_rng(0)
+    others = [value(random.permutation(n)) for _ in range(SHUFFLES)]
+    if own is None or any(other is None for other in others):
+        yield f"{place} was not checked before its use: {metric.label} says nothing about its outputs"
+        return
+    best = (max if metric.better == "higher" else min)(other for other in others if other is not None)
+    said = f"{metric.label} {shown(metric, own)} on {n} training samples; {shown(metric, best)} with the targets of others"
+    if own > best if metric.better == "higher" else own < best:
+        progress.say(f"  {place}: {said}")
+        return
+    message = f"{place} is no better than chance: {said}"
+    if n < ENOUGH:
+        yield f"{message}; as far as {n} samples can tell"
+        return
+    hint = "are these the trained weights, of this architecture, and are the inputs in the units of its training?"
+    if role.teaches:
+        raise ModelError(message, f"{hint} Give others, or add train: {{epochs: N}}")
+    yield f"{message}; {hint}"
+
+
+def _outputs(network: nn.Module, images: DataSet, chosen: Sequence[int]) -> NDArray[np.float32]:
+    """Return the primary output for training samples; of a stored network those that are stored."""
+    import torch
+
+    from edgekd.distill.teachers import Stored
+    from edgekd.task import primary
+    from edgekd.task.named import batches, call
+
+    if isinstance(network, Stored):
+        return network.train_logits.numpy()[list(chosen)]
+    taken = images.taken(images.train.stacked(chosen))
+    parts = batches({name: torch.from_numpy(value) for name, value in taken.items()}, SAMPLES)
+    with torch.inference_mode():
+        found: NDArray[np.float32] = np.concatenate([primary.first(call(network, part)).float().numpy() for part in parts])
+    return found
 
 
 def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
@@ -195,12 +263,18 @@ def order_of(section: Teacher, classes: Sequence[str], place: str) -> tuple[int,
 
 
 def _sample(images: DataSet, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
-    """Training images by chance, always the same ones (a step could follow the order of the classes), and which they are."""
+    """Training images by chance, always the same ones, their labels, and which they are."""
     split = images.train
     least, most = IMAGES
     count = min(len(split), most, max(least, least * 96**2 // math.prod(size)))
-    chosen: list[int] = sorted(np.random.default_rng(0).choice(len(split), count, replace=False).tolist())
+    chosen = _chosen(len(split), count)
     return np.stack([split.images[i] for i in chosen]), split.labels[chosen], chosen
+
+
+def _chosen(total: int, most: int) -> list[int]:
+    """Return places of at most ``most`` samples by chance, always the same ones: a step could follow the classes."""
+    chosen: list[int] = sorted(np.random.default_rng(0).choice(total, min(total, most), replace=False).tolist())
+    return chosen
 
 
 def _normalized(images: DataSet, role: Role) -> str:

@@ -25,9 +25,9 @@ INPUT = "input_"
 """Begins the name of an input that is no image."""
 
 
-def output(model: str, *, classes: bool) -> str:
-    """Return the name of the primary output of an artifact."""
-    return f"{'logits' if classes else 'output'}_{model}"
+def output(model: str, *, classes: bool, port: str = "") -> str:
+    """Return the name of an output of an artifact: of the primary one, or of the one called ``port``."""
+    return f"output_{model}.{port}" if port else f"{'logits' if classes else 'output'}_{model}"
 
 
 def write(folder: Path, images: DataSet, outputs: Mapping[str, NDArray[np.float32]]) -> bool:
@@ -39,7 +39,7 @@ def write(folder: Path, images: DataSet, outputs: Mapping[str, NDArray[np.float3
     Args:
         folder: The bundle.
         images: Of which the first of the test split are taken.
-        outputs: On the whole test split, N×…, by their names in the file.
+        outputs: On the whole test split, or on the first samples of it, N×…, by their names in the file.
 
     Returns:
         Whether it is the whole test split.
@@ -53,7 +53,7 @@ def write(folder: Path, images: DataSet, outputs: Mapping[str, NDArray[np.float3
     np.savez_compressed(
         folder / "samples.npz",
         allow_pickle=False,
-        **{"images" if name == IMAGE else f"{INPUT}{name}": rows for name, rows in test.stacked(range(count)).items()},
+        **{"images" if {*one} == {IMAGE} else f"{INPUT}{name}": rows for name, rows in test.stacked(range(count)).items()},
         **({"labels" if images.classes else "targets": test.targets[:count]} if images.labelled else {}),
         **{name: values[:count] for name, values in outputs.items()},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from edgekd.bundle import samples
+from edgekd.bundle import samples, several
 from edgekd.data.preprocessing import Preprocessing
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import DataRecord
@@ -34,11 +34,17 @@ print(f"largest difference {{np.abs(outputs - expected).max():.3g}}, of values w
 
 
 def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str | None:
-    """Return the Python text that loads an artifact and runs it on the bundle's samples; None with several inputs.
+    """Return the Python text that loads an artifact and runs it on the bundle's samples.
 
-    It prints the accuracy, or without labels the share with the same top-1 as in this run; of a task without classes the
-    largest difference from the outputs of this run.
+    It prints the accuracy, or without labels the share with the same top-1 as in this run; of a task without classes, and of
+    outputs beside the primary one, the largest difference from the outputs of this run. None with several inputs where the
+    runtime has no lines for them.
     """
+    wanted = "samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
+    head = _head(model, data, whole=whole, labelled=labelled)
+    if several.is_for(model) and several.known(model):
+        made = several.arrays(model, images=bool(data.channels))
+        return head + made + several.body(model, expected=wanted if data.classes else "")
     if len(model.inputs) > 1:
         return None
     lines = base.of(model.format).python
@@ -50,9 +56,8 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
     )  # fmt: skip
     tail = _VALUES.format(output=samples.output(model.name, classes=False))
     if data.classes:
-        wanted = "samples['labels']" if labelled else f"samples['logits_{model.name}'].argmax(axis=1)"
         tail = _CLASSES.format(expected_classes=wanted)
-    return _head(model, data, whole=whole, labelled=labelled) + body + tail
+    return head + body + tail
 
 
 def _head(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) -> str:
@@ -75,6 +80,8 @@ def _head(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool) 
 def _prepared(model: ModelRecord, data: DataRecord) -> str:
     if data.channels:
         return Preprocessing(data.mean, data.std, data.channels).text('samples["images"]')
+    if several.is_for(model) and several.known(model):
+        return ""
     return f'x = samples["{samples.INPUT}{model.inputs[0].name}"]\n'
 
 

@@ -147,7 +147,7 @@ def load(data: Data, progress: Progress | None = None, made: Path | None = None,
 
     train = part(found.kept)
     rules = {}
-    if IMAGE in train.inputs:
+    if {*train.inputs} == {IMAGE}:
         mean, std = _normalization(data, train)
         rules[IMAGE] = Preprocessing(mean, std, data.channels, data.size)
     return DataSet(train, part(found.held_out), Split(raw.test, raw.y_test), found.purpose, rules, raw.license)

@@ -165,7 +165,7 @@ class Stored(nn.Module):
     """Outputs of a teacher that is not at hand; :class:`edgekd.distill.terms.Terms` looks them up by the images' indices.
 
     Args:
-        train: Logits of the training images, N×classes, in the order of the split.
+        train: Primary output for the training samples, N×…, in the order of the split; of a task with classes logits.
         val: Of the validation images.
         test: Of the test images, where they are known.
     """
@@ -174,9 +174,9 @@ class Stored(nn.Module):
         super().__init__()
         self.train_logits, self.val_logits, self.test_logits = train, val, test
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what stands for the logits until the images are known by their indices: zeros, N×classes."""
-        return torch.zeros(len(x), self.train_logits.shape[1], device=x.device)
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """Return what stands for the outputs until the samples are known by their indices: zeros, N×…."""
+        return torch.zeros(len(x), *self.train_logits.shape[1:], device=x.device)
 
 
 def logits_of(outputs: Tensor, probabilities: bool) -> Tensor:

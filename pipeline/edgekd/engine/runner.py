@@ -408,7 +408,7 @@ def _finish(work: _Work) -> RunResult:
                 *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
                 *bundle.not_measured,
                 *unmeasured.limits(loaded.recipe, bundle.profiles),
-                *unmeasured.not_bundled(bundle.models),
+                *unmeasured.not_bundled(bundle.models, bundle.data),
             ),
             layers=bundle.layers,
             repair=bundle.repair,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from edgekd.bundle import several
+from edgekd.bundle.app_snippets import app_snippets
 from edgekd.recipe import Recipe
 from edgekd.recipe.quantize import Qat
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
+from edgekd.results.run import DataRecord
+from edgekd.runtimes import base
 
 
 def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
@@ -48,15 +52,23 @@ def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
         yield "real images: none in training, calibration or evaluation; all were made from a network"
 
 
-def not_bundled(models: Iterable[ModelRecord]) -> Iterator[str]:
-    """Yield what the bundle does not have of files with several inputs or outputs."""
+def not_bundled(models: Iterable[ModelRecord], data: DataRecord) -> Iterator[str]:
+    """Yield what the bundle lacks: programs for apps, and load snippets of several inputs or outputs."""
     files = [model for model in models if model.role == "artifact" and model.path is not None]
-    several = [model.name for model in files if len(model.inputs) > 1]
-    if several:
-        yield f"loading of {', '.join(several)}: no load snippet is written for a file with several inputs"
-    beside = [model.name for model in files if len(model.outputs) > 1]
-    if beside:
-        yield f"expected outputs of {', '.join(beside)} but the primary one: samples.npz has that one alone"
+    runtimes = {model.format: base.of(model.format) for model in files}
+    apps = [model for model in files if runtimes[model.format].cpp or runtimes[model.format].kotlin]
+    if lacking := [model.name for model in apps if not app_snippets(model, data)]:
+        yield f"C++ and Kotlin for {', '.join(lacking)}: they are only for files that take one image and give its class"
+    without = [model for model in files if several.is_for(model) and not several.known(model)]
+    for format in dict.fromkeys(model.format for model in without):
+        own = [model for model in without if model.format == format]
+        if several_in := [model.name for model in own if len(model.inputs) > 1]:
+            yield f"loading of {', '.join(several_in)}: {base.label(format)} has no lines for a file with several inputs"
+        if beside := [model.name for model in own if len(model.inputs) == 1]:
+            yield (
+                f"outputs of {', '.join(beside)} beside the primary one: the load snippet skips them, as "
+                f"{base.label(format)} has no lines for it"
+            )
 
 
 def _one_seed(recipe: Recipe) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +37,16 @@ class Expected:
     """Known facts of an artifact, apart from the device.
 
     Attributes:
-        host: Its outputs on the host, for the same inputs, or the first of them, (N, ...); None where they are not known.
-        torch: What torch gives for them, (N, ...); None where it is not known.
+        host: Its outputs on the host, for the same inputs; or those that are known, by name, (N, ...); None where none is.
+        torch: What torch gives for them, by the file's names and in its layout, (N, ...); empty where it is not known.
         labels: Classes of the images whose classes are found on the device, (N,).
         host_classes: The classes that the host finds for these images, (N,).
         steps: One int8 step of each output; None asks the file.
         classes: Whether the first output may be scores of classes.
     """
 
-    host: Given | NDArray[np.float32] | None = None
-    torch: NDArray[np.float32] | None = None
+    host: Given | Mapping[str, NDArray[Any]] | None = None
+    torch: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     labels: NDArray[np.int64] | None = None
     host_classes: NDArray[np.int64] | None = None
     steps: tuple[float | None, ...] | None = None
@@ -160,12 +160,12 @@ def _references(
 ) -> list[tuple[Literal["host", "torch"], Given]]:
     if inspected.outputs is None or not inspected.outputs.arrays:
         return []
-    first = next(iter(inspected.outputs.arrays), "")
     found: list[tuple[Literal["host", "torch"], Given]] = []
+    names = [*inspected.outputs.arrays]
     if known.host is not None and (device.transport != "host" or not reached):
-        found.append(("host", known.host if isinstance(known.host, Given) else device_outputs.first(known.host, first)))
-    if known.torch is not None:
-        found.append(("torch", device_outputs.first(known.torch, first)))
+        found.append(("host", known.host if isinstance(known.host, Given) else device_outputs.fed(known.host, names)))
+    if known.torch:
+        found.append(("torch", device_outputs.fed(known.torch, names)))
     return found
 
 

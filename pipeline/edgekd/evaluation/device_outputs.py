@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -113,9 +113,18 @@ def in_words(record: Outputs) -> str:
     return "; ".join(parts)
 
 
-def first(arrays: NDArray[np.float32], name: str) -> Given:
-    """Expected values of torch, (N, ...), as those of a file's output ``name``, which has a batch of one for each feed."""
-    return Given({name: arrays[:, None]}, {name: "float32"})
+def fed(outputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Given:
+    """Return expected outputs as those of a file, which has a batch of one for each feed.
+
+    Args:
+        outputs: By name, (N, ...), the primary one first.
+        names: Of the file on the device. Its first output is the primary one, also where the runtime there renames it.
+    """
+    arrays = {name: values[:, None] for name, values in outputs.items()}
+    primary = next(iter(arrays))
+    if primary not in names:
+        arrays = {names[0]: arrays.pop(primary), **arrays}
+    return Given(arrays, dict.fromkeys(arrays, "float32"))
 
 
 def error_share(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> float:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.errors import ModelError
 from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import activations, squeeze, widths
+from edgekd.task.named import Inputs
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Rewritten:
     left: tuple[str, ...] = ()
 
 
-def rewrite(model: nn.Module, rules: Rewrite, example: Tensor) -> Rewritten:
+def rewrite(model: nn.Module, rules: Rewrite, example: Inputs) -> Rewritten:
     """Apply the rules of a recipe to a student.
 
     Args:
         model: The student. Blocks and activations are recognised by what they compute, not by their names.
         rules: ``student.rewrite``.
-        example: One input, N×C×H×W.
+        example: One sample.
 
     Raises:
         ModelError: A rule finds nothing to change, so the recipe does not mean this model; what it has is listed.

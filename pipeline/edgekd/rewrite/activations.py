@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from edgekd.errors import cause_of
 from edgekd.models.torchvision import import_torchvision
+from edgekd.task.named import Inputs, call
 
 Function = Callable[[Tensor], Tensor]
 
@@ -64,13 +65,13 @@ class Replaced:
     left: tuple[str, ...]
 
 
-def replace(model: nn.Module, targets: Mapping[str, str], example: Tensor) -> Replaced:
+def replace(model: nn.Module, targets: Mapping[str, str], example: Inputs) -> Replaced:
     """Replace activations.
 
     Args:
         model: Changed in place, but for modules whose own ``forward`` calls a function that is replaced.
         targets: What becomes of a kind: ``{"hardswish": "relu6"}``.
-        example: One input, N×C×H×W.
+        example: One sample.
     """
     places: list[tuple[str, str]] = []
     for parent, name, path, kind in list(_modules(model)):
@@ -97,7 +98,7 @@ def replace(model: nn.Module, targets: Mapping[str, str], example: Tensor) -> Re
     return Replaced(model, tuple(places), tuple(left))
 
 
-def census(model: nn.Module, example: Tensor) -> dict[str, int]:
+def census(model: nn.Module, example: Inputs) -> dict[str, int]:
     """Count the activations of each kind, the most frequent first; other kinds are not counted."""
     found = Counter(kind for *_, kind in _modules(model))
     found.update(kind for _, kind in _calls(model, example))
@@ -155,7 +156,7 @@ class _Recorder(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def _calls(model: nn.Module, example: Inputs) -> list[tuple[str, str]]:
     """Path of the calling module and kind of every activation function that is not called by an activation module."""
     known = {path for *_, path, _ in _modules(model)}
     recorder = _Recorder()
@@ -166,7 +167,7 @@ def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     training = model.training
     try:
         with torch.no_grad(), recorder:
-            model.eval()(example)
+            call(model.eval(), example)
     finally:
         model.train(training)
         for handle in handles:

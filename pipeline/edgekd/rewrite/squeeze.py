@@ -12,15 +12,17 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from edgekd.task.named import Inputs, call
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def drop(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+def drop(model: nn.Module, example: Inputs) -> tuple[str, ...]:
     """Replace each block by ``nn.Identity``; returns their paths.
 
     Args:
         model: Changed in place.
-        example: One input, N×C×H×W.
+        example: One sample.
     """
     paths = find(model, example)
     for path in paths:
@@ -28,7 +30,7 @@ def drop(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     return paths
 
 
-def find(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+def find(model: nn.Module, example: Inputs) -> tuple[str, ...]:
     """Paths of the blocks; arguments as for ``drop``, and nothing is changed."""
     channels = _map_to_map(model, example)
     found: list[str] = []
@@ -40,7 +42,7 @@ def find(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _map_to_map(model: nn.Module, example: Tensor) -> dict[str, int]:
+def _map_to_map(model: nn.Module, example: Inputs) -> dict[str, int]:
     """Channels of each module that makes one feature map of one of the same shape."""
     channels: dict[str, int] = {}
     handles = []
@@ -56,7 +58,7 @@ def _map_to_map(model: nn.Module, example: Tensor) -> dict[str, int]:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(example)
+            call(model.eval(), example)
     finally:
         model.train(training)
         for handle in handles:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekd.errors import ModelError, cause_of
+from edgekd.task.named import Inputs, in_order
 
 _SAME_MODULES = (
     _BatchNorm, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -60,13 +61,13 @@ class _Width:
 Widths = tuple[_Width, ...]
 
 
-def round_up(model: nn.Module, multiple: int, example: Tensor) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def round_up(model: nn.Module, multiple: int, example: Inputs) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Widen layers in place until their channels are multiples of ``multiple``.
 
     Args:
         model: Any module that ``torch.fx`` can trace.
         multiple: 8, say.
-        example: One input, N×C×H×W.
+        example: One sample.
 
     Returns:
         Paths of the layers that make more channels now, and what could not be widened, with the reason.
@@ -78,7 +79,7 @@ def round_up(model: nn.Module, multiple: int, example: Tensor) -> tuple[tuple[st
     try:
         graph_module = fx.symbolic_trace(model.eval())
         with torch.no_grad():
-            ShapeProp(graph_module).propagate(example)
+            ShapeProp(graph_module).propagate(*in_order(model, example).values())
     except Exception as error:  # whatever the user's forward meets in a tracer
         raise ModelError(
             f"student.rewrite.round_channels: {type(model).__name__} cannot be traced: {cause_of(error)}",

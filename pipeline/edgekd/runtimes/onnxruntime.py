@@ -25,15 +25,28 @@ _ORT_INT8 = re.compile(
 )
 """Operators that ONNX Runtime has in int8."""
 
-_PYTHON = """
+_LOADED = """
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
-
+"""
+_PYTHON = (
+    _LOADED
+    + """
 
 def run({sample}):  # {taken}
     return session.run(None, {{"{input}": {sample}}})[0]
 """
+)
+_SEVERAL = (
+    _LOADED
+    + """names = {outputs}
+
+
+def run_file(arrays):
+    return dict(zip(names, session.run(names, arrays)))
+"""
+)
 _CPP = """
 struct Model {{
   explicit Model(const std::string& file = "{file}") : session(env, file.c_str(), one_thread()) {{}}
@@ -345,7 +358,7 @@ class OnnxRuntime:
     lacks_int8 = ("hardswish", "silu", "gelu")
     inside = Inside(_graph, _tensors, _instrument, _steps)
     on_device = OnDevice.shipped("onnx", "trivial.onnx")
-    python = Python("import onnxruntime", _PYTHON)
+    python = Python("import onnxruntime", _PYTHON, several=_SEVERAL)
     cpp = Cpp(
         "#include <onnxruntime_cxx_api.h>\n", _CPP, "headers of ONNX Runtime",
         "g++ -std=c++17 -O2 -DEDGEKD_MAIN load_{name}.cc -lonnxruntime",

@@ -26,7 +26,7 @@ _TYPES = {
 }  # fmt: skip
 """Types as numpy calls them, by what an .xml file has."""
 
-_PYTHON = """
+_LOADED = """
 # Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 try:
@@ -34,11 +34,24 @@ try:
 except RuntimeError as error:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
     print(f"not loaded as int8, trying in float: {{error}}")
     compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
-
+"""
+_PYTHON = (
+    _LOADED
+    + """
 
 def run({sample}):  # {taken}
     return compiled({sample})[0]
 """
+)
+_SEVERAL = (
+    _LOADED
+    + """
+
+def run_file(arrays):
+    found = compiled(arrays)
+    return {{name: found[name] for name in {outputs}}}
+"""
+)
 _CPP = """
 struct Model {{
   explicit Model(const std::string& file = "{file}") {{
@@ -297,7 +310,7 @@ class OpenVino:
     lacks_int8 = ("hardswish", "silu")
     inside = Inside(_graph, _tensors, _instrument, _steps)
     on_device = OnDevice.shipped("openvino", "trivial.xml", "trivial.bin")
-    python = Python("import openvino", _PYTHON.replace("{without_int8}", WITHOUT_INT8))
+    python = Python("import openvino", *(text.replace("{without_int8}", WITHOUT_INT8) for text in (_PYTHON, "", _SEVERAL)))
     cpp = Cpp(
         "#include <openvino/openvino.hpp>\n", _CPP.replace("{without_int8}", WITHOUT_INT8), "",
         "g++ -std=c++17 -O2 -DEDGEKD_MAIN load_{name}.cc -lopenvino (with OpenVINO's -I and -L)",

@@ -18,11 +18,15 @@ class Python:
             the file's layout and type, ``{from_output}`` the output as floats; ``{taken}`` is the sample in words and
             ``{wanted}`` what else the file wants, both for a comment.
         raw: The output in the file's type, which ``{from_output}`` is made of.
+        several: Lines that define ``run_file(arrays)`` for a file of several inputs or outputs: from arrays by the name of
+            the input to arrays by the name of the output, all in the file's layout and types; ``{file}`` is the file,
+            ``{outputs}`` the list of the outputs' names. Empty where there are none: such a file has no load snippet.
     """
 
     imports: str
     body: str
     raw: str = ""
+    several: str = ""
 
 
 @dataclass(frozen=True)

@@ -156,13 +156,9 @@ def structure(context: Context, rewritten: Rewritten, purpose: Purpose) -> Struc
     from edgekd.rewrite import squeeze
     from edgekd.rewrite.activations import census
 
-    student, signature = rewritten.model, purpose.signature
-    activations: dict[str, int] | None = None
-    squeezes: int | None = None
-    if signature.inputs[0].kind == "image":
-        example = build.one_input(signature)
-        activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
-        squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
+    student, example = rewritten.model, build.example(purpose.signature)
+    activations = figures.measured(context, "advice on activation functions", lambda: census(student, example))
+    squeezes = figures.measured(context, "advice on squeeze-excite blocks", lambda: len(squeeze.find(student, example)))
     return Structure(
         changes=tuple(str(change) for change in rewritten.changes),
         left=tuple(rewritten.left),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekd.assembly import figures, graphs, launch, networks, peers, runtime_figures, samples
+from edgekd.assembly import beside, figures, graphs, launch, networks, peers, runtime_figures, samples
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import DistillOutput, Evaluated, EvaluateOutput, ExportOutput, InsideFile
 from edgekd.assembly.stage import Node, Stage, Work, in_order
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     """Samples as a network takes them, by input of its files."""
 
 TORCH = "torch.npz"  # what torch gives for the test split, by the name of an artifact's reference
+REFERENCE = "torch_"  # begins the name of a reference, whose outputs beside the primary one are kept
 BEST, LAST = "weights.safetensors", "last.safetensors"  # of a training stage, by validation and by epoch
 FORCED = 4  # images that each layer of a file is compared with torch for, from the same input
 
@@ -254,7 +255,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 11
+    version = 12
     reused = True
     optional = False
 
@@ -347,6 +348,8 @@ class EvaluateStage:
                 references[name] = reference
                 found[name] = Evaluated(parity=compare(reference, wanted, given, file.outputs, images.purpose))
                 np.save(context.out / f"{name}.npy", logits[name])
+                beside.write(context.out, name, given, answer)
+                beside.write(context.out, f"{REFERENCE}{reference}", wanted, answer)
         np.savez(
             context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}
         )

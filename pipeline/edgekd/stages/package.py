@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import figures, networks, peers, records, search
+from edgekd.assembly import beside, figures, networks, peers, records, search
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import (
     ALL_INT8,
@@ -48,7 +48,6 @@ from edgekd.task.base import task_of
 from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from edgekd.data.dataset import DataSet
@@ -265,16 +264,23 @@ def _data(recipe: Recipe, images: DataSet) -> DataRecord:
     )  # fmt: skip
 
 
-def _outputs(context: Context) -> dict[str, NDArray[np.float32]]:
-    """Primary outputs on the test split: of each artifact, and of the networks in torch that they are compared with."""
+def _outputs(context: Context) -> dict[str, NDArray[Any]]:
+    """Outputs on the test split: of each artifact, and of the networks in torch that they are compared with."""
     import numpy as np
 
     folder = context.inputs["evaluate"]
     names = [stage.removeprefix("export.") for stage in context.inputs if stage.startswith("export.")]
     classes = "classes" in task_of(context.recipe.task).gives
     found = {samples.output(name, classes=classes): np.load(folder / f"{name}.npy") for name in names}
+    for name in names:
+        others = beside.first(folder, name)
+        found |= {samples.output(name, classes=classes, port=port): values for port, values in others.items()}
     with np.load(folder / evaluate.TORCH) as stored:
-        return found | {f"{samples.TORCH}{name}": stored[name] for name in stored}
+        found |= {f"{samples.TORCH}{name}": stored[name] for name in stored}
+        for name in stored:
+            others = beside.first(folder, f"{evaluate.REFERENCE}{name}")
+            found |= {f"{samples.TORCH}{name}.{port}": values for port, values in others.items()}
+    return found
 
 
 def _format(part: Teacher | Student | Peer) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import graphs, samples
+from edgekd.assembly import beside, graphs, samples
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import ALL_INT8, EvaluateOutput, ExportOutput, ProfileOutput
 from edgekd.assembly.stage import Node, Work
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekd.evaluation.device_checks import Checked, Expected
-
-IMAGES = 8
-"""Test images that every artifact is fed in turn: a handful, as a figure on one image would be that image's."""
+    from edgekd.exporting.exporter import Exported
 
 
 def _variants(
@@ -87,7 +85,7 @@ class _Fed:
         nothing = np.zeros(0, np.int64)
         if not len(test):
             return cls({}, nothing, nothing, None, Wants())
-        places = _spread(len(test), IMAGES)
+        places = samples.spread(len(test), samples.FED)
         stacked = test.stacked(places)
         feeds = {}
         for number, (name, x) in enumerate(graphs.named(images.purpose, images.taken(stacked)).items()):
@@ -97,7 +95,7 @@ class _Fed:
                 np.save(feeds[key], np.ascontiguousarray(value))
         if {*stacked} != {IMAGE}:
             return cls(feeds, places, nothing, None, Wants())
-        counted = _spread(len(test), protocol.accuracy or 0) if images.classes else nothing
+        counted = samples.spread(len(test), protocol.accuracy or 0) if images.classes else nothing
         file = folder / "split.npy"
         if len(counted):
             np.save(file, np.stack([test.images[int(place)] for place in counted]))
@@ -109,15 +107,15 @@ class _Fed:
         return cls(feeds, places, counted, test.labels[counted] if images.test.labelled else None, wants)
 
 
-def _spread(total: int, count: int) -> NDArray[np.int64]:
-    """``count`` places from all over ``total``."""
-    import numpy as np
+def _expected(context: Context, model: str, file: Exported, images: _Fed) -> Expected:
+    """What this machine and torch give for the same samples, as the stage evaluate has found it.
 
-    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
-
-
-def _expected(context: Context, model: str, images: _Fed) -> Expected:
-    """What this machine and torch give for the same images, as the stage evaluate has found it."""
+    Args:
+        context: The stage's.
+        model: Name of the artifact.
+        file: Its file, whose layout the outputs have on a device.
+        images: What it is fed.
+    """
     import numpy as np
 
     from edgekd.evaluation.device_checks import Expected
@@ -129,9 +127,14 @@ def _expected(context: Context, model: str, images: _Fed) -> Expected:
     here, classes = np.load(folder / f"{model}.npy"), "classes" in task_of(context.recipe.task).gives
     with np.load(folder / evaluate.TORCH) as stored:
         torch = stored[parity.reference][images.places]
+    primary, *_ = file.outputs
+
+    def laid_out(found: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {port.name: base.laid_out(found[port.name], port.layout) for port in file.outputs if port.name in found}
+
     return Expected(
-        host=here[images.places],
-        torch=torch,
+        host=laid_out({primary.name: here[images.places], **beside.fed(folder, model)}),
+        torch=laid_out({primary.name: torch, **beside.fed(folder, f"{evaluate.REFERENCE}{parity.reference}")}),
         labels=images.labels,
         host_classes=here[images.counted].argmax(axis=1) if classes else None,
         classes=classes,
@@ -154,7 +157,7 @@ class ProfileStage:
     """Figures of all files on one device."""
 
     name = "profile"
-    version = 4
+    version = 5
     reused = False
     optional = True
 
@@ -205,7 +208,7 @@ class ProfileStage:
 
             session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.progress.say)
             report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
-            expected = {variant.model: _expected(context, variant.model, images) for variant in variants}
+            expected = {name: _expected(context, name, value.file, images) for name, value in exported.items()}
             checked = device_checks.check(session, variants, target, expected, protocol.threads)
         if not session.profiles:
             reasons = "; ".join(f"{failure.model}: {failure.reason}" for failure in session.failures)

@@ -22,6 +22,7 @@ from edgekd.recipe.student import Rewrite
 from edgekd.rewrite import activations, rewrite
 from edgekd.taps.taps import Tapped
 from edgekd.task.image_classification import purpose
+from edgekd.task.named import call
 
 DATA = Data(source="fashion-mnist-mini", image_size=32)
 X = build.one_input(purpose(DATA).signature, 2)
@@ -211,3 +212,42 @@ def test_without_rules_nothing_is_looked_at() -> None:
     net = Fragile()
     found = rewrite(net, Rewrite(), X)
     assert (found.model, found.changes) == (net, ())
+
+
+class Squeeze(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.second(F.relu(self.first(x.mean((2, 3), keepdim=True)))))
+
+
+class Two(nn.Module):
+    """A picture and facts; a squeeze-excite block, functions and modules to replace, and widths to round up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act = nn.Conv2d(3, 6, 3, 2, 1), nn.Hardswish()
+        self.scale = Squeeze()
+        self.body, self.facts, self.head = nn.Conv2d(6, 6, 3, 1, 1), nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, picture: Tensor, facts: Tensor) -> dict[str, Tensor]:
+        where = self.body(self.scale(self.act(self.stem(picture))))
+        return {"logits": self.head(where.mean((2, 3)) + F.hardswish(self.facts(facts))), "where": where}
+
+
+def test_every_rewrite_takes_several_inputs() -> None:
+    torch.manual_seed(0)
+    example = {"facts": torch.randn(2, 5), "picture": torch.randn(2, 3, 8, 8)}  # in any order
+    net = Two().eval()
+    before = call(net, example)
+    widened = rewrite(net, Rewrite(round_channels=8), example)
+    assert net.body.weight.shape[:2] == (6, 8)  # its output leaves the network
+    assert torch.allclose(call(widened.model, example)["logits"], before["logits"], atol=1e-5)
+    changed = rewrite(Two().eval(), Rewrite(hardswish="relu6", se="drop"), example)
+    assert {change.what: change.places for change in changed.changes} == {
+        "squeeze-excite": ("scale",),
+        "hardswish": ("act", ""),
+    }
+    assert {*call(changed.model, example)} == {"logits", "where"}

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from edgekd import loading, registry
+from edgekd.assembly import black_box, wiring
 from edgekd.assembly.context import Context
 from edgekd.assembly.stage import perform
 from edgekd.data import dataset, described
-from edgekd.errors import DataError, RecipeError
+from edgekd.errors import DataError, ModelError, RecipeError
 from edgekd.models import build
 from edgekd.progress import Silent
+from edgekd.recipe.teacher import Teacher
 from edgekd.results.codec import from_json
 from edgekd.results.run import Curve
 from edgekd.stages.distill import DistillStage
@@ -170,3 +174,62 @@ def test_what_is_not_of_the_task_is_refused(folder: Path) -> None:
     np.savez(folder / "d.npz", y_train=np.full((8, 2), np.nan), **arrays)
     with pytest.raises(DataError, match="not finite"):
         dataset.load(recipe.data, task=recipe.task)
+
+
+def test_teachers_of_classes_are_refused(folder: Path) -> None:
+    given = "  args: {width: 32}\n  train: {epochs: 6, batch_size: 16, lr: 0.01}\n"
+    with pytest.raises(RecipeError, match="onnx files teach classes of images, and vector-regression has no classes"):
+        loaded(folder, "{kind: mse_logits}", **{"model: net.py:net\n": "model: onnx:t.onnx\n", given: ""})
+    for option in ("outputs: probabilities", "classes: [a, b]"):
+        with pytest.raises(RecipeError, match=r"teacher\.\w+: vector-regression has no classes"):
+            loaded(folder, **{given: f"  args: {{width: 32}}\n  weights: t.pt\n  {option}\n"})
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [((160, 3), r"has shape \(160, 3\), and values"), ((160,), r"is float32 of shape \(160,\)")]
+)
+def test_stored_outputs_of_another_form_are_refused(folder: Path, shape: tuple[int, ...], told: str) -> None:
+    recipe = loaded(folder)
+    images = dataset.load(recipe.data, task=recipe.task)
+    np.savez(folder / "o.npz", train=np.zeros(shape, np.float32))
+    with pytest.raises(ModelError, match=rf"o\.npz: train {told}"):
+        black_box.load(Teacher(model=f"outputs:{folder / 'o.npz'}"), recipe.data, images, 1)
+
+
+def test_a_file_teaches_on_images_alone(folder: Path) -> None:
+    recipe = loaded(folder)
+    images = dataset.load(recipe.data, task=recipe.task)
+    with pytest.raises(ModelError, match="a file teaches on images alone, and a sample here has x"):
+        black_box.load(Teacher(model="onnx:t.onnx"), recipe.data, images, 1)
+
+
+class Told(nn.Module):
+    """Gives the targets, of each sample or of the one before it in a batch."""
+
+    def __init__(self, by: int) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0] - x[:, 1], x[:, 2] * 2], dim=1).roll(self.by, 0)
+
+
+def test_a_given_network_is_held_by_the_metric_of_the_task(folder: Path) -> None:
+    recipe = loaded(folder)
+    images = dataset.load(recipe.data, task=recipe.task)
+    taught, teacher = wiring.Role("student", teaches=False), wiring.Role("teacher", teaches=True)
+    assert wiring.check(Told(0), images, recipe.data, teacher, Silent()) == ()
+    (doubt,) = wiring.check(Told(1), images, recipe.data, taught, Silent())
+    assert doubt.startswith("student is no better than chance: mean error "), doubt
+    with pytest.raises(ModelError, match="teacher is no better than chance: mean error .* on 120 training samples"):
+        wiring.check(Told(1), images, recipe.data, teacher, Silent())
+
+
+def test_a_given_network_on_few_samples_is_only_doubted(folder: Path) -> None:
+    with np.load(folder / "d.npz") as stored:
+        arrays = {name: value[:40] for name, value in stored.items()}
+    np.savez(folder / "d.npz", **arrays)
+    recipe = loaded(folder)
+    images = dataset.load(recipe.data, task=recipe.task)
+    (doubt,) = wiring.check(Told(1), images, recipe.data, wiring.Role("teacher", teaches=True), Silent())
+    assert doubt.endswith("as far as 30 samples can tell")

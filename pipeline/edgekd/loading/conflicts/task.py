@@ -21,6 +21,8 @@ def conflicts(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:
             yield from _losses(section.distill.losses, task, f"{place}.distill")
         if section.train is not None and section.train.label_smoothing and "classes" not in task.gives:
             yield f"{place}.train.label_smoothing", f"{task.kind} has no classes to smooth", "remove label_smoothing"
+        if "classes" not in task.gives:
+            yield from _of_classes(section, task, place)
         if section.ensemble is not None and section.combine != "logits" and "classes" not in task.gives:
             yield f"{place}.combine", f"{task.kind} has no classes, so there are no probabilities", "write combine: logits"
     if recipe.distill is not None:
@@ -29,6 +31,19 @@ def conflicts(recipe: Recipe, teachers: Sequence[tuple[str, Teacher]]) -> Found:
         for index, name in enumerate(recipe.baselines):
             if name != "student_alone":
                 yield f"baselines[{index}]", f"{name} needs classes, and {task.kind} has none", f"remove {name}"
+
+
+def _of_classes(section: Teacher, task: Task, place: str) -> Found:
+    """Options of a teacher that are for classes, where the task has none."""
+    if section.black_box is not None and section.black_box[0] != "outputs":
+        yield (
+            f"{place}.model",
+            f"{section.black_box[0]} files teach classes of images, and {task.kind} has no classes",
+            "compute its outputs once, and give model: outputs:FILE, or give a network with its weights",
+        )
+    for name in ("outputs", "classes"):
+        if getattr(section, name) != Teacher.model_fields[name].default:
+            yield f"{place}.{name}", f"{task.kind} has no classes", f"remove {name}"
 
 
 def _losses(losses: Sequence[Loss], task: Task, key: str) -> Found:

@@ -29,6 +29,18 @@ def run({sample}):  # {taken}{wanted}
     interpreter.invoke()
     return {from_output}
 """
+_SEVERAL = """
+interpreter = Interpreter("{file}", num_threads=1)
+interpreter.allocate_tensors()
+places = {{part["name"]: part["index"] for part in interpreter.get_input_details() + interpreter.get_output_details()}}
+
+
+def run_file(arrays):
+    for name, value in arrays.items():
+        interpreter.set_tensor(places[name], value)
+    interpreter.invoke()
+    return {{name: interpreter.get_tensor(places[name]) for name in {outputs}}}
+"""
 _CPP = """
 struct Model {{
   explicit Model(const std::string& file = "{file}") : model(TfLiteModelCreateFromFile(file.c_str()), TfLiteModelDelete) {{
@@ -269,7 +281,9 @@ class TensorFlowLite:
     lacks_int8 = ("hardswish", "silu", "gelu")  # XNNPACK's
     inside = Inside(_graph, _tensors, _instrument, _steps)
     on_device = OnDevice.shipped("tflite", "trivial.tflite")
-    python = Python("from ai_edge_litert.interpreter import Interpreter", _PYTHON, 'interpreter.get_tensor(result["index"])')
+    python = Python(
+        "from ai_edge_litert.interpreter import Interpreter", _PYTHON, 'interpreter.get_tensor(result["index"])', _SEVERAL
+    )
     cpp = Cpp(
         '#include "tensorflow/lite/c/c_api.h"  // LiteRT: "tflite/c/c_api.h"\n', _CPP,
         "library of TensorFlow Lite for C", "g++ -std=c++17 -O2 -DEDGEKD_MAIN load_{name}.cc -ltensorflowlite_c",
