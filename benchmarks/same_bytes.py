@@ -121,7 +121,10 @@ def hashes(name: str, checkout: Checkout, old: Checkout, work: Path) -> dict[str
     )
     models = json.loads(result.read_text(encoding="utf-8"))["models"]
     found = {model["name"]: model["sha256"] for model in models if model.get("sha256")}
-    return found | {f"{model['name']}.bin": model["bin_sha256"] for model in models if model.get("bin_sha256")}
+    for model in models:
+        beside = model.get("beside") or [model["bin_sha256"]] * ("bin_sha256" in model)  # as older checkouts call it
+        found |= {f"{model['name']}.{number}": value for number, value in enumerate(beside, 1)}
+    return found
 
 
 def page(value: dict[str, Any]) -> str:

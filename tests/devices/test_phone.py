@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Client, Phone
+from tests.words import differences, doubts, notes
 
 from edgekd.errors import DeviceError, ExitCode, LostError
 from edgekd.evaluation import device_checks
@@ -205,11 +206,11 @@ def test_without_python_benchmark_model_gives_what_it_can(test_phone: Phone, net
     assert (record.latency_ms.p90, record.latency_ms.p99, record.load_ms.cold, record.memory.runtime) == (None,) * 4
     assert record.memory.peak > record.memory.model > 0
     assert (record.images, record.cores) == (2, (0,))
-    assert "throttled in block 3" in record.trust.reasons
+    assert "throttled in block 3" in doubts(record.trust.reasons)
     assert [state.throttled for state in record.states] == [False, False, True]
-    assert "tflite on phone: GPU was asked for and took no operation of the model" in session.notes
+    assert "tflite on phone: GPU was asked for and took no operation of the model" in notes(session.notes)
     assert session.failures == ()
-    assert "onnx on phone: not applicable: benchmark_model runs .tflite files only" in session.notes
+    assert "onnx on phone: not applicable: benchmark_model runs .tflite files only" in notes(session.notes)
     with pytest.raises(DeviceError, match="can have none of the files"):
         measure(variants[1:], QUICK, device, tmp_path)
     host = device_checks.on_host(variants[:1])["tflite"]
@@ -217,7 +218,7 @@ def test_without_python_benchmark_model_gives_what_it_can(test_phone: Phone, net
         known = {"tflite": Expected(host=replace(host, arrays={name: x + wrong for name, x in host.arrays.items()}))}
         checked = device_checks.check(session, variants, device, known, reached=False)
         (found,) = checked.profiles[0].outputs
-        assert (found.n, bool(found.differs), bool(checked.findings)) == (2, differs, differs)
+        assert (found.n, bool(found.differs), bool(differences(checked.profiles))) == (2, differs, differs)
 
 
 def test_the_layer_where_a_phone_differs_is_named(test_phone: Phone, nets: Path, tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_the_layer_where_a_phone_differs_is_named(test_phone: Phone, nets: Path,
     (found,) = checked.profiles[0].outputs
     assert found.differs
     assert found.worst_layer
-    assert f"The difference begins in {found.worst_layer}" in checked.findings[0]
+    assert f"The difference begins in {found.worst_layer}" in differences(checked.profiles)[0]
 
 
 def test_a_benchmark_model_that_does_not_work(test_phone: Phone, nets: Path, tmp_path: Path) -> None:

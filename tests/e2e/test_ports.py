@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tests.words import lacking
 
 import edgekd
 from edgekd import registry
@@ -276,8 +277,8 @@ def test_the_bundle_holds_every_output_and_its_snippets_compare_them(runs: dict[
             assert lines.pop(0).startswith(f"{primary}: largest difference 0,")
         (line,) = lines
         assert line.startswith(f"{other}: largest difference 0,")
-    assert not [line for line in run.result.not_measured if "load snippet" in line or line.startswith("loading of")]
-    assert [line for line in run.result.not_measured if line.startswith("C++ and Kotlin for ")]
+    assert not [line for line in lacking(run.result) if "load snippet" in line or line.startswith("loading of")]
+    assert [line for line in lacking(run.result) if line.startswith("C++ and Kotlin for ")]
 
 
 def test_a_bundle_is_measured_again_with_all_of_its_inputs_and_outputs(runs: dict[str, Run], tmp_path: Path) -> None:
@@ -291,7 +292,7 @@ def test_a_bundle_is_measured_again_with_all_of_its_inputs_and_outputs(runs: dic
             (torch,) = profile.outputs
             assert (torch.reference, torch.differs) == ("torch", ""), profile.model
             assert (torch.agreement is None) == (name == "read")
-        assert not [line for line in measured.result.not_measured if "torch" in line]
+        assert not [line for line in lacking(measured.result) if "torch" in line]
 
 
 def test_given_weights_are_held_by_the_metric_of_their_task(runs: dict[str, Run]) -> None:

@@ -13,6 +13,7 @@ from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.variant import Variant
+from edgekd.report import trust
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult, read_run
@@ -195,7 +196,7 @@ def _references(now: ProfileRecord, before: ProfileRecord) -> Iterator[str]:
 
 def _doubts(now: ProfileRecord, before: ProfileRecord) -> list[str]:
     return [
-        f"the figures of {whose} are not trusted: {'; '.join(record.trust.reasons)}"
+        f"the figures of {whose} are not trusted: {trust.reasons(record.trust)}"
         for whose, record in (("this file", now), ("the earlier one", before))
         if record.trust.verdict != "trusted"
     ]

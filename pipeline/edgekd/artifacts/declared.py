@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts.found import ModelFile
 from edgekd.errors import UsageError
+from edgekd.results.findings import Finding, Missing
 from edgekd.runtimes import base
 from edgekd.runtimes.base import STRING, Declared
 
@@ -30,7 +31,7 @@ class Fed:
     """
 
     converted: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Missing, ...] = ()
 
 
 def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[np.generic]]) -> Fed:
@@ -54,7 +55,7 @@ def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mappin
         sides = known[name].sides
         if sides is not None and not _fits(shape, sides):
             raise _other(f"--shape {name}", shape, file, sides)
-    converted, notes = {}, []
+    converted, notes, model = {}, [], file.record.name
     for name, array in arrays.items():
         spec, shape = known[name], array.shape
         rows = spec.sides and shape and spec.sides[0] in (1, None)  # fed one by one
@@ -68,9 +69,10 @@ def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mappin
         value = _converted(f"--input {name}", array, file, spec)
         if value is not array:
             converted[name] = value
-            notes.append(f"{file.record.name}: the values of {name} are converted from {array.dtype} to {spec.kind}")
+            figures = {"input": name, "from": str(array.dtype), "to": spec.kind}
+            notes.append(Missing(Finding("converted", figures=figures), "", model))
         if value.dtype.kind == "f" and np.isnan(value).any():
-            notes.append(f"{file.record.name}: the values of {name} have NaN, which may make outputs NaN and change times")
+            notes.append(Missing(Finding("nan_values", figures={"input": name}), "", model))
     return Fed(converted, tuple(notes))
 
 

@@ -13,7 +13,8 @@ from edgekd.profiling.participants import REFERENCE
 from edgekd.reads import file_sha256
 from edgekd.results import upgrade
 from edgekd.results.codec import from_json
-from edgekd.results.models import ModelRecord
+from edgekd.results.findings import Finding, said
+from edgekd.results.models import ModelRecord, TaskFacts
 from edgekd.runtimes import base
 
 TORCH, HOST, INPUT = "torch_", "logits_", "input_"
@@ -29,12 +30,14 @@ class Bundle:
         preprocessing: How an image becomes an input; None where samples are no images.
         classes: Their names.
         samples: The ``samples.npz``; None where it is not there.
+        task: What its networks are for.
     """
 
     folder: Path
     preprocessing: Preprocessing | None
     classes: tuple[str, ...]
     samples: Path | None
+    task: TaskFacts
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ModelFile:
     path: Path
     record: ModelRecord
     bundle: Bundle | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[Finding, ...] = field(default=())
 
     @property
     def format(self) -> str:
@@ -107,23 +110,30 @@ def _bundled(folder: Path) -> Iterator[ModelFile]:
         preprocessing = rule and Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
         records = [from_json(ModelRecord, item) for item in value["artifacts"]]
         classes = tuple(value["classes"])
+        task = from_json(TaskFacts, value.get("task", {}))
         hashes = {name: str(told["sha256"]) for name, told in value["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / 'manifest.json'} cannot be read: {cause_of(error)}", "name the model files") from error
     samples = folder / "samples.npz"
-    bundle = Bundle(folder, preprocessing, classes, samples if samples.is_file() else None)
+    bundle = Bundle(folder, preprocessing, classes, samples if samples.is_file() else None, task)
     for record in records:
         if record.path is not None:
             path = folder / Path(record.path).name
             not_loaded = _check(path)
             changed = [part.name for part in base.files(path) if file_sha256(part) != hashes.get(part.name)]
             if changed:
-                told = (
-                    f"{' and '.join(changed)} is not what manifest.json beside it describes; measured as any other file is"
-                )
-                yield _foreign(path, record.name, not_loaded, (f"{record.name}: {told}",))
+                told = Finding("not_as_described", "warning", record.name, {"files": changed})
+                yield _foreign(path, record.name, not_loaded, (told,))
             else:
-                yield ModelFile(path, replace(record, bin_sha256=hashes.get(path.with_suffix(".bin").name)), bundle)
+                beside = tuple(hashes[part.name] for part in base.files(path)[1:])
+                yield ModelFile(path, replace(record, beside=beside), bundle)
+
+
+def task(files: Sequence[ModelFile]) -> TaskFacts:
+    """Return the task of files; of several tasks, or of a file that nobody describes, it is not known."""
+    known = [file.bundle.task if file.bundle else None for file in files]
+    first = known[0] if known else None
+    return first if first is not None and all(one == first for one in known) else TaskFacts(None)
 
 
 def content(path: Path) -> tuple[str, ...]:
@@ -131,14 +141,14 @@ def content(path: Path) -> tuple[str, ...]:
     return tuple(file_sha256(part) for part in base.files(path))
 
 
-def _foreign(path: Path, name: str, not_loaded: tuple[str, ...], notes: tuple[str, ...] = ()) -> ModelFile:
+def _foreign(path: Path, name: str, not_loaded: tuple[str, ...], notes: tuple[Finding, ...] = ()) -> ModelFile:
     hashes = content(path)
     record = ModelRecord(
         name=name, role="artifact", format=base.suffixes()[path.suffix.lower()], precision=None, path=path.name,
         sha256=hashes[0], bytes=sum(part.stat().st_size for part in base.files(path)),
-        bin_sha256=hashes[1] if len(hashes) > 1 else None,
+        beside=hashes[1:],
     )  # fmt: skip
-    return ModelFile(path, record, None, (*notes, *(f"{name} {words}" for words in not_loaded)))
+    return ModelFile(path, record, None, (*notes, *(said(f"{name} {words}", where=name) for words in not_loaded)))
 
 
 def _check(path: Path) -> tuple[str, ...]:

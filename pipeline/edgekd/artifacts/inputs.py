@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts import declared
-from edgekd.artifacts.found import HOST, INPUT, TORCH, Bundle, ModelFile
+from edgekd.artifacts.found import HOST, INPUT, TORCH, Bundle, ModelFile, task
 from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import inspection
 from edgekd.profiling.inspection import Wants
 from edgekd.profiling.variant import Variant
-from edgekd.results.models import FilePort, ModelRecord
+from edgekd.results.findings import Finding, Missing
+from edgekd.results.models import FilePort, ModelRecord, TaskFacts
 from edgekd.runtimes import base
 
 FED = 8
@@ -58,12 +59,14 @@ class Prepared:
         wants: What is looked at beside times.
         known: By the name of an artifact.
         notes: What cannot be known, and why.
+        task: What the files are for, as far as it is known.
     """
 
     variants: tuple[Variant, ...]
     wants: Wants
     known: Mapping[str, Known]
-    notes: tuple[str, ...]
+    notes: tuple[Missing, ...]
+    task: TaskFacts
 
 
 def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
@@ -84,7 +87,7 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
     if given.accuracy and (own is None or own.labels is None):
         raise UsageError("--accuracy needs images with labels", "give a bundle of edgekd whose samples.npz has labels")
     variants, known = [], {}
-    notes: list[str] = []
+    notes: list[Missing] = []
     for number, (file, values) in enumerate(zip(files, fed, strict=True)):
         taken = dict(given.inputs)
         for at, (name, array) in enumerate(values.converted.items()):
@@ -95,17 +98,15 @@ def prepare(files: Sequence[ModelFile], given: Given, folder: Path) -> Prepared:
         name = file.record.name
         if file.bundle is None or own is None:
             known[name] = Known()
-            notes.append(
-                f"{name}: accuracy, preprocessing and torch's outputs: no manifest.json describes the file; it is fed "
-                + ("the inputs given" if given.inputs else "random values")
-            )
+            figures = {"given": bool(given.inputs)}
+            notes.append(Missing(Finding("not_described", figures=figures), "", name))
             continue
         torch = own.of_torch(file.record)
         if not torch:
-            notes.append(f"{name}: torch's outputs: the bundle does not have them; one of a newer edgekd has")
+            notes.append(Missing(Finding("no_torch_outputs"), "", name))
         labels, host = (own.labels, own.host.get(name)) if given.accuracy else (None, None)
         known[name] = Known(torch, labels, host, classes=bool(file.bundle.classes))
-    return Prepared(tuple(variants), own.wants if own else Wants(), known, tuple(notes))
+    return Prepared(tuple(variants), own.wants if own else Wants(), known, tuple(notes), task(files))
 
 
 @dataclass(frozen=True)

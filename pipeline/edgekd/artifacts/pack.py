@@ -39,7 +39,8 @@ from edgekd.profiling.variant import Variant
 from edgekd.reads import file_sha256
 from edgekd.recipe.profile import Profile
 from edgekd.results.codec import from_json, to_json
-from edgekd.results.models import ModelRecord
+from edgekd.results.findings import Finding, Missing, missing
+from edgekd.results.models import ModelRecord, TaskFacts
 from edgekd.results.profile import Failure
 from edgekd.results.run import damage
 from edgekd.runtimes import base
@@ -134,7 +135,7 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         rows.append(
             {
                 "record": to_json(file.record),
-                "notes": list(file.notes),
+                "notes": to_json(file.notes),
                 "format": file.format,
                 "path": next(iter(parts)),
                 "parts": list(parts),
@@ -166,7 +167,8 @@ def _write(folder: Path, files: Sequence[found.ModelFile], prepared: Prepared, s
         "encoded": [bring(path) for path in wants.encoded],
         "images": bring(wants.images) if wants.images else None,
         "counted": len(np.load(wants.images, mmap_mode="r")) if wants.images else 0,
-        "notes": list(prepared.notes),
+        "notes": to_json(prepared.notes),
+        "task": to_json(prepared.task),
     }
     packed_ = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {**plan, "sha256": {path.relative_to(folder).as_posix(): file_sha256(path) for path in packed_}}
@@ -209,7 +211,8 @@ def report(path: Path, out: Path) -> Profiled:
         wants = Wants(preprocessing=_rule(plan["preprocessing"]) if plan["preprocessing"] else None)
         known = {row["record"]["name"]: _known(row) for row in plan["files"]}
         variants = tuple(_variant(row) for row in plan["files"])
-        prepared = Prepared(variants, wants, known, tuple(plan["notes"]))
+        notes = tuple(from_json(Missing, note) for note in plan["notes"])
+        prepared = Prepared(variants, wants, known, notes, from_json(TaskFacts, plan["task"]))
         expected = {row["record"]["name"]: (_host(row), tuple(row["steps"])) for row in plan["files"]}
         used = Profile.model_validate(plan["protocol"])
         settings = Settings(out=out, devices=(device.name,), threads=plan["threads"], protocol=used)
@@ -222,7 +225,7 @@ def report(path: Path, out: Path) -> Profiled:
 
 def _file(row: Mapping[str, Any]) -> found.ModelFile:
     record = from_json(ModelRecord, row["record"])
-    return found.ModelFile(Path(row["path"]), record, notes=tuple(row["notes"]))
+    return found.ModelFile(Path(row["path"]), record, notes=tuple(from_json(Finding, note) for note in row["notes"]))
 
 
 def _device(plan: Mapping[str, Any], answers: Mapping[str, Any]) -> Device:
@@ -245,7 +248,7 @@ def _session(plan: Mapping[str, Any], answers: Mapping[str, Any], device: Device
     everyone = [*runs, *([reference] if reference else [])]
     now = measured.conditions(answers["before"], answers["after"], everyone, device.emulated)
     setting = Setting(device, plan["threads"], now, f"{SAMPLES}/{device.name}.jsonl", reference)
-    found = {name: _look(one["looks"], f"{name} on {device.name}") for name, one in answers["models"].items()}
+    found = {name: _look(one["looks"], name, device.name) for name, one in answers["models"].items()}
     profiles = []
     for run in runs:
         record = measured.record(run, setting)
@@ -293,24 +296,26 @@ def _variant(row: Mapping[str, Any]) -> Variant:
     return Variant(row["record"]["name"], row["format"], Path(row["path"]), layout=row["layout"])
 
 
-def _look(answers: Mapping[str, Any], where: str) -> Inspection:
-    notes = [f"outputs, the whole path, single operations of {where}: {answers['failed']}"] if "failed" in answers else []
+def _look(answers: Mapping[str, Any], model: str, device: str) -> Inspection:
+    notes: list[Missing] = []
+    if "failed" in answers:
+        notes.append(missing("outputs, the whole path, single operations", answers["failed"], model, device))
     outputs = None
     if told := answers.get("outputs"):
         if told["content"] is None:
-            notes.append(f"outputs of {where}: they are too large to bring here")
+            notes.append(Missing(Finding("too_large"), "outputs", model, device))
         else:
             stored = _arrays(told["content"])
             arrays = {name: stored[key] for name, key in zip(told["names"], told["arrays"], strict=True)}
             outputs = inspection.Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)))
-            notes += [inspection.not_compared(name, where) for name in told.get("others", ())]
+            notes += [inspection.not_compared(name, model, device) for name in told.get("others", ())]
     costs = inspection.operations_of(answers["operations"]) if "operations" in answers else None
     if isinstance(costs, str):
-        notes.append(f"single operations of {where}: {costs}")
+        notes.append(missing("single operations", costs, model, device))
         costs = None
     path = inspection.path_of(answers["whole"]) if "whole" in answers else ()
     if isinstance(path, str):
-        notes.append(f"the whole path of {where}: {path}")
+        notes.append(missing("the whole path", path, model, device))
         path = ()
     classes = tuple(answers["answers"]["classes"]) if "answers" in answers else None
     return Inspection(outputs, costs, path, classes, tuple(notes))

@@ -34,12 +34,13 @@ from edgekd.profiling.participants import SAMPLES
 from edgekd.profiling.session import Session, measure
 from edgekd.progress import Progress, Silent
 from edgekd.recipe.profile import Profile
-from edgekd.results.findings import said
+from edgekd.report.findings import sentence as written
+from edgekd.report.missing import sentence as lack
+from edgekd.results.findings import Finding, Missing, missing
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import DataRecord, RunResult, write_run
+from edgekd.results.speed import Int8Speed
 from edgekd.results.upgrade import SCHEMA
-from edgekd.task import base
-from edgekd.task.image_classification import KIND
 
 NAME = "profile"
 """Folder of these results beside those of recipes."""
@@ -214,7 +215,7 @@ def _write(result: RunResult, folder: Path, measured: Sequence[Measured]) -> Pro
     write_run(result, folder)
     write_reports(result, folder)
     point_latest(folder)
-    return Profiled(folder, result, tuple(_failures(measured)), any(one.interrupted for one in measured))
+    return Profiled(folder, result, tuple(map(lack, _lost(measured))), any(one.interrupted for one in measured))
 
 
 def _devices(settings: Settings) -> list[Device]:
@@ -268,7 +269,10 @@ def _sessions(prepared: Prepared, settings: Settings, devices: Sequence[Device],
 
             way = ways[device.name]
             try:
-                say = settings.progress.say
+
+                def say(fact: Finding) -> None:
+                    settings.progress.say(f"  {written(fact)}")
+
                 session = measure(prepared.variants, asked, device, folder, report, way, prepared.wants, say)
                 with contextlib.suppress(KeyboardInterrupt):  # it is finished
                     report(f"{len(session.profiles)} of {len(prepared.variants)} files measured", 1, 1)
@@ -319,6 +323,7 @@ def _result(
         fingerprint="", classes=bundle.classes if bundle else (), train=0, val=0, test=0, image_size=size,
         channels=rule.channels if rule else 0,
         mean=rule.mean if rule else (), std=rule.std if rule else (),
+        inputs=None if rule else {spec.name: spec.shape[1:] for file in files for spec in file.record.inputs},
     )  # fmt: skip
     typed = " ".join(shlex.quote(str(path)) for path in artifacts)
     asked = "".join(f" --device {shlex.quote(name)}" for name in settings.devices)
@@ -340,9 +345,10 @@ def _result(
         profiles=checked.profiles,
         gates=(),
         environment=environment.describe(),
-        task=base.record(base.task_of(KIND)),
-        findings=tuple(map(said, (*(note for file in files for note in file.notes), *checked.findings))),
-        not_measured=(*_failures(measured), *prepared.notes, *checked.notes),
+        task=prepared.task,
+        findings=(*(note for file in files for note in file.notes), *checked.findings),
+        speeds=checked.speeds,
+        not_measured=(*_lost(measured), *prepared.notes, *checked.notes),
         devices=checked.devices,
         failures=tuple(failure for one in measured if one.session for failure in one.session.failures),
         comparisons=checked.comparisons,
@@ -352,11 +358,12 @@ def _result(
 
 @dataclass(frozen=True)
 class _Checked:
-    """Records, findings, what is not known, and the devices."""
+    """Records, findings, the speed of int8, what is not known, and the devices."""
 
     profiles: tuple[ProfileRecord, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    speeds: tuple[Int8Speed, ...]
+    notes: tuple[Missing, ...]
     devices: tuple[DeviceRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
 
@@ -369,14 +376,14 @@ def _here(prepared: Prepared, measured: Sequence[Measured], settings: Settings) 
     return device_checks.on_host(prepared.variants, settings.threads or settings.protocol.threads, settings.progress)
 
 
-def _not_here(prepared: Prepared, measured: Sequence[Measured], here: Mapping[str, inspection.Given]) -> Iterator[str]:
-    """Say which outputs of other devices have none of this machine to be compared with."""
+def _not_here(prepared: Prepared, measured: Sequence[Measured], here: Mapping[str, inspection.Given]) -> Iterator[Missing]:
+    """Yield which outputs of other devices have none of this machine to be compared with."""
     for one in measured:
         if one.session is None or one.device.transport == "host" or not prepared.wants.outputs:
             continue
         for name in prepared.known:
             if name not in here:
-                yield f"outputs of {name} on {one.device.name}: not compared with those of this machine: it did not run here"
+                yield Missing(Finding("not_here"), "outputs", name, one.device.name)
 
 
 def _expected(prepared: Prepared, here: Mapping[str, inspection.Given]) -> dict[str, Expected]:
@@ -388,9 +395,9 @@ def _expected(prepared: Prepared, here: Mapping[str, inspection.Given]) -> dict[
 
 
 def _not_compared(checked: _Checked, measured: Sequence[Measured]) -> _Checked:
-    """Say which outputs were not compared for an interruption."""
+    """Add the outputs that were not compared for an interruption."""
     names = [one.device.name for one in measured if one.session and one.device.transport != "host"]
-    told = (f"outputs on {name}: not compared with those of this machine: {INTERRUPTED}" for name in names)
+    told = (Missing(Finding("not_here", figures={"why": INTERRUPTED}), "outputs", "", name) for name in names)
     return replace(checked, notes=(*checked.notes, *told))
 
 
@@ -406,8 +413,9 @@ def _checked(
     """Compare the outputs of every device with what is expected."""
     threads = settings.threads or settings.protocol.threads
     profiles: list[ProfileRecord] = []
-    findings: list[str] = []
-    notes: list[str] = []
+    findings: list[Finding] = []
+    speeds: list[Int8Speed] = []
+    notes: list[Missing] = []
     records: list[DeviceRecord] = []
     for one in measured:
         if one.session is None:
@@ -417,20 +425,20 @@ def _checked(
         profiles += checked.profiles
         models = [file.record for file in files]
         cpu = one.device.cpu() if reached else Isa(one.session.device.arch, frozenset(one.session.device.isa))
-        findings += [*checked.findings, *verdicts.findings(checked.profiles, models, cpu, one.device.name)]
+        findings += [*checked.findings, *verdicts.settings(checked.profiles, models, one.device.name)]
+        speeds += verdicts.speeds(checked.profiles, models, cpu, one.device.name)
         notes += [*one.session.notes, *checked.notes]
         records.append(one.session.device)
-    return _Checked(tuple(profiles), tuple(findings), tuple(notes), tuple(records))
+    return _Checked(tuple(profiles), tuple(findings), tuple(speeds), tuple(notes), tuple(records))
 
 
-def _failures(measured: Sequence[Measured]) -> list[str]:
-    found = []
+def _lost(measured: Sequence[Measured]) -> Iterator[Missing]:
+    """Yield the devices that gave nothing, and the files that failed on others."""
     for one in measured:
         if one.session is None:
-            found.append(f"{one.device.name}: {one.reason}")
+            yield missing("", one.reason, "", one.device.name)
         else:
-            found += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in one.session.failures]
-    return found
+            yield from (missing("", failure.reason, failure.model, failure.device) for failure in one.session.failures)
 
 
 def _key(files: Sequence[ModelFile], devices: Sequence[Device]) -> str:

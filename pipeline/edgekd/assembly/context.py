@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from edgekd.reads import Read
 from edgekd.reads.watch import Recorder
 from edgekd.recipe import Recipe
 from edgekd.results import codec
+from edgekd.results.findings import Finding, listed
 
 T = TypeVar("T")
 OUTPUT = "output.json"
@@ -36,6 +37,7 @@ class Context:
         threads: Threads torch may use.
         folder: The recipe's, where a cache entry's reads are looked for first.
         files: What the key's files were hashed to; the stage is made of these bytes or of none.
+        words: Writes a finding for a reader; the report's, which a stage does not import.
     """
 
     recipe: Recipe
@@ -48,6 +50,12 @@ class Context:
     threads: int = 1
     folder: Path = field(default_factory=Path.cwd)
     files: Mapping[str, str] = field(default_factory=dict)
+    words: Callable[[Finding], str] = listed
+
+    def say(self, *found: Finding) -> None:
+        """Report findings at once, a line each."""
+        for one in found:
+            self.progress.say(f"  {self.words(one)}")
 
     def reads(self, recorder: Recorder) -> tuple[Read, ...]:
         """Return what this stage, and those that it reads, have read of the user's besides what the keys have.

@@ -11,6 +11,8 @@ from edgekd import cache
 from edgekd.assembly.context import Context
 from edgekd.errors import EdgekdError, StorageError, cause_of
 from edgekd.results import codec
+from edgekd.results.codec import from_json, to_json
+from edgekd.results.findings import Finding, Missing, missing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,9 +23,9 @@ Figure = TypeVar("Figure")
 
 @dataclass(frozen=True)
 class NotMeasured:
-    """Side figures of a stage that are absent, each as ``WHAT: WHY``; noted at once, whatever becomes of the stage."""
+    """Side figures of a stage that are absent; noted at once, whatever becomes of the stage."""
 
-    lines: tuple[str, ...] = ()
+    found: tuple[Missing, ...] = ()
 
 
 def measured(context: Context, what: str, compute: Callable[[], Figure]) -> Figure | None:
@@ -47,33 +49,34 @@ def measured(context: Context, what: str, compute: Callable[[], Figure]) -> Figu
     except Exception as error:  # a figure runs the user's network and other libraries' code; neither may end the run
         with context.log.open("a", encoding="utf-8") as log:
             log.write(f"{what} was not measured:\n{traceback.format_exc()}")
-        note(context, f"{what}: {_reason(error)}")
+        note(context, missing(what, _reason(error)))
         return None
 
 
-def note(context: Context, line: str) -> None:
-    """List a figure as not measured, with its reason: ``WHAT: WHY``."""
+def note(context: Context, figure: Missing) -> None:
+    """List a figure as not measured, with its reason."""
     path = context.out / FILE
     known = codec.read(NotMeasured, path) if path.exists() else NotMeasured()
-    if line not in known.lines:
-        context.progress.say(f"  not measured: {line}")
-        codec.write(NotMeasured((*known.lines, line)), path)
+    found = from_json(Missing, to_json(figure))  # as it is read again
+    if found not in known.found:
+        context.progress.say(f"  not measured: {figure.what}: {context.words(figure.reason)}")
+        codec.write(NotMeasured((*known.found, found)), path)
 
 
 def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> None:
-    """List the outputs of a network that nothing reads, for edgekd trains, measures and exports the logits alone."""
+    """List the outputs of a network that nothing reads: edgekd trains, measures and exports the primary one alone."""
     from edgekd.models.build import dropped
 
     student = context.recipe.student
     if names := dropped(network, student.outputs if student and role == "student" else "primary"):
-        note(context, f"outputs of the {role} beside its logits: {', '.join(names)}: dropped, and in no file")
+        note(context, Missing(Finding("dropped_outputs", figures={"outputs": list(names)}), f"other outputs of the {role}"))
 
 
-def missing(context: Context) -> Iterator[str]:
+def absent(context: Context) -> Iterator[Missing]:
     """Yield what the finished stages did not measure, in their order."""
     for folder in context.inputs.values():
         if (folder / FILE).exists():
-            yield from codec.read(NotMeasured, folder / FILE).lines
+            yield from codec.read(NotMeasured, folder / FILE).found
 
 
 def _reason(error: Exception) -> str:

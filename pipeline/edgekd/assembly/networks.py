@@ -205,8 +205,7 @@ def look_at(
         context.progress.say(f"  {key}: {shown(metric, score)} on validation")
     else:
         context.progress.say(f"  {key}: no labels; the student is measured by its agreement with it")
-    for line in (*advice.gap(found.student_params, found.params, key), *advice.softness(softness)):
-        context.progress.say(f"  advice: {line}")
+    context.say(*advice.gap(found.student_params, found.params, key), *advice.softness(softness))
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgekd.distill.advice import Softness
 from edgekd.exporting.exporter import Exported
 from edgekd.results.fidelity import Fidelity
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.layers import Difference, LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Metrics, Parity
@@ -61,7 +62,7 @@ class TeacherOutput:
 
     curve: Curve | None = None
     taught: Taught | None = None
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class StudentOutput:
     """A student that was given."""
 
     structure: Structure
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,6 @@ class ProfileOutput:
     profiles: tuple[ProfileRecord, ...]
     all_int8: tuple[ProfileRecord, ...]
     failures: tuple[Failure, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[Missing, ...]
     device: DeviceRecord

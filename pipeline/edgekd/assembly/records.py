@@ -21,6 +21,7 @@ from edgekd.assembly.outputs import (
     TeacherOutput,
 )  # fmt: skip
 from edgekd.recipe import Baseline
+from edgekd.results.findings import Finding
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.run import Curve
 
@@ -63,7 +64,7 @@ def taught(context: Context) -> dict[str, Taught]:
     return {name: facts for name, facts in found.items() if facts is not None}
 
 
-def doubts(context: Context) -> Iterator[str]:
+def doubts(context: Context) -> Iterator[Finding]:
     """Yield the doubts about networks whose weights were given."""
     teachers = _teachers(context)
     for name in context.inputs:

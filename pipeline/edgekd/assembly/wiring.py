@@ -14,7 +14,7 @@ import copy
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgekd.assembly.hypotheses import Tried, Way, are_probabilities, chance, kn
 from edgekd.errors import ModelError
 from edgekd.loading.lock import flow
 from edgekd.recipe.data import NORMALIZATIONS, Data
+from edgekd.results.findings import Finding, said
 from edgekd.statistics import wilson
 from edgekd.task.image_classification import IMAGE
 
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from edgekd.recipe.teacher import Teacher
     from edgekd.task.base import Purpose
 
-UNCHECKED = (
-    "student is rewritten, and may compute something else until it is trained; so the preprocessing of its weights "
-    "was not checked"
-)
+UNCHECKED = Finding("rewrite_unchecked", "warning", "student")
+"""Doubt about a student that may compute something else until it is trained."""
+CHANCE = "chance"
+"""Code of the doubt about a network that is no better than chance."""
 IMAGES = (256, 1024)  # labelled images that a network is run on: so many at 96 pixels or more, more of smaller ones
 SAMPLES = 128  # of other inputs than images, in one batch
 SHUFFLES = 19  # orders of targets, all of which the right one has to beat: by chance it does once in 20 times
@@ -68,7 +69,7 @@ class Role:
     normalized: bool = False
 
 
-def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> tuple[str, ...]:
+def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> tuple[Finding, ...]:
     """Run a given network on labelled images, and stop if it is wired wrongly.
 
     Args:
@@ -87,11 +88,11 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress:
     """
     doubts = tuple(_doubts(network, images, data, role, progress))
     for doubt in doubts:
-        progress.say(f"  warning: {doubt}")
+        progress.say(f"  warning: {doubt.figures['text']}")
     return doubts
 
 
-def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[str]:
+def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> Iterator[Finding]:
     from edgekd.distill.teachers import Stored
 
     if {*images.train.inputs} != {IMAGE} or "classes" not in images.purpose.task.gives:
@@ -104,10 +105,8 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     yield from _probabilities(given.logits, role)
     if not images.train.labelled:
         if not fixed and not role.normalized and data.source != "random":
-            yield (
-                f"{role.place} sees images normalized with their own mean and deviation, as the recipe gives none; "
-                "without labels this cannot be checked"
-            )
+            text = "sees images normalized with their own mean and deviation, as the recipe gives none"
+            yield _doubt(role, f"{role.place} {text}; without labels this cannot be checked")
         return
     n, classes = len(labels), given.logits.shape[1]
     low, high = wilson(given.top1, n)
@@ -130,20 +129,21 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
         sure = best.cut(given) >= fault and n >= FOUND and (not written or best.gain(given) > MUCH)
         if lost or sure:
             raise ModelError(found, hint)
-        yield f"{found}; {hint}"
+        yield _doubt(role, f"{found}; {hint}")
     elif lost and n >= ENOUGH:
         cause, hint = _unexplained(given, images.classes)
         message = f"{role.place} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
         if role.teaches:
             raise ModelError(message, hint)
-        yield f"{message}; {hint}"
+        yield replace(_doubt(role, f"{message}; {hint}"), code=CHANCE)
     else:
         progress.say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
         if lost:
-            yield f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+            found = f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+            yield _doubt(role, found)
 
 
-def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progress) -> Iterator[str]:
+def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progress) -> Iterator[Finding]:
     """Compare a network's outputs with the targets of their samples and with targets of other samples.
 
     It needs nothing of a task but its first metric: a network that is fed as it was trained is better with the targets of
@@ -153,7 +153,7 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
 
     place, purpose = role.place, images.purpose
     if not len(images.train) or not images.train.labelled:
-        yield f"{place} was not checked before its use: there are no training samples with targets"
+        yield _doubt(role, f"{place} was not checked before its use: there are no training samples with targets")
         return
     chosen = _chosen(len(images.train), IMAGES[1])
     output, targets = _outputs(network, images, chosen), images.train.targets[chosen]
@@ -169,21 +169,21 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
     random = np.random.default_rng(0)
     others = [value(random.permutation(n)) for _ in range(SHUFFLES)]
     if own is None or any(other is None for other in others):
-        yield f"{place} was not checked before its use: {metric.label} says nothing about its outputs"
+        yield _doubt(role, f"{place} was not checked before its use: {metric.label} says nothing about its outputs")
         return
     best = (max if metric.better == "higher" else min)(other for other in others if other is not None)
-    said = f"{metric.label} {shown(metric, own)} on {n} training samples; {shown(metric, best)} with the targets of others"
+    found = f"{metric.label} {shown(metric, own)} on {n} training samples; {shown(metric, best)} with the targets of others"
     if own > best if metric.better == "higher" else own < best:
-        progress.say(f"  {place}: {said}")
+        progress.say(f"  {place}: {found}")
         return
-    message = f"{place} is no better than chance: {said}"
+    message = f"{place} is no better than chance: {found}"
     if n < ENOUGH:
-        yield f"{message}; as far as {n} samples can tell"
+        yield _doubt(role, f"{message}; as far as {n} samples can tell")
         return
     hint = "are these the trained weights, of this architecture, and are the inputs in the units of its training?"
     if role.teaches:
         raise ModelError(message, f"{hint} Give others, or add train: {{epochs: N}}")
-    yield f"{message}; {hint}"
+    yield replace(_doubt(role, f"{message}; {hint}"), code=CHANCE)
 
 
 def _outputs(network: nn.Module, images: DataSet, chosen: Sequence[int]) -> NDArray[np.float32]:
@@ -203,15 +203,20 @@ def _outputs(network: nn.Module, images: DataSet, chosen: Sequence[int]) -> NDAr
     return found
 
 
-def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[str]:
+def _doubt(role: Role, text: str) -> Finding:
+    """Return a doubt; where it is sure, its text is that of an error."""
+    return said(text, "warning", role.place)
+
+
+def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[Finding]:
     place = role.place
     if are_probabilities(outputs):
         told = f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
         if role.teaches:
             raise ModelError(told, f"take the softmax out of the network, or write {place}.outputs: probabilities")
-        yield f"{told}; every figure about its logits is then about probabilities"
+        yield _doubt(role, f"{told}; every figure about its logits is then about probabilities")
     elif len(outputs) >= ENOUGH and outputs.min() >= 0 and 0.5 < outputs.max() <= 1:
-        yield f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size"
+        yield _doubt(role, f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size")
 
 
 def refuse_probabilities(network: nn.Module, purpose: Purpose, place: str) -> None:

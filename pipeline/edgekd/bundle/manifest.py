@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekd.reads import file_sha256
 from edgekd.results.codec import to_json
-from edgekd.results.models import ModelRecord
+from edgekd.results.models import ModelRecord, TaskFacts
 from edgekd.results.run import DataRecord
 from edgekd.results.upgrade import SCHEMA
 
@@ -20,7 +20,7 @@ def copy(source: Path, target: Path) -> tuple[str, str, int]:
     return f"{target.parent.name}/{target.name}", file_sha256(target), target.stat().st_size
 
 
-def write(folder: Path, data: DataRecord, models: Sequence[ModelRecord]) -> None:
+def write(folder: Path, task: TaskFacts, data: DataRecord, models: Sequence[ModelRecord]) -> None:
     """Write ``manifest.json``: of all files that are in ``folder`` now, and of the models that were delivered."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -35,6 +35,7 @@ def write(folder: Path, data: DataRecord, models: Sequence[ModelRecord]) -> None
     artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
     value = {
         "schema": SCHEMA,
+        "task": to_json(task),
         "classes": data.classes,
         "preprocessing": preprocessing,
         "artifacts": artifacts,

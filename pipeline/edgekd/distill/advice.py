@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgekd.metrics.base import Metric, shown
+from edgekd.results.findings import Finding
+from edgekd.results.models import MetricFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ probability are on one class.
 """
 
 
-def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[str, ...]:
+def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[Finding, ...]:
     """Advise an assistant where the student is much smaller than its teacher.
 
     Mirzadeh et al. 2020 (Improved Knowledge Distillation via Teacher Assistant): a larger teacher can teach a small
@@ -39,27 +40,20 @@ def gap(student: int, teacher: int | None, key: str = "teacher") -> tuple[str, .
     """
     if teacher is None or student >= LEAST_SHARE * teacher:
         return ()
-    return (
-        f"the {'student' if key == 'teacher' else key.removesuffix('.teacher')} has {100 * student / teacher:.2g} % of the "
-        f"parameters of {key}; with less than {100 * LEAST_SHARE:g} %, an assistant of a size in between may teach it "
-        f"better: {key}: {{model: BETWEEN, distill: {{epochs: N, losses: [{{kind: kd}}]}}, teacher: THE LARGE ONE}}",
-    )
+    return (Finding("small_student", "advice", key, {"share": student / teacher, "least": LEAST_SHARE}),)
 
 
-def weak(teacher: float, alone: float, metric: Metric) -> tuple[str, ...]:
-    """Tell a teacher that is worse than what it teaches is without it.
+def weak(teacher: float, alone: float, metric: MetricFacts) -> tuple[Finding, ...]:
+    """Return that a teacher is worse than the network that it teaches is without it.
 
     Args:
         teacher: The metric of the teacher on validation.
         alone: The same of the student with hard labels alone.
         metric: The task's first.
     """
-    if (teacher >= alone) if metric.better == "higher" else (teacher <= alone):
+    if metric.gain(teacher, alone) >= 0:
         return ()
-    return (
-        f"the teacher has {shown(metric, teacher)} on validation and the student alone {shown(metric, alone)}: train the "
-        "teacher longer, take a larger one, or lower the weight of the losses on it",
-    )
+    return (Finding("weak_teacher", "advice", "teacher", {"metric": metric.name, "teacher": teacher, "alone": alone}),)
 
 
 def entropy(logits: NDArray[np.float32], temperature: float, standardize: bool = False) -> float:
@@ -91,25 +85,16 @@ class Softness:
     entropy: float
 
 
-def softness(terms: Iterable[Softness]) -> tuple[str, ...]:
-    """Tell temperatures at which the teacher's probabilities are nearly uniform, or next to one-hot.
+def softness(terms: Iterable[Softness]) -> tuple[Finding, ...]:
+    """Return the temperatures at which the teacher's probabilities are nearly uniform, or next to one-hot.
 
     Args:
         terms: Of each loss with a temperature.
     """
-    lines = []
+    found = []
     for term in terms:
-        share = term.entropy
-        at = f"{term.term}: at temperature {term.temperature:g} the teacher's probabilities are"
-        much = f"({100 * share:.1f} % of the largest entropy, on validation)"
-        if share >= FLAT:
-            lines.append(
-                f"{at} nearly uniform {much}: the loss then compares the logits themselves, like mse_logits, and not the "
-                "ranking of the likely classes; lower the temperature"
-            )
-        elif share <= SHARP:
-            lines.append(
-                f"{at} next to one-hot {much}: they add little to the labels; raise the temperature, or train the "
-                "teacher with label_smoothing or for fewer epochs"
-            )
-    return tuple(lines)
+        code = "flat_temperature" if term.entropy >= FLAT else "sharp_temperature" if term.entropy <= SHARP else ""
+        if code:
+            figures = {"temperature": term.temperature, "entropy": term.entropy}
+            found.append(Finding(code, "advice", term.term, figures))
+    return tuple(found)

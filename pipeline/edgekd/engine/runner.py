@@ -35,8 +35,10 @@ from edgekd.progress import Progress, Silent
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe import Recipe
+from edgekd.report.findings import sentence
 from edgekd.report.layouts import card
 from edgekd.results.codec import to_json
+from edgekd.results.findings import missing as lacking
 from edgekd.results.profile import DeviceRecord
 from edgekd.results.run import RunResult, StageRecord, write_run
 from edgekd.results.upgrade import SCHEMA
@@ -348,7 +350,7 @@ def _stage(
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, processes=options.processes, threads=_threads(step, options),
-                folder=loaded.folder, files=step.files,
+                folder=loaded.folder, files=step.files, words=sentence,
             )  # fmt: skip
             with guarded(step, context):
                 perform(step.node.stage, context)
@@ -402,10 +404,11 @@ def _finish(work: _Work) -> RunResult:
             environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
             task=base.record(base.task_of(loaded.recipe.task)),
             findings=bundle.findings,
+            speeds=bundle.speeds,
             doubts=bundle.doubts,
             snippets=bundle.snippets,
             not_measured=(
-                *(f"{r.name.removeprefix('export.')}: {r.reason}" for r in lost),
+                *(lacking(r.name.removeprefix("export."), r.reason) for r in lost),
                 *bundle.not_measured,
                 *unmeasured.limits(loaded.recipe, bundle.profiles),
                 *unmeasured.not_bundled(bundle.models, bundle.data),

@@ -8,20 +8,25 @@ from edgekd.bundle import several
 from edgekd.bundle.app_snippets import app_snippets
 from edgekd.recipe import Recipe
 from edgekd.recipe.quantize import Qat
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import DataRecord
 from edgekd.runtimes import base
 
+MINI = "fashion-mnist-mini"
+MINI_IMAGES = 2000
+"""Test images of it."""
 
-def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
+
+def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[Missing]:
     """Yield what a run cannot say, whatever it found."""
     if not recipe.profile:
-        yield "latency and memory: the recipe has no profile section"
+        yield _of("no_profile")
     elif recipe.profile.devices == ("host",):
-        yield "any other device: only the host was profiled"
+        yield _of("host_only")
     if not any(profile.energy for profile in profiles):
-        yield "energy: no power meter is read"
+        yield _of("no_power_meter")
     if (
         recipe.distill
         or (recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()))
@@ -30,53 +35,56 @@ def limits(recipe: Recipe, profiles: Sequence[ProfileRecord]) -> Iterator[str]:
         yield from _one_seed(recipe)
     yield from unlabelled(recipe, recipe.baselines)
     if recipe.student and recipe.student.weights and not recipe.distill and recipe.data.teaches:
-        yield "images that are new to the network: whether the given weights were trained on the test images is not known"
+        yield _of("given_weights_may_know_test")
     if recipe.data.source == "random":
         height, width = recipe.data.size
-        yield f"the size and the normalization of the weights' training: the images are random, {height}×{width}, as written"
-    if recipe.data.source == "fashion-mnist-mini":
-        yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
+        yield _of("random_images", height=height, width=width)
+    yield from small_split(recipe)
 
 
-def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[str]:
+def small_split(recipe: Recipe) -> Iterator[Missing]:
+    """Yield that the data that ships with edgekd are few."""
+    if recipe.data.source == MINI:
+        yield _of("small_test_split", source=MINI, images=MINI_IMAGES)
+
+
+def unlabelled(recipe: Recipe, baselines: Sequence[str]) -> Iterator[Missing]:
     """Yield what is not known without labels, or without real images; ``baselines``: the requested ones."""
     data = recipe.data
     if data.classes is not None or data.labels == "none":
-        instead = "files were only compared with the network in torch"
-        if recipe.teacher:
-            instead = "top-1 is agreement with the teacher, mistakes of the teacher included"
-        yield f"accuracy: no labels were used, so {instead}"
+        yield _of("no_labels_used", teacher=recipe.teacher is not None)
     if not data.teaches and recipe.distill and "student_alone" in baselines:
-        yield "the student alone: it needs labels"
+        yield _of("student_alone_needs_labels")
     if data.source == "synthetic":
-        yield "real images: none in training, calibration or evaluation; all were made from a network"
+        yield _of("no_real_images")
 
 
-def not_bundled(models: Iterable[ModelRecord], data: DataRecord) -> Iterator[str]:
+def not_bundled(models: Iterable[ModelRecord], data: DataRecord) -> Iterator[Missing]:
     """Yield what the bundle lacks: programs for apps, and load snippets of several inputs or outputs."""
     files = [model for model in models if model.role == "artifact" and model.path is not None]
     runtimes = {model.format: base.of(model.format) for model in files}
     apps = [model for model in files if runtimes[model.format].cpp or runtimes[model.format].kotlin]
     if lacking := [model.name for model in apps if not app_snippets(model, data)]:
-        yield f"C++ and Kotlin for {', '.join(lacking)}: they are only for files that take one image and give its class"
+        yield _of("no_app_program", models=lacking)
     without = [model for model in files if several.is_for(model) and not several.known(model)]
     for format in dict.fromkeys(model.format for model in without):
         own = [model for model in without if model.format == format]
         if several_in := [model.name for model in own if len(model.inputs) > 1]:
-            yield f"loading of {', '.join(several_in)}: {base.label(format)} has no lines for a file with several inputs"
+            yield _of("no_load_snippet", models=several_in, format=format)
         if beside := [model.name for model in own if len(model.inputs) == 1]:
-            yield (
-                f"outputs of {', '.join(beside)} beside the primary one: the load snippet skips them, as "
-                f"{base.label(format)} has no lines for it"
-            )
+            yield _of("primary_output_only", models=beside, format=format)
 
 
-def _one_seed(recipe: Recipe) -> Iterator[str]:
+def _one_seed(recipe: Recipe) -> Iterator[Missing]:
     """What only one seed was drawn for."""
     if recipe.seeds == 1:
-        yield f"spread over seeds: one seed ({recipe.seed})"
+        yield _of("one_seed", seed=recipe.seed)
         return
     if recipe.teacher and any(part.budget for _, part in recipe.teacher.lineage()):
-        yield "spread over teachers: the same teacher taught the students of all seeds"
+        yield _of("one_teacher")
     if recipe.quantize or recipe.export:
-        yield f"spread of the files over seeds: they are made from the first seed's student ({recipe.seed})"
+        yield _of("files_of_one_seed", seed=recipe.seed)
+
+
+def _of(code: str, **figures: object) -> Missing:
+    return Missing(Finding(code, figures=figures))

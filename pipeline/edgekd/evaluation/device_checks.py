@@ -1,4 +1,4 @@
-"""Correctness on a device: what was looked at there, beside the host and torch, as records and in words."""
+"""Correctness on a device: what was looked at there, beside the host and torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from edgekd.profiling.session import Session
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.variant import Variant
 from edgekd.progress import Progress, Silent
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.profile import Accuracy, Outputs, ProfileRecord
 
-VARIES = "the model gives other outputs each time, on the host too"
-"""Why an output is not compared that has random operators or keeps a state."""
+RIGHT = "top1"
+"""Name of the metric that classes alone, without their scores, give."""
 HOST_S = 120.0
 """Seconds that a file may take to run on this machine, to have outputs to compare with."""
 HOST = Device(edgekd=1, name="host", transport="host", description="This machine")
@@ -55,11 +56,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Checked:
-    """Records with what was looked at; ``findings`` say what differs, ``notes`` what is not known."""
+    """Records with what was looked at; ``findings`` are outputs that cannot be compared, ``notes`` what is not known."""
 
     profiles: tuple[ProfileRecord, ...]
-    findings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Missing, ...] = ()
 
 
 def check(
@@ -83,20 +84,21 @@ def check(
     """
     by_name = {variant.model: variant for variant in variants}
     profiles: list[ProfileRecord] = []
-    findings: list[str] = []
-    notes: list[str] = []
+    findings: list[Finding] = []
+    notes: list[Missing] = []
     for record in session.profiles:
         inspected, known = session.inspections.get(record.model, Inspection()), expected.get(record.model, Expected())
         variant = by_name[record.model]
-        where = f"{record.model} on {device.name}"
         rows = []
         for name, reference in _references(known, inspected, device, reached):
             assert inspected.outputs
             per_step = steps(variant) if known.steps is None else known.steps
             row, why = _compared(name, reference, inspected.outputs, per_step, classes=known.classes)
-            varying = known.host.varying if why and isinstance(known.host, Given) else ()
+            differs = row is None or bool(row.differs)
+            varying = known.host.varying if differs and isinstance(known.host, Given) else ()
             if unsteady := [output for output in varying if output in reference.arrays]:
-                notes += [f"output {output} of {where}: not compared: {VARIES}" for output in unsteady]
+                reason = Finding("varies")
+                notes += [Missing(reason, f"output {output}", record.model, device.name) for output in unsteady]
                 steady = {output: array for output, array in reference.arrays.items() if output not in unsteady}
                 if not steady:
                     continue
@@ -104,15 +106,15 @@ def check(
                     name, replace(reference, arrays=steady), inspected.outputs, per_step, classes=known.classes
                 )
             if row is None:
-                findings.append(f"The outputs of {where} cannot be compared with {_of(name)}: {why}.")
+                figures = {"device": device.name, "reference": name, "why": why}
+                findings.append(Finding("not_comparable", "warning", record.model, figures))
                 continue
-            if why:
-                begins = _begins(variant, device, threads) if name == "host" and reached else ""
-                row = replace(row, worst_layer=begins)
-                findings.append(_in_words(where, row, why))
+            if row.differs and name == "host" and reached:
+                row = replace(row, worst_layer=_begins(variant, device, threads))
             rows.append(row)
-        accuracy, note = _accuracy(where, inspected, known)
-        notes += [note] if note else []
+        accuracy = _accuracy(inspected, known)
+        if inspected.classes is not None and accuracy is None:
+            notes.append(Missing(Finding("no_labels"), "accuracy", record.model, device.name))
         profiles.append(replace(record, outputs=tuple(rows), accuracy=accuracy))
     return Checked(tuple(profiles), tuple(findings), tuple(notes))
 
@@ -120,9 +122,9 @@ def check(
 def _compared(
     name: Literal["host", "torch"], reference: Given, found: Given, per_step: Sequence[float | None], *, classes: bool
 ) -> tuple[Outputs | None, str]:
-    """The record and what differs; no record, and the reason, where they cannot be compared."""
+    """The record; none, and the reason, where they cannot be compared."""
     try:
-        return device_outputs.compare(name, reference, found, per_step, classes=classes)
+        return device_outputs.compare(name, reference, found, per_step, classes=classes), ""
     except ExportError as error:
         return None, error.message
     except Exception as error:
@@ -212,20 +214,9 @@ def _begins(variant: Variant, device: Device, threads: int) -> str:
             return ""
 
 
-def _accuracy(where: str, inspected: Inspection, known: Expected) -> tuple[Accuracy | None, str]:
-    if inspected.classes is None:
-        return None, ""
-    if known.labels is None:
-        return None, f"accuracy of {where}: there are no labels"
+def _accuracy(inspected: Inspection, known: Expected) -> Accuracy | None:
+    if inspected.classes is None or known.labels is None:
+        return None
     right = float((np.array(inspected.classes) == known.labels).mean())
     host = None if known.host_classes is None else float((known.host_classes == known.labels).mean())
-    return Accuracy(len(inspected.classes), right, host), ""
-
-
-def _of(reference: str) -> str:
-    return "those of the same file on the host" if reference == "host" else "those of torch"
-
-
-def _in_words(where: str, row: Outputs, why: str) -> str:
-    begins = f" The difference begins in {row.worst_layer}." if row.worst_layer else ""
-    return f"The outputs of {where} differ from {_of(row.reference)}: {why} ({device_outputs.in_words(row)}).{begins}"
+    return Accuracy(RIGHT, len(inspected.classes), right, host)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgekd.errors import ExportError
 from edgekd.exporting import parity
 from edgekd.profiling.inspection import Given
+from edgekd.results.findings import Finding
 from edgekd.results.models import OutputParity
 from edgekd.results.profile import Outputs
 
@@ -27,7 +28,7 @@ def compare(
     steps: Sequence[float | None] = (),
     *,
     classes: bool = True,
-) -> tuple[Outputs, str]:
+) -> Outputs:
     """Compare the outputs of a file with a reference's, for the same inputs.
 
     Args:
@@ -38,21 +39,22 @@ def compare(
         classes: Whether a first output of N×k floats is scores of k classes.
 
     Returns:
-        The record, and in words what of it is more than two correct programs differ by; empty where nothing is.
+        The record, with what of it is more than two correct programs differ by.
 
     Raises:
         ExportError: They have other shapes, or one has NaN or infinity where the other has a number.
 
     Example:
         >>> one = Given({"y": np.array([[[0.0, 1.0]]], np.float32)}, {"y": "float32"})
-        >>> compare("host", one, one)[0].max_error
+        >>> compare("host", one, one).max_error
         0.0
     """
     names = [name for name in found.arrays if name in expected.arrays]
     if not names:
         raise ExportError(f"the reference has no output that is called {' or '.join(found.arrays)}")
     step_of = dict(zip(found.arrays, steps, strict=False))
-    errors, cosines, off, far = [], [], [], []
+    errors, cosines, off = [], [], []
+    far: list[Finding] = []
     aligned: dict[str, tuple[NDArray[np.float64], ...]] = {}
     for name in names:
         wanted, got = aligned[name] = _aligned(name, expected.arrays[name], found.arrays[name])
@@ -62,17 +64,17 @@ def compare(
         if step := step_of.get(name):
             off.append(parity.whole(error / step).ravel())
         elif (share := error_share(wanted, got)) > FLOAT_ERROR:
-            far.append(f"{name} is off by {share:.1e} of its deviation, more than {FLOAT_ERROR:.0e}")
+            far.append(_far("float_error", output=name, share=share, limit=FLOAT_ERROR))
     lsb = np.concatenate(off) if off else np.zeros(0)
     p99 = float(np.percentile(lsb, 99)) if lsb.size else None
     if p99 is not None and p99 > P99_STEPS:
-        far.insert(0, f"p99 is {p99:.4g} LSB, more than {P99_STEPS:.0f}")
+        far.insert(0, _far("lsb", p99=p99, limit=P99_STEPS))
     scores = None if not classes else _scores(found.arrays[names[0]].dtype, *aligned[names[0]], step=step_of.get(names[0]))
     n = len(found.arrays[names[0]])
     flips = None if scores is None else round((1 - (scores.agreement or 0.0)) * n)
     if flips:
-        far.append(f"{flips} of {n} samples have another top-1 beyond a tie")
-    record = Outputs(
+        far.append(_far("flips", flips=flips, of=n))
+    return Outputs(
         reference=reference,
         n=n,
         max_error=max(errors),
@@ -81,9 +83,12 @@ def compare(
         p99_lsb=p99,
         max_lsb=float(lsb.max()) if lsb.size else None,
         flips=flips,
-        differs="; ".join(far),
+        differs=tuple(far),
     )
-    return record, "; ".join(far)
+
+
+def _far(code: str, **figures: object) -> Finding:
+    return Finding(code, "warning", figures=figures)
 
 
 def varying(first: Given, again: Given) -> tuple[str, ...]:
@@ -93,24 +98,9 @@ def varying(first: Given, again: Given) -> tuple[str, ...]:
 
 def _differs(first: Given, again: Given) -> bool:
     try:
-        return bool(compare("host", first, again)[1])
+        return bool(compare("host", first, again).differs)
     except ExportError:  # another size, or NaN in one of them
         return True
-
-
-def in_words(record: Outputs) -> str:
-    """Say in one clause how far the outputs are from the reference.
-
-    Example:
-        >>> in_words(Outputs("host", 8, 0.25, 0.9999, 1.0, 1.0, 1.0, 0))
-        'p99 1 LSB, at most 1 LSB; the same top-1 for 8 of 8 samples'
-    """
-    parts = [f"largest difference {record.max_error:.2g}, cosine {record.cosine:.6f}"]
-    if record.p99_lsb is not None:
-        parts = [f"p99 {record.p99_lsb:.3g} LSB, at most {record.max_lsb:.3g} LSB"]
-    if record.agreement is not None:
-        parts.append(f"the same top-1 for {round(record.agreement * record.n)} of {record.n} samples")
-    return "; ".join(parts)
 
 
 def fed(outputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Given:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from edgekd.devices.schema import Device
+from edgekd.results.findings import Finding
 from edgekd.runtimes import base
 
 
@@ -21,8 +22,8 @@ def advise(
     io: str = "float32",
     *,
     trained: bool = True,
-) -> tuple[str, ...]:
-    """Return sentences, each with what to write into the recipe; none where all is well.
+) -> tuple[Finding, ...]:
+    """Return advice, each with what to write into the recipe; none where all is well.
 
     Args:
         activations: How many of each kind the student has, as it is distilled.
@@ -34,21 +35,17 @@ def advise(
     """
     devices = tuple(devices)
     found = []
-    training = "" if trained else " and distill: {epochs: 8, losses: [{kind: task}]} to train it"
     for kind, count in activations.items():
         lacking = [name for name in formats if any(kind in lacks(device, name) for device in devices)]
         if lacking:
-            runtimes = _and([base.label(name) for name in lacking])
-            found.append(f"{kind} ({count}×) has no int8 kernel in {runtimes}: student.rewrite: {{{kind}: relu6}}{training}")
+            figures = {"kind": kind, "count": count, "formats": lacking, "trained": trained}
+            found.append(Finding("no_int8_kernel", "advice", "student", figures))
     if squeezes and formats:
-        found.append(
-            f"squeeze-excite ({squeezes}×) is slow in int8 next to the convolutions: "
-            f"student.rewrite: {{se: drop}}{training}, if the accuracy allows"
-        )
+        found.append(Finding("slow_squeezes", "advice", "student", {"count": squeezes, "trained": trained}))
     if "tflite" in formats and io == "float32":
         wanting = [device.name for device in devices if device.io == "int8"]
         if wanting:
-            found.append(f"{_and(wanting)} takes int8 input and output: export: [{{format: tflite, io: int8}}]")
+            found.append(Finding("int8_io", "advice", figures={"devices": wanting}))
     return tuple(found)
 
 
@@ -56,7 +53,3 @@ def lacks(device: Device, format: str) -> tuple[str, ...]:
     """Activations that have no int8 kernel in a runtime on a device: as its file says, else as edgekd knows."""
     told = device.lacks.get(format)
     return base.of(format).lacks_int8 if told is None else told
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

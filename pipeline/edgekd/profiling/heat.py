@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.devices.schema import Device
 from edgekd.profiling.participants import Participants
-from edgekd.profiling.stats import Doubt
+from edgekd.profiling.stats import Doubt, doubt
 
 STEP_S = 2.0
 """Seconds between two looks at the temperature."""
@@ -22,7 +22,7 @@ ABOVE = 2.0
 State = Callable[[], Mapping[str, Any]]
 
 
-def begin(participants: Participants, device: Device, what: str = "the session", state: State | None = None) -> str:
+def begin(participants: Participants, device: Device, what: str = "the session", state: State | None = None) -> Doubt | None:
     """Wait until the device is below ``max_celsius``, at most ``wait_s``.
 
     Args:
@@ -32,18 +32,17 @@ def begin(participants: Participants, device: Device, what: str = "the session",
         state: Asks for the device's state; by default a participant does, which runs until its memory is read.
 
     Returns:
-        In words, why it does not begin as it should; empty if it does.
+        Why it does not begin as it should; None if it does.
     """
     if device.max_celsius is None:
-        return ""
+        return None
     waited, last = wait(participants, device.max_celsius, device.wait_s, state)
     celsius = last.get("celsius")
     if celsius is None:
-        return "max_celsius is set, but the device reports no temperature"
+        return doubt("no_temperature")
     if celsius > device.max_celsius:
-        above = f"above max_celsius {device.max_celsius:g}"
-        return f"{what} began at {celsius:.0f} °C, {above}, after {waited:.0f} s of waiting"
-    return ""
+        return doubt("hot", what=what, celsius=celsius, limit=device.max_celsius, waited=waited)
+    return None
 
 
 def cool_down(participants: Participants, device: Device, reasons: Iterable[Doubt], before: Mapping[str, Any]) -> float:

@@ -21,6 +21,7 @@ from edgekd.errors import DeviceError, LostError, unexpected
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.variant import Variant
+from edgekd.results.findings import Finding, Missing, missing
 from edgekd.results.profile import Operation, Operations, Part, ProfileRecord
 
 LOOK_S = 300.0
@@ -72,7 +73,7 @@ class Inspection:
     operations: Operations | None = None
     path: tuple[Part, ...] = ()
     classes: tuple[int, ...] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Missing, ...] = ()
     lost: LostError | None = None
 
     def into(self, record: ProfileRecord) -> ProfileRecord:
@@ -85,10 +86,11 @@ class Inspection:
 
 @dataclass
 class _Notes:
-    """Collects what was not measured, in words."""
+    """Collects what was not measured of a model on a device."""
 
-    where: str
-    lines: list[str] = field(default_factory=list)
+    model: str
+    device: str
+    found: list[Missing] = field(default_factory=list)
     lost: LostError | None = None
     missing: list[str] = field(default_factory=list)
 
@@ -103,12 +105,12 @@ class _Notes:
             self.missing.append(what)
             return otherwise
         except DeviceError as error:
-            found = error.message.removeprefix(f"{self.where}: ")
+            found = error.message.removeprefix(f"{self.model} on {self.device}: ")
         except Exception as error:
             found = unexpected(error)[0]
         if not isinstance(found, str):
             return found
-        self.lines.append(f"{what} of {self.where}: {found}")
+        self.found.append(missing(what, found, self.model, self.device))
         return otherwise
 
     def failure(self) -> LostError | None:
@@ -116,7 +118,7 @@ class _Notes:
         return self.lost and LostError(f"{self.lost.message}; not measured: {', '.join(self.missing)}", self.lost.hint)
 
 
-def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, where: str) -> Inspection:
+def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, device: str) -> Inspection:
     """Look at one artifact on a device.
 
     Args:
@@ -124,9 +126,9 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
         begin: Starts an agent with the model loaded.
         way: The open way to the device.
         wants: What to look at.
-        where: Artifact and device in words.
+        device: Name of the device.
     """
-    notes = _Notes(where)
+    notes = _Notes(variant.model, device)
     agents: list[Agent] = []
 
     def agent() -> Agent:
@@ -153,7 +155,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
     try:
         if wants.outputs:
             seen = notes.tried("outputs", asked(lambda agent: outputs(agent, way)), None)
-            notes.lines += [not_compared(name, where) for name in seen.others] if seen else []
+            notes.found += [not_compared(name, variant.model, device) for name in seen.others] if seen else []
         if wants.preprocessing and variant.layout and wants.encoded:
             path = notes.tried("the whole path", asked(lambda agent: _path(agent, way, variant, wants)), ())
         if wants.preprocessing and variant.layout and wants.images:
@@ -163,7 +165,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
     finally:
         if agents:
             agents[-1].close(grace=2.0)
-    return Inspection(seen, costs, path, classes, tuple(notes.lines), notes.failure())
+    return Inspection(seen, costs, path, classes, tuple(notes.found), notes.failure())
 
 
 _numbers = itertools.count()
@@ -186,9 +188,9 @@ def outputs(agent: Agent, way: Transport, limit_s: float = LOOK_S) -> Given:
     return Given(arrays, dict(zip(told["names"], told["kinds"], strict=True)), tuple(told.get("others", ())))
 
 
-def not_compared(name: str, where: str) -> str:
-    """Say that an output is no real numbers; ``where``: artifact and device in words."""
-    return f"output {name} of {where}: it is no tensor of real numbers, and is not compared"
+def not_compared(name: str, model: str, device: str) -> Missing:
+    """Return that an output of a model on a device is no real numbers."""
+    return Missing(Finding("no_numbers"), f"output {name}", model, device)
 
 
 def _operations(agent: Agent) -> Operations | str:

@@ -13,6 +13,7 @@ from edgekd.devices.schema import Device
 from edgekd.profiling import stats
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.variant import Variant
+from edgekd.results.findings import Finding, Missing, said
 from edgekd.results.profile import Attempt, BlockState, Effective, Latency, LoadTime, Memory, ProfileRecord
 
 
@@ -43,6 +44,7 @@ class Setting:
         device: Where.
         threads: Threads that were asked for.
         now: The machine during the session.
+        began: Why it did not begin as cool as it should; None if it did.
         samples: The file with the raw samples, in the folder of the result.
         reference: The reference workload, measured like a variant; None where it could not be.
         trivial: By format, MiB by which a trivial model raises the peak of the bare runtime.
@@ -54,6 +56,7 @@ class Setting:
     samples: str
     reference: Run | None = None
     trivial: Mapping[str, float] = field(default_factory=dict)
+    began: stats.Doubt | None = None
 
 
 FLAGS = ("under-voltage", "clock capped by the firmware", "throttled", "soft temperature limit reached")
@@ -107,10 +110,10 @@ def conditions(before: Mapping[str, Any], after: Mapping[str, Any], runs: Iterab
 def doubts(run: Run, setting: Setting) -> list[stats.Doubt]:
     """Every reason not to believe the figures of a variant."""
     device, allowed = setting.device, tuple(run.end.get("allowed", ()))
-    got = f"it ran on {_list(allowed)}" if allowed else "it could not be read where it ran"
-    pinned = [stats.Doubt(f"cores: {_list(device.cores)} asked for, {got}")] if device.cores else []
+    pinned = [stats.doubt("other_cores", asked=list(device.cores), ran=list(allowed))] if device.cores else []
     return [
         *stats.doubts(_medians(run), _busy(run), _worked(run), setting.threads, setting.now),
+        *([setting.began] if setting.began else []),
         *(pinned if run.end and allowed != tuple(sorted(device.cores)) else []),
     ]
 
@@ -219,10 +222,6 @@ def _worked(run: Run) -> int:
     return int(statistics.median_low(block["threads"] for block in run.blocks))
 
 
-def _list(cores: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(cores)))
-
-
 def precision(ops: Mapping[str, int]) -> str:
     """Say in what precision the operations were computed.
 
@@ -238,15 +237,11 @@ def precision(ops: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(ops.items(), reverse=True)) + f" of {total} operations"
 
 
-def notes(runs: Iterable[Run], device: Device) -> Iterator[str]:
+def notes(runs: Iterable[Run], device: Device) -> Iterator[Missing]:
     """Yield remarks on figures that are not what their name says."""
     for run in runs:
-        name = f"{run.variant.model} on {device.name}"
-        if run.start["cold_ms"] is not None and not run.start["is_cold"]:
-            yield (
-                f"{name}: the cold load is not cold: the file stayed in the page cache "
-                "(its folder is in memory, or another process holds it)"
-            )
+        found = [Finding("cold_load_is_warm")] if run.start["cold_ms"] is not None and not run.start["is_cold"] else []
         if not run.warmup.get("steady", True):
-            yield f"{name}: the times were not steady after {run.warmup['ms'] / 1000:.1f} s of warm-up"
-        yield from (f"{name}: {note}" for note in run.end.get("notes", ()))
+            found.append(Finding("not_steady", figures={"warmup_s": run.warmup["ms"] / 1000}))
+        found += [said(note) for note in run.end.get("notes", ())]  # in the words of the agent
+        yield from (Missing(reason, "", run.variant.model, device.name) for reason in found)

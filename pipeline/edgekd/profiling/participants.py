@@ -13,6 +13,7 @@ from edgekd.errors import DeviceError, LostError
 from edgekd.profiling.agents.base import Agent, Agents
 from edgekd.profiling.measured import Run
 from edgekd.profiling.variant import Variant
+from edgekd.results.findings import Finding
 from edgekd.results.profile import Failure
 
 Progress = Callable[[str, int, int], None]
@@ -74,7 +75,7 @@ class Participants:
         progress: Told of every step.
         limit: Time they have.
         total: Steps in all, if the first attempt is trusted.
-        say: Prints a line.
+        say: Takes the fact that all is measured again.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Participants:
         progress: Progress,
         limit: Limit,
         total: int,
-        say: Callable[[str], None] = lambda text: None,
+        say: Callable[[Finding], None] = lambda fact: None,
     ) -> None:
         self.entered: list[Run] = []
         self.live: list[Run] = []
@@ -141,9 +142,10 @@ class Participants:
         self._total += steps * len(self.live)
         attempts = [run.attempts for run in self.live]
         number = max((len(made) for made in attempts), default=0)
-        reasons = "; ".join(dict.fromkeys(reason for made in attempts if made for reason in made[-1].reasons))
-        which = f"attempt {number + 1} of {self._device.retries + 1}"
-        self._say(f"  {self._device.name}: {which}: attempt {number} was not trusted ({reasons})")
+        found = [reason for made in attempts if made for reason in made[-1].reasons]
+        reasons = tuple(reason for at, reason in enumerate(found) if reason not in found[:at])
+        figures = {"attempt": number + 1, "of": self._device.retries + 1, "reasons": reasons}
+        self._say(Finding("measured_again", "warning", self._device.name, figures))
 
     def out(self, run: Run, error: DeviceError) -> None:
         """Take a variant out of the session; the reference leaves without a word, as figures do not need it."""

@@ -31,7 +31,8 @@ from edgekd.profiling.sustained import Extra
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.variant import Variant
 from edgekd.recipe.profile import Profile
-from edgekd.results.profile import UNFIT, DeviceRecord, Failure, ProfileRecord
+from edgekd.results.findings import UNFIT, Finding, Missing, said
+from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Session:
     profiles: tuple[ProfileRecord, ...]
     device: DeviceRecord
     failures: tuple[Failure, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Missing, ...] = ()
     inspections: Mapping[str, Inspection] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ def measure(
     progress: Progress = lambda what, done, total: None,
     transport: Transport | None = None,
     wants: Wants | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[Finding], None] = lambda fact: None,
 ) -> Session:
     """Measure all variants on one device in one session.
 
@@ -70,7 +71,7 @@ def measure(
         progress: Told of every step.
         transport: The way to the device, not open yet; by default what the device's file names.
         wants: What to look at beside times, after the measurement; by default nothing.
-        say: Prints a line, such as why it measures again.
+        say: Takes a fact at once, such as why it measures again.
 
     Returns:
         A record for every variant that could be measured, and a failure with its reason for every other; a note for each
@@ -104,7 +105,7 @@ def _measured(
     progress: Progress,
     transport: Transport | None,
     wants: Wants | None,
-    say: Callable[[str], None],
+    say: Callable[[Finding], None],
 ) -> Session:
     unfit = {variant.model: reason for variant in variants if (reason := agents.unfit(device, variant.runtime))}
     variants = [variant for variant in variants if variant.model not in unfit]
@@ -124,11 +125,11 @@ def _measured(
         for variant in variants:
             participants.enter(variant)
         participants.enter_reference()
-        hot = heat.begin(participants, device)
+        began = heat.begin(participants, device)
         baseline = trivial.trivial_mib(participants, way, device, threads) if starter.name == "python" else {}
         participants.each("load", lambda run, _: _start(run, way, device, threads))
-        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), f"{SAMPLES}/{raw.name}", trivial=baseline)
-        rounds = Rounds(participants, protocol, setting, hot, log)
+        setting = Setting(device, threads, Conditions(0.0, 0.0, 1), f"{SAMPLES}/{raw.name}", trivial=baseline, began=began)
+        rounds = Rounds(participants, protocol, setting, "", log)
         setting = rounds.measure()
         power = sustained.idle(participants, device) if starter.name == "python" else {}
         participants.each("read", lambda run, _: _finish(run))
@@ -147,8 +148,8 @@ def _measured(
         record = inspected.get(run.variant.model, Inspection()).into(measured.record(run, setting))
         profiles.append(more.get(run.variant.model, Extra()).into(record))
     notes = (
-        *(f"{model} on {device.name}: {UNFIT}: {reason}" for model, reason in unfit.items()),
-        *rounds.notes,
+        *(Missing(Finding(UNFIT, figures={"why": why}), "", model, device.name) for model, why in unfit.items()),
+        *(Missing(said(note)) for note in rounds.notes),
         *measured.notes(participants.live, device),
         *(note for look in inspected.values() for note in look.notes),
         *(note for longest in more.values() for note in longest.notes),
@@ -163,8 +164,7 @@ def _inspect(
     inspected = {}
     for run in participants.live:
         participants.tell(f"look into {run.variant.model}")
-        label = f"{run.variant.model} on {device.name}"
-        found = inspection.inspect(run.variant, partial(begin, run), way, wants, label)
+        found = inspection.inspect(run.variant, partial(begin, run), way, wants, device.name)
         if found.lost:
             participants.lost(run, found.lost)
         inspected[run.variant.model] = found

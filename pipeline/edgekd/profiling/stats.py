@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edgekd.results.findings import Finding
 from edgekd.results.profile import Latency, Trust
 
 DRIFT_LIMIT = 0.10
@@ -33,10 +34,15 @@ Cure = Literal["", "again", "cool"]
 
 @dataclass(frozen=True)
 class Doubt:
-    """A reason not to trust a figure, in words, and what may help: to measure again, after a cool-down, or nothing."""
+    """A reason not to trust a figure, and what may help: to measure again, after a cool-down, or nothing."""
 
-    text: str
+    fact: Finding
     cure: Cure = ""
+
+    @property
+    def text(self) -> Finding:
+        """The reason, by the name that :mod:`edgekd.profiling.rounds` reads it by."""
+        return self.fact
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Conditions:
         throttled: Numbers of the rounds, from 1, in which throttling was reported, each with its cause in words.
         governor: Frequency governor; empty if unreadable.
         held_down: That governor holds the clock down.
-        hot: In words, that the session began hotter than it should; empty if not.
+        hot: Set by :mod:`edgekd.profiling.rounds`; always empty, because ``measured.Setting`` has how the session began.
         emulated: The device is emulated.
     """
 
@@ -159,10 +165,10 @@ def doubts(medians: Sequence[float], busy: float | None, threads: int, asked: in
     """
     moved, width = drift(medians), spread(medians)
     return [
-        *_when(abs(moved) > DRIFT_LIMIT, f"the last block was {abs(moved):.0%} {_pace(moved)} than the first", "again"),
-        *_when(width > SPREAD_LIMIT, f"the blocks differ by {width:.0%} (interquartile range over median)", "again"),
-        *_when((busy or 1.0) < BUSY_LIMIT, f"the process had a CPU for only {busy or 1.0:.0%} of the time", "again"),
-        *_when(threads > asked, f"{threads} threads worked, {asked} asked for"),
+        *_when(abs(moved) > DRIFT_LIMIT, "drift", "again", change=moved),
+        *_when(width > SPREAD_LIMIT, "spread", "again", share=width),
+        *_when((busy or 1.0) < BUSY_LIMIT, "waited", "again", share=busy),
+        *_when(threads > asked, "more_threads", worked=threads, asked=asked),
         *_machine(conditions),
     ]
 
@@ -177,7 +183,7 @@ def trust(medians: Sequence[float], reasons: Sequence[Doubt], conditions: Condit
     """
     return Trust(
         verdict="untrusted" if reasons else "trusted",
-        reasons=tuple(reason.text for reason in reasons),
+        reasons=tuple(reason.fact for reason in reasons),
         drift=drift(medians),
         spread=spread(medians),
         load_before=conditions.load_before,
@@ -187,17 +193,16 @@ def trust(medians: Sequence[float], reasons: Sequence[Doubt], conditions: Condit
 
 def _machine(now: Conditions) -> list[Doubt]:
     hot = [
-        *_when(now.emulated, "the device is emulated: its times are not the hardware's"),
-        *(Doubt(f"{cause} in {_numbers(blocks)}", "cool") for cause, blocks in _by_cause(now.throttled).items()),
-        *_when(bool(now.hot), now.hot),
-        *_when(now.held_down, f"the frequency governor {now.governor} holds the clock down"),
+        *_when(now.emulated, "emulated"),
+        *(doubt("throttled", "cool", cause=cause, blocks=at) for cause, at in _by_cause(now.throttled).items()),
+        *_when(now.held_down, "held_down", governor=now.governor),
     ]
     if now.others is None:
-        return [Doubt("the load of other processes on the device could not be read"), *hot]
+        return [doubt("load_unknown"), *hot]
     others, steal, limit = now.others, now.steal, OTHERS_LIMIT * now.cores
     return [
-        *_when(others > limit, f"other processes kept {others:.1f} of {now.cores} cores busy", "again"),
-        *_when(steal > STEAL_LIMIT, f"the hypervisor took {steal:.0%} of the CPU time for other machines", "again"),
+        *_when(others > limit, "other_processes", "again", busy=others, cores=now.cores),
+        *_when(steal > STEAL_LIMIT, "other_machines", "again", share=steal),
         *hot,
     ]
 
@@ -206,19 +211,10 @@ def _by_cause(throttled: Mapping[int, str]) -> dict[str, list[int]]:
     return {cause: [at for at in sorted(throttled) if throttled[at] == cause] for cause in throttled.values()}
 
 
-def _numbers(blocks: Sequence[int]) -> str:
-    """``block 3``, ``blocks 3 and 5``, ``blocks 1 to 7``."""
-    first, last = blocks[0], blocks[-1]
-    if len(blocks) == 1:
-        return f"block {first}"
-    if len(blocks) > 2 and last - first + 1 == len(blocks):
-        return f"blocks {first} to {last}"
-    return f"blocks {', '.join(map(str, blocks[:-1]))} and {last}"
+def doubt(code: str, cure: Cure = "", **figures: Any) -> Doubt:
+    """Return a reason; its sentence is made in the report."""
+    return Doubt(Finding(code, "warning", figures=figures), cure)
 
 
-def _when(condition: bool, text: str, cure: Cure = "") -> list[Doubt]:
-    return [Doubt(text, cure)] if condition else []
-
-
-def _pace(moved: float) -> str:
-    return "slower" if moved > 0 else "faster"
+def _when(condition: bool, code: str, cure: Cure = "", **figures: Any) -> list[Doubt]:
+    return [doubt(code, cure, **figures)] if condition else []

@@ -16,6 +16,7 @@ from edgekd.profiling.measured import Run
 from edgekd.profiling.participants import ANSWER_S, Participants
 from edgekd.profiling.rounds import RESERVE_S
 from edgekd.recipe.profile import Profile
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.profile import Energy, ProfileRecord, Sustained
 
 WINDOW_S = 10.0
@@ -32,7 +33,7 @@ class Extra:
 
     energy: Energy | None = None
     sustained: Sustained | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Missing, ...] = ()
 
     def into(self, record: ProfileRecord) -> ProfileRecord:
         """The record with it."""
@@ -69,31 +70,34 @@ def measure(
     found = {}
     minutes = protocol.sustained_minutes
     for run in participants.live if power or minutes else []:
-        energy, windows, notes = None, _Windows(), []
+        energy, windows = None, _Windows()
+        notes: list[Missing] = []
+
+        def note(reason: Finding, run: Run = run, notes: list[Missing] = notes) -> None:
+            notes.append(Missing(reason, "", run.variant.model, device.name))
+
         try:
             agent = begin(run)
             agent.ask("warmup", 2 * ANSWER_S, runs=protocol.warmup_runs, ms=protocol.warmup_ms)
             participants.tell(f"energy of {run.variant.model}")
             energy = _energy(agent, power) if power else None
-            where = f"{run.variant.model} on {device.name}"
             ask = partial(agent.ask, "state", ANSWER_S)
             if minutes and (hot := heat.begin(participants, device, "the minutes without a pause", ask)):
-                notes.append(f"{where}: {hot}")
+                note(hot.fact)
             for left in _minutes(minutes, participants):
                 participants.tell(f"{run.variant.model} without a pause, {left / 60:.1f} minutes left")
                 windows.add(agent.ask("window", 2 * ANSWER_S, ms=1000 * min(WINDOW_S, left)), min(WINDOW_S, left))
             agent.close(grace=2.0)
             over = participants.limit.left() <= WINDOW_S + RESERVE_S
             if over and windows.seconds < ENOUGH * 60 * minutes:
-                told = f"only {windows.seconds / 60:.1f} of {minutes:g} minutes without a pause"
-                why = f"limit_s is over ({participants.limit.seconds:g} s)"
-                notes.append(f"{where}: {told} were measured: {why}")
+                figures = {"minutes": windows.seconds / 60, "of": minutes, "limit_s": participants.limit.seconds}
+                note(Finding("few_minutes", figures=figures))
         except LostError as error:
             what = " and ".join([*(["energy"] if power else []), *(["the minutes without a pause"] if minutes else [])])
             participants.lost(run, LostError(f"{error.message}; not measured to the end: {what}", error.hint))
         except DeviceError as error:
             label = f"{run.variant.model} on {device.name}: "
-            notes.append(f"{label}not measured to the end: {str(error).removeprefix(label)}")
+            note(Finding("not_to_the_end", figures={"why": str(error).removeprefix(label)}))
         found[run.variant.model] = Extra(energy, windows.record(), tuple(notes))
     return found
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from edgekd.profiling.on_device.runtimes.precision import MOVES
 from edgekd.results.profile import Operation, Operations, ProfileRecord
+from edgekd.results.speed import Loss, TimedOperation
 
 CLEAR = 0.10
 """Share by which an operation must take longer than its twin to be named: single operations are not timed more exactly."""
@@ -40,7 +41,7 @@ _ALIKE = {
 _DRESS = re.compile(r"qlinear|fused|nhwc|nchwc|integer|quantized|legacy|_2d|2d|_|^q(?=gemm|attention)")
 
 
-def sentences(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
+def losses(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[Loss]:
     """Yield what takes longer in int8, the costliest kind of reason first known: conversions, float leftovers, slow twins.
 
     Args:
@@ -57,11 +58,14 @@ def sentences(int8: ProfileRecord, float32: ProfileRecord) -> Iterator[str]:
     yield from _slower(ours, theirs)
 
 
-def unusable(found: Operations) -> str:
-    """Say why nothing can be concluded from times of single operations; empty where something can."""
-    if round(100 * found.attributed) > 100:
-        return f"{100 * found.attributed:.0f} % of the time is in operations"
-    return f"recording costs {100 * found.overhead:.0f} %" if found.overhead > OVERHEAD else ""
+def unusable(found: Operations) -> bool:
+    """Tell whether nothing can be concluded from times of single operations."""
+    return overlapping(found) or found.overhead > OVERHEAD
+
+
+def overlapping(found: Operations) -> bool:
+    """Tell whether the operations take more time than the inference that they are of."""
+    return round(100 * found.attributed) > 100
 
 
 def delegated(operation: Operation) -> bool:
@@ -85,40 +89,35 @@ def _moves(operation: Operation) -> bool:
     return not (operation.precision or delegated(operation)) or MOVES.search(operation.kind) is not None
 
 
-def _conversions(ours: Operations, theirs: Operations) -> Iterator[str]:
+def _conversions(ours: Operations, theirs: Operations) -> Iterator[Loss]:
     mine, other = ([op for op in found.operations if _moves(op)] for found in (ours, theirs))
-    spent, before = sum(op.ms for op in mine), sum(op.ms for op in other)
-    if spent - before > WEIGHT * ours.mean:
-        against = f"{_ms(before)} in {_operations(len(other))} in float32" if other else "none in float32"
-        yield f"converting and moving values takes {_ms(spent)} in {_operations(len(mine))}, against {against}"
+    if _ms(mine) - _ms(other) > WEIGHT * ours.mean:
+        yield Loss("conversions", len(mine), _ms(mine), len(other), _ms(other))
 
 
-def _left_in_float(ours: Operations) -> Iterator[str]:
+def _left_in_float(ours: Operations) -> Iterator[Loss]:
     floats = [op for op in ours.operations if "float" in op.precision and not _moves(op)]
-    spent = sum(op.ms for op in floats)
-    if spent > WEIGHT * ours.mean:
-        takes = "takes" if len(floats) == 1 else "take"
-        yield f"{_operations(len(floats))} computed in float {takes} {_ms(spent)}: {_named(floats)}"
+    if _ms(floats) > WEIGHT * ours.mean:
+        longest = sorted(floats, key=lambda op: -op.ms)[:NAMED]
+        named = tuple(TimedOperation(op.name, op.kind, op.ms) for op in longest)
+        yield Loss("float", len(floats), _ms(floats), longest=named)
 
 
-def _slower(ours: Operations, theirs: Operations) -> Iterator[str]:
+def _slower(ours: Operations, theirs: Operations) -> Iterator[Loss]:
     pairs, rest = _twins(ours, theirs)
     slow = [(a, b) for a, b in pairs if a.ms > b.ms * (1 + CLEAR)]
-    spent, before = sum(a.ms for a, _ in slow), sum(b.ms for _, b in slow)
-    if spent - before > WEIGHT * ours.mean:
+    mine, other = [a for a, _ in slow], [b for _, b in slow]
+    if _ms(mine) - _ms(other) > WEIGHT * ours.mean:
         slow.sort(key=lambda pair: pair[1].ms - pair[0].ms)
-        names = ", ".join(f"{a.name} ({a.kind}) {_ms(a.ms)} against {_ms(b.ms)}" for a, b in slow[:NAMED])
-        more = f" and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
-        yield (
-            f"{len(slow)} of {len(pairs)} int8 operations {'takes' if len(slow) == 1 else 'take'} longer than the float "
-            f"twin, {_ms(spent)} against {_ms(before)}: {names}{more}"
-        )
+        named = tuple(TimedOperation(a.name, a.kind, a.ms, b.ms) for a, b in slow[:NAMED])
+        yield Loss("slower", len(mine), _ms(mine), len(other), _ms(other), len(pairs), longest=named)
     for name, mine, other in rest:
-        if sum(op.ms for op in mine) - sum(op.ms for op in other) > WEIGHT * ours.mean:
-            yield (
-                f"{len(mine)} operations of the kind {name} take {_ms(sum(op.ms for op in mine))}, against "
-                f"{_ms(sum(op.ms for op in other))} for {len(other)} in float32"
-            )
+        if _ms(mine) - _ms(other) > WEIGHT * ours.mean:
+            yield Loss("slower kind", len(mine), _ms(mine), len(other), _ms(other), kind=name)
+
+
+def _ms(operations: Sequence[Operation]) -> float:
+    return sum(op.ms for op in operations)
 
 
 def _twins(
@@ -139,19 +138,3 @@ def _twins(
         elif right:
             rest.append((name, left, right))
     return pairs, rest
-
-
-def _named(operations: Sequence[Operation]) -> str:
-    longest = sorted(operations, key=lambda op: -op.ms)
-    names = ", ".join(f"{op.name} ({op.kind}) {_ms(op.ms)}" for op in longest[:NAMED])
-    return names + (f" and {len(longest) - NAMED} more" if len(longest) > NAMED else "")
-
-
-def _operations(number: int) -> str:
-    return "1 operation" if number == 1 else f"{number} operations"
-
-
-def _ms(value: float) -> str:
-    """Three significant digits, with unit."""
-    digits = next((places for limit, places in ((1, 3), (10, 2), (100, 1)) if value < limit), 0)
-    return f"{value:.{digits}f} ms"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekd.loading.overrides import parse_key
@@ -45,13 +45,13 @@ class GateWords:
 GATES = {
     "accuracy_drop": GateWords("Accuracy drop", "points", 100.0, "against the float student"),
     "expected_drop": GateWords("Expected drop", "points", 100.0, "by the float student's own confidence"),
-    "agreement": GateWords("Same top-1 as float", "%", 100.0, "as the float student"),
-    "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the logits"),
+    "agreement": GateWords("Same {same} as float", "%", 100.0, "as the float student"),
+    "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the {output}"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
-    "parity_top1": GateWords("Top-1 agreement", "%", 100.0, "with the torch int8 model"),
+    "parity_top1": GateWords("{Same} agreement", "%", 100.0, "with the torch int8 model"),
     "parity_lsb_p99": GateWords("Output error, p99", "LSB", 1.0, "against the torch int8 model"),
-    "parity_error": GateWords("Output error, RMS", "%", 100.0, "of the deviation of torch's logits"),
+    "parity_error": GateWords("Output error, RMS", "%", 100.0, "of the deviation of torch's {output}"),
     "size_ratio": GateWords("Size ratio", "×", 1.0, "to the float32 ONNX file"),
     "latency_p50_ms": GateWords("Latency p50", "ms"),
     "latency_p90_ms": GateWords("Latency p90", "ms"),
@@ -64,13 +64,26 @@ SIGNS = {"<=": "≤", ">=": "≥"}
 def gate_words(gate: GateRecord, task: TaskFacts) -> GateWords:
     """Return the words of a gate; an unknown gate keeps its own name."""
     if gate.metric is None:
-        return GATES.get(gate.name) or GateWords(one_line(gate.name))
+        words = GATES.get(gate.name) or GateWords(one_line(gate.name))
+        same, output = same_class(task), output_of(task)
+        label = words.label.replace("{same}", same).replace("{Same}", capitalized(same))
+        return replace(words, label=label, note=words.note.replace("{output}", output))
     known = next((facts for facts in task.metrics if facts.name == gate.metric), None)
-    words = MetricWords(known or MetricFacts(gate.metric, one_line(gate.metric), "", "higher"))
+    metric = MetricWords(known or MetricFacts(gate.metric, one_line(gate.metric), "", "higher"))
     if gate.name == "drop":
-        what = f"{capitalized(words.facts.label)} lost"
-        return GateWords(what, words.change_unit, words.factor, "against the float student")
-    return GateWords(capitalized(words.facts.label), words.unit, words.factor, "on the test split")
+        what = f"{capitalized(metric.facts.label)} lost"
+        return GateWords(what, metric.change_unit, metric.factor, "against the float student")
+    return GateWords(capitalized(metric.facts.label), metric.unit, metric.factor, "on the test split")
+
+
+def same_class(task: TaskFacts) -> str:
+    """Name what two outputs share that have the same class: ``top-1`` where the task measures that, else ``class``."""
+    return next((metric.label for metric in task.metrics if metric.name == "top1"), "class")
+
+
+def output_of(task: TaskFacts) -> str:
+    """Name the primary output: ``logits`` where the task measures top-1."""
+    return "logits" if any(metric.name == "top1" for metric in task.metrics) else "output"
 
 
 def gate_label(gate: GateRecord, task: TaskFacts) -> str:
@@ -359,6 +372,12 @@ def judge(result: RunResult) -> Of | None:
 def metric(result: RunResult, of: Of | None = None) -> MetricWords:
     """The metric by which the networks of a run are compared; ``of``: held against this, in place of what decides."""
     return MetricWords(result.task.metric, of or judge(result) or "labels")
+
+
+def metric_called(result: RunResult, name: str) -> MetricWords:
+    """The metric of a run's task that has a name; one that the task does not have is written as a share."""
+    known = (one for one in result.task.metrics if one.name == name)
+    return MetricWords(next(known, MetricFacts(name, "right class", "%", "higher")))
 
 
 def score(result: RunResult, model: ModelRecord | None, of: Of | None = None) -> float | None:

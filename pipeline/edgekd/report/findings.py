@@ -5,47 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgekd.profiling import best
-from edgekd.report import facts
+from edgekd.report import advice, best, facts, speed, trust
 from edgekd.report.metric import MetricWords, capitalized
-from edgekd.report.words import count
-from edgekd.results.findings import TEXT, Finding
+from edgekd.report.words import count, listing
+from edgekd.results.findings import TEXT, Finding, listed
 from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.models import MetricFacts
+from edgekd.results.profile import Outputs, ProfileRecord
 from edgekd.results.run import RunResult
 from edgekd.results.tuning import TuningRecord, word, words
+from edgekd.runtimes import base
 
 
 def sentences(result: RunResult) -> tuple[str, ...]:
     """Return all findings of a run, the best artifact of each device first."""
-    tuned = [f"{capitalized(line)}." for line in (search(result.tuning) if result.tuning else ())]
-    baseline = search(result.baseline_tuning) if result.baseline_tuning else ()
+    tuned = [f"{capitalized(line)}." for line in (search(result.tuning, facts.noun(result)) if result.tuning else ())]
+    baseline = search(result.baseline_tuning, facts.noun(result)) if result.baseline_tuning else ()
     tuned += [f"The baseline tuned_kd: {line}." for line in baseline]
     return (
         *best.sentences(result.profiles, result.models, result.gates, facts.label),
         *tuned,
         *mistakes(result.copied),
-        *map(sentence, result.findings),
+        *(sentence(finding, result.task.metrics) for finding in result.findings),
+        *(line for profile in result.profiles for line in outputs(profile)),
+        *speed.sentences(result),
     )
 
 
-def sentence(finding: Finding) -> str:
-    """Write a finding; one that this report does not know by its code and figures."""
+def sentence(finding: Finding, metrics: Sequence[MetricFacts] = ()) -> str:
+    """Write a finding; one that this report does not know by its code and figures.
+
+    Args:
+        finding: The finding.
+        metrics: Of the run's task.
+    """
     write = _SENTENCES.get(finding.code)
     if write is not None:
-        return write(finding.figures)
-    listed = ", ".join(f"{name} {value}" for name, value in finding.figures.items())
-    return f"{finding.code}: {listed}" if listed else finding.code
+        return write(finding)
+    return advice.sentence(finding, metrics) or listed(finding)
 
 
-def search(record: TuningRecord) -> Iterator[str]:
-    """Yield what a search has chosen, and how sure that is."""
+def search(record: TuningRecord, noun: str = "image") -> Iterator[str]:
+    """Yield what a search has chosen, and how sure that is; ``noun`` is what one of the data is called."""
     metric, chosen, first = MetricWords(record.metric), record.chosen, record.trials[0]
     gain = ""
     if first.score is not None and chosen.number != 1:
         gain = f", {metric.measured(metric.plain(first.score))} with the values as written"
     score = metric.measured(metric.plain(record.scores[chosen.number]))
     yield (
-        f"tuned on {record.images:,} validation images: {words(chosen.values, record.labels)} "
+        f"tuned on {record.images:,} validation {noun}s: {words(chosen.values, record.labels)} "
         f"({score} in trial {chosen.number} of {len(record.trials)}{gain})"
     )
     if record.near:
@@ -89,7 +97,53 @@ def mistakes(records: Sequence[CopiedErrors]) -> Iterator[str]:
     yield f"{text}, {beside}: {verdict}{doubt} (p = {distilled.p:.2g})."
 
 
-def _synthesized(figures: Mapping[str, Any]) -> str:
+def outputs(profile: ProfileRecord) -> Iterator[str]:
+    """Yield how the outputs of a file on a device differ from a reference's by more than two correct programs do."""
+    for row in profile.outputs:
+        if row.differs:
+            begins = f" The difference begins in {row.worst_layer}." if row.worst_layer else ""
+            yield (
+                f"The outputs of {profile.model} on {profile.device} differ from {_of(row.reference)}: {differs(row)} "
+                f"({_distance(row)}).{begins}"
+            )
+
+
+def differs(row: Outputs) -> str:
+    """Write how outputs differ from a reference's; empty where they do not."""
+    return "; ".join(_DIFFERS[found.code](found.figures) for found in row.differs)
+
+
+def _distance(row: Outputs) -> str:
+    parts = [f"largest difference {row.max_error:.2g}, cosine {row.cosine:.6f}"]
+    if row.p99_lsb is not None:
+        parts = [f"p99 {row.p99_lsb:.3g} LSB, at most {row.max_lsb:.3g} LSB"]
+    if row.agreement is not None:
+        parts.append(f"the same class for {round(row.agreement * row.n)} of {row.n} samples")
+    return "; ".join(parts)
+
+
+def _of(reference: str) -> str:
+    return "those of the same file on the host" if reference == "host" else "those of torch"
+
+
+def _settings(found: Finding) -> str:
+    format = found.figures["format"]
+    return f"In {base.label(format) if format else found.where} on {found.figures['device']} {found.where}"
+
+
+def _not_as_described(found: Finding) -> str:
+    changed = listing([*found.figures["files"]])
+    return f"{found.where}: {changed} is not what manifest.json beside it describes; measured as any other file is."
+
+
+def _measured_again(found: Finding) -> str:
+    attempt, reasons = found.figures["attempt"], "; ".join(map(trust.sentence, found.figures["reasons"]))
+    which = f"attempt {attempt} of {found.figures['of']}"
+    return f"{found.where}: {which}: attempt {attempt - 1} was not trusted ({reasons})"
+
+
+def _synthesized(found: Finding) -> str:
+    figures = found.figures
     real = "only the test images are real" if figures["test_is_real"] else "no real image was used, not even in evaluation"
     return (
         f"All {count(figures['images'])} images of training, validation and calibration were synthesized from "
@@ -98,12 +152,46 @@ def _synthesized(figures: Mapping[str, Any]) -> str:
     )
 
 
-_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    TEXT: lambda figures: str(figures["text"]),
+_SENTENCES: Mapping[str, Callable[[Finding], str]] = {
+    TEXT: lambda found: str(found.figures["text"]),
+    "chance": lambda found: str(found.figures["text"]),
+    "rewrite_unchecked": lambda found: (
+        f"{found.where} is rewritten, and may compute something else until it is trained; so the preprocessing of its "
+        "weights was not checked"
+    ),
     "synthesized": _synthesized,
-    "rewritten": lambda figures: f"The student was rewritten for int8 before distillation: {'; '.join(figures['changes'])}.",
-    "reused": lambda figures: f"The student ends in the teacher's classifier: {figures['what']}.",
-    "rewrite_left": lambda figures: f"The rewrite left {figures['reason']}.",
-    "copied_tensors": lambda figures: f"{figures['what']}.",
-    "advice": lambda figures: f"Advice: {figures['text']}.",
+    "rewritten": lambda found: (
+        f"The student was rewritten for int8 before distillation: {'; '.join(found.figures['changes'])}."
+    ),
+    "reused": lambda found: f"The student ends in the teacher's classifier: {found.figures['what']}.",
+    "rewrite_left": lambda found: f"The rewrite left {found.figures['reason']}.",
+    "copied_tensors": lambda found: f"{found.figures['what']}.",
+    "not_as_described": _not_as_described,
+    "measured_again": _measured_again,
+    "not_comparable": lambda found: (
+        f"The outputs of {found.where} on {found.figures['device']} cannot be compared with "
+        f"{_of(found.figures['reference'])}: {found.figures['why']}."
+    ),
+    "other_threads": lambda found: (
+        f"{_settings(found)} ran with {found.figures['used']} threads instead of {found.figures['asked']}."
+    ),
+    "other_precision": lambda found: (
+        f"{_settings(found)} was computed in {found.figures['used']}, although the file is {found.figures['file']}."
+    ),
+    "mostly_float": lambda found: (
+        f"{_settings(found)} was computed mostly in float ({found.figures['used']}), although the file is "
+        f"{found.figures['file']}."
+    ),
+    "no_xnnpack": lambda found: f"{_settings(found)} ran without XNNPACK: no delegate took any operation.",
 }
+
+_DIFFERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    TEXT: lambda figures: str(figures["text"]),
+    "lsb": lambda figures: f"p99 is {figures['p99']:.4g} LSB, more than {figures['limit']:.0f}",
+    "float_error": lambda figures: (
+        f"{figures['output']} is off by {figures['share']:.1e} of its deviation, more than {figures['limit']:.0e}"
+    ),
+    "flips": lambda figures: f"{figures['flips']} of {figures['of']} samples have another class beyond a tie",
+}
+CODES = frozenset((*_SENTENCES, *_DIFFERS))
+"""Codes of the facts that are written here."""

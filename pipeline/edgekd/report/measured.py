@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.report import facts
+from edgekd.report import missing as words
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
 from edgekd.report.sections import comparison, device, device_trust, evidence
 from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
-from edgekd.results.profile import UNFIT, ProfileRecord
+from edgekd.results.findings import UNFIT, missing
+from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import RunResult
 
 
@@ -97,7 +99,7 @@ def _what(result: RunResult) -> str:
 
 def _verdict(result: RunResult) -> Verdict:
     devices = facts.devices(result)
-    unfit = sum(f": {UNFIT}: " in text for text in result.not_measured)
+    unfit = sum(figure.reason.code == UNFIT for figure in result.not_measured)
     asked = len(result.models) * len(devices) - unfit
     lost = tuple(_lost(result))
     doubted = sum(record.trust.verdict == "untrusted" for record in result.profiles)
@@ -120,10 +122,10 @@ def _lost(result: RunResult) -> Iterator[str]:
     for name in facts.devices(result):
         for model in result.models if name not in silent else ():
             if (model.name, name) not in measured:
-                start = f"{model.name} on {name}: "
-                text = next((text for text in result.not_measured if text.startswith(start)), f"{start}not measured")
-                if not text.startswith(f"{start}{UNFIT}"):
-                    yield one_line(text)
+                why = [lack for lack in result.not_measured if (lack.model, lack.device) == (model.name, name)]
+                figure = next(iter(why), missing("", "not measured", model.name, name))
+                if figure.reason.code != UNFIT:
+                    yield one_line(words.sentence(figure))
 
 
 def _files(result: RunResult) -> Section:

@@ -58,8 +58,8 @@ class MetricWords:
 
     @property
     def axis(self) -> str:
-        """Its name and unit at an axis."""
-        return f"{self.name}, {self.unit}" if self.unit else self.name
+        """Its name and unit at an axis, and which way is better where that is down."""
+        return self.axis_on("")
 
     @property
     def room(self) -> float:
@@ -68,7 +68,9 @@ class MetricWords:
 
     def axis_on(self, what: str) -> str:
         """Its name, what it is measured on, and its unit at an axis."""
-        return f"{self.name} on {what}, {self.unit}" if self.unit else f"{self.name} on {what}"
+        name = f"{self.name} on {what}" if what else self.name
+        lower = " (lower is better)" if self.facts.better == "lower" else ""
+        return f"{name}, {self.unit}{lower}" if self.unit else f"{name}{lower}"
 
     def value(self, value: float) -> str:
         """Write a value, without its unit."""

@@ -6,6 +6,7 @@ Nothing here is a number any more, and nothing here is escaped yet, save for the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
@@ -82,6 +83,13 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+
+
+def filled(table: Table) -> Table:
+    """Return a table without the columns in which nothing applies to any row."""
+    keep = [not at or not table.rows or any(row[at].text != NONE for row in table.rows) for at in range(len(table.columns))]
+    rows = tuple(tuple(compress(row, keep)) for row in table.rows)
+    return replace(table, columns=tuple(compress(table.columns, keep)), rows=rows)
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ class Number:
     @property
     def measured(self) -> bool:
         """True if there is a figure; its unit is left out otherwise."""
-        return bool(self.unit)
+        return self.value != NOT_MEASURED
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 import yaml
 
 from edgekd.recipe.study import BASELINES
+from edgekd.report import missing
 from edgekd.report.charts.ranking import Dot, ranking
 from edgekd.report.facts import NETWORKS
 from edgekd.report.metric import MetricWords
@@ -34,7 +35,7 @@ from edgekd.results.study import Row, StudyResult
 from edgekd.statistics import Paired
 
 TEST = (
-    "Differences are taken seed by seed, for the same seed gives both students the same first weights and order of images. "
+    "Differences are taken seed by seed, for the same seed gives both students the same first weights and order of samples. "
     "Interval: 95 %, Student's t over the differences, each by itself. p: paired t-test, corrected by Holm's method for all "
     "rows that are compared with the same baseline in this table; ✓ and ✕ are for a corrected p below 0.05."
 )
@@ -47,6 +48,10 @@ RANK = (
 )
 
 
+def _missing(result: StudyResult) -> tuple[str, ...]:
+    return tuple(map(one_line, missing.together(result.not_measured, result.task.metrics)))
+
+
 def build(result: StudyResult) -> Page:
     """Make the page of a study."""
     pairs = tuple(dict.fromkeys(row.pair for row in result.rows))
@@ -56,7 +61,7 @@ def build(result: StudyResult) -> Page:
         Section("ranking", "Ranking", blocks, lead.strip()),
         _conditions(result),
         _provenance(result),
-        Section("not-measured", "What was not measured", (Bullets(tuple(one_line(text) for text in result.not_measured)),)),
+        Section("not-measured", "What was not measured", (Bullets(_missing(result)),)),
     )
     return Page(
         name=one_line(result.name),

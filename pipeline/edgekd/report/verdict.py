@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from edgekd.report import facts
+from edgekd.report.findings import sentence
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, listing, one_line, plural, sig
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
@@ -16,6 +18,8 @@ from edgekd.results.run import RunResult
 from edgekd.runtimes import base
 from edgekd.statistics import wilson
 
+CHANCE = "chance"
+"""Code of the doubt about given weights that are no better than chance."""
 PARITY = ("parity_top1", "parity_lsb_p99", "parity_error")
 WORDS: dict[Word, str] = {
     "fail": "failed",
@@ -37,7 +41,7 @@ FLOAT_SHARE = 0.25
 SHARED = ("add", "cat")
 """Operators whose inputs share one scale."""
 LEAST_SHARE = 0.05
-"""Of the noise at the logits; a layer with less is no cause."""
+"""Of the noise at the output; a layer with less is no cause."""
 
 
 def verdict(result: RunResult) -> Verdict:
@@ -140,14 +144,14 @@ def _distillation(result: RunResult) -> Iterator[str]:
     lost = f"{metric.size(alone.value - distilled.value)} {metric.change_unit}".rstrip()
     yield (
         f"distillation lost {lost} against the student alone: {metric.told(distilled.value)} against "
-        f"{metric.told(alone.value)} on {count(distilled.n)} test images. What to do: "
+        f"{metric.told(alone.value)} on {plural(distilled.n, f'test {facts.noun(result)}')}. What to do: "
         "raise distill.epochs; seeds: 3 separates the method from the seed"
     )
 
 
 def _knows(result: RunResult) -> Iterator[str]:
     """Say that a network may not be what it was in its training, or knows nothing: then no other figure means much."""
-    yield from map(one_line, result.doubts)
+    yield from (one_line(sentence(doubt)) for doubt in result.doubts)
     classes, n = len(result.data.classes), result.data.test
     for model in result.models:
         metric = model.figure("top1", "labels")
@@ -155,7 +159,7 @@ def _knows(result: RunResult) -> Iterator[str]:
         if model.role not in ("teacher", "student") or not is_float or metric is None or not n:
             continue
         low, high = wilson(metric.value, n)
-        told = any(doubt.startswith(f"{model.name} is no better than chance") for doubt in result.doubts)
+        told = any((doubt.code, doubt.where) == (CHANCE, model.name) for doubt in result.doubts)
         if low <= 1 / classes and not told:
             yield (
                 f"{model.name} is no better than chance: top-1 {100 * metric.value:.1f} % "
@@ -210,7 +214,7 @@ def _undecided(gate: GateRecord, noun: str) -> str:
 
 
 def causes(result: RunResult) -> Iterator[str]:
-    """Say where int8 loses the logits and what to type, where a gate against the float model has a figure beyond its limit.
+    """Say where int8 loses quality and what to type, where a gate against the float model has a figure beyond its limit.
 
     A file that loses what the int8 network in torch does not lose is another program, and no layer of int8 is to blame.
     """
@@ -236,7 +240,8 @@ def causes(result: RunResult) -> Iterator[str]:
     named = blamed(result)
     if named:
         parts = [f"{_layer(layer)} {100 * share:.0f} %" for layer, share in named]
-        where = f"Where int8 loses it, by each layer's share of the noise at the logits: {listing(parts)}"
+        output = facts.output_of(result.task)
+        where = f"Where int8 loses it, by each layer's share of the noise at the {output}: {listing(parts)}"
         yield where + _together(result, torch)
     yield f"What to do: {'; or '.join(_remedies(result))}"
 
@@ -306,7 +311,7 @@ def _together(result: RunResult, torch: ModelRecord | None) -> str:
 
 
 def blamed(result: RunResult) -> list[tuple[LayerRecord, float]]:
-    """Return the layers that make most of the noise at the logits when each is in int8 alone, with their share of it."""
+    """Return the layers that make most of the noise at the output when each is in int8 alone, with their share of it."""
     noise = [10 ** (-layer.logits_db / 10) for layer in result.layers]
     total = sum(noise)
     shares = sorted(zip(result.layers, noise, strict=True), key=lambda entry: -entry[1])
@@ -350,8 +355,14 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
                 gate
             )
     rows = []
+    replaced: list[str] = []
     for (name, limit), row in kinds.items():
         first = next(iter(row.values()))
+        if all(gate.verdict == "not_applicable" and gate.instead for gate in row.values()):  # a row of dashes
+            others = (replace(gate, name=str(gate.instead), metric=None) for gate in row.values())
+            instead = sorted({facts.gate_words(gate, result.task).label for gate in others})
+            replaced.append(f"{name} does not apply: {listing(instead)} is held instead")
+            continue
         words = facts.gate_words(first, result.task)
         limit = f"{limit} (off)" if first.level == "off" else f"{limit} (warn)" if first.level == "warn" else limit
         rows.append(
@@ -374,7 +385,7 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
         note += (
             f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test {facts.noun(result)}s"
         )
-    return Table(caption, columns, tuple(rows), note)
+    return Table(caption, columns, tuple(rows), " · ".join([note, *replaced]))
 
 
 def _cell(gate: GateRecord | None, task: TaskFacts) -> Cell:

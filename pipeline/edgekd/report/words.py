@@ -155,7 +155,7 @@ def interval(low: float, high: float) -> str:
         >>> interval(-0.204, 1.23), interval(98.1, 99.62)
         (' [−0.20, 1.23]', ' [98.1, 99.6]')
     """
-    if 0 < max(abs(low), abs(high)) < 0.005:  # two decimals would be 0.00
+    if 0 < max(abs(low), abs(high)) < 0.05:  # two decimals would be one digit, or none
         return f" [{sig(low, 2)}, {sig(high, 2)}]"
     digits = 1 if max(abs(low), abs(high)) >= 10 else 2
     return f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")

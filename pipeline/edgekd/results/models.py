@@ -37,10 +37,13 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """The task of a run: its kind, the hub's word, and its metrics. The first one decides."""
+    """The task of a run: its kind, the hub's word, and its metrics. The first one decides.
 
-    kind: str
-    metrics: tuple[MetricFacts, ...]
+    Of a file that nobody describes the kind is None, and there are no metrics.
+    """
+
+    kind: str | None
+    metrics: tuple[MetricFacts, ...] = ()
 
     @property
     def metric(self) -> MetricFacts:
@@ -170,7 +173,8 @@ class ModelRecord:
         format: ``torch``, ``onnx``, ``tflite`` or ``openvino``.
         path: Main file, relative to the run folder; ``None`` where none was delivered.
         sha256: Hash of that file.
-        bin_sha256: Hash of the .bin beside it, which has the weights of an OpenVINO model.
+        beside: Hashes of the files that its runtime loads with it, in the runtime's order, such as the .bin of an OpenVINO
+            model; None where they are not known.
         place: Where the file lay when it was measured, as an absolute path; only of ``edgekd profile``.
         bytes: Size of all files of the artifact.
         params: Number of parameters.
@@ -206,7 +210,7 @@ class ModelRecord:
     outputs: tuple[FilePort, ...] = ()
     runtime_graph: RuntimeGraph | None = None
     default_precision: DefaultPrecision | None = None
-    bin_sha256: str | None = None
+    beside: tuple[str, ...] | None = None
     place: str | None = None
     weight_bits: int | None = None
     io: Literal["float32", "int8"] | None = None
@@ -215,8 +219,7 @@ class ModelRecord:
     @property
     def content(self) -> tuple[str, ...]:
         """Hashes of all its files; empty where one is not known."""
-        hashes = (self.sha256, self.bin_sha256) if self.format == "openvino" else (self.sha256,)
-        return tuple(value for value in hashes if value) if all(hashes) else ()
+        return (self.sha256, *self.beside) if self.sha256 is not None and self.beside is not None else ()
 
     def measured(self, of: Of | None = None, split: Split = "test") -> Metrics | None:
         """Return what was measured on a split, against labels rather than a teacher; None if nothing was.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgekd.results.findings import Finding
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -77,7 +79,7 @@ class Trust:
 
     Attributes:
         verdict: ``trusted``, or ``untrusted`` with reasons.
-        reasons: In words; empty when trusted.
+        reasons: Of :mod:`edgekd.profiling.stats`, with their figures; empty when trusted.
         drift: Median of the last block over that of the first, minus 1.
         spread: Interquartile range of the block medians over their median.
         load_before: One-minute load average before the session.
@@ -85,7 +87,7 @@ class Trust:
     """
 
     verdict: Literal["trusted", "untrusted"]
-    reasons: tuple[str, ...]
+    reasons: tuple[Finding, ...]
     drift: float
     spread: float
     load_before: float
@@ -123,7 +125,7 @@ class Attempt:
         p50: Median in milliseconds.
     """
 
-    reasons: tuple[str, ...]
+    reasons: tuple[Finding, ...]
     cooled_s: float
     p50: float | None = None
 
@@ -137,12 +139,13 @@ class Outputs:
         n: Samples.
         max_error: Largest absolute difference of an output value.
         cosine: Smallest cosine of an output with its reference.
-        agreement: Share of samples with the same top-1; None where the output has no classes.
+        agreement: Share of samples with the same class; None where the output has no classes.
         p99_lsb: 99th percentile of the difference in steps of the output's scale, for int8 files.
         max_lsb: The largest.
-        flips: Samples with another top-1 whose two best differ by more than two steps in the reference.
+        flips: Samples with another class whose two best differ by more than two steps in the reference.
         worst_layer: Where the difference begins, when it is larger than allowed.
-        differs: What of it is more than two correct programs differ by; empty where nothing is.
+        differs: What of it is more than two correct programs differ by: ``lsb``, ``float_error`` and ``flips``, of
+            :mod:`edgekd.evaluation.device_outputs`; empty where nothing is.
     """
 
     reference: Literal["host", "torch"]
@@ -154,7 +157,7 @@ class Outputs:
     max_lsb: float | None = None
     flips: int | None = None
     worst_layer: str = ""
-    differs: str = ""
+    differs: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,11 +222,19 @@ class Sustained:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on the device: ``top1`` of ``n`` images of the test split, and the host's on the same images."""
+    """A metric of the task on ``n`` samples of the test split that were run on a device.
 
+    Attributes:
+        metric: Its name, such as ``top1``.
+        n: Number of samples.
+        value: Its value on the device.
+        host: The host's on the same samples; None where it is not known.
+    """
+
+    metric: str
     n: int
-    top1: float
-    host_top1: float | None = None
+    value: float
+    host: float | None = None
 
 
 @dataclass(frozen=True)
@@ -329,10 +340,6 @@ class RuntimeFound:
     problem: str = ""
     fix: str = ""
     module: str = ""
-
-
-UNFIT = "not applicable"
-"""Reason for a file that a device cannot have by its nature; it is no failure."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from edgekd.errors import UsageError, cause_of
 from edgekd.results import upgrade
 from edgekd.results.codec import from_json, to_json
-from edgekd.results.findings import Finding
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import ModelRecord, Of, TaskFacts
 from edgekd.results.profile import Comparison, DeviceRecord, Failure, ProfileRecord
 from edgekd.results.runtime import FloatWeights
+from edgekd.results.speed import Int8Speed
 from edgekd.results.tuning import TuningRecord
 
 _GIVE = "give a run folder, such as reports/mobilenet/latest"
@@ -144,7 +145,8 @@ class RunResult:
         verdict: The worst of the gates' verdicts, without those at level ``warn`` or ``off``; ``fail`` if something that the
             recipe asks for is missing.
         recipe: The resolved recipe.
-        findings: Facts that the report tells near the top, such as why int8 is not faster.
+        findings: Facts that the report tells near the top, such as a rewrite of the student.
+        speeds: Whether int8 is faster than float, for each pair of files on each device, and why not.
         doubts: What is doubtful of the networks whose weights were given, such as another size at which one is right more
             often; each is a caution.
         snippets: Load snippet (Python text) for each artifact, by model name.
@@ -180,9 +182,10 @@ class RunResult:
     environment: Mapping[str, Any]
     task: TaskFacts
     findings: tuple[Finding, ...] = ()
+    speeds: tuple[Int8Speed, ...] = ()
     snippets: Mapping[str, str] = field(default_factory=dict)
-    not_measured: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    not_measured: tuple[Missing, ...] = ()
+    doubts: tuple[Finding, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     repair: RepairRecord | None = None
     tuning: TuningRecord | None = None

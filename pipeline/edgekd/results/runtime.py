@@ -1,11 +1,9 @@
-"""Records of the operations that a runtime really runs, as run.json has them, and in sentences."""
+"""Records of the operations that a runtime really runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from edgekd.runtimes import base
 
 
 @dataclass(frozen=True)
@@ -81,52 +79,22 @@ class DefaultPrecision:
     Attributes:
         precision: What OpenVINO then computes float layers in, such as ``bfloat16``.
         reference: The torch network that both loads are compared with.
-        n: Number of test images.
-        top1_agreement: Share of them with the reference's class; None where the task has no classes.
-        error: Root mean square of the logits' error over the standard deviation of the reference's logits.
-        hinted_top1_agreement: The same images, with the hint.
+        n: Number of test samples.
+        agreement: Share of them with the reference's class; None where the task has no classes.
+        error: Root mean square of the primary output's error over the standard deviation of the reference's.
+        hinted_agreement: The same images, with the hint.
         hinted_error: Likewise.
     """
 
     precision: str
     reference: str
     n: int
-    top1_agreement: float | None
+    agreement: float | None
     error: float
-    hinted_top1_agreement: float | None
+    hinted_agreement: float | None
     hinted_error: float
-
-
-def in_float(format: str, graph: RuntimeGraph) -> Iterator[str]:
-    """Say what a runtime runs in float although the file is int8."""
-    for found in graph.unexpected():
-        where = f" ({', '.join(found.layers)})" if found.layers else ""
-        why = found.reason or "the reason is not known"
-        runtime = base.label(format)
-        yield f"{runtime} runs {found.count} {found.operator}{where} in {found.precision} although the file is int8: {why}"
 
 
 def number(floats: Sequence[FloatOperators]) -> int:
     """Count the operators of several records."""
     return sum(found.count for found in floats)
-
-
-def without_hint(found: DefaultPrecision) -> str:
-    """Say why the hint matters, with both figures."""
-    same, hinted = found.top1_agreement, found.hinted_top1_agreement
-    if same is None or hinted is None:
-        return (
-            f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "
-            f"an error of {_percent(found.error)} of the deviation of {found.reference} on {found.n:,} test samples, "
-            f"against {_percent(found.hinted_error)} with the hint, which the load snippet sets"
-        )
-    return (
-        f"loaded without INFERENCE_PRECISION_HINT=f32, OpenVINO computes float layers in {found.precision} on this CPU: "
-        f"{_percent(same)} top-1 agreement with {found.reference} on {found.n:,} test images and an error "
-        f"of {_percent(found.error)} of the logits' deviation, against {_percent(hinted)} and "
-        f"{_percent(found.hinted_error)} with the hint, which the load snippet sets"
-    )
-
-
-def _percent(share: float) -> str:
-    return "less than 0.001 %" if 0 < share < 1e-5 else f"{100 * share:.3g} %"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from edgekd.errors import UsageError
 from edgekd.results import upgrade
 from edgekd.results.codec import from_json
+from edgekd.results.findings import Missing
 from edgekd.results.models import MetricFacts, TaskFacts
 from edgekd.results.run import DataRecord, SeedRecord, damage
 from edgekd.statistics import Paired, Spread, holm, paired, ranks, spread
@@ -101,7 +102,7 @@ class StudyResult:
     trainings: int
     environment: Mapping[str, Any]
     task: TaskFacts
-    not_measured: tuple[str, ...] = ()
+    not_measured: tuple[Missing, ...] = ()
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -7,7 +7,7 @@ as text, and what agrees with a teacher under another ``measure``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edgekd.errors import UsageError
@@ -32,10 +32,13 @@ _DERIVED = re.compile(
     r"On .+? (no artifact (passes|is called)|.+ is the (only|fastest) artifact|no difference in p50 is shown)"
     r"|Tuned on |One other trial is within|\d+ other trials are within|\d+ of \d+ trials could not"
     r"|The teacher is wrong on "
+    r"|The outputs of .+ differ from those of "
 )
 """Sentences that the report makes of other records of the file."""
 _OF = {"accuracy": "labels", "agreement": "teacher", "agreement with float": "float"}
 
+_PLACED = re.compile(r"(?:(?P<what>.+) of )?(?P<model>.+?) on (?P<device>.+?): (?P<fact>.+)", re.DOTALL)
+_UNFIT = "not applicable: "
 Json = dict[str, Any]
 
 
@@ -57,6 +60,13 @@ def run(value: Json, what: str) -> Json:
     }
     if "findings" in value:
         changed["findings"] = [_finding(text) for text in value["findings"] if not _DERIVED.match(text)]
+    profiles = value.get("profiles", ())
+    changed["profiles"] = [_profile(record) for record in profiles]
+    devices = {*(record["device"] for record in profiles), *(record["name"] for record in value.get("devices", ()))}
+    names = {model["name"] for model in value["models"]}, devices
+    if "doubts" in value:
+        changed["doubts"] = [_doubt(text) for text in value["doubts"]]
+    changed["not_measured"] = [_missing(text, *names) for text in value.get("not_measured", ())]
     if "repair" in value:
         changed["repair"] = _repair(value["repair"])
     if "tuning" in value:
@@ -73,7 +83,8 @@ def study(value: Json, what: str) -> Json:
     if _is_new(value, what):
         return value
     teachers = [_renamed(row, {"test_top1": "test"}) for row in value["teachers"]]
-    return value | {"schema": SCHEMA, "task": _CLASSIFICATION, "teachers": teachers}
+    lacking = [_missing(text, set(), set()) for text in value.get("not_measured", ())]
+    return value | {"schema": SCHEMA, "task": _CLASSIFICATION, "teachers": teachers, "not_measured": lacking}
 
 
 def manifest(value: Json, what: str) -> Json:
@@ -85,7 +96,8 @@ def manifest(value: Json, what: str) -> Json:
     if _is_new(value, what):
         return value
     int8 = any(model["precision"].startswith("int8 ") for model in value["artifacts"])
-    return value | {"schema": SCHEMA, "artifacts": [_model(model, int8=int8) for model in value["artifacts"]]}
+    artifacts = [_model(model, int8=int8) for model in value["artifacts"]]
+    return value | {"schema": SCHEMA, "task": _CLASSIFICATION, "artifacts": artifacts}
 
 
 def _is_new(value: Json, what: str) -> bool:
@@ -112,6 +124,12 @@ def _model(value: Json, *, int8: bool) -> Json:
         model["fidelity"] = value["fidelity"] | {"drops": {} if drop is None else {_TOP1: drop}}
     if "parity" in value:
         model["parity"] = _parity(value["parity"], value.get("outputs", ()))
+    beside = model.pop("bin_sha256", None)
+    if beside is not None or value.get("format") != "openvino":
+        model["beside"] = [] if beside is None else [beside]
+    if "default_precision" in value:
+        names = {"top1_agreement": "agreement", "hinted_top1_agreement": "hinted_agreement"}
+        model["default_precision"] = _renamed(value["default_precision"], names)
     if bits:
         model["weight_bits"] = int(bits[1])
     if told == "as it is":
@@ -155,6 +173,44 @@ def _tuning(value: Json) -> Json:
     epoch = str(value["metric"]).partition("_")[0]
     trials = [_renamed(trial, {"val_top1": "val"}) for trial in value["trials"]]
     return value | {"metric": _CLASSIFICATION["metrics"][0], "epoch": epoch, "trials": trials}
+
+
+def _profile(value: Json) -> Json:
+    """A measurement, whose reasons were text."""
+    record = value | {"trust": _reasons(value["trust"])}
+    if "attempts" in value:
+        record["attempts"] = [_reasons(attempt) for attempt in value["attempts"]]
+    if "outputs" in value:
+        record["outputs"] = [_outputs(one) for one in value["outputs"]]
+    if "accuracy" in value:
+        names = {"top1": "value", "host_top1": "host"}
+        record["accuracy"] = _renamed(value["accuracy"], names) | {"metric": _TOP1}
+    return record
+
+
+def _reasons(value: Json) -> Json:
+    return value | {"reasons": [_finding(text) for text in value.get("reasons", ())]}
+
+
+def _outputs(value: Json) -> Json:
+    told = value.get("differs", "")
+    return value | {"differs": [_finding(told)] if told else []}
+
+
+def _doubt(text: str) -> Json:
+    name, found, _ = text.partition(" is no better than chance")
+    return _finding(text) | ({"code": "chance", "where": name} if found else {})
+
+
+def _missing(text: str, models: Collection[str], devices: Collection[str]) -> Json:
+    """What was not measured, which was text: such as ``single operations of onnx on host: no times``."""
+    found = _PLACED.fullmatch(text)
+    if found is None or found["model"] not in models or found["device"] not in devices:
+        return {"reason": _finding(text)}
+    fact = found["fact"]
+    unfit = fact.removeprefix(_UNFIT)
+    reason = _finding(fact) if unfit == fact else _finding(fact) | {"code": "unfit", "figures": {"why": unfit}}
+    return {"reason": reason, "what": found["what"] or "", "model": found["model"], "device": found["device"]}
 
 
 def _finding(text: str) -> Json:

@@ -18,6 +18,7 @@ from edgekd.recipe.distill import Distill
 from edgekd.recipe.loss import FeatureLoss, Loss
 from edgekd.recipe.tune import Candidates, Range, Tune
 from edgekd.registry import losses
+from edgekd.results.findings import Finding
 
 if TYPE_CHECKING:
     from edgekd.rewrite import Rewritten
@@ -139,7 +140,7 @@ def reads(recipe: Recipe) -> tuple[str, ...]:
     return (*networks.teachers(recipe), *samples.made(recipe))
 
 
-def advice(recipe: Recipe, structure: Structure) -> tuple[str, ...]:
+def advice(recipe: Recipe, structure: Structure) -> tuple[Finding, ...]:
     """Return advice on what of a student is slow in int8 on the recipe's devices."""
     if recipe.quantize is None:
         return ()
@@ -195,8 +196,7 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     if first:
         figures.note_dropped_outputs(context, "student", student)
     if first and context.name == "distill":
-        for line in advice(recipe, made):
-            context.progress.say(f"  advice: {line}")
+        context.say(*advice(recipe, made))
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)

@@ -29,21 +29,25 @@ from edgekd.devices import targets
 from edgekd.distill import advice
 from edgekd.profiling import verdicts
 from edgekd.profiling.participants import SAMPLES
+from edgekd.reads import file_sha256
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Peer
 from edgekd.recipe.export import split_name
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
-from edgekd.results.findings import Finding, said
+from edgekd.results.findings import Finding, Missing, missing
 from edgekd.results.layers import LayerRecord, RepairRecord
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Estimate, Metrics, ModelRecord, Of
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, DataRecord, Picture, SeedRecord, best_of
 from edgekd.results.runtime import FloatWeights
+from edgekd.results.speed import Int8Speed
 from edgekd.results.tuning import TuningRecord
+from edgekd.runtimes import base as runtimes
 from edgekd.stages import distill, evaluate, export, profile, quantize, tune
 from edgekd.statistics import wilson
+from edgekd.task import base
 from edgekd.task.base import task_of
 from edgekd.task.image_classification import IMAGE
 
@@ -62,8 +66,9 @@ class Bundle:
     curves: tuple[Curve, ...]
     profiles: tuple[ProfileRecord, ...]
     findings: tuple[Finding, ...]
+    speeds: tuple[Int8Speed, ...]
     snippets: dict[str, str]
-    not_measured: tuple[str, ...]
+    not_measured: tuple[Missing, ...]
     layers: tuple[LayerRecord, ...]
     repair: RepairRecord | None
     seeds: tuple[SeedRecord, ...]
@@ -72,7 +77,7 @@ class Bundle:
     copied: tuple[CopiedErrors, ...]
     float_weights: FloatWeights | None
     pictures: tuple[Picture, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Finding, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
 
@@ -102,27 +107,24 @@ def rewrites(context: Context) -> tuple[Finding, ...]:
     made = records.structure(context)
     if made is None:
         return ()
-    found = [Finding("rewritten", figures={"changes": tuple(made.changes)})] if made.changes else []
+    found = [Finding("rewritten", figures={"changes": list(made.changes)})] if made.changes else []
     found += [Finding("reused", figures={"what": made.reused})] if made.reused else []
     found += [Finding("rewrite_left", figures={"reason": reason}) for reason in made.left]
-    return (*found, *map(_advice, distill.advice(context.recipe, made)))
-
-
-def _advice(text: str) -> Finding:
-    return Finding("advice", "advice", figures={"text": text})
+    return (*found, *distill.advice(context.recipe, made))
 
 
 def teaching(context: Context) -> tuple[Finding, ...]:
     """Return advice from the sizes and the accuracies of teachers and student."""
-    lines: list[str] = []
+    found: list[Finding] = []
     for stage, taught in records.taught(context).items():
         key = "teacher" if stage == "distill" else f"{stage}.teacher"
-        lines += advice.gap(taught.student_params, taught.params, key)
-        lines += advice.softness(taught.softness)
+        found += advice.gap(taught.student_params, taught.params, key)
+        found += advice.softness(taught.softness)
         if stage == "distill" and "student_alone" in context.inputs and taught.val_score is not None:
             alone = context.output(DistillOutput, "student_alone").curve
-            lines += advice.weak(taught.val_score, best_of(alone), task_of(context.recipe.task).metrics[0])
-    return tuple(map(_advice, lines))
+            metric = base.record(task_of(context.recipe.task)).metric
+            found += advice.weak(taught.val_score, best_of(alone), metric)
+    return tuple(found)
 
 
 def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
@@ -191,7 +193,7 @@ def _artifacts(context: Context, found: Mapping[str, Evaluated]) -> list[ModelRe
             ModelRecord(
                 name=name, role="artifact", format=file.format, precision=precision, **_facts(context, stage),
                 source=int8 if is_int8 else student, path=copies[0][0], sha256=copies[0][1],
-                bin_sha256=next((copy[1] for copy in copies[1:] if copy[0].endswith(".bin")), None),
+                beside=tuple(file_sha256(part) for part in runtimes.files(context.out / Path(copies[0][0]).name)[1:]),
                 bytes=file.bytes, params=found[student].params, macs=found[student].macs,
                 metrics=value.metrics, parity=value.parity, fidelity=value.fidelity,
                 float_ops=file.float_ops, float_tensors=file.float_tensors if is_int8 else None,
@@ -234,18 +236,20 @@ def _raw_samples(context: Context) -> None:
 
 def _profiles(
     context: Context, models: Sequence[ModelRecord]
-) -> tuple[tuple[ProfileRecord, ...], tuple[str, ...], tuple[str, ...]]:
+) -> tuple[tuple[ProfileRecord, ...], tuple[Finding, ...], tuple[Int8Speed, ...], tuple[Missing, ...]]:
     measured: list[ProfileRecord] = []
-    findings: list[str] = []
-    missing: list[str] = []
+    findings: list[Finding] = []
+    speeds: list[Int8Speed] = []
+    absent: list[Missing] = []
     for name, found in records.measured(context).items():
         measured += found.profiles
         findings += found.findings
-        findings += verdicts.findings(measured, models, targets.named(context.recipe, name).cpu(), name)
+        findings += verdicts.settings(measured, models, name)
+        speeds += verdicts.speeds(measured, models, targets.named(context.recipe, name).cpu(), name)
         compared = [failure for failure in found.failures if failure.model.endswith(ALL_INT8)]
-        missing += [f"{failure.model} on {failure.device}: {failure.reason}" for failure in compared]
-        missing += found.notes
-    return tuple(measured), tuple(findings), tuple(missing)
+        absent += [missing("", failure.reason, failure.model, failure.device) for failure in compared]
+        absent += found.notes
+    return tuple(measured), tuple(findings), tuple(speeds), tuple(absent)
 
 
 def _data(recipe: Recipe, images: DataSet) -> DataRecord:
@@ -340,11 +344,11 @@ class PackageStage:
             *_artifacts(context, found),
             *_without_file(context, failed),
         ]
-        profiles, findings, missing = _profiles(context, models)
-        missing = (*figures.missing(context), *missing)
+        profiles, findings, speeds, lacking = _profiles(context, models)
+        lacking = (*figures.absent(context), *lacking)
         layers, repair = records.layers(context)
         if context.recipe.teacher and "teacher" not in found:
-            missing += ("the teacher on the test split: its stored outputs have no `test`",)
+            lacking += (Missing(Finding("no_test_outputs")),)
         snippets = {}
         if any(model.role == "artifact" and model.path is not None for model in models):
             whole = samples.write(context.out, images, _outputs(context))
@@ -356,14 +360,14 @@ class PackageStage:
                     snippets[model.name] = text
                     for suffix, lines in {".py": text, **app_snippets(model, record)}.items():
                         (context.out / f"load_{model.name}{suffix}").write_text(lines, encoding="utf-8")
-        manifest.write(context.out, record, models)
+        manifest.write(context.out, base.record(task_of(context.recipe.task)), record, models)
         _raw_samples(context)
         tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
         graph, measured = records.graph(context), records.measured(context)
         told = (
             *synthesized(context), *rewrites(context), *teaching(context),
             *(Finding("copied_tensors", figures={"what": line}) for line in (graph.copies if graph is not None else ())),
-            *map(said, findings),
+            *findings,
         )  # fmt: skip
         return Bundle(
             data=record,
@@ -372,7 +376,8 @@ class PackageStage:
             profiles=profiles,
             findings=told,
             snippets=snippets,
-            not_measured=missing,
+            speeds=speeds,
+            not_measured=lacking,
             layers=layers,
             repair=repair,
             seeds=tested.seeds,

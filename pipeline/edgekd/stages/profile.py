@@ -206,7 +206,7 @@ class ProfileStage:
                 task.advance(share - shown, what)
                 shown = share
 
-            session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.progress.say)
+            session = measure(variants, protocol, target, context.out, report, wants=images.wants, say=context.say)
             report(f"{len(session.profiles)} of {len(variants)} files measured", 1, 1)
             expected = {name: _expected(context, name, value.file, images) for name, value in exported.items()}
             checked = device_checks.check(session, variants, target, expected, protocol.threads)

@@ -10,6 +10,7 @@ from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import StudentOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
+from edgekd.results.findings import Finding
 from edgekd.stages import distill
 
 
@@ -47,14 +48,13 @@ class StudentStage:
         rewritten = networks.rewritten(recipe, images.purpose, say=context.progress.say)
         student = rewritten.model.eval()
         if rewritten.changes:  # which may compute something else before it is trained
-            doubts: tuple[str, ...] = (wiring.UNCHECKED,)
-            context.progress.say(f"  warning: {wiring.UNCHECKED}")
+            doubts: tuple[Finding, ...] = (wiring.UNCHECKED,)
+            context.say(wiring.UNCHECKED)
         else:
             role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
             doubts = wiring.check(student, images, recipe.data, role, context.progress)
         figures.note_dropped_outputs(context, "student", student)
         structure = distill.structure(context, rewritten, images.purpose)
-        for line in distill.advice(recipe, structure):
-            context.progress.say(f"  advice: {line}")
+        context.say(*distill.advice(recipe, structure))
         networks.save(student.state_dict(), context.out / "weights.safetensors")
         return StudentOutput(structure, doubts)

@@ -17,6 +17,7 @@ from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
 from edgekd.recipe.teacher import Teacher
 from edgekd.registry import losses
+from edgekd.results.findings import Finding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from edgekd.data.dataset import DataSet
 
 
-def _check(network: nn.Module, images: DataSet, context: Context) -> tuple[str, ...]:
+def _check(network: nn.Module, images: DataSet, context: Context) -> tuple[Finding, ...]:
     """Stop before something learns from a teacher that is wired wrongly, and return what is doubtful of it."""
     teacher, section = context.recipe.teacher, context.recipe.data
     assert teacher is not None

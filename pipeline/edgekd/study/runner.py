@@ -29,6 +29,7 @@ from edgekd.report import facts
 from edgekd.report import study as page
 from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.run import RunResult
 from edgekd.results.study import FILE, Row, StudyResult, TeacherRow, judged
 from edgekd.results.tuning import words
@@ -273,16 +274,17 @@ def _public(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude_none=True, exclude={"seeds", "baselines"})
 
 
-def _limits(loaded: LoadedStudy) -> Iterator[str]:
+def _limits(loaded: LoadedStudy) -> Iterator[Missing]:
     """What a study cannot say, whatever it found."""
     if any(teacher.budget for pair in loaded.pairs if (teacher := pair.common.recipe.teacher)):
-        yield "spread over teachers: each pair has one teacher, which taught the students of all seeds"
+        yield Missing(Finding("one_teacher_a_pair"))
     tuned = dict.fromkeys(cell.name for cell in cells(loaded) if cell.loaded.recipe.tune)
-    found = f"; {', '.join(tuned)}: those that its own search found" if tuned else ", none was tuned"
-    yield f"other budgets and weights: each method has those that the study gives it{found}"
-    unknown = (unmeasured.unlabelled(pair.common.recipe, loaded.study.baselines) for pair in loaded.pairs)
-    yield from dict.fromkeys(said for pair in unknown for said in pair)
-    if any(pair.common.recipe.data.source == "fashion-mnist-mini" for pair in loaded.pairs):
-        yield "other data: fashion-mnist-mini has 2,000 test images; one point of top-1 is 20 images"
+    yield Missing(Finding("other_budgets", figures={"tuned": list(tuned)}))
+    found: list[Missing] = []
+    for pair in loaded.pairs:
+        recipe = pair.common.recipe
+        limits = (*unmeasured.unlabelled(recipe, loaded.study.baselines), *unmeasured.small_split(recipe))
+        found += [limit for limit in limits if limit not in found]
+    yield from found
     if not loaded.study.artifacts:
-        yield "int8, files and devices: a study trains students; edgekd run makes the rest of the one that was chosen"
+        yield Missing(Finding("no_files_in_a_study"))

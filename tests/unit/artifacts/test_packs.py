@@ -79,7 +79,7 @@ def test_a_pack_measures_without_edgekd_and_its_result_becomes_a_report(packed: 
         assert record.reference_ms
         assert record.operations
         assert [found_.reference for found_ in record.outputs] == ["host"]
-        assert record.outputs[0].differs == ""
+        assert record.outputs[0].differs == ()
     assert "my-board" in (done.folder / "report.html").read_text()
     assert len(paces(done.folder / "samples" / "my-board.jsonl", "conv")) == QUICK.blocks
 

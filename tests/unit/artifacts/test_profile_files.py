@@ -19,6 +19,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from tests.unit.exporting.nets import Residual, make_source
+from tests.words import lacking
 
 import edgekd
 from edgekd.artifacts import against, declared, found
@@ -30,8 +31,10 @@ from edgekd.profiling.variant import Variant
 from edgekd.progress import Silent, Task
 from edgekd.recipe.profile import Profile
 from edgekd.registry import exporters
+from edgekd.report.findings import sentence
 from edgekd.report.layouts import html, markdown
 from edgekd.results.codec import to_json
+from edgekd.results.findings import said
 from edgekd.results.run import read_run, write_run
 from edgekd.runtimes.tflite import flatbuffer
 
@@ -140,7 +143,7 @@ def test_open_sizes_numbers_and_branches_in_the_other_formats(tmp_path: Path) ->
 
 def test_what_cannot_be_known_is_said(measured: Any) -> None:
     result = measured[0].result
-    assert any(line.startswith("conv: accuracy") and "random values" in line for line in result.not_measured)
+    assert any(line.startswith("conv: accuracy") and "random values" in line for line in lacking(result))
     assert result.profiles[0].outputs == ()
 
 
@@ -218,7 +221,8 @@ def test_figures_that_are_not_trusted_are_not_compared(measured: Any) -> None:
         replace(record, trust=replace(record.trust, verdict="trusted", reasons=())) for record in measured[0].result.profiles
     )
     doubted = tuple(
-        replace(record, trust=replace(record.trust, verdict="untrusted", reasons=("it was hot",))) for record in trusted
+        replace(record, trust=replace(record.trust, verdict="untrusted", reasons=(said("it was hot"),)))
+        for record in trusted
     )
     before = compared_with(folder, Path(measured[0].result.models[0].place))
     for now, then, verdict in (
@@ -265,7 +269,7 @@ def test_a_reference_workload_of_one_side_alone_is_no_scale(measured: Any) -> No
 def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) -> None:
     """Both files have the same conditions, block by block."""
     record = measured[0].result.profiles[0]
-    now = replace(record, trust=replace(record.trust, verdict="untrusted", reasons=("others used the CPU",)))
+    now = replace(record, trust=replace(record.trust, verdict="untrusted", reasons=(said("others used the CPU"),)))
     earlier = replace(now, model="conv of then")
     lines = [
         {"model": name, "samples_ms": [ms * (1 + turn)]}
@@ -306,7 +310,7 @@ def test_a_changed_file_of_a_bundle_is_a_file_that_nobody_describes(tmp_path: Pa
         assert one.bundle is None
         assert one.record.sha256 != file.record.sha256
         assert one.record.bytes == (tmp_path / "conv.onnx").stat().st_size
-        assert "conv.onnx is not what manifest.json beside it describes" in one.notes[0]
+        assert "conv.onnx is not what manifest.json beside it describes" in sentence(one.notes[0])
 
 
 @pytest.mark.parametrize(
@@ -398,7 +402,7 @@ def test_an_interruption_keeps_the_devices_that_are_finished(tmp_path: Path) -> 
     done = profile([conv(tmp_path)], settings)
     assert done.exit_code == ExitCode.INTERRUPTED
     assert [(record.device, record.model) for record in done.result.profiles] == [("first", "conv")]
-    assert "second: interrupted" in done.result.not_measured
+    assert "second: interrupted" in lacking(done.result)
     assert read_run(done.folder) == done.result
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.unit.artifacts.test_profile_files import INFO, QUICK, conv, save, two_devices
+from tests.words import lacking
 
 from edgekd.artifacts import pack
 from edgekd.artifacts.profile import Settings, profile
@@ -104,7 +105,7 @@ def test_an_interruption_after_the_last_device_keeps_it(
     assert done.exit_code == ExitCode.INTERRUPTED
     assert [(record.device, record.model) for record in done.result.profiles] == [("board", "conv")]
     told = "outputs on board: not compared with those of this machine: interrupted"
-    assert told in done.result.not_measured
+    assert told in lacking(done.result)
     assert read_run(done.folder) == done.result
 
 
@@ -124,8 +125,8 @@ def test_outputs_that_this_machine_does_not_have_are_told(
     monkeypatch.setattr(device_checks, "HOST_S", 0.0)
     settings = Settings(devices=(remote(tmp_path, over_ssh),), out=tmp_path / "out", protocol=QUICK)
     done = profile([conv(tmp_path)], settings)
-    assert (
-        "outputs of conv on board: not compared with those of this machine: it did not run here" in done.result.not_measured
+    assert "outputs of conv on board: not compared with those of this machine: the file did not run here" in lacking(
+        done.result
     )
 
 

@@ -6,22 +6,31 @@ import numpy as np
 import pytest
 
 from edgekd.distill import advice
+from edgekd.metrics.base import facts
 from edgekd.metrics.classification import Top1
+from edgekd.report.findings import sentence
+from edgekd.results.findings import Finding
+
+TOP1 = facts(Top1())
+
+
+def words(found: tuple[Finding, ...]) -> tuple[str, ...]:
+    return tuple(sentence(one, [TOP1]) for one in found)
 
 
 def test_a_much_smaller_student_is_advised_an_assistant() -> None:
-    (line,) = advice.gap(20, 100)
-    assert line.startswith("the student has 20 % of the parameters of teacher; with less than 25 %, an assistant")
+    (line,) = words(advice.gap(20, 100))
+    assert line.startswith("Advice: the student has 20 % of the parameters of teacher; with less than 25 %, an assistant")
     assert "teacher: {model: BETWEEN, distill:" in line
     assert advice.gap(25, 100) == ()
-    (line,) = advice.gap(1, 100, "teacher.teacher")
-    assert line.startswith("the teacher has 1 % of the parameters of teacher.teacher")
+    (line,) = words(advice.gap(1, 100, "teacher.teacher"))
+    assert line.startswith("Advice: the teacher has 1 % of the parameters of teacher.teacher")
 
 
 def test_a_teacher_worse_than_the_student_alone() -> None:
-    (line,) = advice.weak(0.801, 0.8125, Top1())
-    assert line.startswith("the teacher has 80.1 % on validation and the student alone 81.2 %")
-    assert advice.weak(0.9, 0.9, Top1()) == ()
+    (line,) = words(advice.weak(0.801, 0.8125, TOP1))
+    assert line.startswith("Advice: the teacher has top-1 80.1 % on validation and the student alone top-1 81.2 %")
+    assert advice.weak(0.9, 0.9, TOP1) == ()
 
 
 def test_entropy_of_softened_probabilities() -> None:
@@ -46,13 +55,13 @@ def test_temperatures_that_wash_out_or_leave_one_class() -> None:
 
     def told(temperature: float) -> tuple[str, ...]:
         found = advice.Softness("kd", temperature, advice.entropy(logits, temperature))
-        return advice.softness([found])
+        return words(advice.softness([found]))
 
     (flat,) = told(20)
     assert flat.startswith(
-        "kd: at temperature 20 the teacher's probabilities are nearly uniform (99.4 % of the largest entropy"
+        "Advice: kd: at temperature 20 the teacher's probabilities are nearly uniform (99.4 % of the largest entropy"
     )
-    assert flat.endswith("lower the temperature")
+    assert flat.endswith("lower the temperature.")
     (sharp,) = told(1)
     assert "next to one-hot (0.2 % of the largest entropy" in sharp
     assert "raise the temperature" in sharp

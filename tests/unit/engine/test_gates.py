@@ -8,6 +8,7 @@ import pytest
 from edgekd.engine import gates
 from edgekd.recipe import Recipe
 from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.findings import Finding
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
 from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
@@ -51,7 +52,14 @@ def model(name: str, top1: float | None = None, agreement: float | None = 1.0, p
 
 
 def profile(name: str = "onnx", device: str = "host", trusted: bool = True, emulated: bool = False) -> ProfileRecord:
-    trust = Trust("trusted" if trusted else "untrusted", () if trusted else ("it drifted",), 0.0, 0.0, 0.1, 0.1)
+    trust = Trust(
+        "trusted" if trusted else "untrusted",
+        () if trusted else (Finding("drift", figures={"change": 0.2}),),
+        0.0,
+        0.0,
+        0.1,
+        0.1,
+    )
     return ProfileRecord(
         name, device, emulated, Effective("onnxruntime", 1, "int8", "CPU"), LoadTime(9.0, 5.0), 4.0, 300.0,
         Latency(p50=2.0, p90=3.0, p99=4.0, min=1.0, mean=2.5, n=100, ci=(1.9, 2.1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.words import notes
 
 from edgekd.engine.unmeasured import not_bundled
 from edgekd.results.models import FilePort, ModelRecord
@@ -21,15 +22,15 @@ def file(name: str, inputs: int = 1, outputs: int = 1, path: str | None = "a", f
 
 
 def test_files_of_one_image_lack_nothing_and_lost_ones_are_listed_elsewhere() -> None:
-    assert list(not_bundled([file("onnx"), file("lost", 2, 2, None)], IMAGES)) == []
+    assert notes(not_bundled([file("onnx"), file("lost", 2, 2, None)], IMAGES)) == []
 
 
 def test_apps_have_no_programs_for_other_inputs() -> None:
     app = "they are only for files that take one image and give its class"
-    assert list(not_bundled([file("onnx"), file("openvino", format="openvino")], VECTORS)) == [
+    assert notes(not_bundled([file("onnx"), file("openvino", format="openvino")], VECTORS)) == [
         f"C++ and Kotlin for onnx, openvino: {app}"
     ]
-    assert list(not_bundled([file("onnx", 2), file("tflite", 1, 2, format="tflite")], IMAGES)) == [
+    assert notes(not_bundled([file("onnx", 2), file("tflite", 1, 2, format="tflite")], IMAGES)) == [
         f"C++ and Kotlin for onnx: {app}"
     ]
 
@@ -39,7 +40,7 @@ def test_a_runtime_without_lines_for_several_ports_is_named(monkeypatch: pytest.
     monkeypatch.setattr(onnx, "python", replace(onnx.python, several=""))
     monkeypatch.setattr(onnx, "cpp", None)
     monkeypatch.setattr(onnx, "kotlin", None)
-    assert list(not_bundled([file("one"), file("two", 2), file("three", 2, 3), file("four", 1, 2)], IMAGES)) == [
+    assert notes(not_bundled([file("one"), file("two", 2), file("three", 2, 3), file("four", 1, 2)], IMAGES)) == [
         "loading of two, three: ONNX Runtime has no lines for a file with several inputs",
         "outputs of four beside the primary one: the load snippet skips them, as ONNX Runtime has no lines for it",
     ]

@@ -14,7 +14,9 @@ from edgekd.exporting import optimized
 from edgekd.exporting.exporter import Options, Source
 from edgekd.quantization.quantizer import layer_path
 from edgekd.registry import exporters
-from edgekd.results.runtime import FloatOperators, RuntimeGraph, in_float
+from edgekd.report.runtime import in_float
+from edgekd.results.models import ModelRecord
+from edgekd.results.runtime import FloatOperators, RuntimeGraph
 from edgekd.runtimes import inside
 
 FORMATS = ("onnx", "tflite", "openvino")
@@ -115,7 +117,8 @@ def test_in_words() -> None:
         FloatOperators("FusedConv", 2, "float32", False, "an activation function", ("e1.0", "e2.0")),
         FloatOperators("Convolution", 1, "bfloat16", False),
     )
-    assert list(in_float("onnx", RuntimeGraph("onnxruntime 1", 9, floats))) == [
+    graph = RuntimeGraph("onnxruntime 1", 9, floats)
+    assert list(in_float(ModelRecord("onnx", "artifact", "onnx", "int8", runtime_graph=graph))) == [
         "ONNX Runtime runs 2 FusedConv (e1.0, e2.0) in float32 although the file is int8: an activation function",
         "ONNX Runtime runs 1 Convolution in bfloat16 although the file is int8: the reason is not known",
     ]

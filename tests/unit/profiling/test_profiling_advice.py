@@ -3,17 +3,25 @@
 import pytest
 
 from edgekd.devices.schema import Device
-from edgekd.profiling.advice import advise, lacks
+from edgekd.profiling.advice import advise as found
+from edgekd.profiling.advice import lacks
 from edgekd.recipe.student import Rewrite
+from edgekd.report.findings import sentence
 
 HOST = Device(edgekd=1, name="box", transport="host", description="a box", arch="x86_64", isa=("avx2", "avx512_vnni"))
 NPU = HOST.model_copy(update={"name": "npu", "io": "int8", "lacks": {"tflite": ()}})
 
 
+def advise(*args, **options):
+    """Return the advice in words."""
+    return tuple(map(sentence, found(*args, **options)))
+
+
 def test_mobilenet_v3_is_told_the_cure():
     assert advise({"hardswish": 19, "relu": 5, "hardsigmoid": 9}, 9, ["tflite"], [HOST]) == (
-        "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}",
-        "squeeze-excite (9×) is slow in int8 next to the convolutions: student.rewrite: {se: drop}, if the accuracy allows",
+        "Advice: hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}.",
+        "Advice: squeeze-excite (9×) is slow in int8 next to the convolutions: student.rewrite: {se: drop}, if the accuracy "
+        "allows.",
     )
 
 
@@ -39,7 +47,7 @@ def test_a_student_that_int8_is_good_at_needs_no_advice(formats):
 
 def test_a_target_without_float_is_told_of():
     assert advise({}, 0, ["tflite"], [HOST, NPU]) == (
-        "npu takes int8 input and output: export: [{format: tflite, io: int8}]",
+        "Advice: npu takes int8 input and output: export: [{format: tflite, io: int8}].",
     )
     assert advise({}, 0, ["tflite"], [HOST, NPU], "int8") == ()
     assert advise({}, 0, ["onnx"], [NPU]) == ()
@@ -52,4 +60,4 @@ def test_a_device_file_has_the_last_word():
 
 def test_a_rewrite_of_a_given_network_needs_a_training() -> None:
     (line,) = advise({"gelu": 2}, 0, ["onnx"], [HOST], trained=False)
-    assert line.endswith("student.rewrite: {gelu: relu6} and distill: {epochs: 8, losses: [{kind: task}]} to train it")
+    assert line.endswith("student.rewrite: {gelu: relu6} and distill: {epochs: 8, losses: [{kind: task}]} to train it.")

@@ -4,6 +4,7 @@ import io
 import zipfile
 
 import pytest
+from tests.words import doubts, notes
 
 from edgekd.devices import schema
 from edgekd.profiling import heat, rounds, session
@@ -13,6 +14,7 @@ from edgekd.profiling.session import measure
 from edgekd.profiling.transports.host import Host
 from edgekd.profiling.variant import Variant
 from edgekd.recipe.profile import Profile
+from edgekd.report.findings import sentence
 
 SHORT = Profile(warmup_runs=2, warmup_ms=1, blocks=3, block_ms=1, block_runs=4)
 HOST = schema.load("host").model_copy(update={"retries": 0, "wait_s": 0.2})
@@ -83,14 +85,14 @@ def test_throttling_names_its_block_and_is_measured_again(nets, tmp_path, board)
     board.at["cooling down"] = {"bits": "40000"}
     device = EMULATED.model_copy(update={"retries": 1, "wait_s": 60})
     one, two = run(nets, tmp_path, board, device).profiles
-    assert "throttled in block 3" in one.attempts[0].reasons
+    assert "throttled in block 3" in doubts(one.attempts[0].reasons)
     assert one.attempts[0].p50 > 0
-    assert not [reason for reason in (*one.trust.reasons, *two.trust.reasons) if "throttled" in reason]
+    assert not [reason for reason in doubts((*one.trust.reasons, *two.trust.reasons)) if "throttled" in reason]
     assert len(one.blocks) == len(one.states) == 3
     assert "cooling down: 48 °C, still throttled, 60 s left" in board.told
     (said,) = board.said
-    assert said.startswith("  host: attempt 2 of 2: attempt 1 was not trusted (")
-    assert "throttled in block 3" in said
+    assert sentence(said).startswith("host: attempt 2 of 2: attempt 1 was not trusted (")
+    assert "throttled in block 3" in sentence(said)
     assert board.steps[board.told.index("read two")] == (19, 20), "both attempts are steps"
     assert max(done for done, total in board.steps if total == 12) == 10, "the share of the first goes on"
 
@@ -98,7 +100,7 @@ def test_throttling_names_its_block_and_is_measured_again(nets, tmp_path, board)
 def test_a_last_attempt_that_is_throttled_counts(nets, tmp_path, board):
     board.set(bits="50005")
     found = run(nets, tmp_path, board, EMULATED.model_copy(update={"retries": 1})).profiles[0]
-    assert "throttled and under-voltage in blocks 1 to 3" in found.trust.reasons
+    assert "throttled and under-voltage in blocks 1 to 3" in doubts(found.trust.reasons)
     assert len(found.attempts) == 1
     assert found.attempts[0].cooled_s >= 0.2
 
@@ -108,25 +110,27 @@ def test_a_hot_device_is_waited_for_and_says_what_it_waits_for(nets, tmp_path, b
     board.at["cooling down"] = {"celsius": 60}
     found = run(nets, tmp_path, board, HOST.model_copy(update={"max_celsius": 70.0, "wait_s": 60}))
     assert "cooling down: 81 °C, waiting for 70 °C, 60 s left" in board.told
-    assert not [reason for reason in found.profiles[0].trust.reasons if "°C" in reason]
+    assert not [reason for reason in doubts(found.profiles[0].trust.reasons) if "°C" in reason]
 
 
 def test_a_device_that_stays_hot_is_measured_and_not_trusted(nets, tmp_path, board):
     board.set(celsius=81)
     found = run(nets, tmp_path, board, EMULATED.model_copy(update={"max_celsius": 70.0}))
-    assert "the session began at 81 °C, above max_celsius 70, after 0 s of waiting" in found.profiles[0].trust.reasons
+    assert "the session began at 81 °C, above max_celsius 70, after 0 s of waiting" in doubts(
+        found.profiles[0].trust.reasons
+    )
 
 
 def test_cores_are_pinned_and_read_back(nets, tmp_path, monkeypatch):
     variants = [Variant(runtime, runtime, nets / f"float.{runtime}") for runtime in ("onnx", "tflite")]
     for record in measure(variants, SHORT, HOST.model_copy(update={"cores": (0,), "threads": 2}), tmp_path).profiles:
         assert record.cores == (0,)
-        assert not [reason for reason in record.trust.reasons if reason.startswith("cores")]
+        assert not [reason for reason in doubts(record.trust.reasons) if reason.startswith("cores")]
     asked, start = HOST.model_copy(update={"cores": (0, 999)}), session._start
     failure, _ = measure(variants, SHORT, asked, tmp_path).failures
     assert failure.reason.startswith("cores [999]: this machine has no such cores; it has [0")
     monkeypatch.setattr(session, "_start", lambda run, way, _, threads: start(run, way, HOST, threads))  # as if not allowed
-    reasons = measure(variants[:1], SHORT, asked, tmp_path).profiles[0].trust.reasons
+    reasons = doubts(measure(variants[:1], SHORT, asked, tmp_path).profiles[0].trust.reasons)
     assert [reason for reason in reasons if reason.startswith("cores: 0, 999 asked for, it ran on 0")]
 
 
@@ -134,7 +138,7 @@ def test_time_that_is_over_keeps_what_was_measured(nets, tmp_path, board, monkey
     monkeypatch.setattr(Limit, "left", lambda limit: 1000.0 if "block 4/9 two" not in board.told else rounds.RESERVE_S)
     found = run(nets, tmp_path, board, HOST, SHORT.model_copy(update={"blocks": 9}))
     assert [len(record.blocks) for record in found.profiles] == [4, 4]
-    assert "only 4 of 9 blocks were measured on host: limit_s is over (3600 s)" in found.notes
+    assert "only 4 of 9 blocks were measured on host: limit_s is over (3600 s)" in notes(found.notes)
 
 
 def test_time_that_is_over_early_is_a_failure(nets, tmp_path, board):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests import ctrl_c
+from tests.words import notes
 
 from edgekd.artifacts.profile import Settings, profile
 from edgekd.devices import schema
@@ -318,8 +319,8 @@ def test_a_look_that_edgekd_is_not_prepared_for_is_a_note_and_the_next_has_an_ag
         def close(self, *, grace=0.0):
             pass
 
-    found = inspection.inspect(Variant("net", "onnx", Path()), Odd, Host(), Wants(), "net on host")
-    outputs, operations = found.notes
+    found = inspection.inspect(Variant("net", "onnx", Path()), Odd, Host(), Wants(), "host")
+    outputs, operations = notes(found.notes)
     assert outputs.startswith("outputs of net on host: unexpected error (a bug in edgekd): TypeError: ")
     assert operations == "single operations of net on host: no reason"
     assert len({agent for agent, _ in asked}) == 2

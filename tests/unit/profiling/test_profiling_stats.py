@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgekd.profiling import stats
+from edgekd.report import trust
 
 QUIET = stats.Conditions(load_before=0.1, load_after=0.9, cores=4, others=0.2)
 STEADY = [1.0] * 7
@@ -68,16 +69,16 @@ def test_the_load_average_alone_is_no_reason():
 @pytest.mark.parametrize(
     ("medians", "reason"),
     [
-        ([1.0, 1.0, 1.0, 1.0, 1.11], "the last block was 11% slower than the first"),
-        ([1.0, 1.0, 1.0, 1.0, 0.8], "the last block was 20% faster than the first"),
-        ([1.0, 1.4, 1.4, 1.0, 1.0], "the blocks differ by 40% (interquartile range over median)"),
+        ([1.0, 1.0, 1.0, 1.0, 1.11], "the last block was 11 % slower than the first"),
+        ([1.0, 1.0, 1.0, 1.0, 0.8], "the last block was 20 % faster than the first"),
+        ([1.0, 1.4, 1.4, 1.0, 1.0], "the blocks differ by 40 % (interquartile range over median)"),
     ],
 )
 def test_restless_blocks_are_told(medians, reason):
-    doubts = stats.doubts(medians, 1.0, 1, 1, QUIET)
-    assert doubts == [stats.Doubt(reason, "again")]
-    found = stats.trust(medians, doubts, QUIET)
-    assert (found.verdict, found.reasons) == ("untrusted", (reason,))
+    (doubt,) = stats.doubts(medians, 1.0, 1, 1, QUIET)
+    assert (trust.sentence(doubt.fact), doubt.cure) == (reason, "again")
+    found = stats.trust(medians, [doubt], QUIET)
+    assert (found.verdict, found.reasons) == ("untrusted", (doubt.fact,))
 
 
 @pytest.mark.parametrize(
@@ -85,23 +86,23 @@ def test_restless_blocks_are_told(medians, reason):
     [
         ({"others": 1.5}, ("other processes kept 1.5 of 4 cores busy", "again")),
         ({"others": None}, ("the load of other processes on the device could not be read", "")),
-        ({"steal": 0.2}, ("the hypervisor took 20% of the CPU time for other machines", "again")),
+        ({"steal": 0.2}, ("the hypervisor took 20 % of the CPU time for other machines", "again")),
         ({"throttled": {3: "throttled"}}, ("throttled in block 3", "cool")),
         ({"throttled": {3: "throttled", 1: "throttled"}}, ("throttled in blocks 1 and 3", "cool")),
         ({"throttled": dict.fromkeys(range(2, 6), "under-voltage")}, ("under-voltage in blocks 2 to 5", "cool")),
-        ({"hot": "the session began at 81 °C"}, ("the session began at 81 °C", "")),
         ({"governor": "powersave", "held_down": True}, ("the frequency governor powersave holds the clock down", "")),
         ({"emulated": True}, ("the device is emulated: its times are not the hardware's", "")),
     ],
 )
 def test_a_disturbed_machine_is_told(change, reason):
     conditions = stats.Conditions(**{"load_before": 0.0, "load_after": 0.0, "cores": 4, "others": 0.0, **change})
-    assert stats.doubts(STEADY, 1.0, 1, 1, conditions) == [stats.Doubt(*reason)]
+    (doubt,) = stats.doubts(STEADY, 1.0, 1, 1, conditions)
+    assert (trust.sentence(doubt.fact), doubt.cure) == reason
 
 
 def test_a_process_that_waited_or_had_more_threads_is_told():
     found = stats.doubts(STEADY, busy=0.6, threads=3, asked=2, conditions=QUIET)
-    assert tuple(doubt.text for doubt in found) == (
-        "the process had a CPU for only 60% of the time",
+    assert tuple(trust.sentence(doubt.fact) for doubt in found) == (
+        "the process had a CPU for only 60 % of the time",
         "3 threads worked, 2 asked for",
     )

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.unit.profiling.test_profiling_protocol import EMULATED, HOST, SHORT, Board, run
+from tests.words import notes
 
 from edgekd.profiling import heat, sustained
 from edgekd.profiling.on_device import meters
@@ -94,7 +95,7 @@ def test_energy_is_above_idle_and_minutes_have_medians(nets, tmp_path, monkeypat
     assert two.energy is None, "below idle"
     assert len(one.sustained.medians) == len(one.sustained.celsius) >= 1
     assert 0 < one.sustained.minutes < 0.006
-    assert not found.notes or not any("not measured to the end" in note for note in found.notes)
+    assert not found.notes or not any("not measured to the end" in note for note in notes(found.notes))
 
 
 def test_the_minutes_begin_when_the_device_is_cool(nets, tmp_path, monkeypatch):
@@ -107,7 +108,7 @@ def test_the_minutes_begin_when_the_device_is_cool(nets, tmp_path, monkeypatch):
     found = run(nets, tmp_path, board, device, SHORT.model_copy(update={"sustained_minutes": 0.005}))
     assert any(step.startswith("cooling down: 81 °C, waiting for 70 °C") for step in board.told)
     hot = f"two on {device.name}: the minutes without a pause began at 82 °C, above max_celsius 70, after 0 s of waiting"
-    assert [note for note in found.notes if "without a pause" in note] == [hot]
+    assert [note for note in notes(found.notes) if "without a pause" in note] == [hot]
 
 
 def test_an_emulated_device_has_no_energy(nets, tmp_path):

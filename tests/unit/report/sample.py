@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd import statistics
 from edgekd.results.fidelity import Fidelity, Figure
-from edgekd.results.findings import said
+from edgekd.results.findings import Missing, missing, said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRecord
 from edgekd.results.models import Estimate, FilePort, Metrics, ModelRecord, OutputParity, Parity
@@ -343,7 +343,10 @@ def good() -> RunResult:
             said("TFLite int8 is slower than ONNX int8 here: XNNPACK has no AVX2 kernel for signed depthwise convolutions."),
         ),
         snippets=SNIPPETS,
-        not_measured=("Latency on a Raspberry Pi: no such device is in the recipe.", "Energy: no meter is supported."),
+        not_measured=(
+            Missing(said("Latency on a Raspberry Pi: no such device is in the recipe.")),
+            Missing(said("Energy: no meter is supported.")),
+        ),
         layers=layers(),
         repair=repair(),
     )
@@ -425,7 +428,7 @@ def bad() -> RunResult:
     odd = replace(onnx, name=f"odd {HOSTILE}", path=f"artifacts/{HOSTILE}.onnx", parity=None, metrics=(), sha256=None)
     unwritten = ModelRecord("openvino", "artifact", "openvino", "int8")
     models = (*base.models[:5], worse, odd, unwritten)
-    untrusted = Trust("untrusted", ("spread 9.1 % over 5 %", f"load 3.1 from {HOSTILE}"), 0.083, 0.091, 0.4, 3.1)
+    untrusted = Trust("untrusted", (said("spread 9.1 % over 5 %"), said(f"load 3.1 from {HOSTILE}")), 0.083, 0.091, 0.4, 3.1)
     slow = profile("onnx", "onnx", 0.93, 71.0, 16.3, 0.083, trust=untrusted)
     pi = profile("onnx", "onnx", 41.0, 93.0, 14.0, 0.01, device="pi4", emulated=True)
     gates = (
@@ -455,7 +458,7 @@ def bad() -> RunResult:
         environment={HOSTILE: {"a": [HOSTILE, 1]}},
         findings=(said(f"int8 is not faster: 2 operations stayed in float ({HOSTILE})."),),
         snippets={"onnx": f"print('{HOSTILE}')\n```\n"},
-        not_measured=(f"tflite: {HOSTILE}",),
+        not_measured=(missing("tflite", HOSTILE),),
     )
 
 

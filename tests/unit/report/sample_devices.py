@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tests.unit.report import sample
 
+from edgekd.results.findings import Finding
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.profile import (
     Accuracy,
@@ -103,27 +104,33 @@ def measured(model: str, device: str, p50: float, **more: object) -> ProfileReco
             Part("postprocess", 0.1),
         ),
         "operations": operations("int8" if int8 else "float32", p50 / 33),
-        "accuracy": Accuracy(500, 0.912, 0.914),
+        "accuracy": Accuracy("top1", 500, 0.912, 0.914),
     }  # fmt: skip
     return replace(base, **{**values, **more})  # type: ignore[arg-type]
+
+
+HOT = Finding("throttled", "warning", figures={"cause": "throttled", "blocks": [7]})
+LSB = Finding("lsb", "warning", figures={"p99": 5.0, "limit": 2.0})
 
 
 def devices() -> RunResult:
     """The good run on five devices."""
     base = sample.good()
-    doubt = Trust("untrusted", ("the CPU was throttled in block 7",), 0.14, 0.06, 0.3, 0.9)
-    slow = Attempt(("the last block was 18% slower than the first",), 120.0, 39.8)
+    doubt = Trust(
+        "untrusted", (Finding("throttled", "warning", figures={"cause": "throttled", "blocks": [7]}),), 0.14, 0.06, 0.3, 0.9
+    )
+    slow = Attempt((Finding("drift", "warning", figures={"change": 0.18}),), 120.0, 39.8)
     minutes = Sustained(2.0, tuple(24.6 + 0.2 * n for n in range(12)), (51.0, 66.0))
     threads = Effective("ai-edge-litert 2.3.0", 4, "int8", "XNNPACK 66 of 68 operations in 3 parts", 1)
     half = Effective("openvino 2026.4.1", 1, "float16", "CPU", 1)
-    wrong = Outputs("host", 8, 0.9, 0.97, 0.875, 5.0, 9.0, 1, "features.3.conv.0.0", "p99 is 5 LSB, more than 2")
+    wrong = Outputs("host", 8, 0.9, 0.97, 0.875, 5.0, 9.0, 1, "features.3.conv.0.0", (LSB,))
     pi = (
         measured("onnx_float", "pi4", 33.0),
         measured("onnx", "pi4", 24.6, attempts=(slow,), sustained=minutes, energy=Energy(61.0, "USB meter")),
         measured("tflite", "pi4", 25.0, trust=doubt, effective=threads),
         measured("openvino", "pi4", 38.0, outputs=(wrong,), effective=half),
     )
-    shadow = Trust("untrusted", ("the device is emulated: its times are not the hardware's",), 0.01, 0.02, 0.3, 0.9)
+    shadow = Trust("untrusted", (Finding("emulated", "warning"),), 0.01, 0.02, 0.3, 0.9)
     emulated = tuple(
         measured(model, "pi5", p50, emulated=True, trust=shadow) for model, p50 in (("onnx_float", 410.0), ("onnx", 433.0))
     )

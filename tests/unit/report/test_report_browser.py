@@ -10,6 +10,7 @@ from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is us
 from tests.unit.report import sample, sample_devices
 
 from edgekd.report.layouts import html
+from edgekd.results.findings import said
 from edgekd.results.profile import Comparison
 
 
@@ -51,7 +52,7 @@ def test_a_phone_shows_verdicts_and_names_of_close_points_do_not_touch(
 def test_reasons_make_no_row_high_on_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:  # noqa: F811
     result = sample_devices.devices()
     reasons = ("the blocks differ by 20% (interquartile range over median)", "other processes kept 1.4 of 2 cores busy") * 2
-    doubt = replace(result.profiles[0].trust, verdict="untrusted", reasons=reasons)
+    doubt = replace(result.profiles[0].trust, verdict="untrusted", reasons=tuple(map(said, reasons)))
     profiles = tuple(replace(profile, trust=doubt) for profile in result.profiles)
     compared = (Comparison("onnx", "onnx", "pi4", "two sessions", "refused", reasons=reasons),)
     path = tmp_path / "profile.html"

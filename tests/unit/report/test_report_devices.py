@@ -16,6 +16,7 @@ from edgekd.report.layouts import card, html, markdown, terminal
 from edgekd.report.page import Block, Chart, Fold, Page, Table
 from edgekd.report.sections import device_figures, device_trust, operations
 from edgekd.results.codec import from_json, to_json
+from edgekd.results.findings import Finding, Missing, missing, said
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Attempt, Comparison, DeviceRecord, LoadTime, Operation, Trust
 from edgekd.results.run import RunResult
@@ -99,9 +100,9 @@ def test_emulated_times_stand_in_no_headline_chart_or_comparison() -> None:
 
 def test_the_trust_block_hides_nothing() -> None:
     found = pairs(view.build(sample_devices.devices()), "device1")
-    assert found["TFLite int8"] == "the CPU was throttled in block 7"
+    assert found["TFLite int8"] == "throttled in block 7"
     assert found["ONNX int8, attempt 1"] == (
-        "not trusted: the last block was 18% slower than the first; p50 39.8 ms; measured again after 2 min 0 s"
+        "not trusted: the last block was 18 % slower than the first; p50 39.8 ms; measured again after 2 min 0 s"
     )
     assert found["Temperature"] == "47 °C before, 48 to 54 °C after the blocks"
     assert found["Clock of the fastest core"] == "1,500 to 1,800 MHz"
@@ -199,7 +200,7 @@ def test_a_reason_without_figures_is_said_once() -> None:
     model = ModelRecord("net", "artifact", "onnx", None, path="net.onnx", bytes=1)
     result = replace(
         base, kind="profile", recipe={"profile": {"devices": ["phonebm"]}}, devices=(silent,), profiles=(), gates=(),
-        stages=(), models=(model,), not_measured=(f"phonebm: {why}",), findings=(),
+        stages=(), models=(model,), not_measured=(missing("", why, "", "phonebm"),), findings=(),
     )  # fmt: skip
     page = view.build(result)
     assert page.verdict.failures == (why,)
@@ -238,13 +239,14 @@ def test_comparisons_say_their_interval_or_why_they_were_refused() -> None:
 
 def test_the_same_fact_of_several_files_and_devices_is_one_line() -> None:
     result = sample_devices.devices()
-    facts = [f"single operations of {model} on {device}: none" for device in ("host", "pi4") for model in ("onnx", "tflite")]
-    odd = ["onnx on nowhere: gone", "energy: no power meter is read", "single operations of onnx on pi4: refused"]
+    what, files, places = "single operations", ("onnx", "tflite"), ("host", "pi4")
+    facts = [missing(what, "none", model, device) for device in places for model in files]
+    odd = [missing("", "gone", "", "nowhere"), Missing(Finding("no_power_meter")), missing(what, "refused", "onnx", "pi4")]
     (block,) = view.build(replace(result, not_measured=(*facts, *odd))).section("not-measured").blocks[:1]
     items = getattr(block, "items", ())
     assert items[:4] == (
         "single operations of onnx and tflite on host and pi4: none",
-        "onnx on nowhere: gone",
+        "nowhere: gone",
         "energy: no power meter is read",
         "single operations of onnx on pi4: refused",
     )
@@ -268,8 +270,10 @@ def test_operations_whose_times_mean_nothing_say_so() -> None:
 
 def test_a_load_that_was_not_cold_and_attempts_that_were_not_trusted_say_so() -> None:
     result = sample_devices.devices()
-    doubt = Trust("untrusted", ("load",), 0.0, 0.1, 2.0, 2.0)
-    row = replace(next(p for p in result.profiles if p.device == "pi4"), trust=doubt, attempts=(Attempt(("load",), 2.0),))
+    doubt = Trust("untrusted", (said("load"),), 0.0, 0.1, 2.0, 2.0)
+    row = replace(
+        next(p for p in result.profiles if p.device == "pi4"), trust=doubt, attempts=(Attempt((said("load"),), 2.0),)
+    )
     for cold, sign in ((False, "△"), (True, ""), (None, "")):
         made = device_figures.times("pi4", ["a"], [replace(row, load_ms=LoadTime(9.0, 3.0, cold))])
         assert made.rows[0][0].note == "2 attempts, none trusted"

@@ -11,6 +11,7 @@ from edgekd.report import facts, view
 from edgekd.report.layouts import card
 from edgekd.report.page import Cell, Page, Table
 from edgekd.results.fidelity import Figure
+from edgekd.results.findings import Finding, said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.layers import Difference
 from edgekd.results.models import ModelRecord
@@ -86,17 +87,18 @@ def test_a_headline_claims_what_the_findings_claim() -> None:
     assert view.build(onnx).subject.endswith("changes are against ONNX float32.")
     assert view.build(onnx).numbers[1].delta.endswith("faster")
     for name in ("onnx", "onnx_float"):
-        doubt = Trust("untrusted", ("load",), 0.0, 0.1, 2.0, 2.0)
+        doubt = Trust("untrusted", (said("load"),), 0.0, 0.1, 2.0, 2.0)
         profiles = tuple(replace(p, trust=doubt) if p.model == name else p for p in result.profiles)
         number = view.build(replace(onnx, profiles=profiles)).numbers[1]
         assert (number.delta, number.flag, number.tone) == ("no claim", "times are untrusted", "")
         own, base = (next(p for p in profiles if p.model == model) for model in ("onnx", "onnx_float"))
-        assert "untrusted" in verdicts.compare(own, base, Isa("x86_64", frozenset()))
+        model = next(model for model in kept if model.name == "onnx")
+        assert verdicts.compare(own, base, Isa("x86_64", frozenset()), model).verdict == "untrusted"
 
 
 def test_the_headline_is_the_best_that_is_trusted_and_says_why() -> None:
     """OpenVINO is the fastest; untrusted, it gives way to ONNX, and the line says it."""
-    result, doubt = sample.good(), Trust("untrusted", ("load",), 0.0, 0.1, 2.0, 2.0)
+    result, doubt = sample.good(), Trust("untrusted", (said("load"),), 0.0, 0.1, 2.0, 2.0)
 
     def subject(*names: str) -> str:
         profiles = (replace(p, trust=doubt) if p.model in names else p for p in result.profiles)
@@ -370,12 +372,14 @@ def test_a_student_that_distillation_made_worse_is_a_caution() -> None:
 
 def test_untrusted_times_say_why_once_a_device() -> None:
     base = sample.good()
-    trusts = [Trust("untrusted", (f"the CPU was there for only {n}% of the time", "busy"), 0, 0.1, 2, 2) for n in (60, 75)]
+    trusts = [
+        Trust("untrusted", (Finding("waited", figures={"share": n / 100}), said("busy")), 0, 0.1, 2, 2) for n in (60, 75)
+    ]
     profiles = tuple(replace(p, trust=trusts[i]) if i < 2 else p for i, p in enumerate(base.profiles))
     page = view.build(replace(base, profiles=profiles, findings=(), gates=()))
     (why,) = (block for block in page.section("models").blocks if getattr(block, "title", "") == "Why times are untrusted")
     assert getattr(why, "items", ()) == (
-        f"host: times of 2 of {len(profiles)} files untrusted: the CPU was there for only 60% to 75% of the time; busy",
+        f"host: times of 2 of {len(profiles)} files untrusted: the process had a CPU for only 60 to 75 % of the time; busy",
     )
     assert page.section("findings").lead == "Nothing but the untrusted times."
     assert view.build(replace(base, findings=(), gates=())).section("findings").lead.startswith("Nothing needs")
@@ -419,7 +423,7 @@ def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     """A pass says it beside the word, and once."""
     result = sample.good()
     doubt = "student has top-1 77.0 % on 576 training images, and 90.2 % at 32×32; write data: {image_size: 32}"
-    verdict = view.build(replace(result, doubts=(doubt,))).verdict
+    verdict = view.build(replace(result, doubts=(said(doubt),))).verdict
     assert verdict.cautions == (doubt,)
     assert "1 caution" in verdict.sentence
     assert "caution" not in view.build(result).verdict.sentence.lower()
@@ -428,5 +432,6 @@ def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     guesses = replace(result, models=(replace(teacher, metrics=metrics), *result.models[1:]))
     (chance,) = view.build(guesses).verdict.cautions
     assert chance.startswith("teacher is no better than chance: top-1 10.0 %")
-    said = replace(guesses, doubts=("teacher is no better than chance: top-1 9.0 % on 256 training images",))
-    assert view.build(said).verdict.cautions == said.doubts
+    text = "teacher is no better than chance: top-1 9.0 % on 256 training images"
+    told = replace(guesses, doubts=(Finding("chance", "warning", "teacher", {"text": text}),))
+    assert view.build(told).verdict.cautions == (text,)

@@ -10,7 +10,7 @@ import pytest
 from edgekd.errors import UsageError
 from edgekd.results.codec import from_json, to_json
 from edgekd.results.fidelity import Figure
-from edgekd.results.findings import said
+from edgekd.results.findings import Finding, Missing, said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Estimate, FilePort, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
@@ -51,7 +51,7 @@ RESULT = RunResult(
         ProfileRecord(
             "onnx", "host", False, Effective("onnxruntime", 1, "int8", "CPU"), LoadTime(9.0, 5.0), 4.0, 300.0,
             Latency(2.0, 3.0, 4.0, 1.0, 2.5, 100, (1.9, 2.1)), Memory(80.0, 60.0, 20.0),
-            Trust("untrusted", ("it drifted",), 0.2, 0.1, 0.0, 1.5), (2.0, 2.1, 2.4),
+            Trust("untrusted", (Finding("drift", "warning", figures={"change": 0.2}),), 0.2, 0.1, 0.0, 1.5), (2.0, 2.1, 2.4),
         ),
     ),
     gates=(
@@ -62,7 +62,7 @@ RESULT = RunResult(
     task=TaskFacts("image-classification", (MetricFacts("top1", "top-1", "%", "higher"),)),
     findings=(said("int8 is not faster"),),
     snippets={"onnx": "import onnxruntime\n"},
-    not_measured=("energy: no power meter is read",),
+    not_measured=(Missing(Finding("no_power_meter")),),
 )  # fmt: skip
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.words import notes
 
 from edgekd.cli import cli
 from edgekd.errors import UsageError
 from edgekd.report import facts
 from edgekd.results import upgrade
+from edgekd.results.codec import from_json
+from edgekd.results.findings import UNFIT, Missing
 from edgekd.results.gates import Limit
 from edgekd.results.run import read_run
 from edgekd.results.study import read_study
@@ -51,6 +54,39 @@ def test_facts_of_an_old_run() -> None:
     assert (twin.precision, twin.twin_of) == ("float32", "onnx")
     drop = next(gate for gate in result.gates if gate.name == "accuracy_drop")
     assert (drop.limit, drop.blocks) == (Limit("<=", 0.02), False)
+
+
+def test_texts_of_a_measurement_become_facts() -> None:
+    """What the report makes anew of records is left out; what was not measured is placed at its file and device."""
+    trust = {"verdict": "untrusted", "reasons": ["it drifted"], "drift": 0.2, "spread": 0.1}
+    profile = {
+        "model": "onnx", "device": "pi4", "trust": trust, "attempts": [{"reasons": ["it was hot"], "cooled_s": 3.0}],
+        "outputs": [{"reference": "host", "n": 8, "max_error": 1.0, "cosine": 0.9, "differs": "p99 is 5 LSB"}],
+        "accuracy": {"n": 10, "top1": 0.8, "host_top1": 0.9},
+    }  # fmt: skip
+    lacking = [
+        "energy: no power meter is read",
+        "onnx on pi4: not applicable: benchmark_model runs .tflite files only",
+        "single operations of onnx on pi4: no times",
+    ]
+    value = {
+        "schema": 1, "recipe": {}, "models": [{"name": "onnx", "role": "artifact", "precision": "as it is"}], "curves": [],
+        "gates": [], "profiles": [profile], "not_measured": lacking,
+        "findings": ["The outputs of onnx on pi4 differ from those of the same file on the host: p99.", "Kept."],
+    }  # fmt: skip
+    found = upgrade.run(value, "run.json")
+    assert [one["figures"]["text"] for one in found["findings"]] == ["Kept."]
+    (made,) = found["profiles"]
+    said = {"code": "text", "severity": "note", "where": ""}
+    assert made["trust"]["reasons"] == [said | {"figures": {"text": "it drifted"}}]
+    assert made["attempts"][0]["reasons"] == [said | {"figures": {"text": "it was hot"}}]
+    assert made["outputs"][0]["differs"] == [said | {"figures": {"text": "p99 is 5 LSB"}}]
+    assert made["accuracy"] == {"metric": "top1", "n": 10, "value": 0.8, "host": 0.9}
+    figures = [from_json(Missing, one) for one in found["not_measured"]]
+    assert notes(figures) == lacking
+    assert [one.what for one in figures] == ["", "", "single operations"]
+    assert {(one.model, one.device) for one in figures[1:]} == {("onnx", "pi4")}
+    assert figures[1].reason.code == UNFIT
 
 
 def test_a_limit_that_was_text_alone() -> None:

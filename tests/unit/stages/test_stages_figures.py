@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.words import notes
 from torch import nn
 
 from edgekd.assembly import figures
@@ -48,11 +49,11 @@ def test_absent_with_its_reason(context: Context, said: io.StringIO) -> None:
     for _ in range(2):
         assert figures.measured(context, "layers", fails(QuantizeError("the graph has no layer", "hint"))) is None
     lines = ["MACs of student: AssertionError: Expected gradient", "layers: the graph has no layer"]
-    assert list(codec.read(figures.NotMeasured, context.out / figures.FILE).lines) == lines
+    assert notes(codec.read(figures.NotMeasured, context.out / figures.FILE).found) == lines
     assert "not measured: MACs of student" in said.getvalue()
     assert "Traceback" in context.log.read_text()
     later = Context(context.recipe, "package", context.out, {"evaluate": context.out}, context.log, Lines(said))
-    assert list(figures.missing(later)) == lines
+    assert notes(figures.absent(later)) == lines
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("full", "free some")])
@@ -67,5 +68,5 @@ def test_outputs_that_are_dropped_are_listed(context: Context) -> None:
     assert not (context.out / figures.FILE).exists()
     network.other_outputs = {"aux": (1, 10)}  # type: ignore[assignment]
     figures.note_dropped_outputs(context, "student", network)
-    (line,) = codec.read(figures.NotMeasured, context.out / figures.FILE).lines
-    assert line == "outputs of the student beside its logits: aux (1×10): dropped, and in no file"
+    (line,) = notes(codec.read(figures.NotMeasured, context.out / figures.FILE).found)
+    assert line == "other outputs of the student: aux (1×10) is dropped, and in no file"

@@ -22,6 +22,7 @@ from edgekd.report.findings import sentence
 from edgekd.results import codec
 from edgekd.stages import distill, package
 from edgekd.stages.teacher import TeacherStage
+from edgekd.task.base import record, task_of
 
 torch.set_num_threads(1)
 STAGES = ("teacher", "distill", "quantize", "evaluate")
@@ -90,8 +91,7 @@ def test_an_assistant_is_taught_and_then_teaches(run: Callable[..., dict[str, Pa
     measured = json.loads((done["evaluate"] / "output.json").read_text())["models"]
     assert list(measured) == ["teacher.teacher", "teacher", "student_alone", "distilled"]
     assert measured["teacher.teacher"]["params"] > measured["teacher"]["params"] > measured["distilled"]["params"]
-    assert "advice: the teacher has" in said
-    assert "of the parameters of teacher.teacher; with less than 25 %, an assistant" in said
+    assert "small_student: share" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
     assert any("assistant" in sentence(line) for line in package.teaching(context))
     soft = json.loads((done["distill"] / "output.json").read_text())["taught"]["softness"]
@@ -108,8 +108,8 @@ def test_a_temperature_that_washes_out_is_told(run: Callable[..., dict[str, Path
     recipe = make(npz(), NET | {"train": TRAIN}, distill=TRAIN | {"losses": losses, "lr": 1e-9}, baselines=())
     done = run(recipe, Lines(), until="distill")
     said = capsys.readouterr().err
-    assert "advice: kd: at temperature 1000 the teacher's probabilities are nearly uniform (100.0 %" in said
-    assert "advice: dkd: at temperature 1e-06 the teacher's probabilities are next to one-hot" in said
+    assert "flat_temperature: temperature 1000" in said
+    assert "sharp_temperature: temperature 1e-06" in said
     context = Context(recipe, "package", done["distill"].parent, done, done["distill"].parent / "log", Silent())
     assert sum("temperature" in sentence(line) for line in package.teaching(context)) == 2
 
@@ -159,7 +159,8 @@ def test_a_weak_teacher_is_told(run: Callable[..., dict[str, Path]], npz: Callab
         codec.write(replace(found, curve=replace(found.curve, val={"top1": (top1,)})), done[name] / OUTPUT)
     found = read_output(DistillOutput, done["distill"])
     codec.write(replace(found, taught=replace(found.taught, val_score=0.25)), done["distill"] / OUTPUT)
-    assert any("the student alone 50.0 %" in sentence(line) for line in package.teaching(context))
+    metrics = record(task_of(recipe.task)).metrics
+    assert any("the student alone top-1 50.0 %" in sentence(line, metrics) for line in package.teaching(context))
 
 
 def test_generations_of_one_network_start_from_other_weights(

@@ -26,7 +26,8 @@ from edgekd.models import build
 from edgekd.progress import Lines, Silent
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
-from edgekd.results.findings import Finding
+from edgekd.results.codec import to_json
+from edgekd.results.findings import Finding, listed
 from edgekd.stages import distill, package
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.student import StudentStage
@@ -395,7 +396,7 @@ def test_given_weights_that_are_rewritten_are_said_to_be_unchecked(
         {"edgekd": 1, "data": recipe.data.model_dump(), "student": given, "quantize": {"method": "ptq"}, "export": ["onnx"]}
     )
     out = run(StudentStage(), used, "student")
-    assert json.loads((out / "output.json").read_text())["doubts"] == [wiring.UNCHECKED]
+    assert json.loads((out / "output.json").read_text())["doubts"] == [to_json(wiring.UNCHECKED)]
 
 
 def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
@@ -406,9 +407,10 @@ def test_a_student_that_is_slow_in_int8_is_advised_and_the_advice_is_right(
     slow = make(npz(), student={"model": "torchvision:mobilenet_v3_small", "args": {}}, **changes)
     out = run(DistillStage(), slow, "distill", progress=Lines(sys.stdout))
     said = capsys.readouterr().out
-    advice = "hardswish (19×) has no int8 kernel in TensorFlow Lite: student.rewrite: {hardswish: relu6}"
-    assert f"  advice: {advice}\n" in said
+    figures = {"kind": "hardswish", "count": 19, "formats": ["tflite"], "trained": True}
+    advice = Finding("no_int8_kernel", "advice", "student", figures)
+    assert f"  {listed(advice)}\n" in said
     context = Context(recipe=slow, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
-    assert package.rewrites(context)[0] == Finding("advice", "advice", figures={"text": advice})
+    assert package.rewrites(context)[0] == advice
     structure = json.loads((out / "output.json").read_text())["structure"]
     assert distill.advice(slow.model_copy(update={"quantize": None}), structure) == ()

@@ -23,6 +23,7 @@ from edgekd.errors import DataError, ModelError
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
+from edgekd.report.findings import sentence
 from edgekd.task import primary
 from edgekd.task.image_classification import purpose
 
@@ -138,7 +139,7 @@ def check(network: nn.Module, images: DataSet, section: Data, *, teaches: bool =
     role = wiring.Role(place, teaches=teaches, box=box, normalized=box or section.mean is not None)
     doubts = wiring.check(network, images, section, role, progress)
     said = progress.lines
-    assert [f"  warning: {doubt}" for doubt in doubts] == [line for line in said if "warning" in line]
+    assert [f"  warning: {sentence(doubt)}" for doubt in doubts] == [line for line in said if "warning" in line]
     return said
 
 

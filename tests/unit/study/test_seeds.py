@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.words import lacking
 
 from edgekd.assembly import search
 from edgekd.engine import plan, runner
@@ -141,8 +142,8 @@ def test_a_run_tells_what_the_seeds_have_in_common(recipe: Path) -> None:
     assert outcome.result.model("kd") is not None
     assert {curve.model for curve in outcome.result.curves} == {"teacher", "student_alone", "kd", "distilled"}
     assert read_run(outcome.folder) == outcome.result
-    assert not any("one seed" in text for text in outcome.result.not_measured)
-    assert any("same teacher" in text for text in outcome.result.not_measured)
+    assert not any("one seed" in text for text in lacking(outcome.result))
+    assert any("same teacher" in text for text in lacking(outcome.result))
 
     ours, theirs = ([row.test_last for row in rows if row.model == name] for name in ("distilled", "student_alone"))
     mean = 100 * paired(ours, theirs).gain.mean

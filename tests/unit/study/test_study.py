@@ -20,6 +20,7 @@ from edgekd.errors import ExitCode, TrainingError
 from edgekd.loading import load
 from edgekd.progress import Silent
 from edgekd.registry import exporters
+from edgekd.report.missing import sentence
 from edgekd.results.models import MetricFacts
 from edgekd.results.run import SeedRecord, read_run
 from edgekd.results.study import Row, judged
@@ -27,6 +28,7 @@ from edgekd.stages.distill import DistillStage
 from edgekd.stages.teacher import TeacherStage
 from edgekd.study import runner
 from edgekd.study.loading import load_study
+from edgekd.task.base import record, task_of
 
 STUDY = """\
 study: 1
@@ -172,7 +174,8 @@ def test_without_labels_no_student_learns_alone(path: Path) -> None:
     losses = ["recipe.distill.losses=[{kind: kd}]", "methods={hints: [{kind: fitnet}]}"]
     loaded = load_study(path, ["recipe.data.labels=none", given, *losses])
     assert [cell.name for cell in runner.cells(loaded)] == ["teacher", "kd", "hints"]
-    limits = list(runner._limits(loaded))
+    metrics = record(task_of("image-classification")).metrics
+    limits = [sentence(limit, metrics) for limit in runner._limits(loaded)]
     assert [said for said in limits if "top-1 is agreement with the teacher" in said]
     assert [said for said in limits if said.startswith("the student alone:")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -16,6 +16,8 @@ FAR = 6
 """Lines above and below a point that its name may move away, where others are in the way."""
 ANCHORS: tuple[Anchor, ...] = ("middle", "start", "end")
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
+OTHER_SHAPES: tuple[Shape, ...] = ("pentagon", "hexagon", "wedge")
+"""Shapes of other formats, in the order of their names; no triangle, which is the sign of a doubt."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ class Step:
     text: str
     delta: str
     against: str
+
+
+def shapes(formats: Iterable[str]) -> dict[str, Shape]:
+    """Return a shape for each format, each its own as far as there are shapes."""
+    others = sorted({*formats} - {*SHAPES})
+    return SHAPES | {name: OTHER_SHAPES[number % len(OTHER_SHAPES)] for number, name in enumerate(others)}
 
 
 def pareto(panels: Sequence[Panel], caption: str, metric: MetricWords) -> Chart:
@@ -114,9 +122,11 @@ def _pareto(
     taken: list[tuple[float, float, float, float]] = []
     for budget in budgets:
         if budget.axis == "y":
-            canvas.rect(x.start, y(budget.value), x.end - x.start, y.start - y(budget.value), "out")
-            canvas.line(x.start, y(budget.value), x.end, y(budget.value), "budget")
-            _label(canvas, taken, x.end - 6, y(budget.value) + 15, budget.label, "note", "end")
+            at = y(budget.value)
+            below = metric.facts.better == "higher"  # what is outside of the budget
+            canvas.rect(x.start, at if below else y.end, x.end - x.start, y.start - at if below else at - y.end, "out")
+            canvas.line(x.start, at, x.end, at, "budget")
+            _label(canvas, taken, x.end - 6, at + 15 if below else at - 6, budget.label, "note", "end")
         elif budget in near:
             canvas.rect(x(budget.value), y.end, x.end - x(budget.value), y.start - y.end, "out")
             canvas.line(x(budget.value), y.end, x(budget.value), y.start, "budget")
@@ -216,7 +226,7 @@ def metric_steps(steps: Sequence[Step], caption: str, metric: MetricWords) -> Ch
     title = f"Where {metric.name} went"
     told = "; ".join(
         f"{s.label} {metric.measured(s.text)}"
-        + (f" ({s.delta} {metric.change_unit} against {s.against})" if s.delta else "")
+        + (f" ({f'{s.delta} {metric.change_unit}'.rstrip()} against {s.against})" if s.delta else "")
         for s in steps
     )
     drawn = (_steps(steps, metric, WIDE), _steps(steps, metric, NARROW))

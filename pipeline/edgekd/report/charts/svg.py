@@ -22,7 +22,7 @@ CHAR = 7.4
 """Width of an average character of the 12-pixel label font, rather too wide than too narrow."""
 
 Anchor = Literal["start", "middle", "end"]
-Shape = Literal["circle", "square", "diamond", "triangle"]
+Shape = Literal["circle", "square", "diamond", "triangle", "pentagon", "hexagon", "wedge"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,17 @@ def tick_text(value: float, step: float) -> str:
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
+_CORNERS: dict[Shape, tuple[float, tuple[tuple[float, float], ...]]] = {
+    "square": (0.92, ((-1, -1), (1, -1), (1, 1), (-1, 1))),
+    "diamond": (1.3, ((0, -1), (1, 0), (0, 1), (-1, 0))),
+    "triangle": (1.15, ((0, -1), (1, 0.8), (-1, 0.8))),
+    "pentagon": (1.15, ((0, -1), (0.95, -0.31), (0.59, 0.81), (-0.59, 0.81), (-0.95, -0.31))),
+    "hexagon": (1.15, ((-0.5, -0.87), (0.5, -0.87), (1, 0), (0.5, 0.87), (-0.5, 0.87), (-1, 0))),
+    "wedge": (1.15, ((0, 1), (1, -0.8), (-1, -0.8))),
+}
+"""Size beside that of a circle and corners of each shape."""
+
+
 @dataclass
 class Canvas:
     """Collects shapes; ``svg`` closes it. Coordinates are pixels, classes are those of ``page.css``."""
@@ -101,12 +112,8 @@ class Canvas:
         if shape == "circle":
             head, tail = f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(size)}"', "circle"
         else:
-            reach = size * {"square": 0.92, "diamond": 1.3, "triangle": 1.15}[shape]
-            corners = {
-                "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
-                "diamond": ((0, -1), (1, 0), (0, 1), (-1, 0)),
-                "triangle": ((0, -1), (1, 0.8), (-1, 0.8)),
-            }[shape]
+            reach, corners = _CORNERS[shape]
+            reach *= size
             text = " ".join(f"{_n(x + dx * reach)},{_n(y + dy * reach)}" for dx, dy in corners)
             head, tail = f'<polygon points="{text}"', "polygon"
         self.parts.append(f'{head} class="{style}">{title}</{tail}>')

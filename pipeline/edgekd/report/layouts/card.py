@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from edgekd.report import facts
+from edgekd.report import facts, missing, trust
 from edgekd.report.findings import sentences
 from edgekd.report.layouts.markdown import block_code, escape, table
 from edgekd.report.metric import MetricWords
@@ -190,13 +190,17 @@ def _evaluation(result: RunResult) -> list[str]:
         parity = percent(model.parity.agreement) if model.parity and model.parity.agreement is not None else "—"
         texts = *quality, count(images), drop, noise, *((same, parity) if classes else ())
         rows.append((Cell(facts.label(model)), *(Cell(text) for text in texts)))
+    same = facts.same_class(result.task)
     heads = (
         *((one.title, one.unit) for one in words), (f"Test {facts.noun(result)}s", ""),
         ("Drop against float", facts.metric(result).change_unit), ("SQNR to float", "dB"),
-        *((("Same top-1 as float", "%"), ("Same top-1 as in torch", "%")) if classes else ()),
+        *(((f"Same {same} as float", "%"), (f"Same {same} as in torch", "%")) if classes else ()),
     )  # fmt: skip
     columns = (Column("Model"), *(Column(head, unit, "number") for head, unit in heads))
-    note = "[low, high]: 95 % interval. Float: the float student in torch. SQNR: variance of its logits to squared error."
+    note = (
+        "[low, high]: 95 % interval. Float: the float student in torch. "
+        f"SQNR: variance of its {facts.output_of(result.task)} to squared error."
+    )
     return [table(Table("Evaluation", columns, tuple(rows))), note] if rows else []
 
 
@@ -221,7 +225,7 @@ def _speed(result: RunResult) -> list[str]:
     for record in result.profiles:
         device = f"{one_line(record.device)} (EMULATED: not to be quoted)" if record.emulated else one_line(record.device)
         latency = record.latency_ms
-        reasons = one_line("; ".join(record.trust.reasons))
+        reasons = one_line(trust.reasons(record.trust))
         stamp = "EMULATED" if record.emulated else ""
         figures = (figure(known(value)) for value in (latency.p50, latency.p90, record.memory.peak))
         rows.append(
@@ -236,7 +240,7 @@ def _speed(result: RunResult) -> list[str]:
     heads = ("p50", "ms"), ("p90", "ms"), ("Peak memory", "MiB")
     numbers = (Column(head, unit, "number") for head, unit in heads)
     columns = Column("Artifact"), Column("Device"), Column("Runtime"), *numbers, Column("Trust")
-    note = "One image at a time. Peak memory is that of the whole measuring process (VmHWM)."
+    note = f"One {facts.noun(result)} at a time. Peak memory is that of the whole measuring process (VmHWM)."
     return [table(Table("Speed", columns, tuple(rows))), note] if rows else []
 
 
@@ -256,5 +260,6 @@ def _limits(result: RunResult) -> list[str]:
             )
             name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate, result.task)}"
             lines.append(f"{name} is {figures[0]}, outside its limit of {figures[1]}")
-    lines += [f"Not measured: {one_line(text)}" for text in result.not_measured]
+    lacking = (missing.sentence(figure, result.task.metrics) for figure in result.not_measured)
+    lines += [f"Not measured: {one_line(text)}" for text in lacking]
     return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []

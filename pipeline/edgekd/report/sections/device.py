@@ -109,8 +109,9 @@ def _blocks(view: _View) -> Iterator[Block]:
     states = device_figures.states(where, labels, rows)
     if states:
         yield Fold("Temperature, clock and load block by block", (states,))
-    yield from (found for found in (device_figures.outputs(*about), device_figures.accuracy(*about)) if found)
-    yield from operations.path(where, labels, rows)
+    looked = device_figures.outputs(result, *about), device_figures.accuracy(result, *about)
+    yield from (found for found in looked if found)
+    yield from operations.path(result.models, where, labels, rows)
     yield from operations.tables(where, labels, rows)
     courses = [Course(label, row.sustained.medians, _course(row)) for label, row in view.pairs() if row.sustained]
     if courses:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekd.report import facts
-from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure
+from edgekd.report.findings import differs
+from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure, filled
 from edgekd.report.sections.device_trust import asked_otherwise
-from edgekd.report.words import count, known, listing, mib, one_line, percent, points, sig, signed
+from edgekd.report.words import count, known, listing, mib, one_line, percent, sig, signed
 from edgekd.results.profile import LoadTime, Outputs, ProfileRecord
 from edgekd.results.run import RunResult
 
@@ -159,50 +160,60 @@ def _course(row: ProfileRecord, values: Sequence[float | None]) -> Cell:
     return Cell(text, stamp="EMULATED" if row.emulated else "")
 
 
-def outputs(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table | None:
-    """Outputs on the device beside the host's and torch's."""
+def outputs(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table | None:
+    """Outputs on the device beside the host's and torch's; what no file has, such as classes, has no column."""
+    found = [one for row in rows for one in row.outputs]
     body = [(Cell(label), *_outputs(one)) for label, row in zip(labels, rows, strict=True) for one in row.outputs]
     if not body:
         return None
+    classes = any(one.agreement is not None for one in found)
+    steps = any(one.p99_lsb is not None for one in found)
+    same = facts.same_class(result.task)
     numbers = (
-        ("Samples", ""), ("Largest error", ""), ("Cosine", ""), ("Same top-1", "%"), ("p99 error", "LSB"),
+        ("Samples", ""), ("Largest error", ""), ("Cosine", ""), (f"Same {same}", "%"), ("p99 error", "LSB"),
         ("Max error", "LSB"), ("Flips", ""),
     )  # fmt: skip
     columns = (
         Column("Artifact"), Column("Against"), Column("Verdict"), *(Column(head, unit, "number") for head, unit in numbers),
         Column("Where it begins"),
     )  # fmt: skip
-    note = (
-        "Same: no more than two correct programs differ by: p99 within 2 steps (LSB) of an int8 output, a thousandth of "
-        "a float output's deviation, and no flip. Flips: samples with another top-1 although the reference's two best are "
-        "more than two steps apart. Cosine: the smallest."
-    )
-    return Table(f"Outputs on {where}", columns, tuple(body), note)
+    limits = ["p99 within 2 steps (LSB) of an int8 output"] * steps
+    limits += ["a thousandth of a float output's deviation"] + ["no flip"] * classes
+    note = f"Same: no more than two correct programs differ by: {listing(limits)}. Cosine: the smallest."
+    if classes:
+        note += f" Flips: samples with another {same} although the reference's two best are more than two steps apart."
+    return filled(Table(f"Outputs on {where}", columns, tuple(body), note))
 
 
-def accuracy(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table | None:
-    """Top-1 of a part of the test split that was run there, beside the host's on the same images."""
+def accuracy(result: RunResult, where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Table | None:
+    """The metric of a part of the test split that was run there, beside the host's on the same samples."""
+    known = [(label, row.accuracy) for label, row in zip(labels, rows, strict=True) if row.accuracy is not None]
+    if not known:
+        return None
+    metric, noun = facts.metric_called(result, known[0][1].metric), facts.noun(result)
     body = tuple(
         (
             Cell(label),
             Cell(count(found.n)),
-            figure(percent(found.top1)),
-            figure(None if found.host_top1 is None else percent(found.host_top1)),
-            NOT_APPLICABLE if found.host_top1 is None else figure(points(found.top1 - found.host_top1)),
+            figure(metric.value(found.value)),
+            figure(None if found.host is None else metric.value(found.host)),
+            NOT_APPLICABLE if found.host is None else figure(metric.change(found.value - found.host)),
         )
-        for label, row in zip(labels, rows, strict=True)
-        if (found := row.accuracy) is not None
+        for label, found in known
     )
-    heads = ("Test images", ""), ("Top-1", "%"), ("Top-1 on the host", "%"), ("Difference", "points")
+    heads = (
+        (f"Test {noun}s", ""), (metric.title, metric.unit), (f"{metric.title} on the host", metric.unit),
+        ("Difference", metric.change_unit),
+    )  # fmt: skip
     columns = Column("Artifact"), *(Column(head, unit, "number") for head, unit in heads)
-    return Table(f"Accuracy on {where}", columns, body, "The host's figure is of the same images.") if body else None
+    return Table(f"{metric.title} on {where}", columns, body, f"The host's figure is of the same {noun}s.")
 
 
 def _outputs(found: Outputs) -> tuple[Cell, ...]:
     good = not found.differs
     return (
         Cell(found.reference),
-        Cell("same" if good else "differs", "good" if good else "bad", one_line(found.differs), mark=True),
+        Cell("same" if good else "differs", "good" if good else "bad", one_line(differs(found)), mark=True),
         Cell(count(found.n)),
         figure(sig(found.max_error)),
         figure("1" if found.cosine == 1 else f"{found.cosine:.6f}"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgekd.profiling.verdicts import narrowed
 from edgekd.report import facts
+from edgekd.report import trust as words
 from edgekd.report.page import Bullets, Facts, Tone
 from edgekd.report.words import count, duration, listing, one_line, plural, sig
 from edgekd.results.profile import DeviceRecord, ProfileRecord
@@ -16,7 +16,6 @@ EMULATED = "Times and memory are the emulator's and enter no verdict. Outputs ar
 STAND_IN = "Times, memory and outputs are this machine's, which stands in for the device; times and memory enter no verdict."
 WORDS = ("Governor", "Throttling")
 """Conditions that are no figures."""
-_NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
 
 
 def untrusted(rows: Sequence[ProfileRecord]) -> str:
@@ -30,24 +29,11 @@ def why(result: RunResult) -> tuple[Bullets, ...]:
     lines = []
     for name in dict.fromkeys(row.device for row in result.profiles):
         rows = [row for row in result.profiles if row.device == name]
-        reasons = [one_line(reason) for row in rows for reason in row.trust.reasons if row.trust.verdict == "untrusted"]
+        reasons = [reason for row in rows for reason in row.trust.reasons if row.trust.verdict == "untrusted"]
         if any(row.trust.verdict == "untrusted" for row in rows):
-            told = "; ".join(_summed(reasons)) or "no reason was recorded"
+            told = one_line("; ".join(words.summed(reasons))) or "no reason was recorded"
             lines.append(f"{facts.device_label(result, name)}: {untrusted(rows)}: {told}")
     return (Bullets(tuple(lines), "Why times are untrusted"),) if lines else ()
-
-
-def _summed(reasons: Sequence[str]) -> Iterator[str]:
-    """Yield reasons that differ in their numbers alone as one, with the range of each number."""
-    alike: dict[str, list[list[str]]] = {}
-    for reason in reasons:
-        alike.setdefault(_NUMBER.sub("\0", reason), []).append(_NUMBER.findall(reason))
-    for text, found in alike.items():
-        for values in zip(*found, strict=True):
-            ordered = sorted(values, key=lambda value: float(value.rstrip("%")))
-            low, high = ordered[0], ordered[-1]
-            text = text.replace("\0", low if low == high else f"{low} to {high}", 1)
-        yield text
 
 
 def trust(
@@ -61,7 +47,7 @@ def trust(
     pairs = [("Emulated", STAND_IN if here else EMULATED)] if emulated else []
     same: dict[str, list[str]] = {}
     for label, trust in doubted:
-        same.setdefault(one_line("; ".join(trust.reasons)) or "no reason was recorded", []).append(label)
+        same.setdefault(one_line(words.reasons(trust)) or "no reason was recorded", []).append(label)
     pairs += [(listing(named), reasons) for reasons, named in same.items()]
     for label, row in zip(labels, rows, strict=True):
         pairs += _attempts(label, row)
@@ -83,7 +69,8 @@ def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:
     for number, attempt in enumerate(row.attempts, 1):
         p50 = f"; p50 {sig(attempt.p50)} ms" if attempt.p50 is not None else ""
         again = f"measured again after {duration(attempt.cooled_s)}"
-        yield f"{label}, attempt {number}", f"not trusted: {one_line('; '.join(attempt.reasons))}{p50}; {again}"
+        why = one_line("; ".join(map(words.sentence, attempt.reasons)))
+        yield f"{label}, attempt {number}", f"not trusted: {why}{p50}; {again}"
 
 
 def _settings(rows: Sequence[ProfileRecord], noun: str) -> Iterator[tuple[str, str]]:

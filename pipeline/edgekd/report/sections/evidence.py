@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from edgekd.report import facts
+from edgekd.report import facts, missing
 from edgekd.report.charts.curves import Line, losses, validation
 from edgekd.report.findings import sentences
 from edgekd.report.page import Block, Bullets, Cell, Code, Column, Facts, Fold, Image, Section, Table, Tone, figure
 from edgekd.report.sections import device_trust
-from edgekd.report.words import NONE, count, duration, listing, local, mib, one_line, plain, plural, sig
+from edgekd.report.words import NONE, count, duration, local, mib, one_line, plain, plural, sig
 from edgekd.results.codec import to_json
 from edgekd.results.models import FilePort, ModelRecord
 from edgekd.results.run import Curve, RunResult
@@ -79,7 +78,8 @@ def training(result: RunResult) -> Section:
         Column(f"Train {metric.name}, last", metric.unit, "number"),
         Column("Wall time", "", "number"),
     )
-    note = f"Train {metric.name} is over the augmented images. Epochs are counted from 1."
+    over = "augmented images" if facts.noun(result) == "image" else "training samples"
+    note = f"Train {metric.name} is over the {over}. Epochs are counted from 1."
     if metric.of == "teacher":
         note = "Agreement: how often the network finds the class that its teacher finds. Epochs are counted from 1."
         columns, rows = (*columns[:5], *columns[6:]), [(*row[:5], *row[6:]) for row in rows]
@@ -216,34 +216,13 @@ def findings(result: RunResult, quiet: str) -> Section:
     return Section("findings", "Findings", lead=doubted or quiet)
 
 
-_OF = re.compile(r"(?:(?P<what>.+) of )?(?P<model>.+?) on (?P<device>.+?): (?P<fact>.+)", re.DOTALL)
-"""A fact of a file on a device, such as ``single operations of onnx on host: no times``."""
-
-
-def _together(result: RunResult) -> Iterator[str]:
-    """What was not measured; the same fact of several files, or on several devices, in one line."""
-    models, devices = {model.name for model in result.models}, set(facts.devices(result))
-    same: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for text in result.not_measured:
-        found = _OF.fullmatch(text)
-        if found and found["model"] in models and found["device"] in devices:
-            same.setdefault((found["what"] or "", found["fact"]), {}).setdefault(found["device"], []).append(found["model"])
-        else:
-            same.setdefault(("", text), {})
-    for (what, fact), places in same.items():
-        by_models: dict[tuple[str, ...], list[str]] = {}
-        for device, names in places.items():
-            by_models.setdefault(tuple(dict.fromkeys(names)), []).append(device)
-        where = "; ".join(f"{listing([*names])} on {listing(there)}" for names, there in by_models.items())
-        yield f"{f'{what} of ' if what else ''}{where}: {fact}" if where else fact
-
-
 def omissions(result: RunResult, sections: Sequence[Section], failures: Sequence[str]) -> Section:
     """List everything that was not measured: the run's own list, and every section without data.
 
     What stands with the verdict, among its ``failures``, is not said again.
     """
-    items = [text for text in map(one_line, _together(result)) if not any(map(text.endswith, failures))]
+    lacking = map(one_line, missing.together(result.not_measured, result.task.metrics))
+    items = [text for text in lacking if not any(map(text.endswith, failures))]
     items += [f"{section.title}: {section.missing}" for section in sections if section.missing]
     title = "What was not measured"
     if not items:

@@ -16,9 +16,6 @@ WORST = 8
 """Layers in the table; all of them are in run.json."""
 
 
-SAME = MetricFacts("agreement", "same top-1 as float", "%", "higher")
-
-
 def section(result: RunResult) -> Section:
     """The layers that int8 hurts most, and the repair."""
     title = "What int8 does to each layer"
@@ -30,18 +27,19 @@ def section(result: RunResult) -> Section:
         blocks.append(Facts(apart, "Each layer by itself, runtime against torch"))
     if result.repair is not None:
         blocks += _repair(result, result.repair)
-    return Section("layers", title, tuple(blocks), _lead(result.layers[0]))
+    return Section("layers", title, tuple(blocks), _lead(result.layers[0], _end(result)))
 
 
-def _lead(worst: LayerRecord) -> str:
-    return f"The layer whose rounding changes the logits most is {_name(worst)} ({worst.op}), by its {worst.cause}."
+def _lead(worst: LayerRecord, output: str) -> str:
+    return f"The layer whose rounding changes the {output} most is {_name(worst)} ({worst.op}), by its {worst.cause}."
 
 
 def _worst(result: RunResult) -> Table:
     runtimes = [model for model in facts.artifacts(result) if any(model.name in layer.runtimes for layer in result.layers)]
+    output = _end(result)
     columns = (
         Column("Layer"),
-        Column("Alone, at the logits", "dB", "number"),
+        Column(f"Alone, at the {output}", "dB", "number"),
         Column("Alone, at its output", "dB", "number"),
         Column("All in int8, torch", "dB", "number"),
         *(Column(facts.label(model), "dB", "number") for model in runtimes),
@@ -58,7 +56,7 @@ def _worst(result: RunResult) -> Table:
         for layer in result.layers[:WORST]
     ]
     some = len(rows) < len(result.layers)
-    shown = f"The {len(rows)} of {count(len(result.layers))} that change the logits most. " if some else ""
+    shown = f"The {len(rows)} of {count(len(result.layers))} that change the {output} most. " if some else ""
     note = f"{shown}Signal to quantization noise against the float network: more is better, 20 dB is an error of a tenth."
     return Table("Layers, the most sensitive first", columns, tuple(rows), note)
 
@@ -84,7 +82,8 @@ def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:
     names = listing([_name(layer) for layer in repair.layers])
-    metric = MetricWords(SAME) if repair.of == "float" else facts.metric(result, repair.of)
+    same = MetricFacts("agreement", f"same {facts.same_class(result.task)} as float", "%", "higher")
+    metric = MetricWords(same) if repair.of == "float" else facts.metric(result, repair.of)
     before, after, needed = (metric.told(value) for value in (repair.before, repair.after, repair.limit))
     lost = f"{metric.change(repair.limit - repair.reference)} {metric.change_unit}".rstrip()
     pairs: tuple[tuple[str, str], ...] = (
@@ -126,6 +125,12 @@ def _cost(result: RunResult, cost: RepairCost) -> tuple[Cell, ...]:
     text = f"× {sig(cost.p50 / cost.p50_int8)}" if shown else "no difference shown"
     doubt = "" if cost.trusted else "△ untrusted"
     return (name, *sizes, figure(sig(cost.p50)), figure(sig(cost.p50_int8)), figure(text, doubt))
+
+
+def _end(result: RunResult) -> str:
+    """Name the end of the network, unlike the output of a layer."""
+    output = facts.output_of(result.task)
+    return "network's output" if output == "output" else output
 
 
 def _name(layer: LayerRecord) -> str:

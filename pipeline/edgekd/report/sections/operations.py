@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgekd.profiling import twins, verdicts
+from edgekd.profiling import twins
+from edgekd.report import speed
 from edgekd.report.page import Block, Bullets, Cell, Column, Fold, Table, figure
 from edgekd.report.words import count, known, one_line, sig, signed
+from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Operation, Operations, ProfileRecord
 
 MOVES = "moves values"
@@ -17,7 +19,7 @@ TOP = 10
 """Operations that are listed, the slowest first."""
 
 
-def path(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Iterator[Block]:
+def path(models: Sequence[ModelRecord], where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> Iterator[Block]:
     """The parts from the file of an image to the answer, and what int8 changes of the whole."""
     named = [part.name for row in rows for part in row.path]
     parts = list(dict.fromkeys(named))
@@ -31,8 +33,7 @@ def path(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> It
     columns = (Column("Artifact"), *(Column(one_line(name).capitalize(), "ms", "number") for name in parts))
     note = "Medians of single images, one after another; whole is their sum."
     yield Table(f"From the file to the answer on {where}", (*columns, Column("Whole", "ms", "number")), tuple(body), note)
-    told = verdicts.whole_path(rows)
-    if told:
+    if told := speed.whole_path(rows, models, rows[0].device):
         yield Bullets(told)
 
 
@@ -49,7 +50,7 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     )  # fmt: skip
     body = tuple(
         (
-            Cell(label, "warn" if (why := twins.unusable(one)) else "", f"not usable: {why}" if why else "", mark=bool(why)),
+            Cell(label, "warn" if (why := _unusable(one)) else "", f"not usable: {why}" if why else "", mark=bool(why)),
             Cell(count(len(one.operations))),
             *(figure(sig(_of(one, kind)), f"{100 * _of(one, kind) / one.mean:.0f} %" if one.mean else "") for kind in kinds),
             figure(str(round(100 * (1 - one.attributed))).replace("-", "−")),
@@ -65,6 +66,13 @@ def tables(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
     yield Table(f"Operations on {where}", columns, body, note)
     for label, one in found:
         yield Fold(f"{label}: the slowest operations", (_slowest(label, where, one),), f"of {count(len(one.operations))}")
+
+
+def _unusable(found: Operations) -> str:
+    """Say why nothing can be concluded from times of single operations; empty where something can."""
+    if twins.overlapping(found):
+        return f"{100 * found.attributed:.0f} % of the time is in operations"
+    return f"recording costs {100 * found.overhead:.0f} %" if twins.unusable(found) else ""
 
 
 def _computes(op: Operation) -> str:

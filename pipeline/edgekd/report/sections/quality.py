@@ -7,16 +7,17 @@ from dataclasses import replace
 from itertools import compress
 
 from edgekd.report import facts
-from edgekd.report.charts.quality import SHAPES, Budget, Panel, Point, Step, metric_steps, pareto
+from edgekd.report.charts.quality import Budget, Panel, Point, Step, metric_steps, pareto, shapes
 from edgekd.report.metric import MetricWords, capitalized
-from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure
+from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure, filled
+from edgekd.report.runtime import in_float, without_hint
 from edgekd.report.sections import device_trust
 from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, sig
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.models import ModelRecord, OutputParity
 from edgekd.results.run import RunResult
-from edgekd.results.runtime import in_float, number, without_hint
+from edgekd.results.runtime import number
 
 VERDICTS: dict[Verdict, Cell] = {
     "pass": Cell("pass", "good", mark=True),
@@ -40,7 +41,7 @@ def models(result: RunResult) -> Section:
         Column(metric.title if of == "teacher" else f"{metric.title}, test", metric.unit, "number"),
         Column(facts.metric(result, "teacher").title, metric.unit, "number"),
         Column(f"Against {float_name}", metric.change_unit, "number"),
-        Column(f"Same top-1 as {float_name}", "%", "number"),
+        Column(f"Same {facts.same_class(result.task)} as {float_name}", "%", "number"),
         Column(f"SQNR to {float_name}", "dB", "number"),
         Column("Expected drop", "points", "number"),
         Column(f"p50{where}", "ms", "number"),
@@ -69,7 +70,9 @@ def models(result: RunResult) -> Section:
     ]
     note = "— does not apply: networks in torch are trained and evaluated here; only files run on a device."
     if compressed:
-        note += f" [low, high]: 95 % interval. SQNR: variance of the logits of {float_name} to the mean square of the error."
+        output = facts.output_of(result.task)
+        whose = f"{output} of {float_name}"
+        note += f" [low, high]: 95 % interval. SQNR: variance of the {whose} to the mean square of the error."
     if any(gate.model not in held for gate in result.gates):
         note += " Gates: a float file beside int8 files is for comparison; it has only the parity gate."
     title = "From teacher to artifact" if facts.section_of(result, "teacher") else "From network to artifact"
@@ -158,13 +161,13 @@ def tradeoff(result: RunResult) -> Section:
 
 
 def _points(result: RunResult, device: str) -> tuple[Point, ...]:
-    found = []
+    found, of_format = [], shapes(model.format for model in facts.artifacts(result))
     for model in facts.artifacts(result):
         profile, score = facts.profile_of(result, model.name, device), facts.score(result, model)
         if profile is None or score is None:
             continue
         latency = profile.latency_ms
-        shape = SHAPES.get(model.format, "triangle")
+        shape = of_format[model.format]
         doubt = profile.trust.verdict == "untrusted"
         value = score * facts.metric(result).factor
         found.append(Point(facts.label(model), shape, facts.is_int8(model), latency.p50, *latency.ci, value, doubt))
@@ -313,7 +316,7 @@ def parity(result: RunResult) -> Section:
         Column("Artifact"),
         Column("Reference"),
         Column(f"{facts.noun(result).capitalize()}s", "", "number"),
-        Column("Top-1 agreement", "%", "number"),
+        Column(f"{capitalized(facts.same_class(result.task))} agreement", "%", "number"),
         Column("Largest error", "output units", "number"),
         Column("RMS error", "% of deviation", "number"),
         Column("Mean error", "LSB", "number"),
@@ -334,9 +337,9 @@ def parity(result: RunResult) -> Section:
         for text in _left_in_float(model)
         if facts.is_int8(model)
     ]
-    table = Table("Each file against torch", columns, tuple(rows), note)
+    table = filled(Table("Each file against torch", columns, tuple(rows), note))
     hints = tuple(
-        f"{facts.label(model)}: {without_hint(model.default_precision)}."
+        f"{facts.label(model)}: {without_hint(model.default_precision, facts.noun(result))}."
         for model in facts.artifacts(result) if model.default_precision
     )  # fmt: skip
     cut = tuple(
@@ -356,8 +359,7 @@ def _left_in_float(model: ModelRecord) -> Iterator[str]:
     """What of an int8 file is in float: by the rules, in the file, and by the runtime's doing alone."""
     yield from model.float_ops
     yield from (f"float tensor {name}" for name in model.float_tensors or ())
-    if model.runtime_graph:
-        yield from in_float(model.format, model.runtime_graph)
+    yield from in_float(model)
 
 
 def _parity_rows(model: ModelRecord) -> Iterator[tuple[Cell, ...]]:

@@ -22,7 +22,7 @@ NOTE = (
     "validation figure of the kept epoch decided the choice, so it is too optimistic."
 )
 PAIRED_NOTE = (
-    "The same seed gives both the same first weights and the same order of images, so differences are taken by seed. "
+    "The same seed gives both the same first weights and the same order of samples, so differences are taken by seed. "
     "Interval and p: Student's t over the differences, {}. An interval that contains 0 leaves open which is better."
 )
 

@@ -24,14 +24,15 @@ def section(result: RunResult) -> Section:
     title, record = "Search for the values of the distillation", result.tuning
     if record is None:
         return Section("tuning", title, missing="Nothing was searched.")
-    sentences = [f"{line[:1].upper()}{line[1:]}." for line in search(record)]
+    sentences = [f"{line[:1].upper()}{line[1:]}." for line in search(record, facts.noun(result))]
     notes = (
         *sentences,
         "The best score of several is too optimistic; the figures on the test split are not, because "
         "the search does not use it. Each trial is one training with one seed.",
         *_alone(result),
     )
-    blocks: tuple[Block, ...] = (Bullets(tuple(map(one_line, notes))), _table(record), _by_trial(record), _by_value(record))
+    listed = Bullets(tuple(map(one_line, notes)))
+    blocks: tuple[Block, ...] = (listed, _table(record, facts.noun(result)), _by_trial(record), _by_value(record))
     lead = (
         f"{plural(len(record.trials), 'student')} of {plural(record.epochs, 'epoch')}, chosen by {record.sampler}, compared "
         f"by {record.metric.label} on the validation split in {WORDS[record.epoch]}."
@@ -49,7 +50,7 @@ def _alone(result: RunResult) -> Iterator[str]:
         )
 
 
-def _table(record: TuningRecord) -> Table:
+def _table(record: TuningRecord, noun: str) -> Table:
     metric = MetricWords(record.metric)
     columns = (
         Column("Trial"),
@@ -66,7 +67,7 @@ def _table(record: TuningRecord) -> Table:
             score = Cell(metric.value(trial.score), "good" if best else "", mark=best)
         values = (Cell(one_line(word(trial.values[key]))) for key in record.labels)
         rows.append((Cell(str(trial.number), note=note), *values, score, Cell(sig(trial.seconds))))
-    note = f"Of {count(record.images)} images. Seconds are what the training took when it was done."
+    note = f"Of {count(record.images)} {noun}s. Seconds are what the training took when it was done."
     return Table("Trials", columns, tuple(rows), note)
 
 

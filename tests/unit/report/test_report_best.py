@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.profiling.test_profiling_verdicts import DRIFTED, profile
+from tests.unit.report.test_report_speed import DRIFTED, profile
 
-from edgekd.profiling import best
+from edgekd.report import best
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import ModelRecord
 
