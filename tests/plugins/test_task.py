@@ -123,6 +123,9 @@ def test_the_report_speaks_of_samples_also_when_it_is_made_again(site: Site, run
         assert "324 train, 36 validation, 40 test" in text
         assert "test image" not in text
         assert "pixels" not in text
+        body = text.partition("## Artifacts")[0].lower()
+        assert "top-1" not in body
+        assert "the logits" not in body
     site.edgekd("report", str(run), cwd=run)
     assert {name: (run / name).read_bytes() for name in before} == before
 

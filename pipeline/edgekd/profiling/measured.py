@@ -132,6 +132,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
             precision=precision(run.end["ops"]),
             delegate=run.end["delegate"],
             asked_threads=setting.threads,
+            operations=dict(run.end["ops"]),
         ),
         load_ms=LoadTime(
             run.start["cold_ms"], run.start["warm_ms"], None if run.start["cold_ms"] is None else run.start["is_cold"]

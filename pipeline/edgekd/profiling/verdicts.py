@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from edgekd.devices.isa import Isa
@@ -56,17 +56,15 @@ def _unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[Findi
     if narrowed(profile, model):
         assert model is not None
         yield warning("other_precision", used=used.precision, file=model.precision)
-    elif model is not None and model.precision == "int8" and _mostly_float(used.precision):
+    elif model is not None and model.precision == "int8" and _floats(used.operations) > used.operations.get("int8", 0):
         yield warning("mostly_float", used=used.precision, file=model.precision)
     if used.delegate == "none" and model is not None and model.format == "tflite":
         yield warning("no_xnnpack")
 
 
-def _mostly_float(precision: str) -> bool:
-    """Return whether more operations computed in float than in int8, as ``measured.precision`` counts them."""
-    counts = {kind: int(number) for kind, number in re.findall(r"(\w+) (\d+)", precision)}
-    floats = sum(number for kind, number in counts.items() if "float" in kind)
-    return floats > counts.get("int8", 0) or precision == "float32"
+def _floats(operations: Mapping[str, int]) -> int:
+    """Return how many operations computed in a type of floats."""
+    return sum(number for kind, number in operations.items() if "float" in kind)
 
 
 def narrowed(profile: ProfileRecord, model: ModelRecord | None) -> bool:
@@ -150,7 +148,7 @@ def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: Model
         yield Finding("left_in_float", figures={"operations": len(model.float_ops)})
     if model.runtime_graph and model.runtime_graph.unexpected():
         yield Finding("float_by_runtime")  # the file's record has the operators
-    if "float" in int8.effective.precision:
+    if _floats(int8.effective.operations):
         yield Finding("computed_in", figures={"precision": int8.effective.precision})
     part = re.match(r"XNNPACK (\d+) of (\d+) operations in (\d+) part", int8.effective.delegate)
     if part and (part[1] != part[2] or part[3] != "1"):

@@ -64,13 +64,23 @@ class Memory:
 
 @dataclass(frozen=True)
 class Effective:
-    """Settings that the runtime reports; ``asked_threads`` is the requested number."""
+    """Settings that the runtime reports.
+
+    Attributes:
+        runtime: Its name and version.
+        threads: Threads that worked.
+        precision: Types that operations compute in, in words.
+        delegate: What took operations, in words.
+        asked_threads: The requested number of threads.
+        operations: Number of operations by the type that they compute in; empty where the runtime does not tell.
+    """
 
     runtime: str
     threads: int
     precision: str
     delegate: str
     asked_threads: int | None = None
+    operations: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,12 +19,18 @@ A72 = Isa("aarch64", frozenset({"asimd"}))
 CALM = Trust("trusted", (), 0.0, 0.0, 0.1, 0.2)
 
 
+def operations(precision):
+    """Numbers of operations by type, of what is written of them."""
+    counts = {kind: int(number) for kind, number in re.findall(r"(\w+) (\d+)", precision) if kind != "of"}
+    return counts or {precision: 1}
+
+
 def profile(model, p50, ci, precision="int8", delegate="CPUExecutionProvider 9 of 9 operations"):
     return ProfileRecord(
         model=model,
         device="host",
         emulated=False,
-        effective=Effective("onnxruntime 1.31.1", 1, precision, delegate),
+        effective=Effective("onnxruntime 1.31.1", 1, precision, delegate, operations=operations(precision)),
         load_ms=LoadTime(2.0, 1.0),
         first_ms=1.0,
         warmup_ms=300.0,
@@ -189,7 +196,8 @@ def test_settings_that_were_not_taken_as_asked_are_a_warning():
     [("int8 3, float32 11 of 14 operations", True), ("float32", True), ("int8 11, float32 3 of 14 operations", False)],
 )
 def test_an_int8_file_that_is_computed_in_float_is_a_warning(precision, warned):
-    record = replace(profile("onnx", 2.0, (1.9, 2.1)), effective=Effective("onnxruntime 1.31.1", 1, precision, "CPU"))
+    used = Effective("onnxruntime 1.31.1", 1, precision, "CPU", operations=operations(precision))
+    record = replace(profile("onnx", 2.0, (1.9, 2.1)), effective=used)
     told = findings([record], [ModelRecord("onnx", "artifact", "onnx", "int8")], A72)
     assert any("was computed mostly in float" in line for line in told) == warned
 
