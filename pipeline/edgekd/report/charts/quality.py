@@ -238,17 +238,18 @@ def _steps(steps: Sequence[Step], metric: MetricWords, width: int) -> Canvas:
     height, top = (52, 30) if narrow else (38, 34)
     canvas = Canvas(width, top + height * len(steps) + 26)
     values = [value for s in steps for value in (s.value, s.reference) if value is not None]
-    x = Scale(*padded(values, 0.12, metric.room, metric.ceiling), 8 if narrow else 190, width - (118 if narrow else 330))
+    reach = max(56.0, 12 + CHAR * max(len(step.delta) for step in steps))
+    column = width - (6 if narrow else 202) - reach
+    x = Scale(*padded(values, 0.12, metric.room, metric.ceiling), 8 if narrow else 190, column - (56 if narrow else 72))
     bottom = top + height * len(steps)
     about = 3 if narrow else 6
     for tick in x.ticks(about):
         canvas.line(x(tick), top - 6, x(tick), bottom, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, nice_step(x.high - x.low, about)), "tick", "middle")
-    column = width - 62 if narrow else width - 258
     canvas.text(column, 14, metric.axis, "axis", "end")
-    canvas.text(column + 56, 14, metric.change_unit, "axis", "end")
+    canvas.text(column + reach, 14, metric.change_unit, "axis", "end")
     if not narrow:
-        canvas.text(column + 72, 14, "against", "axis")
+        canvas.text(column + reach + 16, 14, "against", "axis")
     for index, step in enumerate(steps):
         middle = top + index * height + height * (0.68 if narrow else 0.5)
         name = shorten(step.label, 32 if narrow else 26)
@@ -265,7 +266,7 @@ def _steps(steps: Sequence[Step], metric: MetricWords, width: int) -> Canvas:
             canvas.line(x(step.reference), middle - 9, x(step.reference), middle + 9, "mark")
         canvas.marker("circle", x(step.value), middle, "dot")
         canvas.text(column, middle + 4, step.text, "figure", "end")
-        canvas.text(column + 56, middle + 4, step.delta, f"figure{kind}", "end")
+        canvas.text(column + reach, middle + 4, step.delta, f"figure{kind}", "end")
         if not narrow:
-            canvas.text(column + 72, middle + 4, shorten(step.against, 28), "note")
+            canvas.text(column + reach + 16, middle + 4, shorten(step.against, 28), "note")
     return canvas

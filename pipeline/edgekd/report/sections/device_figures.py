@@ -8,7 +8,7 @@ from edgekd.report import facts
 from edgekd.report.findings import differs
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure, filled
 from edgekd.report.sections.device_trust import asked_otherwise
-from edgekd.report.words import count, known, listing, mib, one_line, percent, sig, signed
+from edgekd.report.words import NONE, count, known, listing, mib, one_line, percent, sig, signed
 from edgekd.results.profile import LoadTime, Outputs, ProfileRecord
 from edgekd.results.run import RunResult
 
@@ -111,7 +111,7 @@ def evidence(result: RunResult, where: str, labels: Sequence[str], rows: Sequenc
                 Cell(verdict, "good" if good else "warn", mark=True),
                 Cell(one_line(used.runtime)),
                 Cell(one_line(used.precision), "warn" if narrowed else "", narrowed, mark=bool(narrowed)),
-                Cell(one_line(used.delegate)),
+                Cell(one_line(used.delegate) or NONE),
                 Cell(str(used.threads), "warn" if asked else "", asked, mark=bool(asked)),
                 figure(signed(round(trust.drift * 100, 2))),
                 figure(sig(trust.spread * 100)),
