@@ -42,14 +42,23 @@ def drafts(error: ValidationError, value: Any) -> list[Draft]:
         if details["type"] == "extra_forbidden" and (key := re.fullmatch(r"did you mean (.+)\?", draft.hint)):
             meant.add((*path[:-1], key[1]))
     for union, members in unions.items():
-        # The alternative that got furthest is the one that was meant; if none got inside, one sentence names them all.
-        furthest = max(len(path) for path, _ in members)
-        for path, details in members:
-            if len(path) == furthest:
-                draft = _draft(path, details, value) if len(path) > len(union) else _wrong(union, value)
-                found[draft.path, draft.message] = draft
+        for draft in _of_union(union, members, value):
+            found[draft.path, draft.message] = draft
     # A misspelt key is one mistake, not an unknown key and a missing one.
     return [draft for draft in found.values() if not (draft.path in meant and draft.message == "is missing")]
+
+
+def _of_union(union: Path, members: Sequence[tuple[Path, ErrorDetails]], value: Any) -> Iterator[Draft]:
+    """Yield the mistakes of the alternative that was meant: the one that got furthest; one sentence if none got inside.
+
+    A validator's own words mean that its alternative has read all keys, although their place is that of the whole value.
+    """
+    furthest = max(len(path) for path, _ in members)
+    for path, details in members:
+        if len(path) == furthest > len(union) or details["type"] == "mistake":
+            yield _draft(path, details, value)
+    if furthest == len(union) and not any(details["type"] == "mistake" for _, details in members):
+        yield _wrong(union, value)
 
 
 def _locate(details: ErrorDetails, value: Any) -> tuple[Path, Path | None]:

@@ -132,6 +132,9 @@ class Gates(Strict):
                 continue
             if gate == []:
                 raise mistake("the list of limits is empty", "write {max: NUMBER, device: NAME}, or remove the gate", name)
+            if name in ("drop", "metric") and (gate is False or gate == "off"):
+                filled[name] = None  # there is no default to switch off; a study or --set leaves a recipe's gate out so
+                continue
             filled[name] = tuple(_whole(name, one) for one in gate) if isinstance(gate, list) else _whole(name, gate)
         return filled
 

@@ -34,3 +34,48 @@ def test_an_unknown_metric_is_refused_at_its_place(gates: str, place: str, hint:
         check(gates)
     assert f"{place}: image-classification has no metric" in str(caught.value)
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gates", "place", "message"),
+    [
+        ("{drop: {metric: loss, min: 0.1}}", "gates.drop.min", "needs max, not min"),
+        ("{drop: [{metric: top1, max: 1}, {metric: loss, min: 1}]}", "gates.drop[1].min", "needs max, not min"),
+        ("{accuracy_drop: {min: 0}}", "gates.accuracy_drop.min", "needs max, not min"),
+        ("{size_ratio: {min: 0.2}}", "gates.size_ratio.min", "needs max, not min"),
+        ("{latency_p50_ms: {min: 3}}", "gates.latency_p50_ms.min", "needs max, not min"),
+        ("{peak_memory_mib: [{min: 3}]}", "gates.peak_memory_mib[0].min", "needs max, not min"),
+        ("{agreement: {max: 0.9}}", "gates.agreement.max", "needs min, not max"),
+        ("{metric: {name: top1, max: 1, device: pi}}", "gates.metric.device", "not of a device"),
+        ("{size_ratio: {max: 1, device: pi}}", "gates.size_ratio.device", "not of a device"),
+    ],
+)
+def test_a_limit_that_holds_nothing_is_refused(gates: str, place: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(gates)
+    assert any(each.key == place and message in each.message for each in caught.value.problems), caught.value
+
+
+@pytest.mark.parametrize("name", ["top1", "loss"])
+def test_a_metric_may_have_either_limit(name: str) -> None:
+    check(f"{{metric: [{{name: {name}, max: 0.9}}, {{name: {name}, min: 0.1}}]}}")
+
+
+@pytest.mark.parametrize(
+    ("gates", "place"),
+    [
+        ("{metric: {name: top1}}", "gates.metric"),
+        ("{metric: [{name: top1}]}", "gates.metric[0]"),
+        ("{drop: {metric: top1}}", "gates.drop"),
+        ("{latency_p50_ms: {formats: [onnx]}}", "gates.latency_p50_ms"),
+    ],
+)
+def test_a_gate_without_a_limit_says_so(gates: str, place: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(gates)
+    (problem,) = [each for each in caught.value.problems if each.key == place]
+    assert problem.message == "neither max nor min is given"
+
+
+def test_gates_without_a_default_are_left_out_by_off() -> None:
+    check("{drop: off, metric: off}")

@@ -21,6 +21,7 @@ def conflicts(recipe: Recipe) -> Found:
         if recipe.distill is not None:
             yield from losses.conflicts(recipe.distill, recipe.teacher, "")
         yield from student.left_for_qat(recipe)
+        yield from gates.one_sided(recipe)
         yield from gates.unreachable(recipe)
         yield from export.options(recipe)
         yield from devices.conflicts(recipe)

@@ -15,6 +15,13 @@ Found = Iterator[tuple[str, str, str]]
 OF_CLASSES = ("accuracy_drop", "expected_drop", "agreement", "top1")
 """Gates of figures that only a task with classes has."""
 
+_SIDE = {
+    **dict.fromkeys(("accuracy_drop", "expected_drop", "drop", "parity_lsb_p99", "parity_error", "size_ratio"), "max"),
+    **dict.fromkeys(("latency_p50_ms", "latency_p90_ms", "peak_memory_mib"), "max"),
+    **dict.fromkeys(("agreement", "sqnr_db", "parity_top1"), "min"),
+}
+"""The side of the limit, by gate. A gate of a metric may have either: a metric may be an error, or a share of them."""
+
 
 def of_metrics(recipe: Recipe) -> Found:
     """Find gates of metrics that the task does not have."""
@@ -38,12 +45,23 @@ def of_metrics(recipe: Recipe) -> Found:
             yield f"gates.{key}", f"{task.kind} has no classes, which this gate is about", hint
 
 
+def one_sided(recipe: Recipe) -> Found:
+    """Find gates whose limit is on the side where every harm passes."""
+    for name, gate in recipe.gates.limits():
+        side = _SIDE.get(name)
+        if side is None or gate.level == "off" or getattr(gate, side) is not None:
+            continue
+        other, worse = ("min", "larger") if side == "max" else ("max", "smaller")
+        message = f"this gate needs {side}, not {other}: a {worse} {name} is worse, and would pass"
+        yield f"{_place(recipe.gates, name, gate)}.{other}", message, f"write {side}: NUMBER"
+
+
 def unreachable(recipe: Recipe) -> Found:
     """Find gates without a limit that ``keep_float: auto`` could reach."""
     auto = recipe.quantize is not None and recipe.quantize.keep_float == "auto"
     for name in ("accuracy_drop", "expected_drop", "agreement", "sqnr_db") if auto else ():
         quality = getattr(recipe.gates, name)
-        if quality is not None and (quality.max if name.endswith("drop") else quality.min) is None:
+        if quality is not None and quality.max is None and quality.min is None:
             side = "max: 0.01" if name.endswith("drop") else "min: 0.95" if name == "agreement" else "min: 15"
             yield (
                 f"gates.{name}",
@@ -68,6 +86,9 @@ def without_figure(recipe: Recipe) -> Found:
                 f"nothing is profiled on {gate.device}, so this gate would have no figure",
                 meant if meant.startswith("did you mean") else f"write profile: {{devices: [{devices}]}}",
             )
+        elif gate.device != "host" and not name.startswith(("latency", "peak_memory")):
+            hint = "remove device; it is a key of latency_p50_ms, latency_p90_ms and peak_memory_mib"
+            yield f"{place}.device", "this figure is of a file on the test split, not of a device", hint
         elif gate.formats and not name.startswith(("latency", "peak_memory")):
             yield f"{place}.formats", "only a latency or memory gate is for single formats", "remove it here"
         elif not recipe.export and not name.startswith("parity"):
