@@ -47,7 +47,7 @@ from edgekd.registry import losses
 from edgekd.statistics import Spread, paired, spread
 from edgekd.taps.taps import Tapped
 from edgekd.task.image_classification import IMAGE
-from edgekd.train.loop import Fitted, fit, score
+from edgekd.train.loop import Fitted, Teaching, Trainable, fit, score
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "distill_quality.jsonl"
@@ -166,12 +166,10 @@ def _train(
 ) -> Fitted:
     facts = Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels))
     terms = Terms(chosen, network, remembered.network if remembered else None, one_input(images.purpose.signature), facts)
-    return fit(
-        Fabric(accelerator="cpu", devices=1, precision=budget.precision), Tapped(network, terms.student_paths), terms,
-        remembered.of(terms.teacher_paths) if remembered and terms.needs_teacher else None, budget, images, SECTION,
-        name=name, seed=number, progress=for_stream() if name == "teacher" else Silent(),
-        snapshot=lambda _: dict(network.state_dict()),
-    )  # fmt: skip
+    fabric = Fabric(accelerator="cpu", devices=1, precision=budget.precision)
+    teaching = Teaching(remembered.of(terms.teacher_paths) if remembered and terms.needs_teacher else None)
+    progress = for_stream() if name == "teacher" else Silent()
+    return fit(fabric, Trainable.tapped(name, network, terms, budget, number), images, SECTION, progress, teaching)
 
 
 def _test(network: nn.Module, images: dataset.DataSet) -> float:

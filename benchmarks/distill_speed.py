@@ -42,7 +42,7 @@ from edgekd import environment
 from edgekd.data.batches import Normalize, loader, transforms
 from edgekd.data.dataset import load
 from edgekd.distill.outputs import Batch, Facts
-from edgekd.distill.teacher_cache.recording import Recorded, Recording
+from edgekd.distill.teacher_cache.recording import Recorded, Recording, TrainingFacts
 from edgekd.distill.terms import Terms
 from edgekd.models import build
 from edgekd.models.torchvision import import_torchvision
@@ -148,14 +148,12 @@ def edgekd(losses: Any, folder: Path | None = None) -> Turns:
     def train(turns: Turns) -> None:
         images = load(SECTION)
         settings = Distill.model_validate({"epochs": 4, "batch_size": BATCH, "losses": losses})
-        pupil, taught = student(), teacher() if losses is not TASK else None
-        terms = Terms(settings.losses, pupil, taught, torch.zeros(1, 3, 32, 32), Facts(10, len(images.train)))
-        loop.fit(
-            Fabric(accelerator="cpu", devices=1), Tapped(pupil, terms.student_paths), terms,
-            Tapped(taught, terms.teacher_paths) if taught is not None else None, settings, images, SECTION,
-            name="measured", seed=0, progress=turns,
-            recording=Recording(folder, TeacherCache(draws=1), "resnet18", lambda _: None) if folder else None,
-        )  # fmt: skip
+        network, taught = student(), teacher() if losses is not TASK else None
+        terms = Terms(settings.losses, network, taught, torch.zeros(1, 3, 32, 32), Facts(10, len(images.train)))
+        recording = Recording(folder, TeacherCache(draws=1), "resnet18", lambda _: None) if folder else None
+        trainable = loop.Trainable.tapped("measured", network, terms, settings, 0)
+        teaching = loop.Teaching.of(taught, terms, recording=recording)
+        loop.fit(Fabric(accelerator="cpu", devices=1), trainable, images, SECTION, turns, teaching)
 
     return Turns(train)
 
@@ -354,8 +352,9 @@ def parts(rounds: int) -> dict[str, float]:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         own = [output.detach().requires_grad_() for output in learner(x)]
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            training = TrainingFacts(len(images.train), 1, "32-true", 0)
             kept = Recording(Path(folder), TeacherCache(draws=1), "resnet18", lambda _: None)
-            recorded = Recorded(kept, asked, terms.teacher_paths, asked(x[:2]), len(images.train), 1, "32-true", 0)
+            recorded = Recorded(kept, asked, terms.teacher_paths, asked(x[:2]), training)
             recorded(x, 0, indices)
             with timed("fitnet: a batch of the teacher's maps from a warm cache"):
                 told = recorded(x, 0, indices)

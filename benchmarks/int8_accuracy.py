@@ -88,13 +88,13 @@ def post_training(**options: Any) -> Method:
 
 
 def trained_with_labels(subject: Subject) -> Logits:
-    """Quantization-aware training as edgekd's, but with hard labels in the place of the recipe's losses."""
+    """Quantization-aware training as edgekd's, but with hard labels instead of the recipe's losses."""
     from lightning_fabric import Fabric
 
     from edgekd.distill.outputs import Facts
     from edgekd.distill.terms import Terms
     from edgekd.progress import Silent
-    from edgekd.train.loop import Freeze, fit
+    from edgekd.train.loop import Freeze, Trainable, fit
 
     recipe = subject.recipe
     assert recipe.quantize is not None
@@ -104,11 +104,9 @@ def trained_with_labels(subject: Subject) -> Logits:
     facts = Facts(len(subject.images.classes), len(subject.images.train))
     terms = Terms((losses.get("task")(),), subject.student, None, build.one_input(subject.images.purpose.signature), facts)
     fabric = Fabric(accelerator="cpu", devices=1)
-    fitted = fit(
-        fabric, module.module, terms, None, quantize.budget(recipe), subject.images, recipe.data,
-        name="qat", seed=recipe.seed + 1, progress=Silent(), snapshot=qat.state,
-        freeze=Freeze(1 - recipe.quantize.freeze_last, qat.freeze_observers),
-    )  # fmt: skip
+    freeze = Freeze(1 - recipe.quantize.freeze_last, qat.freeze_observers)
+    trainable = Trainable("qat", module.module, terms, quantize.budget(recipe), recipe.seed + 1, qat.state, freeze)
+    fitted = fit(fabric, trainable, subject.images, recipe.data, Silent())
     qat.load_state(module.module, fitted.best)
     return qat.convert(module.module, fold_weights=True)
 

@@ -343,7 +343,7 @@ def _others(results: dict[str, dict[str, Any]]) -> list[str]:
         "## The TensorFlow Lite files in other interpreters",
         "",
         "Against ai-edge-litert with XNNPACK, for the same images: mean, 99th percentile and maximum in LSB. Reference"
-        " kernels multiply by integers in the place of a float scale, which rounds some values otherwise in every layer."
+        " kernels multiply by integers instead of a float scale, which rounds some values otherwise in every layer."
         f" {', '.join(sorted(versions))}.",
         "",
         *_header(columns),

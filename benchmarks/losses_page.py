@@ -54,14 +54,12 @@ def source(kind: type) -> str:
 
 def needs(kind: Any) -> list[str]:
     """What a user may not have or may not want."""
-    from edgekd.recipe.loss import Loss
-
     found = []
     if not kind.needs_teacher:
         found.append("no teacher")
     if kind.reads_labels:
         found.append("labels")
-    if kind.adapter is not Loss.adapter and kind.reads != "attention":
+    if hasattr(kind, "adapter") and kind.reads != "attention":
         found.append("layers to train")
     if kind.reuses_teacher:
         found.append("the teacher's classifier, which it takes over")

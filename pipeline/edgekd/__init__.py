@@ -128,7 +128,7 @@ def run(
     return _run(loaded, out, quiet, processes=processes, threads=threads, without_devices=without_devices)
 
 
-def quantize(
+def quantize(  # a keyword for each option of the command
     model: str,
     *,
     weights: AnyPath,
@@ -191,7 +191,7 @@ def quantize(
     return _composed(given, out, quiet, processes=processes, threads=threads, without_devices=without_devices)
 
 
-def export(
+def export(  # a keyword for each option of the command
     model: str,
     *,
     weights: AnyPath,
@@ -249,7 +249,7 @@ def export(
     return _composed(given, out, quiet, processes=1, threads=threads, without_devices=without_devices)
 
 
-def profile(
+def profile(  # a keyword for each option of the command
     *artifacts: AnyPath,
     devices: Sequence[str] = ("host",),
     threads: int | None = None,

@@ -137,7 +137,7 @@ def reads_of(folder: Path) -> tuple[Read, ...]:
 @contextmanager
 def locked(key: str) -> Iterator[None]:
     """Hold a stage against a second run; the lock ends with the process, however it ends."""
-    with _storage():
+    with storage(root()):
         folder = root() / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / key).open("w")
@@ -152,7 +152,7 @@ def scratch() -> Iterator[Path]:
 
     What a process left that was killed is removed by the next one: a folder's lock ends with its process.
     """
-    with _storage():
+    with storage(root()):
         parent = root() / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
         sweep()
@@ -183,7 +183,7 @@ def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float, 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
     """
-    with _storage():
+    with storage(root()):
         files = {}
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -201,7 +201,7 @@ def commit(folder: Path, key: str, material: Mapping[str, Any], seconds: float, 
 
 def remember(recipe: str, stage: str, material: Mapping[str, Any]) -> None:
     """Note what a stage of a recipe was last made of, so that the next plan can say what changed."""
-    with _storage():
+    with storage(root()):
         path = root() / "last" / recipe / f"{stage}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(material, default=str), encoding="utf-8")
@@ -221,11 +221,12 @@ def _entry(key: str) -> Path:
 
 
 @contextmanager
-def _storage() -> Iterator[None]:
+def storage(place: Path) -> Iterator[None]:
+    """Turn what a disk or a folder refuses into words."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, root()) from error
+        raise storage_error(error, place) from error
 
 
 def storage_error(error: OSError, place: Path) -> StorageError:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from edgekd.errors import UsageError
 from edgekd.registry import exporters
@@ -47,7 +47,8 @@ def _packages() -> Iterable[str]:
     yield from PACKAGES
     for name in exporters.names():
         with suppress(UsageError):  # a third party's package that is broken
-            yield from cast("_Packaged", exporters.get(name)).packages
+            exporter: type[_Packaged] = exporters.get(name)
+            yield from exporter.packages
     yield from base.packages()
 
 

@@ -25,7 +25,7 @@ fails are told in the report of the run, which goes on with the others; ``worst`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum
@@ -302,6 +302,16 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that no name of a file brings
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def joined(words: Sequence[str], joint: str = "and") -> str:
+    """Join words as a sentence does.
+
+    Example:
+        >>> joined(["onnx", "tflite", "openvino"], "or"), joined(["onnx"]), joined([])
+        ('onnx, tflite or openvino', 'onnx', '')
+    """
+    return f" {joint} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

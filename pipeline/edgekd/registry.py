@@ -109,7 +109,8 @@ class Registry(Generic[T]):
             fits = isinstance(entry, type) and issubclass(entry, protocol)
             return "" if fits else f"does not derive from {self._protocol}"
         declared = {key for kind in getattr(entry, "__mro__", ()) for key in vars(kind).get("__annotations__", ())}
-        wanted = {key for key in {*vars(protocol), *protocol.__annotations__} if not key.startswith("_")}
+        with_default = vars(protocol).keys() & protocol.__annotations__
+        wanted = {key for key in {*vars(protocol), *protocol.__annotations__} - with_default if not key.startswith("_")}
         missing = sorted(key for key in wanted - declared if not hasattr(entry, key))
         return f"has no {', '.join(missing)}" if missing else ""
 
@@ -117,7 +118,7 @@ class Registry(Generic[T]):
 _OTHER = "it was made for another edgekd: install a version of it for this one; docs/extending.md says what it needs"
 
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.recipe.loss.Loss", "edgekd.losses")
-exporters: Registry[object] = Registry(
+exporters: Registry[type] = Registry(
     "exporter", "edgekd.exporting.formats", "edgekd.exporting.exporter.Exporter", "edgekd.exporters"
 )
 metrics: Registry[type] = Registry("metric", "edgekd.metrics", "edgekd.metrics.base.Metric", "edgekd.metrics")

@@ -1,4 +1,4 @@
-"""The house: what stands at the root, how long a module is, and that no files import each other in a circle."""
+"""The house: what stands at the root, how long modules and functions are, and no circle of files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "pipeline" / "edgekd"
 ROOM = 8
 LONGEST = 500
+LINES, PARAMETERS = 70, 7
+OF_TORCH = {"_attention"}
+"""Functions with the signature of an operator of torch."""
 
 
 def modules() -> dict[str, Path]:
@@ -39,6 +42,24 @@ def test_at_the_root_only_what_everything_uses() -> None:
 def test_no_module_is_too_long() -> None:
     long = {str(path): count for path in modules().values() if (count := len(path.read_text().splitlines())) > LONGEST}
     assert not long
+
+
+def test_functions_are_short_or_say_why_not() -> None:
+    """A command has a parameter for each of its options; elsewhere more than seven need a comment beside the name."""
+    wrong = []
+    for path in modules().values():
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef) or node.name in OF_TORCH:
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            many = len([one for one in given if one.arg not in ("self", "cls")]) > PARAMETERS
+            excused = "#" in text.splitlines()[node.lineno - 1] or any(
+                "option" in ast.unparse(d) for d in node.decorator_list
+            )
+            if node.end_lineno is None or node.end_lineno - node.lineno >= LINES or (many and not excused):
+                wrong.append(f"{path}:{node.lineno} {node.name}")
+    assert not wrong
 
 
 def test_no_circle_of_files() -> None:

@@ -108,7 +108,7 @@ class Agent:
 
     def ask(self, command: str, limit: float, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
-        assert self.process.stdin
+        assert self.process.stdin  # opened as a pipe
         try:
             self.process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
             self.process.stdin.flush()
@@ -122,7 +122,7 @@ class Agent:
 
     def line(self, command: str, limit: float) -> bytes:
         """The next line of its answers."""
-        assert self.process.stdout
+        assert self.process.stdout  # opened as a pipe
         end = time.monotonic() + limit
         while b"\n" not in self.rest:
             if not self.ready.select(max(0.0, end - time.monotonic())):

@@ -123,8 +123,7 @@ class _Samples:
 
     @classmethod
     def of(cls, bundle: Bundle, counted: int, folder: Path) -> _Samples:
-
-        assert bundle.samples
+        assert bundle.samples  # only bundles with samples are asked
         if bundle.preprocessing is None:
             return cls._of_arrays(bundle.samples, folder)
         with np.load(bundle.samples, allow_pickle=False) as stored:

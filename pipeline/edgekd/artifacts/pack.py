@@ -23,10 +23,10 @@ from edgekd import __version__
 from edgekd.artifacts import board, found, inputs
 from edgekd.artifacts.inputs import Prepared
 from edgekd.artifacts.profile import Measured, Profiled, Settings, finished
+from edgekd.cache import storage
 from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices import schema
 from edgekd.devices.schema import Device
-from edgekd.engine.guard import storage
 from edgekd.errors import DeviceError, EdgekdError, UsageError
 from edgekd.evaluation import device_checks
 from edgekd.profiling import doctor, inspection, measured

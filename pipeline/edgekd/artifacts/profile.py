@@ -21,10 +21,10 @@ from edgekd.artifacts import against, found, inputs, protocol
 from edgekd.artifacts.against import Against
 from edgekd.artifacts.found import ModelFile
 from edgekd.artifacts.inputs import Given, Prepared
+from edgekd.cache import storage
 from edgekd.devices import schema, targets
 from edgekd.devices.isa import Isa
 from edgekd.devices.schema import Device
-from edgekd.engine.guard import storage
 from edgekd.engine.run_folder import point_latest, run_folder, write_reports
 from edgekd.errors import DeviceError, ExitCode, UsageError
 from edgekd.evaluation import device_checks

@@ -107,7 +107,7 @@ def isolated_children() -> Iterator[None]:
 def _follow_parent() -> None:
     """End with a parent that was killed and could not say so."""
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    assert parent is not None  # runs in a child process only
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 

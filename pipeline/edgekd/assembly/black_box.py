@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import reads
 from edgekd.assembly import wiring
 from edgekd.errors import ModelError
+from edgekd.recipe.base import need
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 from edgekd.runtimes import base, tensorflow
@@ -33,8 +34,7 @@ def config(section: Teacher) -> dict[str, Any]:
     Raises:
         ModelError: There is no such file.
     """
-    assert section.black_box is not None
-    kind, path = section.black_box
+    kind, path = need(section.black_box, "black box among its teachers")
     runtime = {}
     if kind in base.runtimes:
         runtime = {"runtime": version(base.of(kind).packages[0]), "output": "logits"}  # of several
@@ -67,8 +67,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
     from edgekd.exporting import foreign
     from edgekd.models import build
 
-    assert section.black_box is not None
-    kind, path = section.black_box
+    kind, path = need(section.black_box, "black box among its teachers")
     if kind == "outputs":
         order = wiring.order_of(section, images.classes, "teacher")
         return _stored(Path(path), section.outputs == "probabilities", images, order)

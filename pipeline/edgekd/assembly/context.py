@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
+from edgekd.assembly.recent import Recent
 from edgekd.errors import StageError
 from edgekd.progress import Progress
 from edgekd.reads import Read
@@ -17,9 +18,19 @@ from edgekd.recipe import Recipe
 from edgekd.results import codec
 from edgekd.results.findings import Finding, listed
 
+if TYPE_CHECKING:
+    from torch import fx
+
 T = TypeVar("T")
 OUTPUT = "output.json"
 """What a stage found, in its folder."""
+GRAPHS = 2
+"""Graphs in memory: the float one and the one that becomes int8."""
+
+
+def recent_graphs() -> Recent[fx.GraphModule]:
+    """Return the room for the graphs of a run."""
+    return Recent(GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Context:
         threads: Threads torch may use.
         folder: The recipe's, where a cache entry's reads are looked for first.
         files: What the key's files were hashed to; the stage is made of these bytes or of none.
+        graphs: Graphs of the student that stages before it have traced.
         words: Writes a finding for a reader; the report's, which a stage does not import.
     """
 
@@ -51,6 +63,7 @@ class Context:
     folder: Path = field(default_factory=Path.cwd)
     files: Mapping[str, str] = field(default_factory=dict)
     words: Callable[[Finding], str] = listed
+    graphs: Recent[fx.GraphModule] = field(default_factory=recent_graphs)
 
     def say(self, *found: Finding) -> None:
         """Report findings at once, a line each."""

@@ -14,16 +14,18 @@ from edgekd.assembly import figures, networks
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import Int8Graph
 from edgekd.errors import QuantizeError
+from edgekd.recipe.base import need
 from edgekd.recipe.gates import DEFAULTS, Gates
 from edgekd.results.fidelity import Fidelity
 from edgekd.results.layers import LayerRecord, RepairRecord
-from edgekd.results.models import MetricFacts
+from edgekd.results.models import MetricFacts, Of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edgekd.data.dataset import DataSet
     from edgekd.quantization.qat import Prepared
+    from edgekd.quantization.repair import Repair
     from edgekd.quantization.sensitivity import Sensitivity
     from edgekd.task.named import Inputs
 
@@ -33,31 +35,43 @@ ALL_INT8 = "all_int8.safetensors"
 """The state before a repair, which its cost is measured against."""
 
 
-def conclude(
-    context: Context, images: DataSet, seen: Inputs, student: nn.Module, quantized: Prepared, requantize: Quantize,
-    taps: tuple[str, ...], val_score: float | None,
-) -> Int8Graph:  # fmt: skip
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized student.
+
+    Attributes:
+        graph: The quantized graph.
+        student: The float student.
+        again: Makes the same graph with some layers in float.
+        val_score: The task's first metric of the graph on the validation split; None without labels.
+        taps: The graph's features.
+    """
+
+    graph: Prepared
+    student: nn.Module
+    again: Quantize
+    val_score: float | None
+    taps: tuple[str, ...] = ()
+
+
+def conclude(context: Context, images: DataSet, seen: Inputs, done: Quantized) -> Int8Graph:
     """Write ``weights.safetensors``, the state, repaired where the recipe asks, and return what it is made of.
 
     Args:
         context: The quantize stage's.
         images: A repair is decided on their validation split.
         seen: Training samples that the layers are looked at with.
-        student: The float student.
-        quantized: Its quantized graph.
-        requantize: Makes the same graph with some layers in float.
-        taps: The graph's features.
-        val_score: The task's first metric of the quantized graph on the validation split; None without labels.
+        done: The quantized student.
     """
     from edgekd.quantization import qat
     from edgekd.quantization.footprint import footprint
 
-    settings = context.recipe.quantize
-    assert settings is not None
+    quantized, val_score = done.graph, done.val_score
+    settings = need(context.recipe.quantize, "quantize")
     keep_float, repair = tuple(settings.named_float()), None
     rows = _measured(context, quantized, seen, needed=settings.keep_float == "auto")
     if settings.keep_float == "auto":
-        repaired = _repair(context, images, student, quantized, requantize, rows)
+        repaired = _repair(context, images, done, rows)
         if repaired is not None:
             networks.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, repair = repaired
@@ -70,7 +84,7 @@ def conclude(
         context.progress.say(f"  stays float: {op}")
     networks.save(qat.state(quantized.module), context.out / "weights.safetensors")
     return Int8Graph(
-        taps=taps,
+        taps=done.taps,
         val_score=val_score,
         keep_float=keep_float,
         float_ops=tuple(quantized.float_ops),
@@ -131,9 +145,8 @@ class _Enough:
 
 
 def _repair(
-    context: Context, images: DataSet, student: nn.Module, quantized: Prepared, requantize: Quantize,
-    rows: tuple[Sensitivity, ...],
-) -> tuple[Prepared, RepairRecord] | None:  # fmt: skip
+    context: Context, images: DataSet, done: Quantized, rows: tuple[Sensitivity, ...]
+) -> tuple[Prepared, RepairRecord] | None:
     """The graph with the fewest layers in float that is close enough; None if all may be, or have to be, int8."""
     import torch
 
@@ -155,7 +168,7 @@ def _repair(
         network.cpu()
         return found.numpy()
 
-    exact, purpose = logits(student), images.purpose
+    exact, purpose = logits(done.student), images.purpose
     metric, classes = purpose.task.metrics[0], "classes" in purpose.task.gives
 
     def measured(outputs: Any) -> quality.MetricRows:
@@ -163,13 +176,12 @@ def _repair(
         return {} if labels is None else quality.rows_of((metric,), {primary: outputs}, labels, primary)
 
     known = measured(exact)
-    base = metric.reduce(known[metric.name][1]) if known else 1.0
-    scale = _Scale(facts(metric), base) if known else None
-    made: dict[frozenset[str], Prepared] = {frozenset(): quantized}
+    scale = _Scale(facts(metric), metric.reduce(known[metric.name][1])) if known else None
+    made: dict[frozenset[str], Prepared] = {frozenset(): done.graph}
 
     def evaluate(names: frozenset[str]) -> Fidelity:
         if names not in made:
-            made[names] = requantize(sorted(names))
+            made[names] = done.again(sorted(names))
         own = logits(made[names].module)
         drops = quality.drops(measured(own), known)
         found = fidelity.compare(networks.float_name(context.recipe), exact, own, drops, classes=classes)
@@ -189,23 +201,38 @@ def _repair(
         return None
     paths = tuple(dict.fromkeys(_layer(row).label for row in found.layers))
     say(f"  keep_float: {len(found.layers)} of {len(rows)} layers stay in float: {', '.join(paths)}")
+    return made[frozenset(found.keep_float)], _record(found, len(rows), enough, scale, metric.name, images.of)
+
+
+def _record(
+    found: Repair[Fidelity], candidates: int, enough: _Enough, scale: _Scale | None, metric: str, of: Of
+) -> RepairRecord:
+    """Return the record of a repair.
+
+    Args:
+        found: The repair.
+        candidates: Number of layers that could be given back.
+        enough: Its aim.
+        scale: The metric that decides; None without labels.
+        metric: The name of the task's first metric.
+        of: Who labelled the samples.
+    """
     before, after = found.tried[0].result, found.result
     by_labels = enough.drop is not None and scale is not None
-    record = RepairRecord(
-        metric=metric.name if by_labels else "agreement",
+    return RepairRecord(
+        metric=metric if by_labels else "agreement",
         limit=scale.after(enough.drop) if scale is not None and enough.drop is not None else enough.agreement or 0.0,
-        reference=base,
+        reference=scale.base if scale is not None else 1.0,
         before=_reached(before, scale),
         after=_reached(after, scale),
         keep_float=found.keep_float,
         layers=tuple(_layer(row) for row in found.layers),
-        candidates=len(rows),
-        of=images.of if by_labels else "float",
+        candidates=candidates,
+        of=of if by_labels else "float",
         sqnr_limit=enough.sqnr_db,
         sqnr_before=None if enough.sqnr_db is None else before.sqnr_db.value,
         sqnr_after=None if enough.sqnr_db is None else after.sqnr_db.value,
     )
-    return made[frozenset(found.keep_float)], record
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The trained student as graphs. Most stages start with one: it is traced once a process, and each gets a copy."""
+"""The trained student as graphs. Most stages start with one: it is traced once a run, and each gets a copy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgekd import cache
 from edgekd.assembly import networks
+from edgekd.assembly.recent import Recent
 from edgekd.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from edgekd.task.named import Inputs
 
 T = TypeVar("T")
-
-KEPT = 2
-"""Graphs in memory: the float one and the one that becomes int8."""
-_traced: dict[str, fx.GraphModule] = {}
 
 
 def example(purpose: Purpose) -> Inputs:
@@ -48,10 +45,11 @@ def ports(purpose: Purpose) -> Signature | None:
     return None if purpose.task.kind == KIND else purpose.signature
 
 
-def folded(recipe: Recipe, purpose: Purpose, weights: Path) -> fx.GraphModule:
+def folded(made: Recent[fx.GraphModule], recipe: Recipe, purpose: Purpose, weights: Path) -> fx.GraphModule:
     """The student in float, as ``quantize.fold`` returns it.
 
     Args:
+        made: Graphs of this run.
         recipe: It decides the network.
         purpose: What the student is for.
         weights: Of a finished stage.
@@ -61,13 +59,16 @@ def folded(recipe: Recipe, purpose: Purpose, weights: Path) -> fx.GraphModule:
     def make() -> fx.GraphModule:
         return fold(networks.student(recipe, purpose, weights, whole=True), example(purpose))
 
-    return _once(recipe, purpose, weights, "float", make)
+    return _copy(made, _key(recipe, purpose, weights, "float"), make)
 
 
-def normalised(recipe: Recipe, purpose: Purpose, student: nn.Module, weights: Path, taps: tuple[str, ...]) -> fx.GraphModule:
+def normalised(
+    made: Recent[fx.GraphModule], recipe: Recipe, purpose: Purpose, student: nn.Module, weights: Path, taps: tuple[str, ...]
+) -> fx.GraphModule:
     """The student in the operators of the int8 rules, as ``quantize.normalise`` returns it.
 
     Args:
+        made: Graphs of this run.
         recipe: It decides the network.
         purpose: What the student is for.
         student: The network with all outputs that are shipped, in evaluation mode.
@@ -81,19 +82,17 @@ def normalised(recipe: Recipe, purpose: Purpose, student: nn.Module, weights: Pa
     def make() -> fx.GraphModule:
         return normalise(Tapped(student, taps, purpose.signature.output).eval(), in_order(student, example(purpose)))
 
-    return _once(recipe, purpose, weights, f"int8 {taps}", make)
+    return _copy(made, _key(recipe, purpose, weights, f"int8 {taps}"), make)
 
 
-def _once(recipe: Recipe, purpose: Purpose, weights: Path, kind: str, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
-    """Make a graph, or copy the one that was made from the same network and weights before."""
+def _key(recipe: Recipe, purpose: Purpose, weights: Path, kind: str) -> str:
     inputs = [str(port) for port in purpose.signature.inputs]
-    key = cache.key_of(networks.model_config(recipe, "student") | {"weights": str(weights), "inputs": inputs, "kind": kind})
-    if key not in _traced:
-        graph = make()
-        while len(_traced) >= KEPT:
-            del _traced[next(iter(_traced))]
-        _traced[key] = graph
+    return cache.key_of(networks.model_config(recipe, "student") | {"weights": str(weights), "inputs": inputs, "kind": kind})
+
+
+def _copy(made: Recent[fx.GraphModule], key: str, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
+    graph = made.of(key, make)
     with warnings.catch_warnings():
         # Raised by torch inside its own copy code.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-        return copy.deepcopy(_traced[key])
+        return copy.deepcopy(graph)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgekd.assembly import networks, peers, views, wiring
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.loss import FeatureLoss
 from edgekd.recipe.student import Student
 
@@ -64,7 +65,7 @@ def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distil
     from edgekd.distill.terms import Terms
     from edgekd.models import build
 
-    assert recipe.distill is not None
+    budget = need(recipe.distill, "distill")
     purpose, images = described.known(recipe.data, recipe.task, progress)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stages that train will say it
@@ -72,13 +73,13 @@ def find(recipe: Recipe, progress: Progress | None = None, lesson: str = "distil
         student = networks.rewritten(recipe, purpose).model
         example = build.example(purpose.signature)
         facts = Facts(len(purpose.samples.classes), images, criterion=purpose.task.criterion)
-        if recipe.distill.peers:
-            beginners = peers.beginners(recipe, purpose)
-            return mutual.cohort(recipe.distill.losses, student, beginners, recipe.distill.combine, example, facts)[0]
+        if budget.peers:
+            untrained = peers.untrained(recipe, purpose)
+            return mutual.cohort(budget.losses, student, untrained, budget.combine, example, facts)[0]
         teacher = networks.untrained(recipe.teacher, purpose, recipe.data) if recipe.teacher else None
         seen = views.examples(recipe.teacher, recipe.data, purpose)
         key = lesson if lesson == "distill" else f"{lesson}.distill"
-        return Terms(recipe.distill.losses, student, teacher, example, facts, seen, key)
+        return Terms(budget.losses, student, teacher, example, facts, seen, key)
 
 
 def check_student(recipe: Recipe, progress: Progress) -> None:

@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edgekd.assembly import black_box, wiring
 from edgekd.assembly.context import Context
-from edgekd.assembly.outputs import Taught
-from edgekd.metrics.base import shown
+from edgekd.errors import ModelError
 from edgekd.models import tied
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from edgekd.data.dataset import DataSet
-    from edgekd.distill.terms import Terms
     from edgekd.rewrite import Rewritten
     from edgekd.task.base import Purpose
     from edgekd.train.loop import Fitted
-from edgekd.assembly.samples import val_logits
 
 
 def model_config(recipe: Recipe, role: str) -> dict[str, Any]:
@@ -67,8 +63,7 @@ def teacher(section: Teacher, name: str, context: Context, images: DataSet, stud
         if seen != context.recipe.data:
             images = dataset.load(seen, task=context.recipe.task)
         return black_box.load(section, seen, images, context.threads).eval()
-    assert section.model is not None
-    model = network(section.model, section.args, dataset.viewed(images.purpose, seen))
+    model = network(need(section.model, f"{name}.model"), section.args, dataset.viewed(images.purpose, seen))
     load_weights(model, context.inputs[name] / "weights.safetensors")
     return arranged(model, section, images.classes, name).eval()
 
@@ -99,8 +94,7 @@ def untrained(section: Teacher, purpose: Purpose, data: Data) -> nn.Module:
         return Ensemble(members, Combination(section.combine, section.temperature))
     if section.black_box:
         return nn.Identity()
-    assert section.model is not None
-    return network(section.model, section.args, dataset.viewed(purpose, data))
+    return network(need(section.model, "teacher.model"), section.args, dataset.viewed(purpose, data))
 
 
 def student(recipe: Recipe, purpose: Purpose, weights: Path | None = None, *, whole: bool = False) -> nn.Module:
@@ -130,14 +124,14 @@ def rewritten(
     from edgekd.recipe.student import Rewrite
     from edgekd.rewrite import Rewritten, rewrite
 
-    assert recipe.student is not None
-    model = network(recipe.student.model, recipe.student.args, purpose, recipe.student.outputs if whole else "primary")
-    if weights is None and recipe.student.weights:
+    section = need(recipe.student, "student")
+    model = network(section.model, section.args, purpose, section.outputs if whole else "primary")
+    if weights is None and section.weights:
         # Trained here, a student may get a new head; used as it is given, it needs the whole of its weights.
-        left_out = load_weights(model, locate(recipe.student.weights), other_head=recipe.distill is not None, say=say)
+        left_out = load_weights(model, locate(section.weights), other_head=recipe.distill is not None, say=say)
         if left_out and say:
             say(f"  student.weights: {', '.join(left_out)} left out, for another number of classes; starts at random")
-    rules = recipe.student.rewrite
+    rules = section.rewrite
     result = Rewritten(model) if rules == Rewrite() else rewrite(model, rules, example(purpose.signature))
     result.model.other_outputs = other_outputs(model)  # type: ignore[assignment]  # a plain attribute
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
@@ -145,13 +139,15 @@ def rewritten(
             say(f"  student.rewrite: {line}")
     for index, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
         if loss.reuses_teacher and loss.weight:
+            from edgekd.distill.outputs import Reusing
             from edgekd.distill.terms import named
             from edgekd.models.user_file import note_plugin
 
-            assert recipe.teacher is not None
-            alike = untrained(recipe.teacher, purpose, recipe.data)
+            alike = untrained(need(recipe.teacher, "teacher"), purpose, recipe.data)
             note_plugin(type(loss))
             with named(loss, index):
+                if not isinstance(loss, Reusing):
+                    raise ModelError("reuses the teacher, but has no student()", "correct the loss: docs/extending.md")
                 result = replace(result, model=loss.student(result.model, alike, one_input(purpose.signature)))
     if weights is not None:
         load_weights(result.model, weights)
@@ -169,52 +165,6 @@ def teaching(section: Teacher | None) -> dict[str, Any]:
     if section is None or not section.ensemble:
         return {}
     return {"teaching": {"members": list(section.members()), "combine": section.combine, "temperature": section.temperature}}
-
-
-def look_at(
-    teacher: nn.Module, student: nn.Module, terms: Terms, images: DataSet, seen: Sequence[DataSet], context: Context,
-    fabric: Any, key: str,
-) -> Taught:  # fmt: skip
-    """Return what the choice of the teacher can be judged by, and say what that advises.
-
-    ``seen`` is what the teacher sees, where that is not ``images``.
-    """
-    from edgekd.distill import advice
-    from edgekd.distill.teachers import is_open, largest
-    from edgekd.models.build import parameters
-
-    fabric.to_device(teacher)
-    # Losses on logits that soften them, of all teachers or of the one that they name.
-    soft = [t for t in terms.terms if t.loss.needs_teacher and t.loss.reads == "logits" and hasattr(t.loss, "temperature")]
-    logits = {
-        name: val_logits(teacher, name, seen or [images], fabric.device) for name in (None, *(t.loss.teacher for t in soft))
-    }
-    itself = images.of == "teacher"  # it is what the student is judged by
-    metric = images.purpose.task.metrics[0]
-    score = None if itself else _score(logits[None], images)
-    softness = tuple(
-        advice.Softness(
-            term.name,
-            (temperature := cast(Any, term.loss).temperature),
-            advice.entropy(logits[term.loss.teacher], temperature, getattr(term.loss, "standardize", False)),
-        )
-        for term in soft
-    )
-    found = Taught(parameters(student), parameters(largest(teacher)) if is_open(teacher) else None, score, softness)
-    if score is not None:
-        context.progress.say(f"  {key}: {shown(metric, score)} on validation")
-    else:
-        context.progress.say(f"  {key}: no labels; the student is measured by its agreement with it")
-    context.say(*advice.gap(found.student_params, found.params, key), *advice.softness(softness))
-    return found
-
-
-def _score(output: NDArray[np.float32], images: DataSet) -> float:
-    """Return the task's first metric of a primary output on the validation split."""
-    metric, primary = images.purpose.task.metrics[0], images.purpose.signature.primary
-    rows = metric.per_sample({primary: output}, images.val.labels, primary)
-    assert rows is not None, "a task's first metric is about all of its outputs"
-    return metric.reduce(rows)
 
 
 def teachers(recipe: Recipe) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from edgekd.assembly import wiring
 from edgekd.assembly.context import Context
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.distill import Peer
 
 if TYPE_CHECKING:
-    from edgekd.distill.mutual import Beginner
+    from edgekd.distill.mutual import UntrainedPeer
     from edgekd.distill.teachers import Ensemble
     from edgekd.task.base import Purpose
     from edgekd.train.loop import Fitted
@@ -40,31 +41,30 @@ def config(recipe: Recipe) -> dict[str, Any]:
     found = sections(recipe)
     if not found:
         return {}
-    assert recipe.distill is not None
     made: list[dict[str, Any]] = [
         {"name": name, "model": source_key(peer.model), "args": peer.args, "seed": peer.seed}
         | ({"weights": locate(peer.weights).key()} if peer.weights else {})
         for name, peer in found.items()
     ]
-    return {"peers": made, "combine": recipe.distill.combine}
+    return {"peers": made, "combine": need(recipe.distill, "distill").combine}
 
 
-def beginners(recipe: Recipe, purpose: Purpose, say: Callable[[str], None] | None = None) -> dict[str, Beginner]:
+def untrained(recipe: Recipe, purpose: Purpose, say: Callable[[str], None] | None = None) -> dict[str, UntrainedPeer]:
     """The peers as they begin, each drawn from its own seed; what is left out of given weights is told to ``say``."""
-    from edgekd.distill.mutual import Beginner, seeded
+    from edgekd.distill.mutual import UntrainedPeer, seeded
     from edgekd.models import build, checkpoints
 
     made = {}
     for name, peer in sections(recipe).items():
-        assert peer.seed is not None
-        network = seeded(peer.seed, partial(build.network, peer.model, peer.args, purpose))
+        seed = need(peer.seed, f"seed for {name}")
+        network = seeded(seed, partial(build.network, peer.model, peer.args, purpose))
         left_out = []
         if peer.weights:
             left_out = build.load_weights(network, checkpoints.locate(peer.weights), other_head=True, say=say)
         if left_out and say:
             say(f"  {name}: {', '.join(left_out)} left out, for another number of classes; starts at random")
         wiring.refuse_probabilities(network, purpose, name)
-        made[name] = Beginner(network, peer.seed)
+        made[name] = UntrainedPeer(network, seed)
     return made
 
 
@@ -73,13 +73,12 @@ def trained(recipe: Recipe, purpose: Purpose, folder: Path) -> Ensemble:
     from edgekd.distill.teachers import Combination, Ensemble
     from edgekd.models import build
 
-    assert recipe.distill is not None
     members = {}
     for name, peer in sections(recipe).items():
         network = build.network(peer.model, peer.args, purpose)
         build.load_weights(network, folder / f"{name}.safetensors")
         members[name.removeprefix("peer.")] = network
-    return Ensemble(members, Combination(recipe.distill.combine)).eval()
+    return Ensemble(members, Combination(need(recipe.distill, "distill").combine)).eval()
 
 
 def save(context: Context, fitted: tuple[Fitted, ...]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekd.data.dataset import DataSet
+    from edgekd.distill.outputs import Facts
 
 
 _JUDGED = "judged.npy"  # classes that the teacher finds in the validation images, where they have no labels
@@ -65,6 +66,16 @@ def judge(teacher: nn.Module | None, found: DataSet, seen: Sequence[DataSet], co
     if fabric.global_rank == 0:
         np.save(context.out / _JUDGED, said)
     return dataset.judged(found, said)
+
+
+def facts(found: DataSet) -> Facts:
+    """Return what the losses of a training may know of its data."""
+    import torch
+
+    from edgekd.distill.outputs import Facts
+
+    targets = torch.from_numpy(found.train.targets)
+    return Facts(len(found.classes), len(found.train), targets, found.purpose.task.criterion)
 
 
 def val_logits(teacher: nn.Module, name: str | None, views: Sequence[DataSet], device: Any) -> NDArray[np.float32]:

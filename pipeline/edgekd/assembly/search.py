@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.errors import StageError
 from edgekd.loading import tuned
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.tune import TRIALS, Range, Tune
 from edgekd.results.tuning import TrialRecord
 from edgekd.task.base import task_of
@@ -37,34 +38,33 @@ def check(tune: Tune) -> None:
 
 def count(recipe: Recipe) -> int:
     """Number of trials of a search."""
-    assert recipe.tune is not None
-    return len(tuned.grid(recipe)) if recipe.tune.sampler == "grid" else recipe.tune.trials or TRIALS
+    tune = need(recipe.tune, "tune")
+    return len(tuned.grid(recipe)) if tune.sampler == "grid" else tune.trials or TRIALS
 
 
 def suggest(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
     """The values of the trial after these, by their keys; those of the first are the recipe's own."""
-    assert recipe.tune is not None
-    if recipe.tune.sampler == "grid":
+    tune = need(recipe.tune, "tune")
+    if tune.sampler == "grid":
         return tuned.grid(recipe)[len(finished)]
-    return _sampled(recipe, finished) if finished else tuned.own(recipe)
+    return _sampled(recipe, tune, finished) if finished else tuned.own(recipe)
 
 
-def _sampled(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
+def _sampled(recipe: Recipe, tune: Tune, finished: Sequence[TrialRecord]) -> dict[str, Any]:
     """Ask Optuna, which is told all that is known; each trial has a seed of its own, so that nothing else is kept."""
     import numpy as np
     import optuna
 
-    assert recipe.tune is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = int(np.random.SeedSequence([recipe.seed, len(finished)]).generate_state(1)[0])
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-    if recipe.tune.sampler == "tpe":
+    if tune.sampler == "tpe":
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP + 1)
     higher = task_of(recipe.task).metrics[0].better == "higher"
     scores = [trial.score for trial in finished if trial.score is not None]
     worst = min(0.0, *scores) if higher else max(0.0, *scores)
     study = optuna.create_study(sampler=sampler, direction="maximize" if higher else "minimize")
-    space = {key: _distribution(recipe, key, one) for key, one in recipe.tune.search.items()}
+    space = {key: _distribution(recipe, key, one) for key, one in tune.search.items()}
     for trial in finished:
         if all(_contains(space[key], value) for key, value in trial.values.items()):  # the recipe's own may be outside
             # One that failed is worse than all others: left out, TPE would go there again.
@@ -72,7 +72,7 @@ def _sampled(recipe: Recipe, finished: Sequence[TrialRecord]) -> dict[str, Any]:
             told = optuna.trial.create_trial(params=dict(trial.values), distributions=space, value=value)
             study.add_trial(told)
     asked = study.ask(fixed_distributions=space).params
-    return {key: tuned.typed(recipe, key, _rounded(value, recipe.tune.search[key])) for key, value in asked.items()}
+    return {key: tuned.typed(recipe, key, _rounded(value, tune.search[key])) for key, value in asked.items()}
 
 
 def _distribution(recipe: Recipe, key: str, one: Any) -> BaseDistribution:

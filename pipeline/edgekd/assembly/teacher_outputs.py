@@ -13,6 +13,7 @@ from edgekd.data.sources.synthetic import MADE
 from edgekd.distill.teacher_cache.rows import folder
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.distill import TeacherCache
 
 if TYPE_CHECKING:
@@ -43,12 +44,11 @@ def records_folder(recipe: Recipe, made: Mapping[str, Path], taught_by: str) -> 
         made: Folders of finished stages, which are named by their keys.
         taught_by: The stage.
     """
-    assert recipe.distill is not None
     folders = [made[name] for name in recorded(recipe, taught_by)]
     material: dict[str, Any] = {"stages": [[folder.name, _digest(folder)] for folder in folders]}
     if taught_by == "teacher" and views.differ(recipe.teacher, recipe.data):  # its views get the draws of the student's
         material["student"] = recipe.data.image_size
-    return folder(cache.key_of(material), recipe.seed, recipe.distill.batch_size)
+    return folder(cache.key_of(material), recipe.seed, need(recipe.distill, "distill").batch_size)
 
 
 def _digest(folder: Path) -> str:
@@ -70,6 +70,5 @@ def recording(context: Context, taught_by: str, rank: int) -> Recording | None:
 
 def cached(recipe: Recipe, taught_by: str) -> str:
     """Return the name of the network whose outputs are recorded."""
-    part = recipe.teacher if taught_by == "teacher" else recipe.student
-    assert part is not None
+    part = need(recipe.teacher, "teacher") if taught_by == "teacher" else need(recipe.student, "student")
     return part.model or "several teachers"

@@ -48,7 +48,7 @@ def snippet(model: ModelRecord, data: DataRecord, *, whole: bool, labelled: bool
     if len(model.inputs) > 1:
         return None
     lines = base.of(model.format).python
-    assert model.path is not None
+    assert model.path is not None  # a bundle holds files; only torch models have none
     sample = "image" if data.classes else "sample"
     body = lines.body.format(
         file=PurePath(model.path).name, to_input=_to_input(model, sample), from_output=_from_output(model, lines.raw),

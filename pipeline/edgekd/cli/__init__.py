@@ -30,6 +30,7 @@ from edgekd.cli.options import (
 from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, unexpected, worst
 
 if TYPE_CHECKING:
+    from edgekd.engine.plan import Planned
     from edgekd.loading.loaded import Loaded
 
 RUN_HELP = """Run a recipe: distill → quantize → export → profile → report.
@@ -213,17 +214,7 @@ def plan(
         else:
             click.echo(json.dumps(rows, ensure_ascii=False))
     else:
-        width = max(len(step.name) for step in steps)
-        for step in steps:
-            text = step.reason
-            if step.entry is not None:
-                text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
-            text += f"; {step.note}" if step.note else ""
-            click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
-        watched = sorted({path for step in steps for path in step.watched})
-        if watched:
-            click.echo("\nWatched besides what the recipe names (a cached stage runs again when one changes):")
-            click.echo("\n".join(f"  {path}" for path in watched))
+        _print_steps(steps)
         if found is not None:
             click.echo("\n" + ("\n".join(found[1]) or "no loss compares layers"))
         for lack in lacking:
@@ -232,6 +223,21 @@ def plan(
         for line in device.rows(asked):
             click.echo(line)
     return code
+
+
+def _print_steps(steps: Sequence[Planned]) -> None:
+    """Print the stages, and the files that are watched besides what the recipe names."""
+    width = max(len(step.name) for step in steps)
+    for step in steps:
+        text = step.reason
+        if step.entry is not None:
+            text = f"{step.key[:8]}, took {step.entry.seconds:.0f} s when it ran"
+        text += f"; {step.note}" if step.note else ""
+        click.echo(f"{step.name:<{width}}  {step.status:<7}  {text}".rstrip())
+    watched = sorted({path for step in steps for path in step.watched})
+    if watched:
+        click.echo("\nWatched besides what the recipe names (a cached stage runs again when one changes):")
+        click.echo("\n".join(f"  {path}" for path in watched))
 
 
 def _lacking(loaded: Loaded) -> list[dict[str, str]]:
@@ -292,7 +298,7 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     from rich.console import Console
 
     from edgekd.artifacts import pack
-    from edgekd.engine.guard import storage
+    from edgekd.cache import storage
     from edgekd.engine.run_folder import write_reports
     from edgekd.report.layouts import markdown as md
     from edgekd.report.layouts import terminal

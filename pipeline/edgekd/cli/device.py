@@ -94,7 +94,7 @@ def add(
 
     Exit codes: 0 written, 2 the file is there already, 4 it does not answer.
     """
-    from edgekd.engine.guard import storage
+    from edgekd.cache import storage
     from edgekd.profiling import adding
 
     chosen = adding.chosen(target, name, port, pythons, emulated=emulated)

@@ -92,10 +92,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--formats",
     "formats",
     multiple=True,
-    help="Format of a file: onnx, tflite, openvino (edgekd list formats); repeatable.  [default: all three]",
+    help="Format of a file (edgekd list formats); repeatable.  [default: all formats that have int8]",
 )
 @click.option("--io", type=click.Choice(["float32", "int8"]),
-              help="Type of the input and the output of TFLite files; other formats have float32.  "
+              help="Type of the input and the output of formats that have both, such as TFLite.  "
                    "[default: float32]")  # fmt: skip
 @processes_option
 @run_options
@@ -162,7 +162,7 @@ def export(
     return _run("edgekd export", model, data, export_sections(formats, precisions, devices), **rest)
 
 
-def _run(
+def _run(  # each parameter after the sections is an option that both commands have
     command: str, model: str, data: str | None, sections: dict[str, Any], *, weights: Path,
     size: int | tuple[int, int] | None, channels: str, normalize: str | None, classes: int | None, out: Path,
     overrides: Sequence[str], recipe_only: bool, threads: int | None, as_json: bool, debug: bool, without_devices: bool,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekd.cli import interruption
 from edgekd.cli.options import Number, debug_option, json_option, once, out_option, print_json, sizes
 from edgekd.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekd.artifacts.profile import Settings
 
 
 @click.command(short_help="Measure latency, memory and outputs of model files on devices.")
@@ -88,24 +92,7 @@ def profile(
         progress=interruption.Heard(for_stream()), interrupted=interruption.heard, debug=debug,
     )  # fmt: skip
     if target is not None:
-        from edgekd.artifacts.pack import pack
-
-        ignored = {
-            "--device": devices != ("host",),
-            "--sustained": sustained,
-            "--against": against,
-            "--out": out != Path("reports"),
-        }
-        if names := [name for name, given_ in ignored.items() if given_]:
-            raise UsageError(
-                f"--pack and {', '.join(names)} do not go together", "a pack measures later, on another machine"
-            )
-        path = pack(artifacts, settings, target)
-        if as_json:
-            print_json({"pack": str(path)})
-        else:
-            click.echo(f"{path}: run python3 profile.py in it on the board")
-        return 0
+        return _pack(artifacts, settings, target, sustained, as_json=as_json)
     if against is not None and (names := [text for text in overrides if text.startswith("block")]):
         raise UsageError(f"--against and --set {names[0]} do not go together", "a comparison needs many short blocks")
     try:
@@ -123,6 +110,25 @@ def profile(
         terminal.show(found.result, Console())
         click.echo(f"\nReport: {found.folder / 'report.html'}")
     return int(found.exit_code)
+
+
+def _pack(artifacts: tuple[Path, ...], settings: Settings, target: Path, sustained: float | None, *, as_json: bool) -> int:
+    from edgekd.artifacts.pack import pack
+
+    ignored = {
+        "--device": settings.devices != ("host",),
+        "--sustained": sustained,
+        "--against": settings.against,
+        "--out": settings.out != Path("reports"),
+    }
+    if names := [name for name, given in ignored.items() if given]:
+        raise UsageError(f"--pack and {', '.join(names)} do not go together", "a pack measures later, on another machine")
+    path = pack(artifacts, settings, target)
+    if as_json:
+        print_json({"pack": str(path)})
+    else:
+        click.echo(f"{path}: run python3 profile.py in it on the board")
+    return 0
 
 
 def _pair(text: str) -> tuple[str, str]:

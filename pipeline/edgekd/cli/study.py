@@ -95,7 +95,7 @@ def _show(result: StudyResult, folder: Path) -> None:
 
 def report(path: Path, *, markdown: bool, as_json: bool) -> int:
     """Write the reports of a study again from its study.json, and show the ranking."""
-    from edgekd.engine.guard import storage
+    from edgekd.cache import storage
     from edgekd.report import study as page
     from edgekd.report.layouts import markdown as md
     from edgekd.results.codec import to_json

@@ -32,7 +32,7 @@ def upgrade(files: tuple[Path, ...], check: bool, diff: bool, as_json: bool, deb
       edgekd upgrade my.yaml
       edgekd upgrade --diff recipes/*.yaml
     """
-    from edgekd.engine.guard import storage
+    from edgekd.cache import storage
     from edgekd.loading.upgrade import upgraded
 
     found: list[Upgraded] = []

@@ -294,7 +294,7 @@ def viewed(purpose: Purpose, data: Data) -> Purpose:
 
 
 def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
-    """The same data with what the teacher says of the validation images (int64, N) in the place of their labels.
+    """The same data with what the teacher says of the validation images (int64, N) instead of their labels.
 
     Top-1 on them is then agreement with the teacher.
 

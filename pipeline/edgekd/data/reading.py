@@ -1,4 +1,4 @@
-"""Open a recipe's source, with the images that are synthesized in the place of its own."""
+"""Open a recipe's source, with the images that are synthesized instead of its own."""
 
 from __future__ import annotations
 

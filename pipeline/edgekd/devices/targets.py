@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgekd.devices.schema import Device, load
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 
 
 def of(recipe: Recipe) -> list[Device]:
@@ -25,8 +26,8 @@ def named(recipe: Recipe, name: str) -> Device:
     Raises:
         UsageError: Its file is not there or wrong.
     """
-    assert recipe.profile is not None
-    return load(recipe.profile.devices[recipe.profile.names.index(name)])
+    profile = need(recipe.profile, "profile")
+    return load(profile.devices[profile.names.index(name)])
 
 
 def board(device: Device) -> tuple[object, ...]:

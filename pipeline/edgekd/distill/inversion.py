@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.errors import ModelError
 from edgekd.recipe.synthetic import Synthetic
 
@@ -60,8 +61,8 @@ def feature_loss(layers: Sequence[_BatchNorm], seen: Sequence[tuple[Tensor, Tens
     """R_feature: ``Σ_l ‖μ_l(x) − μ_l‖₂ + Σ_l ‖σ²_l(x) − σ²_l‖₂`` with each layer's running mean and variance."""
     terms = []
     for layer, (mean, var) in zip(layers, seen, strict=True):
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
+        assert layer.running_mean is not None  # norms() chooses layers with statistics
+        assert layer.running_var is not None  # a layer has both or none
         terms += [torch.linalg.vector_norm(mean - layer.running_mean), torch.linalg.vector_norm(var - layer.running_var)]
     return torch.stack(terms).sum()
 
@@ -78,8 +79,8 @@ def total_variation(x: Tensor) -> Tensor:
 
 
 def invert(
-    network: nn.Module, labels: Tensor, size: tuple[int, int], channels: int, settings: Synthetic,
-    mean: Sequence[float], std: Sequence[float], generator: torch.Generator, advance: Advance,
+    network: nn.Module, labels: Tensor, size: tuple[int, int], rule: Preprocessing, settings: Synthetic,
+    generator: torch.Generator, advance: Advance,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Optimize one batch of images: ``L(x, y) + α_tv R_TV + α_l2 ‖x‖₂ + α_f R_feature``.
 
@@ -89,10 +90,8 @@ def invert(
         network: In eval mode; it is left as it is. On the device to compute on.
         labels: The wanted classes, int64 (N).
         size: Height and width.
-        channels: That the network sees.
+        rule: Channels and normalization that the network was trained with.
         settings: Weights and steps.
-        mean: Of the network's normalization, a number a channel or one for all.
-        std: The same.
         generator: Of the first noise, the shifts and the flips; on the CPU, so that every device draws alike.
         advance: Told after each step: images done, and the loss in words.
 
@@ -105,8 +104,10 @@ def invert(
     layers = norms(network)
     device = next(network.parameters()).device
     labels = labels.to(device)
-    centre, scale = (torch.tensor(tuple(v), dtype=torch.float32, device=device).reshape(-1, 1, 1) for v in (mean, std))
-    stored = 1 if settings.grey else channels
+    centre, scale = (
+        torch.tensor(tuple(v), dtype=torch.float32, device=device).reshape(-1, 1, 1) for v in (rule.mean, rule.std)
+    )
+    stored = 1 if settings.grey else rule.channels
     x = torch.randn((len(labels), stored, *size), generator=generator).to(device).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=settings.lr, betas=(0.5, 0.9))
     black, white = -centre / scale, (1 - centre) / scale
@@ -117,7 +118,7 @@ def invert(
         for step in range(settings.steps):
             view = _view(x, settings, generator)
             seen.clear()
-            logits = network(view.expand(-1, channels, -1, -1))
+            logits = network(view.expand(-1, rule.channels, -1, -1))
             told = F.cross_entropy(logits, labels)
             features = feature_loss(layers, seen)
             loss = settings.label * told + settings.bn * features

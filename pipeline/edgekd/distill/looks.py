@@ -16,7 +16,7 @@ Look = tuple[Tensor | tuple[Tensor, ...], ...]
 """The arguments of a teacher: the inputs of one, or one tuple with the images of each of an ensemble."""
 
 
-class Looks(nn.Module):
+class ViewNormalizer(nn.Module):
     """From the student's inputs and the other views of a batch to the teacher's arguments.
 
     Args:
@@ -53,8 +53,8 @@ def blank(stored: Mapping[str, NDArray[Any]], count: int = 2) -> dict[str, Tenso
 @torch.no_grad()
 def logits(teacher: nn.Module, views: Sequence[DataSet], device: torch.device) -> Tensor:
     """Return the primary outputs on the validation split, N×…, of a teacher in evaluation mode that sees ``views``."""
-    looks, found = Looks(views).to(device), []
+    normalizer, found = ViewNormalizer(views).to(device), []
     for parts in zip(*(view.val.batches() for view in views), strict=True):
         others = [{name: torch.from_numpy(rows).to(device) for name, rows in part.items()} for part in parts]
-        found.append(teacher(*looks(others[0], others)))
+        found.append(teacher(*normalizer(others[0], others)))
     return torch.cat(found)

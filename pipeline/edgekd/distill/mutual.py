@@ -29,7 +29,7 @@ from edgekd.distill.teachers import Combination, Ensemble
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.recipe.loss import Loss
-from edgekd.taps.taps import Tapped
+from edgekd.taps.taps import Tapped, whole_state
 
 Outputs = tuple[Tensor, ...]
 Module = TypeVar("Module", bound=nn.Module)
@@ -61,8 +61,8 @@ class Peer(nn.Module):
             return cast(Outputs, self.network(*inputs))
 
     def snapshot(self, tapped: nn.Module) -> dict[str, Tensor]:
-        """The weights of ``tapped``, this network or its average; a traced one lacks what its logits do not need."""
-        return {**self._untapped[0].state_dict(), **cast(Tapped, tapped).network.state_dict()}
+        """Return the weights of ``tapped``: of this network or of its average."""
+        return whole_state(self._untapped[0], tapped)
 
     @contextmanager
     def _own_draws(self, device: torch.device) -> Iterator[None]:
@@ -81,7 +81,7 @@ class Peer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Beginner:
+class UntrainedPeer:
     """A network before mutual training: see :class:`Peer`."""
 
     network: nn.Module
@@ -89,7 +89,7 @@ class Beginner:
 
 
 def cohort(
-    losses: Sequence[Loss], student: nn.Module, beginners: Mapping[str, Beginner],
+    losses: Sequence[Loss], student: nn.Module, untrained: Mapping[str, UntrainedPeer],
     combine: Literal["losses", "probabilities"], example: Tensor | Mapping[str, Tensor], facts: Facts,
 ) -> tuple[Terms, tuple[Peer, ...]]:  # fmt: skip
     """Make the loss of the student and its peers, each with its own.
@@ -97,7 +97,7 @@ def cohort(
     Args:
         losses: The recipe's losses, on logits where they need a teacher.
         student: The student.
-        beginners: The peers by their names.
+        untrained: The peers by their names.
         combine: ``losses``: a term is the mean of its values, one with each other network (DML, the equation above).
             ``probabilities``: it is its value with the mean of their probabilities (DML_e, §3.3). The gradient of `kd` at
             temperature 1 is the same either way, `p_k - mean(p_l)`; other losses differ.
@@ -107,7 +107,7 @@ def cohort(
     Raises:
         ModelError: A loss needs layers that a network does not have, or two networks begin alike.
     """
-    networks = {"student": student, **{name: beginner.network for name, beginner in beginners.items()}}
+    networks = {"student": student, **{name: peer.network for name, peer in untrained.items()}}
     for one, other in combinations(networks, 2):
         if _alike(networks[one], networks[other]):
             raise ModelError(
@@ -121,9 +121,9 @@ def cohort(
         return Terms(losses, networks[name], Ensemble(others, Combination(combine)), example, facts)
 
     peers = []
-    for name, beginner in beginners.items():
-        own = seeded(beginner.seed, partial(terms, name))
-        peers.append(Peer(name, beginner.network, own, beginner.seed))
+    for name, peer in untrained.items():
+        own = seeded(peer.seed, partial(terms, name))
+        peers.append(Peer(name, peer.network, own, peer.seed))
     return terms("student"), tuple(peers)
 
 
@@ -139,6 +139,6 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def lessons(outputs: Sequence[Outputs], learner: int) -> Outputs:
+def outputs_of_others(outputs: Sequence[Outputs], learner: int) -> Outputs:
     """Return the logits of the other networks for the network ``learner``, N×others×classes, without a gradient."""
     return (torch.stack([own[0].detach() for index, own in enumerate(outputs) if index != learner], 1),)

@@ -1,10 +1,10 @@
-"""Inputs of a loss, and the protocol of a loss."""
+"""Inputs of a loss, and the protocols of a loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 from edgekd.errors import ModelError
 from edgekd.task.base import Criterion
@@ -102,11 +102,34 @@ class Facts:
         raise AttributeError(f"Facts has no {name}", name=name, obj=self)
 
 
+@runtime_checkable
 class LossFunction(Protocol):
     """A registered loss: a subclass of :class:`edgekd.recipe.loss.Loss` that can be called."""
 
-    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
-        """Return what is trained for this loss beside the student and left behind afterwards, or None."""
-
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch, adapter: nn.Module | None) -> Tensor:
         """Return the scalar loss of a batch; ``teacher`` is None where there is none."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A loss with a module that is trained beside the student."""
+
+    def adapter(self, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
+        """Return the module, which is not shipped, or None where this pair of networks needs none."""
+
+
+@runtime_checkable
+class Reusing(Protocol):
+    """A loss that gives the student a part of the teacher; it says so by ``reuses_teacher``, too."""
+
+    def student(self, student: nn.Module, teacher: nn.Module, example: Tensor) -> nn.Module:
+        """Return the network that is trained and shipped instead of the student."""
+
+
+@runtime_checkable
+class Softening(Protocol):
+    """A loss that compares probabilities at a temperature."""
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the logits."""

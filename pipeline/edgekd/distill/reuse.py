@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekd.errors import ModelError
 from edgekd.models.torchvision import import_torchvision
+from edgekd.taps.layer import Layer
 from edgekd.taps.pooling import last_pooled
 from edgekd.taps.taps import survey
 
@@ -57,12 +58,7 @@ def reuse(student: nn.Module, teacher: nn.Module, example: Tensor, *, reduction:
     Raises:
         ModelError: A network has no pooling, or the teacher's end does not take the student's maps or cannot stay as it is.
     """
-    ours, theirs = survey(student, example).last_map, survey(teacher, example).last_map
-    for role, found in (("student", ours), ("teacher", theirs)):
-        if found is None:
-            raise ModelError(f"the {role} has no pooling over height and width in front of its classifier", "use kd")
-    assert ours is not None
-    assert theirs is not None
+    ours, theirs = _last_map("student", student, example), _last_map("teacher", teacher, example)
     classifier, rectified = _end(teacher)
     projector = _projector(ours.channels, theirs.channels, reduction, depthwise=depthwise, rectified=rectified)
     made = Reused(_backbone(student), projector, classifier)
@@ -83,13 +79,20 @@ def adopt(student: Reused, teacher: nn.Module) -> None:
     student.classifier.load_state_dict(_end(teacher)[0].state_dict())
 
 
+def _last_map(role: str, network: nn.Module, example: Tensor) -> Layer:
+    found = survey(network, example).last_map
+    if found is None:
+        raise ModelError(f"the {role} has no pooling over height and width in front of its classifier", "use kd")
+    return found
+
+
 def _traced(network: nn.Module, training: bool) -> tuple[fx.Graph, fx.Node]:
     """A network's graph in one of its modes, and its last map."""
     before = network.training
     graph = import_torchvision().models.feature_extraction.NodePathTracer().trace(network.train(training))
     network.train(before)
     last = last_pooled(graph, dict(network.named_modules()))
-    assert last is not None
+    assert last is not None  # reuse() refuses networks without one before this
     return graph, last
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import teachers
-from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs, RenamedError
+from edgekd.distill.outputs import Adapting, Batch, Facts, LossFunction, Outputs, RenamedError
 from edgekd.errors import LayerError, ModelError
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe.loss import FeatureLoss, Loss, Reads
@@ -23,10 +23,18 @@ from edgekd.taps.taps import Survey, survey
 
 @dataclass(frozen=True)
 class Term:
-    """One loss with its name in curves, and the layers it compares."""
+    """One loss with its name in curves, and the layers it compares.
+
+    Attributes:
+        name: Its name in curves.
+        loss: The loss with its options.
+        function: The loss as a function of outputs.
+        pairs: The layers.
+    """
 
     name: str
     loss: Loss
+    function: LossFunction
     pairs: tuple[Pair, ...]
 
     @property
@@ -89,10 +97,12 @@ class Terms(nn.Module):
                             surveys[network] = survey(network, images)
                     pairs = match(surveys[student], surveys[learned_from], loss.reads, chosen)
                     pairs = teachers.belonging(pairs, loss.teacher)
-                adapter = cast(LossFunction, loss).adapter(pairs, facts)
+                if not isinstance(loss, LossFunction):
+                    raise ModelError("cannot be called", f"give {type(loss).__name__} a __call__: docs/extending.md")
+                adapter = loss.adapter(pairs, facts) if isinstance(loss, Adapting) else None
             if adapter is not None:
                 self.adapters[name] = adapter
-            found.append(Term(name, loss, pairs))
+            found.append(Term(name, loss, loss, pairs))
         if not found:
             raise ModelError(f"{key}.losses: all weights are 0", "give at least one loss a weight above 0")
         self.terms = tuple(found)
@@ -134,9 +144,8 @@ class Terms(nn.Module):
                 values.append(_nothing(student[0], adapter))
                 continue
             ours, theirs = self._outputs(term, student, teacher, batch)
-            loss = cast(LossFunction, term.loss)
             try:
-                each = [loss(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
+                each = [term.function(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
             except RenamedError as error:
                 raise ModelError(f"the loss {term.name} cannot be computed: {error.message}", error.hint) from error
             values.append(factor * (each[0] if len(each) == 1 else torch.stack(each).mean()))

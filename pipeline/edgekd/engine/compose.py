@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from edgekd import reads
 from edgekd.errors import CheckpointError, EdgekdError, Problem, RecipeError, UsageError, did_you_mean
+from edgekd.exporting.exporter import Supported
 from edgekd.loading import load_text
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.overrides import apply
@@ -26,10 +27,12 @@ from edgekd.loading.places import Places
 from edgekd.loading.source import parse
 from edgekd.models import checkpoints
 from edgekd.recipe import SCHEMA_VERSION
+from edgekd.recipe.base import need
 from edgekd.recipe.data import NORMALIZATIONS
-from edgekd.recipe.export import INT8_IO
+from edgekd.recipe.export import int8_io
 from edgekd.recipe.model import model_source
 from edgekd.recipe.source import declared, hint, is_source, parts
+from edgekd.registry import exporters
 from edgekd.runtimes import base
 
 PHOTO_SIZE = 224
@@ -42,11 +45,6 @@ _OPTIONS = {
     "quantize.method": "--method", "quantize.epochs": "--epochs", "export": "--format", "profile.devices": "--device",
 }  # fmt: skip
 """Keys of the recipe and what is typed for them."""
-
-
-"""Endings of files for devices, which are no torch modules."""
-FORMATS = ("onnx", "tflite", "openvino")
-"""Formats that ``edgekd quantize`` writes where none is asked for."""
 
 
 def check_model(command: str, model: str) -> str:
@@ -80,7 +78,7 @@ def quantize_sections(
     Args:
         method: ``ptq`` or ``qat``; None: qat where there are epochs.
         epochs: Epochs of qat.
-        formats: Files to write; empty: all.
+        formats: Files to write; empty: all formats that have int8.
         io: Type of the input and the output of the formats that have a choice.
         devices: Where to measure the files.
 
@@ -88,13 +86,23 @@ def quantize_sections(
         UsageError: None of the formats can have this ``io``.
     """
     method = method or ("qat" if epochs else "ptq")
-    names = _listed(formats) or list(FORMATS)
-    if io == "int8" and not set(INT8_IO) & set(names):
+    names, having = _listed(formats) or int8_formats(), int8_io() if io == "int8" else ()
+    if io == "int8" and not set(having) & set(names):
         raise UsageError(
-            f"--io int8: {' and '.join(names)} have float32 input and output, always", f"add --format {', '.join(INT8_IO)}"
+            f"--io int8: {' and '.join(names)} have float32 input and output, always", f"add --format {', '.join(having)}"
         )
-    files = [{"format": name, "io": io} if io == "int8" and name in INT8_IO else name for name in names]
+    files = [{"format": name, "io": io} if name in having else name for name in names]
     return {"quantize": {"method": method} | ({"epochs": epochs} if epochs else {}), "export": files, **_measured(devices)}
+
+
+def int8_formats() -> list[str]:
+    """Return the formats that ``edgekd quantize`` writes where none is asked for: all that have int8."""
+    found = []
+    for name in exporters.names():
+        with suppress(UsageError):  # a third party's package that is broken, and was not asked for
+            if isinstance(getattr(exporters.get(name), "precisions", {}).get("int8"), Supported):
+                found.append(name)
+    return found
 
 
 def export_sections(
@@ -203,14 +211,13 @@ def load(given: Given) -> tuple[Loaded, str]:
     path = Path.cwd() / f"{given.model.rpartition(':')[2] or 'model'}.yaml"
     text = text_of(given, classes=2)
     loaded = load_text(text, path, given.command, given.overrides)
-    student, data = loaded.recipe.student, loaded.recipe.data
+    student, data = need(loaded.recipe.student, "student"), loaded.recipe.data
     if not data.has_labels and given.classes is None:
         from edgekd.models.build import classes_of
         from edgekd.task.image_classification import purpose
 
-        assert student is not None
-        assert student.weights is not None
-        text = text_of(given, classes_of(student.model, student.args, checkpoints.locate(student.weights), purpose(data)))
+        weights = checkpoints.locate(need(student.weights, "student.weights"))
+        text = text_of(given, classes_of(student.model, student.args, weights, purpose(data)))
         loaded = load_text(text, path, given.command, given.overrides)
     return loaded, _with(text, given.overrides)
 

@@ -55,15 +55,6 @@ def guarded(step: Planned, context: Context) -> Iterator[None]:
         raise StageError(message, f"the full log is in {context.log}") from error
 
 
-@contextmanager
-def storage(place: Path) -> Iterator[None]:
-    """Turn what a disk or a folder refuses into words."""
-    try:
-        yield
-    except OSError as error:
-        raise cache.storage_error(error, place) from error
-
-
 def reason(recipe: Recipe, stage: str, error: EdgekdError) -> str:
     """Say in one line why a stage failed, and what to do next."""
     hints = [hint for hint in (error.hint, _left_out(recipe, stage)) if hint]

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from edgekd.engine.guard import storage
+from edgekd.cache import storage
 from edgekd.report.layouts import html, markdown
 from edgekd.results.run import RunResult
 

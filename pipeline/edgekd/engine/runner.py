@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgekd import __version__, cache, environment
 from edgekd.assembly import layers, operators, peers
 from edgekd.assembly.background import Background
-from edgekd.assembly.context import Context, changed, processes
+from edgekd.assembly.context import Context, changed, processes, recent_graphs
+from edgekd.assembly.recent import Recent
 from edgekd.assembly.stage import perform
+from edgekd.cache import storage
 from edgekd.data import described, fingerprint, same_samples
 from edgekd.devices import targets
 from edgekd.engine import gates, guard, locked, plan, preflight, unmeasured
 from edgekd.engine.beside import Beside
-from edgekd.engine.guard import guarded, storage
+from edgekd.engine.guard import guarded
 from edgekd.engine.plan import Planned
 from edgekd.engine.run_folder import point_latest, run_folder, write_reports
 from edgekd.errors import DataError, EdgekdError, ExitCode, ExportError, FilesError, RecipeError, worst
@@ -47,6 +49,9 @@ from edgekd.stages.package import PackageStage
 from edgekd.stages.profile import ProfileStage
 from edgekd.task import base
 
+if TYPE_CHECKING:
+    from torch import fx
+
 Made = list[tuple[cache.Entry, Literal["ran", "cached"]]]
 """What a process has made: the entry of each of its stages."""
 
@@ -56,7 +61,7 @@ class Options:
     """Options of a run: folder, progress, training processes, threads.
 
     ``without_devices``: go on where a device is not ready. ``labels`` says more of a stage, by its key, such as which of all
-    trainings it is; ``interrupted`` whether an interruption was requested.
+    trainings it is; ``interrupted`` whether an interruption was requested; ``graphs`` has those that stages have traced.
     """
 
     out: Path
@@ -66,6 +71,7 @@ class Options:
     without_devices: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     interrupted: Callable[[], bool] = bool  # never
+    graphs: Recent[fx.GraphModule] = field(default_factory=recent_graphs)
 
 
 @dataclass(frozen=True)
@@ -350,7 +356,7 @@ def _stage(
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, processes=options.processes, threads=_threads(step, options),
-                folder=loaded.folder, files=step.files, words=sentence,
+                folder=loaded.folder, files=step.files, graphs=options.graphs, words=sentence,
             )  # fmt: skip
             with guarded(step, context):
                 perform(step.node.stage, context)

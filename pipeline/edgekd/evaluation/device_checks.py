@@ -91,7 +91,7 @@ def check(
         variant = by_name[record.model]
         rows = []
         for name, reference in _references(known, inspected, device, reached):
-            assert inspected.outputs
+            assert inspected.outputs  # without them there is no reference
             per_step = steps(variant) if known.steps is None else known.steps
             row, why = _compared(name, reference, inspected.outputs, per_step, classes=known.classes)
             differs = row is None or bool(row.differs)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from edgekd.errors import ExportError, ModelError
-from edgekd.recipe.export import Precision
+from edgekd.recipe.export import Io, Precision
 from edgekd.results.models import FilePort
 from edgekd.task.named import Inputs, batches, call, in_order
 
@@ -154,14 +154,14 @@ class Options:
     Attributes:
         precision: ``int8`` writes the int8 graph; the others write the float model, whose weights are rounded already
             (``weights.rounded``) where the file holds them in fewer bits.
-        io: Type of the float inputs and outputs of an int8 file; only TFLite has ``int8``.
+        io: Type of the float inputs and outputs of an int8 file; float32 unless the exporter says that it has int8.
         activations: Type of the activations in an int8 ONNX file, see ``targets.onnx_activations_for``.
         zero_points: Where an int8 OpenVINO file has those of its convolutions, see ``targets.openvino_zero_points_for``.
         log: File that takes what the converters print; None discards it.
     """
 
     precision: Precision = "int8"
-    io: Literal["float32", "int8"] = "float32"
+    io: Io = "float32"
     activations: Literal["uint8", "int8"] = "uint8"
     zero_points: Literal["biases", "activations"] = "biases"
     log: Path | None = None
@@ -207,11 +207,13 @@ class Exporter(Protocol):
         suffix: Of the file to load, such as ``.onnx``.
         packages: Distributions whose versions decide the bytes; they go into the stage's cache key.
         precisions: What it can write, and why not the rest.
+        io: Types that inputs and outputs of an int8 file can have; float32 alone where it is left out.
     """
 
     suffix: str
     packages: tuple[str, ...]
     precisions: ClassVar[Mapping[Precision, Supported | Refused]]
+    io: ClassVar[tuple[Io, ...]] = ("float32",)
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``source`` to ``path`` and read it back enough to describe it.
@@ -318,5 +320,5 @@ def _step(graph_module: fx.GraphModule, node: fx.Node) -> float | None:
     scale = node.args[1]
     if isinstance(scale, int | float):
         return float(scale)
-    assert not isinstance(scale, tuple | list | dict | slice)
+    assert not isinstance(scale, tuple | list | dict | slice)  # a scale is a number or a node that reads a buffer
     return float(graph_module.get_buffer(str(scale)))

@@ -87,7 +87,7 @@ def differences(graph: nn.Module, inputs: Mapping[str, Array], found: Sequence[S
 
 
 class _Forced(fx.Interpreter):
-    """Runs an int8 graph and goes on, after each rounding, with the runtime's value in the place of torch's."""
+    """Runs an int8 graph and goes on, after each rounding, with the runtime's value instead of torch's."""
 
     def __init__(self, graph: nn.Module, runtime: Sequence[Tensor]) -> None:
         super().__init__(graph)
@@ -111,7 +111,7 @@ class _Forced(fx.Interpreter):
 def _computed(node: fx.Node) -> bool:
     """Return whether it is the rounded result of an arithmetic operator, not a constant, or of one that only moves values.
 
-    A concatenation counts: OpenVINO's file rounds behind it, once, in the place of each of its operands.
+    A concatenation counts: OpenVINO's file rounds behind it, once, instead of each of its operands.
     """
     if str(node.target) != _DEQUANTIZE or node.all_input_nodes[0].op == "get_attr":
         return False

@@ -22,7 +22,7 @@ def json_schema() -> dict[str, Any]:
     items = []
     for kind in losses.names():
         model = losses.get(kind)
-        assert issubclass(model, Loss)
+        assert issubclass(model, Loss)  # the registry admits nothing else
         loss = model.model_json_schema(ref_template=_REF)
         defs.update(loss.pop("$defs", {}))
         note = loss["properties"]["kind"].get("description", Loss.model_fields["kind"].description)

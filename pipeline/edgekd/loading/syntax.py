@@ -59,7 +59,7 @@ def explain(error: yaml.YAMLError, text: str) -> tuple[Span, str, str]:
         lines = LINE_BREAK.split(text[:position])
         span = Span(len(lines), len(lines[-1]) + 1, None)
         return span, f"a character that cannot be printed (U+{ord(text[position]):04X})", "remove it"
-    assert isinstance(error, yaml.MarkedYAMLError)
+    assert isinstance(error, yaml.MarkedYAMLError)  # all other errors of PyYAML
     mark = error.problem_mark or error.context_mark
     assert mark is not None  # PyYAML gives every error of a text a place
     lines = LINE_BREAK.split(text)

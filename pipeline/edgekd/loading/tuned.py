@@ -11,6 +11,7 @@ from edgekd.loading import shape
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.source import Path
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.tune import Range
 
 Values = Mapping[str, Any]
@@ -40,19 +41,18 @@ def typed(recipe: Recipe, key: str, value: Any) -> Any:
 
 def own(recipe: Recipe) -> dict[str, Any]:
     """The values that a recipe has at the keys that it searches."""
-    assert recipe.tune is not None
-    return {key: at(recipe, key) for key in recipe.tune.search}
+    return {key: at(recipe, key) for key in need(recipe.tune, "tune").search}
 
 
 def grid(recipe: Recipe) -> list[dict[str, Any]]:
     """The recipe's own values, then every combination of those that it searches, the last key changing fastest."""
-    assert recipe.tune is not None
+    search = need(recipe.tune, "tune").search
     values = [
         [typed(recipe, key, value) for value in (one.points() if isinstance(one, Range) else one)]
-        for key, one in recipe.tune.search.items()
+        for key, one in search.items()
     ]
     first = own(recipe)
-    combinations = (dict(zip(recipe.tune.search, chosen, strict=True)) for chosen in product(*values))
+    combinations = (dict(zip(search, chosen, strict=True)) for chosen in product(*values))
     return [first, *(chosen for chosen in combinations if chosen != first)]
 
 

@@ -113,7 +113,7 @@ def upgraded(source: Path) -> Upgraded:
 
 
 def _rewritten(parsed: Source, key: Key) -> str:
-    """Put the newest version in the place of the one that is written."""
+    """Replace the written version by the newest."""
     span = parsed.values[key]
     breaks = [match.end() for match in LINE_BREAK.finditer(parsed.text)]
     begin = (breaks[span.line - 2] if span.line > 1 else 0) + span.column - 1

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from edgekd.errors import did_you_mean
+from edgekd.errors import did_you_mean, joined
 from edgekd.loading.places import Draft
 from edgekd.loading.shape import Rooted, annotation_at, arms, at, homes, method_of, model_of, models_of
 from edgekd.loading.source import CORE_SCHEMA, Path
@@ -110,13 +110,13 @@ def other_key(key: str, annotation: Any, raw: Any) -> tuple[str, bool]:
     having = [method_of(other) for other in models_of(annotation) if key in other.model_fields]
     if having and model:
         own = f"method: {method_of(model)} has {', '.join(sorted(model.model_fields))}"
-        return f"{key} is a key of method: {listed(having, 'and')}; {own}", False
+        return f"{key} is a key of method: {joined(having)}; {own}", False
     hint = did_you_mean(key, model.model_fields if model else ())
     if model is Study and key in Recipe.model_fields:
         return f"{key} is a key of a recipe: write it inside recipe, a pair or a method", False
     elsewhere = homes(key)
     if not hint.startswith("did you mean") and elsewhere:
-        return f"{key} is a key of {listed(elsewhere, 'and')}", True
+        return f"{key} is a key of {joined(elsewhere)}", True
     return hint, False
 
 
@@ -146,12 +146,7 @@ def expected(annotation: Any) -> str:
             words.append("a list")
         elif isinstance(arm, type) and issubclass(arm, BaseModel):
             words.append("a mapping (key: value)")
-    return listed(list(dict.fromkeys(words)), "or") or "something else"
-
-
-def listed(words: Sequence[str], joint: str) -> str:
-    """Join words as a sentence does: ``onnx, tflite or openvino``."""
-    return f" {joint} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return joined(list(dict.fromkeys(words)), "or") or "something else"
 
 
 def _choices(annotation: Any) -> list[Any]:

@@ -50,6 +50,13 @@ def mean(rows: Rows, weights: NDArray[np.float64] | None = None) -> float:
     return float(np.average(rows[:, 0], weights=weights)) if weights is not None else float(rows[:, 0].mean())
 
 
+def value_of(metric: Metric, output: NDArray[Any], targets: Any, primary: str) -> float:
+    """Return a task's first metric of a primary output."""
+    rows = metric.per_sample({primary: output}, targets, primary)
+    assert rows is not None, "a task's first metric is about all of its outputs"
+    return metric.reduce(rows)
+
+
 def shown(metric: Metric, value: float) -> str:
     """Write a value for a log: ``91.4 %``, ``0.312``.
 

@@ -1,7 +1,4 @@
-"""Models: built by name or from the user's own file, and their weights.
-
-With sources.py the only module that knows torchvision and timm.
-"""
+"""Models: built by name or from the user's own file, and their weights."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def load(path: Path, name: str) -> Any:
     folder = _Folder(path.parent)
     own = f"{watch.USER_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(own, path, loader=_Loader(own, str(path), folder))
-    assert spec is not None
-    assert spec.loader is not None
+    assert spec is not None  # a spec is always made where its loader is given
+    assert spec.loader is not None  # the given one
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with watch.recording(), folder.active():

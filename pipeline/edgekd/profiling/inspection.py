@@ -208,8 +208,8 @@ def operations_of(told: Mapping[str, Any]) -> Operations | str:
 
 
 def _given(variant: Variant, wants: Wants) -> dict[str, Any]:
-    assert wants.preprocessing
     rule = wants.preprocessing
+    assert rule  # is asked for only of images
     return {"mean": list(rule.mean), "std": list(rule.std), "channels": rule.channels, "layout": variant.layout}
 
 
@@ -226,7 +226,7 @@ def path_of(told: Mapping[str, Any]) -> tuple[Part, ...] | str:
 
 
 def _classes(agent: Agent, way: Transport, variant: Variant, wants: Wants) -> tuple[int, ...]:
-    assert wants.images
+    assert wants.images  # is asked for only where they are given
     count = len(np.load(wants.images, mmap_mode="r"))
     limit = LOOK_S + IMAGE_S * count
     found = agent.ask("answers", limit, images=way.put(wants.images), given=_given(variant, wants))

@@ -49,7 +49,7 @@ class Session:
     inspections: Mapping[str, Inspection] = field(default_factory=dict)
 
 
-def measure(
+def measure(  # eight parameters: what is measured, how, where and into which folder; the rest is left out by most callers
     variants: Sequence[Variant],
     protocol: Profile,
     device: Device,
@@ -97,7 +97,7 @@ def _of(error: OSError, folder: Path) -> bool:
     return path is not None and (path.is_relative_to(folder) or folder.is_relative_to(path))
 
 
-def _measured(
+def _measured(  # the parameters of measure, which explains errors
     variants: Sequence[Variant],
     protocol: Profile,
     device: Device,

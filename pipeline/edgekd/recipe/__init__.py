@@ -1,10 +1,7 @@
 """The schema of a recipe, one section per file.
 
 Everything is frozen and closed: a key that is not here is a mistake. The attribute docstrings are the documentation an
-editor shows (``edgekd schema`` writes them into recipes/schema.json), so they are written once: here, and in
-:mod:`~edgekd.recipe.data`, :mod:`~edgekd.recipe.view`, :mod:`~edgekd.recipe.distill`, :mod:`~edgekd.recipe.quantize`,
-:mod:`~edgekd.recipe.tune` and
-:mod:`~edgekd.recipe.gates`.
+editor shows (``edgekd schema`` writes them into recipes/schema.json).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from edgekd.errors import did_you_mean
+from edgekd.errors import UsageError, did_you_mean
 from edgekd.runtimes.base import runtimes
 
+T = TypeVar("T")
 Section = TypeVar("Section", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -19,6 +20,17 @@ class Strict(BaseModel):
     """A frozen part of a recipe that knows all its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def need(value: T | None, key: str) -> T:
+    """Return a part that a recipe may leave out, for work that only recipes with it have.
+
+    Raises:
+        UsageError: The recipe leaves it out.
+    """
+    if value is None:
+        raise UsageError(f"the recipe has no {key}, and this needs one", f"add {key} to the recipe")
+    return value
 
 
 def _runtime(name: str) -> str:

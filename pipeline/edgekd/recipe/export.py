@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from edgekd.errors import did_you_mean
+from edgekd.errors import UsageError, did_you_mean
 from edgekd.recipe.base import Strict, mistake
 from edgekd.registry import exporters
 
 Precision = Literal["int8", "float32", "float16", "dynamic", "int8-weights", "int4-weights", "int16x8"]
-
-
-INT8_IO = ("tflite",)
-"""Formats whose input and output can be int8."""
+Io = Literal["float32", "int8"]
 
 
 class Export(Strict):
@@ -26,8 +24,8 @@ class Export(Strict):
     """int8 (default with quantize), float32 (default without), or of the float student, without a quantize section: float16,
     int8-weights, int4-weights (weights stored in fewer bits, computed in float), dynamic (int8 weights, activations
     quantized as they come), int16x8 (16-bit activations, 8-bit weights). docs/formats.md says which format has which."""
-    io: Literal["float32", "int8"] = "float32"
-    """Type of the input and the output; int8 only in tflite."""
+    io: Io = "float32"
+    """Type of the input and the output; int8 where the format has it, such as tflite."""
     activations: Literal["uint8", "int8"] | None = None
     """Type of the activations of an int8 ONNX file; the values are the same. Left out: int8, which Arm computes with, where
     all devices of the recipe are Arm, else uint8."""
@@ -47,6 +45,16 @@ def _export(value: Any) -> Any:
 
 
 AnyExport = Annotated[Export, BeforeValidator(_export)]
+
+
+def int8_io() -> tuple[str, ...]:
+    """Return the formats whose inputs and outputs can be int8, as their exporters say."""
+    found = []
+    for name in exporters.names():
+        with suppress(UsageError):  # a third party's package that is broken, and perhaps not used
+            if "int8" in getattr(exporters.get(name), "io", ()):
+                found.append(name)
+    return tuple(found)
 
 
 def stage_name(format: str, precision: Precision) -> str:

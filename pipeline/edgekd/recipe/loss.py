@@ -37,7 +37,7 @@ class Loss(Strict):
     reads_labels: ClassVar[bool] = False  # whether it cannot do without the images' labels
     reads_all_logits: ClassVar[bool] = False  # whether top_k of a teacher cache would leave out what it reads
     reads: ClassVar[Reads] = "logits"
-    reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher: see student()
+    reuses_teacher: ClassVar[bool] = False  # whether the student takes over a part of the teacher, by its student()
 
     kind: str
     """Name of the loss."""
@@ -81,14 +81,6 @@ class Loss(Strict):
             return "what stands before an activation is no tensor of an int8 graph, which computes both in one"
         return ""
 
-    def adapter(self, pairs: Any, facts: Any) -> Any:
-        """Return what is trained for this loss beside the student; nothing, but for losses that say otherwise."""
-        return None
-
-    def student(self, student: Any, teacher: Any, example: Any) -> Any:
-        """Return the network that is trained and shipped: the student, but for losses that say otherwise."""
-        return student
-
 
 class FeatureLoss(Loss):
     """A loss on features of paired layers."""
@@ -112,7 +104,7 @@ def _loss(value: Any, info: ValidationInfo) -> Any:
         schema = losses.get(value["kind"])
     except UsageError as error:
         raise mistake(error.message, error.hint, "kind") from None
-    assert issubclass(schema, Loss)
+    assert issubclass(schema, Loss)  # the registry admits nothing else
     return validated(schema, value, info)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, WithJsonSchema, model_validator
 
-from edgekd.recipe.base import Strict, mistake, validated
+from edgekd.recipe.base import Strict, mistake, need, validated
 
 Scalar = bool | int | float | str
 TRIALS = 12
@@ -38,9 +38,9 @@ class Range(Strict):
 
     def points(self) -> tuple[float, ...]:
         """The values of a range with a step, in rising order."""
-        assert self.step is not None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(round(self.low + index * self.step, 10) for index in range(count))
+        step = need(self.step, "step in a range of a grid")
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return tuple(round(self.low + index * step, 10) for index in range(count))
 
 
 def _candidates(value: Any, info: ValidationInfo) -> Any:

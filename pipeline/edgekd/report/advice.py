@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from edgekd.errors import joined
 from edgekd.report.metric import MetricWords
-from edgekd.report.words import listing
 from edgekd.results.findings import Finding
 from edgekd.results.models import MetricFacts
 from edgekd.runtimes import base
@@ -31,7 +31,7 @@ def _training(advice: Finding) -> str:
 
 
 def _no_int8_kernel(advice: Finding) -> str:
-    kind, runtimes = advice.figures["kind"], listing([base.label(name) for name in advice.figures["formats"]])
+    kind, runtimes = advice.figures["kind"], joined([base.label(name) for name in advice.figures["formats"]])
     rewrite = f"student.rewrite: {{{kind}: relu6}}{_training(advice)}"
     return f"{kind} ({advice.figures['count']}×) has no int8 kernel in {runtimes}: {rewrite}"
 
@@ -46,7 +46,7 @@ def _slow_squeezes(advice: Finding) -> str:
 def _int8_io(advice: Finding) -> str:
     devices = [*advice.figures["devices"]]
     takes = "takes" if len(devices) == 1 else "take"
-    return f"{listing(devices)} {takes} int8 input and output: export: [{{format: tflite, io: int8}}]"
+    return f"{joined(devices)} {takes} int8 input and output: export: [{{format: tflite, io: int8}}]"
 
 
 def _small_student(advice: Finding) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from edgekd.errors import joined
 from edgekd.report import advice, best, facts, speed, trust
 from edgekd.report.metric import MetricWords, capitalized
-from edgekd.report.words import count, listing
+from edgekd.report.words import count
 from edgekd.results.findings import TEXT, Finding, listed
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import MetricFacts
@@ -132,7 +133,7 @@ def _settings(found: Finding) -> str:
 
 
 def _not_as_described(found: Finding) -> str:
-    changed = listing([*found.figures["files"]])
+    changed = joined([*found.figures["files"]])
     return f"{found.where}: {changed} is not what manifest.json beside it describes; measured as any other file is."
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report import missing as words
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Page, Section, Table, Verdict, figure
 from edgekd.report.sections import comparison, device, device_trust, evidence
-from edgekd.report.words import count, exact, listing, mib, one_line, plain, plural, sig
+from edgekd.report.words import count, exact, mib, one_line, plain, plural, sig
 from edgekd.results.findings import UNFIT, missing
 from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import RunResult
@@ -26,7 +27,7 @@ def page(result: RunResult) -> Page:
         _files(result),
         _provenance(result),
     )
-    where = listing([facts.device_label(result, name) for name in facts.devices(result)])
+    where = joined([facts.device_label(result, name) for name in facts.devices(result)])
     return Page(
         name=_what(result),
         story=f"Measured on {where}.",
@@ -94,7 +95,7 @@ def _outputs(record: ProfileRecord) -> Cell:
 
 def _what(result: RunResult) -> str:
     files = [facts.label(model) for model in result.models]
-    return listing(files) if len(files) <= 3 else f"{listing(files[:2])} and {count(len(files) - 2)} more files"
+    return joined(files) if len(files) <= 3 else f"{joined(files[:2])} and {count(len(files) - 2)} more files"
 
 
 def _verdict(result: RunResult) -> Verdict:

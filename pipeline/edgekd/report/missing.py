@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from edgekd.errors import joined
 from edgekd.report import trust
-from edgekd.report.words import count, listing, sig
+from edgekd.report.words import count, sig
 from edgekd.results.findings import UNFIT, Missing
 from edgekd.results.models import MetricFacts
 from edgekd.runtimes import base
@@ -45,7 +46,7 @@ def _places(by_device: Mapping[str, Collection[str]]) -> str:
     by_models: dict[tuple[str, ...], list[str]] = {}
     for device, names in by_device.items():
         by_models.setdefault(tuple(dict.fromkeys(names)), []).append(device)
-    return "; ".join(f"{listing([*names])} on {listing(there)}" for names, there in by_models.items())
+    return "; ".join(f"{joined([*names])} on {joined(there)}" for names, there in by_models.items())
 
 
 def reason(figure: Missing, metrics: Sequence[MetricFacts] = ()) -> str:
@@ -75,7 +76,7 @@ def _no_labels_used(figures: Mapping[str, Any], metrics: Sequence[MetricFacts]) 
 
 def _dropped(figures: Mapping[str, Any]) -> str:
     names = [*figures["outputs"]]
-    return f"{listing(names)} {'is' if len(names) == 1 else 'are'} dropped, and in no file"
+    return f"{joined(names)} {'is' if len(names) == 1 else 'are'} dropped, and in no file"
 
 
 def _few_minutes(figures: Mapping[str, Any]) -> str:

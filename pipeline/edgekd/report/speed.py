@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from edgekd.errors import joined
 from edgekd.profiling import verdicts
 from edgekd.report import facts
 from edgekd.report.runtime import in_float
-from edgekd.report.words import listing, plural
+from edgekd.report.words import plural
 from edgekd.results.findings import Finding, listed
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Latency, ProfileRecord
@@ -156,7 +157,7 @@ def _path(int8: ProfileRecord, float32: ProfileRecord, model: ModelRecord) -> st
         f"{what} {100 * abs(share):.0f} % {'shorter' if share < 0 else 'longer'}"
         for what, share in (("the network", network), ("the whole", whole))
     ]
-    return f"{_where(model, int8.device)} int8 makes {listing(parts)}."
+    return f"{_where(model, int8.device)} int8 makes {joined(parts)}."
 
 
 def _ms(value: float) -> str:

@@ -6,6 +6,7 @@ import math
 
 import yaml
 
+from edgekd.errors import joined
 from edgekd.recipe.study import BASELINES
 from edgekd.report import missing
 from edgekd.report.charts.ranking import Dot, ranking
@@ -29,7 +30,7 @@ from edgekd.report.page import (
 )
 from edgekd.report.sections.evidence import flatten
 from edgekd.report.sections.seeds import gain, interval, plus_minus
-from edgekd.report.words import count, duration, listing, one_line, plain, plural, sig
+from edgekd.report.words import count, duration, one_line, plain, plural, sig
 from edgekd.results.codec import to_json
 from edgekd.results.study import Row, StudyResult
 from edgekd.statistics import Paired
@@ -92,7 +93,7 @@ def _story(result: StudyResult, pairs: tuple[str, ...]) -> str:
     methods = len({row.method for row in result.rows} - set(BASELINES))
     parts = [plural(methods, "method"), plural(len(pairs), "pair"), f"{plural(int(result.study['seeds']), 'seed')} each"]
     source = f" on {one_line(result.data.source)}" if result.data else ""
-    return f"{listing(parts)}{source}: {plural(result.trainings, 'training')}."
+    return f"{joined(parts)}{source}: {plural(result.trainings, 'training')}."
 
 
 def _verdict(result: StudyResult) -> Verdict:
@@ -139,7 +140,7 @@ def _told_apart(result: StudyResult) -> str:
         first = [label(row) for row in done if row.rank and row.rank[0] == 1]
         where = f"On {one_line(pair)}, " if len(result.recipes) > 1 else "Here "
         if len(first) > 1:
-            told.append(f"{where}{count(len(first))} rows cannot be separated from the first: {listing(first)}.")
+            told.append(f"{where}{count(len(first))} rows cannot be separated from the first: {joined(first)}.")
         elif first:
             told.append(f"{where}{first[0]} is before all others.")
     return " ".join(told)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.findings import sentence
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
-from edgekd.report.words import NONE, count, listing, one_line, plural, sig
+from edgekd.report.words import NONE, count, one_line, plural, sig
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
 from edgekd.results.gates import Verdict as Word
 from edgekd.results.layers import LayerRecord
@@ -78,7 +79,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     if not counted:
         sentence = "No gate was set at level error, so nothing was decided."
     elif told:
-        sentence = f"Of {plural(len(counted), 'gate')}, {listing(told)}."
+        sentence = f"Of {plural(len(counted), 'gate')}, {joined(told)}."
     else:
         sentence = "The gate passed." if len(counted) == 1 else f"All {count(len(counted))} gates passed."
     warned = sum(gate.level == "warn" and gate.verdict in WORDS for gate in result.gates)
@@ -89,7 +90,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     warned += len(list(_doubts(result)))
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
-    sentence += f" {listing(more).capitalize()}." if more else ""
+    sentence += f" {joined(more).capitalize()}." if more else ""
     failed = facts.failed_devices(result)
     sentence += f" {plural(len(failed), 'device')} failed." if failed else ""
     sentence += f" {plural(len(result.failures), 'file')} failed on a device." if result.failures else ""
@@ -177,10 +178,10 @@ def _float_weights(result: RunResult) -> Iterator[str]:
     names += [f"{len(weights.holders) - NAMED} more"] if len(weights.holders) > NAMED else []
     text = f"{100 * weights.share:.0f} % of the weights' bytes in the int8 files are float32"
     if weights.kept > weights.float32 / 2:
-        yield f"{text}, as keep_float has it: {listing(names)}"
+        yield f"{text}, as keep_float has it: {joined(names)}"
         return
     yield (
-        f"{text}, because there is no int8 rule: {listing(names)}. What to do: use convolutions or linear layers; or "
+        f"{text}, because there is no int8 rule: {joined(names)}. What to do: use convolutions or linear layers; or "
         "--set 'export=[{format: tflite, precision: dynamic}]', whose weights have 8 bits; or ship the float32 file"
     )
 
@@ -192,7 +193,7 @@ def _formats(result: RunResult, gate: GateRecord) -> str:
     own = result.model(gate.model)
     if not there or own is None or own.format in there:
         return ""
-    ran = listing([base.format_label(name) for name in sorted(there)])
+    ran = joined([base.format_label(name) for name in sorted(there)])
     return (
         f": {one_line(gate.device or '')} measured only {ran}; if that is intended, write formats: "
         f"[{', '.join(sorted(there))}] in the gate"
@@ -241,7 +242,7 @@ def causes(result: RunResult) -> Iterator[str]:
     if named:
         parts = [f"{_layer(layer)} {100 * share:.0f} %" for layer, share in named]
         output = facts.output_of(result.task)
-        where = f"Where int8 loses it, by each layer's share of the noise at the {output}: {listing(parts)}"
+        where = f"Where int8 loses it, by each layer's share of the noise at the {output}: {joined(parts)}"
         yield where + _together(result, torch)
     yield f"What to do: {'; or '.join(_remedies(result))}"
 
@@ -361,7 +362,7 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
         if all(gate.verdict == "not_applicable" and gate.instead for gate in row.values()):  # a row of dashes
             others = (replace(gate, name=str(gate.instead), metric=None) for gate in row.values())
             instead = sorted({facts.gate_words(gate, result.task).label for gate in others})
-            replaced.append(f"{name} does not apply: {listing(instead)} is held instead")
+            replaced.append(f"{name} does not apply: {joined(instead)} is held instead")
             continue
         words = facts.gate_words(first, result.task)
         limit = f"{limit} (off)" if first.level == "off" else f"{limit} (warn)" if first.level == "warn" else limit
@@ -382,9 +383,7 @@ def gate_table(result: RunResult, found: Sequence[GateRecord], caption: str) -> 
     note = "✓ pass · ✕ no pass, exit code 1 · △ no pass, a warning only"
     images = {gate.n for gate in found if gate.n}
     if images:
-        note += (
-            f" · [low, high]: 95 % interval over {listing([count(n) for n in sorted(images)])} test {facts.noun(result)}s"
-        )
+        note += f" · [low, high]: 95 % interval over {joined([count(n) for n in sorted(images)])} test {facts.noun(result)}s"
     return Table(caption, columns, tuple(rows), " · ".join([note, *replaced]))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd.errors import joined
 from edgekd.profiling import verdicts
 from edgekd.report import facts, measured
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import Number, Page, Section, Tone
 from edgekd.report.sections import comparison, device, evidence, layers, quality, seeds, tuning
 from edgekd.report.verdict import verdict
-from edgekd.report.words import count, duration, listing, local, mib, one_line, plural, sig
+from edgekd.report.words import count, duration, local, mib, one_line, plural, sig
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import RunResult
@@ -84,7 +85,7 @@ def story(result: RunResult) -> str:
     trained = _without_teacher(own) if own else "as given, measured"
     how = f"distilled from {teacher}" if teacher else trained
     if peers:
-        how = f"trained together with {listing([_network(peer) for peer in peers])}, each the others' teacher,"
+        how = f"trained together with {joined([_network(peer) for peer in peers])}, each the others' teacher,"
     method = facts.quantization(result)
     bits = f", int8 by {method}" if method else ""
     return f"{_network(student)} {how} on {source}{bits}."
@@ -93,14 +94,14 @@ def story(result: RunResult) -> str:
 def _without_teacher(kinds: Sequence[str]) -> str:
     """How a student was trained that nobody taught, such as by ``byot``."""
     others = [kind for kind in dict.fromkeys(kinds) if kind != "task"]
-    return f"trained with hard labels and {listing(others)}" if others else "trained with hard labels only"
+    return f"trained with hard labels and {joined(others)}" if others else "trained with hard labels only"
 
 
 def _teacher(part: Mapping[str, Any]) -> str:
     if not part:
         return ""
     if part.get("ensemble"):
-        return f"an ensemble of {listing([_teacher(member) for member in part['ensemble']])}"
+        return f"an ensemble of {joined([_teacher(member) for member in part['ensemble']])}"
     behind = _teacher(part.get("teacher") or {})
     return f"{_network(part)}, itself distilled from {behind}" if behind else _network(part)
 
@@ -151,7 +152,7 @@ def _why(result: RunResult, model: ModelRecord, where: str) -> str:
             why = "fails a gate" if failed else "has an untrusted time"
             reasons.append(f"{facts.label_of(result, rival.model)} is faster and {why}")
     good = " that fails no gate and whose time is trusted" if reasons else ""
-    return f"{good}{f' ({listing(reasons)})' if reasons else ''}"
+    return f"{good}{f' ({joined(reasons)})' if reasons else ''}"
 
 
 def _beats(result: RunResult, other: ProfileRecord, model: ModelRecord, where: str | None) -> bool:
@@ -185,8 +186,10 @@ def _quality(model: ModelRecord | None, base: ModelRecord | None, metric: Metric
     if found.low is not None and found.high is not None:
         detail += f"; 95 % interval {metric.value(found.low)} to {metric.value(found.high)}"
     change = found.value - other.value if other else None
-    delta = "" if change is None else "same" if change == 0 else f"{metric.size(change)} {metric.change_unit}".rstrip()
-    delta += "" if not change else " higher" if change > 0 else " lower"
+    delta = "same" if change == 0 else ""
+    if change:
+        size = f"{metric.size(change)} {metric.change_unit}".rstrip()
+        delta = f"{size} {'higher' if change > 0 else 'lower'}"
     tone: Tone = "good" if other and metric.gain(found.value, other.value) > 0 else ""
     return Number(metric.title, metric.unit, metric.value(found.value), delta, tone, detail)
 

@@ -143,11 +143,6 @@ def plural(number: int, noun: str) -> str:
     return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
 
 
-def listing(words: list[str]) -> str:
-    """Join words as prose does: ``a, b and c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
-
-
 def interval(low: float, high: float) -> str:
     """Write the ends of an interval behind its estimate, with a leading space.
 

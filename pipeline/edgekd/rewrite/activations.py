@@ -196,9 +196,8 @@ def _replace_calls(graph: fx.Graph, targets: Mapping[str, str]) -> list[str]:
     kinds = []
     for node in list(graph.nodes):
         x, gate, kind = products.get(node) or (_operand(node), None, _call(node))
-        if node in parts or kind not in targets:
+        if kind is None or node in parts or kind not in targets:
             continue
-        assert kind is not None
         node.op, node.target, node.args, node.kwargs = "call_function", _TARGETS[targets[kind]], (x,), {}
         kinds.append(kind)
         if gate is not None and not gate.users:

@@ -191,7 +191,7 @@ def _widen(layer: nn.Module, read: Widths, made: Widths, multiple: int) -> None:
         layer.in_features, layer.out_features = total_in, total_out
         layer.weight = nn.Parameter(state["weight"].new_empty(total_out, total_in))
     else:
-        assert isinstance(layer, _BatchNorm)
+        assert isinstance(layer, _BatchNorm)  # no other kind of layer is widened
         layer.num_features = total_out
     for name, value in state.items():
         if value.ndim == 1:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import figures, launch, layers, networks, peers, samples, search, teacher_outputs, views, wiring
+from edgekd.assembly import (
+    figures,
+    launch,
+    networks,
+    peers,
+    samples,
+    search,
+    teacher_figures,
+    teacher_outputs,
+    views,
+    wiring,
+)
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import DistillOutput, Structure
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.profiling.advice import advise
 from edgekd.recipe import Baseline, Recipe
-from edgekd.recipe.distill import Distill
+from edgekd.recipe.base import need
 from edgekd.recipe.loss import FeatureLoss, Loss
 from edgekd.recipe.tune import Candidates, Range, Tune
 from edgekd.registry import losses
@@ -61,9 +71,9 @@ def _kept(recipe: Recipe) -> dict[str, Any]:
 
 def alone(recipe: Recipe) -> Recipe:
     """The recipe of the baseline: no teacher, no peers, the task loss alone, everything else the same."""
-    assert recipe.distill is not None
-    task: Loss = next((loss for loss in recipe.distill.losses if loss.kind == "task"), losses.get("task")())
-    distill = recipe.distill.model_copy(
+    budget = need(recipe.distill, "distill")
+    task: Loss = next((loss for loss in budget.losses if loss.kind == "task"), losses.get("task")())
+    distill = budget.model_copy(
         update={
             "losses": (task.model_copy(update=ALWAYS | {"weight": 1.0}),),
             "teacher_cache": False,
@@ -75,13 +85,12 @@ def alone(recipe: Recipe) -> Recipe:
 
 def plain_kd(recipe: Recipe) -> Recipe:
     """The recipe of the baseline kd: of its losses task and kd alone, with their defaults where it has none."""
-    assert recipe.distill is not None
-    terms: list[Loss] = []
+    budget, terms = need(recipe.distill, "distill"), list[Loss]()
     for kind in ("task", "kd") if recipe.data.teaches else ("kd",):
-        own = [loss for loss in recipe.distill.losses if loss.kind == kind and loss.weight]
+        own = [loss for loss in budget.losses if loss.kind == kind and loss.weight]
         terms += own or [losses.get(kind)()]
     plain = tuple(term.model_copy(update=ALWAYS) for term in terms)
-    distill = recipe.distill.model_copy(update={"losses": plain, **BY_ITSELF})
+    distill = budget.model_copy(update={"losses": plain, **BY_ITSELF})
     return recipe.model_copy(update={"distill": distill, "tune": None})
 
 
@@ -91,10 +100,9 @@ def tuned_kd(recipe: Recipe) -> Recipe:
     The search is as long as the recipe's own and by the same rules; without one, or where that is a grid, it is a grid.
     """
     plain = plain_kd(recipe)
-    assert plain.distill is not None
     own = recipe.tune or Tune(sampler="grid", search=KD_GRID)
     options = KD_GRID if own.sampler == "grid" else KD_RANGES
-    index = [loss.kind for loss in plain.distill.losses].index("kd")
+    index = [loss.kind for loss in need(plain.distill, "distill").losses].index("kd")
     search = {f"distill.losses[{index}].{option}": values for option, values in options.items()}
     return plain.model_copy(update={"tune": own.model_copy(update={"search": search})})
 
@@ -173,17 +181,12 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     import torch
 
     from edgekd.distill import mutual
-    from edgekd.distill.outputs import Facts
     from edgekd.distill.reuse import Reused, adopt
-    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import build
-    from edgekd.taps.taps import Tapped
-    from edgekd.train.loop import fit
+    from edgekd.train.loop import Teaching, Trainable, fit
 
-    recipe = context.recipe
-    budget = recipe.distill
-    assert isinstance(budget, Distill)
+    recipe, budget = context.recipe, need(context.recipe.distill, "distill")
     first = fabric.global_rank == 0
     images = samples.images(context, context.progress if first else None)
     purpose = images.purpose
@@ -200,36 +203,26 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None
     if teacher is not None and isinstance(student, Reused):
         adopt(student, teacher)
-    facts = Facts(
-        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
-    )
+    facts = samples.facts(images)
     seen = views.opened(recipe.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
     wiring.refuse_probabilities(student, purpose, "student")
     others: tuple[mutual.Peer, ...] = ()
     if budget.peers:
-        beginners = peers.beginners(recipe, purpose, say)
-        terms, others = mutual.cohort(budget.losses, student, beginners, budget.combine, example, facts)
+        untrained = peers.untrained(recipe, purpose, say)
+        terms, others = mutual.cohort(budget.losses, student, untrained, budget.combine, example, facts)
     else:
         terms = Terms(budget.losses, student, teacher, example, facts, views.examples(recipe.teacher, recipe.data, purpose))
     taught = None
     if first:
         if made.reused:
             context.progress.say(f"  reused: {made.reused}")
-        for line in layers.told(terms):
-            context.progress.say(f"  {line}")
-        if teacher is not None and context.name != "trial":
-            look = partial(networks.look_at, teacher, student, terms, images, seen, context, fabric, "teacher")
-            taught = figures.measured(context, "advice on the teacher", look)
-    fitted = fit(
-        fabric, Tapped(student, terms.student_paths), terms,
-        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
-        budget, images, recipe.data,
-        name="distilled" if networks.taught(recipe) else "student_alone", seed=recipe.seed, progress=context.progress,
-        # the average's weights where there is one; a traced network lacks what its logits do not need
-        snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-        recording=teacher_outputs.recording(context, "teacher", fabric.global_rank), views=seen, peers=others,
-    )  # fmt: skip
+        role = teacher_figures.Role("teacher", student, teacher, terms, seen)
+        taught = teacher_figures.before(role, images, context, fabric)
+    name = "distilled" if networks.taught(recipe) else "student_alone"
+    trainable = Trainable.tapped(name, student, terms, budget, recipe.seed, others)
+    recording = teacher_outputs.recording(context, "teacher", fabric.global_rank)
+    fitted = fit(fabric, trainable, images, recipe.data, context.progress, Teaching.of(teacher, terms, seen, recording))
     if not first:
         return None
     networks.save_fitted(context, fitted)
@@ -265,5 +258,4 @@ class DistillStage:
 
     def run(self, context: Context) -> DistillOutput | None:
         """Write the best and last weights and the adapters of the student, and the best weights of each peer."""
-        assert context.recipe.distill is not None
-        return launch.launch(context, context.recipe.distill, _train)
+        return launch.launch(context, need(context.recipe.distill, "distill"), _train)

@@ -12,9 +12,10 @@ from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import DistillOutput, Evaluated, EvaluateOutput, ExportOutput, InsideFile
 from edgekd.assembly.stage import Node, Stage, Work, in_order
 from edgekd.errors import ExportError, FilesError
+from edgekd.progress import Task
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
-from edgekd.recipe.export import split_name
+from edgekd.recipe.export import Precision, split_name
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import FilePort, Metrics, Parity
 from edgekd.results.run import SeedRecord
@@ -251,6 +252,131 @@ def made(recipe: Recipe) -> list[Node]:
     return in_order(node for stage in MADE for node in stage.nodes(recipe))
 
 
+class _Outputs:
+    """Outputs of networks and files on the test split.
+
+    Attributes:
+        int8: The name of the int8 graph; empty without one.
+        x: The test split, by input of the files.
+        found: The figures that are known without the targets, by the name of a network or a file.
+        primary: The primary outputs, of references too.
+        references: Of each file, the name of the outputs that it is compared with.
+        compressed: Names of the outputs that are compared with the float student's.
+    """
+
+    def __init__(self, context: Context, images: DataSet, x: Taken, task: Task) -> None:
+        recipe = context.recipe
+        self.context, self.images, self.x, self._task = context, images, x, task
+        self.int8: str = recipe.quantize.method if recipe.quantize else ""
+        self.found: dict[str, Evaluated] = {}
+        self.primary: dict[str, Array] = {}
+        self.references: dict[str, str] = {}
+        self.compressed: list[str] = [self.int8] if self.int8 else []
+        self._failures: dict[str, ExportError] = {}
+        self._seen = _seen(recipe)
+        self._inputs = _inputs(self._seen, recipe.task)
+
+    def network(self, name: str, network: nn.Module) -> None:
+        """Run a network in torch."""
+        from edgekd.data.dataset import viewed
+        from edgekd.distill.teachers import Stored, is_open
+        from edgekd.models import build
+
+        if isinstance(network, Stored):
+            if network.test_logits is None:  # not known
+                return
+            self.primary[name] = network.test_logits.numpy()
+        else:
+            self.primary[name] = _torch_logits(network, *self._inputs.get(name, (self.x,)))
+        self.found[name] = Evaluated()
+        if name != self.int8 and is_open(network):  # the float student's, in integers
+            views = self._seen.get(name, (self.context.recipe.data,))
+            taken = [viewed(self.images.purpose, view).signature for view in views]
+            macs = figures.measured(self.context, f"MACs of {name}", partial(build.macs, network, *taken))
+            self.found[name] = Evaluated(params=build.parameters(network), macs=macs)
+        self._task.advance(len(self.images.test), name)
+
+    def file(self, stage: str) -> None:
+        """Run the file of an export stage in its own runtime, and compare it with its reference."""
+        import numpy as np
+
+        from edgekd.exporting import outputs
+
+        context, purpose, name = self.context, self.images.purpose, stage.removeprefix("export.")
+        file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
+        precision = split_name(stage)[1]
+        if precision != "float32":
+            self.compressed.append(name)
+        reference = self._reference(precision)
+        try:
+            answer = file.outputs[0].name
+            wanted, advance = {answer: self.primary[reference]}, partial(self._task.advance, 1, name)
+            if len(file.outputs) > 1:
+                wanted = export.source(context, purpose, precision).computed(precision, self.x)
+            given = outputs.run(file, self.x, wanted, context.log, advance)
+        except ExportError as error:  # the others are run, so that all that fail are named at once
+            self._failures[stage] = error
+            return
+        self.primary[name] = given[answer]
+        self.references[name] = reference
+        self.found[name] = Evaluated(parity=compare(reference, wanted, given, file.outputs, purpose))
+        np.save(context.out / f"{name}.npy", self.primary[name])
+        beside.write(context.out, name, given, answer)
+        beside.write(context.out, f"{REFERENCE}{reference}", wanted, answer)
+
+    def _reference(self, precision: Precision) -> str:
+        """Return the name of the outputs that a file of ``precision`` is compared with; they are known afterwards."""
+        from edgekd.quantization.rounded import BITS
+
+        reference = self.int8 if precision == "int8" else networks.float_name(self.context.recipe)
+        if precision in BITS:  # its weights are rounded, and so are the reference's
+            reference = f"{reference}, {BITS[precision]}-bit weights"
+            if reference not in self.primary:
+                network = export.source(self.context, self.images.purpose, precision).model
+                self.primary[reference] = _torch_logits(network, self.x)
+        return reference
+
+    def write(self) -> None:
+        """Write the outputs of the references.
+
+        Raises:
+            FilesError: Files that do not run in their own runtime.
+        """
+        import numpy as np
+
+        torch_outputs = {name: self.primary[name] for name in dict.fromkeys(self.references.values())}
+        np.savez(self.context.out / TORCH, allow_pickle=False, **torch_outputs)
+        if self._failures:
+            raise FilesError("; ".join(error.message for error in self._failures.values()), failures=self._failures)
+
+
+def _figures(run: _Outputs, judge: Array | None) -> dict[str, Evaluated]:
+    """Return the figures of all outputs, with the metrics and the distance from the float student.
+
+    Args:
+        run: The outputs.
+        judge: The teacher's, where it labels the samples.
+    """
+    from edgekd.metrics import fidelity, quality
+
+    images, found = run.images, dict(run.found)
+    labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
+    student = networks.float_name(run.context.recipe)
+    classes = "classes" in images.purpose.task.gives
+    for name in run.compressed:
+        drops = None
+        if labels is not None:
+            drops = quality.drops(*(_rows(images.purpose, run.primary[model], labels) for model in (name, student)))
+        close = fidelity.compare(student, run.primary[student], run.primary[name], drops, classes=classes)
+        found[name] = replace(found[name], fidelity=close)
+    for name, value in found.items():
+        metrics = [measure(run.primary[name], images.test.labels, images.purpose)] if images.test.labelled else []
+        if judge is not None and name != "teacher":
+            metrics.append(agreement(run.primary[name], judge, images.purpose))
+        found[name] = replace(value, metrics=tuple(metrics))
+    return found
+
+
 class EvaluateStage:
     """All figures of the test split."""
 
@@ -272,7 +398,7 @@ class EvaluateStage:
         return Work.TORCH
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
-        """Nothing of its own: the networks and the files decide it."""
+        """Return the compared baselines and seeds, and how an ensemble teaches; the inputs decide the rest."""
         return {
             "baselines": recipe.baselines,
             **({"seeds": recipe.seeds} if recipe.seeds > 1 else {}),
@@ -285,100 +411,30 @@ class EvaluateStage:
         Raises:
             FilesError: Files that do not run in their own runtime.
         """
-        import numpy as np
-
-        from edgekd.data.dataset import viewed
-        from edgekd.distill.teachers import Stored, is_open
-        from edgekd.exporting import outputs
-        from edgekd.metrics import fidelity, quality
-        from edgekd.models import build
-        from edgekd.quantization.rounded import BITS
-
         images = samples.images(context)
-        x = _arrays(images)
-
-        found: dict[str, Evaluated] = {}
-        failures: dict[str, ExportError] = {}
-        logits: dict[str, Array] = {}
-        references: dict[str, str] = {}
         launch.seed(context.recipe.seed, context.threads)
-        int8 = context.recipe.quantize.method if context.recipe.quantize else ""
         nets = _networks(context, images)
-        seen = _seen(context.recipe)
-        inputs = _inputs(seen, context.recipe.task)
-        artifacts = [name for name in context.inputs if name.startswith("export.")]
-        compressed: list[str] = [int8] if int8 else []  # what is compared with the float model
-        with context.progress.task("test split", len(images.test) * (len(nets) + len(artifacts))) as task:
+        files = [name for name in context.inputs if name.startswith("export.")]
+        with context.progress.task("test split", len(images.test) * (len(nets) + len(files))) as task:
+            run = _Outputs(context, images, _arrays(images), task)
             for name, network in nets.items():
-                if isinstance(network, Stored):
-                    if network.test_logits is None:  # not known
-                        continue
-                    logits[name] = network.test_logits.numpy()
-                else:
-                    logits[name] = _torch_logits(network, *inputs.get(name, (x,)))
-                found[name] = Evaluated()
-                if name != int8 and is_open(network):  # the float student's, in integers
-                    views = seen.get(name, (context.recipe.data,))
-                    taken = [viewed(images.purpose, view).signature for view in views]
-                    macs = figures.measured(context, f"MACs of {name}", partial(build.macs, network, *taken))
-                    found[name] = Evaluated(params=build.parameters(network), macs=macs)
-                task.advance(len(images.test), name)
-            for stage in artifacts:
-                name = stage.removeprefix("export.")
-                file = context.output(ExportOutput, stage).file.at(context.inputs[stage])
-                precision = split_name(stage)[1]
-                if precision != "float32":
-                    compressed.append(name)
-                reference = int8 if precision == "int8" else networks.float_name(context.recipe)
-                if precision in BITS:  # its weights are rounded, and so are the reference's
-                    reference = f"{reference}, {BITS[precision]}-bit weights"
-                    if reference not in logits:
-                        network = export.source(context, images.purpose, precision).model
-                        logits[reference] = _torch_logits(network, x)
-                try:
-                    answer = file.outputs[0].name
-                    wanted, advance = {answer: logits[reference]}, partial(task.advance, 1, name)
-                    if len(file.outputs) > 1:
-                        wanted = export.source(context, images.purpose, precision).computed(precision, x)
-                    given = outputs.run(file, x, wanted, context.log, advance)
-                    logits[name] = given[answer]
-                except ExportError as error:  # the others are run, so that all that fail are named at once
-                    failures[stage] = error
-                    continue
-                references[name] = reference
-                found[name] = Evaluated(parity=compare(reference, wanted, given, file.outputs, images.purpose))
-                np.save(context.out / f"{name}.npy", logits[name])
-                beside.write(context.out, name, given, answer)
-                beside.write(context.out, f"{REFERENCE}{reference}", wanted, answer)
-        np.savez(
-            context.out / TORCH, allow_pickle=False, **{name: logits[name] for name in dict.fromkeys(references.values())}
-        )
-        if failures:
-            raise FilesError("; ".join(error.message for error in failures.values()), failures=failures)
-        judge = None if images.train.labelled else logits.get("teacher")
-        labels = images.test.labels if images.test.labelled else None if judge is None else judge.argmax(axis=1)
-        student = networks.float_name(context.recipe)
-        classes = "classes" in images.purpose.task.gives
-        for name in compressed:
-            drops = None
-            if labels is not None:
-                drops = quality.drops(*(_rows(images.purpose, logits[model], labels) for model in (name, student)))
-            close = fidelity.compare(student, logits[student], logits[name], drops, classes=classes)
-            found[name] = replace(found[name], fidelity=close)
-        for name, value in found.items():
-            metrics = [measure(logits[name], images.test.labels, images.purpose)] if images.test.labelled else []
-            if judge is not None and name != "teacher":
-                metrics.append(agreement(logits[name], judge, images.purpose))
-            found[name] = replace(value, metrics=tuple(metrics))
-        shared = copied(logits, images.test.labels, list(nets)) if images.labelled and classes else []
-        several = context.recipe.seeds > 1
-        seeds = _seeds(context, images, x, logits, None if images.test.labelled else judge) if several else ()
+                run.network(name, network)
+            for stage in files:
+                run.file(stage)
+        run.write()
+        recipe, labelled = context.recipe, images.test.labelled
+        judge = None if images.train.labelled else run.primary.get("teacher")
+        found, classes = _figures(run, judge), "classes" in images.purpose.task.gives
+        shared = copied(run.primary, images.test.labels, list(nets)) if images.labelled and classes else []
+        seeds = _seeds(context, images, run.x, run.primary, None if labelled else judge) if recipe.seeds > 1 else ()
         inside: Mapping[str, InsideFile] = {}
-        if int8:
-            files = [name for name in artifacts if split_name(name)[1] == "int8"]
-            look = partial(_inside, context, images, files, nets[int8])
+        graph = None
+        if run.int8:
+            graph = cast("fx.GraphModule", nets[run.int8])
+            looked_into = [name for name in files if split_name(name)[1] == "int8"]
+            look = partial(_inside, context, images, looked_into, graph)
             inside = figures.measured(context, "layers in the files", look) or {}
-        graph = cast("fx.GraphModule", nets[int8]) if int8 else None
-        for name, ran in runtime_figures.figures(context, x, logits, references, graph, classes=classes).items():
-            found[name] = replace(found[name], runtime_graph=ran.runtime_graph, default_precision=ran.default_precision)
+        ran = runtime_figures.figures(context, run.x, run.primary, run.references, graph, classes=classes)
+        for name, row in ran.items():
+            found[name] = replace(found[name], runtime_graph=row.runtime_graph, default_precision=row.default_precision)
         return EvaluateOutput(found, tuple(shared), tuple(seeds), inside)

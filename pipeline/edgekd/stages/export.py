@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import figures, float_layers, graphs, launch, networks, samples
 from edgekd.assembly.context import Context
@@ -78,7 +78,9 @@ def source(context: Context, purpose: Purpose, precision: Precision, *, all_int8
     example, ports = graphs.example(purpose), graphs.ports(purpose)
     if precision != "int8":
         weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
-        return Source(rounded(graphs.folded(context.recipe, purpose, weights), precision), example, ports=ports)
+        return Source(
+            rounded(graphs.folded(context.graphs, context.recipe, purpose, weights), precision), example, ports=ports
+        )
     prepared, student = quantized(context, purpose, all_int8=all_int8)
 
     def int8(fold_weights: bool) -> fx.GraphModule:
@@ -95,7 +97,7 @@ def quantized(context: Context, purpose: Purpose, *, all_int8: bool = False) -> 
     weights = context.inputs[networks.trained(context.recipe)] / "weights.safetensors"
     graph = context.output(QuantizeOutput, "quantize").graph
     keep_float = () if all_int8 else graph.keep_float
-    prepared, student = quantize.prepare(context.recipe, purpose, weights, graph.taps, keep_float)
+    prepared, student = quantize.prepare(context.recipe, purpose, weights, graph.taps, keep_float, context.graphs)
     state = float_layers.ALL_INT8 if all_int8 else "weights.safetensors"
     qat.load_state(prepared.module, checkpoints.read(context.inputs["quantize"] / state))
     return prepared, student
@@ -127,7 +129,7 @@ class ExportStage:
     def packages(self, name: str) -> tuple[str, ...]:
         """The exporter's packages, and torchao where the file is int8."""
         format, precision = split_name(name)
-        exporter = cast("type[Exporter]", exporters.get(format))()
+        exporter: Exporter = exporters.get(format)()
         return ("torch", "torchvision", *exporter.packages, *(("torchao",) if precision == "int8" else ()))
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
@@ -150,7 +152,7 @@ class ExportStage:
 
         format, precision = split_name(context.name)
         recipe = context.recipe
-        exporter = cast("type[Exporter]", exporters.get(format))()
+        exporter: Exporter = exporters.get(format)()
         note_plugin(type(exporter))
         images = samples.images(context)
         launch.seed(recipe.seed, context.threads)

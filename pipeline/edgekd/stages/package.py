@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import beside, figures, networks, peers, records, search
 from edgekd.assembly.context import Context
@@ -127,56 +127,81 @@ def teaching(context: Context) -> tuple[Finding, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network in torch, and the stage that it is from."""
+
+    name: str
+    role: Literal["teacher", "baseline", "peer", "student"]
+    stage: str
+    section: Teacher | Student | Peer
+
+
+def _in_torch(recipe: Recipe) -> Iterator[_Network]:
+    """Yield the networks that a recipe may have; those of baselines are there only if they were trained."""
+    for name, section in recipe.teacher.lineage() if recipe.teacher else ():
+        yield _Network(name, "teacher", name, section)
+    if recipe.student is None:
+        return
+    for baseline in distill.BASELINES:
+        yield _Network(baseline, "baseline", baseline, recipe.student)
+    for name, peer in peers.sections(recipe).items():
+        yield _Network(name, "peer", "distill", peer)
+    yield _Network(networks.float_name(recipe), "student", networks.trained(recipe), recipe.student)
+    if recipe.quantize:
+        yield _Network(recipe.quantize.method, "student", "quantize", recipe.student)
+
+
 def _networks(context: Context, found: Mapping[str, Evaluated], curves: tuple[Curve, ...], val: int) -> list[ModelRecord]:
     """The networks in torch, and their weights as safetensors; ``val`` is how many images the validation split has."""
-    recipe = context.recipe
-    int8, graph = recipe.quantize.method if recipe.quantize else "", records.graph(context)
-    teachers = dict(recipe.teacher.lineage()) if recipe.teacher else {}
-    rows = (
-        *((name, "teacher", name, section) for name, section in teachers.items()),
-        *((name, "baseline", name, recipe.student) for name in distill.BASELINES),
-        *((name, "peer", "distill", peer) for name, peer in peers.sections(recipe).items()),
-        (networks.float_name(recipe), "student", networks.trained(recipe), recipe.student),
-        (int8, "student", "quantize", recipe.student),
-    )
+    recipe, graph = context.recipe, records.graph(context)
+    int8 = recipe.quantize.method if recipe.quantize else ""
     validation = {curve.model: best_of(curve) for curve in curves}
     judges: dict[str, Of] = {curve.model: curve.of for curve in curves}
     metric = task_of(recipe.task).metrics[0]
-    if int8:  # a repair comes after the curve
-        top1 = graph.val_score if graph is not None else None
-        validation |= {} if top1 is None else {int8: top1}
+    if int8 and graph is not None and graph.val_score is not None:  # a repair comes after the curve
+        validation[int8] = graph.val_score
     models = []
-    for name, role, stage, part in rows:
-        if name not in found or part is None:
+    for network in _in_torch(recipe):
+        name = network.name
+        if name not in found:
             continue
-        value = found[name]
-        path, sha256, size = None, None, None
-        given = stage == "student" or (name in teachers and teachers[name].budget is None)
-        if name != int8 and not given:
-            own = f"{name}.safetensors" if role == "peer" else "weights.safetensors"
-            path, sha256, size = manifest.copy(context.inputs[stage] / own, context.out / f"{name}.safetensors")
-        metrics = [*value.metrics]
+        metrics = [*found[name].metrics]
         if name in validation:
             of = judges.get(name, judges.get(networks.float_name(recipe), "labels"))
             estimate = Estimate(validation[name], *(wilson(validation[name], val) if metric.unit == "%" and val else ()))
             metrics.append(Metrics("val", val, {metric.name: estimate}, of))
-        precision: str | None = "int8" if name == int8 else "float32"
-        if name in teachers and teachers[name].black_box:
-            precision = None
-        elif name in teachers and (train := teachers[name].train):
-            precision = train.save_dtype
-        size_of = found[networks.float_name(recipe)] if name == int8 else value
-        models.append(
-            ModelRecord(
-                name=name, role=role, format=_format(part), precision=precision,  # type: ignore[arg-type]  # rows are literals
-                source=_source(part), path=path, sha256=sha256, bytes=size,
-                params=size_of.params, macs=size_of.macs, metrics=tuple(metrics),
-                fidelity=value.fidelity,
-                float_ops=graph.float_ops if graph is not None and name == int8 else (),
-                weight_bits=quantize.weight_bits(recipe) if name == int8 else None,
-            )
+        size_of = found[networks.float_name(recipe)] if name == int8 else found[name]
+        record = ModelRecord(
+            name=name, role=network.role, format=_format(network.section), precision=_precision(network),
+            source=_source(network.section), params=size_of.params, macs=size_of.macs, metrics=tuple(metrics),
+            fidelity=found[name].fidelity,
         )  # fmt: skip
+        if name == int8:
+            operators = () if graph is None else graph.float_ops
+            record = replace(record, float_ops=operators, weight_bits=quantize.weight_bits(recipe))
+        elif not _is_given(network):
+            own = f"{name}.safetensors" if network.role == "peer" else "weights.safetensors"
+            path, sha256, size = manifest.copy(context.inputs[network.stage] / own, context.out / f"{name}.safetensors")
+            record = replace(record, path=path, sha256=sha256, bytes=size)
+        models.append(record)
     return models
+
+
+def _is_given(network: _Network) -> bool:
+    """Return whether a network comes with its weights, and is not trained here."""
+    section = network.section
+    return network.stage == "student" or (isinstance(section, Teacher) and section.budget is None)
+
+
+def _precision(network: _Network) -> str | None:
+    """Return the precision of a network; None of a black box, whose is not known."""
+    if isinstance(network.section, Teacher):
+        if network.section.black_box:
+            return None
+        if network.section.train:
+            return network.section.train.save_dtype
+    return "int8" if network.stage == "quantize" else "float32"
 
 
 def _artifacts(context: Context, found: Mapping[str, Evaluated]) -> list[ModelRecord]:

@@ -19,6 +19,7 @@ from edgekd.profiling.inspection import Wants
 from edgekd.profiling.session import Session, measure
 from edgekd.profiling.variant import Variant
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.runtimes import base
 from edgekd.stages import evaluate
 from edgekd.task.base import task_of
@@ -80,8 +81,7 @@ class _Fed:
         import numpy as np
 
         images = samples.images(context)
-        test, protocol = images.test, context.recipe.profile
-        assert protocol is not None
+        test, protocol = images.test, need(context.recipe.profile, "profile")
         nothing = np.zeros(0, np.int64)
         if not len(test):
             return cls({}, nothing, nothing, None, Wants())
@@ -177,8 +177,8 @@ class ProfileStage:
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """The protocol and the device, by its name, as paths are of no key: each device's stage has a folder of its own."""
-        assert recipe.profile is not None
-        return {**recipe.profile.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
+        protocol = need(recipe.profile, "profile")
+        return {**protocol.model_dump(mode="json"), "devices": [name.removeprefix("profile.")]}
 
     def run(self, context: Context) -> ProfileOutput:
         """Measure every file, and write the raw samples.
@@ -186,7 +186,6 @@ class ProfileStage:
         Raises:
             DeviceError: No artifact could be measured.
         """
-        assert context.recipe.profile is not None
         from edgekd.evaluation import device_checks
 
         target = targets.named(context.recipe, context.name.removeprefix("profile."))
@@ -194,7 +193,7 @@ class ProfileStage:
             name.removeprefix("export."): path for name, path in context.inputs.items() if name.startswith("export.")
         }
         exported = {name: context.output(ExportOutput, f"export.{name}") for name in artifacts}
-        protocol = context.recipe.profile
+        protocol = need(context.recipe.profile, "profile")
         shown = 0
         with TemporaryDirectory() as folder, context.progress.task(f"profile on {target.name}", 100) as task:
             images = _Fed.of(context, Path(folder))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.assembly import float_layers, graphs, launch, networks, peers, samples, teacher_outputs, views
-from edgekd.assembly.context import Context
+from edgekd.assembly.context import Context, recent_graphs
 from edgekd.assembly.outputs import QuantizeOutput
+from edgekd.assembly.recent import Recent
 from edgekd.assembly.stage import Node, Work
 from edgekd.devices import targets
 from edgekd.metrics.base import shown
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.quantize import Ptq, Qat
 from edgekd.recipe.train import Train
@@ -23,7 +25,7 @@ from edgekd.stages import distill
 from edgekd.task.named import count
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
 
     from edgekd.data.dataset import DataSet
     from edgekd.quantization.ptq import Calibrated
@@ -36,11 +38,14 @@ LAYER_PIXELS = 32 * 64 * 64  # of all images that single layers are looked at wi
 
 def weight_bits(recipe: Recipe) -> Literal[7, 8]:
     """The recipe's weight bits; ``auto`` looks at its targets."""
-    assert recipe.quantize is not None
-    bits = recipe.quantize.weight_bits
+    bits = need(recipe.quantize, "quantize").weight_bits
     if bits != "auto":
         return bits
     return targets.weight_bits_for(targets.of(recipe))
+
+
+def _qat(recipe: Recipe) -> Qat:
+    return need(recipe.quantize if isinstance(recipe.quantize, Qat) else None, "quantize: {method: qat}")
 
 
 def budget(recipe: Recipe) -> Train:
@@ -49,11 +54,11 @@ def budget(recipe: Recipe) -> Train:
     No warm-up, for the student is trained; a cosine, whatever distillation's schedule; float32, for the steps of int8 are
     finer than those of bf16.
     """
-    assert isinstance(recipe.quantize, Qat)
-    base = recipe.distill or Train(epochs=recipe.quantize.epochs)
+    settings = _qat(recipe)
+    base = recipe.distill or Train(epochs=settings.epochs)
     changes = {
-        "epochs": recipe.quantize.epochs,
-        "lr": recipe.quantize.lr,
+        "epochs": settings.epochs,
+        "lr": settings.lr,
         "warmup_epochs": 0.0,
         "schedule": "cosine",  # milestones are of the float training
         "ema": None,
@@ -68,30 +73,36 @@ def taught_by(recipe: Recipe) -> str:
 
 
 def prepare(
-    recipe: Recipe, purpose: Purpose, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = ()
-) -> tuple[Prepared, nn.Module]:
-    """The graph that becomes int8, but for what is in ``keep_float``, and the float student it is made from."""
+    recipe: Recipe, purpose: Purpose, weights: Path, taps: tuple[str, ...] = (), keep_float: Collection[str] = (),
+    made: Recent[fx.GraphModule] | None = None,
+) -> tuple[Prepared, nn.Module]:  # fmt: skip
+    """The graph that becomes int8, without the operators of ``keep_float``, and the float student it is made from.
+
+    Args:
+        recipe: It decides the network.
+        purpose: What the student is for.
+        weights: Of a finished stage.
+        taps: Modules whose outputs are returned behind the logits.
+        keep_float: Operators that stay in float.
+        made: Graphs of this run.
+    """
     from edgekd.quantization import qat
 
     student = networks.student(recipe, purpose, weights, whole=True).eval()
-    graph = graphs.normalised(recipe, purpose, student, weights, taps)
+    graph = graphs.normalised(recent_graphs() if made is None else made, recipe, purpose, student, weights, taps)
     return qat.prepare_graph(graph, weight_bits=weight_bits(recipe), keep_float=keep_float), student
 
 
 def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
-    import torch
 
-    from edgekd.distill.outputs import Facts
-    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import build
     from edgekd.models.checkpoints import read
     from edgekd.quantization import calibrate, histogram, qat, repair, scales
     from edgekd.registry import losses
-    from edgekd.train.loop import Freeze, fit
+    from edgekd.train.loop import Freeze, Teaching, Trainable, fit
 
-    recipe, settings = context.recipe, context.recipe.quantize
-    assert isinstance(settings, Qat)
+    recipe, settings = context.recipe, _qat(context.recipe)
     images = samples.images(context, context.progress if fabric.global_rank == 0 else None)
     purpose = images.purpose
     weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
@@ -103,13 +114,11 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
         teacher = peers.trained(recipe, purpose, context.inputs["distill"])
     own = recipe.distill.losses if recipe.distill else (losses.get("task")(),)
     chosen = (losses.get("kd")(),) if settings.self_distill else own
-    facts = Facts(
-        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
-    )
+    facts = samples.facts(images)
     if fabric.global_rank == 0:
         for loss in chosen:
             if loss.weight and loss.rests():
-                context.progress.say(f"  {loss.kind}: rests here: {loss.rests()}")
+                context.progress.say(f"  {loss.kind}: switched off in int8 training: {loss.rests()}")
     terms = Terms(
         [_after_distillation(loss) for loss in chosen], networks.student(recipe, purpose), teacher,
         build.example(purpose.signature), facts,
@@ -119,38 +128,36 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
         saved = read(context.inputs["distill"] / "adapters.safetensors")
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
     recording = teacher_outputs.recording(context, taught_by(recipe), fabric.global_rank)
-    again = partial(prepare, recipe, purpose, weights, terms.student_paths)
-    prepared, _ = again(settings.named_float())
+    again = partial(prepare, recipe, purpose, weights, terms.student_paths, made=context.graphs)
+    prepared, _ = again(keep_float=settings.named_float())
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
         calibrate.check(examples)
         with context.progress.task("ranges", 2 * count(examples)) as task:
             calibrate.calibrate(prepared.module, examples, histogram.mse, task)
         scales.learn(prepared.module)
-    fitted = fit(
-        fabric, prepared.module, terms,
-        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
-        budget(recipe), images, recipe.data,
-        # other draws than distillation's, unless the teacher is to be spared
-        name="qat", seed=recipe.seed if recording else recipe.seed + 1, progress=context.progress, snapshot=scales.state,
-        recording=recording, views=views.opened(recipe.teacher, recipe.data, images) if taught else (),
-        freeze=Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers),
-    )  # fmt: skip
+    # other draws than distillation's, unless the recorded outputs of the teacher are read
+    seed = recipe.seed if recording else recipe.seed + 1
+    freeze = Freeze(1 - settings.freeze_last, scales.freeze if settings.learn_scales else qat.freeze_observers)
+    trainable = Trainable("qat", prepared.module, terms, budget(recipe), seed, scales.state, freeze)
+    seen_by_teacher = views.opened(recipe.teacher, recipe.data, images) if taught else ()
+    teaching = Teaching.of(teacher, terms, seen_by_teacher, recording)
+    fitted = fit(fabric, trainable, images, recipe.data, context.progress, teaching)
     if fabric.global_rank != 0:
         return None
     networks.save_fitted(context, fitted)
     val_score = best_of(fitted.curve)
-    trained, student = again(settings.named_float())  # without what training has put into it
+    trained, student = again(keep_float=settings.named_float())  # without what training has put into it
     qat.load_state(trained.module, fitted.best)
 
     def requantize(names: Collection[str]) -> Prepared:
-        made, _ = again(names)
+        made, _ = again(keep_float=names)
         repair.adopt(made.module, trained.module)
         return made
 
     seen = layer_images(recipe, images)
-    graph = float_layers.conclude(context, images, seen, student, trained, requantize, terms.student_paths, val_score)
-    return QuantizeOutput(graph, fitted.curve)
+    done = float_layers.Quantized(trained, student, requantize, val_score, terms.student_paths)
+    return QuantizeOutput(float_layers.conclude(context, images, seen, done), fitted.curve)
 
 
 def _after_distillation(loss: Loss) -> Loss:
@@ -186,8 +193,8 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     launch.seed(recipe.seed, context.threads)
     images = samples.images(context, context.progress)
     weights = context.inputs[networks.trained(recipe)] / "weights.safetensors"
-    again = partial(prepare, recipe, images.purpose, weights, ())
-    prepared, student = again(settings.named_float())
+    again = partial(prepare, recipe, images.purpose, weights, made=context.graphs)
+    prepared, student = again(keep_float=settings.named_float())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = prepared.module.to(device)
     found = calibration_images(images, settings.calibration_images)
@@ -205,14 +212,15 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
         say(f"  validation{what}: {shown(metric, scores[0])} in float, {shown(metric, scores[1])} in int8")
 
     def requantize(names: Collection[str]) -> Prepared:
-        made, _ = again(names)
+        made, _ = again(keep_float=names)
         ptq.quantize(made.module.to(device), chosen, settings, seed=recipe.seed)
         made.module.cpu()
         return made
 
     module.cpu()
     seen = layer_images(recipe, images)
-    return QuantizeOutput(float_layers.conclude(context, images, seen, student.cpu(), prepared, requantize, (), scores[1]))
+    quantized = float_layers.Quantized(prepared, student.cpu(), requantize, scores[1])
+    return QuantizeOutput(float_layers.conclude(context, images, seen, quantized))
 
 
 def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
@@ -256,8 +264,7 @@ class QuantizeStage:
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """Return the student's configuration, and the quantization settings with the bits resolved."""
-        assert recipe.quantize is not None
-        settings = recipe.quantize.model_dump(mode="json")
+        settings = need(recipe.quantize, "quantize").model_dump(mode="json")
         value = {**distill.config(recipe), "quantize": settings | {"weight_bits": weight_bits(recipe)}}
         if isinstance(recipe.quantize, Qat) and teacher_outputs.teacher_cache(recipe):
             value["draws"] = "as distilled"  # other augmentation than without a cache

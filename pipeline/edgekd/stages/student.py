@@ -1,4 +1,4 @@
-"""student: a student that is trained already, read from its checkpoint in the place of being distilled."""
+"""student: a student that is trained already, read from its checkpoint instead of being distilled."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from edgekd.assembly.outputs import Synthesized
 from edgekd.assembly.stage import Node, Work
 from edgekd.data.sources.synthetic import MADE
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,9 +71,9 @@ class SynthesizeStage:
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """Return the settings of the images, the network that they come from, and the seed."""
-        assert recipe.data.made is not None
+        made = need(recipe.data.made, "data.synthetic")
         source = "teacher" if recipe.teacher else "student"
-        return {"synthetic": recipe.data.made.model_dump(mode="json"), "seed": recipe.seed,
+        return {"synthetic": made.model_dump(mode="json"), "seed": recipe.seed,
                 **networks.model_config(recipe, source)}  # fmt: skip
 
     def run(self, context: Context) -> Synthesized:
@@ -84,8 +85,7 @@ class SynthesizeStage:
         from edgekd.distill import inversion
 
         recipe = context.recipe
-        settings = recipe.data.made
-        assert settings is not None
+        settings = need(recipe.data.made, "data.synthetic")
         launch.seed(recipe.seed, context.threads)
         images = dataset.load(recipe.data, context.progress, task=recipe.task)
         classes = len(images.classes)
@@ -102,12 +102,8 @@ class SynthesizeStage:
         made, rule = [], images.preprocessing
         with context.progress.task("synthesize", settings.images * settings.steps) as task:
             for wanted in batches:
-                made.append(
-                    inversion.invert(
-                        network, torch.from_numpy(wanted), recipe.data.size, rule.channels, settings,
-                        rule.mean, rule.std, generator, task.advance,
-                    )
-                )  # fmt: skip
+                target, size = torch.from_numpy(wanted), recipe.data.size
+                made.append(inversion.invert(network, target, size, rule, settings, generator, task.advance))
         pixels = np.concatenate(made)
         x = rule.arrays(pixels)
         with torch.inference_mode():

@@ -7,14 +7,14 @@ and whose ``data`` is what this one sees.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgekd.assembly import black_box, figures, launch, layers, networks, samples, views, wiring
+from edgekd.assembly import black_box, figures, launch, networks, samples, teacher_figures, views, wiring
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import TeacherOutput
 from edgekd.assembly.stage import Node, Work
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.teacher import Teacher
 from edgekd.registry import losses
 from edgekd.results.findings import Finding
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 def _check(network: nn.Module, images: DataSet, context: Context) -> tuple[Finding, ...]:
     """Stop before something learns from a teacher that is wired wrongly, and return what is doubtful of it."""
-    teacher, section = context.recipe.teacher, context.recipe.data
-    assert teacher is not None
+    teacher, section = need(context.recipe.teacher, "teacher"), context.recipe.data
     box = teacher.black_box is not None
     normalized = section.mean is not None or (box and teacher.mean is not None)
     role = wiring.Role(context.name, teaches=True, box=box, normalized=normalized)
@@ -39,21 +38,15 @@ def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     import torch
 
     from edgekd.data import dataset
-    from edgekd.distill.outputs import Facts
-    from edgekd.distill.teachers import tapped
     from edgekd.distill.terms import Terms
     from edgekd.models import build, checkpoints
-    from edgekd.taps.taps import Tapped
-    from edgekd.train.loop import fit
+    from edgekd.train.loop import Teaching, Trainable, fit
 
-    recipe, section = context.recipe, context.recipe.teacher
-    assert section is not None
-    assert section.model is not None
-    assert section.budget is not None
+    recipe, section = context.recipe, need(context.recipe.teacher, "teacher")
     first = fabric.global_rank == 0
     images = dataset.load(recipe.data, context.progress if first else None, task=recipe.task)
     purpose, example = images.purpose, build.example(images.purpose.signature)
-    model = build.network(section.model, section.args, purpose)
+    model = build.network(need(section.model, "teacher.model"), section.args, purpose)
     if section.weights is not None:
         say = context.progress.say if first else None
         left_out = build.load_weights(model, checkpoints.locate(section.weights), other_head=True, say=say)
@@ -66,9 +59,7 @@ def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     chosen = section.distill.losses if section.distill else ()
     if section.train is not None:
         chosen = (losses.get("task")(label_smoothing=section.train.label_smoothing),)
-    facts = Facts(
-        len(images.classes), len(images.train), torch.from_numpy(images.train.targets), images.purpose.task.criterion
-    )
+    facts = samples.facts(images)
     seen = views.opened(section.teacher, recipe.data, images)
     images = samples.judge(teacher, images, seen, context, fabric)
     theirs = views.examples(section.teacher, recipe.data, purpose)
@@ -76,20 +67,10 @@ def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     taught = None
     if first:
         figures.note_dropped_outputs(context, context.name, model)
-        for line in layers.told(terms):
-            context.progress.say(f"  {line}")
-        if teacher is not None:
-            key = f"{context.name}.teacher"
-            look = partial(networks.look_at, teacher, model, terms, images, seen, context, fabric, key)
-            taught = figures.measured(context, f"advice on {key}", look)
-    fitted = fit(
-        fabric, Tapped(model, terms.student_paths), terms,
-        tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None,
-        section.budget, images, recipe.data,
-        name=context.name, seed=recipe.seed, progress=context.progress, views=seen,
-        # a traced network lacks what its logits do not need
-        snapshot=lambda network: {**model.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-    )  # fmt: skip
+        role = teacher_figures.Role(f"{context.name}.teacher", model, teacher, terms, seen)
+        taught = teacher_figures.before(role, images, context, fabric)
+    trainable = Trainable.tapped(context.name, model, terms, need(section.budget, "teacher.train"), recipe.seed)
+    fitted = fit(fabric, trainable, images, recipe.data, context.progress, Teaching.of(teacher, terms, seen))
     if not first:
         return None
     dtype = getattr(torch, section.train.save_dtype if section.train else "float32")
@@ -129,25 +110,24 @@ class TeacherStage:
 
     def config(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """Model, weights, budget with its losses, seed."""
-        assert recipe.teacher is not None
-        if recipe.teacher.black_box:
-            return {"teacher": black_box.config(recipe.teacher)}
+        teacher = need(recipe.teacher, "teacher")
+        if teacher.black_box:
+            return {"teacher": black_box.config(teacher)}
         value = networks.model_config(recipe, "teacher")
         for key in ("train", "distill"):
-            budget = getattr(recipe.teacher, key)
+            budget = getattr(teacher, key)
             if budget is not None:
                 # only the student has peers
                 value["teacher"][key] = budget.model_dump(mode="json", exclude={"peers", "combine"})
                 value["seed"] = recipe.seed
         for key in ("outputs", "classes"):
-            if getattr(recipe.teacher, key) != Teacher.model_fields[key].default:
-                value["teacher"][key] = getattr(recipe.teacher, key)
-        return value | networks.teaching(recipe.teacher.teacher)
+            if getattr(teacher, key) != Teacher.model_fields[key].default:
+                value["teacher"][key] = getattr(teacher, key)
+        return value | networks.teaching(teacher.teacher)
 
     def run(self, context: Context) -> TeacherOutput | None:
         """Write ``weights.safetensors``; of a training the last epoch's as well."""
-        teacher = context.recipe.teacher
-        assert teacher is not None
+        teacher = need(context.recipe.teacher, "teacher")
         if teacher.budget is not None:
             return launch.launch(context, teacher.budget, _train)
         from edgekd.data import dataset
@@ -159,13 +139,11 @@ class TeacherStage:
             doubts = _check(network, images, context)
             black_box.describe(teacher, context.out)
             return TeacherOutput(doubts=doubts)
-        assert teacher.model is not None
-        assert teacher.weights is not None
-        classes = images.classes
-        model = build.network(teacher.model, teacher.args, images.purpose)
+        model = build.network(need(teacher.model, "teacher.model"), teacher.args, images.purpose)
         figures.note_dropped_outputs(context, context.name, model)
-        build.load_weights(model, checkpoints.locate(teacher.weights), say=context.progress.say)
+        weights = checkpoints.locate(need(teacher.weights, "teacher.weights"))
+        build.load_weights(model, weights, say=context.progress.say)
         state = model.state_dict()
-        doubts = _check(networks.arranged(model, teacher, classes, context.name).eval(), images, context)
+        doubts = _check(networks.arranged(model, teacher, images.classes, context.name).eval(), images, context)
         networks.save(state, context.out / "weights.safetensors")
         return TeacherOutput(doubts=doubts)

@@ -23,12 +23,13 @@ from edgekd.assembly.stage import Node, Work
 from edgekd.data import fingerprint
 from edgekd.errors import LayerError, StageError, TrainingError
 from edgekd.loading import tuned
-from edgekd.loading.conflicts import conflicts
 from edgekd.loading.conflicts.tune import refused
 from edgekd.metrics.base import facts, shown
 from edgekd.progress import Silent, Task
 from edgekd.reads import watch
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
+from edgekd.recipe.distill import Distill
 from edgekd.recipe.tune import Range
 from edgekd.results import codec
 from edgekd.results.tuning import TrialRecord, TuningRecord, words
@@ -76,15 +77,14 @@ def finished(recipe: Recipe, inputs: Mapping[str, str], hashed: str, processes: 
 
 def _impossible(recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord | None:
     """The trial that fails before it is tried: its values cannot be together. None for all others."""
-    reason = refused(recipe, values, conflicts)
+    reason = refused(recipe, values)
     return TrialRecord(number, values, "failed", 0.0, reason=reason) if reason else None
 
 
-def _budget(recipe: Recipe) -> Any:
+def _budget(recipe: Recipe) -> Distill:
     """The distill section of a trial."""
-    assert recipe.distill is not None
-    assert recipe.tune is not None
-    return recipe.distill.model_copy(update={"epochs": recipe.tune.epochs or recipe.distill.epochs})
+    budget = need(recipe.distill, "distill")
+    return budget.model_copy(update={"epochs": need(recipe.tune, "tune").epochs or budget.epochs})
 
 
 def _of(recipe: Recipe, values: tuned.Values) -> Recipe:
@@ -97,7 +97,6 @@ def _material(
     recipe: Recipe, values: tuned.Values, inputs: Mapping[str, str], hashed: str, processes: int
 ) -> dict[str, Any]:
     """What decides a trial's result."""
-    assert recipe.tune is not None
     several: dict[str, Any] = {"processes": processes} if processes > 1 else {}  # each has batches of its own
     several |= {"threads": recipe.threads} if recipe.threads else {}
     several |= {"reads": reads.declared(recipe.reads)} if recipe.reads else {}
@@ -134,13 +133,12 @@ def _trial(context: Context, number: int, values: tuned.Values, material: dict[s
 
 
 def _read(entry: cache.Entry, recipe: Recipe, number: int, values: tuned.Values) -> TrialRecord:
-    assert recipe.tune is not None
     found = read_output(TrialOutput, entry.path)
     seconds = round(entry.seconds, 1)
     if found.curve is None:
         return TrialRecord(number, values, "failed", seconds, reason=found.failure)
     (scores,) = found.curve.val.values()
-    epoch = found.curve.best_epoch if recipe.tune.metric == "best" else -1
+    epoch = found.curve.best_epoch if need(recipe.tune, "tune").metric == "best" else -1
     return TrialRecord(number, values, "done", seconds, scores[epoch], scores)
 
 
@@ -201,13 +199,13 @@ class TuneStage:
         Raises:
             StageError: The sampler is not installed, or there are several processes that all would have to search.
         """
-        assert recipe.tune is not None
-        search.check(recipe.tune)
+        tune = need(recipe.tune, "tune")
+        search.check(tune)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise StageError(
                 "tune does not run under torchrun", "use edgekd run --processes N, or write the values it has chosen"
             )
-        return {**distill.config(recipe), "tune": recipe.tune.model_dump(mode="json")}
+        return {**distill.config(recipe), "tune": tune.model_dump(mode="json")}
 
     def run(self, context: Context) -> TuningRecord:
         """Search.
@@ -217,8 +215,7 @@ class TuneStage:
         """
         recipe, trials, metric = context.recipe, list[TrialRecord](), task_of(context.recipe.task).metrics[0]
         sign = 1 if metric.better == "higher" else -1
-        tune = recipe.tune
-        assert tune is not None
+        tune = need(recipe.tune, "tune")
         hashed, count = fingerprint.of(recipe.data), search.count(recipe)
         # a finished stage's folder is named by its key
         inputs = {name: folder.name for name, folder in context.inputs.items()}

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from edgekd import __version__, environment
 from edgekd.assembly import layers
-from edgekd.cache import key_of, storage_error
+from edgekd.cache import key_of, storage
 from edgekd.engine import plan, preflight, runner, torchrun, unmeasured
 from edgekd.engine.plan import Planned
 from edgekd.engine.run_folder import point_latest, run_folder
 from edgekd.errors import EdgekdError, ExitCode, LayerError, Problem, RecipeError, StorageError, worst
 from edgekd.loading.loaded import Loaded
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.gates import Gates
 from edgekd.recipe.student import Student
 from edgekd.recipe.teacher import Teacher
@@ -167,10 +168,8 @@ def run(
         environment=environment.describe() | {"torch_threads": options.threads, "overrides": list(loaded.overrides)},
         not_measured=tuple(_limits(loaded)),
     )  # fmt: skip
-    try:
+    with storage(folder):
         write(study, folder)
-    except OSError as error:
-        raise storage_error(error, folder) from error
     if study.failed or any(row.reason for row in teachers):
         codes.append(ExitCode.STAGE_FAILED)
     return Outcome(folder, study, worst(codes))
@@ -217,10 +216,9 @@ def write_reports(result: StudyResult, folder: Path) -> None:
 
 def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:
     recipe = cell.loaded.recipe
-    assert recipe.distill is not None
     row = Row(
         cell.pair.name, cell.name, "baseline" if cell.role == "baseline" else "method",
-        losses=" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.distill.losses),
+        losses=" + ".join(f"{loss.weight:g} {loss.kind}" for loss in need(recipe.distill, "distill").losses),
         other=_other(cell, result), reason=reason,
     )  # fmt: skip
     if result is None:
@@ -254,9 +252,8 @@ def _budget(recipe: Recipe) -> dict[str, Any]:
 
 
 def _teacher(cell: Cell, result: RunResult | None, reason: str) -> TeacherRow:
-    teacher, student = cell.pair.common.recipe.teacher, cell.pair.common.recipe.student
-    assert teacher is not None
-    assert student is not None
+    recipe = cell.pair.common.recipe
+    teacher, student = need(recipe.teacher, "teacher"), need(recipe.student, "student")
     model = result.model("teacher") if result else None
     found = model.figure(result.task.metric.name) if model and result else None
     return TeacherRow(cell.pair.name, _network(teacher), _network(student), found.value if found else None, reason)

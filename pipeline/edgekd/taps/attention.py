@@ -55,7 +55,7 @@ def add(graph: fx.Graph, attention: Attention, modules: Mapping[str, nn.Module])
         if not attention.module:
             return graph.call_function(_stacked, (*attention.sources, attention.scale))
         module = modules[attention.module]
-        assert isinstance(module, nn.MultiheadAttention)
+        assert isinstance(module, nn.MultiheadAttention)  # _multihead found it by its type
         weight = graph.get_attr(f"{attention.module}.in_proj_weight")
         bias = None if module.in_proj_bias is None else graph.get_attr(f"{attention.module}.in_proj_bias")
         return graph.call_function(_projected, (*attention.sources, weight, bias, module.num_heads, module.batch_first))

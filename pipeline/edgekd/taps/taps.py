@@ -91,6 +91,14 @@ class Tapped(nn.Module):
         return (chosen, others) if others else (chosen,)
 
 
+def whole_state(network: nn.Module, tapped: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a tapped network, or of its average, with those of ``network`` that are not in its graph.
+
+    A traced graph lacks what the logits and the features do not need.
+    """
+    return {**network.state_dict(), **cast(Tapped, tapped).network.state_dict()}
+
+
 @dataclass(frozen=True)
 class Traced:
     """A network as a graph of calls, and where in the network each node is."""

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgekd.distill.outputs import Batch, Facts
+from edgekd.distill.outputs import Batch, Facts, Reusing
 from edgekd.distill.terms import Terms
 from edgekd.recipe.loss import FeatureLoss, Loss
 from edgekd.registry import losses
@@ -100,7 +100,9 @@ class LossSuite(Suite):
         loss = self.entry().model_validate({"kind": self.name, **self.options})
         (fresh, teacher), (images, batch) = self.networks(), self.batch()
         torch.manual_seed(0)
-        student = loss.student(fresh if student is None else student, teacher, images[:1])
+        student = fresh if student is None else student
+        if isinstance(loss, Reusing):
+            student = loss.student(student, teacher, images[:1])
         facts = Facts(networks.CLASSES, BATCH, batch.target)
         terms = Terms([loss], student, teacher, images[:1], facts).train()
         return Trial(loss, terms, Tapped(student, terms.student_paths).train(), Tapped(teacher, terms.teacher_paths))

@@ -6,7 +6,6 @@ of the weights, best-by-validation and last kept.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,23 +21,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgekd.data.batches import Prepare, loader
 from edgekd.data.dataset import DataSet, Split
 from edgekd.distill import mutual
-from edgekd.distill.looks import Look, Looks, blank
+from edgekd.distill.looks import Look, ViewNormalizer, blank
 from edgekd.distill.outputs import Batch
-from edgekd.distill.teacher_cache.recording import Recorded, Recording
+from edgekd.distill.teacher_cache.recording import Recorded, Recording, TrainingFacts
+from edgekd.distill.teachers import tapped
 from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
-from edgekd.metrics.base import shown
+from edgekd.metrics.base import shown, value_of
 from edgekd.models import tied
 from edgekd.models.layout import layout
-from edgekd.progress import Progress, Silent
+from edgekd.progress import Progress, Silent, Task
 from edgekd.recipe.data import Data
 from edgekd.recipe.train import Train
 from edgekd.results.run import Curve
+from edgekd.taps.taps import Tapped, whole_state
 from edgekd.task import primary
 from edgekd.task.base import Purpose
-from edgekd.train.learner import Learner, State
+from edgekd.train import optimizers
+from edgekd.train.state import NetworkState, State
 
-Lessons = Callable[[Look, int, Tensor], tuple[Tensor, ...]]  # images, draw, indices → (logits, *features) of the teacher
+TeacherOutputs = Callable[[Look, int, Tensor], tuple[Tensor, ...]]
+"""From images, draw and indices to the teacher's ``(logits, *features)``."""
+
+
+def state_dict(network: nn.Module) -> State:
+    """Return the weights of a network as they are."""
+    return dict(network.state_dict())
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,66 @@ class Freeze:
     action: Callable[[nn.Module], None]
 
 
-class Pupil(nn.Module):
+@dataclass(frozen=True)
+class Trainable:
+    """A network with its loss and its budget.
+
+    Attributes:
+        name: The name of its curve and of its progress.
+        network: Returns ``(logits, *features)``; trained in place.
+        terms: The loss.
+        budget: Epochs, optimizer, schedule.
+        seed: Decides order and augmentation.
+        snapshot: Returns the weights of the network, or of its average.
+        freeze: A one-time action in the middle.
+        peers: Networks that learn with it instead of from a teacher.
+    """
+
+    name: str
+    network: nn.Module
+    terms: Terms
+    budget: Train
+    seed: int
+    snapshot: Callable[[nn.Module], State] = state_dict
+    freeze: Freeze | None = None
+    peers: Sequence[mutual.Peer] = ()
+
+    @classmethod
+    def tapped(
+        cls, name: str, network: nn.Module, terms: Terms, budget: Train, seed: int, peers: Sequence[mutual.Peer] = ()
+    ) -> Trainable:
+        """Return a network that gives the layers which the loss compares."""
+        tapped = Tapped(network, terms.student_paths)
+        return cls(name, tapped, terms, budget, seed, partial(whole_state, network), peers=peers)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The teacher of a training.
+
+    Attributes:
+        network: Returns ``(logits, *features)`` for the terms. None: no term looks at a teacher.
+        views: The same samples as the teacher sees them, or as each of an ensemble does; empty: as the student does.
+        recording: Where the teacher's outputs are kept. None: the teacher runs at every step.
+    """
+
+    network: nn.Module | None
+    views: Sequence[DataSet] = ()
+    recording: Recording | None = None
+
+    @classmethod
+    def of(
+        cls, teacher: nn.Module | None, terms: Terms, views: Sequence[DataSet] = (), recording: Recording | None = None
+    ) -> Teaching:
+        """Return a teacher that gives the layers which the loss compares; none where the loss does not need it."""
+        network = tapped(teacher, terms.teacher_paths) if teacher is not None and terms.needs_teacher else None
+        return cls(network, views, recording)
+
+
+NO_TEACHER = Teaching(None)
+
+
+class TrainedNetworks(nn.Module):
     """The network, its peers and their losses in one module, so that one wrapper (DDP, autocast) covers all."""
 
     def __init__(self, network: nn.Module, terms: Terms, peers: Sequence[mutual.Peer] = ()) -> None:
@@ -81,8 +148,8 @@ class Pupil(nn.Module):
         outputs = [network(*inputs.values()) for network in (self.network, *self.peers)]
         values = []
         for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
-            lessons = mutual.lessons(outputs, index) if self.peers else teacher
-            value = torch.stack(terms(outputs[index], lessons, batch, epoch))
+            taught = mutual.outputs_of_others(outputs, index) if self.peers else teacher
+            value = torch.stack(terms(outputs[index], taught, batch, epoch))
             if torch.distributed.is_initialized():  # it waits for a gradient of every parameter, whatever the terms read
                 value = value + 0 * outputs[index][0].sum()
             values.append(value)
@@ -90,151 +157,169 @@ class Pupil(nn.Module):
 
 
 def fit(
-    fabric: Fabric,
-    network: nn.Module,
-    terms: Terms,
-    teacher: nn.Module | None,
-    budget: Train,
-    data: DataSet,
-    section: Data,
-    *,
-    name: str,
-    seed: int,
-    progress: Progress,
-    snapshot: Callable[[nn.Module], State] | None = None,
-    freeze: Freeze | None = None,
-    recording: Recording | None = None,
-    peers: Sequence[mutual.Peer] = (),
-    views: Sequence[DataSet] = (),
+    fabric: Fabric, trainable: Trainable, data: DataSet, section: Data, progress: Progress, teaching: Teaching = NO_TEACHER
 ) -> Fitted:
-    """Train ``network``, and its peers beside it.
+    """Train a network, and its peers beside it.
 
     Args:
         fabric: Device, precision and processes.
-        network: Returns ``(logits, *features)``; trained in place.
-        terms: The loss.
-        teacher: Returns ``(logits, *features)`` for the terms, or None.
-        budget: Epochs, optimizer, schedule.
-        data: Images.
+        trainable: The network, its loss and its budget.
+        data: Samples.
         section: The recipe's data section (augmentation).
-        name: What the curve and the progress are called.
-        seed: Decides order and augmentation.
         progress: Where to report.
-        snapshot: How the weights are taken; the state_dict by default.
-        freeze: What to do once in the middle.
-        recording: Where the teacher's outputs are kept; None: the teacher runs at every step.
-        peers: Networks that learn with it in the place of a teacher.
-        views: The same samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
+        teaching: The teacher, if there is one.
 
     Raises:
         TrainingError: The loss is not finite.
         StorageError: The disk lacks the room for the teacher's outputs.
     """
-    started = time.monotonic()
-    pupil = Pupil(network, terms, peers)
-    form = layout(pupil)
-    module, optimizer = fabric.setup(_laid_out(pupil, form), _optimizer(pupil, budget, fused=not _scales(fabric)))
-    batches, augmented, sampler = loader(data.train, section, budget.batch_size, seed, [view.train for view in views])
-    feed: Any = fabric.setup_dataloaders(batches)
-    if not len(feed):
-        raise TrainingError(
-            f"{name}: {len(data.train)} training images are less than one batch of {budget.batch_size} for each of "
-            f"{fabric.world_size} processes",
-            "lower batch_size or --processes",
-        )
-    prepare = fabric.to_device(Prepare(data))
-    looks = fabric.to_device(Looks(views))
-    draws = recording.draws(budget.epochs) if recording else budget.epochs
-    learner_of = partial(Learner, ema=budget.ema, purpose=data.purpose, labelled=data.train.labelled)
-    learner = learner_of(name, network, terms, snapshot=snapshot or _state_dict)
-    learners = [learner, *(learner_of(p.name, p.network, p.terms, snapshot=p.snapshot) for p in peers)]
-    steps = budget.epochs * len(feed)
-    for each in learners:
-        hastened = hasten_norms(each.network, len(feed))
-        if hastened and fabric.global_rank == 0:
-            progress.say(f"  {each.name}: {hastened}")
-    schedule = _schedule(budget, len(feed))
-    freeze_step = max(1, min(steps - 1, int(freeze.share * steps))) if freeze else -1  # ranges are seen in a step at least
+    started, epochs = time.monotonic(), trainable.budget.epochs
+    loop = _Loop(fabric, trainable, data, section, progress, teaching.views)
+    draws = teaching.recording.draws(epochs) if teaching.recording else epochs
     said = "val" if data.of == "labels" else "val agreement"
-    step = 0
     with (
-        _lessons(
-            fabric, teacher, terms.teacher_paths, recording, looks, prepare, data, budget.epochs, _bytes(pupil)
-        ) as lessons,
-        (progress if fabric.global_rank == 0 else Silent()).task(name, steps) as task,
+        _teacher_outputs(loop, teaching) as teacher,
+        (progress if fabric.global_rank == 0 else Silent()).task(trainable.name, loop.steps) as task,
     ):
-        for epoch in range(budget.epochs):
-            augmented.epoch, sampler.epoch = epoch % draws, epoch
-            module.train()
-            for stored, labels, indices, *others in feed:
-                if step == freeze_step and freeze:
-                    freeze.action(network)
-                for group in optimizer.param_groups:
-                    group["lr"] = budget.lr * schedule(step)
-                inputs = prepare(stored)
-                with torch.no_grad(), fabric.autocast():
-                    taught = lessons(looks(inputs, others), epoch % draws, indices) if lessons else None
-                values, logits = module(_formed(inputs, form), taught, labels, indices, step / len(feed))
-                sums = values.sum(1)
-                if not bool(sums.isfinite().all()):
-                    worst = sums.isfinite().tolist().index(False)
-                    raise TrainingError(
-                        f"{learners[worst].name}: the loss is {sums[worst].item()} at step {step} of epoch {epoch + 1} "
-                        f"({_worst(terms.names, values[worst])})",
-                        f"lower the learning rate (now {budget.lr:g}), set clip_grad_norm, or check the samples and targets",
-                    )
-                fabric.backward(sums.sum())
-                if budget.clip_grad_norm:
-                    _clip(fabric, module, optimizer, pupil, budget.clip_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-                for each, own, answers in zip(learners, values, logits, strict=True):
-                    each.step(own, answers, labels)
-                step += 1
-                task.advance(1)
-            if freeze and step == freeze_step == steps:  # the only one
-                freeze.action(network)
-            for each in learners:
-                found = score(each.kept, data.val, prepare, fabric.device, data.purpose)
-                each.epoch(found, budget.lr * schedule(step - 1))
-                if (
-                    each.best_epoch < 0
-                    or (step > freeze_step and each.improved)
-                    or (freeze and step > freeze_step and (each.best_epoch + 1) * len(feed) <= freeze_step)
-                ):
-                    each.keep()
-            task.advance(0, f"epoch {epoch + 1}/{budget.epochs} {said} {shown(learner.metric, learner.scores[-1])}")
+        for epoch in range(epochs):
+            loop.train(epoch, epoch % draws, teacher, task)
+            loop.validate()
+            score = shown(loop.states[0].metric, loop.states[0].scores[-1])
+            task.advance(0, f"epoch {epoch + 1}/{epochs} {said} {score}")
     seconds = time.monotonic() - started
     fitted = [
         Fitted(each.best, each.weights(), tied.copied(each.terms.adapters.state_dict()), each.curve(seconds, data))
-        for each in learners
+        for each in loop.states
     ]
     return replace(fitted[0], peers=tuple(fitted[1:]))
 
 
+class _Loop:
+    """A training between two epochs: the networks and what changes them."""
+
+    def __init__(
+        self, fabric: Fabric, trainable: Trainable, data: DataSet, section: Data, progress: Progress,
+        views: Sequence[DataSet],
+    ) -> None:  # fmt: skip
+        self.fabric, self.trainable, self.data, budget = fabric, trainable, data, trainable.budget
+        self.networks = TrainedNetworks(trainable.network, trainable.terms, trainable.peers)
+        self.form = layout(self.networks)
+        optimizer = optimizers.of(self.networks, budget, fused=not optimizers.scales(fabric))
+        self.module, self.optimizer = fabric.setup(_laid_out(self.networks, self.form), optimizer)
+        size, seed = budget.batch_size, trainable.seed
+        batches, self.augmented, self.sampler = loader(data.train, section, size, seed, [view.train for view in views])
+        self.feed: Any = fabric.setup_dataloaders(batches)
+        if not len(self.feed):
+            raise TrainingError(
+                f"{trainable.name}: {len(data.train)} training images are less than one batch of {size} for each of "
+                f"{fabric.world_size} processes",
+                "lower batch_size or --processes",
+            )
+        self.prepare = fabric.to_device(Prepare(data))
+        self.views = fabric.to_device(ViewNormalizer(views))
+        state = partial(NetworkState, ema=budget.ema, purpose=data.purpose, labelled=data.train.labelled)
+        own = state(trainable.name, trainable.network, trainable.terms, snapshot=trainable.snapshot)
+        self.states = [own, *(state(p.name, p.network, p.terms, snapshot=p.snapshot) for p in trainable.peers)]
+        for each in self.states:
+            hastened = hasten_norms(each.network, len(self.feed))
+            if hastened and fabric.global_rank == 0:
+                progress.say(f"  {each.name}: {hastened}")
+        self.schedule = optimizers.schedule(budget, len(self.feed))
+        self.step, self.steps = 0, budget.epochs * len(self.feed)
+        freeze = trainable.freeze
+        # ranges are observed for one step at least
+        self.freeze_step = max(1, min(self.steps - 1, int(freeze.share * self.steps))) if freeze else -1
+
+    def train(self, epoch: int, draw: int, teacher: TeacherOutputs | None, task: Task) -> None:
+        """Do an epoch's steps; ``draw`` is that of the augmentation.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        self.augmented.epoch, self.sampler.epoch = draw, epoch
+        self.module.train()
+        for stored, target, indices, *others in self.feed:
+            if self.step == self.freeze_step:
+                self._freeze()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            inputs = self.prepare(stored)
+            with torch.no_grad(), self.fabric.autocast():
+                taught = teacher(self.views(inputs, others), draw, indices) if teacher else None
+            values, logits = self.module(_formed(inputs, self.form), taught, target, indices, self.step / len(self.feed))
+            self._update(values, epoch)
+            for each, own, answers in zip(self.states, values, logits, strict=True):
+                each.step(own, answers, target)
+            self.step += 1
+            task.advance(1)
+        if self.step == self.freeze_step == self.steps:  # the only one
+            self._freeze()
+
+    def _update(self, values: Tensor, epoch: int) -> None:
+        """Change the weights; ``values`` are those of the terms, networks×terms."""
+        sums, clip = values.sum(1), self.trainable.budget.clip_grad_norm
+        if not bool(sums.isfinite().all()):
+            worst = sums.isfinite().tolist().index(False)
+            raise TrainingError(
+                f"{self.states[worst].name}: the loss is {sums[worst].item()} at step {self.step} of epoch {epoch + 1} "
+                f"({_worst(self.trainable.terms.names, values[worst])})",
+                f"lower the learning rate (now {self.trainable.budget.lr:g}), set clip_grad_norm, or check the samples and "
+                "targets",
+            )
+        self.fabric.backward(sums.sum())
+        if clip:
+            peers = [[*peer.parameters()] for peer in self.networks.peers]
+            own = [*self.networks.network.parameters(), *self.networks.terms.parameters()]
+            optimizers.clip(self.fabric, self.module, self.optimizer, [own, *peers] if peers else [], clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def validate(self) -> None:
+        """Validate every network after an epoch, and take its weights where they are the best that may be kept."""
+        for each in self.states:
+            found = score(each.kept, self.data.val, self.prepare, self.fabric.device, self.data.purpose)
+            each.epoch(found, self._rate(self.step - 1))
+            frozen = self.step > self.freeze_step
+            best_is_early = (each.best_epoch + 1) * len(self.feed) <= self.freeze_step
+            if (
+                each.best_epoch < 0
+                or (frozen and each.improved)
+                or (self.trainable.freeze is not None and frozen and best_is_early)
+            ):
+                each.keep()
+
+    def _rate(self, step: int | None = None) -> float:
+        return self.trainable.budget.lr * self.schedule(self.step if step is None else step)
+
+    def _freeze(self) -> None:
+        if self.trainable.freeze is not None:
+            self.trainable.freeze.action(self.trainable.network)
+
+
 @contextmanager
-def _lessons(
-    fabric: Fabric, teacher: nn.Module | None, layers: tuple[str, ...], recording: Recording | None,
-    looks: Looks, prepare: Prepare, data: DataSet, epochs: int, trained: int,
-) -> Iterator[Lessons | None]:  # fmt: skip
-    """What the teacher says about a batch: computed, or read where it is recorded."""
-    if teacher is None:
+def _teacher_outputs(loop: _Loop, teaching: Teaching) -> Iterator[TeacherOutputs | None]:
+    """The teacher's outputs for a batch: computed, or read where they are recorded."""
+    fabric, data = loop.fabric, loop.data
+    if teaching.network is None:
         yield None
         return
-    network = fabric.to_device(_laid_out(teacher.eval().requires_grad_(False), torch.channels_last))
-    if recording is None:
-        yield lambda look, _draw, _indices: network(*look)
+    network = fabric.to_device(_laid_out(teaching.network.eval().requires_grad_(False), torch.channels_last))
+    if teaching.recording is None:
+        yield lambda views, _draw, _indices: network(*views)
         return
     stored = blank(data.train.stacked([0]))
     with torch.no_grad(), fabric.autocast():
-        inputs = prepare(fabric.to_device(stored))
-        probe = network(*looks(inputs, [fabric.to_device(view) for view in looks.blank()]))
+        inputs = loop.prepare(fabric.to_device(stored))
+        probe = network(*loop.views(inputs, [fabric.to_device(view) for view in loop.views.blank()]))
     precision = fabric.strategy.precision.precision
-    recorded = Recorded(recording, network, layers, probe, len(data.train), epochs, precision, trained)
+    taught = Recorded(
+        teaching.recording, network, loop.trainable.terms.teacher_paths, probe,
+        TrainingFacts(len(data.train), loop.trainable.budget.epochs, precision, _bytes(loop.networks)),
+    )  # fmt: skip
     try:
-        yield recorded
+        yield taught
     finally:
-        recorded.close()
+        taught.close()
 
 
 def hasten_norms(network: nn.Module, steps: int) -> str:
@@ -261,10 +346,7 @@ def hasten_norms(network: nn.Module, steps: int) -> str:
 def score(network: nn.Module, split: Split, prepare: Prepare, device: torch.device, purpose: Purpose) -> float:
     """Return the task's first metric of a network that returns logits or ``(logits, ...)``; its mode is restored."""
     metric, primary = purpose.task.metrics[0], purpose.signature.primary
-    outputs = {primary: primary_of(network, split, prepare, device).numpy()}
-    rows = metric.per_sample(outputs, split.targets, primary)
-    assert rows is not None, "a task's first metric is about all of its outputs"
-    return metric.reduce(rows)
+    return value_of(metric, primary_of(network, split, prepare, device).numpy(), split.targets, primary)
 
 
 @torch.no_grad()
@@ -290,64 +372,9 @@ def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
     return network
 
 
-def _state_dict(network: nn.Module) -> State:
-    return dict(network.state_dict())
-
-
 def _bytes(network: nn.Module) -> int:
     return sum(value.nbytes for value in network.state_dict().values())
 
 
 def _worst(names: tuple[str, ...], values: Tensor) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in zip(names, values.tolist(), strict=True))
-
-
-def _clip(fabric: Fabric, module: Any, optimizer: Any, pupil: Pupil, largest: float) -> None:
-    """Clip the norm of the gradient: of each network, with its adapters, by itself.
-
-    In 16-mixed a gradient may overflow: the step is then left out, and the scale lowered, by the scaler.
-    """
-    strict = not _scales(fabric)
-    if not pupil.peers:
-        fabric.clip_gradients(module, optimizer, max_norm=largest, error_if_nonfinite=strict)
-        return
-    # nothing but the scale of 16-mixed is taken away
-    fabric.clip_gradients(module, optimizer, max_norm=math.inf, error_if_nonfinite=strict)
-    own = [*pupil.network.parameters(), *pupil.terms.parameters()]
-    for parameters in (own, *(list(peer.parameters()) for peer in pupil.peers)):
-        trained = [p for p in parameters if p.requires_grad]
-        # in the optimizer's order, for the sum of the norm has another last bit in another one
-        ordered = [p for p in trained if p.ndim > 1] + [p for p in trained if p.ndim <= 1]
-        nn.utils.clip_grad_norm_(ordered, largest, error_if_nonfinite=strict)
-
-
-def _scales(fabric: Fabric) -> bool:
-    """Return whether gradients are scaled, for half precision would lose small ones."""
-    return getattr(fabric.strategy.precision, "scaler", None) is not None
-
-
-def _optimizer(pupil: nn.Module, budget: Train, fused: bool) -> torch.optim.Optimizer:
-    """``fused`` is the faster one, whose scaled gradients cannot be clipped."""
-    parameters = [p for p in pupil.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": budget.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": budget.weight_decay * budget.decay_norms},
-    ]
-    if budget.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=budget.nesterov)
-    return torch.optim.AdamW(groups, lr=budget.lr, fused=fused)
-
-
-def _schedule(budget: Train, steps_per_epoch: int) -> Callable[[int], float]:
-    """Linear warm-up, then a cosine to zero or steps at milestones; the factor of the peak learning rate at a step."""
-    total = budget.epochs * steps_per_epoch
-    warmup = int(budget.warmup_epochs * steps_per_epoch)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if budget.schedule == "step":
-            return budget.gamma ** sum(step >= milestone * steps_per_epoch for milestone in budget.milestones)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return factor

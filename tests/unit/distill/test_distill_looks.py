@@ -128,7 +128,7 @@ def test_each_of_an_ensemble_sees_its_own_view(npz: Npz) -> None:
     teacher = Ensemble({"large": Bright(24), "small": Bright(16)}, Combination("logits"))
     assert looks.logits(teacher, views, torch.device("cpu")).argmax(1).tolist() == views[0].val.labels.tolist()
     assert looks.logits(Bright(24), views[:1], torch.device("cpu")).argmax(1).tolist() == views[0].val.labels.tolist()
-    blank = looks.Looks(views).blank()
+    blank = looks.ViewNormalizer(views).blank()
     assert [tuple(stored["image"].shape) for stored in blank] == [(2, 1, 24, 24), (2, 1, 16, 16)]
 
 

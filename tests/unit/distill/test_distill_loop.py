@@ -23,8 +23,7 @@ from edgekd.models.zoo.resnet import resnet10
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
-from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, Freeze, fit, hasten_norms, score
+from edgekd.train.loop import Fitted, Freeze, Teaching, Trainable, fit, hasten_norms, score
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, samples=72)
@@ -65,13 +64,10 @@ def run(fabric: Fabric, section: Data) -> Callable[..., Fitted]:
         settings = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": losses, **budget})
         torch.manual_seed(0)
         terms = Terms(settings.losses, network, teacher, X, FACTS)
-        return fit(
-            fabric, Tapped(network, terms.student_paths), terms,
-            Tapped(teacher, terms.teacher_paths) if teacher is not None else None,
-            settings, images or dataset.load(section), section if augment else section.model_copy(update={"augment": ()}),
-            name=name, seed=seed, progress=progress or Silent(), freeze=freeze,
-            snapshot=lambda network: dict(network.network.state_dict()),
-        )  # fmt: skip
+        trainable = replace(Trainable.tapped(name, network, terms, settings, seed), freeze=freeze)
+        given = section if augment else section.model_copy(update={"augment": ()})
+        teaching = Teaching.of(teacher, terms)
+        return fit(fabric, trainable, images or dataset.load(section), given, progress or Silent(), teaching)
 
     return call
 
@@ -315,11 +311,9 @@ def test_a_gradient_that_overflows_in_half_precision_is_no_error_of_clipping(sma
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
     budget = Distill.model_validate({"epochs": 3, "batch_size": 16, "clip_grad_norm": 1.0, "losses": [{"kind": "task"}]})
     terms, others = (Terms(budget.losses, each, None, X, FACTS) for each in (network, other))
-    fitted = fit(
-        fabric, Tapped(network, ()), terms, None, budget, dataset.load(section), section, name="net", seed=0,
-        progress=Silent(), snapshot=lambda tapped: dict(tapped.network.state_dict()),
-        peers=[mutual.Peer("other", other, others, 1)] if peers else [],
-    )  # fmt: skip
+    beside = [mutual.Peer("other", other, others, 1)] if peers else []
+    trainable = Trainable.tapped("net", network, terms, budget, 0, beside)
+    fitted = fit(fabric, trainable, dataset.load(section), section, Silent())
     assert scaler.get_scale() < 2.0**24
     assert all(value.isfinite().all() for value in fitted.last.values())
     assert all(not torch.equal(fitted.last[name], p) for name, p in start.items())

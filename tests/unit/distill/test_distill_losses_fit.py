@@ -16,8 +16,7 @@ from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
-from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, fit
+from edgekd.train.loop import Fitted, Teaching, Trainable, fit
 
 X = torch.zeros(1, 3, 16, 16)
 
@@ -45,11 +44,8 @@ def test_two_epochs(kind: str, fabric: Fabric, npz: Callable[..., str], small: A
             Facts(len(images.classes), len(images.train), torch.from_numpy(images.train.labels)),
         )
         start, adapters = copy(student.state_dict()), copy(terms.adapters.state_dict())
-        taught = Tapped(teacher, terms.teacher_paths) if terms.needs_teacher else None
-        fitted = fit(
-            fabric, Tapped(student, terms.student_paths), terms, taught, budget, images, section,
-            name="net", seed=0, progress=Silent(), snapshot=lambda _: dict(student.state_dict()),
-        )  # fmt: skip
+        trainable = Trainable.tapped("net", student, terms, budget, 0)
+        fitted = fit(fabric, trainable, images, section, Silent(), Teaching.of(teacher, terms))
         assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
         assert all(parameter.grad is None for parameter in teacher.parameters())
         assert not torch.equal(fitted.last["stem.0.weight"], start["stem.0.weight"])

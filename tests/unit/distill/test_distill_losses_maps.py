@@ -17,8 +17,7 @@ from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
-from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, fit
+from edgekd.train.loop import Fitted, Teaching, Trainable, fit
 
 KINDS = ("ab", "attention_transfer", "cwd", "factor_transfer", "fitnet", "fsp", "mgd", "nst", "ofd", "pkd", "vid")
 NETWORKS = ("factor_transfer", "mgd", "vid")  # whose adapters are several layers, in half precision as the student is
@@ -124,11 +123,8 @@ def distill(fabric: Fabric, npz: Callable[..., str]) -> Callable[..., tuple[Fitt
         budget = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": losses})
         torch.manual_seed(0)
         terms = Terms(budget.losses, student, teacher, X, Facts(classes=4, samples=72))
-        fitted = fit(
-            fabric, Tapped(student, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths),
-            budget, dataset.load(section), section, name="net", seed=0, progress=Silent(),
-            snapshot=lambda network: dict(network.network.state_dict()),  # type: ignore[union-attr]
-        )  # fmt: skip
+        trainable = Trainable.tapped("net", student, terms, budget, 0)
+        fitted = fit(fabric, trainable, dataset.load(section), section, Silent(), Teaching.of(teacher, terms))
         return fitted, terms
 
     return call

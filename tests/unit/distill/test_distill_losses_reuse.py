@@ -21,7 +21,7 @@ from edgekd.recipe.distill import Distill
 from edgekd.registry import losses
 from edgekd.taps.pairing import pair
 from edgekd.taps.taps import Tapped, survey
-from edgekd.train.loop import fit
+from edgekd.train.loop import Teaching, Trainable, fit
 
 X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 FACTS = Facts(classes=4, samples=72)
@@ -178,11 +178,8 @@ def test_two_epochs(fabric: Fabric, npz: Callable[..., str], small: Any) -> None
         {"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "weight_decay": 0.5, "ema": 0.9, "losses": [{"kind": "simkd"}]}
     )
     terms = Terms(budget.losses, made, teacher, X[:1], FACTS)
-    fitted = fit(
-        fabric, Tapped(made, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths), budget,
-        dataset.load(section), section, name="net", seed=0, progress=Silent(),
-        snapshot=lambda network: {**made.state_dict(), **network.network.state_dict()},  # type: ignore[union-attr]
-    )  # fmt: skip
+    trainable = Trainable.tapped("net", made, terms, budget, 0)
+    fitted = fit(fabric, trainable, dataset.load(section), section, Silent(), Teaching.of(teacher, terms))
     assert torch.tensor(fitted.curve.terms["simkd"]).isfinite().all()
     assert fitted.curve.terms["simkd"][1] < fitted.curve.terms["simkd"][0]
     assert fitted.last.keys() == start.keys()

@@ -87,7 +87,7 @@ THEIRS = [features(2, 4, 8, 8, seed=4), features(2, 5, 4, 4, seed=5), features(2
 
 
 def test_fsp_is_yim_2017() -> None:
-    """Eq. 2 with the mean over a matrix's elements in the place of their sum."""
+    """Eq. 2 with the mean over a matrix's elements instead of their sum."""
     loss, adapter = build("fsp", OURS, THEIRS)
     adapted = [convolve(OURS[0], adapter[0]), OURS[1], convolve(OURS[2], adapter[2])]
     flows = zip(pairwise(adapted), pairwise(THEIRS), strict=True)

@@ -19,8 +19,7 @@ from edgekd.distill.terms import Terms
 from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
-from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, fit
+from edgekd.train.loop import Fitted, Teaching, Trainable, fit
 
 LABEL_FREE: list[dict[str, Any]] = [
     {"kind": "kd"},
@@ -61,12 +60,8 @@ def train(fabric: Fabric, npz: Callable[..., str], small: Any) -> Callable[..., 
             given = replace(images, train=replace(images.train, targets=np.full(len(images.train), labels)))
         torch.manual_seed(0)
         terms = Terms(settings.losses, student, teacher, torch.zeros(1, 3, 16, 16), Facts(4, len(images.train)))
-        return fit(
-            fabric, Tapped(student, terms.student_paths), terms,
-            Tapped(teacher, terms.teacher_paths) if terms.needs_teacher else None,
-            settings, given, section, name="distilled", seed=0, progress=Silent(),
-            snapshot=lambda network: {**student.state_dict(), **network.network.state_dict()},
-        )  # fmt: skip
+        trainable = Trainable.tapped("distilled", student, terms, settings, 0)
+        return fit(fabric, trainable, given, section, Silent(), Teaching.of(teacher, terms))
 
     return call
 

@@ -25,7 +25,7 @@ from edgekd.registry import losses
 from edgekd.taps.layer import Layer
 from edgekd.taps.pairing import Pair
 from edgekd.taps.taps import Tapped, survey
-from edgekd.train.loop import fit
+from edgekd.train.loop import Teaching, Trainable, fit
 
 Array = NDArray[np.float64]
 BATCH = Batch(torch.tensor([0, 2]), torch.arange(2))
@@ -287,11 +287,8 @@ def test_two_epochs(loss: dict[str, Any], npz: Callable[..., str], fabric: Fabri
     start = {name: value.detach().clone() for name, value in student.named_parameters()}
     settings = Distill.model_validate({"epochs": 2, "batch_size": 16, "losses": [{"kind": "task"}, loss]})
     terms = Terms(settings.losses, student, teacher, X[:1], Facts(4, 72))
-    fitted = fit(
-        fabric, Tapped(student, terms.student_paths), terms, Tapped(teacher, terms.teacher_paths), settings,
-        dataset.load(section), section, name="student", seed=0, progress=Silent(),
-        snapshot=lambda network: dict(network.network.state_dict()),
-    )  # fmt: skip
+    trainable = Trainable.tapped("student", student, terms, settings, 0)
+    fitted = fit(fabric, trainable, dataset.load(section), section, Silent(), Teaching.of(teacher, terms))
     curve = fitted.curve.terms[loss["kind"]]
     assert np.isfinite(curve).all()
     assert curve[1] < curve[0]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from edgekd.data import dataset
 from edgekd.data.batches import Prepare
 from edgekd.distill import mutual
-from edgekd.distill.mutual import Beginner
+from edgekd.distill.mutual import UntrainedPeer
 from edgekd.distill.outputs import Facts
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError, TrainingError
@@ -25,7 +25,7 @@ from edgekd.progress import Lines, Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
 from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, Pupil, fit, score
+from edgekd.train.loop import Fitted, Trainable, TrainedNetworks, fit, score
 
 X = torch.zeros(1, 3, 16, 16)
 FACTS = Facts(classes=4, samples=72)
@@ -65,14 +65,14 @@ def losses(*kinds: Any) -> Any:
     return Distill.model_validate({"epochs": 1, "losses": kinds}).losses
 
 
-def pupil(count: int, kinds: Any = DML, combine: Any = "losses") -> tuple[Pupil, list[Says]]:
+def networks_of(count: int, kinds: Any = DML, combine: Any = "losses") -> tuple[TrainedNetworks, list[Says]]:
     networks = [Says(seed) for seed in range(count)]
-    beginners = {f"peer.n{index}": Beginner(network, index) for index, network in enumerate(networks) if index}
-    terms, peers = mutual.cohort(losses(*kinds), networks[0], beginners, combine, X, FACTS)
-    return Pupil(Tapped(networks[0]), terms, peers), networks
+    untrained = {f"peer.n{index}": UntrainedPeer(network, index) for index, network in enumerate(networks) if index}
+    terms, peers = mutual.cohort(losses(*kinds), networks[0], untrained, combine, X, FACTS)
+    return TrainedNetworks(Tapped(networks[0]), terms, peers), networks
 
 
-def values(made: Pupil) -> Tensor:
+def values(made: TrainedNetworks) -> Tensor:
     return made({"image": torch.zeros(5, 3, 16, 16)}, None, LABELS, torch.arange(5), 0.0)[0]
 
 
@@ -87,7 +87,7 @@ def softmax(z: Array) -> Array:
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_paper_s_loss_and_its_gradient(count: int) -> None:
     """L_k = CE(y, p_k) + 1 / (K - 1) Σ KL(p_l ‖ p_k), a mean over the images, and dL_k / dz_k with the others constant."""
-    made, networks = pupil(count)
+    made, networks = networks_of(count)
     found = values(made)
     assert found.shape == (count, 2)
     found.sum().backward()
@@ -106,7 +106,7 @@ def test_the_paper_s_loss_and_its_gradient(count: int) -> None:
 
 def test_the_ensemble_of_the_others() -> None:
     """DML_e: KL(mean of p_l ‖ p_k). Its value is smaller, and its gradient is that of the mean of the divergences."""
-    (together, networks), (apart, same) = pupil(3, combine="probabilities"), pupil(3)
+    (together, networks), (apart, same) = networks_of(3, combine="probabilities"), networks_of(3)
     found, other = values(together), values(apart)
     p, *others = (softmax(network.logits.detach().numpy()) for network in networks)
     mean = np.mean(others, axis=0)
@@ -122,19 +122,19 @@ def test_the_ensemble_of_the_others() -> None:
 
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "mse_logits"])
 def test_any_loss_on_logits_is_a_mean_over_the_others(kind: str) -> None:
-    three, networks = pupil(3, ({"kind": kind},))
+    three, networks = networks_of(3, ({"kind": kind},))
     expected = []
     for other in (1, 2):
-        beginner = {"peer.n1": Beginner(networks[other], 0)}
-        terms, peers = mutual.cohort(losses({"kind": kind}), networks[0], beginner, "losses", X, FACTS)
-        expected.append(values(Pupil(Tapped(networks[0]), terms, peers))[0, 0].item())
+        untrained = {"peer.n1": UntrainedPeer(networks[other], 0)}
+        terms, peers = mutual.cohort(losses({"kind": kind}), networks[0], untrained, "losses", X, FACTS)
+        expected.append(values(TrainedNetworks(Tapped(networks[0]), terms, peers))[0, 0].item())
     assert values(three)[0, 0].item() == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_the_rules_differ_where_a_loss_is_no_divergence() -> None:
     gradients = []
     for combine in ("losses", "probabilities"):
-        made, networks = pupil(3, ({"kind": "mse_logits"},), combine)
+        made, networks = networks_of(3, ({"kind": "mse_logits"},), combine)
         values(made)[0].sum().backward()
         assert networks[0].logits.grad is not None
         gradients.append(networks[0].logits.grad)
@@ -143,7 +143,7 @@ def test_the_rules_differ_where_a_loss_is_no_divergence() -> None:
 
 @pytest.mark.parametrize("learner", [0, 1, 2])
 def test_each_gradient_stays_at_home(learner: int) -> None:
-    made, networks = pupil(3)
+    made, networks = networks_of(3)
     values(made)[learner].sum().backward()
     reached = [network.logits.grad is not None and bool(network.logits.grad.any()) for network in networks]
     assert reached == [index == learner for index in range(3)]
@@ -152,11 +152,21 @@ def test_each_gradient_stays_at_home(learner: int) -> None:
 def test_two_that_begin_alike_are_refused() -> None:
     with pytest.raises(ModelError, match=r"peer\.b starts from the same weights as the student; both would stay identical"):
         mutual.cohort(
-            losses(*DML), Plain(3), {"peer.a": Beginner(Plain(1), 1), "peer.b": Beginner(Plain(3), 2)}, "losses", X, FACTS
+            losses(*DML),
+            Plain(3),
+            {"peer.a": UntrainedPeer(Plain(1), 1), "peer.b": UntrainedPeer(Plain(3), 2)},
+            "losses",
+            X,
+            FACTS,
         )
     with pytest.raises(ModelError, match=r"peer\.b starts from the same weights as peer\.a"):
         mutual.cohort(
-            losses(*DML), Plain(3), {"peer.a": Beginner(Plain(1), 1), "peer.b": Beginner(Plain(1), 2)}, "losses", X, FACTS
+            losses(*DML),
+            Plain(3),
+            {"peer.a": UntrainedPeer(Plain(1), 1), "peer.b": UntrainedPeer(Plain(1), 2)},
+            "losses",
+            X,
+            FACTS,
         )
 
 
@@ -177,16 +187,15 @@ def run(fabric: Fabric, section: Data) -> Callable[..., Fitted]:
              **budget: Any) -> Fitted:  # fmt: skip
         settings = Distill.model_validate({"epochs": 2, "batch_size": 16, "warmup_epochs": 0, "losses": kinds, **budget})
         torch.manual_seed(5)
-        beginners = {f"peer.{name}": Beginner(peer, 7 + index) for index, (name, peer) in enumerate((peers or {}).items())}
+        untrained = {
+            f"peer.{name}": UntrainedPeer(peer, 7 + index) for index, (name, peer) in enumerate((peers or {}).items())
+        }
         beside: tuple[mutual.Peer, ...] = ()
         terms = Terms(settings.losses, network, None, X, FACTS) if not peers else None
         if terms is None:
-            terms, beside = mutual.cohort(settings.losses, network, beginners, combine, X, FACTS)
-        return fit(
-            fabric, Tapped(network, terms.student_paths), terms, None, settings, dataset.load(section), section,
-            name="net", seed=0, progress=progress or Silent(), peers=beside,
-            snapshot=lambda tapped: {**network.state_dict(), **tapped.network.state_dict()},
-        )  # fmt: skip
+            terms, beside = mutual.cohort(settings.losses, network, untrained, combine, X, FACTS)
+        trainable = Trainable.tapped("net", network, terms, settings, 0, beside)
+        return fit(fabric, trainable, dataset.load(section), section, progress or Silent())
 
     return call
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgekd.data import dataset
 from edgekd.distill.outputs import Facts
-from edgekd.distill.teacher_cache.recording import Dense, Recorded, Recording, TopK, codec_of
+from edgekd.distill.teacher_cache.recording import Dense, Recorded, Recording, TopK, TrainingFacts, codec_of
 from edgekd.distill.teacher_cache.rows import Rows, describe, folder, written
 from edgekd.distill.terms import Terms
 from edgekd.errors import StorageError, TrainingError
@@ -26,7 +26,7 @@ from edgekd.progress import Silent
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill, TeacherCache
 from edgekd.taps.taps import Tapped
-from edgekd.train.loop import Fitted, fit
+from edgekd.train.loop import Fitted, Teaching, Trainable, fit
 
 X = torch.zeros(1, 3, 16, 16)
 KD = ({"kind": "task"}, {"kind": "kd"})
@@ -72,11 +72,9 @@ def run(fabric: Fabric, section: Data, small: Any, place: Path) -> Callable[...,
         counted = Counted(Tapped(teacher, terms.teacher_paths))
         said: list[str] = []
         recording = None if cache is None else Recording(folder, TeacherCache(**cache), "small", said.append)
-        fitted = fit(
-            fabric, Tapped(student, terms.student_paths), terms, counted, settings, dataset.load(section), section,
-            name="net", seed=0, progress=Silent(), recording=recording,
-            snapshot=lambda network: dict(network.network.state_dict()),
-        )  # fmt: skip
+        trainable = Trainable.tapped("net", student, terms, settings, 0)
+        teaching = Teaching(counted, recording=recording)
+        fitted = fit(fabric, trainable, dataset.load(section), section, Silent(), teaching)
         return fitted, counted.images, said
 
     return call
@@ -310,9 +308,9 @@ def test_room_is_left_for_the_weights_of_a_large_student(place: Path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     recording = Recording(place, TeacherCache(), "small", lambda _: None)
     probe = (torch.zeros(2, 4),)
-    Recorded(recording, nn.Identity(), (), probe, 72, 3, "32-true", 100_000_000).close()
+    Recorded(recording, nn.Identity(), (), probe, TrainingFacts(72, 3, "32-true", 100_000_000)).close()
     with pytest.raises(StorageError, match="needs 4.3 kB more beside 266 MB for what is trained"):
-        Recorded(recording, nn.Identity(), (), probe, 72, 3, "32-true", 101_000_000)
+        Recorded(recording, nn.Identity(), (), probe, TrainingFacts(72, 3, "32-true", 101_000_000))
 
 
 def test_a_disk_that_fills_up_does_not_end_training(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

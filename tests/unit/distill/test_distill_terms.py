@@ -225,3 +225,11 @@ def test_outputs_batch_and_facts_are_plain_objects() -> None:
         with pytest.raises(AttributeError, match=f"{type(record).__name__} has no shape"):
             record.shape  # noqa: B018
         copy.deepcopy(record)
+
+
+def test_a_loss_that_cannot_be_called_is_named(small: Any) -> None:
+    class Silent(FeatureLoss):
+        reads = "embedding"
+
+    with pytest.raises(LayerError, match=r"distill\.losses\[0\] \(silent\): cannot be called"):
+        Terms([Silent(kind="silent")], small(), small(), X[:1], Facts(4, 6))

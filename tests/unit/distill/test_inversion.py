@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.data.preprocessing import Preprocessing
 from edgekd.distill import inversion
 from edgekd.errors import ModelError
 from edgekd.recipe.synthetic import Synthetic
@@ -30,7 +31,8 @@ def made(network: nn.Module, seed: int = 0, mean: Any = (0.5,), std: Any = (0.25
     settings = SETTINGS.model_copy(update=changes)
     labels = torch.arange(16) % 4
     generator = torch.Generator().manual_seed(seed)
-    return inversion.invert(network, labels, (16, 16), 3, settings, mean, std, generator, lambda _steps, _note: None)
+    rule = Preprocessing(mean, std, 3)
+    return inversion.invert(network, labels, (16, 16), rule, settings, generator, lambda _steps, _note: None)
 
 
 def distance(network: nn.Module, pixels: np.ndarray[Any, Any]) -> float:

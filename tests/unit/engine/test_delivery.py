@@ -126,7 +126,7 @@ class Project:
         return runner.run(self.load(*overrides), options)
 
     def breaks(self, format: str, fault: Callable[..., Exported], *precisions: str) -> None:
-        """Put somebody's exporter in the place of a format's: ``fault`` happens to its files of these precisions."""
+        """Replace a format's exporter by somebody's: ``fault`` happens to its files of these precisions."""
         base: Any = exporters.get(format)
 
         class Own(base):

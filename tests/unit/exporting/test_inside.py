@@ -118,7 +118,7 @@ def test_a_tensor_of_another_layer_is_not_taken_for_it() -> None:
 
 
 def test_a_concatenation_is_a_layer(write: Write) -> None:
-    """OpenVINO rounds behind it in the place of its operands; what torch makes of them would add up from one to the next."""
+    """OpenVINO rounds behind it instead of its operands; what torch makes of them would add up from one to the next."""
     x = X[:4].numpy()
     found = inside.differences(
         network("concatenation").graph, {"input": x}, inside.look(write("concatenation", "openvino"), {"input": x})

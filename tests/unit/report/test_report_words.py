@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd import statistics
+from edgekd.errors import joined
 from edgekd.report import words
 
 
@@ -51,9 +52,9 @@ def test_wilson_interval_matches_the_textbook() -> None:
 
 
 def test_prose() -> None:
-    assert words.listing([]) == ""
-    assert words.listing(["a"]) == "a"
-    assert words.listing(["a", "b", "c"]) == "a, b and c"
+    assert joined([]) == ""
+    assert joined(["a"]) == "a"
+    assert joined(["a", "b", "c"]) == "a, b and c"
     assert words.plural(1, "gate") == "1 gate"
     assert words.plural(1200, "gate") == "1,200 gates"
     assert [words.duration(s) for s in (0.4, 75, 7384)] == ["0.400 s", "1 min 15 s", "2 h 3 min"]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
 from edgekd.assembly import graphs, networks
+from edgekd.assembly.context import GRAPHS, recent_graphs
 from edgekd.quantization import fold
 from edgekd.recipe import Recipe
 from edgekd.task.image_classification import purpose
@@ -33,7 +35,7 @@ def test_a_network_is_traced_once_and_what_one_stage_does_with_it_no_other_sees(
     for seed, path in enumerate((weights, others)):
         torch.manual_seed(seed)
         networks.save(dict(networks.student(recipe(net), purpose(recipe(net).data, 2)).state_dict()), path)
-    traced = []
+    traced, made = [], recent_graphs()
     trace = fold.trace
     monkeypatch.setattr(fold, "trace", lambda *given: traced.append(given) or trace(*given))
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -41,17 +43,18 @@ def test_a_network_is_traced_once_and_what_one_stage_does_with_it_no_other_sees(
     def expected(path: Path) -> torch.Tensor:
         return networks.student(recipe(net), purpose(recipe(net).data, 2), path).eval()(x)
 
-    first = graphs.folded(recipe(net), purpose(recipe(net).data, 2), weights)
+    first = graphs.folded(made, recipe(net), purpose(recipe(net).data, 2), weights)
     torch.testing.assert_close(first(x), expected(weights))
     for parameter in first.parameters():
         parameter.data.zero_()
-    torch.testing.assert_close(graphs.folded(recipe(net), purpose(recipe(net).data, 2), weights)(x), expected(weights))
+    torch.testing.assert_close(graphs.folded(made, recipe(net), purpose(recipe(net).data, 2), weights)(x), expected(weights))
     assert len(traced) == 1
     student = networks.student(recipe(net), purpose(recipe(net).data, 2), weights).eval()
-    (logits,) = graphs.normalised(recipe(net), purpose(recipe(net).data, 2), student, weights, ())(x)
+    (logits,) = graphs.normalised(made, recipe(net), purpose(recipe(net).data, 2), student, weights, ())(x)
     torch.testing.assert_close(logits, expected(weights))
-    torch.testing.assert_close(graphs.folded(recipe(net), purpose(recipe(net).data, 2), others)(x), expected(others))
+    torch.testing.assert_close(graphs.folded(made, recipe(net), purpose(recipe(net).data, 2), others)(x), expected(others))
     net.write_text(NET.replace("ReLU()", "Sigmoid()"))
-    torch.testing.assert_close(graphs.folded(recipe(net), purpose(recipe(net).data, 2), others)(x), expected(others))
+    torch.testing.assert_close(graphs.folded(made, recipe(net), purpose(recipe(net).data, 2), others)(x), expected(others))
     assert len(traced) == 4
-    assert len(graphs._traced) == graphs.KEPT
+    assert len(made) == GRAPHS
+    assert len(pickle.loads(pickle.dumps(made))) == 0  # another process traces its own

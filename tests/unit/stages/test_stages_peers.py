@@ -165,11 +165,11 @@ def test_a_peer_that_begins_as_the_student_of_any_seed_is_refused(path: Path, se
 
 def test_given_weights(path: Path, tmp_path: Path) -> None:
     recipe = loading.load(path).recipe
-    network = peers.beginners(recipe, purpose(recipe.data, 10))["peer.wide"].network
+    network = peers.untrained(recipe, purpose(recipe.data, 10))["peer.wide"].network
     save_file({name: value + 1 for name, value in network.state_dict().items()}, tmp_path / "w.safetensors")
     given = loading.load(path, (f"distill.peers[0].weights={tmp_path / 'w.safetensors'}",)).recipe
     said: list[str] = []
-    begun = peers.beginners(given, purpose(given.data, 4), said.append)["peer.wide"].network.state_dict()
+    begun = peers.untrained(given, purpose(given.data, 4), said.append)["peer.wide"].network.state_dict()
     assert said == ["  peer.wide: head.bias, head.weight left out, for another number of classes; starts at random"]
     assert torch.equal(begun["stem.0.weight"], network.state_dict()["stem.0.weight"] + 1)
     assert "weights" in distill.config(given)["peers"][0]

@@ -250,7 +250,7 @@ def _report_weights(fabric: Any, context: Context) -> None:
     from edgekd.distill.outputs import Facts
     from edgekd.distill.terms import Terms
     from edgekd.taps.taps import Tapped
-    from edgekd.train.loop import fit
+    from edgekd.train.loop import Trainable, fit
 
     recipe = context.recipe
     assert recipe.distill is not None
@@ -265,8 +265,8 @@ def _report_weights(fabric: Any, context: Context) -> None:
                 seen.append(len(x))
             return super().forward(x)
 
-    fit(fabric, Counting(student), terms, None, recipe.distill, dataset.load(recipe.data), recipe.data,
-        name="two", seed=0, progress=context.progress)  # fmt: skip
+    trainable = Trainable("two", Counting(student), terms, recipe.distill, 0)
+    fit(fabric, trainable, dataset.load(recipe.data), recipe.data, context.progress)
     learnt = {name: p.detach().clone().contiguous() for name, p in student.named_parameters()}
     networks.save(learnt, context.out / f"{fabric.global_rank}.safetensors")
     (context.out / f"{fabric.global_rank}.json").write_text(json.dumps(seen))

@@ -1,4 +1,4 @@
-"""Images that a stage makes from a network: in the place of a source, or of a source's training images."""
+"""Images that a stage makes from a network: instead of a source, or of a source's training images."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ class Contrast(nn.Module):
     """Embeddings of student and teacher, and a memory of both (Tian et al. 2020, §3; the memory is Wu et al.'s of 2018).
 
     Args:
-        ours: Width of the student's embedding.
-        theirs: Width of the teacher's.
+        channels: Widths of the embeddings of student and teacher.
         images: Number of training images.
         labels: Their classes, int64 (images), or None.
         width: Of what both are mapped to and compared in.
@@ -31,12 +30,12 @@ class Contrast(nn.Module):
     count: Tensor  # (classes): how many there are of it
 
     def __init__(
-        self, ours: int, theirs: int, images: int, labels: Tensor | None, *,
+        self, channels: tuple[int, int], images: int, labels: Tensor | None, *,
         width: int, negatives: int, temperature: float, momentum: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.student = nn.Linear(ours, width)
-        self.teacher = nn.Linear(theirs, width)
+        self.student = nn.Linear(channels[0], width)
+        self.teacher = nn.Linear(channels[1], width)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         limit = (width / 3) ** -0.5  # uniform rows of length 1, in the mean
         self.register_buffer("memory", torch.rand(2, images, width) * 2 * limit - limit)

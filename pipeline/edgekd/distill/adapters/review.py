@@ -30,7 +30,7 @@ class Fusion(nn.Module):
         self.attention = None if deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
         self.leave = nn.Sequential(nn.Conv2d(width, width_out, 3, padding=1, bias=False), nn.BatchNorm2d(width_out))
         for convolution in (self.enter[0], self.leave[0]):
-            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(convolution, nn.Conv2d)  # made above; a Sequential forgets the types
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(self, level: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ class Fusion(nn.Module):
         """
         fused: Tensor = self.enter(level)
         if self.attention is not None:
-            assert deeper is not None
+            assert deeper is not None  # only the deepest level has none, and it has no attention
             residual = F.interpolate(deeper, size=level.shape[2:], mode="nearest")
             shares = self.attention(torch.cat((fused, residual), dim=1))
             fused = fused * shares[:, :1] + residual * shares[:, 1:]

@@ -48,7 +48,7 @@ class CRD(FeatureLoss):
 
         (pair,) = pairs
         return Contrast(
-            pair.student.channels, pair.teacher.channels, facts.samples, facts.targets,
+            (pair.student.channels, pair.teacher.channels), facts.samples, facts.targets,
             width=self.width, negatives=min(self.negatives, facts.samples - 1),
             temperature=self.temperature, momentum=self.momentum,
         )  # fmt: skip

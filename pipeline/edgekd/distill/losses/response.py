@@ -100,7 +100,7 @@ class DKD(Loss):
 
 @losses.register("dist")
 class DIST(Loss):
-    """Distillation from a stronger teacher: correlation in the place of KL divergence (DIST, Huang et al. 2022).
+    """Distillation from a stronger teacher: correlation instead of KL divergence (DIST, Huang et al. 2022).
 
     ``β · (1 − mean over images of ρ) + γ · (1 − mean over classes of ρ)``, where ρ is Pearson's correlation of the student's
     and the teacher's probabilities: of all classes of an image (inter-class), of a class over the batch (intra-class).

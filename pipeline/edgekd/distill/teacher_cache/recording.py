@@ -128,6 +128,23 @@ class Recording:
         return min(self.settings.draws or epochs, epochs)
 
 
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Facts of a training that decide how much of the teacher is recorded.
+
+    Attributes:
+        images: Number of training images.
+        epochs: Epochs.
+        precision: Such as bf16-mixed.
+        trained: Bytes of the trained weights, for which room on the disk is left.
+    """
+
+    images: int
+    epochs: int
+    precision: str
+    trained: int
+
+
 class Recorded:
     """The teacher, asked only about what is not recorded; features that are not kept are always asked for.
 
@@ -136,10 +153,7 @@ class Recorded:
         network: Returns ``(logits, *features)``.
         layers: Names of the features.
         probe: What the network returns for two images.
-        images: Number of training images.
-        epochs: Of the training.
-        precision: Of the training, such as bf16-mixed.
-        trained: Bytes of what is trained, for which room is left.
+        training: The training that reads them.
 
     Raises:
         StorageError: The disk lacks the room that the whole of it will take beside the weights, or cannot be written.
@@ -151,17 +165,14 @@ class Recorded:
         network: nn.Module,
         layers: Sequence[str],
         probe: Sequence[Tensor],
-        images: int,
-        epochs: int,
-        precision: str,
-        trained: int,
+        training: TrainingFacts,
     ) -> None:
         self._network = network
-        self._images = images
+        self._images = images = training.images
         self._say = recording.say
         self._keep, self._damage_told = True, False
         self.read, self.computed = 0, 0
-        settings, draws = recording.settings, recording.draws(epochs)
+        settings, draws = recording.settings, recording.draws(training.epochs)
         names = ["logits", *(f"layer.{layer}" for layer in layers)]
         self._whole = settings.features or not layers
         if not self._whole:  # the logits are kept all the same, so that the student learns from what is kept of them
@@ -170,7 +181,7 @@ class Recorded:
         try:
             note(recording.folder, recording.teacher, images, probe[0].shape[-1])
             paths = [
-                recording.folder / file_name(name, precision, output, codec)
+                recording.folder / file_name(name, training.precision, output, codec)
                 for name, output, codec in zip(names, probe, self._codecs, strict=True)
             ]
             self._rows = tuple(Rows(path, codec.size) for path, codec in zip(paths, self._codecs, strict=True))
@@ -186,7 +197,7 @@ class Recorded:
         share = f"{100 * min(there) // total} % there{f' ({why})' if why else ''}"
         self._say(f"  {what} in {settings.dtype}: {amount(whole)}, {share}")
         free = shutil.disk_usage(recording.folder).free
-        reserve = 2 * trained + RESERVE  # the best weights and the last ones
+        reserve = 2 * training.trained + RESERVE  # the best weights and the last ones
         if missing and missing + reserve > free:
             raise StorageError(
                 f"{what} in {settings.dtype} needs {amount(missing)} more beside {amount(reserve)} for what "

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from edgekd.loading.conflicts import data, devices, export, gates, losses, peers, student, task, teacher, views
-from edgekd.loading.conflicts.labels import unlabelled
+from edgekd.loading.conflicts import rules
+from edgekd.loading.conflicts.found import Found
 from edgekd.loading.conflicts.tune import searched
 from edgekd.recipe import Recipe
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(recipe: Recipe) -> Found:
     """Yield (key, message, hint) for each impossible combination."""
-    yield from student.sections(recipe)
-    if recipe.teacher is not None:
-        yield from teacher.conflicts(recipe.teacher, "teacher")
-    if recipe.student is not None:
-        if recipe.distill is not None:
-            yield from losses.conflicts(recipe.distill, recipe.teacher, "")
-        yield from student.left_for_qat(recipe)
-        yield from gates.one_sided(recipe)
-        yield from gates.unreachable(recipe)
-        yield from export.options(recipe)
-        yield from devices.conflicts(recipe)
-        yield from gates.without_figure(recipe)
-    yield from student.comparisons(recipe)
-    yield from student.trained(recipe)
-    yield from student.shipped(recipe)
-    yield from data.conflicts(recipe)
-    teachers = [] if recipe.teacher is None else list(teacher.places(recipe.teacher, "teacher"))
-    yield from unlabelled(recipe, teachers)
-    yield from task.conflicts(recipe, teachers)
-    yield from export.precisions(recipe)
-    yield from views.conflicts(recipe)
-    yield from peers.alike(recipe)
-    yield from gates.of_metrics(recipe)
-    yield from searched(recipe, conflicts)
+    yield from rules.conflicts(recipe)
+    yield from searched(recipe)

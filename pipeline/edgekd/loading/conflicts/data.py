@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from edgekd.loading.conflicts.found import Found
 from edgekd.loading.conflicts.teacher import places
 from edgekd.recipe import Recipe
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(recipe: Recipe) -> Found:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(recipe: Recipe) -> Found:

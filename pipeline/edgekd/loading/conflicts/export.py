@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+from edgekd.errors import joined
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
-from edgekd.recipe.export import INT8_IO
+from edgekd.recipe.export import int8_io
 from edgekd.registry import exporters
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def options(recipe: Recipe) -> Found:
@@ -19,11 +18,11 @@ def options(recipe: Recipe) -> Found:
         if (export.format, export.precision) in seen:
             yield f"export[{index}]", f"{export.format} is exported twice", "remove one of them"
         seen.add((export.format, export.precision))
-        if export.io == "int8" and export.format not in INT8_IO:
+        if export.io == "int8" and export.format not in (formats := int8_io()):
             yield (
                 f"export[{index}].io",
                 f"{export.format} has float32 input and output, always",
-                "only tflite can have int8; remove io here",
+                f"only {joined(formats)} can have int8; remove io here",
             )
         int8 = (export.precision or ("int8" if recipe.quantize else "float32")) == "int8"
         if export.activations and not (export.format == "onnx" and int8):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from edgekd.errors import did_you_mean
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.gates import DropGate, Gate, Gates, MetricGate
 from edgekd.results.gates import QUALITY
 from edgekd.task.base import task_of
-
-Found = Iterator[tuple[str, str, str]]
 
 OF_CLASSES = ("accuracy_drop", "expected_drop", "agreement", "top1")
 """Gates of figures that only a task with classes has."""

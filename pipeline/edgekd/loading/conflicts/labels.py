@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Distill
 from edgekd.recipe.quantize import Ptq
 from edgekd.recipe.source import parts
 from edgekd.recipe.teacher import Teacher
-
-Found = Iterator[tuple[str, str, str]]
 
 LABELLED = "give images with labels: source: imagefolder:DIR"
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from edgekd.errors import did_you_mean
 from edgekd.loading.conflicts import peers
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe.distill import Distill, TeacherCache
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.teacher import Teacher
 from edgekd.recipe.train import Train
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:

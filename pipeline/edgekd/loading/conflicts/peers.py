@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.distill import Distill
 from edgekd.recipe.student import Rewrite
 from edgekd.recipe.teacher import Teacher
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(distill: Distill, teacher: Teacher | None, prefix: str) -> Found:

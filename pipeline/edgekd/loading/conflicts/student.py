@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.quantize import Qat
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def sections(recipe: Recipe) -> Found:

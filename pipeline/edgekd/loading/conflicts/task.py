@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.loss import Loss
 from edgekd.recipe.teacher import Teacher
 from edgekd.task.base import Task, task_of
 
-Found = Iterator[tuple[str, str, str]]
 _WORDS = {"classes": "classes", "images": "images as its only input"}
 
 

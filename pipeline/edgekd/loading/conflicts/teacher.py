@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekd.loading.conflicts import losses
+from edgekd.loading.conflicts.found import Found
+from edgekd.recipe.base import need
 from edgekd.recipe.teacher import Teacher
 from edgekd.runtimes import tensorflow
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(teacher: Teacher, key: str) -> Found:
@@ -62,8 +62,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
             yield f"{key}.{name}", "a black box is used as it is", f"remove {name}"
     if teacher.seed is not None:
         yield f"{key}.seed", "this teacher is trained already, so the seed has no effect", "remove seed"
-    assert teacher.black_box is not None
-    kind = teacher.black_box[0]
+    kind, _ = need(teacher.black_box, "black box among its teachers")
     if kind in tensorflow.FORMATS and not tensorflow.installed():
         yield (
             f"{key}.model",
@@ -84,7 +83,7 @@ def _black_box(teacher: Teacher, key: str) -> Found:
 
 
 def _ensemble(teacher: Teacher, key: str) -> Found:
-    """Several teachers in the place of one."""
+    """Several teachers instead of one."""
     for name in ("model", "args", "weights", "train", "distill", "teacher", "seed", "signature", "mean", "std", "classes"):
         if getattr(teacher, name):
             yield f"{key}.{name}", "this belongs to one teacher, and there is an ensemble", "move it into the ensemble"

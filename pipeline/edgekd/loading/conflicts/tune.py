@@ -6,18 +6,19 @@ that cannot be is a trial that fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Literal, get_origin
 
 from pydantic import ValidationError
 
 from edgekd.loading import shape, tuned, words
+from edgekd.loading.conflicts import rules
+from edgekd.loading.conflicts.found import Found
 from edgekd.loading.overrides import KeySyntaxError, RefusedError, check, parse_key
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.tune import Range, Scalar
-
-Found = Iterator[tuple[str, str, str]]
 
 REFUSED = {
     "epochs": "the trials' epochs are tune.epochs",
@@ -28,13 +29,8 @@ REFUSED = {
 GRID = 1000
 
 
-def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
-    """Yield (key, message, hint) for each part of ``tune`` that cannot be searched.
-
-    Args:
-        recipe: The recipe.
-        conflicts: What finds the impossible combinations of a recipe without ``tune``.
-    """
+def searched(recipe: Recipe) -> Found:
+    """Yield (key, message, hint) for each part of ``tune`` that cannot be searched."""
     tune = recipe.tune
     if tune is None or recipe.student is None:
         return
@@ -42,11 +38,10 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
         yield "tune", "there is nothing to search: the recipe has no distill section", "add distill, or remove tune"
         return
     trial = shortest(recipe)
-    assert trial.distill is not None
-    epochs = trial.distill.epochs
-    known = set(conflicts(trial))
-    before = set(conflicts(recipe.model_copy(update={"tune": None})))
-    for place, message, hint in (found for found in conflicts(trial) if found not in before):
+    epochs = need(trial.distill, "distill").epochs
+    known = set(rules.conflicts(trial))
+    before = set(rules.conflicts(recipe.model_copy(update={"tune": None})))
+    for place, message, hint in (found for found in rules.conflicts(trial) if found not in before):
         yield "tune.epochs", f"in a trial of {epochs} epochs, {place}: {message}", hint
     seen: dict[tuple[str | int, ...], str] = {}
     fits = alone = True
@@ -64,7 +59,7 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
             yield place, *wrong
             continue
         for inside, value in _ends(candidates):
-            for told in _value(trial, key, value, conflicts, known):
+            for told in _value(trial, key, value, known):
                 alone = False
                 yield f"{place}{inside}", *told
     if fits and tune.sampler == "grid":
@@ -74,21 +69,20 @@ def searched(recipe: Recipe, conflicts: Callable[[Recipe], Found]) -> Found:
         elif count > GRID:
             yield "tune.search", f"a grid of {count:,} combinations", "search fewer values, or use sampler: tpe"
         if alone and count <= GRID:
-            yield from islice(_together(recipe, trial, conflicts, known), 1)
+            yield from islice(_together(recipe, trial, known), 1)
 
 
 def shortest(recipe: Recipe) -> Recipe:
     """The recipe without its search, as long as a trial or as itself, whichever is less: values have to be right in both."""
-    assert recipe.distill is not None
-    assert recipe.tune is not None
-    epochs = min(recipe.tune.epochs or recipe.distill.epochs, recipe.distill.epochs)
-    return recipe.model_copy(update={"tune": None, "distill": recipe.distill.model_copy(update={"epochs": epochs})})
+    budget = need(recipe.distill, "distill")
+    epochs = min(need(recipe.tune, "tune").epochs or budget.epochs, budget.epochs)
+    return recipe.model_copy(update={"tune": None, "distill": budget.model_copy(update={"epochs": epochs})})
 
 
-def refused(recipe: Recipe, values: tuned.Values, conflicts: Callable[[Recipe], Found]) -> str:
+def refused(recipe: Recipe, values: tuned.Values) -> str:
     """Return the reason why a trial cannot have these values together; empty if it can."""
     trial = shortest(recipe)
-    found = _wrong(trial, values, conflicts, set(conflicts(trial)))
+    found = _wrong(trial, values, set(rules.conflicts(trial)))
     return next((f"{place}: {message}" for place, message, _ in found), "")
 
 
@@ -140,29 +134,23 @@ def _ends(candidates: Range | tuple[Scalar, ...]) -> tuple[tuple[str, Scalar], .
     return tuple((f"[{index}]", value) for index, value in enumerate(candidates))
 
 
-def _value(
-    trial: Recipe, key: str, value: Scalar, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
-) -> Iterator[tuple[str, str]]:
+def _value(trial: Recipe, key: str, value: Scalar, known: set[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
     """What is wrong with one value of a key, alone or with the rest of the recipe."""
-    for place, message, hint in _wrong(trial, {key: tuned.typed(trial, key, value)}, conflicts, known):
+    for place, message, hint in _wrong(trial, {key: tuned.typed(trial, key, value)}, known):
         where = "" if place == shape.show(parse_key(key)) else f"with {words.given(value)}, {place}: "
         yield f"{where}{message}", hint
 
 
-def _together(
-    recipe: Recipe, trial: Recipe, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
-) -> Found:
+def _together(recipe: Recipe, trial: Recipe, known: set[tuple[str, str, str]]) -> Found:
     """What is wrong with combinations of values of which each could be."""
     for values in tuned.grid(recipe)[1:]:
-        for place, message, hint in _wrong(trial, values, conflicts, known):
+        for place, message, hint in _wrong(trial, values, known):
             chosen = " and ".join(f"{key} {words.given(value)}" for key, value in values.items())
             instead = f"{hint}; or use sampler: random, where such a trial fails and the others go on"
             yield "tune.search", f"with {chosen}, {place}: {message}", instead
 
 
-def _wrong(
-    trial: Recipe, values: tuned.Values, conflicts: Callable[[Recipe], Found], known: set[tuple[str, str, str]]
-) -> Found:
+def _wrong(trial: Recipe, values: tuned.Values, known: set[tuple[str, str, str]]) -> Found:
     """What is wrong with a trial that has these values, but for what is known of it without them."""
     try:
         changed = tuned.with_values(trial, values)
@@ -173,4 +161,4 @@ def _wrong(
         for draft in words.drafts(error, plain):
             yield shape.show(draft.path), draft.message, draft.hint
         return
-    yield from (found for found in conflicts(changed) if found not in known)
+    yield from (found for found in rules.conflicts(changed) if found not in known)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
+from edgekd.recipe.base import need
 from edgekd.recipe.data import Data
 from edgekd.recipe.distill import Distill
 from edgekd.recipe.source import declared, parts
 from edgekd.recipe.teacher import Teacher
-
-Found = Iterator[tuple[str, str, str]]
 
 
 def conflicts(recipe: Recipe) -> Found:
@@ -45,8 +43,7 @@ def _teacher(teacher: Teacher, student_sees: Data, key: str) -> Found:
 
 
 def _view(teacher: Teacher, student_sees: Data, key: str) -> Found:
-    view, seen = teacher.data, teacher.seen(student_sees)
-    assert view is not None
+    view, seen = need(teacher.data, f"{key}.data"), teacher.seen(student_sees)
     if view.channels is not None or view.source is not None:
         yield from _channels(seen, key)
     if (view.mean is None) != (view.std is None):

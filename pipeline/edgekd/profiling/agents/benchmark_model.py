@@ -69,7 +69,7 @@ class BenchmarkAgents:
         Raises:
             DeviceError: There is none.
         """
-        assert self._device.benchmark_model is not None
+        assert self._device.benchmark_model is not None  # the schema refuses this agent without a program
         path = Path(self._device.benchmark_model).expanduser()
         if not path.is_file():
             raise DeviceError(

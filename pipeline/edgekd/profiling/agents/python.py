@@ -132,7 +132,7 @@ class PythonAgent:
         except DeviceError as error:
             self._noise.close()
             raise error.labelled(label) from error
-        assert self._process.stdout
+        assert self._process.stdout  # opened as a pipe
         self._answers = self._process.stdout
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._answers, selectors.EVENT_READ)
@@ -154,7 +154,7 @@ class PythonAgent:
         Raises:
             DeviceError: The runtime refused, died or did not answer in time; the message says which.
         """
-        assert self._process.stdin
+        assert self._process.stdin  # opened as a pipe
         if command == "start" and self._package:
             arguments = {"package": self._package, **arguments}
         try:
@@ -175,7 +175,7 @@ class PythonAgent:
         """End the process; ``grace`` is the seconds it gets to end by itself. May be called twice."""
         if self._noise.closed:
             return
-        assert self._process.stdin
+        assert self._process.stdin  # opened as a pipe
         try:
             if grace and self._process.poll() is None:
                 self._process.stdin.write(b'{"command": "stop"}\n')

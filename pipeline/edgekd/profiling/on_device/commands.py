@@ -15,7 +15,7 @@ from . import feeds
 from .machine import cores as allowed_cores
 from .machine import drop_from_cache, peak_mib, pin, state
 from .reference import Reference
-from .runtimes import create
+from .runtimes import create, files
 from .timing import Timing, since
 
 
@@ -57,7 +57,7 @@ class Commands(Timing):
         # Before memory is read: what is fed is not the model's.
         given = {name: feeds.read(part) for name, part in inputs.items()} if isinstance(inputs, dict) else feeds.read(inputs)
         imported, bare = since(began), peak_mib()
-        dropped = drop_from_cache(Path(path)) if path else False
+        dropped = drop_from_cache(files(runtime, Path(path))) if path else False
         began = time.perf_counter_ns()
         self.runtime.load(path)
         cold = since(began)

@@ -12,10 +12,10 @@ from .errors import UnfitError
 from .sensors import sensors
 
 
-def drop_from_cache(path: Path) -> bool:
-    """Put a model file (and OpenVINO's .bin) out of the page cache; tells whether it is out (never in a tmpfs)."""
+def drop_from_cache(paths: list[Path]) -> bool:
+    """Put the files of a model out of the page cache; tells whether they are out (never in a tmpfs)."""
     out = True
-    for part in {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}:
+    for part in paths:
         handle = os.open(part, os.O_RDONLY)
         try:
             os.fsync(handle)  # what is not on the disk yet cannot be dropped

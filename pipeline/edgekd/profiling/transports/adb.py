@@ -215,7 +215,7 @@ class Adb:
         said = b""
         end = time.monotonic() + phones.ANSWER_S
         with selectors.DefaultSelector() as ready:
-            assert keeper.stdout
+            assert keeper.stdout  # opened as a pipe
             ready.register(keeper.stdout, selectors.EVENT_READ)
             while b"ready\n" not in said and ready.select(max(0.0, end - time.monotonic())):
                 piece = keeper.stdout.read1(1 << 12)  # type: ignore[attr-defined]  # a BufferedReader, typed as IO

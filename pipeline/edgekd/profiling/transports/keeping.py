@@ -39,8 +39,8 @@ class Keeping:
     """
 
     def __init__(self, process: subprocess.Popen[bytes], name: str, gone: Callable[[], DeviceError]) -> None:
-        assert process.stdin
-        assert process.stdout
+        assert process.stdin  # opened as a pipe
+        assert process.stdout  # opened as a pipe
         self._in, self._out = process.stdin.fileno(), process.stdout.fileno()
         self._name, self._gone, self._rest = name, gone, b""
         self._turn, self._over = threading.Lock(), threading.Event()

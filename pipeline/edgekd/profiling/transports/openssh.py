@@ -37,7 +37,7 @@ def command(device: Device, control: str, *, master: bool) -> list[str]:
         control: Path of the control socket.
         master: Whether this is the connection that the others share.
     """
-    assert device.host
+    assert device.host  # the schema refuses transport: ssh without one
     options = OPTIONS | {"ControlMaster": "yes" if master else "no", "ControlPath": control.replace("%", "%%")}
     words = ["ssh", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     if device.port is not None:

@@ -224,8 +224,8 @@ class Ssh:
         self._keeping.beat()
 
     def _disconnect(self) -> None:
-        assert self._master.stdin
-        assert self._master.stdout
+        assert self._master.stdin  # opened as a pipe
+        assert self._master.stdout  # opened as a pipe
         with contextlib.suppress(OSError):
             self._master.stdin.close()
         if not self._folder:  # a keeper that has not answered cleans up by itself
@@ -304,7 +304,7 @@ class Ssh:
 
     def _await(self, process: Remote, what: str, noise: IO[bytes]) -> None:
         """Read past what a login shell prints, to the line that says that the program begins."""
-        assert process.stdout
+        assert process.stdout  # opened as a pipe
         handle, end, said = process.stdout.fileno(), time.monotonic() + BEGIN_S, b""
         begin = self._begin.encode()
         while not said.endswith((begin + b"+\n", begin + b"-\n")):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.charts.timing import Blocks, Course, Range, drift, ranges, sustained
 from edgekd.report.page import Block, Bullets, Cell, Column, Facts, Fold, Section, Table, Tone, figure, stamped
 from edgekd.report.sections import device_figures, operations
 from edgekd.report.sections.device_trust import trust, untrusted
 from edgekd.report.verdict import gate_table
-from edgekd.report.words import count, known, listing, one_line, plural, sig, signed
-from edgekd.results.profile import DeviceRecord, ProfileRecord
+from edgekd.report.words import count, known, one_line, plural, sig, signed
+from edgekd.results.profile import DeviceRecord, ProfileRecord, Sustained
 from edgekd.results.run import RunResult
 from edgekd.runtimes import base
 
@@ -113,7 +114,7 @@ def _blocks(view: _View) -> Iterator[Block]:
     yield from (found for found in looked if found)
     yield from operations.path(result.models, where, labels, rows)
     yield from operations.tables(where, labels, rows)
-    courses = [Course(label, row.sustained.medians, _course(row)) for label, row in view.pairs() if row.sustained]
+    courses = [Course(label, row.sustained.medians, _course(row.sustained)) for label, row in view.pairs() if row.sustained]
     if courses:
         caption = "Median of each ten seconds, against the artifact's first ten seconds. A rise is heat."
         yield sustained(view.id, where, courses, caption, view.stamp)
@@ -136,9 +137,7 @@ def _range(label: str, row: ProfileRecord) -> Range:
     )  # fmt: skip
 
 
-def _course(row: ProfileRecord) -> str:
-    course = row.sustained
-    assert course is not None
+def _course(course: Sustained) -> str:
     text = f"{sig(course.medians[0])} ms at first, {sig(course.medians[-1])} ms after {sig(course.minutes)} min"
     heat = f", {course.celsius[0]:.0f} to {max(course.celsius):.0f} °C" if course.celsius else ""
     return text + heat
@@ -156,7 +155,7 @@ def _about(record: DeviceRecord) -> list[Block]:
         ("Memory", _of(record.available_mib, record.memory_mib)),
         ("Disk", f"{sig(record.disk_mib)} MiB free" if record.disk_mib is not None else ""),
         ("Temperature before", f"{record.celsius:.0f} °C" if record.celsius is not None else ""),
-        ("Throttling", listing([*record.throttled])),
+        ("Throttling", joined([*record.throttled])),
         ("Python", f"{record.python}{f', numpy {record.numpy}' if record.numpy else ''}" if record.python else ""),
         ("Clock resolution", f"{sig(record.clock_ns)} ns" if record.clock_ns is not None else ""),
         ("Reached by", record.transport),
@@ -177,7 +176,7 @@ def _about(record: DeviceRecord) -> list[Block]:
 def _cores(mhz: Sequence[int]) -> str:
     """Write clusters of cores: ``4 at 1800 MHz``."""
     kinds = [(list(mhz).count(limit), limit) for limit in dict.fromkeys(mhz)]
-    return listing([f"{number} at {limit} MHz" if limit else str(number) for number, limit in kinds])
+    return joined([f"{number} at {limit} MHz" if limit else str(number) for number, limit in kinds])
 
 
 def _of(free: float | None, whole: float | None) -> str:

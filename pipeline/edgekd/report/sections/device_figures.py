@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.findings import differs
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure, filled
 from edgekd.report.sections.device_trust import asked_otherwise
-from edgekd.report.words import NONE, count, known, listing, mib, one_line, percent, sig, signed
+from edgekd.report.words import NONE, count, known, mib, one_line, percent, sig, signed
 from edgekd.results.profile import LoadTime, Outputs, ProfileRecord
 from edgekd.results.run import RunResult
 
@@ -142,7 +143,7 @@ def states(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord]) -> 
                 _course(row, [state.celsius for state in row.states]),
                 _course(row, [state.mhz for state in row.states]),
                 _course(row, [state.others for state in row.states]),
-                Cell(f"newly reported in block {listing(hot)}", "warn", mark=True) if hot else Cell("none new"),
+                Cell(f"newly reported in block {joined(hot)}", "warn", mark=True) if hot else Cell("none new"),
             )
         )
     return (
@@ -179,7 +180,7 @@ def outputs(result: RunResult, where: str, labels: Sequence[str], rows: Sequence
     )  # fmt: skip
     limits = ["p99 within 2 steps (LSB) of an int8 output"] * steps
     limits += ["a thousandth of a float output's deviation"] + ["no flip"] * classes
-    note = f"Same: no more than two correct programs differ by: {listing(limits)}. Cosine: the smallest."
+    note = f"Same: no more than two correct programs differ by: {joined(limits)}. Cosine: the smallest."
     if classes:
         note += f" Flips: samples with another {same} although the reference's two best are more than two steps apart."
     return filled(Table(f"Outputs on {where}", columns, tuple(body), note))
@@ -248,6 +249,6 @@ def missing(labels: Sequence[str], rows: Sequence[ProfileRecord], *, here: bool 
             continue
         lacking = [(label, row) for label, row in zip(labels, rows, strict=True) if not getattr(row, name)]
         if lacking:
-            names = "of all artifacts" if len(lacking) == len(rows) else f"of {listing([label for label, _ in lacking])}"
+            names = "of all artifacts" if len(lacking) == len(rows) else f"of {joined([label for label, _ in lacking])}"
             pairs.append((what, names))
     return Facts(tuple(pairs), "Not measured") if pairs else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from edgekd.errors import joined
 from edgekd.profiling.verdicts import narrowed
 from edgekd.report import facts
 from edgekd.report import trust as words
 from edgekd.report.page import Bullets, Facts, Tone
-from edgekd.report.words import count, duration, listing, one_line, plural, sig
+from edgekd.report.words import count, duration, one_line, plural, sig
 from edgekd.results.profile import DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult
 
@@ -48,7 +49,7 @@ def trust(
     same: dict[str, list[str]] = {}
     for label, trust in doubted:
         same.setdefault(one_line(words.reasons(trust)) or "no reason was recorded", []).append(label)
-    pairs += [(listing(named), reasons) for reasons, named in same.items()]
+    pairs += [(joined(named), reasons) for reasons, named in same.items()]
     for label, row in zip(labels, rows, strict=True):
         pairs += _attempts(label, row)
     pairs += _settings(rows, noun)
@@ -74,12 +75,12 @@ def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:
 
 
 def _settings(rows: Sequence[ProfileRecord], noun: str) -> Iterator[tuple[str, str]]:
-    yield "Measured by", listing(sorted({one_line(row.agent) for row in rows}))
-    yield "Threads", listing(sorted({str(row.effective.threads) for row in rows}))
+    yield "Measured by", joined(sorted({one_line(row.agent) for row in rows}))
+    yield "Threads", joined(sorted({str(row.effective.threads) for row in rows}))
     pinned = {row.cores for row in rows}
     yield (
         "Cores",
-        listing(sorted({f"pinned to {', '.join(map(str, cores))}" if cores else "not pinned" for cores in pinned})),
+        joined(sorted({f"pinned to {', '.join(map(str, cores))}" if cores else "not pinned" for cores in pinned})),
     )
     runs = [row.warmup_runs for row in rows if row.warmup_runs is not None]
     if runs:
@@ -88,7 +89,7 @@ def _settings(rows: Sequence[ProfileRecord], noun: str) -> Iterator[tuple[str, s
         until = ", and the times were not steady yet" if not all(steady) else until
         yield "Warm-up", f"{count(min(runs))}{f' to {count(max(runs))}' if max(runs) > min(runs) else ''} inferences{until}"
     yield "Inferences measured", count(sum(row.latency_ms.n for row in rows))
-    yield "Input", listing(sorted({_input(row, noun) for row in rows}))
+    yield "Input", joined(sorted({_input(row, noun) for row in rows}))
 
 
 def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> Iterator[tuple[str, str]]:
@@ -99,7 +100,7 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
     )
     governors = sorted({row.governor for row in rows if row.governor})
     if governors and not (device and device.governor in governors):
-        yield "Governor", one_line(listing(governors))
+        yield "Governor", one_line(joined(governors))
     states = [state for row in rows for state in row.states]
     busy = [state.others for state in states if state.others is not None]
     if busy:
@@ -114,7 +115,7 @@ def _conditions(rows: Sequence[ProfileRecord], device: DeviceRecord | None) -> I
         yield "Clock of the fastest core", between(clock, "MHz")
     if states:
         hot = sorted({index + 1 for row in rows for index, state in enumerate(row.states) if state.throttled})
-        told = f"newly reported in block {listing([str(number) for number in hot])}" if hot else "none newly reported"
+        told = f"newly reported in block {joined([str(number) for number in hot])}" if hot else "none newly reported"
         yield "Throttling", told
     pace = [row.reference_ms for row in rows if row.reference_ms is not None]
     if pace:

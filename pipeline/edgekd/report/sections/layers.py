@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Section, Table, figure
-from edgekd.report.words import count, listing, mib, one_line, plural, sig
+from edgekd.report.words import count, mib, one_line, plural, sig
 from edgekd.results.layers import LayerRecord, RepairCost, RepairRecord
 from edgekd.results.models import MetricFacts
 from edgekd.results.run import RunResult
@@ -81,7 +82,7 @@ def _apart(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _repair(result: RunResult, repair: RepairRecord) -> list[Block]:
-    names = listing([_name(layer) for layer in repair.layers])
+    names = joined([_name(layer) for layer in repair.layers])
     same = MetricFacts("agreement", f"same {facts.same_class(result.task)} as float", "%", "higher")
     metric = MetricWords(same) if repair.of == "float" else facts.metric(result, repair.of)
     before, after, needed = (metric.told(value) for value in (repair.before, repair.after, repair.limit))

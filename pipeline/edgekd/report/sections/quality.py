@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import compress
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.charts.quality import Budget, Panel, Point, Step, metric_steps, pareto, shapes
 from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure, filled
 from edgekd.report.runtime import in_float, without_hint
 from edgekd.report.sections import device_trust
-from edgekd.report.words import count, exact, known, listing, mib, one_line, percent, plural, sig
+from edgekd.report.words import count, exact, known, mib, one_line, percent, plural, sig
 from edgekd.results.fidelity import Figure
 from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.models import ModelRecord, OutputParity
@@ -146,7 +147,7 @@ def tradeoff(result: RunResult) -> Section:
     if not panels:
         reason = "only emulated devices were profiled" if result.profiles else "no artifact was profiled"
         return Section("pareto", title, missing=f"No chart: {reason}.")
-    where = f"Measured on {listing([panel.device for panel in panels])}"
+    where = f"Measured on {joined([panel.device for panel in panels])}"
     where += ", each with a latency axis of its own. " if len(panels) > 1 else ". "
     caption = (
         f"{where}Filled: int8; hollow: float. Whiskers: 95 % interval of the median. "
@@ -156,7 +157,7 @@ def tradeoff(result: RunResult) -> Section:
         caption += " △: the latency is not trusted; see the device's trust block."
     left_out = [one_line(name) for name in facts.devices(result) if facts.emulated(result, name)]
     if left_out:
-        caption += f" Left out, as emulated: {listing(left_out)}."
+        caption += f" Left out, as emulated: {joined(left_out)}."
     return Section("pareto", title, (pareto(panels, caption, metric),))
 
 
@@ -298,7 +299,7 @@ def _story(result: RunResult) -> str:
     files = [score for score in scores if score is not None]
     if files and int8 is not None:
         told.append(f"the int8 files differ from it by {metric.size(max(abs(score - int8) for score in files))} at most")
-    text = listing(told)
+    text = joined(told)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

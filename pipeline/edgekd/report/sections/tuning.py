@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.charts.svg import NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
 from edgekd.report.findings import search
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import Block, Bullets, Cell, Chart, Column, Section, Table
-from edgekd.report.words import count, listing, one_line, plural, shorten, sig
+from edgekd.report.words import count, one_line, plural, shorten, sig
 from edgekd.results.run import RunResult
 from edgekd.results.tuning import TrialRecord, TuningRecord, word
 
@@ -45,7 +46,7 @@ def _alone(result: RunResult) -> Iterator[str]:
     names = [facts.label_of(result, name) for name in plain]
     if names:
         yield (
-            f"Not tuned: {listing(names)}, with the recipe's own values. What distillation gains over that is in part "
+            f"Not tuned: {joined(names)}, with the recipe's own values. What distillation gains over that is in part "
             "what any search would gain."
         )
 

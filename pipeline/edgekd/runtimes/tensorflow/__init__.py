@@ -86,7 +86,7 @@ class Session:
         self._name = path.name
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._process = subprocess.Popen(
-            # -P: modules beside the worker must not be found in the place of TensorFlow's own
+            # -P: modules beside the worker must not be found instead of TensorFlow's own
             [sys.executable, "-P", str(WORKER), format, str(path), str(threads), signature or ""],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=_environment(),
         )  # fmt: skip
@@ -108,7 +108,7 @@ class Session:
 
         content = io.BytesIO()
         np.save(content, inputs["inputs"], allow_pickle=False)
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # opened as a pipe
         try:
             self._process.stdin.write(struct.pack("<Q", content.tell()) + content.getvalue())
             self._process.stdin.flush()
@@ -120,7 +120,7 @@ class Session:
         return {"outputs": np.load(io.BytesIO(answer), allow_pickle=False)}
 
     def _receive(self) -> bytes:
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # opened as a pipe
         head = self._process.stdout.read(8)
         if len(head) < 8:
             raise ModelError(f"{self._name} cannot be run: {self._ended()}", "is TensorFlow whole? " + INSTALL)

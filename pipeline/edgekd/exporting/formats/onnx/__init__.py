@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.exporting.capture import captured
-from edgekd.exporting.causes import explained
+from edgekd.exporting.causes import explained, operator_name
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -21,12 +21,13 @@ from edgekd.exporting.exporter import (
     total_bytes,
     with_steps,
 )
-from edgekd.recipe.export import Precision
+from edgekd.exporting.formats.onnx.torchlib import OPSET, one_registry
+from edgekd.recipe.export import Io, Precision
 from edgekd.registry import exporters
 
 if TYPE_CHECKING:
     import onnx
-from edgekd.exporting.formats.onnx.torchlib import OPSET, one_registry
+    from torch import fx
 
 Steps = tuple[float | None, ...]
 
@@ -37,6 +38,7 @@ class OnnxExporter:
 
     suffix = ".onnx"
     packages = ("torch", "onnx", "onnxscript", "onnx-ir")
+    io: ClassVar[tuple[Io, ...]] = ("float32",)
     precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
         "int8": Supported("int8; activations uint8, for Arm int8"),
         "float32": Supported("float32"),
@@ -52,6 +54,13 @@ class OnnxExporter:
             "use float16 or int8-weights, or int16x8 in tflite",
         ),
     }
+
+    @staticmethod
+    def lacks(node: fx.Node) -> str:
+        """Return why ONNX cannot have an operator; see ``Refusing``."""
+        from edgekd.exporting.formats.onnx.torchlib import has
+
+        return "" if has(node.target) else f"torch's ONNX exporter has no {operator_name(node)}"
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``path``; see ``Exporter``."""
@@ -108,7 +117,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
             external_data=False,
             verbose=False,
         )
-    assert program is not None
+    assert program is not None  # torch returns None only without dynamo
     model = program.model_proto
     if int8:
         if options.activations == "uint8":

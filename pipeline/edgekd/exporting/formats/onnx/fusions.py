@@ -180,7 +180,7 @@ def _is_mean(node: onnx.NodeProto, known: _Graph) -> bool:
 def _squeeze(pool: onnx.NodeProto, axes: str, known: _Graph) -> list[onnx.NodeProto]:
     """Round a pool's result as it is rounded behind the squeeze, so that both are integer operators."""
     rounding = known.quantize_of(pool.output[0])
-    assert rounding is not None
+    assert rounding is not None  # _is_mean found it
     result, step = pool.output[0], rounding.input[1:3]
     names = [f"{result}_{part}" for part in ("pool", "whole", "map")]
     pool.output[0] = names[0]

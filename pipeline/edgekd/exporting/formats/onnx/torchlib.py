@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
+from edgekd.exporting.lacks import is_composite
 
 # 21 is the first that could type a quantize node without its zero point, and adds nothing that is needed here; 20 is
 # read by every runtime of the last two years.
@@ -50,3 +49,17 @@ def one_registry() -> Iterator[None]:
         yield
     finally:
         ONNXRegistry.from_torchlib = make  # type: ignore[method-assign]
+
+
+@cache
+def has(operator: Any) -> bool:
+    """Return whether torch's exporter knows an operator."""
+    return bool(registry().is_registered(operator)) or operator in _decompositions() or is_composite(operator)
+
+
+@cache
+def _decompositions() -> frozenset[Any]:
+    from torch.onnx._internal.exporter import _decomp
+
+    implemented = set(_decomp.get_onnx_implemented_overloads(registry()))
+    return frozenset(_decomp.create_onnx_friendly_decomposition_table(implemented))

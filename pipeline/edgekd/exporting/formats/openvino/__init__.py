@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from edgekd.exporting.capture import captured
-from edgekd.exporting.causes import explained
+from edgekd.exporting.causes import explained, operator_name
 from edgekd.exporting.exporter import Exported, Options, Refused, Source, Supported, require_float_io, require_precision
 from edgekd.exporting.formats import onnx as onnx_format
-from edgekd.recipe.export import Precision
+from edgekd.exporting.lacks import is_complex
+from edgekd.recipe.export import Io, Precision
 from edgekd.registry import exporters
 from edgekd.runtimes import openvino as runtime
 from edgekd.runtimes import silence
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+_UNREAD = {"linalg_det": "OpenVINO cannot read ONNX's Det", "det": "OpenVINO cannot read ONNX's Det"}
 
 
 @exporters.register("openvino")
@@ -25,6 +32,7 @@ class OpenVinoExporter:
 
     suffix = ".xml"
     packages = (*onnx_format.OnnxExporter.packages, "openvino")
+    io: ClassVar[tuple[Io, ...]] = ("float32",)
     precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
         "int8": Supported("int8"),
         "float32": Supported("float32"),
@@ -40,6 +48,13 @@ class OpenVinoExporter:
             "use float16 or int8-weights, or int16x8 in tflite",
         ),
     }
+
+    @staticmethod
+    def lacks(node: fx.Node) -> str:
+        """Return why OpenVINO cannot have an operator; see ``Refusing``."""
+        if is_complex(node):
+            return "OpenVINO computes in real numbers only"
+        return _UNREAD.get(operator_name(node)) or onnx_format.OnnxExporter.lacks(node)
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``path`` and the ``.bin`` of the same name; see ``Exporter``."""

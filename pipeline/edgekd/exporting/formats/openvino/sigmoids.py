@@ -84,7 +84,7 @@ def fit(low: float, high: float) -> Polynomial | None:
     step = (high - low) / 255
     x = ((np.arange(_LEVELS) - round(-low / step)) * step).astype(np.float32)
     exact = np.clip(np.rint(_LEVELS / (1 + np.exp(-x.astype(np.float64)))), 0, 255)
-    # Beyond these the sigmoid is 0 and 255 steps. OpenVINO may clamp the integers in the place of the values, so
+    # Beyond these the sigmoid is 0 and 255 steps. OpenVINO may clamp the integers instead of the values, so
     # neighbours of the limits have to do as well.
     lowest, highest = x[exact == exact.min()].max(), x[exact == exact.max()].min()
     limits = float(lowest - np.float32(step / 4)), float(highest + np.float32(step / 4))

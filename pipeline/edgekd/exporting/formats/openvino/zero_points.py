@@ -108,7 +108,7 @@ def _zero_point(low: float, high: float) -> int:
 def _correct(port: Any, low: float, high: float) -> None:
     """Take from a bias what is too much, as the operand of the convolution begins at 0 and not at ``low``."""
     weights = _weights(port)
-    assert weights is not None
+    assert weights is not None  # the port is of one of the convolutions that were found by their weights
     missing = weights.sum(tuple(range(1, weights.ndim))) * (_zero_point(low, high) * (high - low) / 255)
     _add_to_bias(port.get_node(), -missing.reshape(-1, *[1] * (weights.ndim - 2)))
 

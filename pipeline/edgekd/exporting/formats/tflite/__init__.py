@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.exporting.capture import captured
-from edgekd.exporting.causes import explained
+from edgekd.exporting.causes import explained, operator_name
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -23,9 +23,20 @@ from edgekd.exporting.exporter import (
     total_bytes,
     with_steps,
 )
-from edgekd.recipe.export import Precision
+from edgekd.exporting.lacks import is_complex
+from edgekd.recipe.export import Io, Precision
 from edgekd.registry import exporters
 from edgekd.results.models import FilePort
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+_FAILING = {
+    "one_hot": "its values are checked while it runs, which TensorFlow Lite cannot",
+    "sort": "TensorFlow Lite has no sort, and its converter writes one that no runtime has",
+    "argsort": "TensorFlow Lite has no sort, and its converter writes one that no runtime has",
+}
 
 
 @exporters.register("tflite")
@@ -34,6 +45,7 @@ class TfliteExporter:
 
     suffix = ".tflite"
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
+    io: ClassVar[tuple[Io, ...]] = ("float32", "int8")
     precisions: ClassVar[Mapping[Precision, Supported | Refused]] = {
         "int8": Supported("int8"),
         "float32": Supported("float32"),
@@ -43,6 +55,16 @@ class TfliteExporter:
         "int4-weights": Supported("float32; weights become float32 at every inference, which is slow"),
         "int16x8": Supported("int16 activations, by reference kernels: many times slower than float32 on a CPU"),
     }
+
+    @staticmethod
+    def lacks(node: fx.Node) -> str:
+        """Return why TensorFlow Lite cannot have an operator; see ``Refusing``."""
+        from edgekd.exporting.formats.tflite.lowerings import has
+
+        name = operator_name(node)
+        if is_complex(node):
+            return "TensorFlow Lite computes in real numbers only"
+        return _FAILING.get(name) or ("" if has(node.target) else f"the TensorFlow Lite converter has no {name}")
 
     def export(self, source: Source, path: Path, options: Options) -> Exported:
         """Write ``path``; see ``Exporter``."""

@@ -1,7 +1,8 @@
 """Runtimes that a model file is measured in: one module a format, which a third party's stands beside.
 
 Its ``PACKAGES`` has the names of packages that run the format, each with a callable that makes a runtime from a number of
-threads; of several the first that works is used. Its ``TRIVIAL`` has the names of the files of its trivial model.
+threads; of several the first that works is used. Its ``TRIVIAL`` has the names of the files of its trivial model. Its
+``BESIDE``, which may be left out, has the endings of files beside the one that is loaded.
 
 A runtime has: ``version``, ``load(path)``, ``unload()``, ``run(feed)`` as a user writes it, ``effective(path, feed)`` (what
 it says it did), and ``inputs()``: by name, in the model's order, (shape with None where free, numpy type, (scale, zero
@@ -15,12 +16,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 
 def of(form: str) -> Any:
     """Return the module of a format."""
     return importlib.import_module("." + form, __name__)
+
+
+def files(form: str, path: Path) -> list[Path]:
+    """Return the files of a model: the one that is loaded, and those beside it."""
+    return [path, *(path.with_suffix(suffix) for suffix in getattr(of(form), "BESIDE", ()))]
 
 
 def create(form: str, threads: int, package: str = "") -> Any:

@@ -121,3 +121,4 @@ class OpenVino:
 
 PACKAGES = {"openvino": OpenVino}
 TRIVIAL = ("trivial.xml", "trivial.bin")
+BESIDE = (".bin",)

@@ -20,7 +20,7 @@ from edgekd.task.base import Purpose
 State = dict[str, Tensor]
 
 
-class Learner:
+class NetworkState:
     """One network in a training loop.
 
     Args:
