@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tests.unit.artifacts.packing import with_lock
 from tests.words import lacking
 
 import edgekd
 from edgekd import registry
+from edgekd.artifacts import pack
+from edgekd.artifacts.profile import Settings
 from edgekd.errors import DataError
+from edgekd.evaluation import device_checks
+from edgekd.evaluation.device_checks import Expected
 from edgekd.metrics.base import Metric
 from edgekd.metrics.classification import CrossEntropy, Top1
+from edgekd.recipe.profile import Profile
 from edgekd.results.run import RunResult
 from edgekd.task.base import Port, Signature
 from edgekd.task.image_classification import ImageClassification
@@ -75,7 +82,6 @@ READ = {
     "baselines": [],
     "quantize": {"method": "ptq"},
     "export": ["onnx", "tflite", "openvino"],
-    "profile": PROFILE,
     "gates": {"parity_lsb_p99": {"max": 2}},
 }
 TAUGHT = {
@@ -181,6 +187,8 @@ class Run:
 
     folder: Path
     result: RunResult
+    expected: Mapping[str, Expected]
+    """Outputs that the files are compared with on devices."""
 
     def snippet(self, name: str) -> list[str]:
         """Run a load snippet beside the bundle, and return the lines that it prints."""
@@ -192,7 +200,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """All recipes, each run once in this process."""
     folder = tmp_path_factory.mktemp("ports")
     read = _read(120, 20)
@@ -206,13 +214,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
         patch.setenv("EDGEKD_CACHE", str(folder / "cache"))
         for task in (PictureWithFacts, ValuesOfText):
             patch.setitem(registry.tasks._entries, task.kind, task)
-        found = {}
+        found, expected = {}, {}
+        check = device_checks.check
+
+        def checked(session: Any, variants: Any, device: Any, known: Any, threads: int) -> Any:
+            expected.update(known)
+            return check(session, variants, device, known, threads)
+
+        patch.setattr(device_checks, "check", checked)
         for name, recipe in {"seen": SEEN, "read": READ, "taught": TAUGHT}.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
             outcome = edgekd.run(folder / f"{name}.yaml", quiet=True)
             assert outcome.result is not None
-            found[name] = Run(outcome.folder.absolute(), outcome.result)
-        yield found
+            found[name] = Run(outcome.folder.absolute(), outcome.result, expected)
+    return found
 
 
 def _trained(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -249,8 +264,6 @@ def test_every_output_of_every_file_is_held_against_torch(runs: dict[str, Run], 
         assert model.parity is not None
         assert tuple(model.parity.outputs) == OUTPUTS[name]
         assert model.figure({"seen": "top1", "read": "mse"}[name]) is not None
-    assert {profile.model for profile in result.profiles} == {*files}
-    assert not [one for profile in result.profiles for one in profile.outputs if one.differs]
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -281,18 +294,54 @@ def test_the_bundle_holds_every_output_and_its_snippets_compare_them(runs: dict[
     assert [line for line in lacking(run.result) if line.startswith("C++ and Kotlin for ")]
 
 
+def test_every_output_is_compared_on_a_device(runs: dict[str, Run]) -> None:
+    result = runs["seen"].result
+    files = {model.name: model for model in result.models if model.role == "artifact"}
+    assert {profile.model for profile in result.profiles} == {*files}
+    for profile in result.profiles:
+        (torch,) = profile.outputs
+        assert (torch.reference, torch.differs) == ("torch", ""), profile.model
+        expected = runs["seen"].expected[profile.model]
+        assert tuple(expected.torch) == tuple(expected.host) == OUTPUTS["seen"]  # type: ignore[arg-type]
+        assert {len(values) for values in expected.torch.values()} == {8}
+
+
 def test_a_bundle_is_measured_again_with_all_of_its_inputs_and_outputs(runs: dict[str, Run], tmp_path: Path) -> None:
-    """As on a board that gets the bundle alone."""
-    for name, run in runs.items():
-        if name == "taught":
-            continue
-        protocol = {key: value for key, value in PROFILE.items() if key != "devices"}
-        measured = edgekd.profile(run.folder / "artifacts", out=tmp_path / name, overrides=protocol, quiet=True)
-        for profile in measured.result.profiles:
-            (torch,) = profile.outputs
-            assert (torch.reference, torch.differs) == ("torch", ()), profile.model
-            assert (torch.agreement is None) == (name == "read")
-        assert not [line for line in lacking(measured.result) if "torch" in line]
+    """As on a board that gets the bundle alone; an output beside the primary one that is another is found."""
+    protocol = {key: value for key, value in PROFILE.items() if key != "devices"}
+    for name, file in (("seen", "tflite.tflite"), ("read", "onnx.onnx")):
+        folder = runs[name].folder / "artifacts"
+        measured = edgekd.profile(folder / file, out=tmp_path, overrides=protocol, quiet=True).result
+        ((torch,),) = [profile.outputs for profile in measured.profiles]
+        assert (torch.reference, torch.differs) == ("torch", "")
+        assert (torch.agreement is None) == (name == "read")
+        assert not [line for line in lacking(measured) if "torch" in line]
+    other = shutil.copytree(folder, tmp_path / "other")
+    with np.load(other / "samples.npz") as stored:
+        arrays = dict(stored)
+    np.savez(other / "samples.npz", **{**arrays, "torch_ptq.beside": arrays["torch_ptq.beside"] + 1})  # type: ignore[arg-type]
+    measured = edgekd.profile(other / "onnx.onnx", out=tmp_path, overrides=protocol, quiet=True).result
+    ((torch,),) = [profile.outputs for profile in measured.profiles]
+    assert "LSB" in torch.differs
+
+
+def test_a_pack_knows_the_outputs_and_that_they_have_no_classes(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = with_lock(tmp_path / "lock")
+    monkeypatch.setattr(pack, "packed", lambda: program)
+    protocol = Profile(**{key: value for key, value in PROFILE.items() if key != "devices"})
+    board = pack.pack([runs["read"].folder / "artifacts" / "onnx.onnx"], Settings(protocol=protocol), tmp_path / "board")
+    done = subprocess.run(
+        [sys.executable, "profile.py", "--name", "shed"], cwd=board, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = pack.report(board / "edgekd-result.json", tmp_path / "reports").result
+    (profile,) = result.profiles
+    assert [(row.reference, row.differs, row.agreement) for row in profile.outputs] == [
+        ("host", "", None),
+        ("torch", "", None),
+    ]
 
 
 def test_given_weights_are_held_by_the_metric_of_their_task(runs: dict[str, Run]) -> None:
