@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 
@@ -37,7 +38,7 @@ _DIFFERENCES = """\
 for name, key in {keys}.items():
     expected = samples[key]  # of the first samples, where all would be too large for the bundle
     outputs = np.concatenate([outputs[name] for outputs in found[: len(expected)]])
-    off, deviation = np.abs(outputs - expected).max(), expected.std()
+    off, deviation = np.abs(outputs.astype(np.float64) - expected).max(), expected.std()
     print(f"{{name}}: largest difference {{off:.3g}}, of values with a deviation of {{deviation:.3g}}")
 """
 
@@ -75,7 +76,7 @@ def body(model: ModelRecord, *, expected: str) -> str:
     primary, *others = model.outputs
     assert model.path is not None
     names = [port.name for port in model.outputs]
-    load = base.of(model.format).python.several.format(file=PurePath(model.path).name, outputs=names)
+    load = base.of(model.format).python.several.format(file=PurePath(model.path).name, outputs=json.dumps(names))
     text = load + _BODY.format(
         taken=_words(model.inputs), given=_words(model.outputs),
         inputs="\n".join(_lines(model.inputs, _to_file)), outputs="\n".join(_lines(model.outputs, _from_file)),
@@ -85,7 +86,7 @@ def body(model: ModelRecord, *, expected: str) -> str:
         text += _TOP1.format(primary=primary.name, expected=expected)
     else:
         keys = {primary.name: samples.output(model.name, classes=False), **keys}
-    return text + (_DIFFERENCES.format(keys=keys) if keys else "")
+    return text + (_DIFFERENCES.format(keys=json.dumps(keys)) if keys else "")
 
 
 def _lines(ports: Sequence[FilePort], of: Callable[[FilePort], str]) -> Iterator[str]:
@@ -99,15 +100,20 @@ def _to_file(port: FilePort) -> str:
         value += ".transpose(0, 2, 3, 1)"
     if port.scale is not None:
         limits = "0, 255" if port.dtype == "uint8" else "-128, 127"
-        value = f"np.clip(np.rint({value} / np.float32({port.scale})) + {port.zero_point}, {limits})"
+        value = f"np.clip(np.rint({value} / np.float32({port.scale})) {_signed(port.zero_point or 0)}, {limits})"
     return f'np.ascontiguousarray({value}, "{port.dtype}")'
 
 
 def _from_file(port: FilePort) -> str:
     value = f'raw["{port.name}"]'
     if port.scale is not None:
-        value = f"(({value}.astype(np.float32) - {port.zero_point}) * np.float32({port.scale}))"
+        value = f"(({value}.astype(np.float32) {_signed(-(port.zero_point or 0))}) * np.float32({port.scale}))"
     return f"{value}.transpose(0, 3, 1, 2)" if port.layout == "NHWC" else value
+
+
+def _signed(number: int) -> str:
+    """Write a number that is added: ``+ 3``, ``- 3``."""
+    return f"{'-' if number < 0 else '+'} {abs(number)}"
 
 
 def _words(ports: Sequence[FilePort]) -> str:
