@@ -21,6 +21,7 @@ from edgekd.errors import DataError, ModelError, RecipeError
 from edgekd.models import build
 from edgekd.progress import Silent
 from edgekd.recipe.teacher import Teacher
+from edgekd.report.findings import sentence
 from edgekd.results.codec import from_json
 from edgekd.results.run import Curve
 from edgekd.stages.distill import DistillStage
@@ -220,7 +221,7 @@ def test_a_given_network_is_held_by_the_metric_of_the_task(folder: Path) -> None
     taught, teacher = wiring.Role("student", teaches=False), wiring.Role("teacher", teaches=True)
     assert wiring.check(Told(0), images, recipe.data, teacher, Silent()) == ()
     (doubt,) = wiring.check(Told(1), images, recipe.data, taught, Silent())
-    assert doubt.startswith("student is no better than chance: mean error "), doubt
+    assert sentence(doubt).startswith("student is no better than chance: mean error "), doubt
     with pytest.raises(ModelError, match="teacher is no better than chance: mean error .* on 120 training samples"):
         wiring.check(Told(1), images, recipe.data, teacher, Silent())
 
@@ -232,4 +233,4 @@ def test_a_given_network_on_few_samples_is_only_doubted(folder: Path) -> None:
     recipe = loaded(folder)
     images = dataset.load(recipe.data, task=recipe.task)
     (doubt,) = wiring.check(Told(1), images, recipe.data, wiring.Role("teacher", teaches=True), Silent())
-    assert doubt.endswith("as far as 30 samples can tell")
+    assert sentence(doubt).endswith("as far as 30 samples can tell")
