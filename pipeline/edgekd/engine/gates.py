@@ -58,8 +58,8 @@ def limits(recipe: Recipe, models: Sequence[ModelRecord]) -> Iterator[tuple[str,
 def _unasked(task: Task, *, known: bool) -> tuple[str, ...]:
     """Return the gates against the float model that hold unasked; ``known``: whether there is anything like labels."""
     if "classes" not in task.gives:  # how much of another metric may be lost, its user knows
-        return ("sqnr_db",)
-    return ("accuracy_drop",) if known else ("expected_drop", "agreement", "sqnr_db")
+        return ("sqnr_db", "worst_sqnr_db")
+    return ("accuracy_drop", "worst_sqnr_db") if known else ("expected_drop", "agreement", "sqnr_db", "worst_sqnr_db")
 
 
 def passed(gates: Sequence[GateRecord]) -> bool:
@@ -99,6 +99,8 @@ def _judge(
         return
     if name in QUALITY and precision == "float32":
         return
+    if name == "worst_sqnr_db" and recipe.gates.worst_sqnr_db is None and not (model.fidelity and model.fidelity.worst):
+        return  # all that the file gives is logits of classes
     steps = model.parity is None or model.parity.p99_lsb is not None
     limit = _limit(gate)
     if name == "parity_top1" and model.parity is not None and model.parity.agreement is None:
@@ -146,6 +148,7 @@ def _record(
         level=gate.level,
         blocks=_blocks(gate, verdict, found, recipe.gates),
         metric=metric if name in ("drop", "metric") else None,
+        value=str(model.fidelity.worst) if name == "worst_sqnr_db" and model.fidelity and model.fidelity.worst else None,
     )  # fmt: skip
 
 
@@ -200,6 +203,8 @@ def _figure(name: str, metric: str, model: ModelRecord, models: Mapping[str, Mod
     """What a gate is held against; n is 0 where the figure has no sampling noise."""
     if name in ("accuracy_drop", "drop"):
         return model.fidelity.drops.get(metric) if model.fidelity else None
+    if name == "worst_sqnr_db":
+        return model.fidelity.worst.sqnr_db if model.fidelity and model.fidelity.worst else None
     if name in QUALITY:
         found: Figure | None = getattr(model.fidelity, name, None)
         return found

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import statistics
-from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.fidelity import Fidelity, Figure, WorstValue
 from edgekd.results.layers import EXACT_DB
 
 Array = NDArray[np.float32]
@@ -65,6 +65,37 @@ def sqnr(reference: Array, output: Array, *, classes: bool = True) -> Figure:
     interval = statistics.decibel_interval(signal.tolist(), noise.tolist()) or (None, None)
     low, high = (None if end is None else capped(end) for end in interval)
     return Figure(capped(value), n, low, high)
+
+
+def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstValue | None:
+    """Return the value of all outputs with the least signal-to-noise ratio.
+
+    An output N×K is K values with a meaning each, such as the sides of a box: int8 has one step for all of them, and a value
+    that is smaller than the step is lost while the ratio of the whole output stays high. Other outputs, such as maps, count
+    as one value; integers are compared by parity.
+
+    Args:
+        reference: Outputs of the float model, each (N, ...), without those that are logits of classes.
+        output: Those of the compressed model for the same samples.
+    """
+    found: list[tuple[float, str, int | None]] = []
+    for name, exact in reference.items():
+        if not np.issubdtype(exact.dtype, np.floating):
+            continue
+        if exact.ndim == 2 and exact.shape[1] > 1:
+            found += [(_ratio(exact[:, k], output[name][:, k]), name, k) for k in range(exact.shape[1])]
+        else:
+            found.append((_ratio(exact, output[name]), name, None))
+    if not found:
+        return None
+    _, name, index = min(found, key=lambda item: item[0])
+    parts = (values[name] if index is None else values[name][:, index : index + 1] for values in (reference, output))
+    return WorstValue(name, index, sqnr(*parts, classes=False))
+
+
+def _ratio(reference: Array, output: Array) -> float:
+    signal, noise = (float(part.sum()) for part in powers(reference, output, classes=False))
+    return signal / noise if noise else math.inf
 
 
 def powers(reference: Array, output: Array, *, classes: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

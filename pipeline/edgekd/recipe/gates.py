@@ -63,6 +63,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "expected_drop": {"max": 0.02},
     "agreement": {"min": 0.80},
     "sqnr_db": {"min": 10.0},
+    "worst_sqnr_db": {"min": 5.0},
     "parity_top1": {"min": 0.995},
     "parity_lsb_p99": {"max": 2.0},
     "parity_error": {"max": 0.01},
@@ -91,6 +92,10 @@ class Gates(Strict):
     sqnr_db: Gate | None = None
     """Variance of the float student's logits to the mean square of an int8 artifact's error, in dB. Default without labels
     and teacher: {min: 10}."""
+    worst_sqnr_db: Gate | None = None
+    """The same ratio in dB of the one value that int8 harms most, among all outputs that have no classes. An output N×K is K
+    values (a box is four), for they share one int8 step and a small one can be lost; another output counts as one value.
+    Default where there is such an output: {min: 5}. Cure: keep the layer that gives it in float (quantize.keep_float)."""
     drop: DropGate | tuple[DropGate, ...] | None = None
     """Loss of a metric in each int8 artifact against the float student, on the test split, in the metric's own unit: the
     whole 95 % interval has to be within the limit. A list has a limit for each of several metrics."""

@@ -24,6 +24,25 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class WorstValue:
+    """The value of a file's outputs that compression has harmed most.
+
+    Attributes:
+        output: Name of the output.
+        index: Of the value in it, where the output is N×K: a vector of values with a meaning each; None where the whole
+            output counts as one.
+        sqnr_db: As in :class:`Fidelity`, of this value alone.
+    """
+
+    output: str
+    index: int | None
+    sqnr_db: Figure
+
+    def __str__(self) -> str:
+        return self.output if self.index is None else f"{self.output}[{self.index}]"
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """Closeness of a model to the float model that it was made from, on the test images.
 
@@ -37,6 +56,7 @@ class Fidelity:
         drops: What each metric of the task has lost, paired by sample, by the metric's name: more is worse, a share where
             the metric is one. Empty where nothing is known of the targets. Where a teacher stands in for labels they are
             drops of agreement with the teacher.
+        worst: What is harmed most among the outputs that have no classes; None where there is no such output.
     """
 
     reference: str
@@ -44,3 +64,4 @@ class Fidelity:
     agreement: Figure | None = None
     expected_drop: Figure | None = None
     drops: Mapping[str, Figure] = field(default_factory=dict)
+    worst: WorstValue | None = None

@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.engine import gates
 from edgekd.recipe import Recipe
-from edgekd.results.fidelity import Fidelity, Figure
+from edgekd.results.fidelity import Fidelity, Figure, WorstValue
 from edgekd.results.findings import Finding
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
 from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity
@@ -31,7 +31,7 @@ def close(drop: float | None, n: int = 2000, sure: bool = True) -> Fidelity:
         return Figure(value, n, value - room, value + room)
 
     drops = {} if drop is None else {"top1": figure(drop)}
-    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops)
+    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops, WorstValue("box", 2, figure(12.0)))
 
 
 def measured(split: Any, n: int, top1: float) -> Metrics:
@@ -94,7 +94,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
     half = replace(model("tflite_float16", 0.89, p99=None, near=close(0.001)), precision="float16")
     found = gates.judge(recipe({}), (*MODELS, half), ())
     names = [gate.name for gate in found if gate.model == "tflite_float16"]
-    assert names == ["accuracy_drop", "parity_top1", "parity_error"]
+    assert names == ["accuracy_drop", "worst_sqnr_db", "parity_top1", "parity_error"]
     assert gates.passed(found)
     assert gates.verdict(found) == "pass"
 
@@ -106,6 +106,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
         ("expected_drop", {"max": 0.005}, {"max": 0.003}, 0.004, "<= 0.005"),
         ("agreement", {"min": 0.94}, {"min": 0.96}, 0.95, ">= 0.94"),
         ("sqnr_db", {"min": 19}, {"min": 21}, 20.0, ">= 19"),
+        ("worst_sqnr_db", {"min": 11}, {"min": 13}, 12.0, ">= 11"),
         ("top1", {"min": 0.87}, {"min": 0.91}, 0.89, ">= 0.87"),
         ("parity_top1", {"min": 0.996}, {"min": 0.997}, 0.996, ">= 0.996"),
         ("parity_lsb_p99", {"max": 1.5}, {"max": 1.4}, 1.5, "<= 1.5"),
@@ -127,7 +128,7 @@ def test_each_gate_at_its_boundary(
 
 def test_every_gate_of_the_schema_is_judged() -> None:
     names = {*gate_names()} | {*OF_METRICS}
-    assert len(names) == 14
+    assert len(names) == 15
     # A file with steps has no other figure of its error; the float file beside it has.
     found = gates.judge(recipe({name: {"max": 1e9, **OF_METRICS.get(name, {})} for name in names}), MODELS, (profile(),))
     assert {gate.name for gate in found if gate.verdict == "pass"} == names
@@ -223,7 +224,9 @@ def test_a_float_recipe_ships_its_float_files() -> None:
 def test_parity_is_always_gated() -> None:
     found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, agreement=0.99, p99=2.1, near=close(0.0))), ())
     verdicts = {gate.name: gate.verdict for gate in found if gate.model == "onnx"}
-    assert verdicts == {"accuracy_drop": "pass", "parity_top1": "fail", "parity_lsb_p99": "fail"}
+    assert verdicts == {
+        "accuracy_drop": "pass", "worst_sqnr_db": "pass", "parity_top1": "fail", "parity_lsb_p99": "fail",
+    }  # fmt: skip
 
 
 def test_int8_is_held_against_the_float_model_unasked() -> None:
@@ -239,6 +242,22 @@ def test_int8_is_held_against_the_float_model_unasked() -> None:
     found = {g.name: g.verdict for g in unlabelled if g.verdict != "pass"}
     assert found == {"expected_drop": "fail", "agreement": "fail", "sqnr_db": "fail"}
     assert {g.reference for g in labelled if g.name == "accuracy_drop"} == {"distilled"}
+
+
+def test_a_value_of_another_output_that_int8_has_lost_does_not_pass() -> None:
+    """Accuracy, and parity with the int8 graph, do not see it."""
+    lost = replace(close(0.0), worst=WorstValue("box", 2, Figure(-20.0, 2000, -21.0, -19.0)))
+    found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=lost)), ())
+    (gate,) = (gate for gate in found if gate.verdict != "pass")
+    assert (gate.name, gate.verdict, gate.value, gate.blocks) == ("worst_sqnr_db", "fail", "box[2]", True)
+
+
+def test_a_file_of_logits_alone_has_no_other_value() -> None:
+    near = replace(close(0.0), worst=None)
+    found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=near)), ())
+    assert "worst_sqnr_db" not in {gate.name for gate in found}
+    asked = one("worst_sqnr_db", {"min": 5}, (*MODELS[:2], model("onnx", 0.9, near=near)))
+    assert asked.verdict == "not_measured"
 
 
 def test_a_limit_inside_the_interval_is_undecided() -> None:

@@ -124,3 +124,27 @@ def test_agresti_min_beside_the_exact_interval() -> None:
         counts = rng.multinomial(n, (lost, gained, 1 - lost - gained), size=2000)
         inside = [low <= lost - gained <= high for low, high in (paired_shares(int(b), int(c), n) for b, c, _ in counts)]
         assert stats.binomtest(sum(inside), 2000).proportion_ci().high > 0.945
+
+
+def test_the_value_that_int8_has_lost_is_found() -> None:
+    """x and y in pixels, w and h in shares: with one step for all of them the shares become a constant."""
+    random = np.random.default_rng(0)
+    box = np.concatenate([random.uniform(0, 300, (400, 2)), random.uniform(0.6, 0.8, (400, 2))], axis=1).astype(np.float32)
+    step = np.float32(300 / 255)
+    int8 = np.round(box / step) * step
+    assert fidelity.sqnr(box, int8, classes=False).value > 40  # as a whole it is fine
+    found = fidelity.worst({"map": box[:, :2, None, None], "box": box}, {"map": int8[:, :2, None, None], "box": int8})
+    assert found is not None
+    assert (found.output, found.index in (2, 3)) == ("box", True)
+    assert found.sqnr_db.value < 0
+    assert found.sqnr_db.n == 400
+    assert str(found) == f"box[{found.index}]"
+
+
+def test_outputs_that_are_no_vectors_count_as_a_whole() -> None:
+    random = np.random.default_rng(0)
+    maps = random.normal(size=(50, 4, 3, 3)).astype(np.float32)
+    found = fidelity.worst({"map": maps, "ids": np.ones((50, 2), np.int64)}, {"map": maps + 0.01, "ids": np.zeros((50, 2))})
+    assert found is not None
+    assert str(found) == "map"
+    assert fidelity.worst({}, {}) is None
