@@ -271,4 +271,5 @@ def failures(gates: Sequence[GateRecord]) -> Iterator[str]:
             interval = "" if gate.n is None or gate.low is None or gate.high is None else (
                 f", 95 % interval {gate.low:.4g} to {gate.high:.4g} on {gate.n:,} images"
             )  # fmt: skip
-            yield f"gate {gate.name} of {gate.model} {words[gate.verdict]}{figure}{interval}"
+            of = f"{gate.model}, {gate.value}," if gate.value else gate.model
+            yield f"gate {gate.name} of {of} {words[gate.verdict]}{figure}{interval}"

@@ -47,6 +47,7 @@ GATES = {
     "expected_drop": GateWords("Expected drop", "points", 100.0, "by the float student's own confidence"),
     "agreement": GateWords("Same {same} as float", "%", 100.0, "as the float student"),
     "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the {output}"),
+    "worst_sqnr_db": GateWords("Signal to noise, worst value", "dB", 1.0, "of the value that int8 harms most, all outputs"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("{Same} agreement", "%", 100.0, "with the torch int8 model"),
@@ -90,6 +91,11 @@ def gate_label(gate: GateRecord, task: TaskFacts) -> str:
     """Name a gate for a reader, with its device where it has one."""
     label = gate_words(gate, task).label
     return f"{label} on {one_line(gate.device)}" if gate.device else label
+
+
+def gate_of_value(gate: GateRecord) -> str:
+    """Name the value of an output that a gate is about: ``, BOX[2]``; empty of a gate that is about no single one."""
+    return f", {one_line(gate.value)}" if gate.value else ""
 
 
 def gate_limit(gate: GateRecord, task: TaskFacts) -> str:

@@ -104,7 +104,8 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
 def _line(result: RunResult, gate: GateRecord) -> str:
     """One gate that did not pass: what was measured, on what, against what, the limit, and why it is not decided."""
     measured, unit = facts.gate_measured(gate, result.task), facts.gate_words(gate, result.task).unit
-    name = f"{facts.label_of(result, gate.model)}: {facts.gate_label(gate, result.task)}"
+    label = facts.gate_label(gate, result.task) + facts.gate_of_value(gate)
+    name = f"{facts.label_of(result, gate.model)}: {label}"
     limit = f"{facts.gate_limit(gate, result.task)} {unit}".strip()
     if measured is None:
         return f"{name} is not measured (limit {limit}){_formats(result, gate)}"
