@@ -26,6 +26,7 @@ from edgekd.evaluation.device_checks import Expected
 from edgekd.metrics.base import Metric
 from edgekd.metrics.classification import CrossEntropy, Top1
 from edgekd.recipe.profile import Profile
+from edgekd.report.verdict import verdict
 from edgekd.results.run import RunResult
 from edgekd.task.base import Port, Signature
 from edgekd.task.image_classification import ImageClassification
@@ -83,6 +84,11 @@ READ = {
     "quantize": {"method": "ptq"},
     "export": ["onnx", "tflite", "openvino"],
     "gates": {"parity_lsb_p99": {"max": 2}},
+}
+UNEVEN = {
+    **{key: value for key, value in READ.items() if key != "profile"},
+    "student": {"model": "nets.py:Read", "weights": "uneven.pt", "outputs": "all"},
+    "export": ["onnx"],
 }
 TAUGHT = {
     **{key: READ[key] for key in ("edgekd", "task", "data", "baselines", "gates")},
@@ -222,7 +228,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
             return check(session, variants, device, known, threads)
 
         patch.setattr(device_checks, "check", checked)
-        for name, recipe in {"seen": SEEN, "read": READ, "taught": TAUGHT}.items():
+        for name, recipe in {"seen": SEEN, "read": READ, "uneven": UNEVEN, "taught": TAUGHT}.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
             outcome = edgekd.run(folder / f"{name}.yaml", quiet=True)
             assert outcome.result is not None
@@ -245,6 +251,8 @@ def _trained(path: Path, arrays: dict[str, np.ndarray]) -> None:
         (net(*x)["values"] - y).square().mean().backward()
         optimizer.step()
     torch.save(net.state_dict(), path)
+    net.beside.weight.data[0] *= 3000  # one value is in thousands, the other about 1
+    torch.save(net.state_dict(), path.with_name("uneven.pt"))
 
 
 OUTPUTS = {"seen": ("logits", "where"), "read": ("values", "beside")}
@@ -353,3 +361,18 @@ def test_stored_outputs_teach_values(runs: dict[str, Run]) -> None:
     curve = next(curve for curve in result.curves if curve.model == "distilled")
     assert curve.val["mse"][-1] < curve.val["mse"][0]
     assert result.doubts == ()
+
+
+def test_a_value_that_int8_has_lost_in_another_output_is_no_pass(runs: dict[str, Run]) -> None:
+    """The output as a whole looks fine, the primary one is, and parity with the int8 graph sees nothing."""
+    result = runs["uneven"].result
+    failed = [gate for gate in result.gates if gate.verdict not in ("pass", "not_applicable")]
+    assert [(gate.name, gate.model, gate.value, gate.verdict) for gate in failed] == [
+        ("worst_sqnr_db", "onnx", "beside[1]", "fail")
+    ]
+    assert failed[0].measured is not None
+    assert failed[0].measured < 3
+    assert result.verdict == "fail"
+    lines = verdict(result).failures
+    assert any(line.startswith("ONNX int8: Signal to noise, worst value, beside[1] is ") for line in lines), lines
+    assert any(line.startswith("beside[1] is lost in int8") for line in lines), lines

@@ -17,6 +17,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import Precision, split_name
 from edgekd.results.mistakes import CopiedErrors
+from edgekd.results.fidelity import WorstValue
 from edgekd.results.models import FilePort, Metrics, Parity
 from edgekd.results.run import SeedRecord
 from edgekd.runtimes import base
@@ -262,6 +263,7 @@ class _Outputs:
         primary: The primary outputs, of references too.
         references: Of each file, the name of the outputs that it is compared with.
         compressed: Names of the outputs that are compared with the float student's.
+        worst: Of each compressed file, the value that is harmed most among its outputs without classes.
     """
 
     def __init__(self, context: Context, images: DataSet, x: Taken, task: Task) -> None:
@@ -272,6 +274,8 @@ class _Outputs:
         self.primary: dict[str, Array] = {}
         self.references: dict[str, str] = {}
         self.compressed: list[str] = [self.int8] if self.int8 else []
+        self.worst: dict[str, WorstValue | None] = {}
+        self._float: Mapping[str, Array] = {}
         self._failures: dict[str, ExportError] = {}
         self._seen = _seen(recipe)
         self._inputs = _inputs(self._seen, recipe.task)
@@ -318,6 +322,8 @@ class _Outputs:
             self._failures[stage] = error
             return
         self.primary[name] = given[answer]
+        if precision != "float32":
+            self.worst[name] = self._worst(given, answer)
         self.references[name] = reference
         self.found[name] = Evaluated(parity=compare(reference, wanted, given, file.outputs, purpose))
         np.save(context.out / f"{name}.npy", self.primary[name])
@@ -335,6 +341,20 @@ class _Outputs:
                 network = export.source(self.context, self.images.purpose, precision).model
                 self.primary[reference] = _torch_logits(network, self.x)
         return reference
+
+    def _worst(self, given: Mapping[str, Array], answer: str) -> WorstValue | None:
+        """Compare the outputs of a file with those of the float student, without the primary one where that has classes."""
+        from edgekd.metrics import fidelity
+
+        context, purpose = self.context, self.images.purpose
+        names = [name for name in given if name != answer or "classes" not in purpose.task.gives]
+        if not names:
+            return None
+        if len(given) == 1:
+            exact: Mapping[str, Array] = {answer: self.primary[networks.float_name(context.recipe)]}
+        else:
+            exact = self._float = self._float or export.source(context, purpose, "float32").computed("float32", self.x)
+        return fidelity.worst({name: exact[name] for name in names}, given)
 
     def write(self) -> None:
         """Write the outputs of the references.
@@ -368,7 +388,7 @@ def _figures(run: _Outputs, judge: Array | None) -> dict[str, Evaluated]:
         if labels is not None:
             drops = quality.drops(*(_rows(images.purpose, run.primary[model], labels) for model in (name, student)))
         close = fidelity.compare(student, run.primary[student], run.primary[name], drops, classes=classes)
-        found[name] = replace(found[name], fidelity=close)
+        found[name] = replace(found[name], fidelity=replace(close, worst=run.worst.get(name)))
     for name, value in found.items():
         metrics = [measure(run.primary[name], images.test.labels, images.purpose)] if images.test.labelled else []
         if judge is not None and name != "teacher":
@@ -381,7 +401,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 12
+    version = 13
     reused = True
     optional = False
 
