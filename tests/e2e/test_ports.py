@@ -26,6 +26,7 @@ from edgekd.evaluation.device_checks import Expected
 from edgekd.metrics.base import Metric
 from edgekd.metrics.classification import CrossEntropy, Top1
 from edgekd.recipe.profile import Profile
+from edgekd.report.findings import sentence
 from edgekd.report.verdict import verdict
 from edgekd.results.run import RunResult
 from edgekd.task.base import Port, Signature
@@ -376,3 +377,10 @@ def test_a_value_that_int8_has_lost_in_another_output_is_no_pass(runs: dict[str,
     lines = verdict(result).failures
     assert any(line.startswith("ONNX int8: Signal to noise, worst value, beside[1] is ") for line in lines), lines
     assert any(line.startswith("beside[1] is lost in int8") for line in lines), lines
+
+
+def test_an_output_that_no_loss_has_trained_is_named(runs: dict[str, Run]) -> None:
+    found = {finding.code: finding for finding in runs["seen"].result.findings}
+    assert found["untrained_outputs"].figures == {"outputs": ["where"]}
+    assert "No loss of the distillation reads where" in sentence(found["untrained_outputs"])
+    assert "untrained_outputs" not in {finding.code for finding in runs["read"].result.findings}

@@ -53,8 +53,7 @@ def _unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[Findi
 
     if used.asked_threads not in (None, used.threads):
         yield warning("other_threads", used=used.threads, asked=used.asked_threads)
-    if narrowed(profile, model):
-        assert model is not None
+    if model is not None and narrowed(profile, model):
         yield warning("other_precision", used=used.precision, file=model.precision)
     elif model is not None and model.precision == "int8" and _floats(used.operations) > used.operations.get("int8", 0):
         yield warning("mostly_float", used=used.precision, file=model.precision)

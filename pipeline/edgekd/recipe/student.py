@@ -50,6 +50,7 @@ class Student(Strict):
     a warning says so. Without a distill section it is the trained student."""
     outputs: Shipped = "primary"
     """Of a network with several outputs those that files have: primary, all, or a list of names beside the primary one.
-    Losses and metrics read the primary one, such as the logits; parity is held on each."""
+    Losses and metrics read the primary one, such as the logits, so a distillation does not train the others, and the report
+    says so. Parity, and int8 against float, are held on each."""
     rewrite: Rewrite = Rewrite()
     """Activations and blocks to replace before distillation, so that int8 is fast."""

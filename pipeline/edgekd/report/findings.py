@@ -166,6 +166,11 @@ _SENTENCES: Mapping[str, Callable[[Finding], str]] = {
     ),
     "reused": lambda found: f"The student ends in the teacher's classifier: {found.figures['what']}.",
     "rewrite_left": lambda found: f"The rewrite left {found.figures['reason']}.",
+    "untrained_outputs": lambda found: (
+        f"No loss of the distillation reads {joined(found.figures['outputs'])}: the layers that only give "
+        f"{'it' if len(found.figures['outputs']) == 1 else 'them'} are as they were before it. Ship such an output only "
+        "where a task of your own trains it."
+    ),
     "copied_tensors": lambda found: f"{found.figures['what']}.",
     "not_as_described": _not_as_described,
     "measured_again": _measured_again,

@@ -230,13 +230,12 @@ def causes(result: RunResult) -> Iterator[str]:
         and gate.level != "off"
         and gate.model in int8
     ]
-    values = {gate.value: gate for gate in lost if gate.name == "worst_sqnr_db"}
-    for value, gate in values.items():
-        output = one_line(str(value)).partition("[")[0]
+    for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == "worst_sqnr_db"):
+        output = one_line(value).partition("[")[0]
         yield (
-            f"{one_line(str(value))} is lost in int8: its changes are smaller than the steps of {output}. What to do: keep the "
-            f"layer that gives {output} in float with --set 'quantize.keep_float=[LAYER]', or let the network give values of "
-            "similar size"
+            f"{one_line(value)} is lost in int8: its changes are smaller than the steps of {output}. What to do: keep the "
+            f"layer that gives {output} in float with --set 'quantize.keep_float=[LAYER]', or let the network give values "
+            "of similar size"
         )
     lost = [gate for gate in lost if gate.name != "worst_sqnr_db"]
     torch = result.model("ptq") or result.model("qat")

@@ -16,8 +16,8 @@ from edgekd.progress import Task
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import Precision, split_name
-from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.fidelity import WorstValue
+from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import FilePort, Metrics, Parity
 from edgekd.results.run import SeedRecord
 from edgekd.runtimes import base

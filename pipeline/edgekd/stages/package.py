@@ -113,6 +113,14 @@ def rewrites(context: Context) -> tuple[Finding, ...]:
     return (*found, *distill.advice(context.recipe, made))
 
 
+def untrained(context: Context, models: Sequence[ModelRecord]) -> tuple[Finding, ...]:
+    """Return the outputs that files ship although no loss of the distillation reads them."""
+    if context.recipe.distill is None:
+        return ()
+    names = dict.fromkeys(port.name for model in models if model.role == "artifact" for port in model.outputs[1:])
+    return (Finding("untrained_outputs", "warning", "distill", {"outputs": list(names)}),) if names else ()
+
+
 def teaching(context: Context) -> tuple[Finding, ...]:
     """Return advice from the sizes and the accuracies of teachers and student."""
     found: list[Finding] = []
@@ -390,7 +398,7 @@ class PackageStage:
         tuning = tune.read(context.inputs["tune"]) if "tune" in context.inputs else None
         graph, measured = records.graph(context), records.measured(context)
         told = (
-            *synthesized(context), *rewrites(context), *teaching(context),
+            *synthesized(context), *rewrites(context), *teaching(context), *untrained(context, models),
             *(Finding("copied_tensors", figures={"what": line}) for line in (graph.copies if graph is not None else ())),
             *findings,
         )  # fmt: skip

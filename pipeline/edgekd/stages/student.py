@@ -18,7 +18,7 @@ class StudentStage:
     """A student that is trained already."""
 
     name = "student"
-    version = 5
+    version = 6
     reused = True
     optional = False
 

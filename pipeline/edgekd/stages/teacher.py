@@ -82,7 +82,7 @@ class TeacherStage:
     """A teacher: read from its weights, trained, or taught by a teacher of its own."""
 
     name = "teacher"
-    version = 8
+    version = 9
     reused = True
     optional = False
 
