@@ -6,12 +6,10 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekd.errors import UsageError
 from edgekd.registry import exporters
 from edgekd.runtimes import base
 
@@ -45,10 +43,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def _packages() -> Iterable[str]:
     """Names of the packages that decide results."""
     yield from PACKAGES
-    for name in exporters.names():
-        with suppress(UsageError):  # a third party's package that is broken
-            exporter: type[_Packaged] = exporters.get(name)
-            yield from exporter.packages
+    for exporter in exporters.usable().values():
+        yield from exporter.packages
     yield from base.packages()
 
 

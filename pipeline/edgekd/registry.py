@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import EntryPoint, entry_points
+from threading import RLock
+from typing import Generic, TypeVar, cast
 
+from edgekd import __version__
 from edgekd.errors import UsageError, did_you_mean
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 
 T = TypeVar("T")
+
+_registries: list[Registry[object]] = []
+_LOCK = RLock()
+"""Of all registries: a module that is imported for one may ask another, and itself, for an entry."""
 
 
 class Registry(Generic[T]):
@@ -40,7 +47,10 @@ class Registry(Generic[T]):
         self._protocol = protocol
         self.group = group
         self._entries: dict[str, T] = {}
-        self._loaded = False
+        self._plugins: set[str] = set()
+        self._used: set[str] = set()
+        self._loaded = self._loading = False
+        _registries.append(cast("Registry[object]", self))
 
     def register(self, name: str) -> Callable[[T], T]:
         """Register the decorated object under ``name``; a name is taken once."""
@@ -69,37 +79,89 @@ class Registry(Generic[T]):
         Raises:
             UsageError: No such entry, or a third party's package that cannot be imported.
         """
+        entry = self._get(name)
+        self._used.add(name)
+        return entry
+
+    def usable(self) -> dict[str, T]:
+        """Return all entries by name, without those whose package is broken: they stop only who names them."""
+        found = {}
+        for name in self.names():
+            with suppress(UsageError):
+                found[name] = self._get(name)
+        return found
+
+    def listed(self) -> tuple[dict[str, T], dict[str, UsageError]]:
+        """Return all entries by name; and by name, why another cannot be used.
+
+        Two packages may have an entry of one name, or one that edgekd has: each of those has a row ``NAME (PACKAGE)``.
+        """
+        found, broken = {}, {}
+        for name in self.names():
+            try:
+                found[name] = self._get(name)
+            except UsageError as error:
+                broken[name] = error
+        for point in entry_points(group=self.group):
+            if self._is_hidden(point):
+                broken[f"{point.name} ({_package(point)})"] = UsageError(self._hidden(point), _RENAME)
+        return found, broken
+
+    def _get(self, name: str) -> T:
         self._load()
         if name not in self._entries:
-            self._load_plugin(name)
+            with _LOCK:
+                self._load_plugin(name)
         return self._entries[name]
+
+    def _is_hidden(self, point: EntryPoint) -> bool:
+        return point.name in self._entries and point.name not in self._plugins
+
+    def _hidden(self, point: EntryPoint) -> str:
+        return f"{self._origin(point)}, which is not used: edgekd has a {self.noun} of this name"
+
+    def _origin(self, point: EntryPoint) -> str:
+        return f"{self.noun} {point.name!r} comes from {point.value}{f' of {_package(point)}' if point.dist else ''}"
 
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-            importlib.import_module(f"{self._package}.{module}")
+        with _LOCK:
+            if self._loaded or self._loading:  # the second: this thread is importing the modules now
+                return
+            self._loading = True
+            try:
+                package = importlib.import_module(self._package)
+                for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+                    importlib.import_module(f"{self._package}.{module}")
+            finally:
+                self._loading = False
+            self._loaded = True
 
     def _load_plugin(self, name: str) -> None:
-        for point in entry_points(group=self.group, name=name):
-            where = f"{self.noun} {name!r} comes from {point.value}"
-            if point.dist is not None:
-                where += f" of {point.dist.name} {point.dist.version}"
-            try:
-                with watch.plugin(), from_source():
-                    entry = point.load()
-            except Exception as error:  # a broken plugin is named, whatever it raised
-                moved = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "edgekd"
-                raise UsageError(
-                    f"{where}, which cannot be imported: {error}", _OTHER if moved else "repair or uninstall that package"
-                ) from error
-            if lacks := self._lacks(entry):
-                raise UsageError(f"{where}, which {lacks}", _OTHER)
-            self._entries[name] = entry
-            return
-        raise UsageError(f"unknown {self.noun} {name!r}", did_you_mean(name, self.names()))
+        points = {point.value: point for point in entry_points(group=self.group, name=name)}
+        if not points:
+            raise UsageError(f"unknown {self.noun} {name!r}", did_you_mean(name, self.names()))
+        if len(points) > 1:
+            places = " and ".join(f"{point.value} of {_package(point)}" for point in points.values())
+            raise UsageError(f"{self.noun} {name!r} comes from {len(points)} places: {places}", "uninstall all but one")
+        (point,) = points.values()
+        where = self._origin(point)
+        try:
+            with watch.plugin(), from_source():
+                entry = point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a broken plug-in is named, whatever it raised; SystemExit is no Exception
+            moved = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "edgekd"
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            hint = _version_hint(point) if moved else "repair or uninstall that package"
+            raise UsageError(f"{where}, which cannot be imported: {kind}{error}", hint) from error
+        if lacks := self._lacks(entry):
+            hint = f"{_AUTHOR}; as its user, {_version_hint(point)}"
+            raise UsageError(f"{where}, which {lacks}", hint)
+        self._plugins.add(name)
+        self._entries[name] = entry
 
     def _lacks(self, entry: object) -> str:
         """Say what an entry has not of the protocol; empty where it has all."""
@@ -115,7 +177,28 @@ class Registry(Generic[T]):
         return f"has no {', '.join(missing)}" if missing else ""
 
 
-_OTHER = "it was made for another edgekd: install a version of it for this one; docs/extending.md says what it needs"
+_AUTHOR = "as its author, add that: docs/extending.md says what it needs"
+_RENAME = "uninstall that package, or let its author give it another name"
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "a package"
+
+
+def _version_hint(point: EntryPoint) -> str:
+    name = point.dist.name if point.dist is not None else "it"
+    return f"install a version of {name} that was made for edgekd {__version__}"
+
+
+def hidden() -> Iterator[str]:
+    """Say which plug-ins are not used, because edgekd has an entry of that name that this process has asked for."""
+    asked = [registry for registry in _registries if registry._used]
+    points = entry_points() if asked else None
+    for registry in asked:
+        for point in points.select(group=registry.group) if points is not None else ():
+            if point.name in registry._used and registry._is_hidden(point):
+                yield f"{registry._hidden(point)}; {_RENAME}"
+
 
 losses: Registry[type] = Registry("loss", "edgekd.distill.losses", "edgekd.recipe.loss.Loss", "edgekd.losses")
 exporters: Registry[type] = Registry(

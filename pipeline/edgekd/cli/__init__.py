@@ -365,6 +365,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         with interruption.kept():
             code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
+        _hidden()
         sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         left = interruption.hint(arguments[0] if arguments else "", error)
@@ -375,6 +376,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except EdgekdError as error:
         if "--debug" in arguments:
             traceback.print_exc()
+        _hidden()
         _fail(error, as_json, error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `edgekd list models | head`
@@ -383,6 +385,13 @@ def main(args: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         _fail(EdgekdError(*unexpected(error)), as_json, ExitCode.STAGE_FAILED)
+
+
+def _hidden() -> None:
+    """Name the plug-ins that are not used, because edgekd has an entry of the name that the command has used."""
+    registry = sys.modules.get("edgekd.registry")
+    for text in registry.hidden() if registry is not None else ():
+        click.echo(f"note: {text}", err=True)
 
 
 def _fail(error: EdgekdError, as_json: bool, code: int) -> None:

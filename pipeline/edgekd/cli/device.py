@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekd import writes
 from edgekd.cli.options import debug_option, json_option, print_json
 from edgekd.errors import DeviceError, ExitCode, RecipeError, UsageError
 
@@ -106,7 +107,7 @@ def add(
         raise
     with storage(path):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(adding.text(device, found, target), encoding="utf-8")
+        writes.write_text(path, adding.text(device, found, target))
     for line in _lines(found):
         click.echo(line)
     click.echo(f"\nWritten: {path}\nIn a recipe: profile: {{devices: [{device.name}]}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,20 @@ from typing import Any
 import click
 
 from edgekd.cli.options import debug_option, json_option
-from edgekd.errors import EdgekdError, RecipeError
+from edgekd.errors import EdgekdError, RecipeError, UsageError
+
+_WHAT = ("recipes", "models", "tasks", "losses", "metrics", "devices", "data", "formats", "runtimes")
 
 
 @click.command("list")
-@click.argument(
-    "what", type=click.Choice(["recipes", "models", "tasks", "losses", "devices", "data", "formats", "runtimes"])
-)
+@click.argument("what", type=click.Choice(_WHAT))
 @click.option("--match", default="*", help="Only names that match a pattern, such as '*mobilenet*'.  [default: all]")
 @json_option
 @debug_option
 def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
     """List what a recipe can name, and which formats and runtimes there are.
+
+    A package that adds a name and cannot be used is listed on standard error, with the reason.
 
     \b
       edgekd list losses
@@ -30,38 +33,54 @@ def list_(what: str, match: str, as_json: bool, debug: bool) -> int:
     """
     from fnmatch import fnmatch
 
-    if what in ("formats", "runtimes"):
-        found = {
-            name: row for name, row in (_formats() if what == "formats" else _runtimes()).items() if fnmatch(name, match)
-        }
-        click.echo(
-            json.dumps({name: asdict(row) for name, row in found.items()})
-            if as_json
-            else "\n".join(map(str, found.values()))
-        )
-        return 0
-    rows = [(name, text) for name, text in _rows(what) if fnmatch(name, match)]
+    rows, broken = _rows(what)
+    rows = {name: row for name, row in rows.items() if fnmatch(name, match)}
+    broken = {name: error for name, error in broken.items() if fnmatch(name.partition(" ")[0], match)}
     if as_json:
-        click.echo(json.dumps(dict(rows), ensure_ascii=False))
-    else:
-        width = max((len(name) for name, _ in rows), default=0)
-        for name, text in rows:
-            click.echo(f"{name:<{width}}  {text}".rstrip())
-        if what == "losses":
-            click.echo("\nEach has start_epoch, end_epoch and warmup_epochs; with an ensemble, teacher.")
+        told = {name: {"error": error.message, "hint": error.hint} for name, error in broken.items()}
+        values = {name: row if isinstance(row, str) else asdict(row) for name, row in rows.items()}
+        click.echo(json.dumps(values | told, ensure_ascii=False))
+        return 0
+    width = max((len(name) for name in rows), default=0)
+    for name, row in rows.items():
+        click.echo(f"{name:<{width}}  {row}".rstrip() if isinstance(row, str) else str(row))
+    if what == "losses":
+        click.echo("\nEach has start_epoch, end_epoch and warmup_epochs; with an ensemble, teacher.")
+    for error in broken.values():
+        click.echo(f"cannot be used: {error}", err=True)
     return 0
 
 
-def _rows(what: str) -> list[tuple[str, str]]:
-    from edgekd import registry, resources
-    from edgekd.recipe.source import catalogue
+def _rows(what: str) -> tuple[Mapping[str, str | _Runtime | _Format], dict[str, UsageError]]:
+    """Return the rows of a list by name; and by name, why a plug-in of another package cannot be used."""
+    from edgekd import registry
+    from edgekd.runtimes.base import runtimes
 
     if what == "losses":
-        return [(name, _loss_line(registry.losses.get(name))) for name in registry.losses.names()]
+        losses, broken = registry.losses.listed()
+        return {name: _loss_line(loss) for name, loss in losses.items()}, broken
     if what == "tasks":
-        return [(name, (registry.tasks.get(name).__doc__ or "").strip().split("\n")[0]) for name in registry.tasks.names()]
+        tasks, broken = registry.tasks.listed()
+        return {name: _first_line(task) for name, task in tasks.items()}, broken
+    if what == "metrics":
+        metrics, broken = registry.metrics.listed()
+        tasks = registry.tasks.usable()
+        return {name: _metric_line(name, metric, tasks) for name, metric in metrics.items()}, broken
     if what == "data":
-        return [(each.form, each.summary) for each in catalogue()]
+        sources, broken = registry.sources.listed()
+        facts = sorted((kind() for kind in sources.values()), key=lambda each: ":" in each.form)
+        return {each.form: each.summary for each in facts}, broken
+    if what == "formats":
+        return _formats(), registry.exporters.listed()[1] | runtimes.listed()[1]
+    if what == "runtimes":
+        return _runtimes(), runtimes.listed()[1]
+    return dict(_files(what)), {}
+
+
+def _files(what: str) -> list[tuple[str, str]]:
+    """Return the names and lines of what is no plug-in: devices, recipes and models."""
+    from edgekd import resources
+
     if what == "devices":
         return [(name, _described(path)) for name, path in sorted(resources.devices([Path.cwd()]).items())]
     if what == "recipes":
@@ -74,6 +93,18 @@ def _rows(what: str) -> list[tuple[str, str]]:
     except EdgekdError:
         found.append(("timm:NAME", "pip install 'edgekd[timm]'"))
     return [*found, ("FILE.py:CALLABLE", "your own, beside the recipe")]
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0]
+
+
+def _metric_line(name: str, metric: Any, tasks: Mapping[str, Any]) -> str:
+    """Say what a metric is, and which tasks have it; a gate holds it where its task has it."""
+    of = [kind for kind, task in tasks.items() if name in {one.name for one in (*task.metrics, task.agreement)}]
+    unit = f"{metric.unit}, " if metric.unit else ""
+    text = f"{_first_line(metric)} [{metric.label}; {unit}{metric.better} is better]"
+    return f"{text}; of {', '.join(of)}" if of else text
 
 
 def _described(path: Path) -> str:
@@ -89,7 +120,7 @@ def _described(path: Path) -> str:
 def _loss_line(loss: type) -> str:
     from edgekd.recipe.loss import Loss
 
-    text = (loss.__doc__ or "").strip().splitlines()[0]
+    text = _first_line(loss)
     fields: dict[str, Any] = getattr(loss, "model_fields", {})
     shared = {name: field.default for name, field in Loss.model_fields.items() if name != "weight"}
     own = {name: field.default for name, field in fields.items() if name != "kind"}
@@ -142,8 +173,8 @@ def _runtimes() -> dict[str, _Runtime]:
     from edgekd.runtimes.base import runtimes
 
     found = {}
-    for name in runtimes.names():
-        runtime = runtimes.get(name)()
+    for name, kind in runtimes.usable().items():
+        runtime = kind()
         installed = {package: version for package, version in versions(runtime.packages).items() if version[0].isdigit()}
         package = next((package for package in runtime.packages if package in installed), runtime.packages[0])
         found[name] = _Runtime(name, runtime.label, package, installed.get(package, ""), runtime.suffixes)
@@ -155,8 +186,8 @@ def _formats() -> dict[str, _Format]:
     from edgekd.registry import exporters
 
     runtimes, found = _runtimes(), {}
-    for name in exporters.names():
-        told: dict[str, Any] = getattr(exporters.get(name), "precisions", {})
+    for name, exporter in exporters.usable().items():
+        told: dict[str, Any] = getattr(exporter, "precisions", {})
         can = {precision: one.computes for precision, one in told.items() if isinstance(one, Supported)}
         refused = {precision: vars(one) for precision, one in told.items() if precision not in can}
         found[name] = _Format(name, runtimes.get(name), can, refused)

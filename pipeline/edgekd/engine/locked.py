@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd import reads, resources
+from edgekd import reads, resources, writes
 from edgekd.assembly import black_box
 from edgekd.data import fingerprint
 from edgekd.errors import EdgekdError, UsageError
@@ -40,9 +39,7 @@ def write(loaded: Loaded, folder: Path, found: Iterable[Read] = ()) -> None:
         if read.kind == "file" and read.sha256 and ".." not in Path(read.relative).parts:
             sha256[reads.place(read.relative, loaded.folder)] = read.sha256
     text = lock_text(replace(loaded, recipe=_decided(loaded.recipe)), folder, sha256)
-    aside = folder / f".recipe.lock.{os.getpid()}"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(folder / "recipe.lock.yaml")
+    writes.write_text(folder / "recipe.lock.yaml", text)
 
 
 def check(loaded: Loaded) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from edgekd import writes
 from edgekd.cache import storage
 from edgekd.report.layouts import html, markdown
 from edgekd.results.run import RunResult
@@ -14,7 +15,7 @@ from edgekd.results.run import RunResult
 def write_reports(result: RunResult, folder: Path) -> None:
     """Write report.html and report.md from a result."""
     for name, text in (("report.html", html.render(result)), ("report.md", markdown.render(result))):
-        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        writes.write_text(folder / name, text, errors="backslashreplace")
 
 
 def run_folder(parent: Path, key: str) -> Path:

@@ -16,12 +16,11 @@ _REF = "#/$defs/{model}"
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a recipe, with every registered loss and export format."""
+    """Return the JSON Schema (draft 2020-12) of a recipe, with every registered loss that can be used, and export format."""
     schema = Recipe.model_json_schema(ref_template=_REF)
     defs: dict[str, Any] = schema["$defs"]
     items = []
-    for kind in losses.names():
-        model = losses.get(kind)
+    for kind, model in losses.usable().items():
         assert issubclass(model, Loss)  # the registry admits nothing else
         loss = model.model_json_schema(ref_template=_REF)
         defs.update(loss.pop("$defs", {}))

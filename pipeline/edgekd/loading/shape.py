@@ -149,7 +149,7 @@ def homes(key: str) -> list[str]:
                 child = model_of(typing.get_args(arm)[0] if is_list else arm, None)
                 if child is Loss:
                     # The options of a loss belong to the losses that have them.
-                    having = [name for name in losses.names() if _has(name, key)]
+                    having = [name for name, loss in losses.usable().items() if key in getattr(loss, "model_fields", ())]
                     found.extend([f"a loss of kind {' or '.join(having)} in {place}"] if having else [])
                 elif child and not (path and child in sections):  # a teacher may have a teacher, and so on
                     visit(child, f"{place}[]" if is_list else place)
@@ -157,11 +157,6 @@ def homes(key: str) -> list[str]:
     sections = {child for info in Recipe.model_fields.values() for child in models_of(info.annotation)}
     visit(Recipe, "")
     return found if len(found) < 5 else [*found[:3], "others"]
-
-
-def _has(kind: str, key: str) -> bool:
-    model = _loss({"kind": kind})
-    return model is not Loss and key in model.model_fields
 
 
 def show(path: Path) -> str:

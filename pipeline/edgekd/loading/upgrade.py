@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd import __version__
+from edgekd import __version__, writes
 from edgekd.errors import Problem, RecipeError
 from edgekd.loading import files
 from edgekd.loading.shape import at, is_study
@@ -78,9 +78,9 @@ class Upgraded:
     after: str
 
     def write(self) -> None:
-        """Rewrite the file; a byte order mark stays."""
+        """Rewrite the file, whole or not at all; a byte order mark stays."""
         mark = b"\xef\xbb\xbf" if self.path.read_bytes().startswith(b"\xef\xbb\xbf") else b""
-        self.path.write_bytes(mark + self.after.encode())
+        writes.write_bytes(self.path, mark + self.after.encode())
 
 
 def upgraded(source: Path) -> Upgraded:

@@ -51,8 +51,8 @@ def declared(source: str) -> Declared:
 
 
 def catalogue() -> Iterator[Declared]:
-    """Yield the facts of each source, those without a place first."""
-    found = [declared(name) for name in sources.names()]
+    """Yield the facts of each source that can be used, those without a place first."""
+    found: list[Declared] = [kind() for kind in sources.usable().values()]
     yield from sorted(found, key=lambda each: ":" in each.form)
 
 

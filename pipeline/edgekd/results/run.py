@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekd import writes
 from edgekd.errors import UsageError, cause_of
 from edgekd.results import upgrade
 from edgekd.results.codec import from_json, to_json
@@ -212,7 +213,7 @@ def write_run(result: RunResult, folder: Path) -> Path:
     """Write ``run.json`` into the run folder."""
     path = folder / "run.json"
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # \udcff, which is JSON for a byte of a file's name
+    writes.write_text(path, text, errors="backslashreplace")  # \udcff, which is JSON for a byte of a file's name
     return path
 
 

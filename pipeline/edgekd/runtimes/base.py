@@ -7,12 +7,11 @@ import neither the runtime nor numpy at its top level: listing formats has to be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekd.errors import ExportError, UsageError, cause_of, did_you_mean
+from edgekd.errors import ExportError, cause_of, did_you_mean
 from edgekd.profiling import on_device
 from edgekd.registry import Registry
 from edgekd.runtimes.inside import Inside
@@ -202,11 +201,7 @@ def of(format: str) -> Runtime:
 
 def known() -> dict[str, Runtime]:
     """Return all runtimes by name; a third party's that is broken is left out: it must not stop those who do not use it."""
-    found = {}
-    for name in runtimes.names():
-        with suppress(UsageError):
-            found[name] = of(name)
-    return found
+    return {name: kind() for name, kind in runtimes.usable().items()}
 
 
 def format_of(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd import __version__, environment
+from edgekd import __version__, environment, writes
 from edgekd.assembly import layers
 from edgekd.cache import key_of, storage
 from edgekd.engine import plan, preflight, runner, torchrun, unmeasured
@@ -202,7 +202,7 @@ def _check_layers(
 def write(result: StudyResult, folder: Path) -> None:
     """Write study.json and the reports, and let ``latest`` point at them."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / FILE).write_text(text, encoding="utf-8")
+    writes.write_text(folder / FILE, text)
     write_reports(result, folder)
     point_latest(folder)
 
@@ -210,8 +210,8 @@ def write(result: StudyResult, folder: Path) -> None:
 def write_reports(result: StudyResult, folder: Path) -> None:
     """Write the reports of a study into its folder."""
     built = page.build(result)
-    (folder / "report.html").write_text(html.document(built, result, FILE), encoding="utf-8")
-    (folder / "report.md").write_text(markdown.document(built), encoding="utf-8")
+    writes.write_text(folder / "report.html", html.document(built, result, FILE))
+    writes.write_text(folder / "report.md", markdown.document(built))
 
 
 def _row(cell: Cell, result: RunResult | None, reason: str) -> Row:

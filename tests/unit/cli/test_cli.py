@@ -20,6 +20,7 @@ from edgekd.errors import UsageError
 
 (WHAT,) = (own.type.choices for own in list_.params if isinstance(own.type, click.Choice))
 KNOWN = {
+    "metrics": "top1",
     "recipes": "mobilenet", "models": "edgekd:resnet10", "losses": "kd", "devices": "host", "data": "synthetic",
     "formats": "tflite", "runtimes": "openvino",
     "tasks": "image-classification",
