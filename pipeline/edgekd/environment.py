@@ -43,7 +43,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def _packages() -> Iterable[str]:
     """Names of the packages that decide results."""
     yield from PACKAGES
-    for exporter in exporters.usable().values():
+    usable: Iterable[type[_Packaged]] = exporters.usable().values()
+    for exporter in usable:
         yield from exporter.packages
     yield from base.packages()
 
