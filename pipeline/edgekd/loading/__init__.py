@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekd import recipe
 from edgekd.errors import Problem, RecipeError
-from edgekd.loading import files, upgrade, words
+from edgekd.loading import caused, files, upgrade, words
 from edgekd.loading.loaded import Loaded
 from edgekd.loading.lock import beside_project, lock_name, lock_text
 from edgekd.loading.overrides import apply
@@ -73,6 +73,8 @@ class Examined:
         drafts: Its mistakes.
         refused: What is wrong with a ``--set`` itself.
         places: Where its values are written.
+        overrides: ``KEY=VALUE`` of each ``--set``.
+        again: Finds the mistakes of the same text with other settings; None where settings are not its own.
     """
 
     loaded: Loaded | None
@@ -80,10 +82,15 @@ class Examined:
     drafts: list[Draft]
     refused: list[Problem]
     places: Placing
+    overrides: tuple[str, ...] = ()
+    again: caused.Again | None = None
 
     def problems(self, more: Iterable[Draft] = ()) -> list[Problem]:
         """Place all mistakes, with ``more`` that were found of the repaired recipe."""
-        return self.places.problems([*self.drafts, *self.repairs.sound(more)]) + self.refused
+        found = self.places.problems([*self.drafts, *self.repairs.sound(more)])
+        if self.again is not None:
+            found = caused.by_settings(found, self.overrides, self.again)
+        return found + self.refused
 
 
 def examine(source: Path, overrides: Sequence[str] = ()) -> Examined:
@@ -108,7 +115,14 @@ def examine_text(text: str, path: Path, where: str, overrides: Sequence[str] = (
     found = validate(value)
     checked = found.salvaged
     loaded = None if checked is None else _resolved(checked, path, text, overrides, places)
-    return Examined(loaded, found.repairs, found.drafts, refused, places)
+
+    def again(settings: Sequence[str]) -> list[Problem]:
+        fresh = parse(text, where)  # Places changes it
+        other, placed = mapping(fresh, "recipe", _LEAST), Places(fresh)
+        apply(settings, other, placed)
+        return placed.problems(validate(other).drafts)
+
+    return Examined(loaded, found.repairs, found.drafts, refused, places, tuple(overrides), again)
 
 
 def _resolved(checked: Recipe, path: Path, text: str, overrides: Sequence[str], places: Places) -> Loaded:
