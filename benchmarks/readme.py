@@ -41,7 +41,7 @@ def conditions(result: RunResult) -> str:
     environment = result.environment
     minutes = sum(stage.seconds for stage in result.stages) / 60
     return (
-        f"{minutes:.0f} min, the sum of all stages, on {environment['cores']} cores, {environment['cpu']}, "
+        f"{minutes:.0f} min for its stages, one after the other, on {environment['cores']} cores, {environment['cpu']}, "
         f"{environment['os']}, Python {environment['python']}"
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
 from tests.e2e.conftest import Cli, Run
@@ -81,19 +82,25 @@ def test_int8_files_are_small(chain: Run) -> None:
 
 
 @pytest.mark.parametrize("name", [*INT8, *FLOAT])
-def test_a_load_snippet_reproduces_the_accuracy(chain: Run, name: str) -> None:
-    """In a Python that has the one runtime and numpy, and not edgekd."""
+def test_a_load_snippet_reproduces_the_accuracy(chain: Run, name: str, tmp_path: Path) -> None:
+    """From any folder, with the class of an image of one's own."""
     model = read_run(chain.folder).model(name)
     assert model is not None
+    artifacts = chain.folder / "artifacts"
+    with np.load(artifacts / "samples.npz", allow_pickle=False) as samples:
+        Image.fromarray(samples["images"][7][0]).save(tmp_path / "mine.png")
+        first = read_run(chain.folder).data.classes[int(samples[f"logits_{name}"][7].argmax())]
     done = subprocess.run(
-        [sys.executable, f"load_{name}.py"], cwd=chain.folder / "artifacts", capture_output=True, text=True, check=True
+        [sys.executable, artifacts / f"load_{name}.py", "mine.png"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == f"top-1 {model.figure('top1').value:.4f}"
+    assert done.stdout.splitlines() == [f"top-1 {model.figure('top1').value:.4f}", first]
 
 
 def test_the_manifest_hashes_every_file(chain: Run) -> None:
     artifacts = chain.folder / "artifacts"
-    files = json.loads((artifacts / "manifest.json").read_text())["files"]
+    manifest = json.loads((artifacts / "manifest.json").read_text())
+    files = manifest["files"]
+    assert {model["path"] for model in manifest["artifacts"]} <= {*files}, "relative to its own folder"
     assert {*files, "manifest.json", "MODEL_CARD.md"} == {path.name for path in artifacts.iterdir()}
     for name, facts in files.items():
         assert hashlib.sha256((artifacts / name).read_bytes()).hexdigest() == facts["sha256"]
@@ -152,7 +159,7 @@ def test_nothing_but_lines_when_not_a_terminal(chain: Run) -> None:
     assert "\x1b" not in chain.stderr
     assert "\r" not in chain.stderr
     assert "fitnet: features.1 (16 ch) ← layer1 (8 ch) at 16×16" in chain.stderr
-    assert "[1/13] teacher: never ran" in chain.stderr
+    assert "[1/13] teacher: no earlier result" in chain.stderr
 
 
 def test_the_same_seed_gives_the_same_bytes(chain: Run, tmp_path: Path) -> None:

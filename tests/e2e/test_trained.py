@@ -169,7 +169,7 @@ def test_quantize_on_images_without_labels_and_a_torchvision_model(project: Cli)
     assert len(result.data.classes) == 6
     assert_sound(result)
     (doubt,) = result.doubts
-    assert sentence(doubt).startswith("student sees images normalized with their own mean")
+    assert sentence(doubt).startswith("the network sees images normalized with their own mean")
     assert f"Caution: {sentence(doubt)}" in (project.folder / "build" / "squeezenet1_1" / "latest" / "report.md").read_text()
     assert result.model("onnx").parity.outputs["logits"].max_lsb < 3
 

@@ -153,7 +153,7 @@ class Tried:
         """
         found = [given]
         if not fixed:
-            with progress.task(f"trying {place} in other usual ways", 3) as task:
+            with progress.task(f"trying other normalizations, sizes and channel orders for {place}", 3) as task:
                 found += self._normalizations(self._pixels)
                 task.advance()
                 if self._data.channels == self._pixels.shape[1] == 3:

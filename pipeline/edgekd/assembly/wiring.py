@@ -68,6 +68,11 @@ class Role:
     box: bool = False
     normalized: bool = False
 
+    @property
+    def called(self) -> str:
+        """What messages call it: a network that nothing is distilled into is nobody's student."""
+        return "the network" if self.place == "student" else self.place
+
 
 def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress: Progress) -> tuple[Finding, ...]:
     """Run a given network on labelled images, and stop if it is wired wrongly.
@@ -106,7 +111,7 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     if not images.train.labelled:
         if not fixed and not role.normalized and data.source != "random":
             text = "sees images normalized with their own mean and deviation, as the recipe gives none"
-            yield _doubt(role, f"{role.place} {text}; without labels this cannot be checked")
+            yield _doubt(role, f"{role.called} {text}; without labels this cannot be checked")
         return
     n, classes = len(labels), given.logits.shape[1]
     low, high = wilson(given.top1, n)
@@ -115,15 +120,12 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     lost = low <= luck and not knows(given.logits.argmax(1), labels)
     doubtful = n >= ENOUGH and given.top1 < 1
     ways = {"fixed": fixed, "lost": lost, "chosen": role.normalized}
-    best = tried.best(given, role.place, progress, **ways) if doubtful else None
+    best = tried.best(given, role.called, progress, **ways) if doubtful else None
     if best is not None and (lost or best.cut(given) >= TOLD):
-        found = f"{role.place} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
+        found = f"{role.called} has {shown}, and {100 * best.top1:.1f} % {_words(best, images.classes)}"
         hint = _hint(best, role, images.classes)
-        if best.normalization is not None and not role.normalized:
-            rule = images.preprocessing
-            typed = f"--normalize {_typed(rule.mean, rule.std)}"
-            own = typed if role.place == "student" else flow({"mean": list(rule.mean), "std": list(rule.std)})
-            hint += f", or {own} if it was trained with the images' own"
+        if best.normalization is not None:
+            hint += f", the best of the usual ones{_or_own(role, images)}; its training script has the right values"
         written = (best.normalization is not None and role.normalized) or best.side is not None
         fault = TURNED if best.labels is not None or best.bgr else FAULT
         sure = best.cut(given) >= fault and n >= FOUND and (not written or best.gain(given) > MUCH)
@@ -132,15 +134,25 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
         yield _doubt(role, f"{found}; {hint}")
     elif lost and n >= ENOUGH:
         cause, hint = _unexplained(given, images.classes)
-        message = f"{role.place} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
+        message = f"{role.called} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
         if role.teaches:
             raise ModelError(message, hint)
         yield replace(_doubt(role, f"{message}; {hint}"), code=CHANCE)
     else:
-        progress.say(f"  {role.place}: {shown}, normalized with {_normalized(images, role)}")
+        progress.say(f"  {role.called}: {shown}, normalized with {_normalized(images, role)}")
         if lost:
-            found = f"{role.place} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
+            found = f"{role.called} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
             yield _doubt(role, found)
+
+
+def _or_own(role: Role, images: DataSet) -> str:
+    """Name the images' own normalization, where the recipe gives none."""
+    if role.normalized:
+        return ""
+    rule = images.preprocessing
+    typed = f"--normalize {_typed(rule.mean, rule.std)}"
+    own = typed if role.place == "student" else flow({"mean": list(rule.mean), "std": list(rule.std)})
+    return f", or {own} if it was trained with the images' own"
 
 
 def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progress) -> Iterator[Finding]:
@@ -151,7 +163,7 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
     """
     from edgekd.metrics.base import shown
 
-    place, purpose = role.place, images.purpose
+    place, purpose = role.called, images.purpose
     if not len(images.train) or not images.train.labelled:
         yield _doubt(role, f"{place} was not checked before its use: there are no training samples with targets")
         return
@@ -209,14 +221,14 @@ def _doubt(role: Role, text: str) -> Finding:
 
 
 def _probabilities(outputs: NDArray[np.float32], role: Role) -> Iterator[Finding]:
-    place = role.place
+    place, called = role.place, role.called
     if are_probabilities(outputs):
-        told = f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
+        told = f"{called} gives probabilities, not logits: each row is between 0 and 1 and sums to 1"
         if role.teaches:
             raise ModelError(told, f"take the softmax out of the network, or write {place}.outputs: probabilities")
         yield _doubt(role, f"{told}; every figure about its logits is then about probabilities")
     elif len(outputs) >= ENOUGH and outputs.min() >= 0 and 0.5 < outputs.max() <= 1:
-        yield _doubt(role, f"all outputs of {place} are between 0 and 1, as those of a sigmoid; logits are of any size")
+        yield _doubt(role, f"all outputs of {called} are between 0 and 1, as those of a sigmoid; logits are of any size")
 
 
 def refuse_probabilities(network: nn.Module, purpose: Purpose, place: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekd.reads import file_sha256
@@ -32,7 +33,12 @@ def write(folder: Path, task: TaskFacts, data: DataRecord, models: Sequence[Mode
         "mean": data.mean, "std": data.std, "channels": data.channels, 
         "image_size": data.image_size if data.image_width is None else data.size,
     }  # fmt: skip
-    artifacts = [to_json(model) for model in models if model.role == "artifact" and model.path is not None]
+    # In run.json a path starts at the run folder; here at this file, so that a copy of the folder is right.
+    artifacts = [
+        to_json(replace(model, path=Path(model.path).name))
+        for model in models
+        if model.role == "artifact" and model.path is not None
+    ]
     value = {
         "schema": SCHEMA,
         "task": to_json(task),

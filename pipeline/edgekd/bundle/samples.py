@@ -30,6 +30,12 @@ def output(model: str, *, classes: bool, port: str = "") -> str:
     return f"output_{model}.{port}" if port else f"{'logits' if classes else 'output'}_{model}"
 
 
+def grey(images: DataSet) -> bool:
+    """Return whether the stored samples are images of one channel."""
+    test = images.test
+    return {*test.inputs} == {IMAGE} and len(test) > 0 and test.stacked(range(1))[IMAGE].shape[1] == 1
+
+
 def write(folder: Path, images: DataSet, outputs: Mapping[str, NDArray[np.float32]]) -> bool:
     """Write samples, their targets and outputs into ``samples.npz``.
 

@@ -40,13 +40,20 @@ class Preprocessing:
         grey = x.shape[1] != self.channels
         return np.ascontiguousarray(np.broadcast_to(x, (len(x), self.channels, *x.shape[2:]))) if grey else x
 
-    def text(self, stored: str) -> str:
-        """Return lines of Python that make ``x`` of the stored images with numpy, each with the line's end."""
-        return (
+    def text(self, stored: str, *, grey: bool) -> str:
+        """Return lines of Python that make ``x`` of the stored images with numpy, each with the line's end.
+
+        Args:
+            stored: An expression, uint8 N×C×H×W.
+            grey: Whether the images may have one channel where the network takes more.
+        """
+        lines = (
             f"x = {stored}.astype(np.float32) / np.float32({self.scale})\n"
             f"x = (x - np.float32({list(self.mean)}).reshape(-1, 1, 1)) / np.float32({list(self.std)}).reshape(-1, 1, 1)\n"
-            f"x = np.ascontiguousarray(np.broadcast_to(x, (len(x), {self.channels}, *x.shape[2:])))\n"
         )
+        if grey and self.channels != 1:
+            lines += f"x = np.ascontiguousarray(np.broadcast_to(x, (len(x), {self.channels}, *x.shape[2:])))\n"
+        return lines
 
     def onto(self, other: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Return (scale, shift), C×1×1, that turn this input into another's; None: they are the same."""

@@ -18,11 +18,12 @@ import yaml
 from pydantic_core import PydanticCustomError
 
 from edgekd import reads
+from edgekd.engine.options import in_python
 from edgekd.errors import CheckpointError, EdgekdError, Problem, RecipeError, UsageError, did_you_mean
 from edgekd.exporting.exporter import Supported
 from edgekd.loading import load_text
 from edgekd.loading.loaded import Loaded
-from edgekd.loading.overrides import apply
+from edgekd.loading.overrides import KeySyntaxError, apply, parse_key
 from edgekd.loading.places import Places
 from edgekd.loading.source import parse
 from edgekd.models import checkpoints
@@ -167,9 +168,10 @@ def text_of(given: Given, classes: int | None = None) -> str:
     """
     source = data_source(given.data)
     data: dict[str, Any] = {"source": source}
-    if given.size is None:
+    written = set(_keys(given.overrides))  # what a --set gives is not asked for
+    if given.size is None and not written & {("data",), ("data", "image_size")}:
         _check_size(source)
-    if given.normalize is None:
+    if given.normalize is None and not written & {("data",), ("data", "mean")}:
         _check_normalization(source)
     size = given.size or (PHOTO_SIZE if parts(source)[0] in {"random", "images", "imagefolder"} else None)
     if size is not None:
@@ -189,6 +191,13 @@ def text_of(given: Given, classes: int | None = None) -> str:
         **given.sections,
     }
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _keys(overrides: Sequence[str]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the key of each ``--set``; what is no key is told when the settings are applied."""
+    for text in overrides:
+        with suppress(KeySyntaxError):
+            yield parse_key(text.partition("=")[0].strip())
 
 
 def load(given: Given) -> tuple[Loaded, str]:
@@ -230,13 +239,20 @@ def in_options(given: Given) -> Iterator[None]:
     except RecipeError as error:
         raise RecipeError(_problem(problem, given) for problem in error.problems) from error
     except EdgekdError as error:
-        error.hint = _hint(error.hint, given)
+        error.hint = _said(_hint(error.hint, given), given)
+        error.message = _said(error.message, given)
         raise
+
+
+def _said(text: str, given: Given) -> str:
+    """Return a text in the words of who called: a command has options, a function has arguments."""
+    return in_python(text) if given.command.startswith("edgekd.") else text
 
 
 def _problem(problem: Problem, given: Given) -> Problem:
     if not problem.where.startswith(f"{given.command}:"):  # a --set, which was typed
-        return problem
+        where, hint = _said(problem.where, given), _said(problem.hint, given)
+        return Problem(where, problem.key, problem.message, hint, problem.snippet)
     begins = (name for name in _OPTIONS if re.match(rf"{re.escape(name)}(\W|$)", problem.key))
     key = max(begins, key=len, default="")
     option = _OPTIONS.get(key, "" if problem.key == "quantize" else problem.key)  # the command itself is called so
@@ -245,7 +261,7 @@ def _problem(problem: Problem, given: Given) -> Problem:
     hint = _hint(problem.hint, given)
     if hint == f"remove {key.rpartition('.')[2]}":
         hint = f"remove {option}" + (", which is for images without labels" if option == "--classes" else "")
-    return Problem(given.command, option, problem.message, hint)
+    return Problem(given.command, _said(option, given), _said(problem.message, given), _said(hint, given))
 
 
 def _hint(hint: str, given: Given) -> str:
@@ -296,8 +312,9 @@ def _check_size(source: str) -> None:
         ((width, height),) = sizes
         side = width if width == height else f"{height}x{width}"
         also = f" or --size {PHOTO_SIZE}" if min(width, height) < PHOTO_SIZE else ""
+        order = "" if width == height else " (height × width)"
         raise UsageError(
-            f"--size is not given, and all images in {rest} are {width}×{height}, not {PHOTO_SIZE}×{PHOTO_SIZE}",
+            f"--size is not given, and all images in {rest} are {height}×{width}{order}, not {PHOTO_SIZE}×{PHOTO_SIZE}",
             f"add the size that the network was trained on: --size {side}{also}",
         )
 

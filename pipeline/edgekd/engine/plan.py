@@ -210,7 +210,7 @@ def _records(node: Node, made: Mapping[str, Path]) -> str:
 def changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
     """Return the first two differences between the last run and now, as ``distill.epochs 8 → 6``."""
     if before is None:
-        return "never ran"
+        return "no earlier result"
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     # Another method has other keys, which are no changes of their own.

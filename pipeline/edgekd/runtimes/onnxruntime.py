@@ -28,7 +28,7 @@ _ORT_INT8 = re.compile(
 _LOADED = """
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(str(here / "{file}"), options, providers=["CPUExecutionProvider"])
 """
 _PYTHON = (
     _LOADED

@@ -30,10 +30,10 @@ _LOADED = """
 # Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 try:
-    compiled = openvino.Core().compile_model("{file}", "CPU", settings)
+    compiled = openvino.Core().compile_model(str(here / "{file}"), "CPU", settings)
 except RuntimeError as error:  # OpenVINO 2026.4 on Arm refuses some int8 convolutions: the same values in float
     print(f"not loaded as int8, trying in float: {{error}}")
-    compiled = openvino.Core().compile_model("{file}", "CPU", {{**settings, "{without_int8}": False}})
+    compiled = openvino.Core().compile_model(str(here / "{file}"), "CPU", {{**settings, "{without_int8}": False}})
 """
 _PYTHON = (
     _LOADED

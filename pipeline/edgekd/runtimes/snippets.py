@@ -14,12 +14,12 @@ class Python:
 
     Attributes:
         imports: Their imports, besides numpy.
-        body: They; ``{file}`` is the file, ``{input}`` the name of its input, ``{to_input}`` the sample in
-            the file's layout and type, ``{from_output}`` the output as floats; ``{taken}`` is the sample in words and
-            ``{wanted}`` what else the file wants, both for a comment.
+        body: They; ``{file}`` is the name of the file in the folder ``here`` (a Path), ``{input}`` the name of its input,
+            ``{to_input}`` the sample in the file's layout and type, ``{from_output}`` the output as floats; ``{taken}``
+            is the sample in words and ``{wanted}`` what else the file wants, both for a comment.
         raw: The output in the file's type, which ``{from_output}`` is made of.
         several: Lines that define ``run_file(arrays)`` for a file of several inputs or outputs: from arrays by the name of
-            the input to arrays by the name of the output, all in the file's layout and types; ``{file}`` is the file,
+            the input to arrays by the name of the output, all in the file's layout and types; ``{file}`` as in ``body``,
             ``{outputs}`` the list of the outputs' names. Empty where there are none: such a file has no load snippet.
     """
 

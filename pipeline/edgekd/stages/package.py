@@ -23,7 +23,7 @@ from edgekd.assembly.samples import images as images_of
 from edgekd.assembly.stage import Node, Work
 from edgekd.bundle import manifest, samples
 from edgekd.bundle.app_snippets import app_snippets
-from edgekd.bundle.snippets import snippet
+from edgekd.bundle.snippets import Bundled, snippet
 from edgekd.data import fingerprint
 from edgekd.devices import targets
 from edgekd.distill import advice
@@ -385,9 +385,10 @@ class PackageStage:
         snippets = {}
         if any(model.role == "artifact" and model.path is not None for model in models):
             whole = samples.write(context.out, images, _outputs(context))
+            bundled = Bundled(whole, images.labelled and bool(images.classes), samples.grey(images))
             for model in models:
                 if model.role == "artifact" and model.path is not None:
-                    text = snippet(model, record, whole=whole, labelled=images.labelled and bool(images.classes))
+                    text = snippet(model, record, bundled)
                     if text is None:
                         continue
                     snippets[model.name] = text

@@ -100,9 +100,23 @@ def test_the_size_of_photographs_is_not_taken_for_small_images() -> None:
     Image.new("RGB", (9, 8)).save("labelled/ant/other.png")
     assert compose.load(given(data="labelled"))[0].recipe.data.image_size == 224
     Image.new("RGB", (9, 8)).save("labelled/ant/0.png")
-    with pytest.raises(UsageError, match="all images in labelled are 9×8, not 224×224") as caught:
+    with pytest.raises(UsageError, match=r"all images in labelled are 8×9 \(height × width\), not 224×224") as caught:
         compose.load(given(data="labelled"))
-    assert caught.value.hint.endswith("--size 8x9 or --size 224")  # width × height, and the option's height × width
+    assert caught.value.hint.endswith("--size 8x9 or --size 224")
+    options = {"data": "labelled", "overrides": ["data.image_size=[8, 9]"]}
+    assert compose.load(given(**options))[0].recipe.data.size == (8, 9), "given by --set"
+
+
+def test_python_is_told_of_its_arguments() -> None:
+    what = given(data="labelled", command="edgekd.quantize")
+    with pytest.raises(UsageError) as caught, compose.in_options(what):
+        compose.load(what)
+    assert caught.value.message == "size is not given, and all images in labelled are 8×8, not 224×224"
+    assert caught.value.hint.endswith(": size=8 or size=224")
+    hint = "write data: {mean: [0.5], std: [0.25]} (--normalize 0.5/0.25), the best, or --normalize 0.1,0.2/0.3,0.4 if"
+    with pytest.raises(ModelError) as wrong, compose.in_options(what):
+        raise ModelError("the network is wrong", hint)
+    assert wrong.value.hint == 'add normalize="0.5/0.25", the best, or normalize="0.1,0.2/0.3,0.4" if'
 
 
 def test_images_that_are_not_square() -> None:

@@ -93,7 +93,7 @@ def test_it_goes_from_the_recipe_to_the_report(site: Path, tmp_path: Path) -> No
     artifacts = outcome.folder / "artifacts"
     snippet = (artifacts / "load_layers_float.py").read_text("utf-8")
     done = subprocess.run(
-        [sys.executable, "load_layers_float.py"], cwd=artifacts, capture_output=True, text=True, check=False
+        [sys.executable, artifacts / "load_layers_float.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"It prints the top-1 accuracy on .*: ([\d.]+)\.", snippet)[1] in done.stdout  # type: ignore[index]

@@ -183,7 +183,7 @@ def test_without_labels_no_student_learns_alone(path: Path) -> None:
 def test_a_study_has_a_row_for_each_method_and_a_failed_one_does_not_end_it(path: Path) -> None:
     outcome = run(path, progress=(heard := Heard()))
     result = outcome.result
-    assert "[3/5] distill.seed1, training 11 of 11: never ran" in heard.lines
+    assert "[3/5] distill.seed1, training 11 of 11: no earlier result" in heard.lines
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert {own.method for own in result.rows} == {"student_alone", "kd", "fitnet", "broken", "long"}
     assert [own.method for own in result.failed] == ["broken"]

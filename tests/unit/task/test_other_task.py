@@ -221,7 +221,7 @@ def test_a_given_network_is_held_by_the_metric_of_the_task(folder: Path) -> None
     taught, teacher = wiring.Role("student", teaches=False), wiring.Role("teacher", teaches=True)
     assert wiring.check(Told(0), images, recipe.data, teacher, Silent()) == ()
     (doubt,) = wiring.check(Told(1), images, recipe.data, taught, Silent())
-    assert sentence(doubt).startswith("student is no better than chance: mean error "), doubt
+    assert sentence(doubt).startswith("the network is no better than chance: mean error "), doubt
     with pytest.raises(ModelError, match="teacher is no better than chance: mean error .* on 120 training samples"):
         wiring.check(Told(1), images, recipe.data, teacher, Silent())
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgekd.runtimes.base import Array
 
 _PYTHON = """
-interpreter = Interpreter("{file}", num_threads=1)
+interpreter = Interpreter(str(here / "{file}"), num_threads=1)
 interpreter.allocate_tensors()
 source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
@@ -30,7 +30,7 @@ def run({sample}):  # {taken}{wanted}
     return {from_output}
 """
 _SEVERAL = """
-interpreter = Interpreter("{file}", num_threads=1)
+interpreter = Interpreter(str(here / "{file}"), num_threads=1)
 interpreter.allocate_tensors()
 places = {{part["name"]: part["index"] for part in interpreter.get_input_details() + interpreter.get_output_details()}}
 

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 REFUSED = Refused("it holds floats", "use float32")
 
 SNIPPET = """
-file = np.load("{file}")
+file = np.load(here / "{file}")
 layers = [(file[f"weight{{at}}"], file[f"bias{{at}}"]) for at in range((len(file.files) - 1) // 2)]
 
 

@@ -9,7 +9,7 @@ from edgekd.runtimes.base import Declared, LoadedPort, OnDevice
 from edgekd.runtimes.snippets import Python
 
 _PYTHON = """
-network = Network("{file}")
+network = Network(str(here / "{file}"))
 
 
 def run({sample}):  # {taken}
