@@ -137,6 +137,11 @@ def worst(result: RunResult, model: str, device: str | None = None) -> Verdict |
     return next((verdict for verdict in SEVERITY if verdict in verdicts - {"not_applicable"}), None)
 
 
+def passes(result: RunResult, model: str, device: str | None) -> bool:
+    """Return whether no gate of a file counts as failed, of those for a device or for all; the rule for every best file."""
+    return not any(gate.blocks for gate in result.gates if gate.model == model and gate.device in (None, device))
+
+
 def held(gates: Sequence[GateRecord]) -> tuple[str, ...]:
     """Names of the files that get a verdict from these gates.
 
@@ -260,7 +265,7 @@ def fastest(result: RunResult, device: str) -> ProfileRecord | None:
     int8 = [profile for profile in found if (model := models[profile.model]) is not None and is_int8(model)]
 
     def rank(profile: ProfileRecord) -> tuple[bool, bool, float]:
-        failed = worst(result, profile.model, device) == "fail"
+        failed = not passes(result, profile.model, device)
         return failed, profile.trust.verdict != "trusted", profile.latency_ms.p50
 
     return min(int8 or found, key=rank, default=None)
@@ -302,7 +307,7 @@ def headline(result: RunResult) -> ModelRecord | None:
         trusted = profile is not None and profile.trust.verdict == "trusted"
         return (
             profile is None,
-            worst(result, model.name, device) == "fail",
+            not passes(result, model.name, device),
             not trusted,
             profile.latency_ms.p50 if profile else 0.0,
         )

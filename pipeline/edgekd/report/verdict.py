@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edgekd.errors import joined
-from edgekd.report import facts
+from edgekd.report import facts, settings
 from edgekd.report.findings import sentence
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, one_line, plural, sig
+from edgekd.results.fidelity import Figure
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
 from edgekd.results.gates import Verdict as Word
 from edgekd.results.layers import LayerRecord
@@ -143,12 +144,31 @@ def _distillation(result: RunResult) -> Iterator[str]:
                         (result.model("student_alone"), result.model("distilled")))  # fmt: skip
     if alone is None or distilled is None or metric.gain(distilled.value, alone.value) >= 0:
         return
-    lost = f"{metric.size(alone.value - distilled.value)} {metric.change_unit}".rstrip()
+    size = f"{metric.size(alone.value - distilled.value)} {metric.change_unit}".rstrip()
+    lost, beside = f"distillation lost {size} against the student alone", ""
+    ends = _difference(distilled, alone)
+    if ends is not None:
+        low, high = (f"{'−' if end < 0 else ''}{metric.size(end)}" for end in ends)
+        beside = f"; difference [{low}, {high}] {metric.change_unit}".rstrip()
+        if ends[0] <= 0 <= ends[1]:
+            lost = "no difference is seen between the distilled student and the student alone"
     yield (
-        f"distillation lost {lost} against the student alone: {metric.told(distilled.value)} against "
-        f"{metric.told(alone.value)} on {plural(distilled.n, f'test {facts.noun(result)}')}. What to do: "
+        f"{lost}: {metric.told(distilled.value)} against {metric.told(alone.value)} on "
+        f"{plural(distilled.n, f'test {facts.noun(result)}')}{beside}. What to do: "
         "raise distill.epochs; seeds: 3 separates the method from the seed"
     )
+
+
+def _difference(one: Figure, other: Figure) -> tuple[float, float] | None:
+    """Return the 95 % interval of a difference from those of both (Newcombe 1998, method 10); None where one has none.
+
+    It takes them as independent. Networks that see the same images are not, so that it is rather too wide.
+    """
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return None
+    found = one.value - other.value
+    low = found - math.hypot(one.value - one.low, other.high - other.value)
+    return low, found + math.hypot(one.high - one.value, other.value - other.low)
 
 
 def _knows(result: RunResult) -> Iterator[str]:
@@ -271,8 +291,8 @@ def arithmetic(result: RunResult) -> Iterator[str]:
             kept = one_line(worst.path or f"%{worst.name}")
             yield (
                 f"{name} computes {one_line(worst.label)} ({worst.op}) differently from torch, with the same input: "
-                f"{share} of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: --set "
-                f"'quantize.keep_float=[{kept}]'"
+                f"{share} of its values differ, by up to {plural(int(found.steps), 'step')}. What to do: "
+                f"{settings.in_float(facts.section_of(result, 'quantize'), kept)}"
             )
             continue
         if not found.steps:
@@ -316,7 +336,8 @@ def _together(result: RunResult, torch: ModelRecord | None) -> str:
     if any(layer.op in SHARED for layer in result.layers):
         return f"{text}: look for a concatenation or a sum of very different ranges, which share one scale"
     if torch.name == "qat":
-        return f"{text}: training in int8 changed the weights, too; compare with --set quantize.method=ptq, which keeps them"
+        other = settings.other_method(facts.section_of(result, "quantize"), "ptq")
+        return f"{text}: training in int8 changed the weights, too; compare with {other}, which keeps them"
     return f"{text}: the errors of several layers add up"
 
 
@@ -346,7 +367,7 @@ def _remedies(result: RunResult) -> Iterator[str]:
     if ptq and not section.get("adaround"):
         yield "--set quantize.adaround=true"
     if ptq and facts.labelled(result):
-        yield "--set 'quantize={method: qat}', which trains in int8"
+        yield f"{settings.other_method(section, 'qat')}, which trains in int8"
     if not ptq:
         yield f"--set quantize.epochs={2 * int(section.get('epochs') or 1)}, which trains twice as long"
 

@@ -17,6 +17,9 @@ from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.results.run import RunResult
 
+LEAST_MEMORY = 0.01
+"""Share by which peak memory must be less to be marked as a gain; below that it is noise."""
+
 
 def build(result: RunResult) -> Page:
     """Make the page of a run.
@@ -139,19 +142,19 @@ def _subject(result: RunResult) -> str:
 
 
 def _why(result: RunResult, model: ModelRecord, where: str) -> str:
-    """Say why a faster artifact is not in the headline: it fails a gate, or its time is not trusted."""
+    """Say why a faster artifact is not in the headline: it does not pass the gates, or its time is untrusted."""
     own = facts.profile_of(result, model.name, where)
-    if facts.worst(result, model.name, where) == "fail":
-        return "; every artifact fails a gate"
+    if not facts.passes(result, model.name, where):
+        return "; no artifact passes the gates"
     if own is not None and own.trust.verdict != "trusted":
-        return "; its time is not trusted, like that of every artifact that fails no gate"
+        return "; no time of an artifact that passes the gates is trusted"
     reasons = []
     for rival in result.profiles:
         if rival.device == where and _beats(result, rival, model, where):
-            failed = facts.worst(result, rival.model, where) == "fail"
-            why = "fails a gate" if failed else "has an untrusted time"
+            passes = facts.passes(result, rival.model, where)
+            why = "has an untrusted time" if passes else "does not pass the gates"
             reasons.append(f"{facts.label_of(result, rival.model)} is faster and {why}")
-    good = " that fails no gate and whose time is trusted" if reasons else ""
+    good = " that passes the gates with a trusted time" if reasons else ""
     return f"{good}{f' ({joined(reasons)})' if reasons else ''}"
 
 
@@ -222,7 +225,7 @@ def _memory(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
     if other is not None and other.memory.peak:
         change = peak / other.memory.peak - 1
         delta = "same" if change == 0 else f"{sig(abs(change) * 100)} % {'less' if change < 0 else 'more'}"
-        tone = "good" if change < 0 else ""
+        tone = "good" if change < -LEAST_MEMORY else ""
     return Number("Peak memory", "MiB", sig(peak), delta, tone, detail)
 
 
