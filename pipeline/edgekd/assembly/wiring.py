@@ -70,7 +70,7 @@ class Role:
 
     @property
     def called(self) -> str:
-        """What messages call it: a network that nothing is distilled into is nobody's student."""
+        """Name in messages: a network that nothing is distilled into is nobody's student."""
         return "the network" if self.place == "student" else self.place
 
 
