@@ -17,6 +17,8 @@ from edgekd.results.findings import Finding, Missing, missing
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgekd.task.base import Purpose
+
 FILE = "not_measured.json"
 Figure = TypeVar("Figure")
 
@@ -70,6 +72,17 @@ def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> Non
     student = context.recipe.student
     if names := dropped(network, student.outputs if student and role == "student" else "primary"):
         note(context, Missing(Finding("dropped_outputs", figures={"outputs": list(names)}), f"other outputs of the {role}"))
+
+
+def note_outputs_and_order(context: Context, role: str, network: nn.Module, purpose: Purpose) -> None:
+    """List the dropped outputs of a network, and say where its inputs are given in their order and not by name."""
+    from edgekd.task.named import arguments, by_position
+
+    note_dropped_outputs(context, role, network)
+    given = [port.name for port in purpose.signature.inputs]
+    if by_position(network, given):
+        facts = {"inputs": given, "arguments": list(arguments(network))}
+        context.say(Finding("inputs_by_position", "warning", role, facts))
 
 
 def absent(context: Context) -> Iterator[Missing]:

@@ -5,6 +5,7 @@ The end of the quantize stage, of both methods.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -177,6 +178,9 @@ def _repair(
 
     known = measured(exact)
     scale = _Scale(facts(metric), metric.reduce(known[metric.name][1])) if known else None
+    if scale is not None and not math.isfinite(scale.base):
+        say(f"  keep_float: no layer is given back to float: {metric.label} is {scale.base} on {where}")
+        return None
     made: dict[frozenset[str], Prepared] = {frozenset(): done.graph}
 
     def evaluate(names: frozenset[str]) -> Fidelity:

@@ -77,10 +77,11 @@ def normalised(
     """
     from edgekd.quantization.normalise import normalise
     from edgekd.taps.taps import Tapped
-    from edgekd.task.named import in_order
+    from edgekd.task.named import in_order, with_arguments
 
     def make() -> fx.GraphModule:
-        return normalise(Tapped(student, taps, purpose.signature.output).eval(), in_order(student, example(purpose)))
+        given, network = in_order(student, example(purpose)), Tapped(student, taps, purpose.signature.output).eval()
+        return normalise(network if len(given) == 1 else with_arguments(network, given), given)
 
     return _copy(made, _key(recipe, purpose, weights, f"int8 {taps}"), make)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from edgekd.assembly import figures, layers
 from edgekd.assembly.context import Context
 from edgekd.assembly.outputs import Taught
 from edgekd.assembly.samples import val_logits
+from edgekd.errors import ModelError
 from edgekd.metrics.base import shown, value_of
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ def _measured(role: Role, teacher: nn.Module, images: DataSet, context: Context,
     else:
         metric, primary = images.purpose.task.metrics[0], images.purpose.signature.primary
         value = value_of(metric, logits[None], images.val.labels, primary)
+        if not math.isfinite(value):
+            what = f"{metric.label} of the teacher is {value} on the validation split"
+            raise ModelError(what, "correct the data or the metric")
         context.progress.say(f"  {role.key}: {shown(metric, value)} on validation")
     found = Taught(parameters(role.student), parameters(largest(teacher)) if is_open(teacher) else None, value, softness)
     context.say(*advice.gap(found.student_params, found.params, role.key), *advice.softness(softness))

@@ -180,7 +180,7 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
     own = value(np.arange(n))
     random = np.random.default_rng(0)
     others = [value(random.permutation(n)) for _ in range(SHUFFLES)]
-    if own is None or any(other is None for other in others):
+    if own is None or not math.isfinite(own) or any(other is None for other in others):
         yield _doubt(role, f"{place} was not checked before its use: {metric.label} says nothing about its outputs")
         return
     best = (max if metric.better == "higher" else min)(other for other in others if other is not None)
@@ -245,14 +245,15 @@ def refuse_probabilities(network: nn.Module, purpose: Purpose, place: str) -> No
     import torch
 
     from edgekd.models import build
+    from edgekd.task.named import call
 
     if "classes" not in purpose.task.gives:
         return
     alike = copy.deepcopy(network)  # whose batch statistics may move
-    several = [torch.cat([value, value]) for value in build.example(purpose.signature).values()]
+    several = {name: torch.cat([value, value]) for name, value in build.example(purpose.signature).items()}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # One that has its softmax in evaluation alone is trained right.
-        outputs = [alike.train(mode)(*several).float().numpy() for mode in (False, True)]
+        outputs = [call(alike.train(mode), several).float().numpy() for mode in (False, True)]
     if all(map(are_probabilities, outputs)):
         raise ModelError(
             f"{place} gives probabilities, not logits: each row is between 0 and 1 and sums to 1",

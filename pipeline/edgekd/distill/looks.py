@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from edgekd.data.batches import Prepare
 from edgekd.data.dataset import DataSet
+from edgekd.task.named import call
 
-Look = tuple[Tensor | tuple[Tensor, ...], ...]
-"""The arguments of a teacher: the inputs of one, or one tuple with the images of each of an ensemble."""
+Look = Mapping[str, Tensor] | tuple[Tensor, ...]
+"""Inputs of a teacher by name; or the images that each of an ensemble sees."""
 
 
 class ViewNormalizer(nn.Module):
-    """From the student's inputs and the other views of a batch to the teacher's arguments.
+    """From the student's inputs and the other views of a batch to the teacher's inputs.
 
     Args:
         views: The samples as the teacher sees them, or, in turn, each of an ensemble; empty: as the student does.
@@ -29,20 +30,25 @@ class ViewNormalizer(nn.Module):
         self._examples = [view.train.stacked([0]) if len(view.train) else {} for view in views]
 
     def forward(self, inputs: Mapping[str, Tensor], others: Sequence[Mapping[str, Tensor]]) -> Look:
-        """Return the teacher's arguments.
+        """Return the teacher's inputs.
 
         Args:
             inputs: The student's.
             others: The views as they are stored, each of its own size.
         """
-        seen = [tuple(prepare(stored).values()) for prepare, stored in zip(self.prepare, others, strict=True)]
+        seen: list[dict[str, Tensor]] = [prepare(one) for prepare, one in zip(self.prepare, others, strict=True)]
         if not seen:
-            return tuple(inputs.values())
-        return seen[0] if len(seen) == 1 else (tuple(first for first, *_ in seen),)
+            return inputs
+        return seen[0] if len(seen) == 1 else tuple(next(iter(view.values())) for view in seen)
 
     def blank(self, count: int = 2) -> list[dict[str, Tensor]]:
         """Return samples of zeros for each view, as they are stored."""
         return [blank(example, count) for example in self._examples]
+
+
+def ask(teacher: nn.Module, look: Look) -> Any:
+    """Return the outputs of a teacher."""
+    return call(teacher, look) if isinstance(look, Mapping) else teacher(look)
 
 
 def blank(stored: Mapping[str, NDArray[Any]], count: int = 2) -> dict[str, Tensor]:
@@ -56,5 +62,5 @@ def logits(teacher: nn.Module, views: Sequence[DataSet], device: torch.device) -
     normalizer, found = ViewNormalizer(views).to(device), []
     for parts in zip(*(view.val.batches() for view in views), strict=True):
         others = [{name: torch.from_numpy(rows).to(device) for name, rows in part.items()} for part in parts]
-        found.append(teacher(*normalizer(others[0], others)))
+        found.append(ask(teacher, normalizer(others[0], others)))
     return torch.cat(found)

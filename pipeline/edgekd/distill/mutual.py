@@ -50,6 +50,7 @@ class Peer(nn.Module):
         super().__init__()
         self.name = name
         self.network = Tapped(network, terms.student_paths)
+        self.forward_arguments = self.network.forward_arguments
         self.terms = terms
         self._untapped = (network,)  # in a tuple, so that it is no second module
         self._seed = seed

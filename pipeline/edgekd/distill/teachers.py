@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from torch.nn import functional as F
 from edgekd.data.preprocessing import Preprocessing
 from edgekd.taps.pairing import Pair
 from edgekd.taps.taps import Tapped
+from edgekd.task.named import Inputs, call
 
 Array = NDArray[np.float32]
+Given: TypeAlias = "Inputs | Sequence[Tensor]"
+"""Inputs of every teacher; or the images that each of them sees, in turn."""
 Rule = Literal["probabilities", "logits", "confidence", "losses"]
 
 
@@ -58,20 +61,18 @@ def confidences(logits: Tensor, labels: Tensor) -> Tensor:
 class Ensemble(nn.Module):
     """Several teachers as one network, whose logits are combined."""
 
+    takes_names = True
+
     def __init__(self, members: Mapping[str, nn.Module], combination: Combination) -> None:
         super().__init__()
         self.members = nn.ModuleDict(members)
         self.combination = combination
 
-    def forward(self, *inputs: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return the combined logits, N×classes, as far as they can be combined without labels.
-
-        Args:
-            inputs: Of every member; or one sequence of the images that each member sees, in turn.
-        """
+    def forward(self, inputs: Given) -> Tensor:
+        """Return the combined logits, N×classes, as far as they can be combined without labels."""
         members = list(self.members.values())
         return self.combination(
-            torch.stack([member(*own) for member, own in zip(members, _each(inputs, members), strict=True)], 1)
+            torch.stack([call(member, own) for member, own in zip(members, _each(inputs, members), strict=True)], 1)
         )
 
 
@@ -83,6 +84,8 @@ class TappedEnsemble(nn.Module):
         paths: Layers whose outputs are wanted, each as member.path.
     """
 
+    takes_names = True
+
     def __init__(self, ensemble: Ensemble, paths: Sequence[str]) -> None:
         super().__init__()
         found = [path.partition(".") for path in paths]
@@ -90,17 +93,17 @@ class TappedEnsemble(nn.Module):
         self.members = nn.ModuleDict({name: Tapped(member, wanted[name]) for name, member in ensemble.members.items()})
         self._places = [(name, 1 + wanted[name].index(path)) for name, _, path in found]
 
-    def forward(self, *inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return all logits and the features in the order of the paths; ``inputs`` as in :class:`Ensemble`."""
+    def forward(self, inputs: Given) -> tuple[Tensor, ...]:
+        """Return all logits and the features in the order of the paths."""
         each = _each(inputs, self.members)
-        outputs = {name: member(*own) for (name, member), own in zip(self.members.items(), each, strict=True)}
+        outputs = {name: call(member, own) for (name, member), own in zip(self.members.items(), each, strict=True)}
         logits = torch.stack([output[0] for output in outputs.values()], 1)
         return (logits, *(outputs[name][place] for name, place in self._places))
 
 
-def _each(inputs: tuple[Tensor | Sequence[Tensor], ...], members: Sized) -> Sequence[tuple[Any, ...]]:
-    """Return the arguments of each member."""
-    return [inputs] * len(members) if isinstance(inputs[0], Tensor) else [(own,) for own in inputs[0]]
+def _each(inputs: Given, members: Sized) -> Sequence[Inputs]:
+    """Return the inputs of each member."""
+    return [inputs] * len(members) if isinstance(inputs, Tensor | Mapping) else inputs
 
 
 def tapped(teacher: nn.Module, paths: Sequence[str]) -> nn.Module:
@@ -174,9 +177,9 @@ class Stored(nn.Module):
         super().__init__()
         self.train_logits, self.val_logits, self.test_logits = train, val, test
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Return what stands for the outputs until the samples are known by their indices: zeros, N×…."""
-        return torch.zeros(len(x), *self.train_logits.shape[1:], device=x.device)
+        return torch.zeros(len(inputs[0]), *self.train_logits.shape[1:], device=inputs[0].device)
 
 
 def logits_of(outputs: Tensor, probabilities: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,12 +29,19 @@ def rows_of(metrics: Sequence[Metric], outputs: Arrays, targets: Any, primary: s
 
 
 def drops(rows: MetricRows, reference: MetricRows) -> dict[str, Figure]:
-    """Return what each metric has lost against a reference, paired by sample; more is worse."""
-    return {name: drop(metric, reference[name][1], own) for name, (metric, own) in rows.items() if name in reference}
+    """Return what each metric has lost against a reference, paired by sample, where it is finite; more is worse."""
+    found = {name: drop(metric, reference[name][1], own) for name, (metric, own) in rows.items() if name in reference}
+    return {name: lost for name, lost in found.items() if math.isfinite(lost.value)}
+
+
+def not_finite(rows: MetricRows) -> dict[str, float]:
+    """Return the metrics whose value is NaN or infinite, by name: such a value is no figure of a report."""
+    values = {name: metric.reduce(own) for name, (metric, own) in rows.items()}
+    return {name: value for name, value in values.items() if not math.isfinite(value)}
 
 
 def measured(rows: MetricRows, n: int, split: Split = "test", of: Of = "labels") -> Metrics:
-    """Return the values of metrics with their intervals.
+    """Return the values of metrics with their intervals; what is not finite is absent.
 
     Args:
         rows: As :func:`rows_of` returns them.
@@ -41,5 +49,6 @@ def measured(rows: MetricRows, n: int, split: Split = "test", of: Of = "labels")
         split: Which ones.
         of: What the outputs were held against.
     """
-    figures = {name: figure(metric, own) for name, (metric, own) in rows.items()}
+    absent = not_finite(rows)
+    figures = {name: figure(metric, own) for name, (metric, own) in rows.items() if name not in absent}
     return Metrics(split, n, {name: Estimate(found.value, found.low, found.high) for name, found in figures.items()}, of)

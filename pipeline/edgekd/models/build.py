@@ -21,6 +21,7 @@ from edgekd.models.torchvision import import_torchvision
 from edgekd.recipe.student import Shipped
 from edgekd.task import primary
 from edgekd.task.base import BATCH, Port, Purpose, Signature
+from edgekd.task.named import call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +116,7 @@ def classes_of(source: str, args: Mapping[str, Any], weights: Checkpoint, purpos
     heads = [value for name, value in state.items() if name in own and value.ndim and value.shape != own[name].shape]
     sizes = {value.shape[0] for value in heads}
     with torch.no_grad():
-        count = sizes.pop() if len(sizes) == 1 else model(*example(purpose.signature).values()).shape[1]
+        count = sizes.pop() if len(sizes) == 1 else call(model, example(purpose.signature)).shape[1]
     if count < 2:
         raise ModelError(f"{source} has one output; edgekd compares models by the greatest of several", "give it two")
     return int(count)
@@ -278,7 +279,7 @@ def macs(model: nn.Module, *signatures: Signature) -> int:
     model = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter:
         if len(signatures) == 1:
-            model(*example(signatures[0]).values())
+            call(model, example(signatures[0]))
         else:
             model(tuple(one_input(seen) for seen in signatures))
     return int(counter.get_total_flops()) // 2
@@ -346,7 +347,9 @@ def _check_output(model: nn.Module, source: str, signature: Signature, outputs: 
     sample = "image" if signature.inputs[0].kind == "image" else "sample"
     try:
         with torch.no_grad():
-            output: object = model.eval()(*example(signature).values())
+            output: object = call(model.eval(), example(signature))
+    except ModelError:
+        raise
     except Exception as error:  # any failure of the user's forward
         if sample == "image":
             what, hint = "×".join(map(str, signature.inputs[0].dims[1:])), _about_images(error, signature.inputs[0])

@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.errors import joined
 from edgekd.report import advice, best, facts, speed, trust
 from edgekd.report.metric import MetricWords, capitalized
-from edgekd.report.words import count
+from edgekd.report.words import count, listing
 from edgekd.results.findings import TEXT, Finding, listed
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import MetricFacts
@@ -143,6 +143,14 @@ def _measured_again(found: Finding) -> str:
     return f"{found.where}: {which}: attempt {attempt - 1} was not trusted ({reasons})"
 
 
+def _by_position(found: Finding) -> str:
+    takes = listing(found.figures["arguments"]) or "*args"
+    return (
+        f"warning: no argument of forward() of {found.where} ({takes}) has the name of an input, so "
+        f"{listing(found.figures['inputs'])} are given in this order"
+    )
+
+
 def _synthesized(found: Finding) -> str:
     figures = found.figures
     real = "only the test images are real" if figures["test_is_real"] else "no real image was used, not even in evaluation"
@@ -161,6 +169,7 @@ _SENTENCES: Mapping[str, Callable[[Finding], str]] = {
         "weights was not checked"
     ),
     "synthesized": _synthesized,
+    "inputs_by_position": _by_position,
     "rewritten": lambda found: (
         f"The student was rewritten for int8 before distillation: {'; '.join(found.figures['changes'])}."
     ),

@@ -135,6 +135,7 @@ _REASONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "no_test_outputs": lambda figures: "the teacher on the test split: its stored outputs have no `test`",
     "dropped_outputs": _dropped,
+    "not_finite": lambda figures: f"it is {figures['value']} on the {figures['split']} split, which is no figure",
     "no_files_in_a_study": lambda figures: _NO_FILES,
     "other_budgets": _other_budgets,
     UNFIT: lambda figures: f"not applicable: {figures['why']}",

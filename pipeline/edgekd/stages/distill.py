@@ -197,7 +197,7 @@ def _train(fabric: Any, context: Context) -> DistillOutput | None:
     student = rewritten.model
     made = structure(context, rewritten, purpose) if first else Structure()
     if first:
-        figures.note_dropped_outputs(context, "student", student)
+        figures.note_outputs_and_order(context, "student", student, images.purpose)
     if first and context.name == "distill":
         context.say(*advice(recipe, made))
     teacher = networks.teacher(recipe.teacher, "teacher", context, images) if recipe.teacher else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import Precision, split_name
 from edgekd.results.fidelity import WorstValue
+from edgekd.results.findings import Finding, Missing
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import FilePort, Metrics, Parity
 from edgekd.results.run import SeedRecord
@@ -57,11 +59,15 @@ def _rows(purpose: Purpose, output: Array, targets: NDArray[Any], most: int | No
     return quality.rows_of(purpose.task.metrics[:most], {primary: output}, targets, primary)
 
 
-def measure(output: Array, targets: NDArray[Any], purpose: Purpose) -> Metrics:
-    """Return all metrics of the task on the test split, against its own targets."""
+def measure(context: Context, model: str, output: Array, targets: NDArray[Any], purpose: Purpose) -> Metrics:
+    """Return all metrics of the task on the test split, against its own targets; what is not finite is noted as missing."""
     from edgekd.metrics import quality
 
-    return quality.measured(_rows(purpose, output, targets), len(output))
+    rows = _rows(purpose, output, targets)
+    for name, value in quality.not_finite(rows).items():
+        reason = Finding("not_finite", figures={"value": str(value), "split": "test"})
+        figures.note(context, Missing(reason, rows[name][0].label, model))
+    return quality.measured(rows, len(output))
 
 
 def copied(logits: Mapping[str, Array], labels: NDArray[np.int64], networks: Sequence[str]) -> list[CopiedErrors]:
@@ -170,8 +176,10 @@ def _seeds(context: Context, images: DataSet, x: Taken, known: dict[str, Array],
             targets = images.test.labels if judge is None else judge.argmax(axis=1)
             _, of_it = _rows(images.purpose, logits, targets, most=1)[metric.name]
             tested.append(metric.reduce(of_it))
-        rows.append(replace(row, test_kept=tested[0], test_last=tested[1]))
-        context.progress.say(f"  {own.model}, seed {own.seed}: {shown(metric, tested[0])} on test")
+        kept, last = (value if math.isfinite(value) else None for value in tested)
+        rows.append(replace(row, test_kept=kept, test_last=last))
+        if kept is not None:
+            context.progress.say(f"  {own.model}, seed {own.seed}: {shown(metric, kept)} on test")
     return rows
 
 
@@ -390,7 +398,8 @@ def _figures(run: _Outputs, judge: Array | None) -> dict[str, Evaluated]:
         close = fidelity.compare(student, run.primary[student], run.primary[name], drops, classes=classes)
         found[name] = replace(found[name], fidelity=replace(close, worst=run.worst.get(name)))
     for name, value in found.items():
-        metrics = [measure(run.primary[name], images.test.labels, images.purpose)] if images.test.labelled else []
+        targets, context = images.test.labels, run.context
+        metrics = [measure(context, name, run.primary[name], targets, images.purpose)] if images.test.labelled else []
         if judge is not None and name != "teacher":
             metrics.append(agreement(run.primary[name], judge, images.purpose))
         found[name] = replace(value, metrics=tuple(metrics))

@@ -53,7 +53,7 @@ class StudentStage:
         else:
             role = wiring.Role("student", teaches=False, normalized=recipe.data.mean is not None)
             doubts = wiring.check(student, images, recipe.data, role, context.progress)
-        figures.note_dropped_outputs(context, "student", student)
+        figures.note_outputs_and_order(context, "student", student, images.purpose)
         structure = distill.structure(context, rewritten, images.purpose)
         context.say(*distill.advice(recipe, structure))
         networks.save(student.state_dict(), context.out / "weights.safetensors")

@@ -66,7 +66,7 @@ def _train(fabric: Any, context: Context) -> TeacherOutput | None:
     terms = Terms(chosen, model, teacher, example, facts, theirs, f"{context.name}.distill")
     taught = None
     if first:
-        figures.note_dropped_outputs(context, context.name, model)
+        figures.note_outputs_and_order(context, context.name, model, images.purpose)
         role = teacher_figures.Role(f"{context.name}.teacher", model, teacher, terms, seen)
         taught = teacher_figures.before(role, images, context, fabric)
     trainable = Trainable.tapped(context.name, model, terms, need(section.budget, "teacher.train"), recipe.seed)
@@ -140,7 +140,7 @@ class TeacherStage:
             black_box.describe(teacher, context.out)
             return TeacherOutput(doubts=doubts)
         model = build.network(need(teacher.model, "teacher.model"), teacher.args, images.purpose)
-        figures.note_dropped_outputs(context, context.name, model)
+        figures.note_outputs_and_order(context, context.name, model, images.purpose)
         weights = checkpoints.locate(need(teacher.weights, "teacher.weights"))
         build.load_weights(model, weights, say=context.progress.say)
         state = model.state_dict()

@@ -23,6 +23,7 @@ from edgekd.taps.layer import Layer
 from edgekd.taps.pooling import last_pooled
 from edgekd.task import primary
 from edgekd.task.base import Port
+from edgekd.task.named import arguments
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Tapped(nn.Module):
         self.network: nn.Module = network
         self._port = port
         self._has_taps = bool(paths)
+        self.forward_arguments = arguments(network)
         if paths:
             evaluated = trace(network, False)
             chosen = _logits(evaluated, "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekd.errors import ModelError
@@ -48,19 +49,44 @@ def batches(inputs: Inputs, size: int) -> list[dict[str, Tensor]]:
     return [rows(inputs, slice(start, start + size)) for start in range(0, count(inputs), size)]
 
 
+def arguments(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the arguments of ``forward``; of a wrapper, those of the network inside it.
+
+    A wrapper passes its inputs on by position and has the names as ``forward_arguments``. ``*args`` has no name.
+    """
+    inside: tuple[str, ...] | None = getattr(network, "forward_arguments", None)
+    if inside is not None:
+        return inside
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(name for name, each in inspect.signature(network.forward).parameters.items() if each.kind not in several)
+
+
+def by_position(network: nn.Module, names: Iterable[str]) -> bool:
+    """Return True if a network gets several inputs in their given order, because no argument has the name of one."""
+    given = {*names}
+    return len(given) > 1 and not given & {*arguments(network)}
+
+
 def in_order(network: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Return inputs in the order of the network's arguments.
 
-    By name where ``forward`` has an argument for each, as a traced network has; else the order is the given one.
+    By name where ``forward`` has an argument for each, as a traced network has; where it has none, in the given order.
 
     Raises:
-        ModelError: An argument between two inputs is no input, so that they cannot be given by position.
+        ModelError: Only some of the inputs are arguments, or an argument between two inputs is no input, so that they cannot
+            be given by position.
     """
-    given = named(inputs)
-    arguments = list(inspect.signature(network.forward).parameters)
-    if not given.keys() <= {*arguments}:
+    given, takes = named(inputs), arguments(network)
+    fitting = [name for name in given if name in takes]
+    if not fitting:
         return given
-    first = arguments[: len(given)]
+    if len(fitting) < len(given):
+        raise ModelError(
+            f"{type(network).__name__}.forward() takes {', '.join(takes)}, and the inputs are {', '.join(given)}: only "
+            f"{', '.join(fitting)} {'is' if len(fitting) == 1 else 'are'} in both",
+            "give the arguments of forward() the names of the inputs, or rename the inputs in the data",
+        )
+    first = takes[: len(given)]
     if given.keys() != {*first}:
         between = ", ".join(name for name in first if name not in given)
         after = ", ".join(name for name in given if name not in first)
@@ -72,5 +98,24 @@ def in_order(network: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def call(network: nn.Module, inputs: Inputs) -> Any:
-    """Call a network with its inputs by position."""
+    """Call a network with its inputs, each as the argument of its name: see :func:`in_order`.
+
+    A group of networks, each with its own order, has ``takes_names`` and gets the inputs as they are.
+    """
+    if getattr(network, "takes_names", False):
+        return network(inputs)
     return network(*in_order(network, inputs).values())
+
+
+def with_arguments(network: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Give the ``forward`` of a wrapper named arguments in place of ``*args``, which a graph that is traced then has."""
+    own: Any = type(network)
+
+    @wraps(own.forward)
+    def forward(self: Any, *inputs: Any) -> Any:
+        return own.forward(self, *inputs)
+
+    places = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+    forward.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]  # inspect reads it
+    network.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
+    return network

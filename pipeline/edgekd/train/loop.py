@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgekd.data.batches import Prepare, loader
 from edgekd.data.dataset import DataSet, Split
 from edgekd.distill import mutual
-from edgekd.distill.looks import Look, ViewNormalizer, blank
+from edgekd.distill.looks import Look, ViewNormalizer, ask, blank
 from edgekd.distill.outputs import Batch
 from edgekd.distill.teacher_cache.recording import Recorded, Recording, TrainingFacts
 from edgekd.distill.teachers import tapped
@@ -37,6 +37,7 @@ from edgekd.results.run import Curve
 from edgekd.taps.taps import Tapped, whole_state
 from edgekd.task import primary
 from edgekd.task.base import Purpose
+from edgekd.task.named import call
 from edgekd.train import optimizers
 from edgekd.train.state import NetworkState, State
 
@@ -145,7 +146,7 @@ class TrainedNetworks(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return (weighted value of each term, networks×terms; logits, networks×N×classes)."""
         batch = Batch(target, indices, self.terms.criterion)
-        outputs = [network(*inputs.values()) for network in (self.network, *self.peers)]
+        outputs = [call(network, inputs) for network in (self.network, *self.peers)]
         values = []
         for index, terms in enumerate([self.terms, *(peer.terms for peer in self.peers)]):
             taught = mutual.outputs_of_others(outputs, index) if self.peers else teacher
@@ -170,7 +171,7 @@ def fit(
         teaching: The teacher, if there is one.
 
     Raises:
-        TrainingError: The loss is not finite.
+        TrainingError: The loss, or the task's first metric after an epoch, is not finite.
         StorageError: The disk lacks the room for the teacher's outputs.
     """
     started, epochs = time.monotonic(), trainable.budget.epochs
@@ -305,12 +306,12 @@ def _teacher_outputs(loop: _Loop, teaching: Teaching) -> Iterator[TeacherOutputs
         return
     network = fabric.to_device(_laid_out(teaching.network.eval().requires_grad_(False), torch.channels_last))
     if teaching.recording is None:
-        yield lambda views, _draw, _indices: network(*views)
+        yield lambda views, _draw, _indices: ask(network, views)
         return
     stored = blank(data.train.stacked([0]))
     with torch.no_grad(), fabric.autocast():
         inputs = loop.prepare(fabric.to_device(stored))
-        probe = network(*loop.views(inputs, [fabric.to_device(view) for view in loop.views.blank()]))
+        probe = ask(network, loop.views(inputs, [fabric.to_device(view) for view in loop.views.blank()]))
     precision = fabric.strategy.precision.precision
     taught = Recorded(
         teaching.recording, network, loop.trainable.terms.teacher_paths, probe,
@@ -357,7 +358,7 @@ def primary_of(network: nn.Module, split: Split, prepare: Prepare, device: torch
     found = []
     for stored in split.batches():
         inputs = prepare({name: torch.from_numpy(rows).to(device) for name, rows in stored.items()})
-        found.append(primary.first(network(*inputs.values())).float().cpu())
+        found.append(primary.first(call(network, inputs)).float().cpu())
     network.train(training)
     return torch.cat(found)
 

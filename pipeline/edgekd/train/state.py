@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data.dataset import DataSet
 from edgekd.distill.terms import Terms
+from edgekd.errors import TrainingError
 from edgekd.metrics.base import Rows
 from edgekd.models import tied
 from edgekd.results.run import Curve
@@ -70,11 +72,17 @@ class NetworkState:
         self._seen += len(labels)
 
     def epoch(self, score: float, lr: float) -> None:
-        """End an epoch with the metric on the validation split."""
+        """End an epoch with the metric on the validation split.
+
+        Raises:
+            TrainingError: The metric is NaN or infinite, which no epoch can be compared with.
+        """
+        self._check_finite("validation", score)
         for term, value in zip(self.terms.names, (self._sums / self._seen).tolist(), strict=True):
             self._values[term].append(value)
         if self._rows:
             self._train.append(self.metric.reduce(np.concatenate(self._rows)))
+            self._check_finite("training", self._train[-1])
         self.scores.append(score)
         self._lr.append(lr)
         self._begin()
@@ -102,6 +110,15 @@ class NetworkState:
             pairs=tuple(f"{term.name}: {pair}" for term in self.terms.terms for pair in term.pairs),
             of=data.of,
         )
+
+    def _check_finite(self, split: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{self.name}: {self.metric.label} ({self.metric.name}) of the {split} split is {value} after epoch "
+                f"{len(self.scores) + 1}",
+                "correct the samples that the metric is not defined for, or the metric: reduce() must give a finite number; "
+                "the first metric of the task decides about the best epoch",
+            )
 
     def _begin(self) -> None:
         self._sums, self._seen = torch.zeros(len(self.terms.names)), 0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.cache import storage_error
-from edgekd.distill.looks import Look
+from edgekd.distill.looks import Look, ask
 from edgekd.distill.teacher_cache.rows import SUM_BYTES, Rows, amount, note, refused, written
 from edgekd.errors import StorageError
 from edgekd.recipe.distill import TeacherCache
@@ -215,7 +215,7 @@ class Recorded:
             self._tell_damage()
             self.computed += len(numbers)
             # The whole batch, though some may be there: a smaller batch has other last bits.
-            outputs = self._network(*look)
+            outputs = ask(self._network, look)
             kept, live = outputs[: len(found)], outputs[len(found) :]
             for rows, codec, output, (content, hits) in zip(self._rows, self._codecs, kept, found, strict=True):
                 encoded = codec.encode(output)[~hits]
