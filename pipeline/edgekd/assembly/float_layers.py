@@ -160,7 +160,7 @@ def _repair(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say, prepare = context.progress.say, Prepare(images).to(device)
     split = images.val if len(images.val) else images.train
-    where = "validation" if len(images.val) else "training images"
+    where = "validation" if len(images.val) else f"training {images.noun}s"
     labels = split.labels if split.labelled else None
     enough = _Enough.of(context.recipe.gates, labelled=labels is not None)
 

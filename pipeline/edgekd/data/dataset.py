@@ -44,7 +44,7 @@ class Split:
             DataError: They are not.
         """
         if {*self.inputs} != {IMAGE}:
-            raise DataError(f"this is for images, and a sample here has {', '.join(self.inputs)}", "give images")
+            raise _no_pixels(self.inputs)
         return self.inputs[IMAGE]
 
     @property
@@ -96,8 +96,13 @@ class DataSet:
             DataError: They are not.
         """
         if {*self.rules} != {IMAGE}:
-            raise DataError(f"this is for images, and a sample here has {', '.join(self.train.inputs)}", "give images")
+            raise _no_pixels(self.train.inputs)
         return self.rules[IMAGE]
+
+    @property
+    def noun(self) -> str:
+        """A sample as a reader calls it: ``image`` or ``sample``."""
+        return "image" if {*self.train.inputs} == {IMAGE} else "sample"
 
     def taken(self, stored: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs of a network, in the order of its arguments, from stored samples."""
@@ -113,6 +118,14 @@ class DataSet:
     def labelled(self) -> bool:
         """True if the test images have labels."""
         return self.test.labelled
+
+
+def _no_pixels(inputs: Iterable[str]) -> DataError:
+    return DataError(
+        "a teacher that is a model file, synthesized images and the search for another normalization of given weights read "
+        f"the pixels of one image, and a sample here has {', '.join(inputs)}",
+        "give a teacher in torch or its stored outputs, or samples that are one image",
+    )
 
 
 @dataclass(frozen=True)
@@ -240,6 +253,12 @@ def _classified(raw: Raw, data: Data) -> Raw:
     Raises:
         DataError: They are not labels.
     """
+    if not raw.classes and len(raw.y_train) and {raw.y_train.dtype.kind, raw.y_test.dtype.kind} <= {*"iu"}:
+        highest = max(int(y.max()) for y in (raw.y_train, raw.y_test) if y.size)
+        raise DataError(
+            f"{data.source}: the highest label is {highest}, and there are {len(raw.y_train)} training images",
+            "number the labels from 0 without gaps",
+        )
     if data.class_order is not None:
         raw = _renumbered(raw, [str(name) for name in data.class_order], data.source)
     if raw.labelled:
@@ -303,8 +322,8 @@ def judged(images: DataSet, predictions: NDArray[np.int64]) -> DataSet:
     """
     if not len(images.val):
         raise DataError(
-            f"none of {len(images.train)} training images is left for validation",
-            "raise data.val_fraction or give more images",
+            f"none of {len(images.train)} training {images.noun}s is left for validation",
+            f"raise data.val_fraction or give more {images.noun}s",
         )
     return replace(images, val=Split(images.val.inputs, predictions), of="teacher")
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.errors import joined
 from edgekd.report import advice, best, facts, speed, trust
 from edgekd.report.metric import MetricWords, capitalized
-from edgekd.report.words import count, listing
+from edgekd.report.words import count
 from edgekd.results.findings import TEXT, Finding, listed
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import MetricFacts
@@ -144,10 +144,10 @@ def _measured_again(found: Finding) -> str:
 
 
 def _by_position(found: Finding) -> str:
-    takes = listing(found.figures["arguments"]) or "*args"
+    takes = ", ".join(found.figures["arguments"]) or "*args"
     return (
         f"warning: no argument of forward() of {found.where} ({takes}) has the name of an input, so "
-        f"{listing(found.figures['inputs'])} are given in this order"
+        f"{', '.join(found.figures['inputs'])} are given in this order"
     )
 
 

@@ -205,7 +205,7 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     if len(images.val) and images.val.labelled:
         nets = (student.to(device), module)
         scores = [score(network, images.val, ready, device, images.purpose) for network in nets]
-    for line in _told(done, settings):
+    for line in _told(done, settings, images.noun):
         say(f"  {line}")
     if scores[0] is not None and scores[1] is not None:
         what, metric = "" if images.of == "labels" else " agreement with the teacher", images.purpose.task.metrics[0]
@@ -223,9 +223,9 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     return QuantizeOutput(float_layers.conclude(context, images, seen, quantized))
 
 
-def _told(done: Calibrated, settings: Ptq) -> Iterator[str]:
+def _told(done: Calibrated, settings: Ptq, noun: str) -> Iterator[str]:
     fewer = " (all there are)" if done.images < settings.calibration_images else ""
-    yield f"ranges by {settings.observer} from {done.images} training images{fewer}"
+    yield f"ranges by {settings.observer} from {done.images} training {noun}s{fewer}"
     if settings.equalize:
         yield f"{done.equalized_pairs} pairs of layers equalized"
     if 0 < done.reconstruction_images < done.images:

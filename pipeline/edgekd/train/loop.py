@@ -212,7 +212,7 @@ class _Loop:
         self.feed: Any = fabric.setup_dataloaders(batches)
         if not len(self.feed):
             raise TrainingError(
-                f"{trainable.name}: {len(data.train)} training images are less than one batch of {size} for each of "
+                f"{trainable.name}: {len(data.train)} training {data.noun}s are less than one batch of {size} for each of "
                 f"{fabric.world_size} processes",
                 "lower batch_size or --processes",
             )

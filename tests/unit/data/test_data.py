@@ -177,7 +177,7 @@ def test_a_wild_label_does_not_eat_the_memory(npz: Npz) -> None:
     with pytest.raises(DataError) as caught:
         dataset.load(Data(source=source, image_size=16))
     assert str(caught.value) == (
-        f"{source.removeprefix('npz:')}: the highest label is 1099511627776, and there are 80 training images\n"
+        f"{source}: the highest label is 1099511627776, and there are 80 training images\n"
         "  → number the labels from 0 without gaps"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from edgekd.errors import DataError, printable
 from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 from edgekd.registry import sources
+from edgekd.task.image_classification import IMAGE
 
+VAL = ("x_val", "y_val")
+KNOWN = ("x_train", "y_train", *VAL, "x_test", "y_test", "classes")
 HINT = "it needs x_train, y_train, x_test and y_test; see docs/data.md"
 
 
@@ -61,9 +65,10 @@ def read(path: Path, data: Data, hint: str, license: str = "") -> Raw:
     names: Iterable[Any] = ()
     if arrays["y_train"].dtype.kind != "f":
         counted = "classes" not in arrays
-        names = range(_class_count(path, arrays["y_train"], arrays["y_test"])) if counted else arrays["classes"].ravel()
+        names = range(_class_count(arrays["y_train"], arrays["y_test"])) if counted else arrays["classes"].ravel()
     classes = tuple(printable(str(name)) for name in names)
-    if "x_train" in arrays and arrays["x_train"].dtype == np.uint8:
+    alone = not any(name.startswith("x_train.") for name in arrays)
+    if alone and arrays["x_train"].dtype == np.uint8:
         return replace(from_arrays(arrays, data, classes, license, str(path)), notes=notes)
     return replace(_samples(arrays, path, classes), notes=notes)
 
@@ -91,12 +96,17 @@ def _samples(arrays: Mapping[str, NDArray[Any]], path: Path, classes: tuple[str,
     for split, found in splits.items():
         counts = {name: len(value) for name, value in found.items()} | {f"y_{split}": len(arrays[f"y_{split}"])}
         if shapes[split] != shapes["train"] or len({*counts.values()}) != 1:
-            listed = ", ".join(f"{name} {value.shape}" for name, value in found.items())
+            stored = {name: value for name, value in arrays.items() if name.partition(".")[0] == f"x_{split}"}
+            listed = ", ".join(f"{name} {value.shape}" for name, value in stored.items())
             raise DataError(
-                f"{path}: {split} has {listed} and targets of shape {arrays[f'y_{split}'].shape}",
+                f"{path}: {split} has {listed or 'no samples'} and targets of shape {arrays[f'y_{split}'].shape}",
                 "give every split the same arrays, and every sample a row in each and a target",
             )
     train, y_train = splits["train"], arrays["y_train"]
+    if {*train} == {IMAGE}:
+        raise DataError(
+            f"{path}: x_train.{IMAGE} is the only input", "name it x_train: uint8 for images, float32 for values"
+        )
     if own_val:
         train = {name: np.concatenate([value, splits["val"][name]]) for name, value in train.items()}
         y_train = np.concatenate([y_train, arrays["y_val"]])
@@ -119,25 +129,47 @@ def archive(path: Path, hint: str, *, targets_alone: bool = False) -> tuple[dict
     except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise DataError(f"{path} cannot be read: {error}", hint) from error
     notes: tuple[str, ...] = ()
-    if not {"x_test", "y_test"} & arrays.keys() and "y_val" in arrays:
-        arrays |= {f"{axis}_test": arrays.pop(f"{axis}_val") for axis in "xy" if f"{axis}_val" in arrays}
-        notes = ("  no x_test: x_val is the test split, and data.val_fraction of x_train is for validation",)
-    own = [name for name in ("x_val", "y_val") if name in arrays]
-    wanted += ("x_val", "y_val") if len(own) == 1 and not targets_alone else ()
-    heads = {name.partition(".")[0] for name in arrays}
-    missing = [name for name in wanted if name not in heads]
+    given = ", ".join(sorted(arrays)) or "nothing"
+    if not {"x_test", "y_test"} & _heads(arrays) and "y_val" in arrays:
+        val, train = (", ".join(name for name in arrays if _head(name) == head) for head in ("x_val", "x_train"))
+        arrays = {name.replace("_val", "_test", 1) if _head(name) in VAL else name: rows for name, rows in arrays.items()}
+        be = "are" if "," in val else "is"
+        notes = (f"  no x_test: {val} {be} the test split, and data.val_fraction of {train} is for validation",)
+    own = [name for name in VAL if name in _heads(arrays)]
+    wanted += VAL if len(own) == 1 and not targets_alone else ()
+    missing = [name for name in wanted if name not in _heads(arrays)]
     if missing:
-        found = ", ".join(sorted(arrays)) or "nothing"
-        raise DataError(f"{path} holds {found}, but no {', '.join(missing)}", hint)
+        raise DataError(f"{path} holds {given}, but no {', '.join(map(partial(_as_named, arrays), missing))}", hint)
+    unread = [name for name in arrays if name not in KNOWN and not (name[:2] == "x_" and _head(name) in KNOWN)]
+    if unread and not targets_alone:
+        several = "; several inputs are named x_train.NAME and x_test.NAME"
+        notes += (f"  not read: {', '.join(sorted(unread))}{several}",)
     return arrays, notes
 
 
-def _class_count(path: Path, y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
-    """Return the classes of an archive that does not name them: as many as the highest label says."""
+def _head(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _heads(arrays: Iterable[str]) -> set[str]:
+    return {*map(_head, arrays)}
+
+
+def _as_named(arrays: Iterable[str], missing: str) -> str:
+    """Return the arrays that a split lacks by the names of the training arrays."""
+    inputs = [name.partition(".")[2] for name in arrays if _head(name) == "x_train"]
+    return (
+        ", ".join(f"{missing}.{name}" if name else missing for name in inputs) if missing[0] == "x" and inputs else missing
+    )
+
+
+def _class_count(y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
+    """Return the classes of an archive that does not name them: as many as the highest label says.
+
+    0 where the targets are more than there are samples: they are values then, or wrong labels, which the task decides. No
+    name is made for each of what may be billions.
+    """
+    if not y_train.size:
+        return 1
     highest = max((int(y.max()) for y in (y_train, y_test) if y.size and y.dtype.kind in "iu"), default=0)
-    if y_train.size and highest >= y_train.size:  # before a name is made for each of what may be billions
-        raise DataError(
-            f"{path}: the highest label is {highest}, and there are {y_train.size} training images",
-            "number the labels from 0 without gaps",
-        )
-    return highest + 1 if y_train.size else 1
+    return highest + 1 if highest < y_train.size else 0
