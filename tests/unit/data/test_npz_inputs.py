@@ -38,8 +38,8 @@ def test_without_a_test_split_the_validation_split_is_it(tmp_path: Path) -> None
     assert {*found.test.inputs} == {"left", "right"}
     (note,) = reading.read(data, Silent()).notes
     assert note == (
-        "  no x_test: x_val.left, x_val.right are the test split, and data.val_fraction of x_train.left, x_train.right is for "
-        "validation"
+        "  no x_test: x_val.left, x_val.right are the test split, and data.val_fraction of x_train.left, x_train.right is "
+        "for validation"
     )
 
 
@@ -52,12 +52,12 @@ def test_a_validation_split_of_several_inputs_is_read(tmp_path: Path) -> None:
 def test_samples_for_validation_without_targets_are_refused(tmp_path: Path) -> None:
     arrays = {**pairs("train", 40), **pairs("val", 10), **pairs("test", 20)}
     del arrays["y_val"]
-    with pytest.raises(DataError, match=r"but no y_val$"):
+    with pytest.raises(DataError, match=r"but no y_val\n"):
         dataset.load(section(tmp_path, **arrays), task="pair")
 
 
 def test_what_is_missing_has_the_names_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"but no x_test\.left, x_test\.right, y_test$"):
+    with pytest.raises(DataError, match=r"but no x_test\.left, x_test\.right, y_test\n"):
         dataset.load(section(tmp_path, **pairs("train", 40)), task="pair")
 
 

@@ -104,9 +104,8 @@ def _samples(arrays: Mapping[str, NDArray[Any]], path: Path, classes: tuple[str,
             )
     train, y_train = splits["train"], arrays["y_train"]
     if {*train} == {IMAGE}:
-        raise DataError(
-            f"{path}: x_train.{IMAGE} is the only input", "name it x_train: uint8 for images, float32 for values"
-        )
+        hint = "name it x_train: uint8 for images, float32 for values"
+        raise DataError(f"{path}: x_train.{IMAGE} is the only input", hint)
     if own_val:
         train = {name: np.concatenate([value, splits["val"][name]]) for name, value in train.items()}
         y_train = np.concatenate([y_train, arrays["y_val"]])
@@ -158,9 +157,9 @@ def _heads(arrays: Iterable[str]) -> set[str]:
 def _as_named(arrays: Iterable[str], missing: str) -> str:
     """Return the arrays that a split lacks by the names of the training arrays."""
     inputs = [name.partition(".")[2] for name in arrays if _head(name) == "x_train"]
-    return (
-        ", ".join(f"{missing}.{name}" if name else missing for name in inputs) if missing[0] == "x" and inputs else missing
-    )
+    if missing[0] != "x" or not inputs:
+        return missing
+    return ", ".join(f"{missing}.{name}" if name else missing for name in inputs)
 
 
 def _class_count(y_train: NDArray[Any], y_test: NDArray[Any]) -> int:
