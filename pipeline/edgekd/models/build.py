@@ -21,7 +21,8 @@ from edgekd.models.torchvision import import_torchvision
 from edgekd.recipe.student import Shipped
 from edgekd.task import primary
 from edgekd.task.base import BATCH, Port, Purpose, Signature
-from edgekd.task.named import call
+from edgekd.task.image_classification import KIND
+from edgekd.task.named import ALONE, call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,7 +90,7 @@ def network(source: str, args: Mapping[str, Any], purpose: Purpose, outputs: Shi
     for module in model.modules():
         if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
             setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
-    _check_output(model, source, purpose.signature, outputs)
+    _check_output(model, source, purpose, outputs)
     return model
 
 
@@ -340,9 +341,10 @@ def _about_images(error: Exception, image: Port) -> str:
     return "correct data.image_size, data.channels or the model"
 
 
-def _check_output(model: nn.Module, source: str, signature: Signature, outputs: Shipped) -> None:
+def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Shipped) -> None:
     import torch
 
+    signature = purpose.signature
     training, port = model.training, signature.output
     sample = "image" if signature.inputs[0].kind == "image" else "sample"
     try:
@@ -356,12 +358,12 @@ def _check_output(model: nn.Module, source: str, signature: Signature, outputs: 
             raise ModelError(f"{source} cannot run on {what} images: {error}", hint) from error
         what = ", ".join(map(str, signature.inputs))
         raise ModelError(f"{source} cannot run on {what}: {error}", "correct the data or the model") from error
-    model.train(training)
     if not isinstance(output, torch.Tensor):
         found = [(name, tuple(value.shape)) for name, value in primary.tensors(output) if isinstance(value, torch.Tensor)]
         chosen = primary.choose(found, port, source)
         output = primary.of(output, chosen.name, source, port)
         others = _others(found, chosen.name, outputs, source)
+        _check_shipped(model, source, purpose, (chosen.name, *others))
         primary.keep(model, chosen.name, port, others)
         beside = {name: shape for name, shape in found if name != chosen.name}
         model.other_outputs = beside  # type: ignore[assignment]  # a plain attribute, for `dropped`
@@ -369,6 +371,7 @@ def _check_output(model: nn.Module, source: str, signature: Signature, outputs: 
         _others([(port.name, tuple(output.shape))], port.name, outputs, source)
     if not isinstance(output, torch.Tensor):
         raise ModelError(f"{source} returned {type(output).__name__}, not a tensor", f"return the {port.name}")
+    model.train(training)
     shape = tuple(output.shape)
     if shape[:1] == (1,) and primary.fits(shape, port):
         return
@@ -381,6 +384,37 @@ def _check_output(model: nn.Module, source: str, signature: Signature, outputs: 
         f"{given}; the data has {port.dims[1]} classes, so {needed} is needed",
         "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
     )
+
+
+def _check_shipped(model: nn.Module, source: str, purpose: Purpose, shipped: Sequence[str]) -> None:
+    """Check the outputs of a network that go into its files, of several, in evaluation mode.
+
+    Raises:
+        ModelError: One is not of as many samples as the inputs, is the same tensor as another, or has the name of an input.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            returned = call(model, example(purpose.signature, batch=2))
+        except Exception as error:  # any failure of the user's forward
+            hint = "let the first dimension of every input and output count samples"
+            raise ModelError(f"{source} cannot run on two samples: {error}", hint) from error
+    named = dict(primary.tensors(returned))
+    inputs = [ALONE] if purpose.task.kind == KIND else [port.name for port in purpose.signature.inputs]
+    places: dict[tuple[object, ...], str] = {}
+    for name in shipped:
+        rest = ", ".join(each for each in shipped[1:] if each != name)
+        value, instead = named[name], f"write student.outputs: {f'[{rest}]' if rest else 'primary'}"
+        if tuple(value.shape[:1]) != (2,):
+            shape = primary.shown(name, tuple(value.shape))
+            raise ModelError(f"the output {shape} of {source} does not have a row for each of two samples", instead)
+        if name in inputs:
+            raise ModelError(f"{name} is an input and an output of the files of {source}", "give the output another name")
+        place = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
+        if value.numel() and place in places:
+            raise ModelError(f"the outputs {places[place]} and {name} of {source} are the same tensor", instead)
+        places[place] = name
 
 
 def _others(found: Sequence[tuple[str, tuple[int, ...]]], chosen: str, outputs: Shipped, source: str) -> tuple[str, ...]:

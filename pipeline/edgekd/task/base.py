@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from edgekd.errors import DataError
 from edgekd.metrics.base import facts
 from edgekd.recipe.loss import Need
 from edgekd.registry import tasks
@@ -65,6 +66,10 @@ class Signature:
         inputs: In the order of the network's arguments.
         outputs: Those that are kept, in the order of files.
         primary: Name of the output that losses and the first metric read. Parity is held on every output.
+
+    Raises:
+        DataError: An input has the name of an output.
+        ValueError: Two inputs or two outputs have the same name, or the primary output is none of the outputs.
     """
 
     inputs: tuple[Port, ...]
@@ -76,6 +81,11 @@ class Signature:
             names = [port.name for port in ports]
             if len({*names}) < len(names):
                 raise ValueError(f"two ports have the same name: {', '.join(names)}")
+        if both := sorted({port.name for port in self.inputs} & {port.name for port in self.outputs}):
+            raise DataError(
+                f"{', '.join(both)} is the name of an input and of an output, and a file has one value of a name",
+                "rename the input, which is NAME of x_train.NAME in an archive, or the output of the task",
+            )
         if self.primary not in {port.name for port in self.outputs}:
             raise ValueError(f"{self.primary} is not an output")
 

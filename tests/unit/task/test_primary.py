@@ -12,13 +12,14 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from edgekd.errors import ModelError
+from edgekd.errors import DataError, ModelError
 from edgekd.exporting import foreign
 from edgekd.models.build import dropped, macs, network, one_input
 from edgekd.quantization import answer, qat
 from edgekd.recipe.data import Data
 from edgekd.taps.taps import Tapped
 from edgekd.task import primary
+from edgekd.task.base import Port, Signature
 from edgekd.task.image_classification import logits_of, purpose
 
 DATA = Data(source="fashion-mnist-mini", image_size=16)
@@ -169,3 +170,27 @@ def test_an_output_that_cannot_be_shipped_is_named(tmp_path: Path) -> None:
     (tmp_path / "batch.py").write_text(NETS.replace('{"aux": aux, "logits": out}', '{"aux": aux.mean(0), "logits": out}'))
     with pytest.raises(ModelError, match=r"the output aux \(10\) of .*:Net does not count samples"):
         network(f"{tmp_path / 'batch.py'}:Net", {"kind": "named"}, purpose(DATA, 10), "all")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("torch.ones(1, 3)", r"the output aux \(1×3\) of .*:Net does not have a row for each of two samples.*: primary"),
+        ("aux.mean(0, keepdim=True)", r"the output aux \(1×10\) of .*:Net does not have a row for each"),
+        ("out", r"the outputs logits and aux of .*:Net are the same tensor"),
+        ("out.view(out.shape)", r"the outputs logits and aux of .*:Net are the same tensor"),
+    ],
+)
+def test_an_output_that_no_file_can_have_is_named_before_training(tmp_path: Path, written: str, told: str) -> None:
+    (tmp_path / "odd.py").write_text(NETS.replace('{"aux": aux, "logits": out}', f'{{"aux": {written}, "logits": out}}'))
+    with pytest.raises(ModelError, match=f"(?s){told}"):
+        network(f"{tmp_path / 'odd.py'}:Net", {"kind": "named"}, purpose(DATA, 10), "all")
+    network(f"{tmp_path / 'odd.py'}:Net", {"kind": "named"}, purpose(DATA, 10), "primary")
+
+
+def test_an_output_with_the_name_of_the_input_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(NETS.replace('{"aux": aux, "logits": out}', '{"input": aux, "logits": out}'))
+    with pytest.raises(ModelError, match=r"input is an input and an output of the files of .*:Net"):
+        network(f"{tmp_path / 'odd.py'}:Net", {"kind": "named"}, purpose(DATA, 10), "all")
+    with pytest.raises(DataError, match="values is the name of an input and of an output"):
+        Signature((Port("values", ("N", 3)),), (Port("values", ("N", 2)),), "values")
