@@ -341,6 +341,13 @@ def _count(inputs: Inputs) -> int:
 def _labels(y: NDArray[Any], count: int, classes: Sequence[str], split: str, source: str) -> NDArray[np.int64]:
     if not count:
         raise DataError(f"{source}: the {split} split has no images", "give images, or correct data.source")
+    if y.ndim > 1 and y.dtype.kind == "f":
+        given = f"{'×'.join(map(str, y.shape))} {y.dtype}"
+        raise DataError(
+            f"{source}: the {split} split has values as targets ({given}), and the task needs a class for each sample",
+            "name a task of values in a recipe, as docs/extending.md shows, or give labels; edgekd quantize and edgekd "
+            "export take classifiers of images alone",
+        )
     if y.ndim != 1 or len(y) != count or y.dtype.kind not in "iu":
         raise DataError(
             f"{source}: the {split} split has {count} images and labels of shape {y.shape} and type {y.dtype}",

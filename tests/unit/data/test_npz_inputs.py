@@ -97,6 +97,12 @@ def test_whole_numbers_are_values_of_a_task_without_classes(tmp_path: Path) -> N
     assert found.classes == ()
 
 
+def test_values_are_no_labels_in_clear_words(tmp_path: Path) -> None:
+    x, y = np.zeros((40, 4, 4), np.uint8), np.zeros((40, 2), np.float32)
+    with pytest.raises(DataError, match=r"values as targets \(40×2 float32\), and the task needs a class"):
+        dataset.load(section(tmp_path, x_train=x, x_test=x, y_train=y, y_test=y))
+
+
 def test_a_step_that_reads_pixels_says_so(tmp_path: Path) -> None:
     found = dataset.load(section(tmp_path, **pairs("train", 40), **pairs("test", 20)), task="pair")
     with pytest.raises(DataError, match="read the pixels of one image, and a sample here has left, right"):
