@@ -137,7 +137,7 @@ def test_what_is_wrong_is_returned_by_check_and_raised_by_the_others(project: Pa
         assert caught.value.problems
     with pytest.raises(RecipeError, match=r"^edgekd.quantize: MODEL: 'resnet18' does not say"):
         edgekd.quantize("resnet18", weights="net.pt", data="data.npz")
-    with pytest.raises(UsageError, match="--weights no.pt does not exist"):
+    with pytest.raises(UsageError, match="^weights no.pt does not exist"):
         edgekd.quantize("net.py:Net", weights="no.pt", data="data.npz")
     with pytest.raises(UsageError, match=r"--io int8: onnx have float32|--io int8: onnx has float32"):
         edgekd.quantize("net.py:Net", weights="net.pt", data="data.npz", formats=["onnx"], io="int8")
