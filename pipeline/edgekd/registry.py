@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from threading import RLock
 from typing import Generic, TypeVar, cast
 
@@ -188,6 +188,15 @@ def _package(point: EntryPoint) -> str:
 def _version_hint(point: EntryPoint) -> str:
     name = point.dist.name if point.dist is not None else "it"
     return f"install a version of {name} that was made for edgekd {__version__}"
+
+
+def package_of(entry: object) -> str | None:
+    """Return the name and version of the package that an entry is from, as ``edgekd-huber 1.0``; None for edgekd's own."""
+    top = getattr(entry if isinstance(entry, type) else type(entry), "__module__", "").partition(".")[0]
+    if top == "edgekd":
+        return None
+    names = packages_distributions().get(top, ())
+    return " and ".join(f"{name} {version(name)}" for name in names) or f"the module {top}"
 
 
 def hidden() -> Iterator[str]:

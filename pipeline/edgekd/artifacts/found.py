@@ -105,7 +105,7 @@ def _bundled(folder: Path) -> Iterator[ModelFile]:
     """The artifacts of a bundle."""
     try:
         path = folder / "manifest.json"
-        value = upgrade.manifest(json.loads(path.read_text(encoding="utf-8")), str(path))
+        value = upgrade.manifest(json.loads(path.read_text(encoding="utf-8-sig")), str(path))
         rule = value["preprocessing"]
         preprocessing = rule and Preprocessing(tuple(rule["mean"]), tuple(rule["std"]), int(rule["channels"]))
         records = [from_json(ModelRecord, item) for item in value["artifacts"]]

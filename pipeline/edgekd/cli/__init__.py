@@ -27,7 +27,7 @@ from edgekd.cli.options import (
     threads_option,
     without_devices_option,
 )
-from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, unexpected, worst
+from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, nearest, unexpected, worst
 
 if TYPE_CHECKING:
     from edgekd.engine.plan import Planned
@@ -371,8 +371,7 @@ def main(args: Sequence[str] | None = None) -> None:
         left = interruption.hint(arguments[0] if arguments else "", error)
         _fail(EdgekdError("interrupted", left), as_json, interruption.EXIT_CODE)
     except click.ClickException as error:
-        command = f"edgekd {arguments[0]}" if arguments and not arguments[0].startswith("-") else "edgekd"
-        _fail(UsageError(error.format_message(), f"{command} --help"), as_json, ExitCode.USAGE)
+        _fail(UsageError(error.format_message(), _usage(error, arguments)), as_json, ExitCode.USAGE)
     except EdgekdError as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -385,6 +384,19 @@ def main(args: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         _fail(EdgekdError(*unexpected(error)), as_json, ExitCode.STAGE_FAILED)
+
+
+def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
+    """Say what to type instead of a command line that is wrong: a command that there is, an example, or the help."""
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if name and name not in cli.commands:
+        meant = nearest(name, cli.commands)
+        return f"did you mean edgekd {meant}?" if meant else "edgekd --help"
+    lines = [line.strip() for line in ((cli.commands[name].help or "") if name else "").splitlines()]
+    example = next((line for line in lines if line.startswith(f"edgekd {name} ")), "")
+    if isinstance(error, click.MissingParameter) and example:
+        return f"such as {example.partition('  ')[0]}; edgekd {name} --help"
+    return f"edgekd {name} --help".replace("  ", " ")
 
 
 def _hidden() -> None:

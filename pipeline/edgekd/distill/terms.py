@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from edgekd.distill import teachers
 from edgekd.distill.outputs import Adapting, Batch, Facts, LossFunction, Outputs, RenamedError
-from edgekd.errors import LayerError, ModelError
+from edgekd.errors import EdgekdError, LayerError, ModelError, cause_of
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe.loss import FeatureLoss, Loss, Reads
+from edgekd.registry import package_of
 from edgekd.taps.forms import as_map, as_vector
 from edgekd.taps.pairing import Pair, match
 from edgekd.taps.taps import Survey, survey
@@ -148,6 +149,11 @@ class Terms(nn.Module):
                 each = [term.function(ours, one, batch, adapter) for one in self._apart(term, ours, theirs)]
             except RenamedError as error:
                 raise ModelError(f"the loss {term.name} cannot be computed: {error.message}", error.hint) from error
+            except Exception as error:
+                if isinstance(error, EdgekdError) or (package := package_of(term.loss)) is None:
+                    raise
+                message = f"the loss {term.name} of {package} failed: {type(error).__name__}: {cause_of(error)}"
+                raise ModelError(message, "its author has to correct it; the log has the traceback") from error
             values.append(factor * (each[0] if len(each) == 1 else torch.stack(each).mean()))
         return tuple(values)
 

@@ -56,7 +56,7 @@ def refused(version: int) -> tuple[str, str] | None:
     known = " and ".join(map(str, VERSIONS))
     if version > SCHEMA_VERSION:
         message = f"this recipe has version {version}, made for a newer edgekd; edgekd {__version__} reads {known}"
-        return message, "upgrade edgekd: pip install --upgrade edgekd"
+        return message, "install a newer edgekd"
     return f"this recipe has version {version}; edgekd {__version__} reads {known}", f"write edgekd: {SCHEMA_VERSION}"
 
 

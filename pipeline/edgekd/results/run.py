@@ -225,7 +225,7 @@ def read_run(folder: Path) -> RunResult:
     """
     path = folder / "run.json" if folder.is_dir() else folder
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # some Windows editors begin a file with a mark
         return from_json(RunResult, upgrade.run(value, str(path)))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", _GIVE) from None
@@ -247,4 +247,6 @@ def damage(error: Exception) -> str:
         return "it is not text"
     if isinstance(error, OSError):
         return error.strerror or cause_of(error)
+    if isinstance(error, TypeError | AttributeError | IndexError):  # words of Python, which name no place of the file
+        return "a value has another form than edgekd writes"
     return f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else cause_of(error)

@@ -118,7 +118,7 @@ def read_study(path: Path) -> StudyResult:
     """
     path = path / FILE if path.is_dir() else path
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
         return from_json(StudyResult, upgrade.study(value, str(path)))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a study.json: {damage(error)}", "run the study again") from error

@@ -6,6 +6,7 @@ as text, and what agrees with a teacher under another ``measure``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -106,10 +107,14 @@ def _is_new(value: Json, what: str) -> bool:
     Raises:
         UsageError: It is newer, or its version is no number.
     """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{what} is not a file of edgekd: its JSON is no object", "give a file that edgekd has written")
     version = value["schema"]
+    if type(version) is not int:
+        told = json.dumps(version, ensure_ascii=False)
+        raise UsageError(f"{what} has the schema {told}, which is no whole number", "run the recipe again")
     if version not in (1, SCHEMA):
-        newer = isinstance(version, int) and version > SCHEMA
-        hint = "install a newer edgekd: pip install --upgrade edgekd" if newer else "run the recipe again"
+        hint = "install a newer edgekd" if version > SCHEMA else "run the recipe again"
         raise UsageError(f"{what} has schema {version}; this edgekd reads 1 to {SCHEMA}", hint)
     return bool(version == SCHEMA)
 

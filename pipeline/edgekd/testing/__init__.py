@@ -1,5 +1,10 @@
 """Conformance suites for plug-ins: pytest classes that the author of a loss or a runtime subclasses in two lines."""
 
+try:
+    import pytest  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("edgekd.testing needs pytest: pip install pytest", name="pytest") from error
+
 from edgekd.testing.losses import LossSuite
 from edgekd.testing.metrics import MetricSuite
 from edgekd.testing.runtimes import RuntimeSuite

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from edgekd import resources
-from edgekd.cli import cli
+from edgekd.cli import cli, main
 from edgekd.cli.listing import list_
 from edgekd.cli.options import Number
 from edgekd.errors import UsageError
@@ -148,3 +148,30 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes
         assert first.startswith(f"{path} is not a run.json: ")
         assert len(first) < len(str(path)) + 120
         assert hint == "  → give a run folder, such as reports/mobilenet/latest"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["chek"], "did you mean edgekd check?"),
+        (["qqqq"], "edgekd --help"),
+        (["report"], "such as edgekd report reports/mobilenet/latest; edgekd report --help"),
+        (["upgrade"], "such as edgekd upgrade my.yaml; edgekd upgrade --help"),
+        (["run", "--no-such-option", "x"], "edgekd run --help"),
+    ],
+)
+def test_a_wrong_command_line_says_what_to_type(line: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(line)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"  → {hint}\n")
+
+
+def test_ctrl_c_during_the_imports_has_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd", "list", "losses"], env=env,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")

@@ -135,13 +135,13 @@ def test_no_run_there(tmp_path: Path) -> None:
 
 def test_another_schema(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema": 99}')
-    newer = "install a newer edgekd: pip install --upgrade edgekd"
+    newer = "install a newer edgekd"
     assert error_of(tmp_path) == f"{tmp_path}/run.json has schema 99; this edgekd reads 1 to 2\n  → {newer}"
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"3", b"{}", b'{"schema": 1}', b"\xff\xfe", b'{"schema": 1, "stages": "abc"}',
+    [b"", b"{", b"{}", b'{"schema": 1}', b"\xff\xfe", b'{"schema": 1, "stages": "abc"}',
      b'{"schema": 1, "data": {"source": "x"}}', b'{"schema": 1, "models": [{"parity": []}]}'],
 )  # fmt: skip
 def test_what_is_no_run(tmp_path: Path, content: bytes) -> None:
@@ -149,3 +149,39 @@ def test_what_is_no_run(tmp_path: Path, content: bytes) -> None:
     text = error_of(tmp_path)
     assert text.startswith(f"{tmp_path}/run.json is not a run.json: ")
     assert text.endswith("\n  → run the recipe again")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[]", "its JSON is no object"),
+        ('{"schema": true}', "has the schema true, which is no whole number"),
+        ('{"schema": "2"}', 'has the schema "2", which is no whole number'),
+        ('{"schema": 0}', "has schema 0; this edgekd reads 1 to 2"),
+    ],
+)
+def test_a_schema_that_is_none(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    assert told in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"verdict": "maybe"}, 'verdict is "maybe", and has to be pass, '),
+        ({"models": {}}, "models is an object, and has to be a list"),
+        ({"models": [3]}, "models[0] is 3, and has to be an object"),
+        ({"name": 3}, "name is 3, and has to be text"),
+        ({"models": [{"name": "x"}]}, "'models[0]."),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_place(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    path = write_run(RESULT, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert f"is not a run.json: {told}" in error_of(path)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = write_run(RESULT, tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_run(path) == RESULT
