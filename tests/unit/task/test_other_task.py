@@ -165,7 +165,7 @@ def test_losses_that_need_more_are_refused(folder: Path, kind: str) -> None:
 
 def test_what_is_not_of_the_task_is_refused(folder: Path) -> None:
     recipe = loaded(folder)
-    with pytest.raises(DataError, match="one integer label for each"):
+    with pytest.raises(DataError, match="values as targets"):
         dataset.load(recipe.data)
     with pytest.raises(RecipeError, match="'vector-regresion' is not a task"):
         loaded(folder, **{"vector-regression": "vector-regresion"})
