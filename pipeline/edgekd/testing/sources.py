@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +22,17 @@ from edgekd.recipe.data import Data
 from edgekd.registry import sources
 from edgekd.testing.suite import Suite
 from edgekd.testing.words import refused
+
+_ELSEWHERE = """
+import sys
+from edgekd.progress import Silent
+from edgekd.recipe.data import Data
+from edgekd.registry import sources
+from edgekd.testing.sources import _hashes
+name, place, section = sys.argv[1:]
+print(_hashes(sources.get(name)().read(place, Data.model_validate_json(section), Silent())))
+"""
+"""Read a source and print the hashes of its samples."""
 
 
 class SourceSuite(Suite):
@@ -105,6 +119,18 @@ class SourceSuite(Suite):
         np.random.seed(2)
         assert _hashes(self.read(place)) == first, "two readings differ: sort folders, and draw from a generator with a seed"
 
+    def test_hash_seed(self, place: str) -> None:
+        """Another process reads the same samples in the same order, whatever its seed of hashes."""
+        told = set()
+        for seed in ("1", "2"):
+            command = [sys.executable, "-c", _ELSEWHERE, self.name, place, self.section(place).model_dump_json()]
+            paths = os.pathsep.join(filter(None, sys.path))
+            env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
+            told.add(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+        assert len(told) == 1, (
+            "two processes read different samples: sort what is in a set or a folder; do not use hash()"
+        )
+
     def test_disjoint(self, place: str) -> None:
         """No test sample is a training sample."""
         train, test = _hashes(self.read(place))
@@ -121,8 +147,11 @@ class SourceSuite(Suite):
         written = [path for _, path in self.entry().files(place) if place and path.is_relative_to(Path(place).parent)]
         if place:
             assert written, "files() names no file of the place: name all files whose bytes decide the samples"
-            self.change(written[0])
-            assert fingerprint.of(section) != before, f"{written[0].name} has changed, and the fingerprint has not"
+        for path in written:
+            content = path.read_bytes()
+            self.change(path)
+            assert fingerprint.of(section) != before, f"{path.name} has changed, and the fingerprint has not"
+            path.write_bytes(content)
 
     def test_missing(self, place: str, tmp_path: Path) -> None:
         """A missing place, and a file that is no data set, are refused in words."""

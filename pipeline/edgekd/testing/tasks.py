@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edgekd.errors import DataError
+from edgekd.recipe.loss import Need
 from edgekd.registry import metrics, tasks
 from edgekd.task.base import BATCH, Samples, Signature, Task
 from edgekd.testing.suite import Suite
 from edgekd.testing.words import refused
 
 N = 24
+GIVEN = {*get_args(Need)}
 
 
 class TaskSuite(Suite):
@@ -60,6 +62,8 @@ class TaskSuite(Suite):
         assert task.kind == self.name, f"kind is {task.kind!r}: make it {self.name!r}, the task's name in recipes"
         assert type(task).__doc__, "write a docstring: what goes in, what comes out, and what is learned"
         assert task.metrics, "give at least one metric: the first decides which epoch is best"
+        unknown = sorted({*task.gives} - GIVEN)
+        assert not unknown, f"gives has {', '.join(unknown)}: a loss can need {' or '.join(sorted(GIVEN))}"
         names = [metric.name for metric in task.metrics]
         assert len({*names}) == len(names), f"two metrics have one name: {names}"
         lost = [metric.name for metric in (*task.metrics, task.agreement) if metric.name not in metrics]
@@ -131,6 +135,29 @@ class TaskSuite(Suite):
         assert better, (
             f"20 steps against its gradient take {metric.name} from {found[0]:g} to {found[-1]:g}, and {metric.better} is "
             "better: check the criterion's sign"
+        )
+
+    def test_mean(self) -> None:
+        """The criterion is the mean over the batch: the same for a batch given twice, and of every sample."""
+        task, primary, targets = self.entry(), self.signature().primary, torch.from_numpy(self.targets())
+        x = torch.from_numpy(self.outputs()[primary])
+        once = float(task.criterion(x, targets, smoothing=0.0))
+        twice = float(task.criterion(torch.cat([x, x]), torch.cat([targets, targets]), smoothing=0.0))
+        assert np.isclose(twice, once, rtol=1e-4), (
+            f"criterion is {once:g}, and {twice:g} of the same batch twice: return the mean over the batch, not the sum"
+        )
+
+        def gradient(among: torch.Tensor) -> torch.Tensor:
+            given = x.clone().requires_grad_()
+            return torch.autograd.grad(task.criterion(given, among, smoothing=0.0), given)[0].reshape(N, -1)
+
+        found = gradient(targets)
+        unread = [at for at in range(N) if not found[at].any()]
+        assert not unread, f"the gradient of samples {unread} is 0: the criterion has to read every sample of the batch"
+        others = gradient(torch.cat([targets[:1], targets[1:2].expand_as(targets[1:])]))
+        assert torch.allclose(found[0], others[0], rtol=1e-4, atol=1e-7), (
+            "a sample's gradient changes with the targets of the others: each output is compared with every target, such as "
+            "(N, 1) with (N); give both one shape"
         )
 
     def test_builder(self) -> None:
