@@ -127,9 +127,7 @@ class SourceSuite(Suite):
             paths = os.pathsep.join(filter(None, sys.path))
             env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
             told.add(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
-        assert len(told) == 1, (
-            "two processes read different samples: sort what is in a set or a folder; do not use hash()"
-        )
+        assert len(told) == 1, "two processes read different samples: sort what is in a set or a folder; do not use hash()"
 
     def test_disjoint(self, place: str) -> None:
         """No test sample is a training sample."""

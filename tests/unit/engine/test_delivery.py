@@ -16,7 +16,7 @@ import onnx
 import pytest
 import torch
 from rich.console import Console
-from tests.words import lacking
+from tests.words import lacking, notes
 
 from edgekd import cache
 from edgekd.assembly import figures, networks
@@ -438,7 +438,7 @@ def test_a_repaired_file_without_its_like_all_in_int8_is_delivered(project: Proj
     inputs = {"student": done["student"], "quantize": tmp_path / "quantize"}
     perform(ExportStage(), Context(loaded.recipe, "export.onnx", tmp_path / "out", inputs, tmp_path / "log", Silent()))
     assert read_output(ExportOutput, tmp_path / "out").all_int8 is None
-    (line,) = codec.read(figures.NotMeasured, tmp_path / "out" / figures.FILE).lines
+    (line,) = notes(codec.read(figures.NotMeasured, tmp_path / "out" / figures.FILE).found)
     assert line.startswith("what keep_float costs in onnx: ")
     assert (tmp_path / "out" / "onnx.onnx").read_bytes() == (done["export.onnx"] / "onnx.onnx").read_bytes()
 
