@@ -28,14 +28,14 @@ teacher:
   train: {epochs: 3, lr: 0.01}
 student: {model: torchvision:mobilenet_v2}
 distill:
-  epochs: 3
+  epochs: 2
   lr: 0.01
   losses:
     - {kind: task}
     - {kind: kd, temperature: 4, weight: 0.5}
     - {kind: fitnet}
     - {kind: attention_transfer, weight: 10}
-quantize: {epochs: 2}
+quantize: {epochs: 1}
 export: [onnx, {format: tflite, io: int8}, openvino]
 profile: {devices: [host], warmup_runs: 2, warmup_ms: 0, blocks: 3, block_ms: 1, block_runs: 5}
 gates: {size_ratio: {max: 0.30}, accuracy_drop: {level: warn}} # few images: the student is hardly better than chance

@@ -146,12 +146,12 @@ def test_the_lock_replays_the_run(chain: Run) -> None:
 
 
 def test_a_change_runs_only_what_it_touches(chain: Run) -> None:
-    steps = json.loads(chain.cli("plan", "small.yaml", "--set", "quantize.epochs=1", "--json").stdout)
+    steps = json.loads(chain.cli("plan", "small.yaml", "--set", "quantize.epochs=2", "--json").stdout)
     status = {step["stage"]: step["status"] for step in steps}
     assert status["distill"] == status["teacher"] == status["student_alone"] == status["export.onnx_float"] == "cached"
     assert status["quantize"] == status["export.onnx"] == status["evaluate"] == "run"
     reasons = {step["stage"]: step["reason"] for step in steps}
-    assert reasons["quantize"] == "quantize.epochs 2 → 1"
+    assert reasons["quantize"] == "quantize.epochs 1 → 2"
     assert reasons["export.tflite"] == "quantize runs"
 
 
