@@ -74,7 +74,7 @@ def body(model: ModelRecord, *, expected: str) -> str:
         expected: Of a task with classes, the classes as an expression; empty without.
     """
     primary, *others = model.outputs
-    assert model.path is not None
+    assert model.path is not None  # only delivered files have a snippet
     names = [port.name for port in model.outputs]
     load = base.of(model.format).python.several.format(file=PurePath(model.path).name, outputs=json.dumps(names))
     text = load + _BODY.format(

@@ -94,7 +94,6 @@ def prepare(
 
 
 def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
-
     from edgekd.distill.terms import Terms
     from edgekd.models import build
     from edgekd.models.checkpoints import read
