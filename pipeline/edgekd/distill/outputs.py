@@ -118,6 +118,11 @@ class Adapting(Protocol):
         """Return the module, which is not shipped, or None where this pair of networks needs none."""
 
 
+def adapter_of(loss: LossFunction, pairs: Sequence[Pair], facts: Facts) -> nn.Module | None:
+    """Return the module that a loss trains beside the student; None for a loss that has none."""
+    return loss.adapter(pairs, facts) if isinstance(loss, Adapting) else None
+
+
 @runtime_checkable
 class Reusing(Protocol):
     """A loss that gives the student a part of the teacher; it says so by ``reuses_teacher``, too."""

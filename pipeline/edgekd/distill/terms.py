@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import teachers
-from edgekd.distill.outputs import Adapting, Batch, Facts, LossFunction, Outputs, RenamedError
+from edgekd.distill.outputs import Batch, Facts, LossFunction, Outputs, RenamedError, adapter_of
 from edgekd.errors import EdgekdError, LayerError, ModelError, cause_of
 from edgekd.models.user_file import note_plugin
 from edgekd.recipe.loss import FeatureLoss, Loss, Reads
@@ -100,7 +100,7 @@ class Terms(nn.Module):
                     pairs = teachers.belonging(pairs, loss.teacher)
                 if not isinstance(loss, LossFunction):
                     raise ModelError("cannot be called", f"give {type(loss).__name__} a __call__: docs/extending.md")
-                adapter = loss.adapter(pairs, facts) if isinstance(loss, Adapting) else None
+                adapter = adapter_of(loss, pairs, facts)
             if adapter is not None:
                 self.adapters[name] = adapter
             found.append(Term(name, loss, loss, pairs))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs, adapter_of
 from edgekd.registry import losses
 from edgekd.taps.layer import Layer
 from edgekd.taps.pairing import Pair
@@ -30,7 +30,7 @@ def build(kind: str, ours: Sequence[Any], theirs: Sequence[Any], **options: Any)
     """A loss and its adapter in float64, or None."""
     torch.manual_seed(0)
     loss = losses.get(kind).model_validate(options)
-    adapter = loss.adapter(pairs(ours, theirs), Facts(classes=2, samples=8))
+    adapter = adapter_of(loss, pairs(ours, theirs), Facts(classes=2, samples=8))
     return loss, adapter.double() if adapter is not None else None
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs, adapter_of
 from edgekd.registry import losses
 from edgekd.taps.layer import Layer
 from edgekd.taps.pairing import Pair
@@ -39,7 +39,7 @@ def value(kind: str, student: Array | None = None, teacher: Array | None = None,
         return Outputs(torch.tensor(S if logits is None else logits), tuple(torch.tensor(f) for f in features))
 
     loss = losses.get(kind).model_validate(options)
-    adapter = loss.adapter(pairs(ours, theirs), FACTS)
+    adapter = adapter_of(loss, pairs(ours, theirs), FACTS)
     return float(loss(outputs(student, ours), outputs(teacher, theirs), BATCH, adapter))
 
 
@@ -125,7 +125,7 @@ def test_attention_transfer_ignores_scale_and_channels() -> None:
     feature = features(2, 3, 4, 4, seed=1)
     wide = np.concatenate([feature, feature], axis=1) * 9
     assert value("attention_transfer", ours=[feature], theirs=[wide]) == pytest.approx(0.0, abs=1e-15)
-    assert losses.get("attention_transfer")().adapter(pairs([feature], [wide]), FACTS) is None
+    assert adapter_of(losses.get("attention_transfer")(), pairs([feature], [wide]), FACTS) is None
 
 
 def test_attention_transfer_of_a_dead_map_is_finite() -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs, adapter_of
 from edgekd.models.torchvision import import_torchvision
 from edgekd.registry import losses
 from edgekd.taps.layer import Layer
@@ -46,7 +46,7 @@ class Case:
         self.ours, self.theirs = [[torch.tensor(f) for f in side] for side in (ours, theirs)]
         self.loss = losses.get(kind).model_validate(options)
         pairs = [Pair(Layer("s", a.shape[1:]), Layer("t", b.shape[1:])) for a, b in zip(ours, theirs, strict=True)]
-        self.adapter: nn.Module | None = self.loss.adapter(pairs, FACTS)
+        self.adapter: nn.Module | None = adapter_of(self.loss, pairs, FACTS)
         if self.adapter is not None:
             self.adapter.double()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data import dataset
-from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs, adapter_of
 from edgekd.distill.terms import Terms
 from edgekd.errors import ModelError
 from edgekd.progress import Silent
@@ -46,7 +46,7 @@ def pairs(ours: list[Array], theirs: list[Array]) -> tuple[Pair, ...]:
 
 def value(kind: str, ours: list[Array], theirs: list[Array], **options: Any) -> float:
     loss = losses.get(kind).model_validate(options)
-    assert loss.adapter(pairs(ours, theirs), FACTS) is None
+    assert adapter_of(loss, pairs(ours, theirs), FACTS) is None
     student, teacher = (Outputs(torch.zeros(2, 3), tuple(map(torch.tensor, features))) for features in (ours, theirs))
     return float(loss(student, teacher, BATCH, None))
 

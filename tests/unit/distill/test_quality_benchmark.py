@@ -13,7 +13,7 @@ import torch
 
 from edgekd.data import dataset
 from edgekd.data.batches import Normalize, loader
-from edgekd.distill.outputs import Batch, Facts, Outputs
+from edgekd.distill.outputs import Batch, Facts, Outputs, adapter_of
 from edgekd.recipe.data import Data
 from edgekd.registry import losses
 from edgekd.taps.layer import Layer
@@ -41,7 +41,7 @@ def test_the_same_method_of_both_libraries_has_the_same_value_and_gradients(modu
         tensor.requires_grad_()
     found = []
     for loss in (losses.get(kind)(), theirs):
-        value = loss.weight * loss(student, teacher, batch, loss.adapter(pairs, Facts(4, 6)))
+        value = loss.weight * loss(student, teacher, batch, adapter_of(loss, pairs, Facts(4, 6)))
         found.append((value.detach(), *torch.autograd.grad(value, learning)))
     assert all(gradient.any() for gradient in found[0][1:])
     for ours, other in zip(*found, strict=True):
@@ -60,7 +60,7 @@ def test_every_loss_of_torchdistill_reaches_the_student(module: Callable[[str], 
         compared = student.features or (student.primary,)
         for tensor in compared:
             tensor.requires_grad_()
-        adapter = loss.adapter(pairs, Facts(4, 6, labels))
+        adapter = adapter_of(loss, pairs, Facts(4, 6, labels))
         value = loss(student, teacher, Batch(labels, torch.arange(6)), adapter)
         value.backward()
         assert value.isfinite(), loss.kind
