@@ -106,9 +106,10 @@ def _is_new(value: Json, what: str) -> bool:
 
     Raises:
         UsageError: It is newer, or its version is no number.
+        ValueError: It is no JSON object.
     """
     if not isinstance(value, Mapping):
-        raise UsageError(f"{what} is not a file of edgekd: its JSON is no object", "give a file that edgekd has written")
+        raise ValueError("its JSON is no object")  # whoever reads the file says what it should be
     version = value["schema"]
     if type(version) is not int:
         told = json.dumps(version, ensure_ascii=False)
