@@ -15,6 +15,7 @@ from edgekd.evaluation import device_checks, device_outputs, probes
 from edgekd.exporting.exporter import Source
 from edgekd.profiling.inspection import Given
 from edgekd.profiling.variant import Variant
+from edgekd.report import findings
 
 STEP = 0.25
 
@@ -26,39 +27,39 @@ def given(rows: list[list[float]], name: str = "logits") -> Given:
 def test_steps_of_an_int8_output_are_counted_and_a_tie_is_no_flip() -> None:
     wanted = given([[0.0, 1.0, 2.0], [0.0, 2.0, 1.75], [4.0, 0.0, 0.0]])
     found = given([[0.0, 1.0, 2.25], [0.0, 1.75, 2.0], [0.0, 4.0, 0.0]])
-    record, why = device_outputs.compare("host", wanted, found, [STEP])
+    record = device_outputs.compare("host", wanted, found, [STEP])
     assert (record.n, record.max_error, record.max_lsb, record.flips) == (3, 4.0, 16.0, 1)
     assert record.agreement == pytest.approx(1 / 3)
     assert record.cosine == pytest.approx(0.0)
-    assert "p99 is 16 LSB, more than 2; 1 of 3 samples have another top-1 beyond a tie" in why
+    assert findings.differs(record) == "p99 is 16 LSB, more than 2; 1 of 3 samples have another class beyond a tie"
 
 
 def test_a_rounding_is_allowed() -> None:
-    record, why = device_outputs.compare("host", given([[0.0, 1.0]]), given([[0.25, 1.0]]), [STEP])
-    assert (why, record.p99_lsb, record.agreement) == ("", pytest.approx(0.99), 1.0)
+    record = device_outputs.compare("host", given([[0.0, 1.0]]), given([[0.25, 1.0]]), [STEP])
+    assert (record.differs, record.p99_lsb, record.agreement) == ((), pytest.approx(0.99), 1.0)
 
 
 def test_float_outputs_may_differ_by_the_order_of_sums_only() -> None:
     wanted = given([[0.0, 1.0, 5.0]])
-    assert device_outputs.compare("torch", wanted, given([[0.0, 1.0, 5.00001]]))[1] == ""
-    assert "logits is off by" in device_outputs.compare("torch", wanted, given([[0.0, 1.0, 5.1]]))[1]
+    assert device_outputs.compare("torch", wanted, given([[0.0, 1.0, 5.00001]])).differs == ()
+    assert "logits is off by" in findings.differs(device_outputs.compare("torch", wanted, given([[0.0, 1.0, 5.1]])))
 
 
 def test_every_output_is_compared_also_integers_and_open_sizes() -> None:
     boxes = np.array([[1.0, np.nan], [2.0, 3.0]], np.float32)
     one = Given({"boxes": boxes, "ids": np.array([[3], [4]])}, {"boxes": "float32", "ids": "int64"})
     other = Given({"boxes": boxes, "ids": np.array([[3], [9]])}, {"boxes": "float32", "ids": "int64"})
-    assert device_outputs.compare("host", one, one)[1] == ""
-    record, why = device_outputs.compare("host", one, other)
+    assert device_outputs.compare("host", one, one).differs == ()
+    record = device_outputs.compare("host", one, other)
     assert (record.max_error, record.agreement) == (5.0, None)
-    assert why.startswith("ids is off by")
+    assert findings.differs(record).startswith("ids is off by")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_same_that_is_no_number_is_the_same(value: float) -> None:
     both = given([[0.0, 1.0], [0.0, value]])
-    record, why = device_outputs.compare("host", both, both)
-    assert (why, record.max_error, record.agreement, record.flips) == ("", 0.0, 1.0, 0)
+    record = device_outputs.compare("host", both, both)
+    assert (record.differs, record.max_error, record.agreement, record.flips) == ((), 0.0, 1.0, 0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -376,7 +376,7 @@ def test_a_rewrite_is_told_and_every_stage_makes_it_again(
     said = capsys.readouterr().out
     assert all(f"student.rewrite: {line}\n" in said for line in told)
     context = Context(recipe=changed, name="package", out=out, inputs={"distill": out}, log=out / "log", progress=Silent())
-    assert package.rewrites(context) == (Finding("rewritten", figures={"changes": tuple(told)}),)
+    assert package.rewrites(context) == (Finding("rewritten", figures={"changes": told}),)
     again = networks.student(
         changed, purpose(changed.data, 4), out / "weights.safetensors"
     )  # it would raise if keys did not fit
