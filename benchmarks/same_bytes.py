@@ -122,7 +122,7 @@ def hashes(name: str, checkout: Checkout, old: Checkout, work: Path) -> dict[str
     models = json.loads(result.read_text(encoding="utf-8"))["models"]
     found = {model["name"]: model["sha256"] for model in models if model.get("sha256")}
     for model in models:
-        beside = model.get("beside") or [model["bin_sha256"]] * ("bin_sha256" in model)  # as older checkouts call it
+        beside = model.get("beside") or [model[key] for key in ("bin_sha256",) if model.get(key)]  # older checkouts' word
         found |= {f"{model['name']}.{number}": value for number, value in enumerate(beside, 1)}
     return found
 
