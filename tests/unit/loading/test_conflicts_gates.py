@@ -8,6 +8,8 @@ import pytest
 
 from edgekd import loading
 from edgekd.errors import RecipeError
+from edgekd.loading.conflicts.gates import SIDE
+from edgekd.recipe.gates import Gates
 
 
 def check(gates: str) -> None:
@@ -46,6 +48,7 @@ def test_an_unknown_metric_is_refused_at_its_place(gates: str, place: str, hint:
         ("{latency_p50_ms: {min: 3}}", "gates.latency_p50_ms.min", "needs max, not min"),
         ("{peak_memory_mib: [{min: 3}]}", "gates.peak_memory_mib[0].min", "needs max, not min"),
         ("{agreement: {max: 0.9}}", "gates.agreement.max", "needs min, not max"),
+        ("{worst_sqnr_db: {max: 9}}", "gates.worst_sqnr_db.max", "needs min, not max"),
         ("{metric: {name: top1, max: 1, device: pi}}", "gates.metric.device", "not of a device"),
         ("{size_ratio: {max: 1, device: pi}}", "gates.size_ratio.device", "not of a device"),
     ],
@@ -79,3 +82,8 @@ def test_a_gate_without_a_limit_says_so(gates: str, place: str) -> None:
 
 def test_gates_without_a_default_are_left_out_by_off() -> None:
     check("{drop: off, metric: off}")
+
+
+def test_every_gate_of_the_schema_has_a_side_unless_it_holds_a_metric() -> None:
+    held = {name for name, field in Gates.model_fields.items() if "Gate" in str(field.annotation)}
+    assert held - {"metric", "top1"} == {*SIDE}

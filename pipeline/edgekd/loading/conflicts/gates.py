@@ -5,17 +5,16 @@ from __future__ import annotations
 from edgekd.errors import did_you_mean
 from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
-from edgekd.recipe.gates import DropGate, Gate, Gates, MetricGate
+from edgekd.recipe.gates import DEFAULTS, DropGate, Gate, Gates, MetricGate
 from edgekd.results.gates import QUALITY
 from edgekd.task.base import task_of
 
 OF_CLASSES = ("accuracy_drop", "expected_drop", "agreement", "top1")
 """Gates of figures that only a task with classes has."""
 
-_SIDE = {
-    **dict.fromkeys(("accuracy_drop", "expected_drop", "drop", "parity_lsb_p99", "parity_error", "size_ratio"), "max"),
-    **dict.fromkeys(("latency_p50_ms", "latency_p90_ms", "peak_memory_mib"), "max"),
-    **dict.fromkeys(("agreement", "sqnr_db", "parity_top1"), "min"),
+SIDE = {
+    **{name: side for name, limit in DEFAULTS.items() for side in limit},
+    **dict.fromkeys(("drop", "size_ratio", "latency_p50_ms", "latency_p90_ms", "peak_memory_mib"), "max"),
 }
 """The side of the limit, by gate. A gate of a metric may have either: a metric may be an error, or a share of them."""
 
@@ -45,7 +44,7 @@ def of_metrics(recipe: Recipe) -> Found:
 def one_sided(recipe: Recipe) -> Found:
     """Find gates whose limit is on the side where every harm passes."""
     for name, gate in recipe.gates.limits():
-        side = _SIDE.get(name)
+        side = SIDE.get(name)
         if side is None or gate.level == "off" or getattr(gate, side) is not None:
             continue
         other, worse = ("min", "larger") if side == "max" else ("max", "smaller")
