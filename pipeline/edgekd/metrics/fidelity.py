@@ -59,6 +59,8 @@ def sqnr(reference: Array, output: Array, *, classes: bool = True) -> Figure:
     n = len(reference)
     signal, noise = powers(reference, output, classes=classes)
     total, error = float(signal.sum()), float(noise.sum())
+    if not math.isfinite(total + error):  # NaN or infinity in either says nothing, and is no pass
+        return Figure(-EXACT_DB, n, *((-EXACT_DB, -EXACT_DB) if n > 1 else ()))
     if error == 0:
         return Figure(EXACT_DB, n, *((EXACT_DB, EXACT_DB) if n > 1 else ()))
     value = 10 * math.log10(total / error) if total else -EXACT_DB
@@ -95,6 +97,8 @@ def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstV
 
 def _ratio(reference: Array, output: Array) -> float:
     signal, noise = (float(part.sum()) for part in powers(reference, output, classes=False))
+    if not math.isfinite(signal + noise):
+        return -math.inf
     return signal / noise if noise else math.inf
 
 

@@ -148,3 +148,18 @@ def test_outputs_that_are_no_vectors_count_as_a_whole() -> None:
     assert found is not None
     assert str(found) == "map"
     assert fidelity.worst({}, {}) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("both", [True, False])
+def test_what_is_no_number_has_the_least_ratio(value: float, both: bool) -> None:
+    """Also where float and int8 agree on it, and wherever it stands."""
+    exact = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    output = exact.copy()
+    output[3, 1] = value
+    reference = output if both else exact
+    with np.errstate(invalid="ignore"):
+        assert fidelity.sqnr(reference, output, classes=False).value == -EXACT_DB
+        found = fidelity.worst({"box": reference}, {"box": output})
+    assert found is not None
+    assert (str(found), found.sqnr_db.value) == ("box[1]", -EXACT_DB)
