@@ -139,8 +139,9 @@ def ratios(paths: list[Path], format: str, image: np.ndarray) -> list[float]:
 
 def said(path: Path, format: str, image: np.ndarray) -> str:
     """What the runtime computes in, read back from it."""
-    from edgekd.profiling.measured import precision
     from edgekd.profiling.on_device.runtimes import create
+    from edgekd.report.runtime import precision, took
+    from edgekd.results.runtime import Delegate
 
     runtime = create(format, 1)
     runtime.load(str(path))
@@ -148,7 +149,7 @@ def said(path: Path, format: str, image: np.ndarray) -> str:
     feed = dict.fromkeys(runtime.inputs(), x)
     runtime.run(feed)
     found = runtime.effective(str(path), feed)
-    where = f", {found['delegate']}" if format == "tflite" else ""
+    where = f", {took([Delegate(**one) for one in found['delegates']])}" if format == "tflite" else ""
     return f"{precision(found['ops'])}{where}"
 
 

@@ -37,6 +37,7 @@ from edgekd.profiling.transports.host import Host
 from edgekd.profiling.variant import Variant
 from edgekd.recipe.profile import Profile
 from edgekd.report import trust
+from edgekd.report.runtime import delegates
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "int8_latency.md"
@@ -81,7 +82,7 @@ def measure(name: str, runtime: str, folder: Path) -> list[Row]:
     return [
         Row(
             name, runtime, record.model, record.latency_ms.p50, ratio(blocks["edgekd"], blocks[record.model]),
-            _bytes(paths[record.model]), float_ops(paths[record.model], runtime), record.effective.delegate,
+            _bytes(paths[record.model]), float_ops(paths[record.model], runtime), delegates(record.effective),
             record.effective.runtime, tuple(map(trust.sentence, record.trust.reasons)), uninterrupted,
         )
         for record in found.profiles

@@ -120,7 +120,7 @@ def measure(name: str, size: int, count: int, bias: float, also: dict[str, str])
         "bias": bias,
         "conditions": conditions(),
         "parameters": sum(parameter.numel() for parameter in prepared.module.parameters()),
-        "float_ops": prepared.float_ops,
+        "float_ops": [str(left) for left in prepared.float_ops],
         "control": control(graph, inputs, reference),
         "runtimes": {},
     }
@@ -187,6 +187,8 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
     from edgekd.exporting.exporter import Exporter, Options
     from edgekd.profiling.on_device.runtimes import create
     from edgekd.registry import exporters
+    from edgekd.report.runtime import took
+    from edgekd.results.runtime import Delegate
     from edgekd.runtimes import base
 
     exporter = cast("type[Exporter]", exporters.get(format))()
@@ -201,7 +203,7 @@ def compare(graph: Any, source: Any, format: str, folder: Path, inputs: Any, ref
         x = inputs[:1].transpose(0, 2, 3, 1).copy()
         feed = dict.fromkeys(runtime.inputs(), x)
         runtime.run(feed)
-        delegate = runtime.effective(str(exported.paths[0]), feed)["delegate"]
+        delegate = took([Delegate(**one) for one in runtime.effective(str(exported.paths[0]), feed)["delegates"]])
     sample = {exported.inputs[0].name: inputs[:1]}
     layers = inside.differences(graph, sample, inside.look(exported, sample))
     apart = sorted(((one.steps, one.share, name) for name, one in layers.items() if one.steps), reverse=True)

@@ -103,7 +103,7 @@ def row(number: int, now: Measured, before: Measured | None, seconds: float) -> 
 
 def _said(found: Comparison) -> list[Any]:
     if found.verdict == "refused":
-        return ["refused", *found.reasons]
+        return ["refused", *(reason.code for reason in found.reasons)]
     return [found.verdict, *(round(value, 4) for value in (found.ratio, found.low, found.high) if value is not None)]
 
 

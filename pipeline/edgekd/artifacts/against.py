@@ -13,7 +13,8 @@ from edgekd.errors import UsageError, cause_of
 from edgekd.profiling import compare
 from edgekd.profiling.participants import REFERENCE, SAMPLES
 from edgekd.profiling.variant import Variant
-from edgekd.report import trust
+from edgekd.results import codec
+from edgekd.results.findings import Finding
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult, read_run
@@ -41,7 +42,7 @@ class Against:
     result: RunResult
     pairs: dict[str, str]
     again: dict[str, Variant] = field(default_factory=dict)
-    refusals: dict[tuple[str, str], str] = field(default_factory=dict)
+    refusals: dict[tuple[str, str], Finding] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
 
     def is_again(self, model: str) -> bool:
@@ -86,7 +87,8 @@ def find(folder: Path, files: Sequence[ModelFile], variants: Sequence[Variant]) 
             )
     earlier = [record for record in before.profiles if record.model in pairs.values()]
     reasons = {(record.model, record.device): _unreadable(folder, record) for record in earlier}
-    return Against(folder, before, pairs, again, {key: reason for key, reason in reasons.items() if reason}, gone)
+    known = {key: reason for key, reason in reasons.items() if reason is not None}
+    return Against(folder, before, pairs, again, known, gone)
 
 
 def _still_there(folder: Path, model: ModelRecord | None) -> Path | None:
@@ -102,19 +104,19 @@ def _raw(folder: Path, record: ProfileRecord) -> Path:
     return folder / SAMPLES / Path(record.samples or f"{record.device}.jsonl").name
 
 
-def _unreadable(folder: Path, record: ProfileRecord) -> str:
-    """Why the raw samples of an earlier measurement cannot be read; empty where they can."""
+def _unreadable(folder: Path, record: ProfileRecord) -> Finding | None:
+    """Why the raw samples of an earlier measurement cannot be read; None where they can."""
     raw = _raw(folder, record)
     if not raw.is_file():
-        return "the raw samples of then are not in its folder"
+        return Finding("no_samples")
     try:
         for name in (record.model, *([REFERENCE] if record.reference else [])):
             values = compare.paces(raw, name)
             if not values or not all(0 < value < math.inf for value in values):
                 raise ValueError(f"no times of {name}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"the raw samples of then are damaged: {raw.name}: {cause_of(error)}"
-    return ""
+        return Finding("damaged_samples", figures={"file": raw.name, "why": cause_of(error)})
+    return None
 
 
 def comparisons(
@@ -151,11 +153,11 @@ def _then(against: Against, now: ProfileRecord, samples: Path, devices: Sequence
     before = next((one for one in against.result.profiles if (one.model, one.device) == (name, now.device)), None)
     label = f"{name} of {against.result.run}"
 
-    def refused(reason: str) -> Comparison:
+    def refused(reason: Finding) -> Comparison:
         return Comparison(now.model, label, now.device, "two sessions", "refused", reasons=(reason,))
 
     if before is None:
-        return refused(f"it was not measured on {now.device} then")
+        return refused(Finding("not_then", figures={"device": now.device}))
     if reason := against.refusals.get((name, now.device)):
         return refused(reason)
     result = compare.over_sessions(now, before, samples / f"{now.device}.jsonl", _raw(against.folder, before))
@@ -165,15 +167,15 @@ def _then(against: Against, now: ProfileRecord, samples: Path, devices: Sequence
     result = replace(result, before=label)
     if now.model not in against.gone:
         return result
-    gone = f"the earlier {against.gone[now.model]} is no longer there, or has changed"
-    return replace(result, reasons=(f"{gone}; keep a copy, and both are measured in turns", *result.reasons))
+    gone = Finding("gone", figures={"file": against.gone[now.model]})
+    return replace(result, reasons=(gone, *result.reasons))
 
 
 def _device(devices: Sequence[DeviceRecord], name: str) -> DeviceRecord | None:
     return next((device for device in devices if device.name == name), None)
 
 
-def _machines(now: DeviceRecord | None, then: DeviceRecord | None) -> Iterator[str]:
+def _machines(now: DeviceRecord | None, then: DeviceRecord | None) -> Iterator[Finding]:
     """Why a device is another machine than the one of its name then; what either side does not know is not compared."""
     if now is None or then is None:
         return
@@ -183,20 +185,21 @@ def _machines(now: DeviceRecord | None, then: DeviceRecord | None) -> Iterator[s
         ("cores", len(now.cores), len(then.cores)),  # their clock limits change with the heat on some phones
     ):
         if ours and theirs and ours != theirs:
-            yield f"another machine: {what}: {ours} now, {theirs} then"
+            yield compare.changed(f"another machine: {what}", ours, theirs)
     if now.memory_mib and then.memory_mib and abs(math.log(now.memory_mib / then.memory_mib)) > math.log(1 + MEMORY):
-        yield f"another machine: memory: {now.memory_mib:,.0f} MiB now, {then.memory_mib:,.0f} MiB then"
+        ours, theirs = (f"{device.memory_mib:,.0f} MiB" for device in (now, then))
+        yield compare.changed("another machine: memory", ours, theirs)
 
 
-def _references(now: ProfileRecord, before: ProfileRecord) -> Iterator[str]:
+def _references(now: ProfileRecord, before: ProfileRecord) -> Iterator[Finding]:
     """Why the paces of two sessions have no common scale, where either was measured beside a reference workload."""
     if now.reference != before.reference:
-        yield f"{REFERENCE}: {now.reference or 'none'} now, {before.reference or 'none'} then"
+        yield compare.changed(REFERENCE, now.reference or "none", before.reference or "none")
 
 
-def _doubts(now: ProfileRecord, before: ProfileRecord) -> list[str]:
+def _doubts(now: ProfileRecord, before: ProfileRecord) -> list[Finding]:
     return [
-        f"the figures of {whose} are not trusted: {trust.reasons(record.trust)}"
-        for whose, record in (("this file", now), ("the earlier one", before))
+        Finding("not_trusted", figures={"when": when, "reasons": codec.to_json(record.trust.reasons)})
+        for when, record in (("now", now), ("then", before))
         if record.trust.verdict != "trusted"
     ]

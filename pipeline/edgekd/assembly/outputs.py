@@ -14,7 +14,7 @@ from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import Metrics, Parity
 from edgekd.results.profile import DeviceRecord, Failure, ProfileRecord
 from edgekd.results.run import Curve, SeedRecord
-from edgekd.results.runtime import DefaultPrecision, FloatWeights, RuntimeGraph
+from edgekd.results.runtime import DefaultPrecision, FloatOperation, FloatWeights, RuntimeGraph
 
 ALL_INT8 = "_all_int8"
 """Ends the name of a file that stands beside an artifact to tell what a repair costs; it is measured, not shipped."""
@@ -108,7 +108,7 @@ class Int8Graph:
         taps: Modules whose outputs the graph returns behind the logits.
         val_score: The task's first metric on the validation split; None without labels.
         keep_float: Layers that are left in float.
-        float_ops: Operators in float, each with the reason.
+        float_ops: Operations that the int8 rules leave in float.
         layers: What int8 does to each layer, the worst at the logits first.
         copies: What the quantize stage found about the form of the network, in words.
         float_weights: Weights that the files hold in float32.
@@ -118,7 +118,7 @@ class Int8Graph:
     taps: tuple[str, ...]
     val_score: float | None
     keep_float: tuple[str, ...]
-    float_ops: tuple[str, ...]
+    float_ops: tuple[FloatOperation, ...]
     layers: tuple[LayerRecord, ...]
     copies: tuple[str, ...]
     float_weights: FloatWeights

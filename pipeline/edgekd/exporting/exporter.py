@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 from edgekd.errors import ExportError, ModelError
 from edgekd.recipe.export import Io, Precision
 from edgekd.results.models import FilePort
+from edgekd.results.runtime import FloatOperation
 from edgekd.task.named import Inputs, batches, call, in_order
 
 if TYPE_CHECKING:  # names and types must be readable without the second that importing torch takes
@@ -49,7 +50,7 @@ class Source:
         example: One sample, by the names of the inputs; its shapes become those of the file's inputs.
         quantized: Gives the int8 graph with its weights folded to int8 (True) or left in float in front of their
             quantize nodes (False); the result must be the caller's to give away. None where there is only a float model.
-        float_ops: Operators that the int8 rules left in float, as ``"PATH OPERATOR (%NAME): REASON"``.
+        float_ops: Operations that the int8 rules leave in float.
         samples: Calibration samples, for a precision whose ranges come from them.
         ports: Names and kinds of inputs and outputs; None: those of the example and of what the model returns, where four
             dimensions of floats are an image.
@@ -58,7 +59,7 @@ class Source:
     model: nn.Module
     example: Inputs
     quantized: Callable[[bool], fx.GraphModule] | None = None
-    float_ops: tuple[str, ...] = ()
+    float_ops: tuple[FloatOperation, ...] = ()
     samples: Inputs | None = None
     ports: Signature | None = None
 
@@ -176,7 +177,7 @@ class Exported:
         bytes: Size of all of them together.
         inputs: Inputs in order.
         outputs: Outputs in order, the primary one first.
-        float_ops: Operators that the int8 rules left in float.
+        float_ops: Operations that the int8 rules leave in float.
         float_tensors: Names of the float tensors inside an int8 file, apart from inputs and outputs.
     """
 
@@ -185,7 +186,7 @@ class Exported:
     bytes: int
     inputs: tuple[FilePort, ...]
     outputs: tuple[FilePort, ...]
-    float_ops: tuple[str, ...] = ()
+    float_ops: tuple[FloatOperation, ...] = ()
     float_tensors: tuple[str, ...] = ()
 
     def at(self, folder: Path) -> Exported:

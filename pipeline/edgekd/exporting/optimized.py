@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import fx
 
-from edgekd.results.runtime import FloatOperators, RuntimeGraph
+from edgekd.results.runtime import Delegate, FloatOperation, FloatOperators, RuntimeGraph
 from edgekd.runtimes import base
 from edgekd.runtimes.inside import Operator
 
@@ -37,11 +37,10 @@ _KINDS = (
 """Which operators of a runtime are which of the graph (regular expressions of their names)."""
 _MOVES = re.compile(r"reshape|view|flatten|permute|transpose|squeeze|expand|pixel_shuffle|slice|pad")
 _ACTIVATIONS = re.compile(r"relu|clamp")
-_FLOAT_OP = re.compile(r".*?\(%(\w+)\): (.*)", re.DOTALL)  # PATH OPERATOR (%NAME): REASON, see quantize.naming.where
 
 
 def look(
-    path: Path, format: str, graph: fx.GraphModule, float_ops: Sequence[str], modules: Mapping[str, str]
+    path: Path, format: str, graph: fx.GraphModule, float_ops: Sequence[FloatOperation], modules: Mapping[str, str]
 ) -> RuntimeGraph:
     """Load an int8 file as edgekd and its snippets do, and return what its runtime computes in float.
 
@@ -49,12 +48,12 @@ def look(
         path: The int8 file.
         format: Name of its runtime.
         graph: The int8 graph that was exported, ``qat.convert(module, fold_weights=True)``.
-        float_ops: Operators that the int8 rules left in float, as ``"PATH OPERATOR (%NAME): REASON"``.
+        float_ops: Operations that the int8 rules leave in float.
         modules: The module that a node of ``graph`` is from, by the node's name; empty for one outside of any.
     """
     found = base.looking(format).graph(path)
     groups: dict[tuple[str, str, bool, str], list[tuple[Operator, tuple[_Island, ...]]]] = {}
-    islands = tuple(_islands(graph, {match[1]: match[2] for text in float_ops if (match := _FLOAT_OP.fullmatch(text))}))
+    islands = tuple(_islands(graph, {left.node: left.reason for left in float_ops}))
     explained: Counter[tuple[_Island, str]] = Counter()
     for operator in found.floats:
         mine = () if operator.edge else _explained(operator, _of(operator, islands), explained)
@@ -66,7 +65,8 @@ def look(
         FloatOperators(kind, len(all_), precision, expected, reason, _layers(all_, modules))
         for (kind, precision, expected, reason), all_ in groups.items()
     )
-    return RuntimeGraph(found.runtime, found.operators, floats, found.delegate, found.undelegated)
+    delegates = tuple(Delegate(**delegate) for delegate in found.delegates)
+    return RuntimeGraph(found.runtime, found.operators, floats, delegates, found.undelegated)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy as np
 
 from edgekd.profiling.participants import REFERENCE
 from edgekd.recipe.profile import Profile
+from edgekd.results.findings import Finding
 from edgekd.results.profile import Comparison, ProfileRecord
 
 LEVEL = 0.99
@@ -76,7 +77,8 @@ def in_one_session(now: ProfileRecord, before: ProfileRecord, raw: Path) -> Comp
     ours, theirs = paces(raw, now.model), paces(raw, before.model)
     reasons = [*_emulated(now), *_others(now, before, ("threads", "cores", "inputs"))]
     if len(ours) != len(theirs) or len(ours) < LEAST_ROUNDS:
-        reasons.append(f"{min(len(ours), len(theirs))} rounds were measured together; at least {LEAST_ROUNDS} are needed")
+        together = min(len(ours), len(theirs))
+        reasons.append(Finding("few_rounds", figures={"rounds": together, "least": LEAST_ROUNDS}))
     if reasons:
         return _refused(now, before, "one session", reasons)
     ratios = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
@@ -100,9 +102,7 @@ def over_sessions(now: ProfileRecord, before: ProfileRecord, raw: Path, raw_befo
     if scaled:
         scale = math.log(_middle(paces(raw, REFERENCE)) / _middle(paces(raw_before, REFERENCE)))
         if abs(scale) > math.log(1 + PACE_LIMIT):
-            reasons.append(
-                f"the reference workload took {math.exp(scale):.2f} times as long as then: a device in another state"
-            )
+            reasons.append(Finding("other_pace", figures={"ratio": math.exp(scale)}))
     if reasons:
         return _refused(now, before, "two sessions", reasons)
     ratio = math.log(_middle(ours) / _middle(theirs)) - scale
@@ -131,14 +131,10 @@ def sign_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
     return ordered[k - 1], ordered[n - k]
 
 
-def sentence(found: Comparison) -> str:
-    """Say it in one sentence."""
-    what = f"{found.model} on {found.device}" + (f" against {found.before}" if found.before != found.model else "")
-    if found.verdict == "refused":
-        return f"{what}: not compared: {'; '.join(found.reasons)}"
-    span = f"time now over before {found.ratio:.3f}, {LEVEL:.0%} interval {found.low:.3f} to {found.high:.3f}"
-    scaled = ", scaled by the reference workload" if found.scaled else ""
-    return f"{what}: {found.verdict} ({span}; {found.way}{scaled})"
+def changed(what: str, now: object, then: object) -> Finding:
+    """Return the reason that ``what`` is another thing now than it was then."""
+    values = (list(value) if isinstance(value, tuple) else value for value in (now, then))
+    return Finding("changed", figures={"what": what, **dict(zip(("now", "then"), values, strict=True))})
 
 
 def _pace(line: Mapping[str, Any]) -> float:
@@ -154,40 +150,36 @@ def _decided(
     return Comparison(now.model, before.model, now.device, way, verdict, ratio, low, high, scaled)  # type: ignore[arg-type]
 
 
-def _refused(now: ProfileRecord, before: ProfileRecord, way: str, reasons: Sequence[str]) -> Comparison:
+def _refused(now: ProfileRecord, before: ProfileRecord, way: str, reasons: Sequence[Finding]) -> Comparison:
     return Comparison(now.model, before.model, now.device, way, "refused", reasons=tuple(reasons))  # type: ignore[arg-type]
 
 
-def _emulated(now: ProfileRecord) -> Iterator[str]:
+def _emulated(now: ProfileRecord) -> Iterator[Finding]:
     if now.emulated:
-        yield "the device is emulated: its times are not the hardware's"
+        yield Finding("emulated_times")
 
 
-def _others(now: ProfileRecord, before: ProfileRecord, keys: Sequence[str]) -> Iterator[str]:
+def _others(now: ProfileRecord, before: ProfileRecord, keys: Sequence[str]) -> Iterator[Finding]:
     """What is another thing now than it was then; what was not recorded then is not compared."""
     for key in keys:
         holder = "effective" if key in ("runtime", "threads") else ""
         ours, theirs = (getattr(getattr(record, holder) if holder else record, key) for record in (now, before))
         if ours != theirs and theirs not in ("", ()):
-            yield f"{key}: {_words(ours)} now, {_words(theirs)} then"
+            yield changed(key, ours, theirs)
 
 
-def _throttled(now: ProfileRecord, before: ProfileRecord) -> Iterator[str]:
+def _throttled(now: ProfileRecord, before: ProfileRecord) -> Iterator[Finding]:
     for when, record in (("now", now), ("then", before)):
         if any(state.throttled for state in record.states):
-            yield f"the device was throttled {when}"
+            yield Finding("was_throttled", figures={"when": when})
 
 
-def _clock(now: ProfileRecord, before: ProfileRecord) -> Iterator[str]:
+def _clock(now: ProfileRecord, before: ProfileRecord) -> Iterator[Finding]:
     clocks = [[state.mhz for state in record.states if state.mhz] for record in (now, before)]
     if all(clocks):
         ours, theirs = (statistics.median(found) for found in clocks)
         if max(ours, theirs) > (1 + CLOCK_LIMIT) * min(ours, theirs):
-            yield f"clock: {ours:.0f} MHz now, {theirs:.0f} MHz then"
-
-
-def _words(value: object) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+            yield changed("clock", f"{ours:.0f} MHz", f"{theirs:.0f} MHz")
 
 
 def _middle(values: Sequence[float]) -> float:

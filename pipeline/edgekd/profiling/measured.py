@@ -15,6 +15,7 @@ from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.variant import Variant
 from edgekd.results.findings import Finding, Missing, said
 from edgekd.results.profile import Attempt, BlockState, Effective, Latency, LoadTime, Memory, ProfileRecord
+from edgekd.results.runtime import Delegate
 
 
 @dataclass
@@ -129,10 +130,10 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
         effective=Effective(
             runtime=run.start["runtime"],
             threads=run.end["threads"] or max(1, _worked(run)),
-            precision=precision(run.end["ops"]),
-            delegate=run.end["delegate"],
-            asked_threads=setting.threads,
             operations=dict(run.end["ops"]),
+            delegates=None if run.end["delegates"] is None else tuple(Delegate(**took) for took in run.end["delegates"]),
+            settings=dict(run.end.get("settings", {})),
+            asked_threads=setting.threads,
         ),
         load_ms=LoadTime(
             run.start["cold_ms"], run.start["warm_ms"], None if run.start["cold_ms"] is None else run.start["is_cold"]
@@ -221,21 +222,6 @@ def _busy(run: Run) -> float | None:
 
 def _worked(run: Run) -> int:
     return int(statistics.median_low(block["threads"] for block in run.blocks))
-
-
-def precision(ops: Mapping[str, int]) -> str:
-    """Say in what precision the operations were computed.
-
-    Example:
-        >>> precision({"int8": 12, "float32": 2})
-        'int8 12, float32 2 of 14 operations'
-        >>> precision({"int8": 12})
-        'int8'
-    """
-    total = sum(ops.values())
-    if len(ops) < 2:
-        return next(iter(ops), "unknown")
-    return ", ".join(f"{name} {count}" for name, count in sorted(ops.items(), reverse=True)) + f" of {total} operations"
 
 
 def notes(runs: Iterable[Run], device: Device) -> Iterator[Missing]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
@@ -15,7 +14,7 @@ from edgekd.results.speed import Int8Speed, RoundRatios
 
 CALL_MS = 0.2
 """Below this a good part of an inference is the cost of the call itself, which int8 does not change (milliseconds)."""
-HALF = ("float16", "f16", "bfloat16", "bf16")
+HALF = frozenset(("float16", "f16", "bfloat16", "bf16"))
 """What runtimes call half precision."""
 ROUNDS = 6
 """Rounds with the same winner that a claim needs where the times are untrusted."""
@@ -54,10 +53,10 @@ def _unlike(profile: ProfileRecord, model: ModelRecord | None) -> Iterator[Findi
     if used.asked_threads not in (None, used.threads):
         yield warning("other_threads", used=used.threads, asked=used.asked_threads)
     if model is not None and narrowed(profile, model):
-        yield warning("other_precision", used=used.precision, file=model.precision)
+        yield warning("other_precision", used=dict(used.operations), file=model.precision)
     elif model is not None and model.precision == "int8" and _floats(used.operations) > used.operations.get("int8", 0):
-        yield warning("mostly_float", used=used.precision, file=model.precision)
-    if used.delegate == "none" and model is not None and model.format == "tflite":
+        yield warning("mostly_float", used=dict(used.operations), file=model.precision)
+    if used.delegates == () and model is not None and model.format == "tflite":
         yield warning("no_xnnpack")
 
 
@@ -69,7 +68,7 @@ def _floats(operations: Mapping[str, int]) -> int:
 def narrowed(profile: ProfileRecord, model: ModelRecord | None) -> bool:
     """Tell whether a file of float32 or int8 was computed in half precision."""
     asked = model.precision if model else None
-    return asked in ("float32", "int8") and any(half in profile.effective.precision for half in HALF)
+    return asked in ("float32", "int8") and not HALF.isdisjoint(profile.effective.operations)
 
 
 def speeds(
@@ -148,11 +147,11 @@ def _reasons(int8: ProfileRecord, float32: ProfileRecord, cpu: Isa, model: Model
     if model.runtime_graph and model.runtime_graph.unexpected():
         yield Finding("float_by_runtime")  # the file's record has the operators
     if _floats(int8.effective.operations):
-        yield Finding("computed_in", figures={"precision": int8.effective.precision})
-    part = re.match(r"XNNPACK (\d+) of (\d+) operations in (\d+) part", int8.effective.delegate)
-    if part and (part[1] != part[2] or part[3] != "1"):
-        yield Finding("cut_up", figures={"taken": int(part[1]), "of": int(part[2]), "parts": int(part[3])})
-    if int8.effective.delegate == "none":
+        yield Finding("computed_in", figures={"operations": dict(int8.effective.operations)})
+    for took in int8.effective.delegates or ():
+        if took.parts is not None and (took.taken != took.of or took.parts > 1):
+            yield Finding("cut_up", figures={"name": took.name, "taken": took.taken, "of": took.of, "parts": took.parts})
+    if int8.effective.delegates == ():
         yield Finding("no_delegate")
     if float32.latency_ms.p50 < CALL_MS:
         yield Finding("call_weighs", figures={"float_ms": float32.latency_ms.p50})

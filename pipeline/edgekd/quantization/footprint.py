@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -13,21 +12,20 @@ from edgekd.quantization.graph import constant
 from edgekd.quantization.naming import layer_path, operator_name, source
 from edgekd.quantization.quantizer import ancestors
 from edgekd.quantization.weighted_layers import fake_quantizer
-from edgekd.results.runtime import FloatWeights
+from edgekd.results.runtime import FloatOperation, FloatWeights
 
 aten = torch.ops.aten
 _LAYERS = {aten.conv2d.default, aten.linear.default}
-_KEPT = re.compile(r"\(%(\w+)\): .*kept in float$")
 
 
-def footprint(module: fx.GraphModule, float_ops: Sequence[str] = ()) -> FloatWeights:
+def footprint(module: fx.GraphModule, float_ops: Sequence[FloatOperation] = ()) -> FloatWeights:
     """Count the weights of a prepared graph that its shipped outputs depend on; biases of int8 layers are not counted.
 
     Args:
         module: ``Prepared.module``.
         float_ops: ``Prepared.float_ops``, which tell what is float because ``keep_float`` asked for it.
     """
-    asked = {found[1] for line in float_ops if (found := _KEPT.search(line))}
+    asked = {operation.node for operation in float_ops if operation.asked}
     kept = 0
     sizes: dict[str, int] = {}
     holders: dict[str, int] = {}

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from torch import fx
 
+from edgekd.results.runtime import where
+
 
 def layer_path(node: fx.Node) -> str:
     """Path of the module whose ``forward`` made a node of an exported graph, as the student's own modules are named."""
@@ -32,18 +34,8 @@ def operator_name(node: fx.Node) -> str:
     return name.removeprefix("_").removeprefix("native_").removesuffix("_legit")  # as torch.nn.functional calls it
 
 
-def where(path: str, op: str, name: str) -> str:
-    """Name an operator by the module it is in.
-
-    Example:
-        >>> where("layer1.0.conv", "conv2d", "conv2d_3"), where("", "add", "add_5")
-        ('layer1.0.conv conv2d (%conv2d_3)', 'forward() add (%add_5)')
-    """
-    return f"{path or 'forward()'} {op} (%{name})"
-
-
 def describe(node: fx.Node) -> str:
-    """Name a node as ``where`` does. What only moves or rounds values without a module is named as it is."""
+    """Name a node by the module it is in. What only moves or rounds values without a module is named as it is."""
     return where(layer_path(source(node)), operator_name(node), source(node).name)
 
 

@@ -25,6 +25,7 @@ from edgekd.quantization.normalise import normalise
 from edgekd.quantization.passes.sharing import separate_copies
 from edgekd.quantization.quantizer import Int8Quantizer, WeightBits, ancestors
 from edgekd.quantization.weighted_layers import fake_quantizer, scale_of
+from edgekd.results.runtime import FloatOperation
 from edgekd.task.named import Inputs
 
 
@@ -35,12 +36,12 @@ class Prepared:
     Attributes:
         module: Takes what the model takes, with any N, and returns what the model returns. Its parameters are the folded
             weights; its fake quantizers observe ranges and round until told otherwise.
-        float_ops: Operators that stay in float, each as ``"PATH OPERATOR (%NAME): REASON"``.
+        float_ops: Operations that stay in float.
         copies: Weights that the network shares between layers and the graph cannot, each as a sentence.
     """
 
     module: fx.GraphModule
-    float_ops: tuple[str, ...]
+    float_ops: tuple[FloatOperation, ...]
     copies: tuple[str, ...] = ()
 
 

@@ -11,7 +11,6 @@ Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/qua
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -35,6 +34,7 @@ from edgekd.quantization.backend import (
 from edgekd.quantization.naming import describe, layer_path, operator_name, source
 from edgekd.quantization.observers import HoldingMinMaxObserver
 from edgekd.quantization.weighted_layers import ACTIVATIONS
+from edgekd.results.runtime import FloatOperation
 
 aten = torch.ops.aten
 WeightBits = Literal[7, 8]
@@ -164,13 +164,13 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         keep_float: What to leave in float: paths of modules, with all that is inside, or ``%`` and the name of a node.
 
     Attributes:
-        float_ops: After ``annotate``, each operator left in float as ``"PATH OPERATOR (%NAME): REASON"``.
+        float_ops: After ``annotate``, the operations left in float.
     """
 
     def __init__(self, weight_bits: WeightBits = 8, keep_float: Collection[str] = ()) -> None:
         super().__init__()
         self._keep_float = frozenset(keep_float)
-        self.float_ops: tuple[str, ...] = ()
+        self.float_ops: tuple[FloatOperation, ...] = ()
         self._affine = activation_spec()
         self._symmetric = activation_spec(torch.per_tensor_symmetric)
         self._second_operands: set[fx.Node] = set()
@@ -203,7 +203,11 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
             for node in between:  # what only moves values costs nothing more in float
                 if node.target in _MOVES | _SELECTS:
                     float_ops.pop(node, None)
-        self.float_ops = tuple(f"{describe(node)}: {reason}" for node, reason in float_ops.items())
+        asked = {source(node) for node in kept}
+        self.float_ops = tuple(
+            FloatOperation(layer_path(node), operator_name(node), node.name, reason, node in asked)
+            for node, reason in float_ops.items()
+        )
         return model
 
     def _annotate(self, module: fx.GraphModule, live: set[fx.Node], kept: dict[fx.Node, str]) -> dict[fx.Node, str]:
@@ -360,12 +364,6 @@ _RULES: dict[Any, Callable[[Int8Quantizer, fx.Node, set[fx.Node]], str]] = {
     **dict.fromkeys(_FIXED, Int8Quantizer._fixed),
     **dict.fromkeys(_MOVES | _SELECTS, Int8Quantizer._shared),
 }
-
-
-def warn_of_float_ops(float_ops: tuple[str, ...]) -> None:
-    """Issue one ``UserWarning`` that names every operator left in float, if there are any."""
-    if float_ops:
-        warnings.warn(f"{len(float_ops)} operators stay in float: {'; '.join(float_ops)}", stacklevel=2)
 
 
 def _is_named(node: fx.Node, name: str) -> bool:

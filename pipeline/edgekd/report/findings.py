@@ -8,6 +8,7 @@ from typing import Any
 from edgekd.errors import joined
 from edgekd.report import advice, best, facts, speed, trust
 from edgekd.report.metric import MetricWords, capitalized
+from edgekd.report.runtime import precision
 from edgekd.report.words import count
 from edgekd.results.findings import TEXT, Finding, listed
 from edgekd.results.mistakes import CopiedErrors
@@ -191,10 +192,11 @@ _SENTENCES: Mapping[str, Callable[[Finding], str]] = {
         f"{_settings(found)} ran with {found.figures['used']} threads instead of {found.figures['asked']}."
     ),
     "other_precision": lambda found: (
-        f"{_settings(found)} was computed in {found.figures['used']}, although the file is {found.figures['file']}."
+        f"{_settings(found)} was computed in {precision(found.figures['used'])}, although the file is "
+        f"{found.figures['file']}."
     ),
     "mostly_float": lambda found: (
-        f"{_settings(found)} was computed mostly in float ({found.figures['used']}), although the file is "
+        f"{_settings(found)} was computed mostly in float ({precision(found.figures['used'])}), although the file is "
         f"{found.figures['file']}."
     ),
     "no_xnnpack": lambda found: f"{_settings(found)} ran without XNNPACK: no delegate took any operation.",

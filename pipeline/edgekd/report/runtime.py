@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from edgekd.report.words import count
+from edgekd.report.words import count, plural
 from edgekd.results.models import ModelRecord
-from edgekd.results.runtime import DefaultPrecision
+from edgekd.results.profile import Effective
+from edgekd.results.runtime import DefaultPrecision, Delegate
 from edgekd.runtimes import base
 
 
@@ -31,6 +32,47 @@ def without_hint(found: DefaultPrecision, noun: str) -> str:
         f"against {found.reference} on {count(found.n)} test {noun}s {parts[0]}; with the hint, which the load snippet "
         f"sets, {parts[1]}"
     )
+
+
+def precision(operations: Mapping[str, int]) -> str:
+    """Say in which types operations were computed.
+
+    Example:
+        >>> precision({"int8": 12, "float32": 2})
+        'int8 12, float32 2 of 14 operations'
+        >>> precision({"int8": 12})
+        'int8'
+    """
+    total = sum(operations.values())
+    if len(operations) < 2:
+        return next(iter(operations), "unknown")
+    parts = (f"{name} {number}" for name, number in sorted(operations.items(), reverse=True))
+    return f"{', '.join(parts)} of {total} operations"
+
+
+def delegates(used: Effective) -> str:
+    """Say what took operations and how the runtime was set; empty where it tells neither."""
+    settings = (f"{name} {value}" for name, value in used.settings.items())
+    return ", ".join((*([took(used.delegates)] if used.delegates is not None else []), *settings))
+
+
+def took(found: Sequence[Delegate]) -> str:
+    """Say which delegates took how much of a graph.
+
+    Example:
+        >>> took([Delegate("XNNPACK", 29, 31, 2)]), took([Delegate("GPU", whole=True)]), took([])
+        ('XNNPACK 29 of 31 operations in 2 parts', 'GPU, all operations', 'none')
+    """
+    return "; ".join(map(_took, found)) or "none"
+
+
+def _took(found: Delegate) -> str:
+    if found.taken is not None and found.of is not None:
+        parts = "" if found.parts is None else f" in {plural(found.parts, 'part')}"
+        return f"{found.name} {found.taken} of {plural(found.of, 'operation')}{parts}"
+    if found.whole is None:
+        return f"{found.name}, for an unknown number of operations"
+    return f"{found.name}, {'all' if found.whole else 'part of the'} operations"
 
 
 def _percent(share: float) -> str:

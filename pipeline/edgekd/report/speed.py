@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.errors import joined
 from edgekd.profiling import verdicts
 from edgekd.report import facts
-from edgekd.report.runtime import in_float
+from edgekd.report.runtime import in_float, precision
 from edgekd.report.words import plural
 from edgekd.results.findings import Finding, listed
 from edgekd.results.models import ModelRecord
@@ -108,9 +108,9 @@ _REASONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "isa_unknown": lambda figures: "the CPU's instruction sets could not be read",
     "no_int8_dot": _no_int8_dot,
     "left_in_float": _left_in_float,
-    "computed_in": lambda figures: f"the runtime computed {figures['precision']}",
+    "computed_in": lambda figures: f"the runtime computed {precision(figures['operations'])}",
     "cut_up": lambda figures: (
-        f"the graph is cut up: XNNPACK {figures['taken']} of {plural(figures['of'], 'operation')} in "
+        f"the graph is cut up: {figures['name']} {figures['taken']} of {plural(figures['of'], 'operation')} in "
         f"{plural(figures['parts'], 'part')}"
     ),
     "no_delegate": lambda figures: "no delegate took any operation",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekd.results.fidelity import Fidelity, Figure
-from edgekd.results.runtime import DefaultPrecision, RuntimeGraph
+from edgekd.results.runtime import DefaultPrecision, FloatOperation, RuntimeGraph
 
 Of = Literal["labels", "teacher"]
 """What outputs are held against: the samples' own targets, or what the teacher says where those are not known."""
@@ -185,7 +185,7 @@ class ModelRecord:
         io: Type of a file's inputs and outputs as the recipe asks for it, ``float32`` or ``int8``.
         twin_of: Of a float file that stands beside one in int8: the name of that.
         fidelity: How close it is to the float model; of the network in int8, and of files that are not float32.
-        float_ops: Operations left in float, each with the reason.
+        float_ops: Operations that the int8 rules leave in float.
         float_tensors: Float tensors inside a TFLite file other than input and output.
         runtime_graph: What the runtime makes of an int8 file when it loads it, and what of that it runs in float.
         default_precision: Parity of an OpenVINO file that is loaded without a precision hint, where that is another one.
@@ -204,7 +204,7 @@ class ModelRecord:
     metrics: tuple[Metrics, ...] = ()
     parity: Parity | None = None
     fidelity: Fidelity | None = None
-    float_ops: tuple[str, ...] = ()
+    float_ops: tuple[FloatOperation, ...] = ()
     float_tensors: tuple[str, ...] | None = None
     inputs: tuple[FilePort, ...] = ()
     outputs: tuple[FilePort, ...] = ()

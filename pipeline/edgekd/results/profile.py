@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgekd.results.findings import Finding
+from edgekd.results.runtime import Delegate
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,19 @@ class Effective:
     Attributes:
         runtime: Its name and version.
         threads: Threads that worked.
-        precision: Types that operations compute in, in words.
-        delegate: What took operations, in words.
+        operations: Number of operations by the type that they compute in, 0 where edgekd 0.1 did not count them; empty
+            where the runtime does not tell.
+        delegates: What took operations; None where the runtime has none, or does not tell.
+        settings: What else it says it was set to, by its own names.
         asked_threads: The requested number of threads.
-        operations: Number of operations by the type that they compute in; empty where the runtime does not tell.
     """
 
     runtime: str
     threads: int
-    precision: str
-    delegate: str
-    asked_threads: int | None = None
     operations: Mapping[str, int] = field(default_factory=dict)
+    delegates: tuple[Delegate, ...] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    asked_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,7 @@ class Comparison:
     low: float | None = None
     high: float | None = None
     scaled: bool = False
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

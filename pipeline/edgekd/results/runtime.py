@@ -7,6 +7,53 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Delegate:
+    """What runs operations of a graph in a runtime's place: a delegate, or an execution provider.
+
+    Attributes:
+        name: Such as ``XNNPACK``, ``GPU`` or ``CPUExecutionProvider``.
+        taken: How many operations it took; None where that is not told.
+        of: How many operations the graph has; likewise.
+        parts: In how many parts it runs them; likewise.
+        whole: Whether it took all of them, where only that is told.
+    """
+
+    name: str
+    taken: int | None = None
+    of: int | None = None
+    parts: int | None = None
+    whole: bool | None = None
+
+
+@dataclass(frozen=True)
+class FloatOperation:
+    """An operation of the network that the int8 rules leave in float.
+
+    Attributes:
+        layer: Path of the module whose ``forward`` has it; empty for one of the network's own ``forward``.
+        operator: Such as ``softmax``.
+        node: Its name in the graph, which ``keep_float`` takes with a ``%`` before it.
+        reason: Why it stays in float.
+        asked: Whether ``keep_float`` asks for it.
+    """
+
+    layer: str
+    operator: str
+    node: str
+    reason: str
+    asked: bool = False
+
+    def __str__(self) -> str:
+        """Name it by the module it is in, with the reason.
+
+        Example:
+            >>> str(FloatOperation("head", "softplus", "softplus", "no int8 rule for softplus"))
+            'head softplus (%softplus): no int8 rule for softplus'
+        """
+        return f"{where(self.layer, self.operator, self.node)}: {self.reason}" if self.node else self.reason
+
+
+@dataclass(frozen=True)
 class FloatOperators:
     """Operators of one kind that a runtime computes in float in its optimized graph of an int8 file.
 
@@ -57,14 +104,14 @@ class RuntimeGraph:
         runtime: Its name and version.
         operators: Number of operators, without those that only move or convert values.
         floats: Those that compute in float.
-        delegate: Of TensorFlow Lite, how much of the graph XNNPACK took, in words.
+        delegates: Of TensorFlow Lite, how much of the graph XNNPACK took.
         undelegated: The kinds of operators that it did not take.
     """
 
     runtime: str
     operators: int
     floats: tuple[FloatOperators, ...] = ()
-    delegate: str = ""
+    delegates: tuple[Delegate, ...] = ()
     undelegated: tuple[str, ...] = ()
 
     def unexpected(self) -> tuple[FloatOperators, ...]:
@@ -93,6 +140,16 @@ class DefaultPrecision:
     error: float
     hinted_agreement: float | None
     hinted_error: float
+
+
+def where(layer: str, operator: str, node: str) -> str:
+    """Name an operation of a network by the module it is in.
+
+    Example:
+        >>> where("layer1.0.conv", "conv2d", "conv2d_3"), where("", "add", "add_5")
+        ('layer1.0.conv conv2d (%conv2d_3)', 'forward() add (%add_5)')
+    """
+    return f"{layer or 'forward()'} {operator} (%{node})"
 
 
 def number(floats: Sequence[FloatOperators]) -> int:

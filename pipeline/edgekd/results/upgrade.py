@@ -38,6 +38,12 @@ _DERIVED = re.compile(
 """Sentences that the report makes of other records of the file."""
 _OF = {"accuracy": "labels", "agreement": "teacher", "agreement with float": "float"}
 
+_FLOAT_OP = re.compile(r"(?P<layer>\S+) (?P<operator>\S+) \(%(?P<node>\w+)\): (?P<reason>.*)", re.DOTALL)
+_KIND = re.compile(r"(\w+) (\d+)(?=,| of )")
+_TOOK = re.compile(
+    r"(?P<name>\w+)(?: (?P<taken>\d+) of (?P<of>\d+) operations?(?: in (?P<parts>\d+) parts?)?"
+    r"|, (?:(?P<share>all|part of the) operations|for an unknown number of operations))(?:, |; |$)"
+)
 _PLACED = re.compile(r"(?:(?P<what>.+) of )?(?P<model>.+?) on (?P<device>.+?): (?P<fact>.+)", re.DOTALL)
 _UNFIT = "not applicable: "
 Json = dict[str, Any]
@@ -68,6 +74,8 @@ def run(value: Json, what: str) -> Json:
     if "doubts" in value:
         changed["doubts"] = [_doubt(text) for text in value["doubts"]]
     changed["not_measured"] = [_missing(text, *names) for text in value.get("not_measured", ())]
+    if "comparisons" in value:
+        changed["comparisons"] = [_reasons(one) for one in value["comparisons"]]
     if "repair" in value:
         changed["repair"] = _repair(value["repair"])
     if "tuning" in value:
@@ -136,6 +144,11 @@ def _model(value: Json, *, int8: bool) -> Json:
     if "default_precision" in value:
         names = {"top1_agreement": "agreement", "hinted_top1_agreement": "hinted_agreement"}
         model["default_precision"] = _renamed(value["default_precision"], names)
+    if "runtime_graph" in value:
+        graph = dict(value["runtime_graph"])
+        model["runtime_graph"] = graph | {"delegates": _delegates(graph.pop("delegate", ""))}
+    if "float_ops" in value:
+        model["float_ops"] = [_float_op(text) for text in value["float_ops"]]
     if bits:
         model["weight_bits"] = int(bits[1])
     if told == "as it is":
@@ -143,6 +156,14 @@ def _model(value: Json, *, int8: bool) -> Json:
     if int8 and value["role"] == "artifact" and value["name"].endswith("_float"):
         model["twin_of"] = value["name"].removesuffix("_float")
     return model
+
+
+def _float_op(text: str) -> Json:
+    found = _FLOAT_OP.fullmatch(text)
+    if found is None:
+        return {"layer": "", "operator": "", "node": "", "reason": text}
+    layer = found["layer"].removeprefix("forward()")
+    return {**found.groupdict(), "layer": layer, "asked": found["reason"].endswith("kept in float")}
 
 
 def _parity(value: Json, outputs: Sequence[Json]) -> Json:
@@ -183,7 +204,7 @@ def _tuning(value: Json) -> Json:
 
 def _profile(value: Json) -> Json:
     """A measurement, whose reasons were text."""
-    record = value | {"trust": _reasons(value["trust"])}
+    record = value | {"trust": _reasons(value["trust"]), "effective": _effective(value["effective"])}
     if "attempts" in value:
         record["attempts"] = [_reasons(attempt) for attempt in value["attempts"]]
     if "outputs" in value:
@@ -192,6 +213,29 @@ def _profile(value: Json) -> Json:
         names = {"top1": "value", "host_top1": "host"}
         record["accuracy"] = _renamed(value["accuracy"], names) | {"metric": _TOP1}
     return record
+
+
+def _effective(value: Json) -> Json:
+    """What a runtime used, whose types and delegates were text."""
+    used = {key: found for key, found in value.items() if key not in ("precision", "delegate")}
+    kinds = dict(_KIND.findall(value["precision"])) or {value["precision"]: 0}
+    told = [] if value["precision"] == "unknown" else kinds.items()
+    used.setdefault("operations", {kind: int(number) for kind, number in told})
+    where, _, settings = str(value["delegate"]).partition("CPU plugin, precision hint ")
+    if settings:
+        hint, _, off = settings.partition(", ")
+        return used | {"settings": {"INFERENCE_PRECISION_HINT": hint} | ({off.removesuffix(" off"): "off"} if off else {})}
+    return used if where in ("", "none told") else used | {"delegates": _delegates(where)}
+
+
+def _delegates(text: str) -> list[Json]:
+    """What took operations, such as ``XNNPACK 29 of 31 operations in 2 parts``; ``none`` of them."""
+    found = _TOOK.finditer("" if text == "none" else text)
+    return [
+        {"name": one["name"]} | {key: int(one[key]) for key in ("taken", "of", "parts") if one[key]}
+        | ({"whole": one["share"] == "all"} if one["share"] else {})
+        for one in found
+    ]  # fmt: skip
 
 
 def _reasons(value: Json) -> Json:

@@ -50,12 +50,13 @@ class Graph:
 
     Attributes:
         runtime: Its name and version.
+        delegates: What took operations, as ``results.runtime.Delegate`` has it.
     """
 
     runtime: str
     operators: int
     floats: tuple[Operator, ...]
-    delegate: str = ""
+    delegates: tuple[Mapping[str, Any], ...] = ()
     undelegated: tuple[str, ...] = ()
 
 

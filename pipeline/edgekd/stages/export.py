@@ -111,7 +111,7 @@ class ExportStage:
     """A file for one runtime."""
 
     name = "export"
-    version = 12
+    version = 13
     reused = True
     optional = True
 

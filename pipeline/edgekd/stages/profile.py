@@ -157,7 +157,7 @@ class ProfileStage:
     """Figures of all files on one device."""
 
     name = "profile"
-    version = 5
+    version = 6
     reused = False
     optional = True
 

@@ -242,7 +242,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 11
+    version = 12
     reused = True
     optional = False
 

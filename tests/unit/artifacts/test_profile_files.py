@@ -33,6 +33,7 @@ from edgekd.recipe.profile import Profile
 from edgekd.registry import exporters
 from edgekd.report.findings import sentence
 from edgekd.report.layouts import html, markdown
+from edgekd.report.sections import comparison
 from edgekd.results.codec import to_json
 from edgekd.results.findings import said
 from edgekd.results.run import read_run, write_run
@@ -203,7 +204,9 @@ def test_a_file_that_was_measured_where_it_lies_is_measured_again_while_it_is_th
     assert changed.gone == {"conv": "conv.onnx"}
     records = [replace(record, model="conv") for record in changed.result.profiles]
     (told,) = against.comparisons(changed, records, earlier / "samples", changed.result.devices)
-    assert told.reasons[0].startswith("the earlier conv.onnx is no longer there, or has changed; keep a copy")
+    assert comparison.sentence(told.reasons[0]).startswith(
+        "the earlier conv.onnx is no longer there, or has changed; keep a copy"
+    )
 
 
 def test_both_files_of_an_openvino_model_are_its_content(tmp_path: Path) -> None:
@@ -231,7 +234,7 @@ def test_figures_that_are_not_trusted_are_not_compared(measured: Any) -> None:
         pair = replace(before, result=replace(before.result, profiles=then))
         (told,) = against.comparisons(pair, now, folder / "samples", pair.result.devices)
         assert (told.verdict, told.ratio is None) == (verdict, verdict == "refused")
-        assert verdict != "refused" or "it was hot" in told.reasons[-1]
+        assert verdict != "refused" or "it was hot" in comparison.sentence(told.reasons[-1])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,8 @@ def test_two_machines_of_one_name_are_not_compared(measured: Any, then: dict[str
     before = compared_with(folder, Path(result.models[0].place))
     before = replace(before, result=replace(before.result, profiles=(now,), devices=(replace(device, **then),)))
     (told,) = against.comparisons(before, (now,), folder / "samples", (device,))
-    assert (told.verdict, told.reasons) == (("refused", (reason,)) if reason else ("no difference shown", ()))
+    assert told.verdict == ("refused" if reason else "no difference shown")
+    assert list(map(comparison.sentence, told.reasons)) == ([reason] if reason else [])
     assert (told.ratio is None) == bool(reason)
 
 
@@ -263,7 +267,8 @@ def test_a_reference_workload_of_one_side_alone_is_no_scale(measured: Any) -> No
     before = compared_with(folder, Path(result.models[0].place))
     before = replace(before, result=replace(before.result, profiles=(replace(now, reference=""),)))
     (told,) = against.comparisons(before, (now,), folder / "samples", result.devices)
-    assert (told.verdict, told.reasons) == ("refused", (f"reference workload: {now.reference} now, none then",))
+    assert told.verdict == "refused"
+    assert list(map(comparison.sentence, told.reasons)) == [f"reference workload: {now.reference} now, none then"]
 
 
 def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) -> None:
@@ -281,7 +286,7 @@ def test_in_turns_untrusted_times_are_a_remark(measured: Any, tmp_path: Path) ->
     before = replace(before, again={"conv": Variant("conv of then", "onnx", tmp_path)})
     (told,) = against.comparisons(before, (now, earlier), tmp_path, before.result.devices)
     assert (told.verdict, told.way, round(told.ratio or 0, 6)) == ("slower", "one session", 2.0)
-    assert "others used the CPU" in told.reasons[0]
+    assert comparison.sentence(told.reasons[0]) == "the figures of this file are not trusted: others used the CPU"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]\n", b'{"model": "conv", "samples_ms": []}\n',
@@ -292,7 +297,7 @@ def test_damaged_samples_of_then_are_seen_before_anything_is_measured(measured: 
     before = compared_with(tmp_path / "0001-then", Path(measured[0].result.models[0].place))
     (told,) = against.comparisons(before, measured[0].result.profiles, measured[0].folder / "samples", before.result.devices)
     assert told.verdict == "refused"
-    assert "damaged" in told.reasons[0]
+    assert "damaged" in comparison.sentence(told.reasons[0])
 
 
 def test_a_changed_file_of_a_bundle_is_a_file_that_nobody_describes(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def profile(name: str = "onnx", device: str = "host", trusted: bool = True, emul
         0.1,
     )
     return ProfileRecord(
-        name, device, emulated, Effective("onnxruntime", 1, "int8", "CPU"), LoadTime(9.0, 5.0), 4.0, 300.0,
+        name, device, emulated, Effective("onnxruntime", 1, {"int8": 9}), LoadTime(9.0, 5.0), 4.0, 300.0,
         Latency(p50=2.0, p90=3.0, p99=4.0, min=1.0, mean=2.5, n=100, ci=(1.9, 2.1)),
         Memory(peak=80.0, runtime=60.0, model=20.0), trust, (2.0, 2.0, 2.0),
     )  # fmt: skip

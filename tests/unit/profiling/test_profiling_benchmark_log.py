@@ -75,7 +75,7 @@ def test_a_newer_version_gives_the_median_and_what_ran_where():
     assert log.times == benchmark_log.Times(120, 8.50025, 8.4, 8.48)
     assert log.warmup.n == 5
     assert (log.added_mib, log.peak_mib) == (14.25, 41.5)
-    assert log.delegate == "XNNPACK 29 of 31 operations"
+    assert log.delegates == [{"name": "XNNPACK", "taken": 29, "of": 31}]
     assert log.refused == ()
 
 
@@ -84,7 +84,7 @@ def test_an_older_version_gives_no_median_and_none_is_invented():
     assert log.times == benchmark_log.Times(50, 2950.34, 2727.568, None)
     assert log.warmup == benchmark_log.Times(1, 3512.391, 3512.391, 3512.391)  # one inference is its own median
     assert (log.added_mib, log.peak_mib) == (12.875, None)
-    assert log.delegate == "GPU, all operations"
+    assert log.delegates == [{"name": "GPU", "whole": True}]
 
 
 def test_a_delegate_that_took_nothing_is_told():
@@ -93,9 +93,9 @@ def test_a_delegate_that_took_nothing_is_told():
         "Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate.",
     )
     log = benchmark_log.read(text)
-    assert (log.delegate, log.refused) == ("none told", ("NNAPI",))
+    assert (log.delegates, log.refused) == (None, ("NNAPI",))
     part = OLD.replace("completely executed by the delegate.", "partially executed by the delegate w/ 44 delegate kernels.")
-    assert benchmark_log.read(part).delegate == "GPU, part of the operations"
+    assert benchmark_log.read(part).delegates == [{"name": "GPU", "whole": False}]
 
 
 def test_operations_are_read_with_their_calls():

@@ -14,6 +14,7 @@ from edgekd.exporting import parity
 from edgekd.exporting.exporter import Options
 from edgekd.quantization import qat
 from edgekd.registry import exporters
+from edgekd.results.runtime import FloatOperation
 from edgekd.runtimes import base
 
 
@@ -33,10 +34,11 @@ def normalized(x: Tensor) -> Tensor:
     return x / torch.sqrt(x.pow(2).sum(1, keepdim=True) + 1e-8)
 
 
-def float_ops(function: Callable[[Tensor], Tensor]) -> list[str]:
-    """Name and reason of what stays in float."""
-    lines = qat.prepare(Net(function).eval(), images(1)).float_ops
-    return [line.partition(") ")[2].partition(" (")[0] + line.partition("):")[2] for line in lines]
+def float_ops(function: Callable[[Tensor], Tensor]) -> tuple[FloatOperation, ...]:
+    """What stays in float; nothing of it was asked for."""
+    found = qat.prepare(Net(function).eval(), images(1)).float_ops
+    assert not any(left.asked for left in found)
+    return found
 
 
 BETWEEN = "lies between operators in float"
@@ -54,7 +56,7 @@ BETWEEN = "lies between operators in float"
 )
 def test_light_operators_between_float_ones_stay_in_float(function: Callable[[Tensor], Tensor], expected: set[str]) -> None:
     found = float_ops(function)
-    assert {line.partition(" ")[0] for line in found if line.endswith(BETWEEN)} == expected
+    assert {left.operator for left in found if left.reason == BETWEEN} == expected
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_light_operators_between_float_ones_stay_in_float(function: Callable[[Te
     ],
 )
 def test_what_an_int8_operator_reads_or_gives_stays_in_int8(function: Callable[[Tensor], Tensor]) -> None:
-    assert not [line for line in float_ops(function) if BETWEEN in line]
+    assert not [left for left in float_ops(function) if left.reason == BETWEEN]
 
 
 def test_an_epsilon_is_not_lost() -> None:

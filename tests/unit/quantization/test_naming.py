@@ -14,6 +14,7 @@ from edgekd.quantization import ptq, qat
 from edgekd.quantization.footprint import footprint
 from edgekd.recipe.quantize import Ptq
 from edgekd.results.layers import LayerRecord
+from edgekd.results.runtime import FloatOperation
 
 X = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -58,16 +59,18 @@ def top(x: Tensor) -> Tensor:
 
 
 def test_the_operator_of_several_results_is_named_once() -> None:
-    assert qat.prepare(Net(top).eval(), X[:1]).float_ops == ("body topk (%topk): no int8 rule for topk",)
+    assert qat.prepare(Net(top).eval(), X[:1]).float_ops == (
+        FloatOperation("body", "topk", "topk", "no int8 rule for topk"),
+    )
     ops = qat.prepare(Net(Recurrent(nn.LSTM)).eval(), X[:1]).float_ops
-    assert ops == ("body.what.rnn lstm (%lstm): no int8 rule for lstm",)
+    assert list(map(str, ops)) == ["body.what.rnn lstm (%lstm): no int8 rule for lstm"]
 
 
 def test_what_is_in_no_module_has_a_name_that_keep_float_takes() -> None:
     record = LayerRecord("add_5", "", "add", 1.0, 1.0, 1.0, "output")
     assert record.label == "forward() add (%add_5)"
     ops = qat.prepare(Net(lambda x: x.mean((2, 3))).eval(), X[:1], keep_float=["%sigmoid"]).float_ops
-    assert ops == ("forward() sigmoid (%sigmoid): kept in float",)
+    assert list(map(str, ops)) == ["forward() sigmoid (%sigmoid): kept in float"]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

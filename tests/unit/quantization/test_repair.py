@@ -137,9 +137,10 @@ def test_onnx_runtime_does_not_round_what_is_in_float(head: nn.Module, tmp_path:
 
 def test_what_feeds_a_concatenation_in_float_is_in_float() -> None:
     float_ops = qat.prepare(Loud().eval(), images(1), keep_float=["%cat"]).float_ops
-    assert [op.partition(": ")[2] for op in float_ops if " cat (%cat)" in op.partition(":")[0]] == ["kept in float"]
+    assert [left.reason for left in float_ops if left.node == "cat"] == ["kept in float"]
     reason = "feeds forward() cat (%cat), which is kept in float"
-    assert sorted(op.partition(" (%")[0].split()[-1] for op in float_ops if op.endswith(reason)) == ["conv2d", "mul", "relu"]
+    assert sorted(left.operator for left in float_ops if left.reason == reason) == ["conv2d", "mul", "relu"]
+    assert all(left.asked for left in float_ops)
 
 
 def test_a_repaired_graph_adopts_weights_and_ranges() -> None:

@@ -74,7 +74,7 @@ def test_the_bad_layer_is_the_worst_and_float_restores_it(spoil: str, path: str,
     assert (worst.path, worst.op, worst.cause) == (path, "conv2d", "output")
     assert all(worst.logits_db < row.logits_db - 10 for row in rest if f"%{row.name}" not in worst.keep_float)
     repaired = calibrated(net, keep_float=worst.keep_float)
-    assert {op.partition("(")[2].partition(")")[0] for op in repaired.float_ops} == set(worst.keep_float)
+    assert {f"%{left.node}" for left in repaired.float_ops} == set(worst.keep_float)
     assert snr(net, repaired) > snr(net, prepared) + 10
     assert snr(net, repaired) > 10
     by_path = calibrated(net, keep_float=kept)  # relu is the name of a module here and of another node
@@ -126,10 +126,10 @@ def test_the_sum_goes_over_all_batches() -> None:
 
 def test_a_path_keeps_all_that_is_inside_in_float() -> None:
     prepared = calibrated(Residual(), keep_float=["branch"])
-    names = ("branch.0 conv2d (%conv2d_1)", "branch.1 relu (%relu_1)", "branch.2 conv2d (%conv2d_2)")
-    assert [op.partition(": ")[2] for op in prepared.float_ops] == ["kept in float"] * 3
-    assert [op.partition(": ")[0].split(" ", 1)[1] for op in prepared.float_ops] == [name.split(" ", 1)[1] for name in names]
-    assert all(op.startswith("branch.") for op in prepared.float_ops)
+    nodes = ("conv2d", "conv2d_1"), ("relu", "relu_1"), ("conv2d", "conv2d_2")
+    assert [(left.operator, left.node) for left in prepared.float_ops] == list(nodes)
+    assert {(left.reason, left.asked) for left in prepared.float_ops} == {("kept in float", True)}
+    assert all(left.layer.startswith("branch") for left in prepared.float_ops)
     assert prepared.module(images(2)).shape == (2, 10)
 
 

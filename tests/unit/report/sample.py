@@ -14,7 +14,7 @@ from edgekd.results.layers import Difference, LayerRecord, RepairCost, RepairRec
 from edgekd.results.models import Estimate, FilePort, Metrics, ModelRecord, OutputParity, Parity
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord
-from edgekd.results.runtime import FloatOperators, RuntimeGraph
+from edgekd.results.runtime import Delegate, FloatOperation, FloatOperators, RuntimeGraph
 from edgekd.results.upgrade import SCHEMA
 from edgekd.task import base
 
@@ -153,17 +153,17 @@ def fidelity(top1: float) -> Fidelity:
 
 
 def profile(model: str, form: str, p50: float, peak: float, added: float, drift: float, **more: Any) -> ProfileRecord:
-    runtime, delegate, precision = {
-        "onnx": ("onnxruntime 1.31.1", "CPUExecutionProvider", "as in the file"),
-        "tflite": ("ai-edge-litert 2.3.0", "XNNPACK, 66 of 66 nodes", "as in the file"),
-        "openvino": ("openvino 2026.4.1", "CPU", "f32"),
+    effective = {
+        "onnx": Effective("onnxruntime 1.31.1", 1, {"int8": 66}, (Delegate("CPUExecutionProvider", 70, 70),)),
+        "tflite": Effective("ai-edge-litert 2.3.0", 1, {"int8": 66}, (Delegate("XNNPACK", 66, 66, 1),)),
+        "openvino": Effective("openvino 2026.4.1", 1, {"float32": 60}, settings={"INFERENCE_PRECISION_HINT": "f32"}),
     }[form]
     wobble = (0.0, -0.006, 0.004, 0.011, -0.003, 0.007, drift)
     values: dict[str, Any] = {
         "model": model,
         "device": "host",
         "emulated": False,
-        "effective": Effective(runtime, 1, precision, delegate),
+        "effective": effective,
         "load_ms": LoadTime(p50 * 61.0, p50 * 22.0),
         "first_ms": p50 * 3.4,
         "warmup_ms": 312.0,
@@ -253,9 +253,7 @@ def good() -> RunResult:
                 },
             ),
             float_tensors=(),
-            runtime_graph=RuntimeGraph(
-                "ai-edge-litert 2.3.0", 68, (), "XNNPACK 66 of 68 operations in 3 parts", ("2 GELU",)
-            ),
+            runtime_graph=RuntimeGraph("ai-edge-litert 2.3.0", 68, (), (Delegate("XNNPACK", 66, 68, 3),), ("2 GELU",)),
         ),
         artifact(
             "openvino",
@@ -421,8 +419,8 @@ def bad() -> RunResult:
             {"logits": OutputParity(1.31, agreement=0.9612, mean_lsb=1.2, p99_lsb=7.0, max_lsb=18.0)},
         ),
         float_ops=(
-            "HardSwish at features.1.conv: no int8 kernel in XNNPACK",
-            f"Softmax at {HOSTILE}: left for its range",
+            FloatOperation("features.1.conv", "hardswish", "hardswish_1", "no int8 kernel in XNNPACK"),
+            FloatOperation(HOSTILE, "softmax", "softmax", "left for its range"),
         ),
     )
     odd = replace(onnx, name=f"odd {HOSTILE}", path=f"artifacts/{HOSTILE}.onnx", parity=None, metrics=(), sha256=None)

@@ -27,6 +27,7 @@ from edgekd.results.profile import (
     Trust,
 )
 from edgekd.results.run import RunResult, StageRecord
+from edgekd.results.runtime import Delegate
 
 FORMATS = {"onnx_float": "onnx", "onnx": "onnx", "tflite": "tflite", "openvino": "openvino"}
 
@@ -121,8 +122,8 @@ def devices() -> RunResult:
     )
     slow = Attempt((Finding("drift", "warning", figures={"change": 0.18}),), 120.0, 39.8)
     minutes = Sustained(2.0, tuple(24.6 + 0.2 * n for n in range(12)), (51.0, 66.0))
-    threads = Effective("ai-edge-litert 2.3.0", 4, "int8", "XNNPACK 66 of 68 operations in 3 parts", 1)
-    half = Effective("openvino 2026.4.1", 1, "float16", "CPU", 1)
+    threads = Effective("ai-edge-litert 2.3.0", 4, {"int8": 66}, (Delegate("XNNPACK", 66, 68, 3),), asked_threads=1)
+    half = Effective("openvino 2026.4.1", 1, {"float16": 60}, asked_threads=1)
     wrong = Outputs("host", 8, 0.9, 0.97, 0.875, 5.0, 9.0, 1, "features.3.conv.0.0", (LSB,))
     pi = (
         measured("onnx_float", "pi4", 33.0),
@@ -143,7 +144,7 @@ def devices() -> RunResult:
         latency_ms=replace(timed.latency_ms, p90=None, p99=None, ci_p90=None),
         load_ms=LoadTime(None, 18.0),
         memory=Memory(None, None, None),
-        effective=Effective("benchmark_model (sha256 1f3870be)", 4, "int8", "GPU 64 of 66 operations"),
+        effective=Effective("benchmark_model (sha256 1f3870be)", 4, {}, (Delegate("GPU", 64, 66),)),
     )
     return replace(
         base,

@@ -54,7 +54,7 @@ def test_reasons_make_no_row_high_on_a_phone(browser: webdriver.Chrome, tmp_path
     reasons = ("the blocks differ by 20% (interquartile range over median)", "other processes kept 1.4 of 2 cores busy") * 2
     doubt = replace(result.profiles[0].trust, verdict="untrusted", reasons=tuple(map(said, reasons)))
     profiles = tuple(replace(profile, trust=doubt) for profile in result.profiles)
-    compared = (Comparison("onnx", "onnx", "pi4", "two sessions", "refused", reasons=reasons),)
+    compared = (Comparison("onnx", "onnx", "pi4", "two sessions", "refused", reasons=tuple(map(said, reasons))),)
     path = tmp_path / "profile.html"
     made = replace(result, kind="profile", profiles=profiles, comparisons=compared, gates=())
     path.write_text(html.render(made), encoding="utf-8")

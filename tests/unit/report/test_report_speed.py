@@ -1,5 +1,5 @@
-import re
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 from tests.unit.report import sample
@@ -11,7 +11,7 @@ from edgekd.report.findings import sentence
 from edgekd.results.findings import Finding
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, Operation, Operations, Part, ProfileRecord, Trust
-from edgekd.results.runtime import FloatOperators, RuntimeGraph
+from edgekd.results.runtime import Delegate, FloatOperation, FloatOperators, RuntimeGraph
 
 VNNI = Isa("x86_64", frozenset({"avx2", "avx512_vnni"}))
 AVX2 = Isa("x86_64", frozenset({"avx2"}))
@@ -19,18 +19,12 @@ A72 = Isa("aarch64", frozenset({"asimd"}))
 CALM = Trust("trusted", (), 0.0, 0.0, 0.1, 0.2)
 
 
-def operations(precision):
-    """Numbers of operations by type, of what is written of them."""
-    counts = {kind: int(number) for kind, number in re.findall(r"(\w+) (\d+)", precision) if kind != "of"}
-    return counts or {precision: 1}
-
-
-def profile(model, p50, ci, precision="int8", delegate="CPUExecutionProvider 9 of 9 operations"):
+def profile(model, p50, ci, operations=MappingProxyType({"int8": 9}), delegates=(Delegate("CPUExecutionProvider", 9, 9),)):
     return ProfileRecord(
         model=model,
         device="host",
         emulated=False,
-        effective=Effective("onnxruntime 1.31.1", 1, precision, delegate, operations=operations(precision)),
+        effective=Effective("onnxruntime 1.31.1", 1, operations, delegates),
         load_ms=LoadTime(2.0, 1.0),
         first_ms=1.0,
         warmup_ms=300.0,
@@ -67,8 +61,14 @@ def whole_path(profiles):
     return speed.whole_path(profiles, files(), "host")
 
 
-FLOAT = profile("onnx_float", 3.0, (2.9, 3.1), "float32")
-TWO_LEFT = ModelRecord("tflite", "artifact", "tflite", "int8", float_ops=("a: kept in float", "b: kept in float"))
+FLOAT = profile("onnx_float", 3.0, (2.9, 3.1), {"float32": 9})
+TWO_LEFT = ModelRecord(
+    "tflite",
+    "artifact",
+    "tflite",
+    "int8",
+    float_ops=tuple(FloatOperation(layer, "mul", layer, "kept in float", asked=True) for layer in "ab"),
+)
 
 
 def test_faster():
@@ -77,9 +77,7 @@ def test_faster():
 
 
 def test_slower_with_all_that_is_known():
-    told = compare(
-        profile("tflite", 6.3, (6.2, 6.4), delegate="XNNPACK 50 of 70 operations in 20 parts"), FLOAT, A72, TWO_LEFT
-    )
+    told = compare(profile("tflite", 6.3, (6.2, 6.4), delegates=(Delegate("XNNPACK", 50, 70, 20),)), FLOAT, A72, TWO_LEFT)
     assert told == (
         "In TensorFlow Lite on host int8 is NOT faster than float32: it is 2.10× slower (p50 6.30 ms against 3.00 ms). "
         "Known: the CPU has no dot product (asimddp), so that an int8 multiply-add takes several instructions; "
@@ -114,8 +112,8 @@ def test_nothing_is_invented_where_nothing_is_known():
 
 
 def test_tiny_model_and_float_operations_are_named():
-    tiny = profile("onnx_float", 0.0412, (0.041, 0.042), "float32")
-    told = compare(profile("onnx", 0.05, (0.049, 0.051), "int8 3, float32 1 of 4 operations"), tiny, VNNI)
+    tiny = profile("onnx_float", 0.0412, (0.041, 0.042), {"float32": 9})
+    told = compare(profile("onnx", 0.05, (0.049, 0.051), {"int8": 3, "float32": 1}), tiny, VNNI)
     assert "the runtime computed int8 3, float32 1 of 4 operations" in told
     assert "the model is so small (float32 0.041 ms) that the cost of a call weighs in" in told
 
@@ -170,7 +168,11 @@ def test_untrusted_figures_carry_no_claim():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_findings_pair_int8_with_float_of_the_same_runtime(reverse):
     profiles = [FLOAT, profile("onnx", 2.0, (1.9, 2.1)), profile("tflite", 1.0, (0.9, 1.1))]
-    models = [ModelRecord("onnx", "artifact", "onnx", "int8", float_ops=("Softmax: not quantized",))]
+    models = [
+        ModelRecord(
+            "onnx", "artifact", "onnx", "int8", float_ops=(FloatOperation("", "softmax", "softmax", "not quantized"),)
+        )
+    ]
     told = findings(profiles[::-1] if reverse else profiles, models, VNNI)
     assert len(told) == 1
     assert told[0].startswith("In ONNX Runtime on host int8 is 1.50× faster")
@@ -182,7 +184,7 @@ def test_nothing_is_said_of_the_speed_of_an_emulated_device():
 
 
 def test_settings_that_were_not_taken_as_asked_are_a_warning():
-    used = Effective("openvino 2026.4.1", 4, "float16", "CPU", asked_threads=1)
+    used = Effective("openvino 2026.4.1", 4, {"float16": 9}, asked_threads=1)
     record = replace(profile("openvino", 2.0, (1.9, 2.1)), effective=used)
     model = ModelRecord("openvino", "artifact", "openvino", "int8")
     assert findings([record], [model], A72) == (
@@ -192,18 +194,18 @@ def test_settings_that_were_not_taken_as_asked_are_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("precision", "warned"),
-    [("int8 3, float32 11 of 14 operations", True), ("float32", True), ("int8 11, float32 3 of 14 operations", False)],
+    ("operations", "warned"),
+    [({"int8": 3, "float32": 11}, True), ({"float32": 9}, True), ({"int8": 11, "float32": 3}, False)],
 )
-def test_an_int8_file_that_is_computed_in_float_is_a_warning(precision, warned):
-    used = Effective("onnxruntime 1.31.1", 1, precision, "CPU", operations=operations(precision))
+def test_an_int8_file_that_is_computed_in_float_is_a_warning(operations, warned):
+    used = Effective("onnxruntime 1.31.1", 1, operations)
     record = replace(profile("onnx", 2.0, (1.9, 2.1)), effective=used)
     told = findings([record], [ModelRecord("onnx", "artifact", "onnx", "int8")], A72)
     assert any("was computed mostly in float" in line for line in told) == warned
 
 
 def test_tensorflow_lite_without_its_delegate_is_a_warning():
-    record = replace(profile("tflite", 2.0, (1.9, 2.1)), effective=Effective("tflite-runtime 2.14.0", 1, "int8", "none"))
+    record = replace(profile("tflite", 2.0, (1.9, 2.1)), effective=Effective("tflite-runtime 2.14.0", 1, {"int8": 9}, ()))
     told = findings([record], [ModelRecord("tflite", "artifact", "tflite", "int8")], A72)
     assert told == ("In TensorFlow Lite on host tflite ran without XNNPACK: no delegate took any operation.",)
 

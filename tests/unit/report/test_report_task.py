@@ -15,6 +15,7 @@ from edgekd.report.charts.quality import OTHER_SHAPES, SHAPES, Budget, Panel, Po
 from edgekd.report.layouts import card, markdown
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import Table
+from edgekd.report.sections import comparison
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Estimate, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts
 from edgekd.results.run import RunResult
@@ -118,7 +119,7 @@ def made(pattern: str) -> set[str]:
 
 @pytest.mark.parametrize("maker", [r"\bFinding", r"\bdoubt", r"\b_far", "warning", r"\b_of"])
 def test_the_report_has_a_sentence_for_every_fact(maker: str) -> None:
-    known = {*findings.CODES, *advice.CODES, *missing.CODES, *trust.CODES, *speed.CODES}
+    known = {*findings.CODES, *advice.CODES, *missing.CODES, *trust.CODES, *speed.CODES, *comparison.CODES}
     codes = made(maker + r'\(\s*"(\w+)"')
     assert codes, "the pattern finds nothing"
     assert codes <= known

@@ -212,7 +212,7 @@ def test_where_accuracy_went_names_what_each_step_is_compared_with() -> None:
 def test_float_operations_are_listed_with_their_reasons() -> None:
     section = view.build(sample.bad()).section("parity")
     items = [item for block in section.blocks for item in getattr(block, "items", ())]
-    assert items[0] == "ONNX int8: HardSwish at features.1.conv: no int8 kernel in XNNPACK"
+    assert items[0] == "ONNX int8: features.1.conv hardswish (%hardswish_1): no int8 kernel in XNNPACK"
 
 
 def test_a_float_only_recipe_has_a_headline_too() -> None:

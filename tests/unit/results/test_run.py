@@ -15,8 +15,11 @@ from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Estimate, FilePort, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
 from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, write_run
+from edgekd.results.runtime import Delegate, FloatOperation
 from edgekd.results.upgrade import SCHEMA
 
+TOOK = Delegate("XNNPACK", 8, 9, 2), Delegate("GPU", whole=False)
+USED = Effective("onnxruntime", 1, {"int8": 9}, TOOK, {"HINT": "f32"}, 4)
 RESULT = RunResult(
     schema=SCHEMA,
     edgekd="0.1.0",
@@ -36,7 +39,7 @@ RESULT = RunResult(
                 Metrics("val", 1000, {"top1": Estimate(0.0)}),
             ),
             parity=Parity("qat", 2000, {"logits": OutputParity(0.01, None, 0.998, 0, 0.1, 1.0, 2.0)}),
-            float_ops=("mean: has no int8 kernel",), float_tensors=(),
+            float_ops=(FloatOperation("head", "mean", "mean_1", "has no int8 kernel", asked=True),), float_tensors=(),
             inputs=(FilePort("input", (1, 3, 32, 32), "int8", "NCHW", 0.02, 0),),
         ),
         ModelRecord(name="teacher", role="teacher", format="torch", precision="float32"),
@@ -49,7 +52,7 @@ RESULT = RunResult(
     ),
     profiles=(
         ProfileRecord(
-            "onnx", "host", False, Effective("onnxruntime", 1, "int8", "CPU"), LoadTime(9.0, 5.0), 4.0, 300.0,
+            "onnx", "host", False, USED, LoadTime(9.0, 5.0), 4.0, 300.0,
             Latency(2.0, 3.0, 4.0, 1.0, 2.5, 100, (1.9, 2.1)), Memory(80.0, 60.0, 20.0),
             Trust("untrusted", (Finding("drift", "warning", figures={"change": 0.2}),), 0.2, 0.1, 0.0, 1.5), (2.0, 2.1, 2.4),
         ),

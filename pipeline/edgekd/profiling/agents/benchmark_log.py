@@ -7,8 +7,8 @@ milliseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.errors import DeviceError
 from edgekd.results.profile import Operation
@@ -51,7 +51,7 @@ class Log:
         added_mib: Resident set that was added since the program's start.
         peak_mib: Peak resident set; None where it was not asked for.
         threads: Threads for what runs on the CPU.
-        delegate: What runs where, in words.
+        delegates: What took operations, as ``Delegate`` has it; None where the program tells of none.
         refused: Delegates that were asked for and took nothing.
     """
 
@@ -62,7 +62,7 @@ class Log:
     added_mib: float | None
     peak_mib: float | None
     threads: int | None
-    delegate: str
+    delegates: list[dict[str, Any]] | None
     refused: tuple[str, ...]
 
 
@@ -87,7 +87,7 @@ def read(text: str) -> Log:
         added_mib=float(added[2]) if added else None,
         peak_mib=float(peak[1]) if peak else None,
         threads=int(threads[1]) if threads and int(threads[1]) > 0 else None,
-        delegate="; ".join(dict.fromkeys(_delegates(text))) or "none told",
+        delegates=_delegates(text) or None,
         refused=tuple(match[1] for match in _REFUSED.finditer(text)),
     )
 
@@ -137,15 +137,16 @@ def _times(match: re.Match[str]) -> Times:
     )  # fmt: skip
 
 
-def _delegates(text: str) -> Iterator[str]:
-    counted = list(_REPLACED.finditer(text))
-    for match in counted:
-        yield f"{_NAMES.get(match[3], match[3])} {match[1]} of {match[2]} operations"
-    if not counted:
-        for match in _APPLIED.finditer(text):
-            yield f"{match[1]}, {'all' if match[2] == 'completely' else 'part of the'} operations"
+def _delegates(text: str) -> list[dict[str, Any]]:
+    found = [
+        {"name": _NAMES.get(match[3], match[3]), "taken": int(match[1]), "of": int(match[2])}
+        for match in _REPLACED.finditer(text)
+    ]
+    if not found:
+        found = [{"name": match[1], "whole": match[2] == "completely"} for match in _APPLIED.finditer(text)]
         if "Created TensorFlow Lite XNNPACK delegate for CPU" in text:
-            yield "XNNPACK, for an unknown number of operations"
+            found.append({"name": "XNNPACK"})
+    return [one for at, one in enumerate(found) if one not in found[:at]]
 
 
 def _beginning(text: str) -> str:

@@ -221,7 +221,7 @@ class BenchmarkAgent:
         if self._unfed:
             notes.append(f"it is timed with random values, not with the inputs given: {self._unfed}")
         feeds = min(self._turn, self._feeds)
-        return {"threads": log.threads, "delegate": log.delegate, "ops": {}, "notes": notes, "feeds": feeds}
+        return {"threads": log.threads, "delegates": log.delegates, "ops": {}, "notes": notes, "feeds": feeds}
 
     def _outputs(self, timeout: float, into: str) -> dict[str, Any]:
         """Return the outputs for every row, from a process for each."""

@@ -247,7 +247,7 @@ def _speed(result: RunResult) -> list[str]:
 def _limits(result: RunResult) -> list[str]:
     lines = [one_line(text) for text in sentences(result)]
     lines += [
-        f"{facts.label(model)} leaves in float: {one_line('; '.join(model.float_ops))}"
+        f"{facts.label(model)} leaves in float: {one_line('; '.join(map(str, model.float_ops)))}"
         for model in _written(result)
         if facts.is_int8(model) and model.float_ops
     ]

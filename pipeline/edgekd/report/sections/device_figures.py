@@ -8,6 +8,7 @@ from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.findings import differs
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Facts, Table, figure, filled
+from edgekd.report.runtime import delegates, precision
 from edgekd.report.sections.device_trust import asked_otherwise
 from edgekd.report.words import NONE, count, known, mib, one_line, percent, sig, signed
 from edgekd.results.profile import LoadTime, Outputs, ProfileRecord
@@ -111,8 +112,8 @@ def evidence(result: RunResult, where: str, labels: Sequence[str], rows: Sequenc
                 Cell(label),
                 Cell(verdict, "good" if good else "warn", mark=True),
                 Cell(one_line(used.runtime)),
-                Cell(one_line(used.precision), "warn" if narrowed else "", narrowed, mark=bool(narrowed)),
-                Cell(one_line(used.delegate) or NONE),
+                Cell(one_line(precision(used.operations)), "warn" if narrowed else "", narrowed, mark=bool(narrowed)),
+                Cell(one_line(delegates(used)) or NONE),
                 Cell(str(used.threads), "warn" if asked else "", asked, mark=bool(asked)),
                 figure(signed(round(trust.drift * 100, 2))),
                 figure(sig(trust.spread * 100)),

@@ -11,7 +11,7 @@ from edgekd.report import facts
 from edgekd.report.charts.quality import Budget, Panel, Point, Step, metric_steps, pareto, shapes
 from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure, filled
-from edgekd.report.runtime import in_float, without_hint
+from edgekd.report.runtime import in_float, took, without_hint
 from edgekd.report.sections import device_trust
 from edgekd.report.words import count, exact, known, mib, one_line, percent, plural, sig
 from edgekd.results.fidelity import Figure
@@ -344,7 +344,7 @@ def parity(result: RunResult) -> Section:
         for model in facts.artifacts(result) if model.default_precision
     )  # fmt: skip
     cut = tuple(
-        f"{facts.label(model)}: {graph.delegate}; the rest: {', '.join(graph.undelegated)}"
+        f"{facts.label(model)}: {took(graph.delegates)}; the rest: {', '.join(graph.undelegated)}"
         for model in facts.artifacts(result)
         if (graph := model.runtime_graph) and graph.undelegated
     )
@@ -358,7 +358,7 @@ def parity(result: RunResult) -> Section:
 
 def _left_in_float(model: ModelRecord) -> Iterator[str]:
     """What of an int8 file is in float: by the rules, in the file, and by the runtime's doing alone."""
-    yield from model.float_ops
+    yield from map(str, model.float_ops)
     yield from (f"float tensor {name}" for name in model.float_tensors or ())
     yield from in_float(model)
 

@@ -146,7 +146,7 @@ def _graph(path: Path) -> Graph:
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    nodes, taken, delegate = delegated(interpreter._get_ops_details())  # not public; as in the agent
+    nodes, taken, delegates = delegated(interpreter._get_ops_details())  # not public; as in the agent
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     starts = {tensor["index"] for tensor in interpreter.get_input_details()}
     ends = {tensor["index"] for tensor in interpreter.get_output_details()}
@@ -176,7 +176,7 @@ def _graph(path: Path) -> Graph:
                 floats.append(Operator(name, "float32", follow(outputs, behind, int)))
     left = Counter(node["op_name"] for node in nodes if node not in taken)
     undelegated = tuple(f"{number} {name}" for name, number in sorted(left.items()))
-    return Graph(f"ai-edge-litert {metadata.version('ai-edge-litert')}", count, tuple(floats), delegate, undelegated)
+    return Graph(f"ai-edge-litert {metadata.version('ai-edge-litert')}", count, tuple(floats), tuple(delegates), undelegated)
 
 
 def _is_float(tensor: Mapping[str, Any]) -> bool:

@@ -40,7 +40,7 @@ class Layers:
         return ""
 
     def effective(self, path, feed):
-        return {"threads": None, "delegate": "none", "ops": {"float32": len(self.layers)}, "float_ops": {}}
+        return {"threads": None, "delegates": None, "ops": {"float32": len(self.layers)}, "float_ops": {}}
 
 
 PACKAGES = {"numpy": Layers}

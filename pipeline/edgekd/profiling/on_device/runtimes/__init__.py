@@ -4,12 +4,13 @@ Its ``PACKAGES`` has the names of packages that run the format, each with a call
 threads; of several the first that works is used. Its ``TRIVIAL`` has the names of the files of its trivial model. Its
 ``BESIDE``, which may be left out, has the endings of files beside the one that is loaded.
 
-A runtime has: ``version``, ``load(path)``, ``unload()``, ``run(feed)`` as a user writes it, ``effective(path, feed)`` (what
-it says it did), and ``inputs()``: by name, in the model's order, (shape with None where free, numpy type, (scale, zero
-point)); ``fit(feed)`` for free sizes, ``outputs(feed)`` (all of them, by name), ``operations(path, feed, runs)`` (times of
-each). ``default_precision(path)`` is what it computes floats in where it is not asked for float32, empty
-where that is float32. A feed has an array for each input, by name, in the same order. A module imports its package only when
-it is used.
+A runtime has: ``version``, ``load(path)``, ``unload()``, ``run(feed)`` as a user writes it, ``inputs()``: by name, in the
+model's order, (shape with None where free, numpy type, (scale, zero point)); ``fit(feed)`` for free sizes, ``outputs(feed)``
+(all of them, by name), and ``operations(path, feed, runs)`` (times of each). ``effective(path, feed)`` is what it says it
+did: ``threads`` or None, ``delegates`` as in ``results.runtime.Delegate`` or None, ``settings`` by its own names if there
+are any, and ``ops`` and ``float_ops`` of ``precision``. ``default_precision(path)`` is what it computes floats in where it
+is not asked for float32, empty where that is float32. A feed has an array for each input, by name, in the same order. A
+module imports its package only when it is used.
 """
 
 from __future__ import annotations

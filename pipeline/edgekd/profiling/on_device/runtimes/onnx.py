@@ -81,7 +81,7 @@ class OnnxRuntime:
         return ""
 
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
-        """Return what the runtime says it used: threads, delegate, operations by precision."""
+        """Return what the runtime says it used: threads, execution providers, operations by precision."""
         threads = self.session.get_session_options().intra_op_num_threads
         import tempfile
 
@@ -91,9 +91,9 @@ class OnnxRuntime:
             events = json.loads(Path(self.session.end_profiling()).read_text())
         nodes = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
         counts = sorted(Counter(node["provider"] for node in nodes).items())
-        where = ", ".join(f"{name} {count} of {len(nodes)} operations" for name, count in counts)
+        delegates = [{"name": name, "taken": count, "of": len(nodes)} for name, count in counts]
         ops = [(node["op_name"], [kind for entry in node["input_type_shape"] for kind in entry]) for node in nodes]
-        return {"threads": threads, "delegate": where, **precisions(ops)}
+        return {"threads": threads, "delegates": delegates, **precisions(ops)}
 
 
 PACKAGES = {"onnxruntime": OnnxRuntime}

@@ -106,7 +106,7 @@ class OpenVino:
         return str(self.core.compile_model(path, "CPU").get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
-        """Return what the runtime says it used: threads, delegate, operations by precision."""
+        """Return what the runtime says it used: threads, settings, operations by precision."""
         ops = []
         for layer in self.model.get_runtime_model().get_ordered_ops():
             kind, precision = (layer.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
@@ -115,8 +115,8 @@ class OpenVino:
                 ops.append((kind, [NAMES.get(precision, precision)]))
         threads = int(self.model.get_property("INFERENCE_NUM_THREADS"))
         hint = self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        where = f"CPU plugin, precision hint {hint}" + (f", {WITHOUT_INT8} off" if self.notes else "")
-        return {"threads": threads, "delegate": where, "notes": self.notes, **precisions(ops)}
+        settings = {"INFERENCE_PRECISION_HINT": hint, **({WITHOUT_INT8: "off"} if self.notes else {})}
+        return {"threads": threads, "delegates": None, "settings": settings, "notes": self.notes, **precisions(ops)}
 
 
 PACKAGES = {"openvino": OpenVino}

@@ -73,13 +73,13 @@ class TensorFlowLite:
         return ""
 
     def effective(self, path: str, feed: Any) -> dict[str, Any]:
-        """Return what the runtime says it used: threads, delegate, operations by precision."""
+        """Return what the runtime says it used: threads, delegates, operations by precision."""
         details = self.model._get_ops_details()  # not public, and there since TensorFlow 2.4
-        nodes, _, where = delegated(details)
+        nodes, _, delegates = delegated(details)
         # Through the tensors: tflite-runtime 2.14 tells no types with the operations.
         kinds = {tensor["index"]: tensor["dtype"].__name__ for tensor in self.model.get_tensor_details()}
         ops = [(node["op_name"], [kinds[at] for at in map(int, node["inputs"]) if at in kinds]) for node in nodes]
-        return {"threads": None, "delegate": where, **precisions(ops)}
+        return {"threads": None, "delegates": delegates, **precisions(ops)}
 
 
 def named(details: list[Any]) -> list[tuple[str, Any]]:
@@ -106,14 +106,14 @@ def as_floats(value: Any, scale: float, zero_point: int) -> Any:
     return value
 
 
-def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
+def delegated(details: list[Any]) -> tuple[list[Any], list[Any], list[dict[str, Any]]]:
     """Say which operations of a TensorFlow Lite model a delegate took.
 
     Args:
         details: What ``Interpreter._get_ops_details()`` returns.
 
     Returns:
-        The model's operations, those of them that a delegate took, and both in words.
+        The model's operations, those of them that a delegate took, and that delegate, if there is one.
     """
     nodes = [node for node in details if node["op_name"] != "DELEGATE"]
     parts = [node for node in details if node["op_name"] == "DELEGATE"]
@@ -126,9 +126,8 @@ def delegated(details: list[Any]) -> tuple[list[Any], list[Any], str]:
             if node and node["index"] not in taken:
                 taken.add(node["index"])
                 todo += [int(tensor) for tensor in node["inputs"] if int(tensor) not in edge]
-    plural = "s" if len(parts) > 1 else ""
-    where = f"XNNPACK {len(taken)} of {len(nodes)} operations in {len(parts)} part{plural}" if parts else "none"
-    return nodes, [node for node in nodes if node["index"] in taken], where
+    delegate = {"name": "XNNPACK", "taken": len(taken), "of": len(nodes), "parts": len(parts)}
+    return nodes, [node for node in nodes if node["index"] in taken], [delegate] if parts else []
 
 
 PACKAGES = {name: partial(TensorFlowLite, name) for name in ("ai_edge_litert", "tflite_runtime", "tensorflow")}
