@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points, packages_distributions, version
+from pathlib import Path
 from threading import RLock
 from typing import Generic, TypeVar, cast
 
@@ -66,7 +69,7 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Sorted names of all entries, third parties' included (those are not imported for it)."""
         self._load()
-        return sorted({*self._entries, *(point.name for point in entry_points(group=self.group))})
+        return sorted({*self._entries, *(point.name for point in _points(self.group))})
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is an entry called ``name``; entry points are searched only if none is loaded."""
@@ -102,7 +105,7 @@ class Registry(Generic[T]):
                 found[name] = self._get(name)
             except UsageError as error:
                 broken[name] = error
-        for point in entry_points(group=self.group):
+        for point in _points(self.group):
             if self._is_hidden(point):
                 broken[f"{point.name} ({_package(point)})"] = UsageError(self._hidden(point), _RENAME)
         return found, broken
@@ -139,7 +142,7 @@ class Registry(Generic[T]):
             self._loaded = True
 
     def _load_plugin(self, name: str) -> None:
-        points = {point.value: point for point in entry_points(group=self.group, name=name)}
+        points = {point.value: point for point in _points(self.group).select(name=name)}
         if not points:
             raise UsageError(f"unknown {self.noun} {name!r}", did_you_mean(name, self.names()))
         if len(points) > 1:
@@ -177,6 +180,26 @@ class Registry(Generic[T]):
         return f"has no {', '.join(missing)}" if missing else ""
 
 
+def _points(group: str) -> EntryPoints:
+    """Return the entry points of a group."""
+    folders = tuple((folder, _changed(folder)) for folder in sys.path)
+    return _read_points(group, folders, tuple(map(id, sys.meta_path)))
+
+
+@lru_cache(maxsize=16)
+def _read_points(group: str, folders: tuple[tuple[str, int], ...], finders: tuple[int, ...]) -> EntryPoints:
+    """Read the entry points, which opens a file of every package; again where the path or what is installed has changed."""
+    return entry_points(group=group)
+
+
+def _changed(folder: str) -> int:
+    """When something was last installed in a folder of the path; 0 where there is none."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 _AUTHOR = "as its author, add that: docs/extending.md says what it needs"
 _RENAME = "uninstall that package, or let its author give it another name"
 
@@ -202,9 +225,8 @@ def package_of(entry: object) -> str | None:
 def hidden() -> Iterator[str]:
     """Say which plug-ins are not used, because edgekd has an entry of that name that this process has asked for."""
     asked = [registry for registry in _registries if registry._used]
-    points = entry_points() if asked else None
     for registry in asked:
-        for point in points.select(group=registry.group) if points is not None else ():
+        for point in _points(registry.group):
             if point.name in registry._used and registry._is_hidden(point):
                 yield f"{registry._hidden(point)}; {_RENAME}"
 

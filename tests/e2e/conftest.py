@@ -118,7 +118,7 @@ class Run:
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, int, int], None]) -> Run:
     folder = tmp_path_factory.mktemp("chain")
-    small_data(folder / "data.npz", 1200, 500)
+    small_data(folder / "data.npz", 800, 400)
     (folder / "small.yaml").write_text(RECIPE)
     cli = Cli(folder, folder / "cache")
     done = cli("run", "small.yaml", fresh=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +202,15 @@ def test_threads_load_a_registry_once() -> None:
     """In a process whose registries are empty; each of two threads asks for the entry that is registered last."""
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_installed_while_edgekd_runs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook: entry points are read once, and again when packages came or went."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "late" not in losses.names()
+    info = tmp_path / "edgekd_late-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[edgekd.losses]\nlate = edgekd_late:Late\n")
+    assert "late" in losses.names()
+    shutil.rmtree(info)
+    assert "late" not in losses.names()

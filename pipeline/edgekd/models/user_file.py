@@ -122,10 +122,12 @@ class _Folder:
     def _hides(self, name: str) -> bool:
         """Return whether a module in memory is another one than its name means in this folder, such as a script's import."""
         top = name.partition(".")[0]
+        if top not in self._files and top not in self._folders:
+            return False  # nearly all of several thousand modules
         place = _place(sys.modules[top]) if top in sys.modules else None
-        if place is not None and is_library(place) and self._is_below(place):
+        if place is not None and self._is_below(place) and is_library(place):
             return False  # edgekd's own folder lies beside the file
-        return top in self._files or (top in self._folders and getattr(sys.modules.get(top), "__file__", None) is None)
+        return top in self._files or getattr(sys.modules.get(top), "__file__", None) is None
 
     def _is_below(self, file: str | None) -> bool:
         return file is not None and file.startswith(f"{self.path}{os.sep}")
