@@ -56,7 +56,7 @@ class Sqnr:
 
 @metrics.register("expected_drop")
 class ExpectedDrop:
-    """Accuracy that is expected to be lost, by the reference's own confidence; see ``fidelity.expected_drop``."""
+    """Accuracy that is expected to be lost, by the reference's own confidence."""
 
     name = "expected_drop"
     label = "expected drop"

@@ -27,7 +27,7 @@ _TYPES = {
 """Types as numpy calls them, by what an .xml file has."""
 
 _LOADED = """
-# Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
+# Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other outputs.
 settings = {{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}}
 try:
     compiled = openvino.Core().compile_model(str(here / "{file}"), "CPU", settings)
@@ -56,7 +56,7 @@ _CPP = """
 struct Model {{
   explicit Model(const std::string& file = "{file}") {{
     ov::Core core;
-    // Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other logits.
+    // Without the precision hint OpenVINO computes float layers in bfloat16 or float16 where the CPU has it: other outputs.
     ov::AnyMap settings{{ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(1)}};
     ov::CompiledModel compiled;
     try {{

@@ -53,12 +53,22 @@ def arguments(network: nn.Module) -> tuple[str, ...]:
     """Return the names of the arguments of ``forward``; of a wrapper, those of the network inside it.
 
     A wrapper passes its inputs on by position and has the names as ``forward_arguments``. ``*args`` has no name.
+
+    Raises:
+        ModelError: ``forward`` takes one by keyword alone.
     """
     inside: tuple[str, ...] | None = getattr(network, "forward_arguments", None)
     if inside is not None:
         return inside
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return tuple(name for name, each in inspect.signature(network.forward).parameters.items() if each.kind not in several)
+    ordered = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes = inspect.signature(network.forward).parameters
+    by_name = [name for name, each in takes.items() if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
+    if by_name:
+        raise ModelError(
+            f"{type(network).__name__}.forward() takes {', '.join(by_name)} by keyword alone, and a file has an order",
+            "remove the * from the arguments of forward()",
+        )
+    return tuple(name for name, each in takes.items() if each.kind in ordered)
 
 
 def by_position(network: nn.Module, names: Iterable[str]) -> bool:

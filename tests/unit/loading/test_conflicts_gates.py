@@ -28,6 +28,11 @@ def test_metrics_of_the_task_can_be_held() -> None:
     ("gates", "place", "hint"),
     [
         ("{drop: {metric: topp1, max: 0.1}}", "gates.drop.metric", "did you mean top1?"),
+        (
+            "{metric: {name: sqnr_db, min: 30}}",
+            "gates.metric.name",
+            "the task does not list it among its own; allowed: loss",
+        ),
         ("{metric: [{name: top1, min: 0.9}, {name: mae, max: 1}]}", "gates.metric[1].name", "allowed: loss, top1, top5"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Exact texts. After a change that is meant: ``EDGEKD_GOLDEN=write pytest tests/unit/report``, then read the diff."""
+"""Exact texts. After a change that is meant: ``EDGEKD_UPDATE_GOLDEN=1 pytest tests/unit/report``, then read the diff."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_golden(name: str) -> None:
     render, make = CASES[name]
     text = render(make())
     path = GOLDEN / name
-    if os.environ.get("EDGEKD_GOLDEN") == "write":
+    if os.environ.get("EDGEKD_UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
 

@@ -172,6 +172,24 @@ def test_names_that_fit_in_part_are_refused() -> None:
     assert not named.by_position(Partly(), INPUTS)
 
 
+class Keyword(nn.Module):
+    def forward(self, x: Tensor, *, scale: float = 2.0) -> Tensor:
+        return x * scale
+
+
+class KeywordAlone(nn.Module):
+    def forward(self, *, x: Tensor) -> Tensor:
+        return x
+
+
+def test_an_argument_by_keyword_alone_is_no_input() -> None:
+    x = torch.ones(1, 2)
+    assert torch.equal(named.call(Keyword(), x), 2 * x)
+    with pytest.raises(ModelError, match=r"KeywordAlone.forward\(\) takes x by keyword alone") as caught:
+        named.call(KeywordAlone(), x)
+    assert caught.value.hint == "remove the * from the arguments of forward()"
+
+
 def test_one_input_needs_no_name() -> None:
     assert named.call(nn.Identity(), {"left": WANTED}).equal(WANTED)
     assert not named.by_position(nn.Identity(), {"left": WANTED})

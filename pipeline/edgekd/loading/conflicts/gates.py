@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgekd.errors import did_you_mean
 from edgekd.loading.conflicts.found import Found
 from edgekd.recipe import Recipe
 from edgekd.recipe.gates import DEFAULTS, DropGate, Gate, Gates, MetricGate
+from edgekd.registry import metrics
 from edgekd.results.gates import QUALITY
 from edgekd.task.base import task_of
 
@@ -17,6 +20,11 @@ SIDE = {
     **dict.fromkeys(("drop", "size_ratio", "latency_p50_ms", "latency_p90_ms", "peak_memory_mib"), "max"),
 }
 """The side of the limit, by gate. A gate of a metric may have either: a metric may be an error, or a share of them."""
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = did_you_mean(name, known)
+    return f"the task does not list it among its own; {near}" if name in metrics.names() else near
 
 
 def of_metrics(recipe: Recipe) -> Found:
@@ -31,7 +39,7 @@ def of_metrics(recipe: Recipe) -> Found:
             name, field = (gate.metric, "metric") if isinstance(gate, DropGate) else (gate.name, "name")
             if name not in known:
                 place = f"gates.{key}[{index}]" if len(several) > 1 else f"gates.{key}"
-                yield f"{place}.{field}", f"{task.kind} has no metric {name!r}", did_you_mean(name, known)
+                yield f"{place}.{field}", f"{task.kind} has no metric {name!r}", _hint(name, known)
     if "classes" in task.gives:
         return
     for key in OF_CLASSES:
