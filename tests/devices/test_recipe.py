@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Phone
 
 from edgekd.devices.schema import Device
+from edgekd.resources import find
 from edgekd.results.run import read_run
 
 NET = """\
@@ -26,8 +28,9 @@ def Net(num_classes):
 """
 RECIPE = """\
 edgekd: 1
-data: {source: fashion-mnist-mini, image_size: 32}
+data: {source: npz:data.npz, image_size: 32}
 student: {model: net.py:Net}
+baselines: []
 distill: {epochs: 1, lr: 0.01, losses: [{kind: task}]}
 quantize: {method: ptq, calibration_images: 200}
 export: [onnx, tflite, openvino]
@@ -39,11 +42,15 @@ gates:
     - {max: 10000, device: phone, formats: [tflite]}
 """
 FILES = {f"{kind}{suffix}" for kind in ("onnx", "tflite", "openvino") for suffix in ("", "_float")}
+SIZES = {"train": 1500, "test": 300}
 ON_PHONE = {"tflite", "tflite_float"}
 """What benchmark_model runs."""
 
 
 def test_a_recipe_for_three_devices_runs_whole(pi4: Device, test_phone: Phone, tmp_path: Path) -> None:
+    with np.load(find("assets", "fashion-mnist-mini/images.npz")) as stored:
+        few = {f"{part}_{split}": stored[f"{part}_{split}"][:number] for part in "xy" for split, number in SIZES.items()}
+        np.savez(tmp_path / "data.npz", classes=stored["classes"], **few)
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "three.yaml").write_text(RECIPE)
     (tmp_path / "devices").mkdir()
