@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     AnyPath = str | PathLike[str]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["check", "export", "plan", "profile", "quantize", "read_run", "run"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd import environment, reads
-from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean
+from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean, joined
 from edgekd.models import checkpoints, tied, user_file
 from edgekd.models.checkpoints import Checkpoint
 from edgekd.models.torchvision import import_torchvision
@@ -90,7 +90,7 @@ def network(source: str, args: Mapping[str, Any], purpose: Purpose, outputs: Shi
     for module in model.modules():
         if hasattr(module, "inplace"):  # an in-place activation would overwrite a tapped feature
             setattr(module, "inplace", False)  # noqa: B010  # nn.Module declares no such attribute
-    _check_output(model, source, purpose, outputs)
+    _check_output(model, source, purpose, outputs, [name for name in told if name in args])
     return model
 
 
@@ -341,7 +341,8 @@ def _about_images(error: Exception, image: Port) -> str:
     return "correct data.image_size, data.channels or the model"
 
 
-def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Shipped) -> None:
+def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Shipped, own: Sequence[str]) -> None:
+    """See that a network takes and gives what its purpose says; ``own``: arguments that the task would tell the builder."""
     import torch
 
     signature = purpose.signature
@@ -382,7 +383,9 @@ def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Ship
         raise ModelError(f"{given}; edgekd needs {needed}", "return only the logits")
     raise ModelError(
         f"{given}; the data has {port.dims[1]} classes, so {needed} is needed",
-        "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
+        f"remove {joined(own)} from args: the data tells it, or correct the data"
+        if own
+        else "set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels",
     )
 
 

@@ -131,9 +131,24 @@ def place(gate: GateRecord) -> str:
     return f"{'within' if within else 'beyond'} its limit, untrusted{'; exit code 1' if gate.blocks else ''}"
 
 
+_LEARN = "raise epochs, or change lr: the training's curve shows whether it has learnt anything"
+_AS_TRAINED = "see that image size, mean and std, the order of classes and the weights are those of its training"
+
+
 def _doubts(result: RunResult) -> Iterator[str]:
     """Yield cautions that no gate gives."""
-    yield from (*_knows(result), *_distillation(result), *_float_weights(result))
+    yield from (*_knows(result), *_random(result), *_distillation(result), *_float_weights(result))
+
+
+def _random(result: RunResult) -> Iterator[str]:
+    """Say that no gate holds a file against the float model where all inputs are random."""
+    coarse = [model for model in facts.artifacts(result) if model.path is not None and model.precision != "float32"]
+    if result.data.source == "random" and coarse:
+        names = joined([facts.label(model) for model in coarse])
+        yield (
+            f"no gate says how close {names} {'is' if len(coarse) == 1 else 'are'} to the float network on samples of "
+            "yours: all inputs are random. What to do: give the samples (--data, or data: in a recipe)"
+        )
 
 
 def _distillation(result: RunResult) -> Iterator[str]:
@@ -183,10 +198,10 @@ def _knows(result: RunResult) -> Iterator[str]:
         low, high = wilson(metric.value, n)
         told = any((doubt.code, doubt.where) == (CHANCE, model.name) for doubt in result.doubts)
         if low <= 1 / classes and not told:
+            advice = _LEARN if any(curve.model == model.name for curve in result.curves) else _AS_TRAINED
             yield (
                 f"{model.name} is no better than chance: top-1 {100 * metric.value:.1f} % "
-                f"[{100 * low:.1f}, {100 * high:.1f}] on {n:,} test images of {classes} classes. What to do: see that image "
-                "size, mean and std, the order of classes and the weights are those of its training"
+                f"[{100 * low:.1f}, {100 * high:.1f}] on {n:,} test images of {classes} classes. What to do: {advice}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,12 +81,17 @@ def test_wrong_args() -> None:
     assert "unexpected keyword argument 'widht'" in text
 
 
-def test_class_count_that_does_not_fit() -> None:
+def test_class_count_that_does_not_fit(tmp_path: Path) -> None:
+    own = tmp_path / "net.py"
+    own.write_text("from torch import nn\n\n\ndef Net():\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))\n")
     assert text_of(
         ModelError, lambda: build.network("edgekd:resnet10", {"num_classes": 3, "width": 8}, purpose(DATA, 5))
     ) == (
         "edgekd:resnet10 gives (1, 3) for one image; the data has 5 classes, so (1, 5) is needed\n"
-        "  → set num_classes in args, or correct the data; images:DIR takes a folder's images without its labels"
+        "  → remove num_classes from args: the data tells it, or correct the data"
+    )
+    assert "set num_classes in args, or correct the data" in text_of(
+        ModelError, lambda: build.network(f"{own}:Net", {}, purpose(DATA, 5))
     )
 
 

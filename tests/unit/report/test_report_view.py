@@ -419,6 +419,17 @@ def test_what_was_not_delivered_comes_first_and_once() -> None:
     assert sum("OpenVINO" in line for line in lines) == 1
 
 
+def test_files_that_no_sample_was_given_for_are_a_caution() -> None:
+    result = sample.good()
+    noise = replace(result, data=replace(result.data, source="random"))
+    (caution,) = view.build(noise).verdict.cautions
+    assert caution.startswith(
+        "no gate says how close ONNX int8, TFLite int8 and OpenVINO int8 are to the float network on samples"
+    )
+    float32 = replace(noise, models=tuple(model for model in result.models if model.precision != "int8"))
+    assert not view.build(float32).verdict.cautions
+
+
 def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     """A pass says it beside the word, and once."""
     result = sample.good()
@@ -432,6 +443,9 @@ def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     guesses = replace(result, models=(replace(teacher, metrics=metrics), *result.models[1:]))
     (chance,) = view.build(guesses).verdict.cautions
     assert chance.startswith("teacher is no better than chance: top-1 10.0 %")
+    assert chance.endswith("the training's curve shows whether it has learnt anything"), "this run has trained it"
+    (chance,) = view.build(replace(guesses, curves=())).verdict.cautions
+    assert chance.endswith("the weights are those of its training")
     text = "teacher is no better than chance: top-1 9.0 % on 256 training images"
     told = replace(guesses, doubts=(Finding("chance", "warning", "teacher", {"text": text}),))
     assert view.build(told).verdict.cautions == (text,)
