@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekd.errors import joined
 from edgekd.report import advice, best, facts, speed, trust
+from edgekd.report.difference import LEVEL, NOT_SHOWN
 from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.runtime import precision
 from edgekd.report.words import count
@@ -94,9 +95,10 @@ def mistakes(records: Sequence[CopiedErrors]) -> Iterator[str]:
         return
     points = 100 * (distilled.share - alone.share)
     verdict = f"{abs(points):.1f} points {'more' if points > 0 else 'fewer'} with the teacher"
-    doubt = "" if distilled.p < 0.05 else ", which may be chance"
+    if distilled.p >= LEVEL:
+        verdict = f"{NOT_SHOWN}, {points:+.1f} points".replace("-", "−")
     beside = f"the student alone on {alone.copied:,} ({100 * alone.share:.1f} %)"
-    yield f"{text}, {beside}: {verdict}{doubt} (p = {distilled.p:.2g})."
+    yield f"{text}, {beside}: {verdict} (p = {distilled.p:.2g})."
 
 
 def outputs(profile: ProfileRecord) -> Iterator[str]:

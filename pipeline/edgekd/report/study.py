@@ -10,6 +10,7 @@ from edgekd.errors import joined
 from edgekd.recipe.study import BASELINES
 from edgekd.report import missing
 from edgekd.report.charts.ranking import Dot, ranking
+from edgekd.report.difference import LEVEL
 from edgekd.report.facts import NETWORKS
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import (
@@ -40,7 +41,6 @@ TEST = (
     "Interval: 95 %, Student's t over the differences, each by itself. p: paired t-test, corrected by Holm's method for all "
     "rows that are compared with the same baseline in this table; ✓ and ✕ are for a corrected p below 0.05."
 )
-LEVEL = 0.05
 DEVIATION = "± is the standard deviation over seeds."
 RANK = (
     "Rank: by the mean on the test split, of the kept epoch, the best by validation. 2–4 means that the 95 % intervals of "

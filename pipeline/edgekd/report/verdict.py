@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from edgekd.errors import joined
 from edgekd.report import facts, settings
+from edgekd.report.difference import NOT_SHOWN, between
 from edgekd.report.findings import sentence
 from edgekd.report.page import NOT_APPLICABLE, Cell, Column, Table, Tone, Verdict
 from edgekd.report.words import NONE, count, one_line, plural, sig
-from edgekd.results.fidelity import Figure
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord
 from edgekd.results.gates import Verdict as Word
 from edgekd.results.layers import LayerRecord
@@ -155,35 +155,20 @@ def _distillation(result: RunResult) -> Iterator[str]:
     """Say it where the distilled student is worse than the student that was trained without a teacher."""
     metric, of = facts.metric(result), facts.judge(result)
     name = metric.facts.name
-    alone, distilled = (model.figure(name, of) if model and of else None for model in
-                        (result.model("student_alone"), result.model("distilled")))  # fmt: skip
-    if alone is None or distilled is None or metric.gain(distilled.value, alone.value) >= 0:
+    alone, distilled = result.model("student_alone"), result.model("distilled")
+    change = between(result, distilled, alone, metric) if of and alone and distilled else None
+    own, other = (model.figure(name, of) if model and of else None for model in (distilled, alone))
+    if change is None or own is None or other is None or metric.gain(change.change, 0) >= 0:
         return
-    size = f"{metric.size(alone.value - distilled.value)} {metric.change_unit}".rstrip()
-    lost, beside = f"distillation lost {size} against the student alone", ""
-    ends = _difference(distilled, alone)
-    if ends is not None:
-        low, high = (f"{'−' if end < 0 else ''}{metric.size(end)}" for end in ends)
-        beside = f"; difference [{low}, {high}] {metric.change_unit}".rstrip()
-        if ends[0] <= 0 <= ends[1]:
-            lost = "no difference is seen between the distilled student and the student alone"
+    lost = f"distillation lost {change.size} against the student alone"
+    if not change.shown:
+        lost = f"{NOT_SHOWN} between the distilled student and the student alone"
+    beside = f"; difference{change.interval} {metric.change_unit}".rstrip() if change.interval else ""
     yield (
-        f"{lost}: {metric.told(distilled.value)} against {metric.told(alone.value)} on "
-        f"{plural(distilled.n, f'test {facts.noun(result)}')}{beside}. What to do: "
+        f"{lost}: {metric.told(own.value)} against {metric.told(other.value)} on "
+        f"{plural(own.n, f'test {facts.noun(result)}')}{beside}. What to do: "
         "raise distill.epochs; seeds: 3 separates the method from the seed"
     )
-
-
-def _difference(one: Figure, other: Figure) -> tuple[float, float] | None:
-    """Return the 95 % interval of a difference from those of both (Newcombe 1998, method 10); None where one has none.
-
-    It takes them as independent. Networks that see the same images are not, so that it is rather too wide.
-    """
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return None
-    found = one.value - other.value
-    low = found - math.hypot(one.value - one.low, other.high - other.value)
-    return low, found + math.hypot(one.high - one.value, other.value - other.low)
 
 
 def _knows(result: RunResult) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from edgekd.errors import joined
 from edgekd.profiling import verdicts
 from edgekd.report import facts, measured
+from edgekd.report.difference import NOT_SHOWN, between
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import Number, Page, Section, Tone
 from edgekd.report.sections import comparison, device, evidence, layers, quality, seeds, tuning
@@ -172,7 +173,7 @@ def _numbers(result: RunResult) -> tuple[Number, ...]:
     metric = facts.metric(result) if facts.judge(result) else None
     if model and base and model.format != base.format:
         other = None  # another runtime's time and memory say nothing about int8
-    accuracy = (_quality(model, base, metric, facts.noun(result)),) if metric else ()
+    accuracy = (_quality(result, model, base, metric),) if metric else ()
     on_device = (_latency(own, other), _memory(own, other)) if facts.profiled(result) else ()
     return *accuracy, *on_device, _size(model, base)
 
@@ -181,19 +182,18 @@ def _missing(label: str, why: str) -> Number:
     return Number(label, "", "not measured", "", "muted", why)
 
 
-def _quality(model: ModelRecord | None, base: ModelRecord | None, metric: MetricWords, noun: str) -> Number:
-    found, other = (one.figure(metric.facts.name, metric.of) if one else None for one in (model, base))
-    if found is None:
+def _quality(result: RunResult, model: ModelRecord | None, base: ModelRecord | None, metric: MetricWords) -> Number:
+    found = model.figure(metric.facts.name, metric.of) if model else None
+    if model is None or found is None:
         return _missing(metric.title, "not evaluated on the test split")
-    detail = f"{count(found.n)} test {noun}s"
+    detail = f"{count(found.n)} test {facts.noun(result)}s"
     if found.low is not None and found.high is not None:
         detail += f"; 95 % interval {metric.value(found.low)} to {metric.value(found.high)}"
-    change = found.value - other.value if other else None
-    delta = "same" if change == 0 else ""
-    if change:
-        size = f"{metric.size(change)} {metric.change_unit}".rstrip()
-        delta = f"{size} {'higher' if change > 0 else 'lower'}"
-    tone: Tone = "good" if other and metric.gain(found.value, other.value) > 0 else ""
+    change = between(result, model, base, metric) if base else None
+    delta = ""
+    if change is not None:
+        delta = f"{change.size} {'higher' if change.change > 0 else 'lower'}" if change.shown else change.open
+    tone: Tone = "good" if change is not None and change.gain > 0 else ""
     return Number(metric.title, metric.unit, metric.value(found.value), delta, tone, detail)
 
 
@@ -207,7 +207,7 @@ def _latency(own: ProfileRecord | None, other: ProfileRecord | None) -> Number:
     if other is not None and verdicts.doubted(own, other):
         delta = "no claim"
     elif other is not None and verdicts.shown(own, other) is None:
-        delta = "no difference shown"
+        delta = NOT_SHOWN
     elif other is not None:
         delta, tone = _times(other.latency_ms.p50, found.p50, "faster", "slower")
     flag = "times are untrusted" if delta == "no claim" else "untrusted" if own.trust.verdict == "untrusted" else ""

@@ -413,6 +413,7 @@ def bad() -> RunResult:
     worse = replace(
         onnx,
         metrics=(measured(10000, top1=0.8874),),
+        fidelity=fidelity(0.8874),
         parity=Parity(
             "qat, torch int8",
             10000,

@@ -47,7 +47,7 @@ def test_labels_keep_apart_in_order() -> None:
 
 
 def test_a_chart_is_an_image_with_title_and_description() -> None:
-    chart = quality.metric_steps([Step("Teacher <1>", 93.0, None, "93.0", "", "")], "caption", TOP1)
+    chart = quality.metric_steps([Step("Teacher <1>", 93.0, "93.0")], "caption", TOP1)
     for image in drawn(chart):
         assert image.get("role") == "img"
         named = {part.get("id") for part in image if part.tag in {"title", "desc"}}

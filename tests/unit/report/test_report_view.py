@@ -57,7 +57,7 @@ def test_the_headline_is_the_fastest_int8_file_against_float_onnx() -> None:
     page = view.build(sample.good())
     assert page.subject == "OpenVINO int8, the fastest int8 artifact on host; changes are against ONNX float32."
     assert [(n.value, n.unit, n.delta) for n in page.numbers] == [
-        ("91.2", "%", "0.24 points lower"),
+        ("91.2", "%", "no difference shown, −0.24 points [−0.58, 0.10]"),
         ("0.373", "ms", ""),  # no float file was measured in OpenVINO, and another runtime's time is no float time
         ("118", "MiB", ""),
         ("0.561", "MiB", "2.90× smaller"),
@@ -204,9 +204,12 @@ def test_gates_with_the_same_name_and_other_limits_are_other_rows() -> None:
 def test_where_accuracy_went_names_what_each_step_is_compared_with() -> None:
     section = view.build(sample.good()).section("accuracy")
     told = getattr(section.blocks[0], "told", "")
-    assert "Student alone 90.1 % (−3.16 points against Teacher)" in told
-    assert "TFLite int8 91.2 % (−0.02 points against QAT int8 (torch))" in told
-    assert section.lead.startswith("Distillation gained 1.33 points, int8 training cost 0.23 and the int8 files differ")
+    assert "Student alone 90.1 % (−3.16 points [−3.93, −2.40] against Teacher)" in told
+    assert "TFLite int8 91.2 % (no difference shown, −0.02 points [−0.81, 0.77] against QAT int8 (torch))" in told
+    assert section.lead == (
+        "Distillation gained 1.33 points [0.53, 2.13]; int8 training: no difference shown, −0.23 points [−1.01, 0.55]; "
+        "the int8 files differ from it by 0.02 at most."
+    )
 
 
 def test_float_operations_are_listed_with_their_reasons() -> None:

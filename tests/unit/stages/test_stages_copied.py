@@ -60,6 +60,6 @@ def test_what_is_mistakes() -> None:
         "(60.0 %, 44.2 by chance), the student alone on 80 (40.0 %): 20.0 points more with the teacher (p = 1.7e-06)."
     ]
     (line,) = mistakes([alone, CopiedErrors("distilled", 2000, 200, 76, 44.25, 16, 20)])
-    assert line.endswith("2.0 points fewer with the teacher, which may be chance (p = 0.62).")
+    assert line.endswith("no difference shown, −2.0 points (p = 0.62).")
     (line,) = mistakes([CopiedErrors("distilled", 2000, 200, 76, 44.25)])
     assert line.endswith("on 76 of them (38.0 %, 44.2 by chance).")

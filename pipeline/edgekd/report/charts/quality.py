@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Anchor, Canvas, Scale, Shape, chart, nice_step, padded, tick_text
+from edgekd.report.difference import Difference
 from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import Chart
 from edgekd.report.words import shorten
@@ -54,14 +55,28 @@ class Panel:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the accuracy chart; ``reference`` is the value it is compared with, both in the metric's unit."""
+    """A row of the accuracy chart: a value in the metric's unit, and its difference from what it is compared with."""
 
     label: str
     value: float
-    reference: float | None
     text: str
-    delta: str
-    against: str
+    change: Difference | None = None
+    against: str = ""
+
+    @property
+    def delta(self) -> str:
+        """The difference with its sign, without unit and interval."""
+        return self.change.metric.change(self.change.change) if self.change else ""
+
+    @property
+    def interval(self) -> str:
+        """The interval of the difference; empty where there is none."""
+        return self.change.interval.strip() if self.change else ""
+
+    @property
+    def reference(self) -> float | None:
+        """What it is compared with, in the metric's unit."""
+        return self.value - self.change.change * self.change.metric.factor if self.change else None
 
 
 def shapes(formats: Iterable[str]) -> dict[str, Shape]:
@@ -225,20 +240,25 @@ def metric_steps(steps: Sequence[Step], caption: str, metric: MetricWords) -> Ch
     """Draw the metric of each state of the model as a row, with a bar from the state it is compared with."""
     title = f"Where {metric.name} went"
     told = "; ".join(
-        f"{s.label} {metric.measured(s.text)}"
-        + (f" ({f'{s.delta} {metric.change_unit}'.rstrip()} against {s.against})" if s.delta else "")
+        f"{s.label} {metric.measured(s.text)}" + (f" ({_changed(s.change)} against {s.against})" if s.change else "")
         for s in steps
     )
     drawn = (_steps(steps, metric, WIDE), _steps(steps, metric, NARROW))
     return chart("steps", title, f"{told}.", caption, *drawn)
 
 
+def _changed(change: Difference) -> str:
+    if not change.shown:
+        return change.open
+    return f"{change.metric.change(change.change)} {change.metric.change_unit}".rstrip() + change.interval
+
+
 def _steps(steps: Sequence[Step], metric: MetricWords, width: int) -> Canvas:
     narrow = width == NARROW
-    height, top = (52, 30) if narrow else (38, 34)
+    height, top = (58, 30) if narrow else (42, 34)
     canvas = Canvas(width, top + height * len(steps) + 26)
     values = [value for s in steps for value in (s.value, s.reference) if value is not None]
-    reach = max(56.0, 12 + CHAR * max(len(step.delta) for step in steps))
+    reach = max(56.0, 12 + CHAR * max(max(len(step.delta), len(step.interval)) for step in steps))
     column = width - (6 if narrow else 202) - reach
     x = Scale(*padded(values, 0.12, metric.room, metric.ceiling), 8 if narrow else 190, column - (56 if narrow else 72))
     bottom = top + height * len(steps)
@@ -257,16 +277,17 @@ def _steps(steps: Sequence[Step], metric: MetricWords, width: int) -> Canvas:
             canvas.text(8, middle - 15, name, "name")
         else:
             canvas.text(174, middle + 4, name, "name", "end")
-        kind = ""
+        kind = {"good": " gain", "bad": " loss"}.get(step.change.tone if step.change else "", "")
         if step.reference is not None:
-            gained = metric.gain(step.value, step.reference)
-            kind = " loss" if gained < 0 else " gain" if gained > 0 else ""
             low, high = sorted((x(step.value), x(step.reference)))
             canvas.rect(low, middle - 4, high - low, 8, f"bar{kind}")
             canvas.line(x(step.reference), middle - 9, x(step.reference), middle + 9, "mark")
         canvas.marker("circle", x(step.value), middle, "dot")
         canvas.text(column, middle + 4, step.text, "figure", "end")
-        canvas.text(column + reach, middle + 4, step.delta, f"figure{kind}", "end")
+        beside = middle + (4 if narrow or not step.interval else -3)
+        canvas.text(column + reach, beside, step.delta, f"figure{kind}" if kind else "note", "end")
+        if step.interval:
+            canvas.text(column + reach, beside + 15, step.interval, "note", "end")
         if not narrow:
             canvas.text(column + reach + 16, middle + 4, shorten(step.against, 28), "note")
     return canvas

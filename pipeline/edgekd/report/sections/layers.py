@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from edgekd.errors import joined
 from edgekd.report import facts
+from edgekd.report.difference import NOT_SHOWN
 from edgekd.report.metric import MetricWords
 from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Code, Column, Facts, Section, Table, figure
 from edgekd.report.words import count, mib, one_line, plural, sig
@@ -123,7 +124,7 @@ def _cost(result: RunResult, cost: RepairCost) -> tuple[Cell, ...]:
         return (name, *sizes, figure(None), figure(None), figure(None))
     low, high = cost.p50_ci[0] / cost.p50_int8_ci[1], cost.p50_ci[1] / cost.p50_int8_ci[0]
     shown = low > 1 or high < 1
-    text = f"× {sig(cost.p50 / cost.p50_int8)}" if shown else "no difference shown"
+    text = f"× {sig(cost.p50 / cost.p50_int8)}" if shown else NOT_SHOWN
     doubt = "" if cost.trusted else "△ untrusted"
     return (name, *sizes, figure(sig(cost.p50)), figure(sig(cost.p50_int8)), figure(text, doubt))
 

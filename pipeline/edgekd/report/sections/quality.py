@@ -9,6 +9,7 @@ from itertools import compress
 from edgekd.errors import joined
 from edgekd.report import facts
 from edgekd.report.charts.quality import Budget, Panel, Point, Step, metric_steps, pareto, shapes
+from edgekd.report.difference import NOT_SHOWN, between
 from edgekd.report.metric import MetricWords, capitalized
 from edgekd.report.page import NOT_APPLICABLE, Block, Bullets, Cell, Column, Section, Table, Tone, figure, filled
 from edgekd.report.runtime import in_float, took, without_hint
@@ -224,23 +225,18 @@ def accuracy(result: RunResult) -> Section:
         if model.role == "artifact":
             floats = ("distilled", "student", "student_alone")
             before = ("qat", "ptq", *floats) if facts.is_int8(model) else floats
-        known = [(name, value) for name in before if (value := _score(result, name)) is not None]
-        name, reference = known[0] if known else ("", None)
+        known = ((other, found) for name in before if (other := result.model(name))
+                 and (found := between(result, model, other, metric)))  # fmt: skip
+        reference, change = next(known, (None, None))
         steps.append(
-            Step(
-                facts.label(model),
-                score * metric.factor,
-                None if reference is None else reference * metric.factor,
-                metric.value(score),
-                "" if reference is None else metric.change(score - reference),
-                facts.label_of(result, name) if name else "",
-            )
-        )
+            Step(facts.label(model), score * metric.factor, metric.value(score), change,
+                 facts.label(reference) if reference else "")
+        )  # fmt: skip
     if not steps:
         return Section("accuracy", title, missing="No model was evaluated on the test split.")
     caption = (
         f"{metric.title} on the test split. Each bar goes from what a model is compared with (tick) to its own "
-        f"{metric.name} (dot). "
+        f"{metric.name} (dot); grey: {NOT_SHOWN}, for its 95 % interval [low, high] holds 0. "
         "The axis does not start at 0."
     )
     chart, copied = metric_steps(steps, caption, metric), _copied(result)
@@ -280,31 +276,25 @@ def _copied(result: RunResult) -> Table | None:
     return Table("Mistakes taken over from the teacher", columns, rows, note)
 
 
-def _score(result: RunResult, name: str) -> float | None:
-    return facts.score(result, result.model(name))
-
-
 def _story(result: RunResult) -> str:
-    alone, distilled, qat, ptq = (_score(result, name) for name in ("student_alone", "distilled", "qat", "ptq"))
+    alone, distilled, qat, ptq = (result.model(name) for name in ("student_alone", "distilled", "qat", "ptq"))
     metric = facts.metric(result)
-    int8, how = (ptq, "int8 without training") if qat is None else (qat, "int8 training")
+    int8, how = (ptq, "int8 without training") if facts.score(result, qat) is None else (qat, "int8 training")
     told = []
-    if alone is not None and distilled is not None:
-        verb = _verb(metric.gain(distilled, alone), "lost")
-        told.append(f"distillation {verb} {metric.size(distilled - alone)} {metric.change_unit}".rstrip())
-    base = facts.score(result, result.student())
-    if base is not None and int8 is not None:
-        told.append(f"{how} {_verb(metric.gain(int8, base), 'cost')} {metric.size(int8 - base)}")
+    for step, own, reference, worse in (
+        ("distillation", distilled, alone, "lost"), (how, int8, result.student(), "cost"),
+    ):  # fmt: skip
+        change = between(result, own, reference, metric) if own and reference else None
+        if change is not None:
+            verb = "gained" if change.gain > 0 else worse
+            told.append(f"{step} {verb} {change.size}{change.interval}" if change.shown else f"{step}: {change.open}")
+    base = facts.score(result, int8)
     scores = (facts.score(result, model) for model in facts.artifacts(result) if facts.is_int8(model))
     files = [score for score in scores if score is not None]
-    if files and int8 is not None:
-        told.append(f"the int8 files differ from it by {metric.size(max(abs(score - int8) for score in files))} at most")
-    text = joined(told)
+    if files and base is not None:
+        told.append(f"the int8 files differ from it by {metric.size(max(abs(score - base) for score in files))} at most")
+    text = "; ".join(told)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def _verb(gain: float, worse: str) -> str:
-    return "changed" if gain == 0 else "gained" if gain > 0 else worse
 
 
 def parity(result: RunResult) -> Section:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgekd.report import facts
+from edgekd.report.difference import Difference
 from edgekd.report.metric import MetricWords
-from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Column, Section, Table, Tone
+from edgekd.report.page import NOT_APPLICABLE, Block, Cell, Column, Section, Table
 from edgekd.report.words import NONE, sig
 from edgekd.results.run import RunResult, SeedRecord
 from edgekd.statistics import Paired, Spread, paired, spread
@@ -107,10 +108,7 @@ def plus_minus(found: Spread, metric: MetricWords) -> str:
 def gain(found: Spread, metric: MetricWords) -> Cell:
     """A mean difference with its standard deviation; told as good or bad where the interval is on one side."""
     text = metric.change(found.mean) + ("" if found.sd is None else f" ± {metric.fine(found.sd)}")
-    tone: Tone = ""
-    if found.low is not None and found.high is not None:
-        sides = {metric.gain(end, 0) > 0 for end in (found.low, found.high) if end}
-        tone = "" if len(sides) != 1 or 0 in (found.low, found.high) else "good" if True in sides else "bad"
+    tone = Difference(metric, found.mean, found.low, found.high).tone
     return Cell(text, tone, mark=bool(tone))
 
 
