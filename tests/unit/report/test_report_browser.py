@@ -10,7 +10,9 @@ from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is us
 from tests.unit.report import sample, sample_devices
 
 from edgekd.report.layouts import html
+from edgekd.results.fidelity import Figure
 from edgekd.results.findings import said
+from edgekd.results.models import ModelRecord
 from edgekd.results.profile import Comparison
 
 
@@ -67,3 +69,30 @@ def test_reasons_make_no_row_high_on_a_phone(browser: webdriver.Chrome, tmp_path
     )
     assert len(heights) > len(profiles)
     assert max(heights) < 120
+
+
+def test_no_column_of_the_models_is_cut_off_on_a_screen(browser: webdriver.Chrome, tmp_path: Path) -> None:  # noqa: F811
+    """With the longest words and figures that a column has: untrusted times, undecided gates, wide intervals."""
+    result = sample.good()
+    doubt = replace(result.profiles[0].trust, verdict="untrusted", reasons=(said("load"),))
+    tiny = [replace(p.latency_ms, p50=0.00707, p90=0.00926) for p in result.profiles]
+    profiles = tuple(replace(p, trust=doubt, latency_ms=times) for p, times in zip(result.profiles, tiny, strict=True))
+    gates = tuple(replace(gate, verdict="undecided", blocks=False) for gate in result.gates)
+    wide = Figure(-0.0476, 42, -0.1214, 0.1231)
+
+    def harder(model: ModelRecord) -> ModelRecord:
+        close = model.fidelity and replace(model.fidelity, drops={"top1": wide}, agreement=Figure(0.952, 42, 0.842, 0.987))
+        small = replace(model, params=6190, macs=203, bytes=8700) if model.params else model
+        return replace(small, fidelity=close, source="torchvision:mobilenet_v3_small")
+
+    path = tmp_path / "wide.html"
+    made = replace(result, profiles=profiles, gates=gates, models=tuple(map(harder, result.models)), verdict="undecided")
+    path.write_text(html.render(made), encoding="utf-8")
+    browser.get(path.as_uri())
+    size = {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    tables = browser.execute_script(
+        "return [...document.querySelectorAll('#models .scroll, #numbers .scroll')].map(t => [t.scrollWidth, t.clientWidth])"
+    )
+    assert len(tables) == 2
+    assert all(inside <= outside for inside, outside in tables)

@@ -89,6 +89,33 @@ def test_labels_of_the_pareto_never_overlap(start: float) -> None:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
+def test_a_marker_never_hides_another_one() -> None:
+    """Where they lie on each other, each is a ring around the next, and the filled one is inside, drawn last."""
+    places = [(100.0, 50.0), (101.0, 50.0), (100.0, 51.0), (300.0, 50.0)]
+    sizes = quality.nested(places, [True, False, False, False])
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[3] == sizes[0] == quality.SIZE
+    points = (Point("int8", "square", True, 1.0, 0.9, 1.1, 90.0), Point("float", "square", False, 1.0, 0.9, 1.1, 90.0),
+              Point("far", "circle", False, 5.0, 4.9, 5.1, 91.0))  # fmt: skip
+    for image in drawn(quality.pareto([quality.Panel("host", points, ())], "", TOP1)):
+        marks = list(image.iter("polygon"))
+        assert [part.get("class") for part in marks] == ["dot hollow", "dot"]
+        left = [min(float(dot.split(",")[0]) for dot in (part.get("points") or "").split()) for part in marks]
+        assert left[0] < left[1] - 2
+
+
+@pytest.mark.parametrize("texts", [("0.00707", "0.00926"), ("1.00", "2.00"), ("12,300", "8.11×10⁻⁵")])
+def test_figures_of_the_latency_chart_keep_apart(texts: tuple[str, str]) -> None:
+    rows = [timing.Range("TFLite float32", 1.0, 1.1, 1.3, 0.9, 1.1, *texts, False)]
+    for image in drawn(timing.ranges("host", "host", rows, "")):
+        p50, p99 = (next(part for part in image.iter("text") if part.text == text) for text in texts)
+        ends = [float(part.get("x") or 0) for part in (p50, p99)]
+        assert {part.get("text-anchor") for part in (p50, p99)} == {"end"}
+        assert ends[0] + 8 <= ends[1] - svg.CHAR * len(texts[1])
+        drawings = [float(part.get("x2") or 0) for part in image.iter("line")]
+        assert max(drawings) + 8 <= ends[0] - svg.CHAR * len(texts[0])
+
+
 def test_the_frontier_holds_only_what_nothing_beats() -> None:
     points = [Point(name, "circle", True, p50, p50, p50, top1) for name, p50, top1 in
               (("a", 1.0, 90.0), ("worse", 2.0, 89.0), ("b", 3.0, 92.0))]  # fmt: skip

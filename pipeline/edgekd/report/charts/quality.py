@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,8 @@ from edgekd.report.words import shorten
 
 FAR = 6
 """Lines above and below a point that its name may move away, where others are in the way."""
+SIZE, RING = 5.5, 3.0
+"""Radius of a marker, and by how much one is larger that lies around another."""
 ANCHORS: tuple[Anchor, ...] = ("middle", "start", "end")
 SHAPES: dict[str, Shape] = {"onnx": "circle", "tflite": "square", "openvino": "diamond"}
 OTHER_SHAPES: tuple[Shape, ...] = ("pentagon", "hexagon", "wedge")
@@ -155,33 +158,74 @@ def _pareto(
     for before, after in pairwise(frontier):
         corners += [(x(after.p50), y(before.value)), (x(after.p50), y(after.value))]
     canvas.path(corners, "frontier")
-    taken += [(x(p.p50) - 8, y(p.value) - 8, x(p.p50) + 8, y(p.value) + 8) for p in points]
+    _markers(canvas, points, metric, (x, y), taken)
+
+
+def _markers(
+    canvas: Canvas,
+    points: Sequence[Point],
+    metric: MetricWords,
+    scales: tuple[Scale, Scale],
+    taken: list[tuple[float, float, float, float]],
+) -> None:
+    """Draw the points and their names, which keep clear of what is ``taken``."""
+    x, y = scales
+    places = [(x(p.p50), y(p.value)) for p in points]
+    sizes = nested(places, [p.filled for p in points])
+    taken += [(cx - size - 2.5, cy - size - 2.5, cx + size + 2.5, cy + size + 2.5)
+              for (cx, cy), size in zip(places, sizes, strict=True)]  # fmt: skip
     for p in points:
         canvas.line(x(p.low), y(p.value), x(p.high), y(p.value), "whisker")
         for end in (p.low, p.high):
             canvas.line(x(end), y(p.value) - 4, x(end), y(p.value) + 4, "whisker")
+    for p, size in sorted(zip(points, sizes, strict=True), key=lambda drawn: -drawn[1]):
         style = "dot" if p.filled else "dot hollow"
-        canvas.marker(p.shape, x(p.p50), y(p.value), style, hover=f"{p.label}: {p.p50:.3g} ms, {_told(p.value, metric)}")
-    for p in sorted(points, key=lambda p: p.p50):
-        text = shorten(p.label, 30) + (" △" if p.doubt else "")
-        cx, cy = x(p.p50), y(p.value)
-        places: tuple[tuple[float, float, Anchor], ...] = (
-            (x(p.high) + 10, cy + 4, "start"),
-            (x(p.low) - 10, cy + 4, "end"),
-            (cx, cy - 13, "middle"),
-            (cx, cy + 21, "middle"),
-            (cx + 8, cy - 22, "start"),
-            (cx + 8, cy + 32, "start"),
-            (cx + 8, cy + 21, "end"),
-            (cx + 8, cy - 13, "end"),
-            *((cx, cy + side * (35 + 15 * line), anchor) for anchor in ANCHORS for line in range(FAR) for side in (1, -1)),
-        )
-        free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
-        inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
-        at, base, anchor = (*free, *inside, *places)[0]
-        if abs(base - cy) > 32:
-            canvas.line(cx, cy, cx, base - (12 if base > cy else -4), "leader s5")
-        _label(canvas, taken, at, base, text, "name halo", anchor)
+        hover = f"{p.label}: {p.p50:.3g} ms, {_told(p.value, metric)}"
+        canvas.marker(p.shape, x(p.p50), y(p.value), style, size, hover)
+    for p, size in sorted(zip(points, sizes, strict=True), key=lambda named: named[0].p50):
+        _name(canvas, p, size - SIZE, scales, taken)
+
+
+def nested(places: Sequence[tuple[float, float]], filled: Sequence[bool]) -> list[float]:
+    """Return a size for each marker: of those that lie on each other, one is drawn around the other, hollow ones outside.
+
+    Args:
+        places: Of the markers, in pixels.
+        filled: Whether each is filled.
+    """
+    order = sorted(range(len(places)), key=lambda i: not filled[i])
+    sizes = [SIZE] * len(places)
+    for at, i in enumerate(order):
+        under = [sizes[j] for j in order[:at] if math.dist(places[i], places[j]) < 2 * SIZE]
+        sizes[i] = max(under) + RING if under else SIZE
+    return sizes
+
+
+def _name(
+    canvas: Canvas, p: Point, more: float, scales: tuple[Scale, Scale], taken: list[tuple[float, float, float, float]]
+) -> None:
+    """Write the name of a point where there is room; ``more``: pixels by which its marker is larger than others."""
+    x, y = scales
+    text = shorten(p.label, 30) + (" △" if p.doubt else "")
+    cx, cy = x(p.p50), y(p.value)
+    up, down = cy - more, cy + more
+    places: tuple[tuple[float, float, Anchor], ...] = (
+        (max(x(p.high), cx + more) + 10, cy + 4, "start"),
+        (min(x(p.low), cx - more) - 10, cy + 4, "end"),
+        (cx, up - 13, "middle"),
+        (cx, down + 21, "middle"),
+        (cx + 8, up - 22, "start"),
+        (cx + 8, down + 32, "start"),
+        (cx + 8, down + 21, "end"),
+        (cx + 8, up - 13, "end"),
+        *((cx, cy + side * (35 + 15 * line), anchor) for anchor in ANCHORS for line in range(FAR) for side in (1, -1)),
+    )
+    free = [place for place in places if _is_free(taken, _box(*place[:2], text, place[2]), x, y)]
+    inside = [place for place in places if _is_free((), _box(*place[:2], text, place[2]), x, y)]
+    at, base, anchor = (*free, *inside, *places)[0]
+    if abs(base - cy) > 32 + more:
+        canvas.line(cx, cy, cx, base - (12 if base > cy else -4), "leader s5")
+    _label(canvas, taken, at, base, text, "name halo", anchor)
 
 
 def _told(value: float, metric: MetricWords) -> str:

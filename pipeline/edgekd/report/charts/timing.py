@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekd.report.charts.svg import NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
+from edgekd.report.charts.svg import CHAR, NARROW, WIDE, Canvas, Scale, chart, nice_step, padded, tick_text
 from edgekd.report.page import Chart
 from edgekd.report.words import shorten
 
@@ -65,14 +65,17 @@ def _ranges(rows: Sequence[Range], width: int) -> Canvas:
     narrow = width == NARROW
     height, top = (48, 28) if narrow else (34, 28)
     canvas = Canvas(width, top + height * len(rows) + 40)
-    x = Scale(0, max(_end(row) for row in rows) * 1.05, 8 if narrow else 150, width - (112 if narrow else 150))
+    # Each column is as wide as its longest figure, so that two never touch.
+    last, first = (max(44.0, CHAR * max(map(len, texts))) for texts in
+                   ([row.p99_text for row in rows], [row.p50_text for row in rows]))  # fmt: skip
+    column = width - last - 12
+    x = Scale(0, max(_end(row) for row in rows) * 1.05, 8 if narrow else 150, column - first - (12 if narrow else 50))
     bottom = top + height * len(rows)
     about = 4 if narrow else 8
     for tick in x.ticks(about):
         canvas.line(x(tick), top - 6, x(tick), bottom, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, nice_step(x.high, about)), "tick", "middle")
     canvas.text(x.end, bottom + 34, "ms (lower is better)", "axis", "end")
-    column = width - 56
     canvas.text(column, 14, "p50, ms", "axis", "end")
     canvas.text(width, 14, "p99, ms", "axis", "end")
     for index, row in enumerate(rows):
