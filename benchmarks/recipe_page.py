@@ -85,11 +85,14 @@ def losses(definitions: Schema) -> Iterator[str]:
     shared = set.intersection(*(set(part["properties"]) for part in parts.values()))
     first = next(iter(parts.values()))
     common = {**first, "properties": {name: value for name, value in first["properties"].items() if name in shared}}
+    usual = {name: value.get("default") for name, value in common["properties"].items() if name not in ("kind", "weight")}
     yield from keys(common, without=("kind", "weight"))
-    yield from ("", "| `kind` | `weight` | options of its own, with their defaults | meaning |", "|---|---|---|---|")
+    yield from ("", "| `kind` | `weight` | options and defaults of its own | meaning |", "|---|---|---|---|")
     for kind, part in parts.items():
         own = [
-            f"`{name}: {_plain(value.get('default'))}`" for name, value in part["properties"].items() if name not in shared
+            f"`{name}: {_plain(value.get('default'))}`"
+            for name, value in part["properties"].items()
+            if name not in shared or (name in usual and value.get("default") != usual[name])
         ]
         title = part["description"].split("\n\n")[0]
         weight = _plain(part["properties"]["weight"].get("default"))
