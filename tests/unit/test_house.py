@@ -10,6 +10,8 @@ PACKAGE = Path(__file__).parents[2] / "pipeline" / "edgekd"
 ROOM = 8
 LONGEST = 500
 LINES, PARAMETERS = 70, 7
+NETWORKS = {"run", "propagate", "forward", "network", "model", "module", "graph", "graph_module", "student", "teacher"}
+"""Names by which networks and interpreters of graphs are called."""
 OF_TORCH = {"_attention"}
 """Functions with the signature of an operator of torch."""
 
@@ -68,3 +70,20 @@ def test_no_circle_of_files() -> None:
     graph = {name: imported(path, known) - {name} for name, path in known.items() if name != "edgekd"}
     order = graphlib.TopologicalSorter({name: {one for one in found if one != "edgekd"} for name, found in graph.items()})
     order.prepare()  # raises CycleError, with the files
+
+
+def test_a_network_gets_its_inputs_by_name() -> None:
+    """The arguments of ``forward`` may have another order than the inputs of the data: ``in_order`` knows it."""
+    wrong = []
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", getattr(node.func, "id", "")) not in NETWORKS:
+                continue
+            for inner in (part for given in node.args if isinstance(given, ast.Starred) for part in ast.walk(given)):
+                if (
+                    isinstance(inner, ast.Attribute)
+                    and inner.attr == "values"
+                    and "in_order(" not in ast.unparse(inner.value)
+                ):
+                    wrong.append(f"{path}:{node.lineno} {ast.unparse(node)}")
+    assert not wrong

@@ -18,6 +18,7 @@ from edgekd.recipe.data import Data
 from edgekd.recipe.teacher import Teacher
 from edgekd.runtimes import base, tensorflow
 from edgekd.task import primary
+from edgekd.task.finite import not_finite
 from edgekd.task.image_classification import IMAGE
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def _stored(path: Path, probabilities: bool, images: DataSet, order: tuple[int, 
             _check(path, array.shape[1], len(images.classes))
         elif not primary.fits(array.shape, port):
             raise ModelError(f"{path}: {name} has shape {array.shape}, and {port} is needed", "store the primary output")
-        if not np.isfinite(array).all():
-            raise ModelError(f"{path}: {name} holds NaN or infinity", "compute the outputs again")
+        if damaged := not_finite(array):
+            raise ModelError(f"{path}: {name} has {damaged}", "compute the outputs again")
     rows = {name: logits_of(torch.from_numpy(arrays[name].astype(np.float32)), probabilities)
             for name in sizes if name in arrays}  # fmt: skip
     if order is not None:

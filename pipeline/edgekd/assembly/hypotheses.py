@@ -162,7 +162,8 @@ class Tried:
                 found += self._sizes(given, lost=lost)
                 task.advance()
         found += [self._ordered(way) for way in found]
-        better = [way for way in found if way.changes and way.beats(given, chosen=chosen) and self._plausible(way)]
+        known = (way for way in found if way.changes and np.isfinite(way.logits).all())
+        better = [way for way in known if way.beats(given, chosen=chosen) and self._plausible(way)]
         if not better:
             return None
         score = {way: way.top1 - SIMPLER * way.changes for way in better}

@@ -14,6 +14,7 @@ from edgekd.assembly.outputs import Taught
 from edgekd.assembly.samples import val_logits
 from edgekd.errors import ModelError
 from edgekd.metrics.base import shown, value_of
+from edgekd.task.finite import FORWARD_HINT, not_finite
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,9 @@ def _measured(role: Role, teacher: nn.Module, images: DataSet, context: Context,
     soft = [(term, term.loss) for term in compared if isinstance(term.loss, Softening)]
     names = (None, *(loss.teacher for _, loss in soft))
     logits = {name: val_logits(teacher, name, role.views or [images], fabric.device) for name in names}
+    if (damaged := not_finite(logits[None])) is not None:
+        given = f"the {role.key} gives {damaged.kind} for {damaged.rows} of {damaged.of} validation {images.noun}s"
+        raise ModelError(given, FORWARD_HINT)
     softness = tuple(
         advice.Softness(
             term.name,

@@ -5,7 +5,8 @@ a bad student without any error; a student that is wired wrongly is exported and
 network whose weights are given is run on some labelled images, as the recipe says and in the other usual ways
 (:mod:`edgekd.assembly.hypotheses`). Where another way is right on more of them beyond chance, the run stops and says which.
 Of a task with other inputs or without classes no other way is known: its first metric has to be better with the targets of
-the samples than with the targets of other ones.
+the samples than with the targets of other ones. Outputs that are NaN or infinite say nothing about any of this: they stop
+the run first.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import copy
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,8 +90,8 @@ def check(network: nn.Module, images: DataSet, data: Data, role: Role, progress:
         What is doubtful, for the report.
 
     Raises:
-        ModelError: It gives probabilities, is no better than chance, or is right on more images in another way. The message
-            names the way.
+        ModelError: It gives NaN, infinity or probabilities, is no better than chance, or is right on more images in another
+            way. The message names the way.
     """
     doubts = tuple(_doubts(network, images, data, role, progress))
     for doubt in doubts:
@@ -107,6 +109,7 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
     tried = Tried(network, pixels, labels, images, data)
     fixed = isinstance(network, Stored)
     given = tried.as_it_is(network.train_logits.numpy()[chosen] if isinstance(network, Stored) else None)
+    _refuse_not_finite(given.logits, network, tried.as_it_is, role, images.noun)
     yield from _probabilities(given.logits, role)
     if not images.train.labelled:
         if not fixed and not role.normalized and data.source != "random":
@@ -133,7 +136,7 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
             raise ModelError(found, hint)
         yield _doubt(role, f"{found}; {hint}")
     elif lost and n >= ENOUGH:
-        cause, hint = _unexplained(given, images.classes)
+        cause, hint = _unexplained(given, images.classes, role)
         message = f"{role.called} is no better than chance: {shown}, chance is {100 * luck:.1f} %. {cause}"
         if role.teaches:
             raise ModelError(message, hint)
@@ -164,11 +167,14 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
     from edgekd.metrics.base import shown
 
     place, purpose = role.called, images.purpose
-    if not len(images.train) or not images.train.labelled:
+    chosen = _chosen(len(images.train), IMAGES[1])
+    output = _outputs(network, images, chosen) if chosen else None
+    if output is not None:
+        _refuse_not_finite(output, network, partial(_outputs, network, images, chosen), role, images.noun)
+    if output is None or not images.train.labelled:
         yield _doubt(role, f"{place} was not checked before its use: there are no training samples with targets")
         return
-    chosen = _chosen(len(images.train), IMAGES[1])
-    output, targets = _outputs(network, images, chosen), images.train.targets[chosen]
+    targets = images.train.targets[chosen]
     if "classes" in purpose.task.gives:
         yield from _probabilities(output, role)
     metric, n = purpose.task.metrics[0], len(chosen)
@@ -194,7 +200,7 @@ def _by_metric(network: nn.Module, images: DataSet, role: Role, progress: Progre
         return
     hint = "are these the trained weights, of this architecture, and are the inputs in the units of its training?"
     if role.teaches:
-        raise ModelError(message, f"{hint} Give others, or add train: {{epochs: N}}")
+        raise ModelError(message, f"{hint} {_others(role)}")
     yield replace(_doubt(role, f"{message}; {hint}"), code=CHANCE)
 
 
@@ -213,6 +219,34 @@ def _outputs(network: nn.Module, images: DataSet, chosen: Sequence[int]) -> NDAr
     with torch.inference_mode():
         found: NDArray[np.float32] = np.concatenate([primary.first(call(network, part)).float().numpy() for part in parts])
     return found
+
+
+def _refuse_not_finite(
+    outputs: NDArray[np.float32], network: nn.Module, run: Callable[[], object], role: Role, noun: str
+) -> None:
+    """Stop at outputs that are no numbers: nothing can be learned from them, compared with them or said about their wiring.
+
+    Args:
+        outputs: The primary output for training samples.
+        network: The network; its modules tell where such values begin.
+        run: Computes the outputs again.
+        role: Who it is.
+        noun: Name of a sample.
+
+    Raises:
+        ModelError: There are NaN or infinite ones.
+    """
+    from edgekd.distill.teachers import is_open
+    from edgekd.task.finite import FORWARD_HINT, first_module, not_finite
+
+    found = not_finite(outputs)
+    if found is None:
+        return
+    message = f"{role.called} gives {found.kind} for {found.rows} of {found.of} training {noun}s"
+    if not is_open(network):
+        raise ModelError(message, f"run the file on these {noun}s, as it was in its training; give another file")
+    first = first_module(network, run, nan=found.nan)
+    raise ModelError(f"{message}{f'; {first} is the first to do so' if first else ''}", FORWARD_HINT)
 
 
 def _doubt(role: Role, text: str) -> Finding:
@@ -368,7 +402,14 @@ def _rounded(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _unexplained(given: Way, classes: Sequence[str]) -> tuple[str, str]:
+def _others(role: Role) -> str:
+    """Name what can be done about weights that are no good: only a teacher whose network is known can be trained here."""
+    if role.box:
+        return "Give another file"
+    return "Give others" if role.place == "student" else "Give others, or add train: {epochs: N}"
+
+
+def _unexplained(given: Way, classes: Sequence[str], role: Role) -> tuple[str, str]:
     """Why a network is no better than chance where no usual way explains it, and what to do."""
     counts = np.bincount(given.logits.argmax(1))
     most, sure = float(counts.max()) / len(given.logits), given.confidence
@@ -376,11 +417,11 @@ def _unexplained(given: Way, classes: Sequence[str]) -> tuple[str, str]:
         says = f"gives {classes[int(counts.argmax())]!r} for {100 * most:.0f} % of the images"
         return (
             f"It looks untrained: it {says}, with a probability of {sure:.2f} in the mean",
-            "are these the trained weights, of this architecture? Give others, or add train: {epochs: N}",
+            f"are these the trained weights, of this architecture? {_others(role)}",
         )
     listed = f"{', '.join(classes[:4])}{', …' if len(classes) > 4 else ''}"
     return (
         "No order of classes or channels, usual normalization or size explains it, and its confidence is high "
         f"({sure:.2f} in the mean): it seems to be trained on other classes than {listed}",
-        "give weights that were trained on these classes, or add train: {epochs: N} to fine-tune it",
+        f"are these weights for these classes? {_others(role)}",
     )

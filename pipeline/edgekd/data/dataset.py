@@ -26,6 +26,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe.data import Data
 from edgekd.results.models import Of
 from edgekd.task.base import Dtype, Purpose, Samples, Task, task_of
+from edgekd.task.finite import not_finite
 from edgekd.task.image_classification import IMAGE, KIND, samples_of
 
 
@@ -241,8 +242,10 @@ def _valued(raw: Raw, data: Data) -> Raw:
         counts = {len(rows) for rows in inputs.values()}
         if not len(y) or counts != {len(y)}:
             raise DataError(f"{data.source}: the {split} split has {len(y)} targets for its samples", "give one for each")
-        if y.dtype.kind not in "fiu" or not np.isfinite(y).all():
-            raise DataError(f"{data.source}: the targets of {split} are {y.dtype}, or not finite", "give finite numbers")
+        if y.dtype.kind not in "fiu":
+            raise DataError(f"{data.source}: the targets of {split} are {y.dtype}", "give numbers")
+        if damaged := not_finite(y):
+            raise DataError(f"{data.source}: the targets of {split} have {damaged}", "correct these, or leave them out")
         found.append(y.astype(np.float32))
     return replace(raw, y_train=found[0], y_test=found[1], classes=())
 

@@ -145,7 +145,7 @@ class Source:
         import torch
 
         with torch.inference_mode():
-            return self.model(*self.inputs.values())
+            return call(self.model, self.example)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from edgekd.exporting.outputs import samples, to_file
 from edgekd.results.layers import EXACT_DB, Difference
 from edgekd.runtimes import base
 from edgekd.runtimes.inside import Tensor
+from edgekd.task.named import in_order
 
 Array = NDArray[Any]
 LIKENESS = 0.5
@@ -77,7 +78,8 @@ def differences(graph: nn.Module, inputs: Mapping[str, Array], found: Sequence[S
     for sample, seen in zip(samples(inputs), found, strict=True):
         forced = _Forced(graph, seen)
         with torch.no_grad():
-            forced.run(*(torch.from_numpy(value) for value in sample.values()))
+            given = {name: torch.from_numpy(value) for name, value in sample.items()}
+            forced.run(*in_order(graph, given).values())
         for name, difference in forced.found.items():
             rows.setdefault(name, []).append(difference)
     return {

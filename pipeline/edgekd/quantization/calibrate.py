@@ -59,7 +59,7 @@ def check(inputs: Inputs) -> None:
         )
 
 
-def calibrate(module: fx.GraphModule, inputs: Inputs, choose: Choose, task: Task) -> None:
+def calibrate(module: fx.GraphModule, inputs: Inputs, choose: Choose, task: Task, student: nn.Module | None = None) -> None:
     """Set every range of ``module`` by the values that ``inputs`` cause, and freeze it with rounding on.
 
     Weights and constants are known exactly and keep their whole range.
@@ -69,13 +69,12 @@ def calibrate(module: fx.GraphModule, inputs: Inputs, choose: Choose, task: Task
         inputs: Checked calibration samples.
         choose: A range from a histogram, such as ``histogram.mse``.
         task: Advanced by one for each sample of a pass, of which there are two.
+        student: The float network that the graph was made from, which tells why a weight of the graph is not finite.
 
     Raises:
         QuantizeError: A weight, or a value inside of the network, is not finite.
     """
-    for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise QuantizeError(f"calibration: {name} has values that are NaN or infinite", "train the float student again")
+    _check_weights(module, student)
     tensors = activations(module)
     ranges: dict[FakeQuantize, tuple[float, float]] = dict.fromkeys(tensors, (0.0, 0.0))
     counts: dict[FakeQuantize, Tensor] = {}
@@ -104,6 +103,29 @@ def calibrate(module: fx.GraphModule, inputs: Inputs, choose: Choose, task: Task
             low, high = choose(Histogram(counts[fake_quantize], low, high))
         _set_range(fake_quantize, low, high)
     qat.set_fake_quant(module, True)
+
+
+def _check_weights(module: fx.GraphModule, student: nn.Module | None) -> None:
+    """See that the weights of a graph are finite, with the batch norms and factors that were folded into them.
+
+    Raises:
+        QuantizeError: One is not.
+    """
+    damaged = next((name for name, value in module.named_parameters() if not torch.isfinite(value).all()), None)
+    if damaged is None:
+        return
+    own = student.state_dict() if student is not None else {}
+    before = next((name for name, value in own.items() if not torch.isfinite(value).all()), None)
+    if before is not None:
+        where = f"{before} of the float student"
+        raise QuantizeError(f"calibration: {where} has values that are NaN or infinite", "train the float student again")
+    name = damaged.removeprefix("network.")
+    raise QuantizeError(
+        f"calibration: {name} has values that are NaN or infinite once the batch norms and factors behind it are folded in"
+        + (", though all weights of the float student are finite" if own else ""),
+        "look in forward() of the student for a factor or a divisor that is NaN, infinite or 0, and in its batch norms for "
+        "a running_var below 0",
+    )
 
 
 def _not_finite(module: fx.GraphModule, name: str, x: Tensor) -> QuantizeError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from torch import fx
+from torch import fx, nn
 
 from edgekd.progress import Progress, Silent
 from edgekd.quantization import calibrate, histogram, reconstruct
@@ -38,8 +38,9 @@ class Calibrated:
 
 
 def quantize(
-    module: fx.GraphModule, inputs: Inputs, settings: Ptq, *, seed: int = 0, progress: Progress | None = None
-) -> Calibrated:
+    module: fx.GraphModule, inputs: Inputs, settings: Ptq, *, seed: int = 0, progress: Progress | None = None,
+    student: nn.Module | None = None,
+) -> Calibrated:  # fmt: skip
     """Quantize a prepared graph, in place.
 
     Args:
@@ -48,6 +49,7 @@ def quantize(
         settings: The ``quantize`` section of a recipe.
         seed: Of the order in which AdaRound sees the samples.
         progress: Where to report.
+        student: The float network that the graph was made from, which tells why a weight of the graph is not finite.
 
     Raises:
         QuantizeError: No samples, or values that are not finite.
@@ -67,7 +69,7 @@ def quantize(
     total = count(inputs)
     pairs = equalize(module, inputs) if settings.equalize else 0
     with progress.task(f"ranges ({settings.observer})", 2 * total) as task:
-        calibrate.calibrate(module, inputs, _choice(settings), task)
+        calibrate.calibrate(module, inputs, _choice(settings), task, student)
     rounding = settings.adaround if isinstance(settings.adaround, AdaRound) else None
     if not settings.bias_correction and rounding is None:
         return Calibrated(total, 0, pairs, ())

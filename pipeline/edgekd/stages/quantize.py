@@ -128,12 +128,12 @@ def _train(fabric: Any, context: Context) -> QuantizeOutput | None:
         terms.adapters.load_state_dict({name: saved[name] for name in terms.adapters.state_dict()})
     recording = teacher_outputs.recording(context, taught_by(recipe), fabric.global_rank)
     again = partial(prepare, recipe, purpose, weights, terms.student_paths, made=context.graphs)
-    prepared, _ = again(keep_float=settings.named_float())
+    prepared, student = again(keep_float=settings.named_float())
     if settings.learn_scales:
         examples = calibration_images(images, CALIBRATION)
         calibrate.check(examples)
         with context.progress.task("ranges", 2 * count(examples)) as task:
-            calibrate.calibrate(prepared.module, examples, histogram.mse, task)
+            calibrate.calibrate(prepared.module, examples, histogram.mse, task, student)
         scales.learn(prepared.module)
     # other draws than distillation's, unless the recorded outputs of the teacher are read
     seed = recipe.seed if recording else recipe.seed + 1
@@ -198,7 +198,7 @@ def _calibrate(context: Context, settings: Ptq) -> QuantizeOutput:
     module = prepared.module.to(device)
     found = calibration_images(images, settings.calibration_images)
     chosen = {name: value.to(device) for name, value in found.items()}
-    done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress)
+    done = ptq.quantize(module, chosen, settings, seed=recipe.seed, progress=context.progress, student=student)
     ready = Prepare(images).to(device)
     scores: list[float | None] = [None, None]
     if len(images.val) and images.val.labelled:

@@ -38,7 +38,7 @@ from edgekd.taps.taps import Tapped, whole_state
 from edgekd.task import primary
 from edgekd.task.base import Purpose
 from edgekd.task.named import call
-from edgekd.train import optimizers
+from edgekd.train import not_finite, optimizers
 from edgekd.train.state import NetworkState, State
 
 TeacherOutputs = Callable[[Look, int, Tensor], tuple[Tensor, ...]]
@@ -248,7 +248,9 @@ class _Loop:
             with torch.no_grad(), self.fabric.autocast():
                 taught = teacher(self.views(inputs, others), draw, indices) if teacher else None
             values, logits = self.module(_formed(inputs, self.form), taught, target, indices, self.step / len(self.feed))
-            self._update(values, epoch)
+            if not bool(values.sum(1).isfinite().all()):
+                raise self._not_finite(values, logits, epoch, not_finite.Batch(inputs, target, taught))
+            self._update(values)
             for each, own, answers in zip(self.states, values, logits, strict=True):
                 each.step(own, answers, target)
             self.step += 1
@@ -256,17 +258,26 @@ class _Loop:
         if self.step == self.freeze_step == self.steps:  # the only one
             self._freeze()
 
-    def _update(self, values: Tensor, epoch: int) -> None:
+    def _not_finite(self, values: Tensor, logits: Tensor, epoch: int, batch: not_finite.Batch) -> TrainingError:
+        """Return the error of a loss that is not finite; ``values`` are those of the terms, networks×terms."""
+        worst = values.sum(1).isfinite().tolist().index(False)
+        state = self.states[worst]
+        network: nn.Module = (self.networks.network, *self.networks.peers)[worst]
+        step = not_finite.Step(
+            batch, logits[worst], dict(zip(state.terms.names, values[worst].detach(), strict=True)),
+            f"step {self.step % len(self.feed) + 1} of epoch {epoch + 1}",
+            updated=self.step > 0, lr=self.trainable.budget.lr, half=optimizers.scales(self.fabric),
+        )  # fmt: skip
+
+        def again() -> None:
+            with self.fabric.autocast():
+                call(network, _formed(batch.inputs, self.form))
+
+        return not_finite.error(state.name, network, step, again)
+
+    def _update(self, values: Tensor) -> None:
         """Change the weights; ``values`` are those of the terms, networks×terms."""
         sums, clip = values.sum(1), self.trainable.budget.clip_grad_norm
-        if not bool(sums.isfinite().all()):
-            worst = sums.isfinite().tolist().index(False)
-            raise TrainingError(
-                f"{self.states[worst].name}: the loss is {sums[worst].item()} at step {self.step} of epoch {epoch + 1} "
-                f"({_worst(self.trainable.terms.names, values[worst])})",
-                f"lower the learning rate (now {self.trainable.budget.lr:g}), set clip_grad_norm, or check the samples and "
-                "targets",
-            )
         self.fabric.backward(sums.sum())
         if clip:
             peers = [[*peer.parameters()] for peer in self.networks.peers]
@@ -375,7 +386,3 @@ def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
 
 def _bytes(network: nn.Module) -> int:
     return sum(value.nbytes for value in network.state_dict().values())
-
-
-def _worst(names: tuple[str, ...], values: Tensor) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in zip(names, values.tolist(), strict=True))

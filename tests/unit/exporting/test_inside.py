@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ import torch
 from onnx import numpy_helper
 from tests.unit.exporting.nets import BITS, Residual, Tokens, images
 from tests.unit.exporting.test_operators import Branches, SqueezeExcite
-from torch import fx
+from torch import Tensor, fx, nn
 
 from edgekd.exporting import inside
 from edgekd.exporting.exporter import Exported, Options, Source
 from edgekd.quantization import qat
 from edgekd.quantization.sensitivity import exact_outputs, measure
 from edgekd.registry import exporters
+from edgekd.taps.taps import Tapped
+from edgekd.task import named
 
 X = images(32, seed=9)
 NETS = {"residual": Residual, "squeeze_excite": SqueezeExcite, "concatenation": Branches, "tokens": Tokens}
@@ -125,3 +127,53 @@ def test_a_concatenation_is_a_layer(write: Write) -> None:
     )
     assert "cat" in found
     assert not {"conv2d", "conv2d_1"} & found.keys()
+
+
+class Straight(nn.Module):
+    """Two inputs of one size, and of unlike use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.left, self.right, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        out: Tensor = self.out((self.left(left) - 0.3 * self.right(right)).relu())
+        return out
+
+
+class Swapped(Straight):
+    """The same with its arguments in another order than the data's inputs."""
+
+    def forward(self, right: Tensor, left: Tensor) -> Tensor:
+        return super().forward(left, right)
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+def test_the_order_of_the_arguments_changes_nothing_in_the_layers(format: str, tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(2)
+    x = {"left": torch.randn(16, 6, generator=random), "right": 3 * torch.randn(16, 6, generator=random)}
+    one, arrays = {name: value[:1] for name, value in x.items()}, {name: value[:4].numpy() for name, value in x.items()}
+    tables = []
+    for model in (Straight().eval(), Swapped().eval()):
+        given = named.in_order(model, one)
+        prepared = qat.prepare(named.with_arguments(Tapped(model).eval(), given), given, weight_bits=BITS)
+        named.call(prepared.module, x)
+        qat.freeze_observers(prepared.module)
+        convert = partial(lambda module, fold: qat.convert(module, fold_weights=fold), prepared.module)
+        source = Source(model, one, convert, prepared.float_ops)
+        exporter = exporters.get(format)()
+        path = tmp_path / f"{type(model).__name__}{exporter.suffix}"
+        file = exporter.export(source, path, Options("int8", "float32", tmp_path / "log"))
+        found = inside.differences(source.int8(fold_weights=True), arrays, inside.look(file, arrays))
+        assert {"linear", "linear_1", "linear_2"} & {*found}
+        assert all(layer.steps <= 1 for layer in found.values()), found
+        exact = [
+            {layer: inside.Tensor(scale, values.numpy()) for layer, (scale, values) in layers.items()}
+            for layers in (exact_outputs(prepared.module, sample) for sample in named.batches(x, 1))
+        ]
+        noise = inside.sqnr(exact, inside.look(file, {name: value.numpy() for name, value in x.items()}))
+        tables.append((sorted(found.items()), sorted(noise.items())))
+    (differences, noise), (others, others_noise) = tables
+    assert [name for name, _ in differences] == [name for name, _ in others]
+    assert dict(others_noise) == pytest.approx(dict(noise), abs=0.5)

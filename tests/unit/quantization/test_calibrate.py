@@ -7,14 +7,15 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import QuantizeError
 from edgekd.progress import Silent
-from edgekd.quantization import qat
+from edgekd.quantization import ptq, qat
 from edgekd.quantization.calibrate import activations, calibrate, check
 from edgekd.quantization.histogram import Histogram, minmax, percentile
+from edgekd.recipe.quantize import Ptq
 
 
-def run(module: fx.GraphModule, x: Tensor, choose: object = minmax) -> None:
+def run(module: fx.GraphModule, x: Tensor, choose: object = minmax, student: nn.Module | None = None) -> None:
     with Silent().task("", 1) as task:
-        calibrate(module, x, choose, task)  # type: ignore[arg-type]
+        calibrate(module, x, choose, task, student)  # type: ignore[arg-type]
 
 
 def residual() -> nn.Module:
@@ -150,9 +151,30 @@ def test_damaged_weights_are_named() -> None:
     with torch.no_grad():
         net.stem[0].weight[0, 0, 0, 0] = float("nan")
     module = qat.prepare(net, images(1)).module
-    with pytest.raises(QuantizeError, match="stem.0.weight has values that are NaN") as caught:
-        run(module, images(8))
+    with pytest.raises(QuantizeError, match="stem.0.weight of the float student has values that are NaN") as caught:
+        run(module, images(8), student=net)
     assert caught.value.hint == "train the float student again"
+    with pytest.raises(QuantizeError, match="stem.0.weight has values that are NaN or infinite once the batch norms"):
+        run(module, images(8))
+
+
+def test_a_factor_that_was_folded_in_is_told_from_a_damaged_weight() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(x).relu().mean((2, 3))) * float("nan")
+            return out
+
+    net = Scaled().eval()
+    module = qat.prepare(net, images(1)).module
+    told = "head.weight has values that are NaN or infinite once .* folded in, though all weights of the float student are"
+    with pytest.raises(QuantizeError, match=told) as caught:
+        ptq.quantize(module, images(8), Ptq(method="ptq"), student=net)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("look in forward() of the student for a factor or a divisor that is NaN")
 
 
 def test_an_overflow_inside_is_named_by_its_tensor() -> None:

@@ -444,3 +444,58 @@ def test_a_detector_of_rare_defects_knows_something() -> None:
     assert not hypotheses.knows(np.zeros(256, np.int64), labels)
     random = np.random.default_rng(0)
     assert not any(hypotheses.knows(random.integers(0, 2, 256), labels) for _ in range(20))
+
+
+class Root(nn.Module):
+    """A network whose outputs are square roots of logits: NaN wherever one is below 0."""
+
+    def __init__(self, net: nn.Module, least: float = -np.inf) -> None:
+        super().__init__()
+        self.net, self.least = net, least
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(self.net(x).clamp_min(self.least))
+
+
+@pytest.mark.parametrize("teaches", [True, False])
+@pytest.mark.parametrize("labels", ["source", "none"])
+def test_outputs_that_are_nan_are_no_matter_of_wiring(
+    net: Net, images: DataSet, section: Data, monkeypatch: pytest.MonkeyPatch, teaches: bool, labels: str
+) -> None:
+    monkeypatch.setattr(hypotheses.Tried, "best", None)  # nothing else is tried
+    seen = images if labels == "source" else dataset.load(section.model_copy(update={"labels": "none"}))
+    error = stopped(Root(net), seen, section, teaches=teaches)
+    called = "teacher" if teaches else "the network"
+    assert re.fullmatch(
+        rf"{called} gives NaN for \d+ of 256 training images; forward\(\) of Root is the first to do so", error.message
+    )
+    assert error.hint is not None
+    assert error.hint.startswith("look in its forward() for a square root")
+
+
+def test_a_module_that_gives_nan_or_infinity_is_named(net: Net, images: DataSet, section: Data) -> None:
+    damaged = copy.deepcopy(net)
+    damaged.body[2].register_forward_hook(lambda module, given, found: found / 0.0 if (found > 0).any() else found)
+    assert "; its module body.2 (Conv2d) is the first to do so" in stopped(damaged, images, section).message
+
+    class Infinite(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = net(x)
+            return torch.cat([out[:, :9], out[:, 9:] * 0 + torch.inf], 1)
+
+    message = stopped(Infinite(), images, section).message
+    assert message.startswith("teacher gives infinity for 256 of 256 training images; forward() of Infinite")
+
+
+def test_another_way_whose_outputs_are_nan_is_none(net: Net, images: DataSet, section: Data) -> None:
+    """Right as it is, for it was trained with roots of positive numbers alone; a hypothesis must not crash on NaN."""
+    (line,) = check(Root(net, 0.0), images, section)
+    assert line.startswith("  teacher: top-1 ")
+
+
+def test_only_a_teacher_can_be_trained_here(images: DataSet, section: Data) -> None:
+    hint = stopped(Net().eval(), images, section).hint
+    assert hint is not None
+    assert hint.endswith("Give others, or add train: {epochs: N}")
+    (line,) = check(Net().eval(), images, section, teaches=False)
+    assert line.endswith("Give others")

@@ -172,8 +172,15 @@ def test_what_is_not_of_the_task_is_refused(folder: Path) -> None:
     with pytest.raises(RecipeError, match="has no classes to smooth"):
         loaded(folder, "{kind: task, label_smoothing: 0.1}")
     arrays = {"x_train": np.zeros((8, 6)), "x_test": np.zeros((2, 6)), "y_test": np.zeros((2, 2))}
-    np.savez(folder / "d.npz", y_train=np.full((8, 2), np.nan), **arrays)
-    with pytest.raises(DataError, match="not finite"):
+    y_train = np.zeros((8, 2))
+    y_train[[2, 5], 1] = np.nan
+    np.savez(folder / "d.npz", y_train=y_train, **arrays)
+    with pytest.raises(DataError, match=r"the targets of train have NaN in 2 of 8 rows, the first is row 2 \(from 0\)"):
+        dataset.load(recipe.data, task=recipe.task)
+    y_train[:, 1] = 0
+    y_train[7, 0] = -np.inf
+    np.savez(folder / "d.npz", y_train=y_train, **arrays)
+    with pytest.raises(DataError, match=r"the targets of train have infinity in 1 of 8 rows, it is row 7"):
         dataset.load(recipe.data, task=recipe.task)
 
 

@@ -18,6 +18,7 @@ from edgekd.errors import DataError, printable
 from edgekd.progress import Progress
 from edgekd.recipe.data import Data
 from edgekd.registry import sources
+from edgekd.task.finite import not_finite
 from edgekd.task.image_classification import IMAGE
 
 VAL = ("x_val", "y_val")
@@ -86,8 +87,8 @@ def _samples(arrays: Mapping[str, NDArray[Any]], path: Path, classes: tuple[str,
                 if kind not in "fiub" or not value.ndim:
                     given = f"{path}: {name} is {value.dtype} of shape {value.shape}"
                     raise DataError(given, "store numbers, a row a sample")
-                if kind == "f" and not np.isfinite(value).all():
-                    raise DataError(f"{path}: {name} holds NaN or infinity", "correct the samples")
+                if damaged := not_finite(value):
+                    raise DataError(f"{path}: {name} has {damaged}", "correct these samples, or leave them out")
                 found[rest or "x"] = value.astype(np.float32) if kind == "f" else value
         return found
 
