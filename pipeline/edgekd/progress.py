@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol, TextIO
 
 LEAST_SHARE = 10
@@ -33,6 +33,29 @@ class Progress(Protocol):
 
     def say(self, text: str) -> None:
         """Print one line."""
+
+
+@contextmanager
+def unless_brief(progress: Progress, name: str, total: int, after: float) -> Iterator[Task]:
+    """Open a task that is not told where all of it is done in ``after`` seconds; the rest of a longer one is."""
+    with ExitStack() as stack:
+        yield _Late(stack, progress, name, total, after)
+
+
+class _Late:
+    def __init__(self, stack: ExitStack, progress: Progress, name: str, total: int, after: float) -> None:
+        self._stack, self._progress, self._name, self._left = stack, progress, name, total
+        self._due = time.monotonic() + after
+        self._task: Task | None = None
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self._task is not None:
+            self._task.advance(steps, note)
+            return
+        self._left -= steps
+        if self._left > 0 and time.monotonic() >= self._due:
+            # The rest alone, so that the time left is right.
+            self._task = self._stack.enter_context(self._progress.task(self._name, self._left))
 
 
 class Silent:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from edgekd.progress import Bars, Lines, Silent, for_stream
+from edgekd.progress import Bars, Lines, Silent, for_stream, unless_brief
 
 
 def test_lines_tell_start_share_and_end() -> None:
@@ -120,3 +120,20 @@ def test_progress_goes_into_another_process(progress: object) -> None:
     copy.say("here")
     with copy.task("work", 2) as task:
         task.advance(2)
+
+
+def test_what_is_done_in_a_moment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("edgekd.progress.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    for seconds in (0.4, 30.0):
+        with unless_brief(Lines(stream, every=20), "decoding", 4, after=2.0) as task:
+            for _ in range(4):
+                now[0] += seconds
+                task.advance()
+    assert stream.getvalue().splitlines() == [  # of the second one, from the first step on
+        "  decoding: started",
+        "  decoding: 33 %, 1 min 00 s left",
+        "  decoding: 66 %, 30 s left",
+        "  decoding: done in 1 min 30 s",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,13 +15,17 @@ from numpy.typing import NDArray
 from edgekd import reads
 from edgekd.errors import DataError
 from edgekd.models.torchvision import import_torchvision
-from edgekd.progress import Progress
+from edgekd.progress import Progress, Task, unless_brief
 from edgekd.recipe.data import Data
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IN_MEMORY_BYTES = 2**30
+BRIEF_S, AGAIN_S = 2.0, 20.0
+"""Seconds of decoding from which on a line tells of it: the first time in a process, and after that."""
+_DECODED: set[tuple[str, str]] = set()
+"""What this process has decoded before: the source and the name of the task."""
 _FLOATS = "its pixels are floats, of no known range; save it with 8 or 16 bits"
 _WIDE = "its pixels are numbers of 32 bits or with a sign, of no known range; save it with 8 or 16 bits"
 _SIXTEEN_BITS = ("PNG", "PPM")
@@ -85,7 +90,7 @@ def kept_in_memory(
         return Decoded(count, decode)
     images = np.empty((count, data.channels, *data.size), np.uint8)
     failures: list[DataError] = []
-    with progress.task(f"decoding {split} images", count) as task:
+    with _told(f"decoding {split} images", count, data, progress) as task:
         for index in range(count):
             try:
                 images[index] = decode(index)
@@ -94,6 +99,14 @@ def kept_in_memory(
             task.advance()
     _refuse(failures, split)
     return images
+
+
+def _told(name: str, count: int, data: Data, progress: Progress) -> AbstractContextManager[Task]:
+    """Open a task. Every stage decodes the same images again: what was told once is told again only where it is long."""
+    key = (data.source, name)
+    again = key in _DECODED
+    _DECODED.add(key)
+    return unless_brief(progress, name, count, AGAIN_S if again else BRIEF_S)
 
 
 def on_demand(count: int, data: Data) -> bool:
@@ -108,7 +121,7 @@ def check_undecoded(paths: Sequence[Path], split: str, progress: Progress) -> No
         DataError: With all of them.
     """
     failures = []
-    with progress.task(f"looking through {split} images", len(paths)) as task:
+    with unless_brief(progress, f"looking through {split} images", len(paths), BRIEF_S) as task:
         for path in paths:
             try:
                 _look_at(path)

@@ -427,13 +427,27 @@ def test_torchvision_data_without_splits() -> None:
     assert text.endswith("\n  → use imagefolder:DIR for it")
 
 
-def test_decoding_is_reported(tree: Path) -> None:
+def test_decoding_is_told_once_and_only_where_it_is_long(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage decodes the images again: in a moment without a word, else the first time alone, until it is long."""
     told: list[tuple[str, int]] = []
+    monkeypatch.setattr(decoding, "_DECODED", set())
 
     class Listening(Silent):
         def task(self, name: str, total: int) -> Any:
             told.append((name, total))
             return super().task(name, total)
 
-    dataset.load(Data(source=f"imagefolder:{tree}", image_size=16, val_fraction=0.2), Listening())
-    assert told == [("decoding train images", 12), ("decoding test images", 4)]
+    def told_in(brief: float, again: float) -> list[str]:
+        told.clear()
+        monkeypatch.setattr(decoding, "BRIEF_S", brief)
+        monkeypatch.setattr(decoding, "AGAIN_S", again)
+        dataset.load(Data(source=f"imagefolder:{tree}", image_size=16, val_fraction=0.2), Listening())
+        return [name for name, _ in told]
+
+    both = ["decoding train images", "decoding test images"]
+    assert told_in(0, 3600) == both
+    assert told == [("decoding train images", 11), ("decoding test images", 3)]  # those that are left after the first
+    assert told_in(0, 3600) == []
+    assert told_in(3600, 0) == both
+    decoding._DECODED.clear()
+    assert told_in(3600, 0) == []
