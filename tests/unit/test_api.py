@@ -106,6 +106,7 @@ def test_each_public_function_does_its_work(project: Path) -> None:
     steps = edgekd.plan(lock)
     assert all(isinstance(step, Planned) for step in steps)
     assert {step.name: step.status for step in steps}["quantize"] == "cached"
+    assert repr(steps[0]) == f"Planned(name={steps[0].name!r}, status={steps[0].status!r}, reason={steps[0].reason!r})"
 
     again = edgekd.run(lock, quiet=True)
     assert {stage.name for stage in again.result.stages if stage.status == "ran"} == {"profile.host", "package"}
@@ -119,6 +120,8 @@ def test_each_public_function_does_its_work(project: Path) -> None:
     found = edgekd.read_run(again.folder)
     assert isinstance(found, RunResult)
     assert found == again.result
+    for result in (*steps, made, floats, measured, found):  # what an interactive session prints is a line, not the run
+        assert len(repr(result)) < 400, type(result)
 
 
 PROFILE = {f"profile.{key}": value for key, value in QUICK.items()}

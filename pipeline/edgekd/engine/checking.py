@@ -37,9 +37,11 @@ class Checked:
 
 
 def refusal(problems: Iterable[Problem], not_checked: Iterable[str]) -> RecipeError:
-    """Return the error of a check that found problems; it names what could not be checked yet."""
-    waiting = ", ".join(key or "the rest of the recipe" for key in not_checked)
-    return RecipeError(problems, f"not checked yet, for it depends on what is wrong: {waiting}" if waiting else "")
+    """Return the error of a check that found problems; it names what could not be checked yet, besides their own keys."""
+    found = tuple(problems)
+    told = {problem.key for problem in found if problem.key}
+    waiting = ", ".join(key or "the rest of the recipe" for key in not_checked if key not in told)
+    return RecipeError(found, f"not checked yet, for it depends on what is wrong: {waiting}" if waiting else "")
 
 
 def check(source: Path, overrides: Sequence[str] = ()) -> Checked:

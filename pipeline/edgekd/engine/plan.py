@@ -45,6 +45,10 @@ class Planned:
     problem: EdgekdError | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Say what a reader of a list of stages wants to know; the rest is for edgekd."""
+        return f"Planned(name={self.name!r}, status={self.status!r}, reason={self.reason!r})"
+
     @property
     def watched(self) -> tuple[str, ...]:
         """Files that the finished stage has read besides what the recipe names, and that it is not used without."""

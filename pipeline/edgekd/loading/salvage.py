@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgekd.errors import nearest
 from edgekd.loading import shape, upgrade, words
-from edgekd.loading.conflicts import conflicts
+from edgekd.loading.conflicts import conflicts, rules
 from edgekd.loading.overrides import parse_key
 from edgekd.loading.places import Draft
 from edgekd.loading.source import Path, parse
@@ -29,7 +29,7 @@ ROUNDS = 8
 TRIED = 16
 """Values that are tried in one place."""
 _ABSENT = object()
-_SEARCHED = ("tune", "distill", "teacher", "student")
+_SEARCHED = ("task", "tune", "distill", "teacher", "student")
 """Sections that decide what a search may try."""
 _TEXTS = {"source": ("fashion-mnist-mini", "random", "images:x", "synthetic"), "model": ("edgekd:resnet10", "onnx:x.onnx")}
 """By key, texts of kinds that decide what else a recipe may have."""
@@ -117,6 +117,9 @@ def _conflicts(recipe: Recipe) -> list[Draft]:
 def _independent(value: dict[str, Any], recipe: Recipe, repairs: Repairs) -> list[Draft]:
     """Return the conflicts that are there whatever stands in the places of the repairs."""
     found = repairs.sound(_conflicts(recipe))
+    if ("task",) in repairs.unsure:  # the one that is meant may be installed elsewhere, with metrics of its own
+        of_task = {(parse_key(key), message) for key, message, _ in rules.of_task(recipe)}
+        found = [draft for draft in found if (draft.path, draft.message) not in of_task]
     # A search looks at each of its values, which is too much to do again for each repair.
     of_search = [draft for draft in found if draft.path[0] == "tune"]
     if any(place[0] in _SEARCHED for place in repairs.unsure):

@@ -200,6 +200,10 @@ class RunResult:
     failures: tuple[Failure, ...] = ()
     kind: Literal["run", "profile"] = "run"
 
+    def __repr__(self) -> str:
+        """Say which run it is; all that it holds is thousands of lines."""
+        return f"RunResult(name={self.name!r}, run={self.run!r}, verdict={self.verdict!r})"
+
     def student(self) -> ModelRecord | None:
         """Return the float student: the distilled one, or the one that was given."""
         return self.model("distilled") or self.model("student")

@@ -153,7 +153,29 @@ def test_what_could_not_be_checked_is_said(project: Path) -> None:
     path = apply(FAULTS[3], FAULTS[8])
     checked = check(path)
     assert checked.not_checked == ("distill.losses[1].temperature",)
+    assert "not checked yet" not in refused("check", str(path))  # the key is reported itself
+
+
+def refused(*arguments: str) -> str:
     with pytest.raises(RecipeError) as caught:
-        CliRunner().invoke(cli, ["check", str(path)], catch_exceptions=False, standalone_mode=False)
-    last = "  → not checked yet, for it depends on what is wrong: distill.losses[1].temperature"
-    assert str(caught.value).splitlines()[-1] == last
+        CliRunner().invoke(cli, arguments, catch_exceptions=False, standalone_mode=False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["distill.epochs=abc", "data.image_size=4", "task=pumps"])
+def test_a_key_that_is_reported_is_not_said_to_wait(project: Path, setting: str) -> None:
+    text = refused("check", "good.yaml", "--set", setting)
+    assert text.startswith(f"--set {setting}: {setting.partition('=')[0]}: ")
+    assert "not checked yet" not in text
+
+
+def test_nothing_that_depends_on_an_unknown_task_is_reported(project: Path) -> None:
+    """Neither its metrics nor what its outputs are can be known."""
+    gates = "gates: {metric: {name: mae, max: 1}, drop: {metric: flow, max: 0.1}, latency_p50_ms: {max: 9, device: pi4}}"
+    text = GOOD.replace(GOOD[GOOD.index("gates:") : GOOD.index("\nreads")], gates)
+    Path("r.yaml").write_text(f"task: pumps\n{text}")
+    assert [key for key, _ in told(Path("r.yaml"))] == ["task"]
+    Path("r.yaml").write_text(f"task: pumps\n{text.replace('[onnx,', '[onx,')}")
+    assert sorted(key for key, _ in told(Path("r.yaml"))) == ["export[0]", "task"]
+    Path("r.yaml").write_text(text)
+    assert [key for key, _ in told(Path("r.yaml"))] == ["gates.metric.name", "gates.drop.metric"]

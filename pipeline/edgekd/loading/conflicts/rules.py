@@ -28,8 +28,13 @@ def conflicts(recipe: Recipe) -> Found:
     yield from data.conflicts(recipe)
     teachers = [] if recipe.teacher is None else list(teacher.places(recipe.teacher, "teacher"))
     yield from unlabelled(recipe, teachers)
-    yield from task.conflicts(recipe, teachers)
     yield from export.precisions(recipe)
     yield from views.conflicts(recipe)
     yield from peers.alike(recipe)
+    yield from of_task(recipe)
+
+
+def of_task(recipe: Recipe) -> Found:
+    """Yield what does not go with the recipe's task; nothing can be said of it where the task is not known."""
+    yield from task.conflicts(recipe, [] if recipe.teacher is None else list(teacher.places(recipe.teacher, "teacher")))
     yield from gates.of_metrics(recipe)
