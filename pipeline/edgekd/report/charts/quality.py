@@ -78,7 +78,7 @@ class Step:
 
     @property
     def reference(self) -> float | None:
-        """What it is compared with, in the metric's unit."""
+        """The value it is compared with, in the metric's unit."""
         return self.value - self.change.change * self.change.metric.factor if self.change else None
 
 
