@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Delegate:
-    """What runs operations of a graph in a runtime's place: a delegate, or an execution provider.
+    """A delegate or an execution provider: it runs operations of a graph in a runtime's place.
 
     Attributes:
         name: Such as ``XNNPACK``, ``GPU`` or ``CPUExecutionProvider``.

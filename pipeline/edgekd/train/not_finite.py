@@ -13,7 +13,7 @@ from edgekd.task.finite import FORWARD_HINT, NotFinite, first_module, not_finite
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step is computed from.
+    """Samples that a step is computed from.
 
     Attributes:
         inputs: What the network takes, by name.
