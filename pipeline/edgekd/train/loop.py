@@ -250,7 +250,7 @@ class _Loop:
             values, logits = self.module(_formed(inputs, self.form), taught, target, indices, self.step / len(self.feed))
             if not bool(values.sum(1).isfinite().all()):
                 raise self._not_finite(values, logits, epoch, not_finite.Batch(inputs, target, taught))
-            self._update(values)
+            self._update(values, epoch)
             for each, own, answers in zip(self.states, values, logits, strict=True):
                 each.step(own, answers, target)
             self.step += 1
@@ -265,8 +265,7 @@ class _Loop:
         network: nn.Module = (self.networks.network, *self.networks.peers)[worst]
         step = not_finite.Step(
             batch, logits[worst], dict(zip(state.terms.names, values[worst].detach(), strict=True)),
-            f"step {self.step % len(self.feed) + 1} of epoch {epoch + 1}",
-            updated=self.step > 0, lr=self.trainable.budget.lr, half=optimizers.scales(self.fabric),
+            self._place(epoch), updated=self.step > 0, lr=self.trainable.budget.lr, half=optimizers.scales(self.fabric),
         )  # fmt: skip
 
         def again() -> None:
@@ -275,14 +274,27 @@ class _Loop:
 
         return not_finite.error(state.name, network, step, again)
 
-    def _update(self, values: Tensor) -> None:
-        """Change the weights; ``values`` are those of the terms, networks×terms."""
+    def _place(self, epoch: int) -> str:
+        return f"step {self.step % len(self.feed) + 1} of epoch {epoch + 1}"
+
+    def _update(self, values: Tensor, epoch: int) -> None:
+        """Change the weights; ``values`` are those of the terms, networks×terms.
+
+        Raises:
+            TrainingError: The gradient is to be clipped, and is not finite.
+        """
         sums, clip = values.sum(1), self.trainable.budget.clip_grad_norm
         self.fabric.backward(sums.sum())
         if clip:
             peers = [[*peer.parameters()] for peer in self.networks.peers]
             own = [*self.networks.network.parameters(), *self.networks.terms.parameters()]
-            optimizers.clip(self.fabric, self.module, self.optimizer, [own, *peers] if peers else [], clip)
+            try:
+                optimizers.clip(self.fabric, self.module, self.optimizer, [own, *peers] if peers else [], clip)
+            except RuntimeError:  # of torch, which has no class for it
+                named = zip(self.states, (self.networks.network, *self.networks.peers), strict=True)
+                for state, network in named:
+                    not_finite.check_gradient(state.name, network, self._place(epoch), updated=self.step > 0)
+                raise
         self.optimizer.step()
         self.optimizer.zero_grad()
 

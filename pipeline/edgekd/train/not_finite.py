@@ -64,6 +64,28 @@ def error(name: str, network: nn.Module, step: Step, again: Callable[[], object]
     return TrainingError(f"{name}: the loss is {loss:g} at {step.place} ({values}): {cause}", hint)
 
 
+def check_gradient(name: str, network: nn.Module, place: str, *, updated: bool) -> None:
+    """See that the gradient of a finite loss is finite.
+
+    Args:
+        name: Of the network.
+        network: The network, with its gradients.
+        place: The step in words.
+        updated: Whether the weights were changed before.
+
+    Raises:
+        TrainingError: It is not.
+    """
+    for parameter, value in network.named_parameters():
+        if value.grad is not None and not bool(value.grad.isfinite().all()):
+            root = "look in its forward() for a square root or a norm of exactly 0, whose gradient is infinite"
+            raise TrainingError(
+                f"{name}: the gradient of {parameter.removeprefix('network.')} is NaN or infinite at {place}, though the "
+                "loss is finite",
+                f"{root}, or lower the learning rate" if updated else root,
+            )
+
+
 def _cause(network: nn.Module, step: Step, again: Callable[[], object]) -> tuple[str, str]:
     batch = step.batch
     for port, value in batch.inputs.items():
@@ -82,7 +104,7 @@ def _cause(network: nn.Module, step: Step, again: Callable[[], object]) -> tuple
     if weights is not None:
         cause = f"its weight {weights.removeprefix('network.')} is NaN or infinite"
         if step.updated:
-            other = "; a square root or a norm of exactly 0 in forward() has a gradient that is NaN at any rate"
+            other = "; a square root or a norm of exactly 0 in forward() has an infinite gradient at any rate"
             return f"{cause} after the steps before", slower + half + other
         return f"{cause} before the first step", "give it values in __init__() of the network, or give other weights"
     if found := _damaged(step.outputs):

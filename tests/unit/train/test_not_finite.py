@@ -30,6 +30,12 @@ class Root(nn.Module):
 
     def forward(self, x):
         return torch.sqrt(self.head(self.body(x).relu().mean((2, 3))))
+
+
+class Zero(Root):
+    def forward(self, x):
+        hidden = self.body(x).relu().mean((2, 3))
+        return self.head(hidden) + torch.sqrt(0 * hidden).sum(1, keepdim=True)
 """
 
 
@@ -108,22 +114,41 @@ def test_weights_that_are_nan_are_of_the_steps_before_or_of_the_network() -> Non
     assert str(after.hint).startswith("lower the learning rate (now 0.1) or set clip_grad_norm; float16 ends at 65504")
 
 
-def test_a_network_whose_outputs_are_nan_is_told_so_at_the_first_step(
-    tmp_path: Path, npz: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def failed(tmp_path: Path, npz: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainingError]:
+    """Train a network of ``net.py`` and return the error."""
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
-    value = {
-        "edgekd": 1,
-        "data": {"source": npz(), "image_size": 16},
-        "student": {"model": "net.py:Root"},
-        "distill": {"epochs": 1, "batch_size": 16, "losses": [{"kind": "task"}]},
-    }
-    recipe = Recipe.model_validate(value)
-    context = Context(recipe=recipe, name="distill", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent())
-    with pytest.raises(TrainingError) as caught:
-        DistillStage().run(context)
-    message, hint = caught.value.message, caught.value.hint
+
+    def train(model: str, **distill: Any) -> TrainingError:
+        value = {
+            "edgekd": 1,
+            "data": {"source": npz(), "image_size": 16},
+            "student": {"model": f"net.py:{model}"},
+            "distill": {"epochs": 1, "batch_size": 16, "losses": [{"kind": "task"}], **distill},
+        }
+        recipe = Recipe.model_validate(value)
+        context = Context(recipe=recipe, name="distill", out=tmp_path, inputs={}, log=tmp_path / "log", progress=Silent())
+        with pytest.raises(TrainingError) as caught:
+            DistillStage().run(context)
+        return caught.value
+
+    return train
+
+
+def test_a_gradient_that_is_nan_is_told_from_a_loss(failed: Callable[..., TrainingError]) -> None:
+    found = failed("Zero", clip_grad_norm=1.0)
+    assert found.message.startswith("student_alone: the gradient of ")
+    assert found.message.endswith(" is NaN or infinite at step 1 of epoch 1, though the loss is finite")
+    assert found.hint == "look in its forward() for a square root or a norm of exactly 0, whose gradient is infinite"
+    later = failed("Zero")  # which nothing looks at before it is in the weights
+    assert " is NaN or infinite after the steps before" in later.message
+    assert "a square root or a norm of exactly 0" in str(later.hint)
+
+
+def test_a_network_whose_outputs_are_nan_is_told_so_at_the_first_step(failed: Callable[..., TrainingError]) -> None:
+    found = failed("Root")
+    message, hint = found.message, found.hint
     assert "the loss is nan at step 1 of epoch 1 (task nan): its output is NaN for " in message
     assert message.endswith(
         "samples of the batch before the first update of the weights; forward() of Root is the first to give such values"
