@@ -101,6 +101,10 @@ def test_a_network_with_its_arguments_in_another_order_is_trained_and_shipped_al
     figures = {name: found[name].figure("mae").value for name in ("distilled", "qat", "onnx_float", "onnx")}  # type: ignore[union-attr]
     assert figures["onnx_float"] == pytest.approx(figures["distilled"], abs=1e-4)
     assert figures["onnx"] == pytest.approx(figures["qat"], abs=1e-2)
+    # in the comparison layer by layer, too
+    differences = [layer.differences["onnx"] for layer in result.layers if "onnx" in layer.differences]
+    assert differences
+    assert max(one.steps for one in differences) <= 1
     # `left` was trained as `left`: a network that has learned to read its targets there, and uses them in the test
     first, *_, last = next(curve for curve in result.curves if curve.model == "distilled").val["mae"]
     assert last < first / 2
