@@ -366,8 +366,9 @@ def test_loss_that_is_not_finite(run: Callable[..., Fitted]) -> None:
     with pytest.raises(TrainingError) as caught:
         run(network, epochs=3, lr=0.5, progress=watch, name="teacher")
     assert str(caught.value) == (
-        "teacher: the loss is nan at step 5 of epoch 2 (task nan)\n"
-        "  → lower the learning rate (now 0.5), set clip_grad_norm, or check the samples and targets"
+        "teacher: the loss is nan at step 2 of epoch 2 (task nan): its weight scale is NaN or infinite after the steps "
+        "before\n  → lower the learning rate (now 0.5) or set clip_grad_norm; a square root or a norm of exactly 0 in "
+        "forward() has an infinite gradient at any rate"
     )
 
 
