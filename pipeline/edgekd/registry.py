@@ -186,7 +186,7 @@ def _points(group: str) -> EntryPoints:
     return _read_points(group, folders, tuple(map(id, sys.meta_path)))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # a user's folder has a path of its own while its code runs
 def _read_points(group: str, folders: tuple[tuple[str, int], ...], finders: tuple[int, ...]) -> EntryPoints:
     """Read the entry points, which opens a file of every package; again where the path or what is installed has changed."""
     return entry_points(group=group)
@@ -224,9 +224,8 @@ def package_of(entry: object) -> str | None:
 
 def hidden() -> Iterator[str]:
     """Say which plug-ins are not used, because edgekd has an entry of that name that this process has asked for."""
-    asked = [registry for registry in _registries if registry._used]
-    for registry in asked:
-        for point in _points(registry.group):
+    for registry in _registries:
+        for point in _points(registry.group) if registry._used else ():
             if point.name in registry._used and registry._is_hidden(point):
                 yield f"{registry._hidden(point)}; {_RENAME}"
 

@@ -46,7 +46,7 @@ class Planned:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Say what a reader of a list of stages wants to know; the rest is for edgekd."""
+        """Return name, status and reason in one line; the other fields are long."""
         return f"Planned(name={self.name!r}, status={self.status!r}, reason={self.reason!r})"
 
     @property

@@ -131,7 +131,7 @@ def record(run: Run, setting: Setting) -> ProfileRecord:
             runtime=run.start["runtime"],
             threads=run.end["threads"] or max(1, _worked(run)),
             operations=dict(run.end["ops"]),
-            delegates=None if run.end["delegates"] is None else tuple(Delegate(**took) for took in run.end["delegates"]),
+            delegates=_delegates(run.end),
             settings=dict(run.end.get("settings", {})),
             asked_threads=setting.threads,
         ),
@@ -222,6 +222,12 @@ def _busy(run: Run) -> float | None:
 
 def _worked(run: Run) -> int:
     return int(statistics.median_low(block["threads"] for block in run.blocks))
+
+
+def _delegates(end: Mapping[str, Any]) -> tuple[Delegate, ...] | None:
+    """What took operations; None where the runtime does not tell."""
+    told = end.get("delegates")
+    return None if told is None else tuple(Delegate(**took) for took in told)
 
 
 def notes(runs: Iterable[Run], device: Device) -> Iterator[Missing]:

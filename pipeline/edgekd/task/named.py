@@ -65,7 +65,7 @@ def arguments(network: nn.Module) -> tuple[str, ...]:
     by_name = [name for name, each in takes.items() if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     if by_name:
         raise ModelError(
-            f"{type(network).__name__}.forward() takes {', '.join(by_name)} by keyword alone, and a file has an order",
+            f"{type(network).__name__}.forward() takes {', '.join(by_name)} by keyword alone; edgekd gives inputs in order",
             "remove the * from the arguments of forward()",
         )
     return tuple(name for name, each in takes.items() if each.kind in ordered)

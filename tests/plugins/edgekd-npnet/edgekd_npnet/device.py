@@ -148,7 +148,7 @@ class Numpy:
         return ""
 
     def effective(self, path, feed):
-        return {"threads": 1, "delegates": None, "ops": {"float32": len(self.network.steps)}, "float_ops": {}}
+        return {"threads": 1, "ops": {"float32": len(self.network.steps)}, "float_ops": {}}
 
 
 PACKAGES = {"numpy": Numpy}

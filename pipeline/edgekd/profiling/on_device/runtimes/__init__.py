@@ -7,8 +7,8 @@ threads; of several the first that works is used. Its ``TRIVIAL`` has the names 
 A runtime has: ``version``, ``load(path)``, ``unload()``, ``run(feed)`` as a user writes it, ``inputs()``: by name, in the
 model's order, (shape with None where free, numpy type, (scale, zero point)); ``fit(feed)`` for free sizes, ``outputs(feed)``
 (all of them, by name), and ``operations(path, feed, runs)`` (times of each). ``effective(path, feed)`` is what it says it
-did: ``threads`` or None, ``delegates`` as in ``results.runtime.Delegate`` or None, ``settings`` by its own names if there
-are any, and ``ops`` and ``float_ops`` of ``precision``. ``default_precision(path)`` is what it computes floats in where it
+did: ``threads`` or None, ``delegates`` as in ``results.runtime.Delegate`` and ``settings`` by its own names if it tells any,
+and ``ops`` and ``float_ops`` of ``precision``. ``default_precision(path)`` is what it computes floats in where it
 is not asked for float32, empty where that is float32. A feed has an array for each input, by name, in the same order. A
 module imports its package only when it is used.
 """
