@@ -68,8 +68,12 @@ def note(context: Context, figure: Missing) -> None:
 def note_dropped_outputs(context: Context, role: str, network: nn.Module) -> None:
     """List the outputs of a network that nothing reads: edgekd trains, measures and exports the primary one alone."""
     from edgekd.models.build import dropped
+    from edgekd.models.in_training import training_outputs
 
     student = context.recipe.student
+    if more := training_outputs(network):
+        what = f"other outputs of the {role} in training mode"
+        note(context, Missing(Finding("training_outputs", figures={"outputs": list(more)}), what))
     if names := dropped(network, student.outputs if student and role == "student" else "primary"):
         note(context, Missing(Finding("dropped_outputs", figures={"outputs": list(names)}), f"other outputs of the {role}"))
 

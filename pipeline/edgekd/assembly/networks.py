@@ -121,6 +121,7 @@ def rewritten(
     """
     from edgekd.models.build import example, load_weights, network, one_input, other_outputs
     from edgekd.models.checkpoints import locate
+    from edgekd.models.in_training import training_outputs
     from edgekd.recipe.student import Rewrite
     from edgekd.rewrite import Rewritten, rewrite
 
@@ -134,6 +135,7 @@ def rewritten(
     rules = section.rewrite
     result = Rewritten(model) if rules == Rewrite() else rewrite(model, rules, example(purpose.signature))
     result.model.other_outputs = other_outputs(model)  # type: ignore[assignment]  # a plain attribute
+    result.model.training_outputs = training_outputs(model)  # type: ignore[assignment]  # likewise
     for line in (*result.changes, *(f"left: {reason}" for reason in result.left)):
         if say:
             say(f"  student.rewrite: {line}")

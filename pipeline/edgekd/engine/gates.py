@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from edgekd.recipe import Recipe
 from edgekd.recipe.export import split_name, stage_name
 from edgekd.recipe.gates import DEFAULTS, DropGate, Gate, Gates, MetricGate
-from edgekd.results.fidelity import Figure
+from edgekd.results.fidelity import Figure, WorstAgreement, WorstValue
 from edgekd.results.gates import QUALITY, SEVERITY, GateRecord, Limit, Verdict
 from edgekd.results.models import ModelRecord
 from edgekd.results.profile import ProfileRecord
 from edgekd.task.base import Task, task_of
 
 ON_DEVICE = ("latency_p50_ms", "latency_p90_ms", "peak_memory_mib")
+WORST = ("worst_sqnr_db", "worst_agreement")
+"""Gates of the one value that is harmed most, among all outputs of a file that are no logits of classes."""
 STORED = ("float16", "int8-weights", "int4-weights")
 """Precisions whose reference in torch has the weights of the file, so that nothing is left but the runtime's rounding."""
 INT8_ERROR = 0.03
@@ -58,8 +60,8 @@ def limits(recipe: Recipe, models: Sequence[ModelRecord]) -> Iterator[tuple[str,
 def _unasked(task: Task, *, known: bool) -> tuple[str, ...]:
     """Return the gates against the float model that hold unasked; ``known``: whether there is anything like labels."""
     if "classes" not in task.gives:  # how much of another metric may be lost, its user knows
-        return ("sqnr_db", "worst_sqnr_db")
-    return ("accuracy_drop", "worst_sqnr_db") if known else ("expected_drop", "agreement", "sqnr_db", "worst_sqnr_db")
+        return ("sqnr_db", *WORST)
+    return ("accuracy_drop", *WORST) if known else ("expected_drop", "agreement", "sqnr_db", *WORST)
 
 
 def passed(gates: Sequence[GateRecord]) -> bool:
@@ -99,8 +101,8 @@ def _judge(
         return
     if name in QUALITY and precision == "float32":
         return
-    if name == "worst_sqnr_db" and recipe.gates.worst_sqnr_db is None and not (model.fidelity and model.fidelity.worst):
-        return  # all that the file gives is logits of classes
+    if name in WORST and getattr(recipe.gates, name) is None and _worst(name, model) is None:
+        return  # the file has no such output
     steps = model.parity is None or model.parity.p99_lsb is not None
     limit = _limit(gate)
     if name == "parity_top1" and model.parity is not None and model.parity.agreement is None:
@@ -131,6 +133,7 @@ def _record(
     on_device = name in ON_DEVICE
     profile = next((p for p in profiles if p.model == model.name and p.device == gate.device), None)
     metric = _metric(name, gate, recipe)
+    worst = _worst(name, model)
     found = _on_device(name, profile) if on_device else _figure(name, metric, model, models)
     verdict = _verdict(gate, found, profile if on_device else None, timed=name != "peak_memory_mib")
     reference = _reference(models)
@@ -148,7 +151,7 @@ def _record(
         level=gate.level,
         blocks=_blocks(gate, verdict, found, recipe.gates),
         metric=metric if name in ("drop", "metric") else None,
-        value=str(model.fidelity.worst) if name == "worst_sqnr_db" and model.fidelity and model.fidelity.worst else None,
+        value=str(worst) if worst else None,
     )  # fmt: skip
 
 
@@ -203,14 +206,22 @@ def _figure(name: str, metric: str, model: ModelRecord, models: Mapping[str, Mod
     """What a gate is held against; n is 0 where the figure has no sampling noise."""
     if name in ("accuracy_drop", "drop"):
         return model.fidelity.drops.get(metric) if model.fidelity else None
-    if name == "worst_sqnr_db":
-        return model.fidelity.worst.sqnr_db if model.fidelity and model.fidelity.worst else None
+    if name in WORST:
+        worst = _worst(name, model)
+        return None if worst is None else worst.sqnr_db if isinstance(worst, WorstValue) else worst.agreement
     if name in QUALITY:
         found: Figure | None = getattr(model.fidelity, name, None)
         return found
     if name in ("top1", "metric"):
         return model.figure(metric)
     return _exact(_EXACT[name](model, models))
+
+
+def _worst(name: str, model: ModelRecord) -> WorstValue | WorstAgreement | None:
+    """What a gate of ``WORST`` is held against; None of other gates, and of a file without such an output."""
+    if name not in WORST or model.fidelity is None:
+        return None
+    return model.fidelity.worst if name == "worst_sqnr_db" else model.fidelity.worst_agreement
 
 
 def _exact(value: float | None) -> Figure | None:

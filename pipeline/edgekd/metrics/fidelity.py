@@ -7,20 +7,25 @@ with a bad scale; this module compares with the float model instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import statistics
-from edgekd.results.fidelity import Fidelity, Figure, WorstValue
+from edgekd.results.fidelity import Fidelity, Figure, WorstAgreement, WorstValue
 from edgekd.results.layers import EXACT_DB
 
 Array = NDArray[np.float32]
+Values = NDArray[Any]
+"""Of an output of any type."""
 
 _FLOOR = 1e-3
 """The least deviation of a logit that counts, as a share of the logits' root mean square: below it there is only the
 rounding of float32, as in a network whose logits are the same for all images."""
+_RARE = 10
+"""Samples below which a value of an output of integers counts less in :func:`same`: one sample is no class."""
 
 
 def compare(
@@ -70,11 +75,11 @@ def sqnr(reference: Array, output: Array, *, classes: bool = True) -> Figure:
 
 
 def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstValue | None:
-    """Return the value of all outputs with the least signal-to-noise ratio.
+    """Return the value of all float outputs with the least signal-to-noise ratio.
 
     An output N×K is K values with a meaning each, such as the sides of a box: int8 has one step for all of them, and a value
     that is smaller than the step is lost while the ratio of the whole output stays high. Other outputs, such as maps, count
-    as one value; integers are compared by parity.
+    as one value; integers are the matter of :func:`worst_agreement`.
 
     Args:
         reference: Outputs of the float model, each (N, ...), without those that are logits of classes.
@@ -93,6 +98,60 @@ def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstV
     _, name, index = min(found, key=lambda item: item[0])
     parts = (values[name] if index is None else values[name][:, index : index + 1] for values in (reference, output))
     return WorstValue(name, index, sqnr(*parts, classes=False))
+
+
+def worst_agreement(reference: Mapping[str, Values], output: Mapping[str, Values]) -> WorstAgreement | None:
+    """Return the value of all outputs of integers and truth values that is least often the float model's.
+
+    Such outputs are classes, flags, or indices that the network takes from its own float values. An output N×K is K values,
+    as in :func:`worst`.
+
+    Args:
+        reference: Outputs of the float model, each (N, ...).
+        output: Those of the compressed model for the same samples.
+    """
+    found: list[WorstAgreement] = []
+    for name, exact in reference.items():
+        if np.issubdtype(exact.dtype, np.floating):
+            continue
+        found += (
+            [WorstAgreement(name, index, same(exact[:, part], output[name][:, part])) for index, part in _parts(exact)]
+            if exact.ndim > 1
+            else [WorstAgreement(name, None, same(exact, output[name]))]
+        )
+    return min(found, key=lambda item: item.agreement.value, default=None)
+
+
+def _parts(exact: Values) -> Iterator[tuple[int | None, slice]]:
+    """Yield the parts of an output (N, ...) that count as a value each."""
+    if exact.ndim == 2 and exact.shape[1] > 1:
+        yield from ((index, slice(index, index + 1)) for index in range(exact.shape[1]))
+    else:
+        yield None, slice(None)
+
+
+def same(reference: Values, output: Values) -> Figure:
+    """Return the share of samples on which a whole number or a truth value is the float model's, with its 95 % interval.
+
+    The share is averaged over the values that the float model gives (the balanced accuracy of the output, with the float
+    model's for the truth): a flag that is rarely true, and that int8 never sets, is the same on most samples by chance. A
+    value of fewer than ``_RARE`` samples has less weight.
+
+    Args:
+        reference: (N, ...); all positions of a sample count.
+        output: (N, ...), of the same samples.
+    """
+    n, each = len(reference), reference.size // max(1, len(reference))
+    if not each:
+        return Figure(1.0, n)
+    _, which, counts = np.unique(reference.reshape(-1), return_inverse=True, return_counts=True)
+    weights = (np.minimum(1.0, counts / (_RARE * each)) / counts)[which]
+    weights /= weights.sum()
+    share = min(1.0, float(weights[output.reshape(-1) == reference.reshape(-1)].sum()))
+    share = 1.0 if 1 - share < 1e-9 else share
+    # Kish's effective sample size; positions of one sample are not independent.
+    effective = min(n, max(1, round(1 / float(np.square(weights).sum()))))
+    return Figure(share, n, *statistics.wilson(share, effective))
 
 
 def _ratio(reference: Array, output: Array) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import environment, reads
 from edgekd.errors import CheckpointError, EdgekdError, ModelError, did_you_mean, joined
-from edgekd.models import checkpoints, tied, user_file
+from edgekd.models import checkpoints, in_training, tied, user_file
 from edgekd.models.checkpoints import Checkpoint
 from edgekd.models.torchvision import import_torchvision
 from edgekd.recipe.student import Shipped
@@ -359,6 +359,7 @@ def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Ship
             raise ModelError(f"{source} cannot run on {what} images: {error}", hint) from error
         what = ", ".join(map(str, signature.inputs))
         raise ModelError(f"{source} cannot run on {what}: {error}", "correct the data or the model") from error
+    several = not isinstance(output, torch.Tensor)
     if not isinstance(output, torch.Tensor):
         found = [(name, tuple(value.shape)) for name, value in primary.tensors(output) if isinstance(value, torch.Tensor)]
         chosen = primary.choose(found, port, source)
@@ -375,6 +376,8 @@ def _check_output(model: nn.Module, source: str, purpose: Purpose, outputs: Ship
     model.train(training)
     shape = tuple(output.shape)
     if shape[:1] == (1,) and primary.fits(shape, port):
+        if not several and not source.startswith("edgekd:"):  # networks of edgekd return the same in both modes
+            in_training.keep_primary(model, example(signature), port)
         return
     given, needed = f"{source} gives {shape} for one {sample}", f"({', '.join(map(str, (1, *port.dims[1:])))})"
     if port.kind != "logits":

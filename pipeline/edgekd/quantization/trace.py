@@ -64,29 +64,59 @@ def trace(model: nn.Module, example: Inputs, decompositions: Mapping[Any, Callab
             graph_module: fx.GraphModule = program.run_decompositions(dict(decompositions)).module(check_guards=False)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise _in_words(error) from error
-    _refuse_random(own, graph_module, one)
+    _refuse_changes(own, graph_module, one)
     _check_one(own, graph_module, one)
     _check_alone(own, graph_module, one)
     return graph_module
 
 
-def _refuse_random(model: nn.Module, graph_module: fx.GraphModule, one: Inputs) -> None:
-    """See that the model computes the same for the same sample, as a file does.
+def _refuse_changes(model: nn.Module, graph_module: fx.GraphModule, one: Mapping[str, Tensor]) -> None:
+    """See that the model computes the same for the same sample, as a file does, and leaves the sample as it is.
 
     Raises:
-        QuantizeError: The network draws random numbers in evaluation mode.
+        QuantizeError: The network overwrites an input, changes a buffer that its output depends on, or draws random numbers
+            in evaluation mode.
     """
-    drawn = list(_random_operators(graph_module.graph))
-    if not drawn:
-        return
+    given = [{name: value.clone() for name, value in one.items()} for _ in range(2)]
+    stored = {name: value.clone() for name, value in model.named_buffers()}
     with torch.no_grad():
-        pairs = zip(_tensors(call(model, one)), _tensors(call(model, one)), strict=True)
-        differs = any(not torch.equal(a, b) for a, b in pairs)
-    if differs:
+        try:
+            first, second = ([value.clone() for value in _tensors(call(model, copies))] for copies in given)
+        except Exception:  # shapes that one sample does not go through
+            return
+    overwritten = [name for name, value in given[0].items() if not _unchanged(one[name], value)]
+    if overwritten:
+        named = f" {', '.join(overwritten)}" if len(one) > 1 else ""
         raise QuantizeError(
-            f"the network gives other values each time it is called, in evaluation mode too: {describe_several(drawn)}",
+            f"the network overwrites its input{named}",
+            "let forward() compute a new tensor, such as x = x * 2 in place of x.mul_(2), or begin with x = x.clone()",
+        )
+    if len(first) == len(second) and all(_unchanged(a, b) for a, b in zip(first, second, strict=True)):
+        return
+    again = "the network gives other values each time it is called, in evaluation mode too"
+    changed = [name for name, value in model.named_buffers() if name not in stored or not _unchanged(stored[name], value)]
+    if changed:
+        several = "buffers" if len(changed) > 1 else "buffer"
+        raise QuantizeError(
+            f"{again}: its forward() changes the {several} {', '.join(changed)}",
+            f"a file keeps no state between two samples: change the {several} only if self.training",
+        )
+    drawn = list(_random_operators(graph_module.graph))
+    if drawn:
+        raise QuantizeError(
+            f"{again}: {describe_several(drawn)}",
             "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()",
         )
+    if len(first) != len(second) or not all(_alike(a, b) for a, b in zip(first, second, strict=True)):
+        hint = "a file keeps no state between two samples: look for an attribute that forward() changes, or a random number"
+        raise QuantizeError(again, hint)
+
+
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    """Return True if two tensors have the same values; NaN is the same as NaN."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    return bool(((before == after) | ((before != before) & (after != after))).all())
 
 
 def _random_operators(graph: fx.Graph) -> Iterator[fx.Node]:

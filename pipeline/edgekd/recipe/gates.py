@@ -64,6 +64,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "agreement": {"min": 0.80},
     "sqnr_db": {"min": 10.0},
     "worst_sqnr_db": {"min": 5.0},
+    "worst_agreement": {"min": 0.80},
     "parity_top1": {"min": 0.995},
     "parity_lsb_p99": {"max": 2.0},
     "parity_error": {"max": 0.01},
@@ -96,6 +97,10 @@ class Gates(Strict):
     """The same ratio in dB of the one value that int8 harms most, among all outputs that have no classes. An output N×K is K
     values (a box is four), for they share one int8 step and a small one can be lost; another output counts as one value.
     Default where there is such an output: {min: 5}. Cure: keep the layer that gives it in float (quantize.keep_float)."""
+    worst_agreement: Gate | None = None
+    """Share of test samples, from 0 to 1, on which the one integer or truth value that int8 harms most is the float
+    student's, averaged over the values that the float student gives. An output N×K is K values. Default where there is such
+    an output: {min: 0.8}, as agreement. Cure: keep the layers before it in float (quantize.keep_float)."""
     drop: DropGate | tuple[DropGate, ...] | None = None
     """Loss of a metric in each int8 artifact against the float student, on the test split, in the metric's own unit: the
     whole 95 % interval has to be within the limit. A list has a limit for each of several metrics."""

@@ -48,6 +48,7 @@ GATES = {
     "agreement": GateWords("Same {same} as float", "%", 100.0, "as the float student"),
     "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the {output}"),
     "worst_sqnr_db": GateWords("Signal to noise, worst value", "dB", 1.0, "of the value that int8 harms most, all outputs"),
+    "worst_agreement": GateWords("Same integers as float, worst value", "%", 100.0, "of the value that int8 harms most"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
     "top1": GateWords("Top-1 accuracy", "%", 100.0, "on the test split"),
     "parity_top1": GateWords("{Same} agreement", "%", 100.0, "with the torch int8 model"),

@@ -79,6 +79,12 @@ def _dropped(figures: Mapping[str, Any]) -> str:
     return f"{joined(names)} {'is' if len(names) == 1 else 'are'} dropped, and in no file"
 
 
+def _training_outputs(figures: Mapping[str, Any]) -> str:
+    return (
+        f"no loss reads {joined([*figures['outputs']])}, and no file has {'it' if len(figures['outputs']) == 1 else 'them'}"
+    )
+
+
 def _few_minutes(figures: Mapping[str, Any]) -> str:
     only = f"only {figures['minutes']:.1f} of {figures['of']:g} minutes without a pause were measured"
     return f"{only}: limit_s is over ({figures['limit_s']:g} s)"
@@ -135,6 +141,7 @@ _REASONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "no_test_outputs": lambda figures: "the teacher on the test split: its stored outputs have no `test`",
     "dropped_outputs": _dropped,
+    "training_outputs": _training_outputs,
     "not_finite": lambda figures: f"it is {figures['value']} on the {figures['split']} split, which is no figure",
     "no_files_in_a_study": lambda figures: _NO_FILES,
     "other_budgets": _other_budgets,

@@ -43,6 +43,25 @@ class WorstValue:
 
 
 @dataclass(frozen=True)
+class WorstAgreement:
+    """The whole-number or truth value of a file's outputs that is least often the float model's.
+
+    Attributes:
+        output: Name of the output.
+        index: As in :class:`WorstValue`.
+        agreement: Share of samples, 0 to 1, on which this value is the float model's, averaged over the values that the
+            float model gives.
+    """
+
+    output: str
+    index: int | None
+    agreement: Figure
+
+    def __str__(self) -> str:
+        return self.output if self.index is None else f"{self.output}[{self.index}]"
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """Closeness of a model to the float model that it was made from, on the test images.
 
@@ -56,7 +75,8 @@ class Fidelity:
         drops: What each metric of the task has lost, paired by sample, by the metric's name: more is worse, a share where
             the metric is one. Empty where nothing is known of the targets. Where a teacher stands in for labels they are
             drops of agreement with the teacher.
-        worst: What is harmed most among the outputs that have no classes; None where there is no such output.
+        worst: What is harmed most among the float outputs that have no classes; None where there is no such output.
+        worst_agreement: What is harmed most among the outputs of integers and truth values; None where there is none.
     """
 
     reference: str
@@ -65,3 +85,4 @@ class Fidelity:
     expected_drop: Figure | None = None
     drops: Mapping[str, Figure] = field(default_factory=dict)
     worst: WorstValue | None = None
+    worst_agreement: WorstAgreement | None = None

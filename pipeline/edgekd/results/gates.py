@@ -15,7 +15,7 @@ SEVERITY: tuple[Verdict, ...] = (
 )  # fmt: skip
 """Verdicts, the worst first."""
 
-QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db", "worst_sqnr_db", "drop")
+QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db", "worst_sqnr_db", "worst_agreement", "drop")
 """Gates that hold a file against the float model."""
 
 Level = Literal["error", "warn", "off"]
@@ -55,7 +55,7 @@ class GateRecord:
         level: What the recipe makes of a gate that does not pass: ``error``, ``warn``, or ``off`` (recorded only).
         blocks: Whether the run ends with exit code 1 because of this gate.
         instead: Of one that is not applicable: the gate that takes its place.
-        value: Of ``worst_sqnr_db``: the value that is harmed most, ``OUTPUT`` or ``OUTPUT[INDEX]``.
+        value: Of ``worst_sqnr_db`` and ``worst_agreement``: the value that is harmed most, ``OUTPUT`` or ``OUTPUT[INDEX]``.
     """
 
     name: str

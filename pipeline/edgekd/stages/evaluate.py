@@ -17,7 +17,7 @@ from edgekd.progress import Task
 from edgekd.recipe import Recipe
 from edgekd.recipe.data import Data
 from edgekd.recipe.export import Precision, split_name
-from edgekd.results.fidelity import WorstValue
+from edgekd.results.fidelity import WorstAgreement, WorstValue
 from edgekd.results.findings import Finding, Missing
 from edgekd.results.mistakes import CopiedErrors
 from edgekd.results.models import FilePort, Metrics, Parity
@@ -271,7 +271,7 @@ class _Outputs:
         primary: The primary outputs, of references too.
         references: Of each file, the name of the outputs that it is compared with.
         compressed: Names of the outputs that are compared with the float student's.
-        worst: Of each compressed file, the value that is harmed most among its outputs without classes.
+        worst: Of each compressed file, what is harmed most among its outputs without classes: floats, and other types.
     """
 
     def __init__(self, context: Context, images: DataSet, x: Taken, task: Task) -> None:
@@ -282,7 +282,7 @@ class _Outputs:
         self.primary: dict[str, Array] = {}
         self.references: dict[str, str] = {}
         self.compressed: list[str] = [self.int8] if self.int8 else []
-        self.worst: dict[str, WorstValue | None] = {}
+        self.worst: dict[str, tuple[WorstValue | None, WorstAgreement | None]] = {}
         self._float: Mapping[str, Array] = {}
         self._failures: dict[str, ExportError] = {}
         self._seen = _seen(recipe)
@@ -350,19 +350,20 @@ class _Outputs:
                 self.primary[reference] = _torch_logits(network, self.x)
         return reference
 
-    def _worst(self, given: Mapping[str, Array], answer: str) -> WorstValue | None:
+    def _worst(self, given: Mapping[str, Array], answer: str) -> tuple[WorstValue | None, WorstAgreement | None]:
         """Compare the outputs of a file with those of the float student, without the primary one where that has classes."""
         from edgekd.metrics import fidelity
 
         context, purpose = self.context, self.images.purpose
         names = [name for name in given if name != answer or "classes" not in purpose.task.gives]
         if not names:
-            return None
+            return None, None
         if len(given) == 1:
             exact: Mapping[str, Array] = {answer: self.primary[networks.float_name(context.recipe)]}
         else:
             exact = self._float = self._float or export.source(context, purpose, "float32").computed("float32", self.x)
-        return fidelity.worst({name: exact[name] for name in names}, given)
+        wanted = {name: exact[name] for name in names}
+        return fidelity.worst(wanted, given), fidelity.worst_agreement(wanted, given)
 
     def write(self) -> None:
         """Write the outputs of the references.
@@ -396,7 +397,8 @@ def _figures(run: _Outputs, judge: Array | None) -> dict[str, Evaluated]:
         if labels is not None:
             drops = quality.drops(*(_rows(images.purpose, run.primary[model], labels) for model in (name, student)))
         close = fidelity.compare(student, run.primary[student], run.primary[name], drops, classes=classes)
-        found[name] = replace(found[name], fidelity=replace(close, worst=run.worst.get(name)))
+        floats, others = run.worst.get(name, (None, None))
+        found[name] = replace(found[name], fidelity=replace(close, worst=floats, worst_agreement=others))
     for name, value in found.items():
         targets, context = images.test.labels, run.context
         metrics = [measure(context, name, run.primary[name], targets, images.purpose)] if images.test.labelled else []
@@ -410,7 +412,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 13
+    version = 14
     reused = True
     optional = False
 

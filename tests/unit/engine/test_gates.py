@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.engine import gates
 from edgekd.recipe import Recipe
-from edgekd.results.fidelity import Fidelity, Figure, WorstValue
+from edgekd.results.fidelity import Fidelity, Figure, WorstAgreement, WorstValue
 from edgekd.results.findings import Finding
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
 from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity
@@ -31,7 +31,8 @@ def close(drop: float | None, n: int = 2000, sure: bool = True) -> Fidelity:
         return Figure(value, n, value - room, value + room)
 
     drops = {} if drop is None else {"top1": figure(drop)}
-    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops, WorstValue("box", 2, figure(12.0)))
+    worst = WorstValue("box", 2, figure(12.0)), WorstAgreement("second", None, figure(0.94))
+    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops, *worst)
 
 
 def measured(split: Any, n: int, top1: float) -> Metrics:
@@ -94,7 +95,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
     half = replace(model("tflite_float16", 0.89, p99=None, near=close(0.001)), precision="float16")
     found = gates.judge(recipe({}), (*MODELS, half), ())
     names = [gate.name for gate in found if gate.model == "tflite_float16"]
-    assert names == ["accuracy_drop", "worst_sqnr_db", "parity_top1", "parity_error"]
+    assert names == ["accuracy_drop", "worst_sqnr_db", "worst_agreement", "parity_top1", "parity_error"]
     assert gates.passed(found)
     assert gates.verdict(found) == "pass"
 
@@ -107,6 +108,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
         ("agreement", {"min": 0.94}, {"min": 0.96}, 0.95, ">= 0.94"),
         ("sqnr_db", {"min": 19}, {"min": 21}, 20.0, ">= 19"),
         ("worst_sqnr_db", {"min": 11}, {"min": 13}, 12.0, ">= 11"),
+        ("worst_agreement", {"min": 0.93}, {"min": 0.95}, 0.94, ">= 0.93"),
         ("top1", {"min": 0.87}, {"min": 0.91}, 0.89, ">= 0.87"),
         ("parity_top1", {"min": 0.996}, {"min": 0.997}, 0.996, ">= 0.996"),
         ("parity_lsb_p99", {"max": 1.5}, {"max": 1.4}, 1.5, "<= 1.5"),
@@ -128,7 +130,7 @@ def test_each_gate_at_its_boundary(
 
 def test_every_gate_of_the_schema_is_judged() -> None:
     names = {*gate_names()} | {*OF_METRICS}
-    assert len(names) == 15
+    assert len(names) == 16
     # A file with steps has no other figure of its error; the float file beside it has.
     found = gates.judge(recipe({name: {"max": 1e9, **OF_METRICS.get(name, {})} for name in names}), MODELS, (profile(),))
     assert {gate.name for gate in found if gate.verdict == "pass"} == names
@@ -225,7 +227,8 @@ def test_parity_is_always_gated() -> None:
     found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, agreement=0.99, p99=2.1, near=close(0.0))), ())
     verdicts = {gate.name: gate.verdict for gate in found if gate.model == "onnx"}
     assert verdicts == {
-        "accuracy_drop": "pass", "worst_sqnr_db": "pass", "parity_top1": "fail", "parity_lsb_p99": "fail",
+        "accuracy_drop": "pass", "worst_sqnr_db": "pass", "worst_agreement": "pass",
+        "parity_top1": "fail", "parity_lsb_p99": "fail",
     }  # fmt: skip
 
 
@@ -252,8 +255,19 @@ def test_a_value_of_another_output_that_int8_has_lost_does_not_pass() -> None:
     assert (gate.name, gate.verdict, gate.value, gate.blocks) == ("worst_sqnr_db", "fail", "box[2]", True)
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(0.97, "pass"), (0.3, "fail")])
+def test_an_integer_that_int8_changes_does_not_pass(share: float, verdict: Verdict) -> None:
+    """The int8 graph in torch gives the same wrong integer, so parity does not see it."""
+    worst = WorstAgreement("second", None, Figure(share, 2000, share - 0.02, share + 0.02))
+    found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=replace(close(0.0), worst_agreement=worst))), ())
+    (gate,) = (gate for gate in found if gate.name == "worst_agreement")
+    assert (gate.verdict, gate.value, gate.reference, str(gate.limit)) == (verdict, "second", "distilled", ">= 0.8")
+    assert gates.passed(found) is (verdict == "pass")
+
+
 def test_a_file_of_logits_alone_has_no_other_value() -> None:
-    near = replace(close(0.0), worst=None)
+    near = replace(close(0.0), worst=None, worst_agreement=None)
+    assert one("worst_agreement", {"min": 0.5}, (*MODELS[:2], model("onnx", 0.9, near=near))).verdict == "not_measured"
     found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=near)), ())
     assert "worst_sqnr_db" not in {gate.name for gate in found}
     asked = one("worst_sqnr_db", {"min": 5}, (*MODELS[:2], model("onnx", 0.9, near=near)))

@@ -141,6 +141,38 @@ def test_the_value_that_int8_has_lost_is_found() -> None:
     assert str(found) == f"box[{found.index}]"
 
 
+def test_the_flag_that_int8_never_sets_is_found() -> None:
+    """Most samples have the same value by chance, and the other flags of the output are right."""
+    random = np.random.default_rng(0)
+    flags = random.uniform(size=(400, 3)) < (0.5, 0.04, 0.5)
+    int8 = flags.copy()
+    int8[:, 1] = False
+    found = fidelity.worst_agreement({"scores": np.ones((400, 2), np.float32), "flags": flags}, {"flags": int8})
+    assert found is not None
+    assert (str(found), found.agreement.n) == ("flags[1]", 400)
+    assert found.agreement.value == pytest.approx(0.5)
+    assert found.agreement.high is not None
+    assert found.agreement.high < 0.8
+
+
+def test_agreement_of_integers_is_what_was_counted() -> None:
+    random = np.random.default_rng(0)
+    classes = np.repeat(np.arange(4), 100)
+    healthy = np.where(random.uniform(size=400) < 0.03, (classes + 1) % 4, classes).astype(np.int32)
+    found = fidelity.same(classes, healthy)
+    assert found.value == pytest.approx((classes == healthy).mean())
+    assert found.low is not None
+    assert found.high is not None
+    assert 0.9 < found.low < found.value < found.high
+    maps = np.broadcast_to(classes[:, None, None], (400, 5, 5))
+    assert fidelity.same(maps, maps) == fidelity.same(classes, classes)
+    assert fidelity.same(classes, classes).value == 1
+    rare = np.zeros(400, np.int64)
+    rare[0] = 1
+    assert fidelity.same(rare, 0 * rare).value > 0.9, "one sample is no class"
+    assert fidelity.worst_agreement({"x": np.ones((3, 2), np.float32)}, {"x": np.ones((3, 2), np.float32)}) is None
+
+
 def test_outputs_that_are_no_vectors_count_as_a_whole() -> None:
     random = np.random.default_rng(0)
     maps = random.normal(size=(50, 4, 3, 3)).astype(np.float32)

@@ -202,9 +202,37 @@ class Ranked(nn.Module):
         return x - x.mean(0, keepdim=True)
 
 
+class Overwriting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2).relu()
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class Averaging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3))
+        return x - self.mean[:, None, None]
+
+
 @pytest.mark.parametrize(
     ("model", "message", "hint"),
     [
+        (Overwriting, "the network overwrites its input", "x = x * 2 in place of x.mul_"),
+        (Counting, "each time it is called.*changes the buffer calls", "if self.training"),
+        (Averaging, "each time it is called.*changes the buffer mean", "if self.training"),
         (
             OverTheBatch,
             r"depends on the other samples of its batch: 1 batch_norm \(%_native",

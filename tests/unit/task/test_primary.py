@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from edgekd.errors import DataError, ModelError
 from edgekd.exporting import foreign
 from edgekd.models.build import dropped, macs, network, one_input
+from edgekd.models.in_training import training_outputs
 from edgekd.quantization import answer, qat
 from edgekd.recipe.data import Data
 from edgekd.taps.taps import Tapped
@@ -78,10 +79,6 @@ def test_the_logits_of_several_outputs_go_everywhere(tmp_path: Path, kind: str, 
     assert sorted(net.state_dict()) == ["aux.bias", "aux.weight", "conv.bias", "conv.weight", "fc.bias", "fc.weight"]
     for mode in (True, False):
         for paths in ((), ("conv",)):
-            if kind == "train tuple" and mode and not paths:
-                with pytest.raises(ModelError, match="Net has 2 outputs"):
-                    Tapped(net.train(), paths)(x)
-                continue
             out = Tapped(net.train(mode), paths)(x)
             torch.testing.assert_close(out[0], expected)
             assert len(out) == 1 + len(paths)
@@ -89,6 +86,25 @@ def test_the_logits_of_several_outputs_go_everywhere(tmp_path: Path, kind: str, 
     qat.set_fake_quant(prepared.module, False)
     torch.testing.assert_close(prepared.module(x), expected)
     assert macs(net, purpose(DATA).signature) > 0
+
+
+def test_the_answer_of_training_mode_is_that_of_evaluation_mode(tmp_path: Path) -> None:
+    """The first of two logits is the auxiliary one here; the values tell."""
+    net = build(tmp_path, "train tuple").train()
+    x = one_input(purpose(DATA).signature, 3)
+    torch.testing.assert_close(net(x), net.eval()(x))
+    assert training_outputs(net) == ("0 (1×10)",)
+    assert training_outputs(build(tmp_path, "train")) == ("aux (1×10)",)
+    assert training_outputs(build(tmp_path, "map")) == ()
+
+
+def test_two_answers_in_training_mode_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
+    (tmp_path / "same.py").write_text(NETS.replace("(aux, out) if self.training", "(2 * out, 3 * out) if self.training"))
+    net = network(f"{tmp_path / 'same.py'}:Net", {"kind": "train tuple"}, purpose(DATA, 10))
+    x = one_input(purpose(DATA).signature, 3)
+    assert net.eval()(x).shape == (3, 10)
+    with pytest.raises(ModelError, match=r"has 2 outputs: 0 \(3×10\), 1 \(3×10\)"):
+        net.train()(x)
 
 
 def test_none_or_several_are_refused_by_name(tmp_path: Path) -> None:
