@@ -261,8 +261,8 @@ def causes(result: RunResult) -> Iterator[str]:
         output = one_line(value).partition("[")[0]
         yield (
             f"{one_line(value)} is another value in int8 than in float: int8 loses the differences that decide it. What to "
-            f"do: keep the layers that {output} is computed from in float with --set 'quantize.keep_float=[LAYER]', or let the "
-            "network give values of similar size"
+            f"do: keep the layers that {output} is computed from in float with --set 'quantize.keep_float=[LAYER]', or let "
+            "the network give values of similar size"
         )
     lost = [gate for gate in lost if gate.name not in ("worst_sqnr_db", "worst_agreement")]
     torch = result.model("ptq") or result.model("qat")
