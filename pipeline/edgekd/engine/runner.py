@@ -37,7 +37,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.reads import watch
 from edgekd.reads.bytecode import from_source
 from edgekd.recipe import Recipe
-from edgekd.report.findings import sentence
+from edgekd.report import missing as missing_words
 from edgekd.report.layouts import card
 from edgekd.results.codec import to_json
 from edgekd.results.findings import missing as lacking
@@ -356,7 +356,7 @@ def _stage(
                 inputs={name: done[name] for name in step.node.inputs},
                 log=folder / "logs" / f"{step.name}.log",
                 progress=options.progress, processes=options.processes, threads=_threads(step, options),
-                folder=loaded.folder, files=step.files, graphs=options.graphs, words=sentence,
+                folder=loaded.folder, files=step.files, graphs=options.graphs, words=missing_words.while_running,
             )  # fmt: skip
             with guarded(step, context):
                 perform(step.node.stage, context)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgekd.errors import joined
-from edgekd.report import trust
+from edgekd.report import findings, trust
 from edgekd.report.words import count, sig
-from edgekd.results.findings import UNFIT, Missing
+from edgekd.results.findings import UNFIT, Finding, Missing
 from edgekd.results.models import MetricFacts
 from edgekd.runtimes import base
 
@@ -56,6 +56,12 @@ def reason(figure: Missing, metrics: Sequence[MetricFacts] = ()) -> str:
         return _OF_METRICS[fact.code](fact.figures, metrics)
     write = _REASONS.get(fact.code)
     return write(fact.figures) if write else trust.sentence(fact)
+
+
+def while_running(finding: Finding) -> str:
+    """Write a finding of a running stage, or its reason for a missing figure, before the report is written."""
+    write = _REASONS.get(finding.code)
+    return write(finding.figures) if write else findings.sentence(finding)
 
 
 def _small_test_split(figures: Mapping[str, Any], metrics: Sequence[MetricFacts]) -> str:

@@ -15,7 +15,10 @@ from edgekd.assembly.context import Context
 from edgekd.errors import QuantizeError, StorageError
 from edgekd.progress import Lines
 from edgekd.recipe import Recipe
+from edgekd.report.findings import sentence
+from edgekd.report.missing import while_running
 from edgekd.results import codec
+from edgekd.results.findings import Finding
 
 
 @pytest.fixture
@@ -70,3 +73,14 @@ def test_outputs_that_are_dropped_are_listed(context: Context) -> None:
     figures.note_dropped_outputs(context, "student", network)
     (line,) = notes(codec.read(figures.NotMeasured, context.out / figures.FILE).found)
     assert line == "other outputs of the student: aux (1×10) is dropped, and in no file"
+
+
+def test_outputs_of_training_mode_are_listed(context: Context) -> None:
+    network = nn.Linear(1, 1)
+    network.training_outputs = ("aux (1×10)",)  # type: ignore[assignment]
+    figures.note_dropped_outputs(context, "student", network)
+    (found,) = codec.read(figures.NotMeasured, context.out / figures.FILE).found
+    words = "no loss reads aux (1×10), and no file has it"
+    assert notes([found]) == [f"other outputs of the student in training mode: {words}"]
+    assert while_running(found.reason) == words
+    assert while_running(Finding("no such", figures={"a": 1})) == sentence(Finding("no such", figures={"a": 1}))
