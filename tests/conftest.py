@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,22 @@ from PIL import Image
 
 from edgekd import registry
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin; tests may share two cores
+# Tests share the cores: one thread each, and threads that wait sleep. Read while torch is loaded.
+for _name, _value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
+    os.environ.setdefault(_name, _value)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector off what was imported: tracing makes many objects, and each collection would walk over it."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Take back the threads that a run in this process has set: small networks take several times longer with two."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from selenium import webdriver
 from tests.browser import assert_clean, browser  # noqa: F401  # a fixture is used by its name
-from tests.e2e.conftest import Cli, Run
+from tests.e2e.conftest import BLOCKS, Cli, Run
 
 from edgekd.artifacts import against, found
 from edgekd.profiling.variant import Variant
@@ -123,7 +123,7 @@ def test_weights_load_into_the_plain_torchvision_model(chain: Run) -> None:
 
     from edgekd.models.torchvision import import_torchvision
 
-    model = import_torchvision().models.mobilenet_v2(num_classes=10)
+    model = import_torchvision().models.mobilenet_v2(num_classes=10, inverted_residual_setting=BLOCKS)
     model.load_state_dict(load_file(chain.folder / "artifacts" / "distilled.safetensors"))
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 

@@ -105,4 +105,5 @@ if __name__ == "__main__":  # a spawned training process imports this file under
     os.dup2(2, 1)  # what libraries print is no answer
     _load()
     gc.freeze()  # a collection in a child would copy every page
+    gc.set_threshold(20_000, 20, 100)
     _serve(own)

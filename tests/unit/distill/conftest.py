@@ -7,8 +7,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-torch.set_num_threads(1)
-
 
 class Small(nn.Module):
     """Three stages at 16, 8 and 4 pixels of a 16×16 image."""

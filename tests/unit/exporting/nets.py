@@ -11,7 +11,6 @@ from edgekd.devices import schema, targets
 from edgekd.exporting.exporter import Source
 from edgekd.quantization import qat
 
-torch.set_num_threads(1)
 BITS = targets.weight_bits_for([schema.load("host")])
 """Bits of a weight that the runtimes on this machine add up without saturating, as a recipe for it has them."""
 

@@ -70,7 +70,12 @@ def test_bytes_are_the_same_in_every_process(written: dict[str, Exported], tmp_p
         "for format in reversed(FORMATS): print(format, *digests(export(source, format, Path(sys.argv[1]))))"
     )
     root = Path(__file__).parents[3]
-    environment = {"PYTHONPATH": f"{root / 'pipeline'}:{root}", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "7"}
+    environment = {
+        "PYTHONPATH": f"{root / 'pipeline'}:{root}",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONHASHSEED": "7",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "a folder of another name")],
         env=environment, capture_output=True, text=True, check=True,

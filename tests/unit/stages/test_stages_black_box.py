@@ -29,7 +29,6 @@ from edgekd.recipe import Recipe
 from edgekd.stages.distill import DistillStage
 from edgekd.stages.teacher import TeacherStage
 
-torch.set_num_threads(1)
 W = np.random.default_rng(5).normal(size=(4, 3, 16, 16)).astype(np.float32) / 16  # a linear classifier of 3×16×16 images
 
 

@@ -27,8 +27,6 @@ from edgekd.stages.distill import DistillStage
 from edgekd.stages.quantize import QuantizeStage
 from edgekd.task.image_classification import purpose
 
-torch.set_num_threads(1)
-
 RECIPE = """\
 edgekd: 1
 data: {{source: 'npz:{data}', image_size: 16}}

@@ -21,7 +21,6 @@ from edgekd.stages.distill import DistillStage
 from edgekd.stages.quantize import QuantizeStage
 from edgekd.stages.teacher import TeacherStage
 
-torch.set_num_threads(1)
 BUDGET = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0, "lr": 1e-6}  # all papers' weights together are large
 KINDS = {name: losses.get(name) for name in losses.names()}
 ON_MAPS = [name for name, kind in KINDS.items() if kind.reads != "attention" and not kind.reuses_teacher]

@@ -24,7 +24,6 @@ from edgekd.stages import distill, package
 from edgekd.stages.teacher import TeacherStage
 from edgekd.task.base import record, task_of
 
-torch.set_num_threads(1)
 STAGES = ("teacher", "distill", "quantize", "evaluate")
 TRAIN = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0}
 NET: dict[str, Any] = {"model": "edgekd:resnet10", "args": {"width": 4, "stem_stride": 2}}

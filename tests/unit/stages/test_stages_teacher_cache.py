@@ -24,8 +24,6 @@ from edgekd.stages.distill import DistillStage
 from edgekd.stages.quantize import QuantizeStage
 from edgekd.stages.teacher import TeacherStage
 
-torch.set_num_threads(1)
-
 RECIPE = """\
 edgekd: 1
 data: {source: SOURCE, image_size: 16, augment: [flip]}

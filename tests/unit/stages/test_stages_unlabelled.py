@@ -33,8 +33,6 @@ from edgekd.stages.synthesize import SynthesizeStage
 from edgekd.stages.teacher import TeacherStage
 from edgekd.task.image_classification import purpose
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def _global_state() -> Iterator[None]:

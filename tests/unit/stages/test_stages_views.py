@@ -31,8 +31,6 @@ from edgekd.stages.evaluate import EvaluateStage
 from edgekd.stages.quantize import QuantizeStage
 from edgekd.stages.teacher import TeacherStage
 
-torch.set_num_threads(1)
-
 RECIPE = """\
 edgekd: 1
 data: {source: SOURCE, image_size: 12, channels: 1, augment: [crop, flip]}
