@@ -1,4 +1,4 @@
-"""What edgekd says of four networks is true; `make soak` says it of thirty, with five seeds each."""
+"""What edgekd says of two networks is true; `make soak` says it of thirty, with five seeds each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 ORACLE = Path(__file__).parents[1] / "oracle"
-SAMPLE = {"masked": "sound", "shared": "sound", "cat": "destroyed", "outlier": "destroyed"}
+SAMPLE = {"shared": "sound", "cat": "destroyed"}
 """One of a kind, with its first seed, and what is true of it by far."""
 WRONG = {("destroyed", "pass"), ("sound", "fail")}
 
@@ -48,7 +48,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
-def test_verdicts_of_four_networks_are_true(rows: list[dict[str, Any]]) -> None:
+def test_verdicts_of_two_networks_are_true(rows: list[dict[str, Any]]) -> None:
     assert len(rows) == 2 * len(SAMPLE)
     for row in rows:
         assert (SAMPLE[row["network"]], row["verdict"]) not in WRONG, row

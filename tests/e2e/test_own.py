@@ -39,6 +39,7 @@ def block(a, b):
 
 RECIPE = """\
 edgekd: 1
+threads: 1
 data: {source: "imagefolder:images", image_size: 32}
 student: {model: "net.py:Net", args: {width: 8}}
 distill: {epochs: 4, batch_size: 16, lr: 0.02, losses: [{kind: task}]}

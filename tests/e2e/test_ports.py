@@ -65,6 +65,7 @@ class Read(nn.Module):
 PROFILE = {"devices": ["host"], "warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 5, "block_runs": 2}
 SEEN = {
     "edgekd": 2,
+    "threads": 1,
     "task": "picture-with-facts",
     "data": {"source": "npz:seen.npz"},
     "teacher": {"model": "nets.py:Seen", "args": {"width": 8}, "train": {"epochs": 3, "batch_size": 16, "lr": 0.02}},
@@ -78,6 +79,7 @@ SEEN = {
 }
 READ = {
     "edgekd": 2,
+    "threads": 1,
     "task": "values-of-text",
     "data": {"source": "npz:read.npz"},
     "student": {"model": "nets.py:Read", "weights": "read.pt", "outputs": "all"},
@@ -92,7 +94,7 @@ UNEVEN = {
     "export": ["onnx"],
 }
 TAUGHT = {
-    **{key: READ[key] for key in ("edgekd", "task", "data", "baselines", "gates")},
+    **{key: READ[key] for key in ("edgekd", "threads", "task", "data", "baselines", "gates")},
     "teacher": {"model": "outputs:outputs.npz"},
     "student": {"model": "nets.py:Read"},
     "distill": {"epochs": 3, "batch_size": 16, "lr": 0.02, "losses": [{"kind": "mse_logits"}]},

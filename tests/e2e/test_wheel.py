@@ -40,7 +40,7 @@ def test_the_shipped_recipe_runs_from_a_wheel(site: Path, tmp_path: Path) -> Non
     assert where.stdout.startswith(str(site))
     done = edgekd(
         site, tmp_path, "run", "mobilenet", "--set", "distill.epochs=1", "--set", "distill.warmup_epochs=0",
-        "--set", "student.args.width_mult=0.35", "--set", "data.val_fraction=0.8",
+        "--set", "student.model=edgekd:resnet10", "--set", "student.args={width: 16}", "--set", "data.val_fraction=0.8",
         "--set", "quantize=null", "--set", "baselines=[]", "--set", "export=[onnx]", "--set", "profile=null",
         "--set", "gates.accuracy_drop=null", "--set", "gates.size_ratio=null",
     )  # fmt: skip
