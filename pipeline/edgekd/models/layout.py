@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
@@ -17,6 +17,22 @@ def layout(network: nn.Module) -> torch.memory_format:
     """
     unsafe = any(crashes(*convolution) for convolution in _convolutions(network))
     return torch.contiguous_format if unsafe else torch.channels_last
+
+
+def lay_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
+    """Store the weights of a network in a memory layout, in place, and return the network.
+
+    Only tensors of four dimensions have the layouts of images; ``Module.to`` would refuse those of five.
+    """
+    for value in (*network.parameters(), *network.buffers()):
+        if value.ndim == 4:
+            value.data = value.data.to(memory_format=form)
+    return network
+
+
+def laid_out(inputs: Mapping[str, Tensor], form: torch.memory_format) -> dict[str, Tensor]:
+    """Return the inputs of a network, those of four dimensions in a memory layout."""
+    return {name: x.contiguous(memory_format=form) if x.ndim == 4 else x for name, x in inputs.items()}
 
 
 def crashes(weight: Tensor, stride: Sequence[int], groups: int) -> bool:

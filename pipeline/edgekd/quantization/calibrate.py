@@ -44,7 +44,7 @@ def check(inputs: Inputs) -> None:
             "give training samples, and quantize.calibration_images of 1 or more",
         )
     floats = [value for value in named(inputs).values() if value.is_floating_point()]
-    finite = torch.stack([torch.isfinite(value).flatten(1).all(1) for value in floats]).all(0) if floats else None
+    finite = torch.stack([torch.isfinite(value).reshape(total, -1).all(1) for value in floats]).all(0) if floats else None
     if finite is not None and not finite.all():
         wrong = torch.nonzero(~finite).flatten().tolist()
         raise QuantizeError(

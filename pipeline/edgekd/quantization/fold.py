@@ -29,11 +29,13 @@ from edgekd.quantization.passes.selections import (
 )
 from edgekd.quantization.passes.sharing import share_weights
 from edgekd.quantization.passes.transposed import write_transposed_convolutions_as_convolutions
+from edgekd.quantization.passes.types import write_conversions
 from edgekd.quantization.passes.windows import write_max_pools_with_equal_windows
 from edgekd.quantization.trace import trace
 from edgekd.task.named import Inputs
 
 _SAFE = (
+    write_conversions,
     write_resizes_as_selections,
     write_interpolations_as_products,
     write_circular_padding_as_slices,

@@ -111,7 +111,7 @@ class ExportStage:
     """A file for one runtime."""
 
     name = "export"
-    version = 13
+    version = 14
     reused = True
     optional = True
 

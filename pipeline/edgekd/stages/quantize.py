@@ -242,7 +242,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 12
+    version = 13
     reused = True
     optional = False
 

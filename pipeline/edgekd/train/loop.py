@@ -29,7 +29,7 @@ from edgekd.distill.terms import Terms
 from edgekd.errors import TrainingError
 from edgekd.metrics.base import shown, value_of
 from edgekd.models import tied
-from edgekd.models.layout import layout
+from edgekd.models.layout import laid_out, lay_out, layout
 from edgekd.progress import Progress, Silent, Task
 from edgekd.recipe.data import Data
 from edgekd.recipe.train import Train
@@ -206,7 +206,7 @@ class _Loop:
         self.networks = TrainedNetworks(trainable.network, trainable.terms, trainable.peers)
         self.form = layout(self.networks)
         optimizer = optimizers.of(self.networks, budget, fused=not optimizers.scales(fabric))
-        self.module, self.optimizer = fabric.setup(_laid_out(self.networks, self.form), optimizer)
+        self.module, self.optimizer = fabric.setup(lay_out(self.networks, self.form), optimizer)
         size, seed = budget.batch_size, trainable.seed
         batches, self.augmented, self.sampler = loader(data.train, section, size, seed, [view.train for view in views])
         self.feed: Any = fabric.setup_dataloaders(batches)
@@ -247,7 +247,7 @@ class _Loop:
             inputs = self.prepare(stored)
             with torch.no_grad(), self.fabric.autocast():
                 taught = teacher(self.views(inputs, others), draw, indices) if teacher else None
-            values, logits = self.module(_formed(inputs, self.form), taught, target, indices, self.step / len(self.feed))
+            values, logits = self.module(laid_out(inputs, self.form), taught, target, indices, self.step / len(self.feed))
             if not bool(values.sum(1).isfinite().all()):
                 raise self._not_finite(values, logits, epoch, not_finite.Batch(inputs, target, taught))
             self._update(values, epoch)
@@ -270,7 +270,7 @@ class _Loop:
 
         def again() -> None:
             with self.fabric.autocast():
-                call(network, _formed(batch.inputs, self.form))
+                call(network, laid_out(batch.inputs, self.form))
 
         return not_finite.error(state.name, network, step, again)
 
@@ -327,7 +327,7 @@ def _teacher_outputs(loop: _Loop, teaching: Teaching) -> Iterator[TeacherOutputs
     if teaching.network is None:
         yield None
         return
-    network = fabric.to_device(_laid_out(teaching.network.eval().requires_grad_(False), torch.channels_last))
+    network = fabric.to_device(lay_out(teaching.network.eval().requires_grad_(False), torch.channels_last))
     if teaching.recording is None:
         yield lambda views, _draw, _indices: ask(network, views)
         return
@@ -384,16 +384,6 @@ def primary_of(network: nn.Module, split: Split, prepare: Prepare, device: torch
         found.append(primary.first(call(network, inputs)).float().cpu())
     network.train(training)
     return torch.cat(found)
-
-
-def _formed(inputs: Mapping[str, Tensor], form: torch.memory_format) -> dict[str, Tensor]:
-    """Return the inputs with images in a memory layout."""
-    return {name: x.contiguous(memory_format=form) if x.ndim == 4 else x for name, x in inputs.items()}
-
-
-def _laid_out(network: nn.Module, form: torch.memory_format) -> nn.Module:
-    cast(Any, network).to(memory_format=form)  # torch's stubs lack this form
-    return network
 
 
 def _bytes(network: nn.Module) -> int:

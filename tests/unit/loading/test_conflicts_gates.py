@@ -64,6 +64,39 @@ def test_a_limit_that_holds_nothing_is_refused(gates: str, place: str, message: 
     assert any(each.key == place and message in each.message for each in caught.value.problems), caught.value
 
 
+@pytest.mark.parametrize(
+    ("gates", "place", "message", "hint"),
+    [
+        (
+            "{accuracy_drop: {max: 2}}",
+            "accuracy_drop.max",
+            "2 is 200 points: this is a share",
+            "write max: 0.02 for 2 points",
+        ),
+        ("{accuracy_drop: {max: -5}}", "accuracy_drop.max", "-500 points", "write max: -0.05 for -5 points"),
+        ("{agreement: {min: 99.5}}", "agreement.min", "where 0.01 is 1 %", "write min: 0.995 for 99.5 %"),
+        ("{parity_top1: {min: 99}}", "parity_top1.min", "9900 %", "write min: 0.99 for 99 %"),
+        ("{top1: {min: 90}}", "top1.min", "9000 %", "write min: 0.9 for 90 %"),
+        ("{drop: {metric: top5, max: 5}}", "drop.max", "500 points", "write max: 0.05 for 5 points"),
+        ("{metric: [{name: loss, max: 3}, {name: top1, min: 60}]}", "metric[1].min", "6000 %", "write min: 0.6 for 60 %"),
+        ("{size_ratio: {max: -1}}", "size_ratio.max", "is never below 0", "write max: NUMBER above 0"),
+        ("{parity_lsb_p99: {max: -1}}", "parity_lsb_p99.max", "is never below 0", "write max: NUMBER above 0"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(gates: str, place: str, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(gates)
+    (problem,) = [each for each in caught.value.problems if each.key == f"gates.{place}"]
+    assert message in problem.message
+    assert hint in problem.hint
+
+
+def test_the_ends_of_a_share_and_limits_of_other_figures_are_free() -> None:
+    """A share of 1, a gain that is asked for, and metrics without a share's unit."""
+    check("{accuracy_drop: {max: 1}, top1: {min: 0}, drop: [{metric: loss, max: 40}, {metric: top1, max: -0.01}]}")
+    check("{sqnr_db: {min: 30}, parity_lsb_p99: {max: 4}, worst_sqnr_db: {min: -3}}")
+
+
 @pytest.mark.parametrize("name", ["top1", "loss"])
 def test_a_metric_may_have_either_limit(name: str) -> None:
     check(f"{{metric: [{{name: {name}, max: 0.9}}, {{name: {name}, min: 0.1}}]}}")

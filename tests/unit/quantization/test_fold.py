@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -225,6 +227,51 @@ class Averaging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3))
         return x - self.mean[:, None, None]
+
+
+class OfTheBatch(nn.Module):
+    """Takes something of the other samples by a mask, by ids, or by their place in the batch."""
+
+    def __init__(self, mixed: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, x: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        return self.mixed(x, mask, ids)
+
+
+MIXES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mean of masks": lambda x, mask, ids: x * mask.float().mean(0),
+    "any mask": lambda x, mask, ids: x * mask.any(0).float(),
+    "all masks": lambda x, mask, ids: x * mask.all(0).float(),
+    "greatest id": lambda x, mask, ids: x * ids.max(),
+    "sum of ids": lambda x, mask, ids: x + ids.float().sum(0),
+    "least id": lambda x, mask, ids: x + ids.min(),
+    "first sample": lambda x, mask, ids: x - x[:1],
+    "last sample": lambda x, mask, ids: x - x[-1:],
+    "order in the batch": lambda x, mask, ids: x.cumsum(0),
+}
+
+
+@pytest.mark.parametrize("example", [torch.tensor([[1, 1, 0, 1]]), torch.ones(1, 4).long(), torch.zeros(1, 4).long()])
+@pytest.mark.parametrize("mix", MIXES)
+def test_samples_that_meet_in_a_batch_are_found(mix: str, example: Tensor) -> None:
+    """Whatever the values of the example are; what reads its own sample alone is no such network."""
+    given = {"x": torch.rand(1, 4), "mask": example.bool(), "ids": example}
+    with pytest.raises(QuantizeError, match="depends on the other samples of its batch"):
+        fold(OfTheBatch(MIXES[mix]), given)
+
+
+@pytest.mark.parametrize("example", [torch.tensor([[1, 1, 0, 1]]), torch.ones(1, 4).long(), torch.zeros(1, 4).long()])
+def test_masks_and_tables_of_one_sample_are_no_mixing(example: Tensor) -> None:
+    """A mean over what is visible, which may be nothing; tables of few ids; the last visible position."""
+    table = nn.Embedding(int(example.max()) + 1, 4)
+
+    def own(x: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        last = table(ids).gather(1, (mask.sum(1) - 1)[:, None, None].expand(-1, 1, 4).clamp(0))[:, 0]
+        return (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True) + last
+
+    fold(OfTheBatch(own), {"x": torch.rand(1, 4), "mask": example.bool(), "ids": example})
 
 
 @pytest.mark.parametrize(

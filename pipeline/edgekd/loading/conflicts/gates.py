@@ -21,6 +21,12 @@ SIDE = {
 }
 """The side of the limit, by gate. A gate of a metric may have either: a metric may be an error, or a share of them."""
 
+SHARES = (*OF_CLASSES, "parity_top1", "worst_agreement")
+"""Gates of shares, which are 0.01 in a recipe where tables print 1 % or 1 point."""
+
+POSITIVE = ("parity_lsb_p99", "parity_error", "size_ratio", "latency_p50_ms", "latency_p90_ms", "peak_memory_mib")
+"""Gates of figures that are never below 0."""
+
 
 def _hint(name: str, known: Sequence[str]) -> str:
     near = did_you_mean(name, known)
@@ -58,6 +64,25 @@ def one_sided(recipe: Recipe) -> Found:
         other, worse = ("min", "larger") if side == "max" else ("max", "smaller")
         message = f"this gate needs {side}, not {other}: a {worse} {name} is worse, and would pass"
         yield f"{_place(recipe.gates, name, gate)}.{other}", message, f"write {side}: NUMBER"
+
+
+def without_meaning(recipe: Recipe) -> Found:
+    """Find limits that no figure can exceed, or that none can meet: of a share as a percentage, and below 0."""
+    for name, gate in recipe.gates.limits():
+        for side, limit in (("max", gate.max), ("min", gate.min)):
+            if limit is None or gate.level == "off":
+                continue
+            place, word = f"{_place(recipe.gates, name, gate)}.{side}", "points" if name.endswith("drop") else "%"
+            if abs(limit) > 1 and _is_share(name, gate):
+                message = f"{limit:g} is {100 * limit:g} {word}: this is a share, where 0.01 is 1 {word.rstrip('s')}"
+                yield place, message, f"write {side}: {limit / 100:.10g} for {limit:g} {word}"
+            elif limit < 0 and side == "max" and name in POSITIVE:
+                yield place, f"{name} is never below 0, so this gate would always fail", f"write {side}: NUMBER above 0"
+
+
+def _is_share(name: str, gate: Gate) -> bool:
+    held = gate.metric if isinstance(gate, DropGate) else gate.name if isinstance(gate, MetricGate) else ""
+    return name in SHARES or (held in metrics.names() and metrics.get(held)().unit == "%")
 
 
 def unreachable(recipe: Recipe) -> Found:

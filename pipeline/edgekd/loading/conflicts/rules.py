@@ -18,6 +18,7 @@ def conflicts(recipe: Recipe) -> Found:
             yield from losses.conflicts(recipe.distill, recipe.teacher, "")
         yield from student.left_for_qat(recipe)
         yield from gates.one_sided(recipe)
+        yield from gates.without_meaning(recipe)
         yield from gates.unreachable(recipe)
         yield from export.options(recipe)
         yield from devices.conflicts(recipe)
