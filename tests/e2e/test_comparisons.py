@@ -44,8 +44,7 @@ def test_the_committed_results_meet_their_goals(summary: Any) -> None:
         patch.syspath_prepend(str(STUDY.parent / "oracle"))
         import depends
     found = json.loads((STUDY / "results.json").read_text(encoding="utf-8"))
-    files = depends.digests(summary.PATTERNS)
-    changed = sorted(path for path in {*files, *found["files"]} if files.get(path) != found["files"].get(path))
+    changed = depends.changed(found["files"], summary.PATTERNS)
     if changed:
         names = ", ".join(changed)
         pytest.skip(f"tests/protocol/results.json is of other code, `make soak` makes it again; changed: {names}")

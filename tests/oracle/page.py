@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import soaks
+
 DESTROYED, SOUND = 0.05, 0.01
 """True change of top-1 from which a network is destroyed, and up to which it is sound."""
 VERDICTS = ("pass", "undecided", "fail", "untrusted", "not_measured", "none")
@@ -63,13 +65,8 @@ def page(value: Mapping[str, Any]) -> str:
 
 def _row(row: Row) -> str:
     drop = "—" if row["drop"] is None else f"{100 * row['drop']:.2f}"
-    others = [f"{gate[0]} of {gate[1]} {gate[4]}" + _figure(gate) for gate in row["gates"] if gate[4] != "pass"]
     verdict = f"**{row['verdict']}**" if wrong([row]) else row["verdict"]
     return (
         f"| {row['network']} | {row['seed']} | {row['look']} | {100 * row['float_top1']:.1f} | {drop} | {row['truth']} |"
-        f" {verdict} | {'; '.join(others) or row['said']} |"
+        f" {verdict} | {soaks.failing(row['gates']) or row['said']} |"
     )
-
-
-def _figure(gate: Sequence[Any]) -> str:
-    return "" if gate[3] is None else f" ({gate[3]:.4g}, limit {gate[2]})"

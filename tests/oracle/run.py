@@ -13,10 +13,8 @@ The exit code is 1 if a destroyed network passes or a sound one fails.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,13 +23,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import depends
-import page
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+import depends  # noqa: E402
+import page  # noqa: E402
+
+import soaks  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.e2e.warm import Server
 
-HERE = Path(__file__).resolve().parent
 SEEDS, LATER_SEEDS = (0, 1, 2, 3, 4), (2765, 3535, 4019, 4779, 4900)
 """Of the networks that limits were fitted on, and of the others: drawn when the limits stood."""
 LOOKS = {"labels": "all", "no labels": "none"}
@@ -142,24 +144,22 @@ def ran(job: Job, look: str, folder: Path, server: Server) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as output:
         command = ("run", f"{name}.yaml", "--threads", "1", "--out", "reports")
         code, _, error = server.run(command, folder, environment, Path(output))
-    return code, ([line for line in error.splitlines() if line.strip()] or [""])[-1][:300]
+    return code, soaks.last_line(error)
 
 
 def found(folder: Path) -> tuple[str, list[list[Any]], list[tuple[str, Path]]]:
     """Read a run folder: the verdict, the gates as in ``Row``, and the format and path of each int8 file."""
     if not (folder / "run.json").is_file():
         return "none", [], []
-    result = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    gates = [
-        [gate["name"], gate["model"], "{op} {value:g}".format_map(gate["limit"]), gate["measured"], gate["verdict"]]
-        for gate in result["gates"]
-    ]
+    from edgekd.results.run import read_run
+
+    result = read_run(folder)
     files = [
-        (model["format"], folder / model["path"])
-        for model in result["models"]
-        if model["role"] == "artifact" and model.get("precision") == "int8" and model.get("path")
+        (model.format, folder / model.path)
+        for model in result.models
+        if model.role == "artifact" and model.precision == "int8" and model.path
     ]
-    return result["verdict"], gates, files
+    return result.verdict, soaks.gates(result), files
 
 
 _server: list[Server] = []
@@ -177,15 +177,6 @@ def _start() -> None:
 
 def _work(job: Job) -> list[Row]:
     return judged(job, _server[0])
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, versions and commit, as they stand in the results."""
-    from edgekd import environment
-
-    known = environment.describe()
-    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return {"commit": done.stdout.strip(), **{key: known[key] for key in ("cpu", "cores", "python", "packages")}}
 
 
 def main() -> int:
@@ -212,9 +203,8 @@ def main() -> int:
             for row in made:
                 print(page.line(asdict(row)), flush=True)
             rows.sort(key=lambda row: (row.network, row.seed, row.look))
-            value = {"machine": machine(), "files": files, "rows": [asdict(row) for row in rows]}
-            path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-            path.with_suffix(".md").write_text(page.page(value), encoding="utf-8")
+            value = {"machine": soaks.machine(), "files": files, "rows": [asdict(row) for row in rows]}
+            soaks.write(path, value, page.page)
     print(page.table([asdict(row) for row in rows]))
     return 1 if page.wrong([asdict(row) for row in rows]) else 0
 

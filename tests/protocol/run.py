@@ -11,29 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "oracle")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "oracle"), str(HERE.parent)]
 
 import depends  # noqa: E402
 import study  # noqa: E402
 import summary  # noqa: E402
 
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, versions and commit, as they stand in the results."""
-    from edgekd import environment
-
-    known = environment.describe()
-    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return {"commit": done.stdout.strip(), **{key: known[key] for key in ("cpu", "cores", "python", "packages")}}
+import soaks  # noqa: E402
 
 
 def main() -> int:
@@ -54,10 +45,8 @@ def main() -> int:
             rows.append(asdict(study.row(number, now, before, time.monotonic() - began)))
             before = now
             print(number, *rows[-1]["same"], *rows[-1]["slower"], f"({rows[-1]['seconds']} s)", flush=True)
-            value = {"machine": machine(), "files": files, "multiplications": round(more, 4), "rows": rows}
-            text = json.dumps(value, indent=1)
-            path.write_text(text + "\n", encoding="utf-8")
-            path.with_suffix(".md").write_text(summary.page(value), encoding="utf-8")
+            value = {"machine": soaks.machine(), "files": files, "multiplications": round(more, 4), "rows": rows}
+            soaks.write(path, value, summary.page)
     print(summary.page(json.loads(path.read_text(encoding="utf-8"))))
     return 1 if summary.missed(rows) else 0
 
