@@ -21,6 +21,7 @@ test-devices: $(VENV)/.test
 soak: $(VENV)/.test
 	$(BIN)/python tests/oracle/run.py
 	$(BIN)/python tests/protocol/run.py
+	$(BIN)/python tests/recipes/run.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
