@@ -102,8 +102,9 @@ class Gates(Strict):
     student's, averaged over the values that the float student gives. An output N×K is K values. Default where there is such
     an output: {min: 0.8}, as agreement. Cure: keep the layers before it in float (quantize.keep_float)."""
     drop: DropGate | tuple[DropGate, ...] | None = None
-    """Loss of a metric in each int8 artifact against the float student, on the test split, in the metric's own unit: the
-    whole 95 % interval has to be within the limit. A list has a limit for each of several metrics."""
+    """Loss of a metric in each int8 artifact against the float student, on the test split, in the metric's own unit (0.01 is
+    one point of a share): the whole 95 % interval has to be within the limit. A list has a limit for each of several
+    metrics."""
     metric: MetricGate | tuple[MetricGate, ...] | None = None
     """A metric of each int8 artifact on the test split. A list: as drop."""
     top1: Gate | None = None

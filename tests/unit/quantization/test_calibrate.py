@@ -187,3 +187,12 @@ def test_an_overflow_inside_is_named_by_its_tensor() -> None:
         QuantizeError, match=r"2 conv2d \(%conv2d_1\) has values that are NaN or infinite, though the samples have none"
     ):
         run(module, images(8))
+
+
+@pytest.mark.parametrize("rank", range(1, 6))
+def test_samples_of_every_rank_are_checked(rank: int) -> None:
+    x = torch.rand((5, 3, 2, 2, 2)[:rank])
+    check(x)
+    x[3] = float("nan")
+    with pytest.raises(QuantizeError, match="1 of 5 samples have values that are NaN or infinite, the first is sample 3"):
+        check(x)

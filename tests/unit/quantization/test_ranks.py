@@ -25,21 +25,23 @@ N = 16
 
 
 class Ranks(nn.Module):
-    """A number, a vector, a signal, an image and a video, each beside ids and truth values of its shape."""
+    """A number, a vector, a signal, an image and a video; ids and masks of the shapes of the first and of the last."""
 
     def __init__(self) -> None:
         super().__init__()
         convolutions = (nn.Conv1d(6, 3, 3), nn.Conv2d(6, 3, 3), nn.Conv3d(6, 3, 3))
         self.layers = nn.ModuleList([nn.Linear(1, 3), nn.Linear(6, 3), *convolutions])
-        self.norms = nn.ModuleList([*(nn.BatchNorm1d(3) for _ in range(3)), nn.BatchNorm2d(3), nn.BatchNorm3d(3)])
         self.words, self.head = nn.Embedding(9, 3), nn.Linear(3, 2)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         total: Tensor | float = 0.0
-        for layer, norm, x, ids, mask in zip(self.layers, self.norms, inputs[:5], inputs[5:10], inputs[10:], strict=True):
-            x, words = x * mask, self.words(ids) * mask[..., None]
-            x = norm(layer(x[:, None] if x.ndim == 1 else x)).relu()
-            total = total + x.reshape(x.shape[0], 3, -1).mean(2) + words.reshape(words.shape[0], -1, 3).mean(1)
+        floats, ids, masks = inputs[:5], inputs[5:7], inputs[7:]
+        masked = (floats[0] * masks[0], *floats[1:4], floats[4] * masks[1])
+        for layer, x in zip(self.layers, masked, strict=True):
+            x = layer(x[:, None] if x.ndim == 1 else x).relu()
+            total = total + x.reshape(x.shape[0], 3, -1).mean(2)
+        for words in (self.words(each) for each in ids):
+            total = total + words.reshape(words.shape[0], -1, 3).mean(1)
         out: Tensor = self.head(total)
         return out
 
@@ -72,7 +74,7 @@ def int8_file(net: nn.Module, inputs: dict[str, Tensor], folder: Path) -> tuple[
 
 def test_inputs_and_layers_of_every_rank_and_type(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net, inputs = Ranks(), samples()
+    net, inputs = Ranks(), {name: value for name, value in samples().items() if name[0] == "f" or name[1] in "15"}
     form = layout(net)
     optimizer = torch.optim.SGD(lay_out(net, form).parameters(), 0.01)
     before = {name: value.clone() for name, value in net.named_parameters()}
