@@ -183,7 +183,7 @@ def _check_alone(model: nn.Module, graph_module: fx.GraphModule, one: Mapping[st
     Raises:
         QuantizeError: The model takes values of the whole batch, such as its mean.
     """
-    if all(_alike(a, b) for a, b in _alone_and_beside(model, one)):
+    if not mixes(model, one):
         return
     norms = graph_module.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit.no_stats)
     named = f": {describe_several(norms)}" if norms else ""
@@ -218,6 +218,11 @@ def _tensors(output: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
+def mixes(model: nn.Module, one: Mapping[str, Tensor]) -> bool:
+    """Tell whether an output of a sample depends on the samples beside it; ``one`` is a sample (N = 1)."""
+    return not all(_alike(a, b) for a, b in _alone_and_beside(model, one))
+
+
 def _alone_and_beside(model: nn.Module, one: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield each output of two samples, as each gets it alone and beside the other one."""
     for other in _others(one):
@@ -239,6 +244,8 @@ def _others(one: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     ids = [name for name, value in one.items() if not value.is_floating_point() and value.dtype is not torch.bool]
     for same in (0, 1) if ids else ():
         yield {**other, **{name: torch.full_like(one[name], same) for name in ids}}
+    if any(value.dtype is torch.bool for value in one.values()):  # a network may fail with another mask
+        yield {name: value if value.dtype is torch.bool else _zeros_or_other(value) for name, value in one.items()}
 
 
 def _copied(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -255,7 +262,13 @@ def _other(value: Tensor) -> Tensor:
     return other
 
 
+def _zeros_or_other(value: Tensor) -> Tensor:
+    return _other(value) if value.is_floating_point() else torch.zeros_like(value)
+
+
 def _alike(a: Tensor, b: Tensor) -> bool:
+    if not a.numel():
+        return a.shape == b.shape
     if not a.is_floating_point():
         return bool((a != b).float().mean() <= 1e-3)  # an argmax of values that are all but equal
     finite = torch.isfinite(a)
