@@ -65,6 +65,7 @@ SOURCES = '''
 from pathlib import Path
 
 import numpy as np
+from edgekd import reads
 from edgekd.data.sources.base import Raw
 from edgekd.errors import DataError
 from edgekd.testing import SourceSuite
@@ -110,7 +111,14 @@ def suite(name, **fields):
     globals()[f"Test_{name}"] = type(f"Test_{name}", (SourceSuite,), {"name": name, "make": make, "change": change})
 
 
+def in_its_key(self, place, data, progress):
+    with reads.in_key(*(Path(place) / name for name in "ab")):
+        return Numbers.read(self, place, data, progress)
+
+
 suite("good")
+suite("forgets", files=lambda self, place: Numbers.files(self, place)[:1])
+suite("forgets_keyed", files=lambda self, place: Numbers.files(self, place)[:1], read=in_its_key)
 suite("hashed", order=lambda self, count: [int(at) for at in {str(at) for at in range(count)}])
 
 '''
@@ -127,3 +135,4 @@ def test_broken_sources_are_found(tmp_path: Path) -> None:
     found = failures(tmp_path, SOURCES, "edgekd.sources")
     assert "Test_good" not in found, found
     assert found["Test_hashed"] == {"hash_seed"}
+    assert found["Test_forgets"] == found["Test_forgets_keyed"] == {"fingerprint"}

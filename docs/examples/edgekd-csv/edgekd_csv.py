@@ -22,7 +22,7 @@ class Csv:
         """Return the samples: a vector called x (float32, N×columns), and targets (float32, N×1)."""
         self.files(place)
         try:
-            with reads.in_key():  # the file's bytes are in the cache key: files() names it
+            with reads.in_key(place):  # the file's bytes are in the cache key: files() names it
                 table = np.loadtxt(place, np.float32, delimiter=",", skiprows=1, ndmin=2)
         except ValueError as error:
             raise DataError(f"{place} is not a table of numbers: {error}", "separate the numbers by commas") from error

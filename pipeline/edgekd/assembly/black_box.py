@@ -79,7 +79,7 @@ def load(section: Teacher, data: Data, images: DataSet, threads: int) -> BlackBo
         )
     rule = images.preprocessing
     shape = (rule.channels, *data.size)
-    with reads.in_key():
+    with reads.in_key(*files(kind, path)):
         call = foreign.opened(Path(path), kind, shape, threads, section.signature, len(images.classes))
     own = replace(rule, mean=section.mean, std=section.std) if section.mean and section.std else rule
     network = BlackBox(call, rule, own, probabilities=section.outputs == "probabilities")
@@ -98,7 +98,7 @@ def _stored(path: Path, probabilities: bool, images: DataSet, order: tuple[int, 
     from edgekd.distill.teachers import Stored, logits_of
 
     try:
-        with reads.in_key(), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with reads.in_key(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # numpy, zipfile and zlib raise many kinds for what is no archive or a damaged one
         raise ModelError(f"{path} cannot be read: {error}", "write it with numpy.savez(FILE, train=outputs)") from error

@@ -67,7 +67,7 @@ def opened(paths: Sequence[Path], data: Data, split: str, progress: Progress) ->
     def open_image(index: int) -> Image.Image:
         path = paths[index]
         try:
-            with reads.in_key(), Image.open(path) as image:
+            with reads.in_key(path), Image.open(path) as image:
                 image.load()
                 _check_range(image.mode, image.format)
                 return image
@@ -207,7 +207,7 @@ def _brightest(paths: Sequence[Path]) -> Iterator[int]:
 
     for path in paths:
         try:
-            with reads.in_key(), Image.open(path) as image:
+            with reads.in_key(path), Image.open(path) as image:
                 if _is_wide(image.mode):
                     yield int(np.asarray(image).max())
         except Exception:  # PIL raises many kinds for a damaged file
@@ -217,7 +217,7 @@ def _brightest(paths: Sequence[Path]) -> Iterator[int]:
 def _look_at(path: Path) -> None:
     from PIL import Image
 
-    with reads.in_key():
+    with reads.in_key(path):
         with Image.open(path) as image:
             kind, mode = image.format, image.mode
             image.verify()

@@ -50,7 +50,7 @@ def _hashed(source: str) -> list[tuple[bytes, bytes]]:
     found = []
     for name, path in files:
         try:
-            with reads.in_key(), path.open("rb") as file:
+            with reads.in_key(path), path.open("rb") as file:
                 found.append((os.fsencode(name), hashlib.file_digest(file, "sha256").digest()))
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}", "correct its permissions, or remove it") from error

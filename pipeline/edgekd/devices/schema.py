@@ -189,7 +189,7 @@ def load(name: str, *folders: Path) -> Device:
         RecipeError: Its file is wrong; all its mistakes at once, each at its place.
     """
     path = resources.device(name, folders)
-    with reads.in_key():  # what is decided by it is
+    with reads.in_key(path):  # what is decided by it is
         path, text = files.read(path)
     parsed = parse(text, str(path))
     given = loading.mapping(parsed, "device's file", "it needs transport: host, ssh or adb")

@@ -77,7 +77,7 @@ def _sha256(name: str) -> str:
     if reads.unreadable(Path(name)):
         return ""
     try:
-        with reads.in_key(), Path(name).open("rb") as file:
+        with reads.in_key(name), Path(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -248,7 +248,7 @@ def _names(file: Path, package: str) -> Iterator[str]:
 def _statements(file: Path) -> Iterator[tuple[int, str, list[str]]]:
     """The import statements of a file: how many dots, after ``from``, and the names."""
     try:
-        with reads.in_key():
+        with reads.in_key(file):
             tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):  # told when it is imported
         return

@@ -60,7 +60,7 @@ def stored(path: Path) -> tuple[Stored, ...]:
     """
     import torch
 
-    with reads.in_key(), torch.no_grad():  # it is there by its bytes
+    with reads.in_key(path), torch.no_grad():  # it is there by its bytes
         value = _opened(path)
     found = tuple(_dictionaries(value))
     if not found and _has_arrays(value):
@@ -75,7 +75,7 @@ def index(path: Path) -> dict[str, str]:
         CheckpointError: It is no such list.
     """
     try:
-        with reads.in_key():
+        with reads.in_key(path):
             found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         files = {str(name): Path(str(file)).name for name, file in found.items()}
         if not files:
@@ -132,7 +132,9 @@ def _parts(path: Path) -> dict[str, Any]:
     files = index(path)
     state: dict[str, Any] = {}
     for file in sorted(set(files.values())):
-        inside = _load(path.with_name(file))
+        part = path.with_name(file)
+        with reads.in_key(part):
+            inside = _load(part)
         inside = inside if isinstance(inside, Mapping) else {}
         names = [name for name, holder in files.items() if holder == file]
         lost = next((name for name in names if name not in inside), None)

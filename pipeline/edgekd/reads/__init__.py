@@ -53,10 +53,13 @@ _hashed: dict[str, tuple[Stat, str]] = {}
 
 
 @contextmanager
-def in_key() -> Iterator[None]:
-    """Do not record what this thread opens: the key has it, by its bytes and not by its path."""
-    before = is_in_key()
-    _here.in_key = True
+def in_key(*files: Path | str) -> Iterator[None]:
+    """Do not record that this thread opens these files: the key has them, by their bytes and not by their paths.
+
+    Any other file that is opened meanwhile is recorded.
+    """
+    before: frozenset[str] = getattr(_here, "in_key", frozenset())
+    _here.in_key = before.union(map(named, files))
     try:
         yield
     finally:
@@ -72,7 +75,7 @@ def unreadable(path: Path) -> str:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             return "is a folder" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device, not a file"
-        with in_key(), path.open("rb"):
+        with in_key(path), path.open("rb"):
             return ""
     except (FileNotFoundError, NotADirectoryError):
         return "does not exist"
@@ -80,9 +83,18 @@ def unreadable(path: Path) -> str:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
-def is_in_key() -> bool:
-    """Return whether what this thread opens is not to be recorded."""
-    return getattr(_here, "in_key", False)
+def is_in_key(name: str) -> bool:
+    """Return whether it is not to be recorded that this thread opens a file, which is called as :func:`named` says."""
+    return name in getattr(_here, "in_key", ())
+
+
+def named(given: str | bytes | os.PathLike[str]) -> str:
+    """Absolute path of a file, without ``..`` unless that follows a link to a folder."""
+    path = os.path.join(os.getcwd(), os.fsdecode(given))  # noqa: PTH118, PTH109  # a Path would drop nothing, but costs
+    name = os.path.normpath(path)
+    if ".." in path and os.path.realpath(os.path.dirname(path)) != os.path.realpath(os.path.dirname(name)):  # noqa: PTH120
+        return path
+    return name
 
 
 @contextmanager
@@ -106,7 +118,7 @@ def file_sha256(path: Path) -> str:
     name, now = os.path.normpath(path.absolute()), stat_of(str(path))
     known = _hashed.get(name)
     if known is None or known[0] != now:
-        with in_key(), path.open("rb") as file:
+        with in_key(path), path.open("rb") as file:
             known = settled(now), hashlib.file_digest(file, "sha256").hexdigest()
         _hashed[name] = known
     files = getattr(_here, "files", None)

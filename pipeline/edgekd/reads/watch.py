@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgekd.reads import Read, Stat, in_key, is_in_key, merged, relative, settled, sha256_of, stat_of, version_of
+from edgekd.reads import Read, Stat, is_in_key, merged, named, relative, settled, sha256_of, stat_of, version_of
 from edgekd.reads.libraries import PACKAGE, is_library
 
 _EVENTS = ("open", "import", "ctypes.dlopen", "os.rename")
@@ -55,10 +55,12 @@ class Recorder:
 
     Args:
         expected: The files that the key is made of, with their hashes.
+        keyed: Where to put the names of those that are opened in :func:`edgekd.reads.in_key`.
     """
 
-    def __init__(self, expected: Mapping[str, str] | None = None) -> None:
+    def __init__(self, expected: Mapping[str, str] | None = None, keyed: set[str] | None = None) -> None:
         self.expected = expected or {}
+        self.keyed = keyed
         self.same: set[str] = set()
         self.other: set[str] = set()
         self.opened: dict[str, Stat] = {}
@@ -115,17 +117,18 @@ class Recorder:
 
 
 @contextmanager
-def recording(expected: Mapping[str, str] | None = None) -> Iterator[Recorder]:
+def recording(expected: Mapping[str, str] | None = None, keyed: set[str] | None = None) -> Iterator[Recorder]:
     """Record what this process reads; recordings can be inside of each other.
 
     Args:
         expected: The files that a key is made of, with their hashes.
+        keyed: Where to put the names of files that are opened as files of a key, which are not recorded.
     """
     global _hooked
     if not _hooked:
         sys.addaudithook(_hook)  # it cannot be taken out again
         _hooked = True
-    recorder = Recorder(expected)
+    recorder = Recorder(expected, keyed)
     _recorders.append(recorder)
     try:
         yield recorder
@@ -150,7 +153,7 @@ def note(paths: Iterable[str], keyed: Iterable[str] = ()) -> None:
         paths: The files.
         keyed: More of them, which are not recorded themselves, since the key has them.
     """
-    sources, left_out = {_name(path) for path in paths}, {_name(path) for path in keyed}
+    sources, left_out = {named(path) for path in paths}, {named(path) for path in keyed}
     for name in sources:
         if now := stat_of(name):
             _first.setdefault(name, now)
@@ -169,8 +172,19 @@ def note_packages(modules: Iterable[str]) -> None:
 @cache
 def packages() -> Mapping[str, Sequence[str]]:
     """Top-level modules with the installed packages that have them."""
-    with in_key():
+    with _unwatched():
         return packages_distributions()
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Leave out what edgekd itself looks up in this thread."""
+    before = getattr(_here, "busy", False)
+    _here.busy = True
+    try:
+        yield
+    finally:
+        _here.busy = before
 
 
 def take_over(told: Mapping[str, Any]) -> None:
@@ -205,11 +219,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             _open(arguments[0], arguments[2], sys._getframe(1))
         elif event == "os.rename":
-            _write(_name(arguments[1]))
+            _write(named(arguments[1]))
         else:  # of a compiled module, or a library
             file = arguments[1 if event == "import" else 0]
             if isinstance(file, str | bytes) and os.sep in os.fsdecode(file):
-                _read(_name(file), file, sys._getframe(1))
+                _read(named(file), file, sys._getframe(1))
     except (OSError, TypeError, ValueError):  # a descriptor, of a file that is open already; no working folder; no path
         return
     finally:
@@ -217,7 +231,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _open(given: Any, flags: Any, opener: FrameType) -> None:
-    name = _name(given)
+    name = named(given)
     flags = flags if isinstance(flags, int) else 0
     if flags & (os.O_WRONLY | os.O_TRUNC) or (flags & os.O_CREAT and (flags & os.O_EXCL or not Path(name).exists())):
         _write(name)
@@ -228,15 +242,6 @@ def _open(given: Any, flags: Any, opener: FrameType) -> None:
         _read(name, given, opener)
     if flags & os.O_RDWR:
         _write(name)
-
-
-def _name(given: Any) -> str:
-    """Absolute path of a file, without ``..`` unless that follows a link to a folder."""
-    path = os.path.join(os.getcwd(), os.fsdecode(given))  # noqa: PTH118, PTH109  # a Path would drop nothing, but costs
-    name = os.path.normpath(path)
-    if ".." in path and os.path.realpath(os.path.dirname(path)) != os.path.realpath(os.path.dirname(name)):  # noqa: PTH120
-        return path
-    return name
 
 
 def _is_shown(frame: FrameType) -> bool:
@@ -254,7 +259,12 @@ def _read(name: str, given: Any, opener: FrameType) -> None:
     for recorder in _recorders:
         if sha256 := recorder.expected.get(name):
             (recorder.same if sha256_of(name) == sha256 else recorder.other).add(name)
-    if is_in_key() or is_library(name) or (now is None and Path(name).exists()):
+    if is_in_key(name):
+        for recorder in _recorders:
+            if recorder.keyed is not None:
+                recorder.keyed.add(name)
+        return
+    if is_library(name) or (now is None and Path(name).exists()):
         return
     callers, by_itself = _callers(opener)
     if now is None and (by_itself or not callers):
@@ -297,7 +307,7 @@ _users: dict[str, str] = {}
 def _is_users(file: str) -> bool:
     if file.startswith("<") or is_library(file):
         return False
-    _users[file] = _name(file)
+    _users[file] = named(file)
     return True
 
 

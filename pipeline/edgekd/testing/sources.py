@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekd import reads
 from edgekd.data import fingerprint
-from edgekd.data.sources.base import Indexed, Raw, Source
+from edgekd.data.sources.base import Indexed, Raw, Source, Versioned
 from edgekd.errors import DataError
 from edgekd.progress import Silent
+from edgekd.reads import watch
 from edgekd.recipe.data import Data
 from edgekd.registry import sources
 from edgekd.testing.suite import Suite
@@ -75,6 +77,15 @@ class SourceSuite(Suite):
     def read(self, place: str) -> Raw:
         """Open the source."""
         return self.entry().read(place, self.section(place), Silent())
+
+    def opened(self, place: str) -> set[str]:
+        """Return the files that reading all samples opens, without modules; of a source with a version, none."""
+        keyed: set[str] = set()
+        with watch.recording(keyed=keyed) as recorder:
+            if not isinstance(self.entry(), Versioned):
+                _hashes(self.read(place))
+        modules = {reads.named(file) for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
+        return {name for name in keyed | recorder.opened.keys() if Path(name).is_file()} - modules
 
     def test_facts(self, place: str) -> None:
         """The source says what it is, and how it is written in a recipe."""
@@ -144,6 +155,9 @@ class SourceSuite(Suite):
         written = [path for _, path in self.entry().files(place) if place and path.is_relative_to(Path(place).parent)]
         if place:
             assert written, "files() names no file of the place: name all files whose bytes decide the samples"
+        for opened in sorted(self.opened(place)):
+            others = f"read() opens {opened}, which files() does not name: another one would be taken for it"
+            assert opened in {reads.named(path) for _, path in self.entry().files(place)}, others
         for path in written:
             content = path.read_bytes()
             self.change(path)

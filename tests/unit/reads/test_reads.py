@@ -341,12 +341,12 @@ def test_what_is_not_the_users_is_not_recorded(tmp_path: Path) -> None:
         (tmp_path / "made.txt").read_text()
         (tmp_path / "gone.txt").write_text("gone")
         (tmp_path / "gone.txt").unlink()
-        with reads.in_key():
+        with reads.in_key(tmp_path / "mine.txt"), reads.in_key(tmp_path / "other.txt"):
             (tmp_path / "mine.txt").read_text()
         descriptor = os.open(tmp_path, os.O_RDONLY)
         os.close(descriptor)
     assert recorder.reads(tmp_path) == ()
-    with watch.recording() as recorder:
+    with watch.recording() as recorder, reads.in_key(tmp_path / "other.txt"):  # it is no file of the key
         (tmp_path / "mine.txt").read_text()
     assert [read.relative for read in recorder.reads(tmp_path)] == ["mine.txt"]
 

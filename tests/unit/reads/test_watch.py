@@ -325,7 +325,7 @@ def test_files_of_the_key_have_its_bytes_when_they_are_read(tmp_path: Path) -> N
         file.write_text(during)
         with watch.recording(files) as recorder:
             if opens:
-                with reads.in_key():
+                with reads.in_key(file):
                     file.read_text()
             file.write_text(after)
         return recorder.changed()

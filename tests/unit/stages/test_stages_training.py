@@ -308,8 +308,9 @@ def test_a_failure_of_a_process_is_the_failure_it_was(tmp_path: Path, recipe: Re
 
 
 def _read_a_file(fabric: Any, context: Context) -> None:
-    with reads.in_key():
-        (context.log.parent / f"net{fabric.global_rank}.py").read_text()
+    net = context.log.parent / f"net{fabric.global_rank}.py"
+    with reads.in_key(net):
+        net.read_text()
     (context.log.parent / f"cfg{fabric.global_rank}.json").read_text()
 
 

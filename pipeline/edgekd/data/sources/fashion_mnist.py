@@ -84,7 +84,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         DataError: The file is missing, truncated or of another format.
     """
     try:
-        with reads.in_key(), gzip.open(path, "rb") as file:
+        with reads.in_key(path), gzip.open(path, "rb") as file:
             raw = file.read()
         magic, *_ = struct.unpack(">HBB", raw[:4])
         kind, rank = raw[2], raw[3]

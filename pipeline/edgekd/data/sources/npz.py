@@ -122,7 +122,7 @@ def archive(path: Path, hint: str, *, targets_alone: bool = False) -> tuple[dict
     wanted: tuple[str, ...] = ("y_train", "y_test") if targets_alone else ("x_train", "y_train", "x_test", "y_test")
     try:
         # opened here: np.load leaves a file open that it cannot read
-        with reads.in_key(), existing_file(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with reads.in_key(path), existing_file(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in (*wanted, "y_val") or not targets_alone}
     except DataError:
         raise
