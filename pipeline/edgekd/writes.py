@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -35,3 +36,23 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Write UTF-8 text as :func:`write_bytes` does; line breaks stay as they are."""
     write_bytes(path, text.encode("utf-8", errors))
+
+
+def waiting(path: Path) -> Path:
+    """Return what a file is called until all that is made from it has been written."""
+    return path.with_name(f"unreported-{path.name}")
+
+
+@contextmanager
+def completing(path: Path) -> Iterator[Path]:
+    """Give a result that is waiting its own name after the block, which writes the reports of it.
+
+    So whoever finds a result finds its reports, whatever fails, and they can be made again from what is waiting.
+
+    Yields:
+        Where the result is now.
+    """
+    aside = waiting(path)
+    yield aside if aside.is_file() else path
+    if aside.is_file():
+        aside.replace(path)

@@ -27,6 +27,13 @@ student: {model: torchvision:mobilenet_v2, args: {width_mult: 0.35}}
 distill: {epochs: 1, warmup_epochs: 0, losses: [{kind: task}]}
 """
 
+TINY = """\
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 
 
@@ -151,6 +158,29 @@ def test_a_full_disk(cli: Cli, small_disk: Path) -> None:
     done = Cli(cli.folder, small_disk / "cache")("run", "r.yaml", code=3)
     assert "error: the disk is full while writing" in done.stderr
     assert "free some space and run the same command: finished stages are kept" in done.stderr
+
+
+def test_a_disk_that_is_full_at_the_report(cli: Cli, small_disk: Path) -> None:
+    """No verdict is left without its report, and it can be made once there is room."""
+    (cli.folder / "net.py").write_text(TINY)
+    short = "{devices: [host], blocks: 3, block_ms: 10, block_runs: 3, warmup_ms: 10, warmup_runs: 3}"
+    values = ("student={model: 'net.py:net'}", "export=[{format: onnx, precision: float32}]", f"profile={short}")
+    command = ["run", "r.yaml", *(part for value in values for part in ("--set", value))]
+    cli(*command)
+    (whole,) = (cli.folder / "reports/r").glob("0001-*")
+    needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in whole.rglob("*") if path.is_file())
+    free = needed - (whole / "report.html").stat().st_size // 2
+    (small_disk / "filler").write_bytes(bytes(2**20 - free))
+    done = cli(*command, "--out", str(small_disk), code=3)
+    assert "error: the disk is full while writing" in done.stderr
+    (folder,) = (small_disk / "r").iterdir()
+    left = {path.name for path in folder.iterdir()}
+    assert "unreported-run.json" in left
+    assert not left & {"run.json", "report.html"}
+    (small_disk / "filler").unlink()
+    cli("report", str(folder))
+    assert {path.name for path in folder.iterdir()} >= {"run.json", "report.html", "report.md"}
+    assert not (folder / "unreported-run.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(cli: Cli) -> None:

@@ -38,7 +38,7 @@ from edgekd.report.findings import sentence as written
 from edgekd.report.missing import sentence as lack
 from edgekd.results.findings import Finding, Missing, missing
 from edgekd.results.profile import Comparison, DeviceRecord, ProfileRecord
-from edgekd.results.run import DataRecord, RunResult, write_run
+from edgekd.results.run import DataRecord, RunResult, reported
 from edgekd.results.speed import Int8Speed
 from edgekd.results.upgrade import SCHEMA
 
@@ -212,8 +212,8 @@ def finished(
 
 
 def _write(result: RunResult, folder: Path, measured: Sequence[Measured]) -> Profiled:
-    write_run(result, folder)
-    write_reports(result, folder)
+    with reported(result, folder):
+        write_reports(result, folder)
     point_latest(folder)
     return Profiled(folder, result, tuple(map(lack, _lost(measured))), any(one.interrupted for one in measured))
 

@@ -297,26 +297,27 @@ def report(run_folder: Path, markdown: bool, as_json: bool, debug: bool) -> int:
     """
     from rich.console import Console
 
+    from edgekd import writes
     from edgekd.artifacts import pack
     from edgekd.cache import storage
     from edgekd.engine.run_folder import write_reports
     from edgekd.report.layouts import markdown as md
     from edgekd.report.layouts import terminal
     from edgekd.results import codec
-    from edgekd.results.run import read_run
-    from edgekd.results.study import FILE
+    from edgekd.results import run as runs
+    from edgekd.results import study as studies
 
-    code = 0
-    if (run_folder / FILE).is_file() or run_folder.name == FILE:
+    code, of_study = 0, run_folder / studies.FILE
+    if of_study.is_file() or writes.waiting(of_study).is_file() or run_folder.name == studies.FILE:
         return study.report(run_folder, markdown=markdown, as_json=as_json)
     if pack.is_result(run_folder):
         found = pack.report(run_folder, Path("reports"))
-        result, folder, code = found.result, found.folder, int(found.exit_code)
+        result, folder, code = found.result, found.folder, int(found.exit_code)  # with its report
     else:
-        result = read_run(run_folder)
         folder = run_folder if run_folder.is_dir() else run_folder.parent
-    with storage(folder):
-        write_reports(result, folder)
+        with storage(folder), writes.completing(run_folder / runs.FILE if run_folder.is_dir() else run_folder) as file:
+            result = runs.read_run(file)
+            write_reports(result, folder)
     if as_json:
         print_json(codec.to_json(result), code)
     elif markdown:

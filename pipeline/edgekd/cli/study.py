@@ -95,15 +95,17 @@ def _show(result: StudyResult, folder: Path) -> None:
 
 def report(path: Path, *, markdown: bool, as_json: bool) -> int:
     """Write the reports of a study again from its study.json, and show the ranking."""
+    from edgekd import writes
     from edgekd.cache import storage
     from edgekd.report import study as page
     from edgekd.report.layouts import markdown as md
     from edgekd.results.codec import to_json
-    from edgekd.results.study import read_study
+    from edgekd.results.study import FILE, read_study
     from edgekd.study import runner as studies
 
-    result, folder = read_study(path), path if path.is_dir() else path.parent
-    with storage(folder):
+    folder = path if path.is_dir() else path.parent
+    with storage(folder), writes.completing(folder / FILE) as file:
+        result = read_study(file)
         studies.write_reports(result, folder)
     if as_json:
         print_json(to_json(result))

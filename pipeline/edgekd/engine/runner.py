@@ -42,7 +42,7 @@ from edgekd.report.layouts import card
 from edgekd.results.codec import to_json
 from edgekd.results.findings import missing as lacking
 from edgekd.results.profile import DeviceRecord
-from edgekd.results.run import RunResult, StageRecord, write_run
+from edgekd.results.run import RunResult, StageRecord, reported
 from edgekd.results.upgrade import SCHEMA
 from edgekd.stages import tune
 from edgekd.stages.package import PackageStage
@@ -431,9 +431,9 @@ def _finish(work: _Work) -> RunResult:
             devices=(*bundle.devices, *readiness.failed(work.asked, work.records())),
         )
         locked.write(loaded, folder, (read for entry in work.entries for read in entry.reads))
-        write_run(result, folder)  # first: whatever fails after it, `edgekd report` makes from it
-        (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
-        write_reports(result, folder)
+        with reported(result, folder):  # whatever fails in it, `edgekd report` makes from the result
+            (context.out / "MODEL_CARD.md").write_text(card.render(result), encoding="utf-8")
+            write_reports(result, folder)
         point_latest(folder)
     return result
 

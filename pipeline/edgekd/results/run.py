@@ -7,7 +7,9 @@ here, absent in the file, and named in ``not_measured``; it is never 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from edgekd.results.runtime import FloatWeights
 from edgekd.results.speed import Int8Speed
 from edgekd.results.tuning import TuningRecord
 
+FILE = "run.json"
 _GIVE = "give a run folder, such as reports/mobilenet/latest"
 
 
@@ -213,12 +216,19 @@ class RunResult:
         return next((model for model in self.models if model.name == name), None)
 
 
-def write_run(result: RunResult, folder: Path) -> Path:
-    """Write ``run.json`` into the run folder."""
-    path = folder / "run.json"
+def write_run(result: RunResult, path: Path) -> Path:
+    """Write a ``run.json``."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     writes.write_text(path, text, errors="backslashreplace")  # \udcff, which is JSON for a byte of a file's name
     return path
+
+
+@contextmanager
+def reported(result: RunResult, folder: Path) -> Iterator[None]:
+    """Write ``run.json`` into the run folder; it has its name after the block, which writes the reports."""
+    write_run(result, writes.waiting(folder / FILE))
+    with writes.completing(folder / FILE):
+        yield
 
 
 def read_run(folder: Path) -> RunResult:
@@ -227,14 +237,17 @@ def read_run(folder: Path) -> RunResult:
     Raises:
         UsageError: There is none, or it has another schema.
     """
-    path = folder / "run.json" if folder.is_dir() else folder
+    path = folder / FILE if folder.is_dir() else folder
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))  # some Windows editors begin a file with a mark
         return from_json(RunResult, upgrade.run(value, str(path)))
     except FileNotFoundError:
+        if writes.waiting(path).is_file():
+            hint = f"free some space if the disk is full, and write it: edgekd report {shlex.quote(str(path.parent))}"
+            raise UsageError(f"{path} does not exist, since its report could not be written", hint) from None
         raise UsageError(f"{path} does not exist", _GIVE) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        hint = "run the recipe again" if path.name == "run.json" else _GIVE
+        hint = "run the recipe again" if path.name == FILE else _GIVE
         raise UsageError(f"{path} is not a run.json: {damage(error)}", hint) from error
 
 

@@ -202,8 +202,9 @@ def _check_layers(
 def write(result: StudyResult, folder: Path) -> None:
     """Write study.json and the reports, and let ``latest`` point at them."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    writes.write_text(folder / FILE, text)
-    write_reports(result, folder)
+    writes.write_text(writes.waiting(folder / FILE), text)
+    with writes.completing(folder / FILE):
+        write_reports(result, folder)
     point_latest(folder)
 
 

@@ -178,7 +178,7 @@ def test_another_file_is_measured_in_turns_with_the_earlier_one(measured: Any, t
     before = measured[0].result
     shutil.copy(conv(tmp_path, "old.onnx"), earlier / "artifacts" / "conv.onnx")
     model = replace(before.models[0], path="artifacts/conv.onnx")
-    write_run(replace(before, run=earlier.name, models=(model,)), earlier)
+    write_run(replace(before, run=earlier.name, models=(model,)), earlier / "run.json")
     new = branches(tmp_path).rename(tmp_path / "conv.onnx")
     found_ = edgekd.profile(new, against=earlier, out=tmp_path / "out", overrides=KEYS)
     (compared,) = found_.result.comparisons
@@ -426,7 +426,7 @@ def test_a_file_whose_name_no_runtime_can_read_is_refused(measured: Any, tmp_pat
     with pytest.raises(UsageError, match=r"net\\xff.onnx: its name is not UTF-8"):
         found.files([path])
     result = replace(measured[0].result, command=f"edgekd profile --device {path}")  # the name of anything else
-    write_run(result, tmp_path)
+    write_run(result, tmp_path / "run.json")
     assert read_run(tmp_path) == result
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgekd import writes
 from edgekd.errors import UsageError
 from edgekd.results.codec import from_json, to_json
 from edgekd.results.fidelity import Figure
@@ -14,7 +15,7 @@ from edgekd.results.findings import Finding, Missing, said
 from edgekd.results.gates import GateRecord, Limit
 from edgekd.results.models import Estimate, FilePort, MetricFacts, Metrics, ModelRecord, OutputParity, Parity, TaskFacts
 from edgekd.results.profile import Effective, Latency, LoadTime, Memory, ProfileRecord, Trust
-from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, write_run
+from edgekd.results.run import Curve, DataRecord, RunResult, StageRecord, read_run, reported, write_run
 from edgekd.results.runtime import Delegate, FloatOperation
 from edgekd.results.upgrade import SCHEMA
 
@@ -70,7 +71,7 @@ RESULT = RunResult(
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    write_run(RESULT, tmp_path)
+    write_run(RESULT, tmp_path / "run.json")
     assert read_run(tmp_path) == RESULT
     assert read_run(tmp_path / "run.json") == RESULT
 
@@ -83,12 +84,12 @@ def test_types_survive(tmp_path: Path) -> None:
             return type(value), [kinds(getattr(value, field.name)) for field in dataclasses.fields(value)]
         return type(value), [kinds(part) for part in value] if isinstance(value, tuple) else None
 
-    write_run(RESULT, tmp_path)
+    write_run(RESULT, tmp_path / "run.json")
     assert kinds(read_run(tmp_path)) == kinds(RESULT)
 
 
 def test_what_was_not_measured_is_absent_and_a_zero_is_there(tmp_path: Path) -> None:
-    value = json.loads(write_run(RESULT, tmp_path).read_text(encoding="utf-8"))
+    value = json.loads(write_run(RESULT, tmp_path / "run.json").read_text(encoding="utf-8"))
     teacher, artifact = value["models"][1], value["models"][0]
     assert "bytes" not in teacher
     assert "parity" not in teacher
@@ -100,13 +101,13 @@ def test_what_was_not_measured_is_absent_and_a_zero_is_there(tmp_path: Path) -> 
 
 
 def test_text_is_readable_in_the_file(tmp_path: Path) -> None:
-    assert '"a ← b"' in write_run(RESULT, tmp_path).read_text(encoding="utf-8")
+    assert '"a ← b"' in write_run(RESULT, tmp_path / "run.json").read_text(encoding="utf-8")
 
 
 def test_not_a_number_is_not_written(tmp_path: Path) -> None:
     """NaN is no JSON: other tools could not read the file."""
     with pytest.raises(ValueError, match="JSON"):
-        write_run(dataclasses.replace(RESULT, environment={"load": float("nan")}), tmp_path)
+        write_run(dataclasses.replace(RESULT, environment={"load": float("nan")}), tmp_path / "run.json")
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:
@@ -179,12 +180,27 @@ def test_a_schema_that_is_none(tmp_path: Path, content: str, told: str) -> None:
     ],
 )
 def test_a_wrong_value_is_told_with_its_place(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    path = write_run(RESULT, tmp_path)
+    path = write_run(RESULT, tmp_path / "run.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert f"is not a run.json: {told}" in error_of(path)
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
-    path = write_run(RESULT, tmp_path)
+    path = write_run(RESULT, tmp_path / "run.json")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_run(path) == RESULT
+
+
+def test_a_result_has_its_name_when_its_reports_are_written(tmp_path: Path) -> None:
+    """So a verdict never stands alone; and the reports can be made later."""
+    with pytest.raises(OSError, match="full"), reported(RESULT, tmp_path):
+        raise OSError("full")
+    assert [path.name for path in tmp_path.iterdir()] == ["unreported-run.json"]
+    with pytest.raises(UsageError) as caught:
+        read_run(tmp_path)
+    assert "its report could not be written" in caught.value.message
+    assert f"edgekd report {tmp_path}" in str(caught.value.hint)
+    with writes.completing(tmp_path / "run.json") as file:
+        assert read_run(file) == RESULT
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert read_run(tmp_path) == RESULT
