@@ -20,10 +20,11 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
     from typing import Literal
 
@@ -39,7 +40,24 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["check", "export", "plan", "profile", "quantize", "read_run", "run"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
+
+def _checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Refuse arguments of other types and beyond their limits, before anything is done."""
+
+    @wraps(function)
+    def call(*given: _P.args, **named: _P.kwargs) -> _R:
+        from edgekd.engine import arguments
+
+        bound = arguments.checked(function, given, named)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+@_checked
 def check(recipe: AnyPath, *, overrides: Mapping[str, Any] | None = None) -> Checked:
     """Find every mistake of a recipe without running it, as ``edgekd check`` does.
 
@@ -60,6 +78,7 @@ def check(recipe: AnyPath, *, overrides: Mapping[str, Any] | None = None) -> Che
     return checking.check(Path(recipe), _texts(overrides))
 
 
+@_checked
 def plan(
     recipe: AnyPath, *, overrides: Mapping[str, Any] | None = None, processes: int = 1, threads: int | None = None
 ) -> tuple[Planned, ...]:
@@ -89,6 +108,7 @@ def plan(
     return tuple(planning.make(loaded, processes))
 
 
+@_checked
 def run(
     recipe: AnyPath,
     *,
@@ -128,6 +148,7 @@ def run(
     return _run(loaded, out, quiet, processes=processes, threads=threads, without_devices=without_devices)
 
 
+@_checked
 def quantize(  # a keyword for each option of the command
     model: str,
     *,
@@ -191,6 +212,7 @@ def quantize(  # a keyword for each option of the command
     return _composed(given, out, quiet, processes=processes, threads=threads, without_devices=without_devices)
 
 
+@_checked
 def export(  # a keyword for each option of the command
     model: str,
     *,
@@ -249,6 +271,7 @@ def export(  # a keyword for each option of the command
     return _composed(given, out, quiet, processes=1, threads=threads, without_devices=without_devices)
 
 
+@_checked
 def profile(  # a keyword for each option of the command
     *artifacts: AnyPath,
     devices: Sequence[str] = ("host",),
@@ -312,6 +335,7 @@ def profile(  # a keyword for each option of the command
     return measure([Path(path) for path in artifacts], settings)
 
 
+@_checked
 def read_run(folder: AnyPath) -> RunResult:
     """Read what a run or a profile found.
 

@@ -10,13 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
 import torch
 
 import edgekd
 from edgekd.cli import cli
+from edgekd.engine import arguments
 from edgekd.engine.checking import Checked
 from edgekd.engine.plan import Planned
 from edgekd.engine.runner import Outcome
@@ -148,6 +151,57 @@ def test_what_is_wrong_is_returned_by_check_and_raised_by_the_others(project: Pa
         edgekd.read_run(project)
     with pytest.raises(UsageError):
         edgekd.profile("nothing.onnx")
+
+
+FINE = {
+    "recipe": "r.yaml", "model": "net.py:Net", "weights": "net.pt", "data": "data.npz", "folder": "run",
+}  # fmt: skip
+WRONG: dict[str, list[Any]] = {
+    **{key: [None, 3, b"a"] for key in ("recipe", "weights", "out", "folder")},
+    **{key: [3] for key in ("against", "artifacts")},
+    **{key: [0, -1, 1.5, True, "2"] for key in ("processes", "threads", "accuracy", "epochs", "classes")},
+    **{key: ["onnx", 3, [3]] for key in ("formats", "precisions", "devices")},
+    **{key: [1, "yes", None] for key in ("without_devices", "quiet")},
+    **{key: [["x"], {3: (1,)}, {"x": 3}] for key in ("inputs", "shapes")},
+    "channels": [2, "3", True],
+    "cores": [1, [-1], ["0"]],
+    "data": [3],
+    "io": ["int4", []],
+    "method": ["x"],
+    "model": [None, Path("net.py")],
+    "normalize": [0.5],
+    "overrides": [["seed=1"], "seed=1", {1: 2}, {"seed=1": 2}, {"seed": object()}, {"export": {"onnx"}}],
+    "size": [0, -16, "16", (1, 2, 3), (), (8, "8")],
+    "sustained": [-1, "1", float("nan")],
+}
+
+
+@pytest.mark.parametrize("name", edgekd.__all__)
+def test_a_wrong_argument_is_refused_in_words_before_anything_is_done(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = getattr(edgekd, name)
+    parameters = inspect.signature(function).parameters
+    fine = {key: value for key, value in FINE.items() if key in parameters}
+    for key in parameters:
+        for value in WRONG[key]:
+            given = () if key != "artifacts" else (value,)
+            with pytest.raises(UsageError, match=rf"^{name}: {key} is ") as caught:
+                function(*given, **fine | ({} if given else {key: value}))
+            assert str(caught.value.hint).startswith("give ")
+
+
+def test_overrides_take_what_scripts_have() -> None:
+    values = {
+        "distill.epochs": np.int64(3), "distill.lr": np.float32(0.5), "data.mean": np.array([0.5, 0.25]),
+        "data.source": Path("npz:x.npz"), "export": ("onnx",), "student.args": {"width": np.float64(1)}, "seed": np.True_,
+    }  # fmt: skip
+    bound = arguments.checked(edgekd.check, ("r.yaml",), {"overrides": values})
+    assert edgekd._texts(bound.arguments["overrides"]) == [
+        "distill.epochs=3", "distill.lr=0.5", "data.mean=[0.5, 0.25]", "data.source=npz:x.npz", "export=[onnx]",
+        "student.args={width: 1.0}", "seed=true",
+    ]  # fmt: skip
 
 
 def test_a_plain_script_trains_beside_itself(project: Path) -> None:
