@@ -110,6 +110,7 @@ def ascending(self, rows, weights=None):
 suite("good")
 suite("misnamed", name="other")
 suite("upside_down", better="higher")
+suite("constant", per_sample=lambda self, o, t, p: np.ones((len(t), 1)))
 suite("directionless", better="up")
 suite("flat", per_sample=lambda self, o, t, p: error(o, t)[:, 0])
 suite("single", per_sample=lambda self, o, t, p: error(o, t).astype(np.float32))
@@ -152,9 +153,9 @@ def test_what_a_loss_can_have_wrong(losses: dict[str, set[str]]) -> None:
 def test_what_a_metric_can_have_wrong(metrics: dict[str, set[str]]) -> None:
     assert "Test_good" not in metrics
     expected = {
-        "misnamed": "facts", "upside_down": "best", "directionless": "facts", "flat": "rows", "single": "rows",
-        "whole": "streams", "first_output": "primary", "in_place": "rows", "weightless": "weights", "ordered": "order",
-        "percent": "value", "numpy": "value",
+        "misnamed": "facts", "upside_down": "best", "constant": "best", "directionless": "facts", "flat": "rows",
+        "single": "rows", "whole": "streams", "first_output": "primary", "in_place": "rows", "weightless": "weights",
+        "ordered": "order", "percent": "value", "numpy": "value",
     }  # fmt: skip
     missed = {name: check for name, check in expected.items() if check not in metrics.get(f"Test_{name}", set())}
     assert not missed

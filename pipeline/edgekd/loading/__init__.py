@@ -158,5 +158,9 @@ _LEAST = f"a recipe needs edgekd: {recipe.SCHEMA_VERSION}, data:, and student: o
 def _check_version(value: dict[str, Any], places: Places) -> None:
     """Stop at a recipe of another version: what else is wrong with it cannot be known."""
     version = value.get("edgekd")
-    if isinstance(version, int) and not isinstance(version, bool) and (wrong := upgrade.refused(version)):
+    if isinstance(version, bool | float):  # which equal a whole number, and are none
+        wrong: tuple[str, str] | None = ("must be a whole number", f"write edgekd: {recipe.SCHEMA_VERSION}")
+    else:
+        wrong = upgrade.refused(version) if isinstance(version, int) else None
+    if wrong:
         raise RecipeError(places.problems([Draft(("edgekd",), *wrong)]))

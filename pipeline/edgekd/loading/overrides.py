@@ -136,10 +136,10 @@ def check(value: dict[str, Any], path: Path) -> None:
             if model:
                 raise RefusedError(depth + 1, "unknown key", other_key(part, annotation, raw)[0])
             if shape.inner(annotation, 0, raw) is not None:
-                if isinstance(part, str) and part.isdecimal():
-                    raise RefusedError(
-                        depth, "is a list", f"write {shape.show((*path[:depth], int(part), *path[depth + 1 :]))}"
-                    )
+                if isinstance(part, str) and part.removeprefix("-").isdecimal():
+                    count = len(raw) if isinstance(raw, list) else 0
+                    item = max(0, count + int(part)) if part.startswith("-") else int(part)
+                    raise RefusedError(depth, "is a list", f"write {shape.show((*path[:depth], item, *path[depth + 1 :]))}")
                 raise RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
             raise RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")
         if isinstance(part, int) and part >= len(raw if isinstance(raw, list) else ()):

@@ -124,6 +124,8 @@ def _wrong(path: Path, value: Any) -> Draft:
     """Say what must be there and what is there, from the schema alone."""
     annotation, raw = annotation_at(value, path), at(value, path)
     chosen = repr(raw) if isinstance(raw, str) and _choices(annotation) and len(raw) <= 40 else given(raw)
+    if isinstance(raw, list) and _length(annotation):
+        chosen = f"a list of {len(raw)}"
     return Draft(path, f"must be {expected(annotation)}, not {chosen}", _advice(annotation, path, value))
 
 
@@ -143,7 +145,8 @@ def expected(annotation: Any) -> str:
         elif isinstance(origin, type) and issubclass(origin, Mapping):
             words.append("a mapping (key: value)")
         elif isinstance(origin, type) and issubclass(origin, Sequence):
-            words.append("a list")
+            count = _length(arm)
+            words.append(f"a list of {count}" if count else "a list")
         elif isinstance(arm, type) and issubclass(arm, BaseModel):
             words.append("a mapping (key: value)")
     return joined(list(dict.fromkeys(words)), "or") or "something else"
@@ -220,6 +223,8 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
             return f"put it in quotes: '{given(raw)}'"
         if isinstance(raw, float) and raw.is_integer() and int in numbers:
             return f"write {int(raw)}"
+    if a_list and isinstance(raw, list):
+        return f"give {_length(annotation)} items" if _length(annotation) else ""
     if a_list and not (numbers and isinstance(raw, int | float)):  # a number may stand alone, too
         return f"write [{_flow(raw)}]" if not isinstance(raw, dict) else "write each item in a line of its own after '- '"
     if model:
@@ -227,10 +232,28 @@ def _advice(annotation: Any, path: Path, value: Any) -> str:
             return f"write true or false, or give it keys: {', '.join(model.model_fields)}"
         if isinstance(raw, str | int | float) and not isinstance(raw, bool):
             first, info = next(iter(model.model_fields.items()))
+            if not _takes(info.annotation, raw):
+                return f"its keys: {', '.join(model.model_fields)}"
             wrap = any(typing.get_origin(arm) is tuple for arm in arms(info.annotation))
             return f"write {{{first}: {f'[{_flow(raw)}]' if wrap else _flow(raw)}}}"
         return f"its keys: {', '.join(model.model_fields)}"
     return ""
+
+
+def _takes(annotation: Any, raw: str | float) -> bool:
+    """Return whether a value is of a kind that an annotation allows, alone or in a list."""
+    text = isinstance(raw, str)
+    kinds = (str,) if text else (int, float)
+    return any(
+        arm in kinds or typing.get_origin(arm) is tuple or (text and typing.get_origin(arm) is Literal)
+        for arm in arms(annotation)
+    )
+
+
+def _length(annotation: Any) -> int | None:
+    """How many items a list has to have, where that is fixed."""
+    parts = [typing.get_args(arm) for arm in arms(annotation) if typing.get_origin(arm) is tuple]
+    return len(parts[0]) if parts and Ellipsis not in parts[0] else None
 
 
 def field_at(path: Path, value: Any) -> FieldInfo | None:

@@ -206,6 +206,9 @@ def load_weights(
         )
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
+        if found.state[bad[0]].isfinite().all():
+            beyond = f"{path}: {bad[0]} is {found.state[bad[0]].dtype} and holds values beyond {state[bad[0]].dtype}"
+            raise CheckpointError(beyond.replace("torch.", ""), "scale the weights, or use another checkpoint")
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity", "use another checkpoint")
     if say:
         for note in _notes(found, path):

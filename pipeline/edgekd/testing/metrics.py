@@ -143,11 +143,11 @@ class MetricSuite(Suite):
         )
 
     def test_best(self) -> None:
-        """Perfect outputs are as good as any, by ``better``."""
+        """Perfect outputs are better than mediocre ones, by ``better``."""
         drawn, metric = self.draw(), self.entry()
         found, best = (metric.reduce(self.rows(one)) for one in (drawn, self.perfect(drawn)))
-        good = best >= found if metric.better == "higher" else best <= found
-        assert good, (
+        assert best != found, f"perfect and mediocre outputs both have {best:g}: a metric has to tell them apart"
+        assert (best > found) == (metric.better == "higher"), (
             f"perfect outputs have {best:g}, mediocre ones {found:g}, and {metric.better} is better: turn better round"
         )
 

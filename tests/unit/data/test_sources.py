@@ -46,6 +46,10 @@ def test_npz_grey_and_colour(npz: Npz) -> None:
 
 def test_npz_with_class_names(npz: Npz) -> None:
     assert load(npz(changes={"classes": np.array(["ant", "bee", "cat", "dog"])})).classes == ("ant", "bee", "cat", "dog")
+    as_bytes = np.array([b"ant", "büe".encode(), b"\xff", b"dog"])
+    assert load(npz(changes={"classes": as_bytes})).classes == ("ant", "büe", "\\xff", "dog")
+    twice = error_of(npz(changes={"classes": np.array(["ant", "bee", "ant", "dog"])}))
+    assert "classes has 'ant' more than once" in twice
 
 
 def test_npz_keeps_pixels_and_channel_order(npz: Npz) -> None:

@@ -464,3 +464,23 @@ def test_loading_imports_no_torch(good: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [
+        ("gates.accuracy_drop=on", "its keys: max, min"),
+        ("data.image_size=[16, 8, 3]", "give 2 items"),
+        ("distill.losses.-1.weight=2", "write distill.losses[0].weight"),
+        ("edgekd=true", "write edgekd: 2"),
+        ("edgekd=2.0", "write edgekd: 2"),
+    ],
+)
+def test_what_is_advised_can_be_followed(tmp_path: Path, setting: str, advice: str) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "edgekd: 2\ndata: {source: fashion-mnist-mini}\nstudent: {model: torchvision:resnet18}\n"
+        "distill: {losses: [{kind: task}]}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        loading.load(tmp_path / "r.yaml", [setting])
+    assert [problem.hint for problem in caught.value.problems if problem.hint.startswith(advice)], caught.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -66,12 +67,26 @@ def read(path: Path, data: Data, hint: str, license: str = "") -> Raw:
     names: Iterable[Any] = ()
     if arrays["y_train"].dtype.kind != "f":
         counted = "classes" not in arrays
-        names = range(_class_count(arrays["y_train"], arrays["y_test"])) if counted else arrays["classes"].ravel()
+        names = range(_class_count(arrays["y_train"], arrays["y_test"])) if counted else _names(arrays["classes"], path)
     classes = tuple(printable(str(name)) for name in names)
     alone = not any(name.startswith("x_train.") for name in arrays)
     if alone and arrays["x_train"].dtype == np.uint8:
         return replace(from_arrays(arrays, data, classes, license, str(path)), notes=notes)
     return replace(_samples(arrays, path, classes), notes=notes)
+
+
+def _names(stored: NDArray[Any], path: Path) -> list[str]:
+    """Return the names of the classes.
+
+    Raises:
+        DataError: Two are the same.
+    """
+    kept = stored.ravel().tolist()
+    names = [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name) for name in kept]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: classes has {twice!r} more than once", "give each class a name of its own, in their order")
+    return names
 
 
 def _samples(arrays: Mapping[str, NDArray[Any]], path: Path, classes: tuple[str, ...]) -> Raw:
