@@ -251,7 +251,7 @@ def _takes(annotation: Any, raw: str | float) -> bool:
 
 
 def _length(annotation: Any) -> int | None:
-    """How many items a list has to have, where that is fixed."""
+    """Return how many items a list has to have; None where that is not fixed."""
     parts = [typing.get_args(arm) for arm in arms(annotation) if typing.get_origin(arm) is tuple]
     return len(parts[0]) if parts and Ellipsis not in parts[0] else None
 

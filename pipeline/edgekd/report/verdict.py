@@ -132,6 +132,16 @@ def place(gate: GateRecord) -> str:
 
 
 _LEARN = "raise epochs, or change lr: the training's curve shows whether it has learnt anything"
+_WORST = {
+    "worst_sqnr_db": (
+        "is lost in int8: its changes are smaller than the steps of {output}", "the layer that gives {output}",
+    ),
+    "worst_agreement": (
+        "is another value in int8 than in float: int8 loses the differences that decide it",
+        "the layers that {output} is computed from",
+    ),
+}  # fmt: skip
+"""What int8 does to the value that it harms most, and what can stay in float, by gate."""
 _AS_TRAINED = "see that image size, mean and std, the order of classes and the weights are those of its training"
 
 
@@ -250,21 +260,14 @@ def causes(result: RunResult) -> Iterator[str]:
         and gate.level != "off"
         and gate.model in int8
     ]
-    for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == "worst_sqnr_db"):
-        output = one_line(value).partition("[")[0]
-        yield (
-            f"{one_line(value)} is lost in int8: its changes are smaller than the steps of {output}. What to do: keep the "
-            f"layer that gives {output} in float with --set 'quantize.keep_float=[LAYER]', or let the network give values "
-            "of similar size"
-        )
-    for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == "worst_agreement"):
-        output = one_line(value).partition("[")[0]
-        yield (
-            f"{one_line(value)} is another value in int8 than in float: int8 loses the differences that decide it. What to "
-            f"do: keep the layers that {output} is computed from in float with --set 'quantize.keep_float=[LAYER]', or let "
-            "the network give values of similar size"
-        )
-    lost = [gate for gate in lost if gate.name not in ("worst_sqnr_db", "worst_agreement")]
+    for name, (harm, layers) in _WORST.items():
+        for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == name):
+            output = one_line(value).partition("[")[0]
+            yield (
+                f"{one_line(value)} {harm.format(output=output)}. What to do: keep {layers.format(output=output)} in float "
+                "with --set 'quantize.keep_float=[LAYER]', or let the network give values of similar size"
+            )
+    lost = [gate for gate in lost if gate.name not in _WORST]
     torch = result.model("ptq") or result.model("qat")
     own = [gate for gate in lost if torch is None or not _within(gate, torch)]
     for model in dict.fromkeys(gate.model for gate in lost if gate not in own):
