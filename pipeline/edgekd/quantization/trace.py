@@ -103,10 +103,12 @@ def _refuse_changes(model: nn.Module, graph_module: fx.GraphModule, one: Mapping
         )
     drawn = list(_random_operators(graph_module.graph))
     if drawn:
-        raise QuantizeError(
-            f"{again}: {describe_several(drawn)}",
-            "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()",
+        hint = (
+            "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()"
+            if any(node.target is aten.dropout.default for node in drawn)
+            else "draw random numbers only if self.training"
         )
+        raise QuantizeError(f"{again}: {describe_several(drawn)}", hint)
     if len(first) != len(second) or not all(_alike(a, b) for a, b in zip(first, second, strict=True)):
         hint = "a file keeps no state between two samples: look for an attribute that forward() changes, or a random number"
         raise QuantizeError(again, hint)
@@ -162,12 +164,18 @@ def _check_one(model: nn.Module, graph_module: fx.GraphModule, one: Inputs) -> N
     """A file takes one sample; the graph was traced with several, and has kept the path that these took.
 
     Raises:
-        QuantizeError: The model has another path for one.
+        QuantizeError: The model fails for one, or has another path for it.
     """
     with torch.no_grad():
         try:
-            pairs = zip(_tensors(call(model, one)), _tensors(call(graph_module, one)), strict=True)
-            same = all(_alike(a, b) for a, b in pairs)
+            exact = _tensors(call(model, one))
+        except Exception as error:  # the model's own code, which may raise anything
+            raise QuantizeError(
+                f"the network fails for one sample: {cause_of(error)}{_place(error)}",
+                "a file takes one sample: let forward() run in evaluation mode with a first dimension of 1",
+            ) from error
+        try:
+            same = all(_alike(a, b) for a, b in zip(exact, _tensors(call(graph_module, one)), strict=True))
         except Exception:  # shapes that one sample does not go through
             same = False
     if not same:
@@ -230,7 +238,7 @@ def _alone_and_beside(model: nn.Module, one: Mapping[str, Tensor]) -> Iterator[t
         try:
             with torch.no_grad():
                 first, second, two = (_tensors(call(model, _copied(given))) for given in (one, other, both))
-        except (IndexError, RuntimeError):  # ids that its tables lack
+        except (IndexError, RuntimeError):  # ids that its tables lack; in another order they are its own
             continue
         for a, b, pair in zip(first, second, two, strict=True):
             if a.ndim and a.shape[0] == 1 and pair.shape == (2, *a.shape[1:]):
@@ -238,12 +246,18 @@ def _alone_and_beside(model: nn.Module, one: Mapping[str, Tensor]) -> Iterator[t
 
 
 def _others(one: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield other samples: other in all that can be, and with ids that are all the same, so that one has the greatest."""
+    """Yield other samples: other in all that can be, and with other ids.
+
+    Ids that are all the same, so that one sample has the greatest; the sample's own in another order, which the network takes
+    whatever its tables are.
+    """
     other = {name: _other(value) for name, value in one.items()}
     yield other
     ids = [name for name, value in one.items() if not value.is_floating_point() and value.dtype is not torch.bool]
     for same in (0, 1) if ids else ():
         yield {**other, **{name: torch.full_like(one[name], same) for name in ids}}
+    if ids:
+        yield {**other, **{name: one[name].flip(-1) for name in ids}}
     if any(value.dtype is torch.bool for value in one.values()):  # a network may fail with another mask
         yield {name: value if value.dtype is torch.bool else _zeros_or_other(value) for name, value in one.items()}
 

@@ -190,6 +190,18 @@ class ThroughNumpy(nn.Module):
         return torch.from_numpy(x.detach().numpy())
 
 
+class Truthful(nn.Module):
+    """torch.export takes it; torch itself subtracts no truth values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - (x > 0)
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
 class OtherForOne(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x if x.shape[0] == 1 else x
@@ -267,6 +279,12 @@ def test_samples_that_meet_in_a_batch_are_found(mix: str, example: Tensor) -> No
     assert mixes(OfTheBatch(MIXES[mix]), given)
 
 
+def test_samples_that_meet_are_found_where_the_network_takes_no_other_ids() -> None:
+    table = nn.Embedding(4, 4)
+    met = OfTheBatch(lambda x, mask, ids: table(ids - 100).sum(1) - x.mean(0))
+    assert mixes(met, {"x": torch.rand(1, 4), "mask": torch.ones(1, 4).bool(), "ids": torch.tensor([[100, 101, 103, 102]])})
+
+
 @pytest.mark.parametrize("example", [torch.tensor([[1, 1, 0, 1]]), torch.ones(1, 4).long(), torch.zeros(1, 4).long()])
 def test_masks_and_tables_of_one_sample_are_no_mixing(example: Tensor) -> None:
     """A mean over what is visible, which may be nothing; tables of few ids; the last visible position."""
@@ -299,6 +317,8 @@ def test_masks_and_tables_of_one_sample_are_no_mixing(example: Tensor) -> None:
         ),
         (OneBatchSize, "its graph holds for one batch size only", "x.flatten(1)"),
         (ThroughNumpy, r"in test_fold.py, line \d+: return torch.from_numpy\(", "only with torch operations"),
+        (Truthful, r"fails for one sample: .*in test_fold.py, line \d+: return x - \(x > 0\)", "first dimension of 1"),
+        (Noisy, "each time it is called, in evaluation mode too: .*randn_like", "only if self.training"),
         (OtherForOne, "the network gives other values for one sample than for several", "if x.shape[0] == 1"),
     ],
 )
