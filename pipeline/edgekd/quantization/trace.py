@@ -248,8 +248,8 @@ def _alone_and_beside(model: nn.Module, one: Mapping[str, Tensor]) -> Iterator[t
 def _others(one: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Yield other samples: other in all that can be, and with other ids.
 
-    Ids that are all the same, so that one sample has the greatest; the sample's own in another order, which the network takes
-    whatever its tables are.
+    Ids that are all the same, so that one sample has the greatest; the sample's own in another order, which the network
+    takes whatever its tables are.
     """
     other = {name: _other(value) for name, value in one.items()}
     yield other
