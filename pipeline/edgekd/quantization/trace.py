@@ -105,7 +105,7 @@ def _refuse_changes(model: nn.Module, graph_module: fx.GraphModule, one: Mapping
     if drawn:
         hint = (
             "write F.dropout(x, p, training=self.training), or use nn.Dropout, and leave its mode to model.eval()"
-            if any(node.target is aten.dropout.default for node in drawn)
+            if any("dropout" in str(node.target) for node in drawn)  # native_, alpha_ and feature_dropout too
             else "draw random numbers only if self.training"
         )
         raise QuantizeError(f"{again}: {describe_several(drawn)}", hint)
