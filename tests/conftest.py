@@ -3,7 +3,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from edgekd import registry
+from edgekd.exporting.composites import registered_once
 
 # Tests share the cores: one thread each, and threads that wait sleep. Read while torch is loaded.
 for _name, _value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
@@ -22,6 +24,13 @@ def pytest_collection_finish() -> None:
     """Keep the collector off what was imported: tracing makes many objects, and each collection would walk over it."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_registered_once() -> Iterator[None]:
+    """Tracing, too, does not look for new operators once a namespace: tests trace some thousand small networks."""
+    with registered_once() if "torch" in sys.modules else nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)

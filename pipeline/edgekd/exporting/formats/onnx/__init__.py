@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.exporting.capture import captured
 from edgekd.exporting.causes import explained, operator_name
+from edgekd.exporting.composites import registered_once
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -106,7 +107,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     require_operators(module, format, name)
     ports = source.signature
     steps = output_steps(module) if int8 else (None,) * len(ports.outputs)
-    with one_registry(), explained(f"writing {name}", format, lambda: module, options.log):
+    with one_registry(), registered_once(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
             module.eval(),
             tuple(source.inputs.values()),

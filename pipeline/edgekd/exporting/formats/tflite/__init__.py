@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekd.exporting.capture import captured
 from edgekd.exporting.causes import explained, operator_name
+from edgekd.exporting.composites import registered_once
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -127,7 +128,7 @@ def _convert(module: Any, source: Source, *, int8: bool) -> bytes:
     sample = tuple(
         channels_last(value) if image else value for value, image in zip(source.inputs.values(), inputs, strict=True)
     )
-    with _strict():
+    with _strict(), registered_once():
         converted = litert_torch.convert(prepared.eval(), sample, quant_config=static if int8 else None)
     content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
     return content
