@@ -11,7 +11,7 @@ from typing import Any
 def registered_once() -> Iterator[None]:
     """Let torch look for new operators of C++ once a list.
 
-    By itself it looks once for each of its 35 namespaces, a tenth of a second's work, and each file asks for the list several
+    By itself it looks once for each of its 35 namespaces, a tenth of a second's work, and each file asks for the list a few
     times. The list is the same. Torch has no argument for it.
     """
     from torch._export import utils
