@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.unit.exporting.nets import BITS
 from torch import Tensor, fx, nn
 
 from edgekd.exporting import inside, outputs
@@ -165,7 +166,7 @@ class Made:
 
 
 def quantized(network: nn.Module, draw: Draw, samples: int = 32) -> Made:
-    prepared = qat.prepare(network, draw(2))
+    prepared = qat.prepare(network, draw(2), weight_bits=BITS)
     with torch.no_grad():
         for _ in range(3):
             call(prepared.module, draw(32))
@@ -266,6 +267,32 @@ def test_names_and_kinds_can_be_declared(tmp_path: Path) -> None:
         ("values", (1, 3, 5, 2), ""),
     ]
     expected = {"values": own.int8["logits"]}
+    assert steps(exported, outputs.run(exported, own.inputs, expected), expected) <= 1.01
+
+
+class Namesakes(nn.Module):
+    """Two outputs that are called as operators in front of them are in the graph, and an input that is called as another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, linear: Tensor) -> dict[str, Tensor]:
+        y = torch.relu(self.first(linear))
+        return {"relu": self.second(y), "gelu": self.second(nn.functional.gelu(y) + y)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_output_may_have_the_name_of_an_operator(format: str, precision: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = quantized(Namesakes().eval(), floats(linear=(8,)))
+    source = own.source if precision == "int8" else Source(fold(own.source.model, own.source.example), own.source.example)
+    exported = export(source, format, tmp_path, precision=precision)
+    assert [port.name for port in (*exported.inputs, *exported.outputs)] == ["linear", "relu", "gelu"]
+    expected = own.int8
+    if precision == "float32":
+        expected = source.expected({name: torch.from_numpy(value) for name, value in own.inputs.items()})
     assert steps(exported, outputs.run(exported, own.inputs, expected), expected) <= 1.01
 
 

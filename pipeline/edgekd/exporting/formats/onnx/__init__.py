@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +29,7 @@ from edgekd.registry import exporters
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
     from torch import fx
 
 Steps = tuple[float | None, ...]
@@ -119,6 +121,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
             verbose=False,
         )
     assert program is not None  # torch returns None only without dynamo
+    _keep_names_apart(program.model.graph)
     model = program.model_proto
     if int8:
         if options.activations == "uint8":
@@ -133,6 +136,22 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
         storage.store_integers(model, BITS[options.precision])
     onnx.checker.check_model(model, full_check=True)
     return model, steps
+
+
+def _keep_names_apart(graph: ir.Graph) -> None:
+    """Give another name to each value inside that is called as an input or output: of an output ``relu``, a ReLU before it.
+
+    torch names what is inside first, by the operators, and then the inputs and outputs as it was asked.
+    """
+    ports = {id(value): value.name for value in (*graph.inputs, *graph.outputs)}
+    inside = [value for node in graph for value in node.outputs] + [*graph.initializers.values()]
+    taken = {value.name for value in inside} | {*ports.values()}
+    for value in inside:
+        if id(value) in ports or value.name not in ports.values():
+            continue
+        name = next(name for name in (f"{value.name}_{number}" for number in itertools.count(1)) if name not in taken)
+        taken.add(name)
+        value.name = name
 
 
 def describe(
