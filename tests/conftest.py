@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -89,6 +91,21 @@ def tree(tmp_path: Path) -> Path:
             for index in range(count):
                 Image.new("RGB", (20, 12), (100 * label, 10 * index, 7)).save(folder / f"{index}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with float.onnx, int8.onnx, float.xml, float.tflite and cut.tflite: made once for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "nets"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            script = Path(__file__).parent / "unit" / "profiling" / "make_models.py"
+            done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-2000:]
+    return folder
 
 
 @pytest.fixture

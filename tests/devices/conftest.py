@@ -6,8 +6,6 @@ A test that cannot have them is skipped, and says why; with ``CI=true`` it fails
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +19,11 @@ SSH = "/usr/bin/ssh"
 ISA = {"pi4": ("asimd",), "pi5": ("asimd", "asimddp")}
 PROGRAM = str(Path(__file__).with_name("benchmark_model.py"))
 """A stand-in for TensorFlow Lite's benchmark_model."""
-MODELS = Path(__file__).parents[1] / "unit" / "profiling" / "make_models.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: one test, which a worker would else be busy with alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_recipe.py")
 
 
 def need(reason: str) -> None:
@@ -147,11 +149,3 @@ def device_files(pi4: Device, pi5: Device, tmp_path: Path) -> Path:
         text = yaml.safe_dump(item.model_dump(mode="json", exclude_unset=True))
         (tmp_path / f"{item.name}.yaml").write_text(text)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with float.onnx, int8.onnx, float.xml, float.tflite: real networks, made once."""
-    folder = tmp_path_factory.mktemp("nets")
-    subprocess.run([sys.executable, MODELS, folder], check=True, capture_output=True)
-    return folder

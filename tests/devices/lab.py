@@ -1,6 +1,7 @@
 """Test devices: an aarch64 userland (emulated) behind a real OpenSSH server on this machine.
 
-``python tests/devices/lab.py pi5`` starts one and says how to reach it. Its times are the emulator's: never quote them.
+``python tests/devices/lab.py pi5`` starts one and says how to reach it; ``build`` in place of a name makes what they run on.
+Its times are the emulator's: never quote them.
 """
 
 from __future__ import annotations
@@ -219,10 +220,12 @@ def free_port() -> int:
 
 
 def main(name: str) -> None:
-    """Start a device until Ctrl-C."""
+    """Start a device until Ctrl-C, or make what all run on."""
     if reason := lacks():
         sys.exit(reason)
     build()
+    if name == "build":
+        return
     with tempfile.TemporaryDirectory() as state:
         pi = Pi(name, Path(state) / name)
         config = Path(state) / "config"
