@@ -1,6 +1,6 @@
 """Blocks of known architectures, through all three runtimes, against the int8 graph run by torch.
 
-One network a family, with its blocks one after the other: exporting costs more than running.
+One network a family, with its blocks one after the other, and all of them in one file: exporting costs more than running.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.exporting.nets import images, make_source
+from tests.unit.exporting.nets import Together, compare, images, make_source
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.exporting import parity
-from edgekd.exporting.exporter import Options, Source, output_steps
+from edgekd.exporting.exporter import Options
 from edgekd.profiling.on_device.runtimes import create
 from edgekd.registry import exporters
-from edgekd.runtimes import base
 
 
 class RepVgg(nn.Module):
@@ -132,33 +130,24 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 STAYS_FLOAT = {"transformer": ("layer_norm (%layer_norm): no runtime has layer normalisation in int8",)}
 
 
-def logits_step(source: Source) -> float:
-    step = output_steps(source.int8(fold_weights=True))[0]
-    assert step is not None
-    return step
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_runtimes_compute_what_torch_computes(net: str, tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    source = make_source(NETS[net]())
-    assert tuple(str(left).split(" ", 1)[1] for left in source.float_ops) == STAYS_FLOAT.get(net, ())
-    inputs = images(64, seed=9)
-    with torch.no_grad():
-        reference = source.int8(fold_weights=True)(inputs).numpy()
-    step = logits_step(source)
-    assert reference.std(axis=0).max() > 2 * step, "the images do not matter: the test proves nothing"
-    found, left = {}, {}
+@pytest.mark.parametrize("names", [("mobile", "dense"), ("transformer",)], ids="+".join)
+def test_runtimes_compute_what_torch_computes(names: tuple[str, ...], tmp_path: Path) -> None:
+    nets = {}
+    for name in names:
+        torch.manual_seed(3)
+        nets[name] = NETS[name]()
+    source = make_source(Together(nets))
+    assert tuple(str(left).split(" ", 1)[1] for left in source.float_ops) == STAYS_FLOAT.get(names[0], ())
+    expected = source.computed("int8", dict.fromkeys(source.inputs, images(64, seed=9).numpy()))
     for format in ("onnx", "tflite", "openvino"):
-        exporter = exporters.get(format)()
-        exported = exporter.export(source, tmp_path / f"model{exporter.suffix}", Options(log=tmp_path / "log"))
-        output = base.run_file(exported.paths[0], format, inputs.numpy())
-        assert exported.output_scale
-        found[format] = parity.compare(reference, output, exported.output_scale)
-        left[format] = exported.float_tensors
-    assert all(run.mean_lsb <= 0.1 and run.p99_lsb <= 2.01 and run.max_lsb <= 4.01 for run in found.values()), found
-    if net not in STAYS_FLOAT:
-        assert left["tflite"] == ()
+        found, exported = compare(source, format, tmp_path)
+        assert list(found) == list(nets)
+        for port in exported.outputs:
+            assert port.step
+            assert expected[port.name].std(axis=0).max() > 2 * port.step, "the images do not matter: it proves nothing"
+        assert all(run.mean_lsb <= 0.1 and run.p99_lsb <= 2.01 and run.max_lsb <= 4.01 for run in found.values()), found
+        if format == "tflite" and names[0] not in STAYS_FLOAT:
+            assert exported.float_tensors == ()
 
 
 def test_xnnpack_takes_the_whole_graph(tmp_path: Path) -> None:

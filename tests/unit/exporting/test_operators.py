@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
-from tests.unit.exporting.nets import Residual, images, make_source
+from tests.unit.exporting.nets import Residual, Together, compare, images, make_source
 from torch import Tensor, nn
 
-from edgekd.exporting import outputs, parity
-from edgekd.exporting.exporter import Exported, Options, Source
+from edgekd.exporting.exporter import Source
 from edgekd.quantization.fold import fold
 from edgekd.recipe.export import Precision
-from edgekd.registry import exporters
-from edgekd.results.models import OutputParity
 
 
 class Fn(nn.Module):
@@ -161,34 +158,6 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "learned_query": LearnedQuery,
     "softmax": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(), nn.Linear(200, 10), nn.Softmax(1)),
 }
-
-
-class Together(nn.Module):
-    """Networks of one image side by side, with an output each: most of an export's time does not depend on the graph."""
-
-    def __init__(self, nets: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.nets = nn.ModuleDict(nets)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: net(x) for name, net in self.nets.items()}
-
-
-def compare(
-    source: Source, format: str, folder: Path, precision: Precision = "int8"
-) -> tuple[dict[str, OutputParity], Exported]:
-    """Export, and compare each output with what torch computes in the graph that the file is written from."""
-    exporter = exporters.get(format)()
-    exported = exporter.export(source, folder / f"model{exporter.suffix}", Options(precision=precision, log=folder / "log"))
-    inputs = dict.fromkeys(source.inputs, images(64, seed=9).numpy())
-    if precision == "int8":
-        expected = source.computed(precision, inputs)
-    else:
-        expected = source.expected({name: torch.from_numpy(value) for name, value in inputs.items()})
-    found = outputs.run(exported, inputs, expected)
-    steps = {port.name: port.step for port in exported.outputs}
-    assert all(steps.values()) or precision != "int8"
-    return {name: parity.compare(expected[name], found[name], steps[name]) for name in expected}, exported
 
 
 @pytest.fixture(scope="module")
