@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,9 +40,7 @@ from torch import nn
 
 
 def Net(num_classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, num_classes)
-    )
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(128, num_classes))
 """
 
 RECIPE = """\
@@ -136,6 +134,17 @@ class Project:
 
         self.monkeypatch.setitem(exporters._entries, format, Own)
 
+    def apart(self, name: str, *stages: str, of: Sequence[str] = ()) -> None:
+        """From here on, use a copy of the shared cache, without these stages of the recipe with these overrides."""
+        copy = self.folder / name
+        if not copy.exists() and (self.folder / "cache").exists():
+            shutil.copytree(self.folder / "cache", copy)
+        self.monkeypatch.setenv("EDGEKD_CACHE", str(copy))
+        keys = self.keys(*of)
+        for stage in stages:
+            if entry := cache.lookup(keys[stage])[0]:
+                shutil.rmtree(entry.path)
+
     def keys(self, *overrides: str) -> dict[str, str]:
         return {step.name: step.key for step in plan.make(self.load(*overrides))}
 
@@ -190,10 +199,10 @@ def test_boards_that_do_not_answer_leave_this_machine(project: Project) -> None:
     for name, port in (("pi4", 1), ("pi5", 2)):  # where nothing listens
         text = f"transport: ssh\nhost: nobody@127.0.0.1\nport: {port}\narch: aarch64\nisa: [asimd]\n"
         (project.folder / "devices" / f"{name}.yaml").write_text(text)
-    devices = "profile.devices=[host, pi4, pi5]"
+    recipe = PROFILE, "profile.devices=[host, pi4, pi5]", "quantize=null", "export=[onnx]"
     with pytest.raises(DeviceError, match=r"(?s)2 of 3 devices are not ready:\n  pi4: .*\n  pi5: "):
-        project.run(PROFILE, devices, "export=[onnx]")
-    outcome = project.run(PROFILE, devices, "export=[onnx]", without_devices=True)
+        project.run(*recipe)
+    outcome = project.run(*recipe, without_devices=True)
     assert outcome.exit_code == ExitCode.DEVICE_FAILED
     assert {profile.device for profile in outcome.result.profiles} == {"host"}
     assert set(failed(outcome)) == {"profile.pi4", "profile.pi5"}
@@ -204,11 +213,9 @@ def test_boards_that_do_not_answer_leave_this_machine(project: Project) -> None:
     assert any("profile.pi5: measured anew in every run; beside profile.pi4" in line for line in project.heard.lines)
 
 
-def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(project: Project) -> None:
     """Its runtime is there and cannot be imported."""
-    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))  # the others' exports are to fail
+    project.apart("whole")  # the others' exports are to fail
     for name in ("ai_edge_litert", "tflite_runtime", "tensorflow"):
         (project.folder / "broken" / name).mkdir(parents=True)
         (project.folder / "broken" / name / "__init__.py").write_text("raise SystemError('no')")
@@ -227,6 +234,9 @@ def test_a_file_that_fails_on_a_device_is_told_and_the_others_stand(
 
 
 def test_a_format_that_fails_leaves_the_others(project: Project) -> None:
+    """Stages after a failure have the keys of what they read: evaluated was what a recipe without the format has."""
+    whole, rest = project.keys(), project.keys("export=[onnx]")
+    assert whole["evaluate"] != rest["evaluate"]
     project.breaks("tflite", refuses)
     outcome = project.run(PROFILE)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
@@ -252,20 +262,14 @@ def test_a_format_that_fails_leaves_the_others(project: Project) -> None:
     told = runner.result_of(outcome)
     assert told["exit_code"] == 3
     assert told["failures"] == [{"stage": name, "reason": text} for name, text in failed(outcome).items()]
-
-
-def test_stages_after_a_failure_have_the_keys_of_what_they_read(project: Project) -> None:
-    """Nothing is kept under the key of the whole, and what was evaluated is that of a recipe without the format."""
-    whole, rest = project.keys(), project.keys("export=[onnx]")
-    assert whole["evaluate"] != rest["evaluate"]
-    project.breaks("tflite", refuses)
-    outcome = project.run()
-    found = {stage.name: stage.key for stage in outcome.result.stages}
-    assert found["evaluate"] == rest["evaluate"]
-    assert found["package"] == rest["package"]
+    student = outcome.result.model("student")
+    assert student is not None
+    assert student.macs == 16 * 8 * 48 + 128 * 4
+    assert {stage.name: stage.key for stage in outcome.result.stages}["evaluate"] == rest["evaluate"]
     assert cache.lookup(whole["evaluate"])[0] is None
     assert cache.lookup(whole["export.tflite"])[0] is None
     again = project.run()  # the failure is tried again, and the rest is there
+    assert {stage.name: stage.key for stage in again.result.stages}["package"] == rest["package"]
     assert status(again) == {
         "student": "cached", "quantize": "cached", "export.onnx_float": "cached", "export.onnx": "cached",
         "export.tflite": "failed", "export.tflite_float": "failed", "evaluate": "cached", "package": "ran",
@@ -290,23 +294,22 @@ def test_a_companion_that_was_asked_for_is_no_companion(project: Project) -> Non
     assert "--set 'export=[onnx]' leaves it out" in failed(outcome)["export.tflite_float"]
 
 
-def test_out_of_memory_is_said_and_the_same_command_helps(project: Project) -> None:
-    project.breaks("tflite", needs_memory)
-    reason = failed(project.run())["export.tflite"]
-    assert reason.startswith("export.tflite ran out of memory → end other programs")
-    assert "run the same command: finished stages are kept" in reason
-
-
-def test_what_fails_the_same_way_again_is_not_said_to_go_on(project: Project) -> None:
-    project.breaks("tflite", misses_a_file)
-    reason = failed(project.run())["export.tflite"]
+def test_what_the_same_command_helps_is_said(project: Project) -> None:
+    """Where memory was short; a failure that comes again the same way is not said to go on."""
+    project.breaks("tflite", needs_memory, "int8")
+    project.breaks("tflite", misses_a_file, "float32")
+    reasons = failed(project.run())
+    assert reasons["export.tflite"].startswith("export.tflite ran out of memory → end other programs")
+    assert "run the same command: finished stages are kept" in reasons["export.tflite"]
+    reason = reasons["export.tflite_float"]
     assert reason.startswith("FileNotFoundError: [Errno 2] No such file or directory: 'operators.json' → the full log is in")
     assert "same command" not in reason
 
 
 def test_a_file_that_its_runtime_rejects_is_not_kept(project: Project) -> None:
+    recipe = ("export=[onnx, openvino]",)
+    project.apart("other", "export.onnx", "evaluate", of=recipe)
     project.breaks("onnx", truncates, "int8")
-    recipe = "export=[onnx, openvino]", "quantize.calibration_images=7"
     outcome = project.run(*recipe)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert set(failed(outcome)) == {"export.onnx"}
@@ -318,8 +321,9 @@ def test_a_file_that_its_runtime_rejects_is_not_kept(project: Project) -> None:
 
 
 def test_a_file_that_fails_on_a_later_image_does_not_stop_the_others(project: Project) -> None:
+    recipe = ("export=[onnx, openvino]",)
+    project.apart("other", "export.onnx", "evaluate", of=recipe)
     project.breaks("onnx", fails_on_black, "int8")
-    recipe = "export=[onnx, openvino]", "quantize.calibration_images=6"
     outcome = project.run(*recipe)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     (reason,) = failed(outcome).values()
@@ -332,9 +336,10 @@ def test_a_file_that_fails_on_a_later_image_does_not_stop_the_others(project: Pr
 
 
 def test_when_nothing_can_be_delivered_the_report_says_why(project: Project) -> None:
+    project.apart("nothing", "export.onnx", "export.onnx_float", "evaluate")
     project.breaks("onnx", refuses)
     project.breaks("tflite", refuses)
-    outcome = project.run(PROFILE, "data.val_fraction=0.2")
+    outcome = project.run(PROFILE)
     assert outcome.exit_code == ExitCode.STAGE_FAILED
     assert files(outcome) == set()
     assert outcome.result.profiles == ()
@@ -358,10 +363,11 @@ def test_an_interruption_that_a_side_figure_swallowed_keeps_nothing(project: Pro
         raise RuntimeError("a library's word for an interruption")
 
     project.monkeypatch.setattr("edgekd.models.build.macs", interrupted)
-    recipe = "export=[onnx]", "quantize.calibration_images=3"
+    project.apart("side", "evaluate", of=["export=[onnx]"])
     with pytest.raises(KeyboardInterrupt):
-        project.run(*recipe, interrupted=lambda: bool(signals))
-    assert cache.lookup(project.keys(*recipe)["evaluate"])[0] is None
+        project.run("export=[onnx]", interrupted=lambda: bool(signals))
+    assert signals
+    assert cache.lookup(project.keys("export=[onnx]")["evaluate"])[0] is None
 
 
 def test_a_failed_device_and_a_missing_file_are_3_together() -> None:
@@ -370,59 +376,26 @@ def test_a_failed_device_and_a_missing_file_are_3_together() -> None:
     assert worst(reversed(codes)) == ExitCode.INTERRUPTED
 
 
-QUERY = """\
-import torch
-from torch import nn
+def test_side_figures_that_cannot_be_measured_end_no_run(project: Project) -> None:
+    """MACs that cannot be counted, and layers that cannot be looked at."""
 
-
-class Net(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.query = nn.Parameter(torch.randn(1, 1, 8))
-        self.first = nn.Conv2d(3, 8, 4, 4)
-        self.query_map, self.last = nn.Linear(8, 8), nn.Linear(8, num_classes)
-
-    def forward(self, x):
-        y = self.first(x).flatten(2).transpose(1, 2)
-        weights = self.query_map(self.query.expand(y.shape[0], -1, -1)) @ y.transpose(1, 2)
-        return self.last((weights.softmax(-1) @ y)[:, 0])
-"""
-
-
-def test_macs_of_an_expanded_parameter_are_counted(project: Project) -> None:
-    (project.folder / "query.py").write_text(QUERY)
-    names: dict[str, Any] = {}
-    exec(QUERY, names)
-    torch.manual_seed(0)
-    networks.save(names["Net"](4).state_dict(), project.folder / "query.safetensors")
-    given = f"student={{model: '{project.folder}/query.py:Net', weights: {project.folder}/query.safetensors}}"
-    student = project.run(given, "export=[onnx]").result.model("student")
-    assert student is not None
-    # the convolution, the query's layer, both products of the attention, the last layer
-    assert student.macs == 16 * 8 * 48 + 8 * 8 + 2 * 16 * 8 + 8 * 4
-
-
-def test_macs_that_cannot_be_counted_end_no_run(project: Project) -> None:
-    def fails(*_: object) -> None:
+    def uncounted(*_: object) -> None:
         raise AssertionError("no rule for an operator")
 
-    project.monkeypatch.setattr("edgekd.models.build.macs", fails)
-    outcome = project.run("export=[onnx]", "quantize.calibration_images=4")
+    def unseen(*_: object) -> None:
+        raise NotImplementedError("no rule")
+
+    project.monkeypatch.setattr("edgekd.models.build.macs", uncounted)
+    project.monkeypatch.setattr("edgekd.quantization.sensitivity.measure", unseen)
+    project.monkeypatch.setattr("edgekd.exporting.inside.look", unseen)
+    project.apart("unseen", "quantize", "export.onnx", "evaluate", of=["export=[onnx]"])
+    outcome = project.run("export=[onnx]")
+    assert outcome.exit_code == ExitCode.OK
     student = outcome.result.model("student")
     assert student is not None
     assert student.macs is None
     assert files(outcome) == {"onnx.onnx", "onnx_float.onnx"}
     assert "MACs of student: AssertionError: no rule for an operator" in lacking(outcome.result)
-
-
-def test_layers_that_cannot_be_looked_at_end_no_run(project: Project) -> None:
-    def fails(*_: object) -> None:
-        raise NotImplementedError("no rule")
-
-    project.monkeypatch.setattr("edgekd.quantization.sensitivity.measure", fails)
-    project.monkeypatch.setattr("edgekd.exporting.inside.look", fails)
-    outcome = project.run("export=[onnx]", "quantize.calibration_images=5")
-    assert outcome.exit_code == ExitCode.OK
     assert outcome.result.layers == ()
     assert "what int8 does to each layer: NotImplementedError: no rule" in lacking(outcome.result)
     assert any(line.startswith("layers in onnx: ") for line in lacking(outcome.result))
@@ -445,6 +418,7 @@ def test_a_repaired_file_without_its_like_all_in_int8_is_delivered(project: Proj
 
 def test_the_lock_holds_what_the_machine_has_decided(project: Project) -> None:
     """Whoever replays it decides nothing again, and finds every stage."""
+    project.apart("whole")
     lock = project.run().folder / "recipe.lock.yaml"
     replayed = load(lock)
     assert replayed.recipe.quantize is not None
