@@ -28,7 +28,7 @@ data: {source: npz:data.npz, image_size: 32, augment: [crop, flip], val_fraction
 teacher:
   model: edgekd:resnet10
   args: {width: 8, stem_stride: 2}
-  train: {epochs: 3, lr: 0.01}
+  train: {epochs: 2, lr: 0.01}
 student: {model: torchvision:mobilenet_v2, args: {inverted_residual_setting: BLOCKS}}
 distill:
   epochs: 2
@@ -122,7 +122,7 @@ class Run:
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, int, int], None]) -> Run:
     folder = tmp_path_factory.mktemp("chain")
-    small_data(folder / "data.npz", 800, 400)
+    small_data(folder / "data.npz", 480, 400)
     (folder / "small.yaml").write_text(RECIPE.replace("BLOCKS", str(BLOCKS)))
     cli = Cli(folder, folder / "cache")
     done = cli("run", "small.yaml", fresh=True)

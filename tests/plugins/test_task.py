@@ -37,7 +37,7 @@ RECIPE = {
     "distill": {"epochs": 2, "batch_size": 16, "lr": 0.01, "losses": [{"kind": "task"}, {"kind": "mse_logits"}]},
     "quantize": {"method": "qat", "epochs": 1},
     "export": [*FILES],
-    "profile": {"devices": ["host"], "warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 20, "block_runs": 2},
+    "profile": {"devices": ["host"], "warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 1, "block_runs": 2},
     "gates": {
         "metric": {"name": "mae", "max": 2},
         "drop": {"metric": "mae", "max": 0.5},
