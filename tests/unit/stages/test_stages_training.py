@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import make_arrays
 
 from edgekd import reads
 from edgekd.assembly import launch, networks, wiring
@@ -42,9 +44,15 @@ def _global_state() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture
-def recipe(npz: Callable[..., str]) -> Recipe:
-    return make(npz())
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def recipe(shared: Path) -> Recipe:
+    np.savez(shared / "data.npz", **make_arrays())
+    return make(f"npz:{shared / 'data.npz'}")
 
 
 def make(source: str, **changes: Any) -> Recipe:
@@ -60,23 +68,39 @@ def make(source: str, **changes: Any) -> Recipe:
     return Recipe.model_validate(value)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Path]:
+def runs_in(folder: Path) -> Callable[..., Path]:
     """Run a stage into a folder of its own."""
 
     def call(
         stage: Any, recipe: Recipe, name: str = "out", processes: int = 1, progress: Any = None, **inputs: Path
     ) -> Path:
-        out = tmp_path / name
+        out = folder / name
         out.mkdir()
         context = Context(
-            recipe=recipe, name=name, out=out, inputs=inputs, log=tmp_path / "log", progress=progress or Silent(),
+            recipe=recipe, name=name, out=out, inputs=inputs, log=folder / "log", progress=progress or Silent(),
             processes=processes, threads=1,
         )  # fmt: skip
         perform(stage, context)
         return out
 
     return call
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    return runs_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def taught(shared: Path, recipe: Recipe) -> Path:
+    """The teacher's output, which tests read and none changes."""
+    return runs_in(shared)(TeacherStage(), recipe, "teacher")
+
+
+@pytest.fixture(scope="module")
+def distilled(shared: Path, recipe: Recipe, taught: Path) -> Path:
+    """The student's output of one process, which tests read and none changes."""
+    return runs_in(shared)(DistillStage(), recipe, "distill", teacher=taught)
 
 
 def weights(folder: Path, name: str = "weights") -> dict[str, torch.Tensor]:
@@ -87,12 +111,11 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
-    taught = run(TeacherStage(), recipe, "teacher")
+def test_teacher_then_distill(recipe: Recipe, taught: Path, distilled: Path) -> None:
     assert {path.name for path in taught.iterdir()} == {
         "weights.safetensors", "last.safetensors", "adapters.safetensors", "output.json",
     }  # fmt: skip
-    out = run(DistillStage(), recipe, "distill", teacher=taught)
+    out = distilled
     curve = json.loads((out / "output.json").read_text())["curve"]
     assert curve["model"] == "distilled"
     assert list(curve["terms"]) == ["task", "kd", "fitnet"]
@@ -102,17 +125,15 @@ def test_teacher_then_distill(run: Callable[..., Path], recipe: Recipe) -> None:
     assert set(weights(out, "adapters")) == {f"fitnet.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
 
 
-def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe) -> None:
-    taught = run(TeacherStage(), recipe, "teacher")
-    first, second = (run(DistillStage(), recipe, name, teacher=taught) for name in ("first", "second"))
+def test_the_same_bytes_twice(run: Callable[..., Path], recipe: Recipe, taught: Path, distilled: Path) -> None:
+    second = run(DistillStage(), recipe, "second", teacher=taught)
     for name in ("weights", "last", "adapters"):
-        assert (first / f"{name}.safetensors").read_bytes() == (second / f"{name}.safetensors").read_bytes()
+        assert (distilled / f"{name}.safetensors").read_bytes() == (second / f"{name}.safetensors").read_bytes()
 
 
-def test_student_alone_starts_from_the_same_weights(run: Callable[..., Path], recipe: Recipe) -> None:
+def test_student_alone_starts_from_the_same_weights(run: Callable[..., Path], recipe: Recipe, taught: Path) -> None:
     """With a learning rate next to zero both stay where they start."""
     still = make(recipe.data.source, distill={"lr": 1e-30, "weight_decay": 0.0})
-    taught = run(TeacherStage(), still, "teacher")
     together, alone = (
         run(DistillStage(), still, "distill", teacher=taught),
         run(DistillStage(), distill.alone(still), "student_alone"),
@@ -151,8 +172,7 @@ def test_teacher_in_half_is_the_one_that_teaches(run: Callable[..., Path], recip
     assert not loaded.training
 
 
-def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, tmp_path: Path) -> None:
-    taught = run(TeacherStage(), recipe, "trained")
+def test_a_given_teacher(run: Callable[..., Path], recipe: Recipe, taught: Path) -> None:
     given = make(recipe.data.source, teacher={"train": None, "weights": str(taught / "weights.safetensors")})
     out = run(TeacherStage(), given, "given")
     assert sorted(path.name for path in out.iterdir()) == ["output.json", "weights.safetensors"]
@@ -178,9 +198,8 @@ def test_a_teacher_with_weights_and_a_budget_is_fine_tuned(
     ].get("weights")
 
 
-def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[..., Path], recipe: Recipe) -> None:
+def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(recipe: Recipe, taught: Path, tmp_path: Path) -> None:
     """And its probabilities become logits."""
-    taught = run(TeacherStage(), recipe, "trained")
     file = {"train": None, "weights": str(taught / "weights.safetensors")}
     other = make(recipe.data.source, teacher=file | {"classes": ["2", "0", "3", "1"], "outputs": "probabilities"})
     images = dataset.load(recipe.data)
@@ -188,7 +207,7 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
     for one in (make(recipe.data.source, teacher=file), other):
         assert one.teacher is not None
         context = Context(
-            recipe=one, name="x", out=taught, inputs={"teacher": taught}, log=taught / "log", progress=Silent()
+            recipe=one, name="x", out=tmp_path, inputs={"teacher": taught}, log=tmp_path / "log", progress=Silent()
         )
         built.append(networks.teacher(one.teacher, "teacher", context, images))
     x = build.one_input(purpose(recipe.data).signature, 3)
@@ -201,13 +220,12 @@ def test_a_teacher_s_classes_are_put_in_the_order_of_the_data(run: Callable[...,
 
 
 @pytest.mark.parametrize("losses", [[{"kind": "task"}], [{"kind": "task"}, {"kind": "fitnet"}]], ids=["plain", "tapped"])
-def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe, losses: Any) -> None:
+def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe, taught: Path, losses: Any) -> None:
     """The curve validates the average; the weights that ship must be the same ones."""
     from edgekd.data import dataset
     from edgekd.data.batches import Prepare
     from edgekd.train.loop import score
 
-    taught = run(TeacherStage(), recipe, "teacher")
     smooth = make(recipe.data.source, distill={"ema": 0.9, "lr": 0.05, "losses": losses})
     plain = make(recipe.data.source, distill={"lr": 0.05, "losses": losses})
     out = run(DistillStage(), smooth, "smooth", teacher=taught)
@@ -218,25 +236,25 @@ def test_ema_weights_are_the_ones_kept(run: Callable[..., Path], recipe: Recipe,
     assert score(student, images.val, Prepare(images), torch.device("cpu"), images.purpose) == curve["val"]["top1"][-1]
 
 
-def test_several_processes(run: Callable[..., Path], recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:
+def test_several_processes(
+    run: Callable[..., Path], recipe: Recipe, taught: Path, distilled: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Two CPU processes, all losses; process 0 writes and speaks. Each step sees 2 × 16 images."""
-    taught = run(TeacherStage(), recipe, "teacher")
     out = run(DistillStage(), recipe, "distill", processes=2, progress=Lines(), teacher=taught)
     said = capfd.readouterr().err
     assert said.count("  distilled: started") == 1
     assert said.count("  fitnet: layer1 (2 ch)") == 1
-    alone = run(DistillStage(), recipe, "one", teacher=taught)
-    assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
-    assert not equal(weights(out, "last"), weights(alone, "last"))
-    several, one = (json.loads((folder / "output.json").read_text())["curve"] for folder in (out, alone))
+    assert {path.name for path in out.iterdir()} == {path.name for path in distilled.iterdir()}
+    assert not equal(weights(out, "last"), weights(distilled, "last"))
+    several, one = (json.loads((folder / "output.json").read_text())["curve"] for folder in (out, distilled))
     assert several["pairs"] == one["pairs"]
     networks.student(recipe, purpose(recipe.data, 4), out / "weights.safetensors")
 
 
-def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe) -> None:
+def test_several_processes_where_no_loss_reads_the_logits(run: Callable[..., Path], recipe: Recipe, taught: Path) -> None:
     """They wait for the gradient of every parameter, of the classifier too."""
     related = make(recipe.data.source, distill={"losses": [{"kind": "rkd"}]})
-    out = run(DistillStage(), related, "distill", processes=2, teacher=run(TeacherStage(), recipe, "teacher"))
+    out = run(DistillStage(), related, "distill", processes=2, teacher=taught)
     curve = json.loads((out / "output.json").read_text())["curve"]
     assert len(curve["terms"]["rkd"]) == 2
     assert curve["terms"]["rkd"][1] < curve["terms"]["rkd"][0]
@@ -352,12 +370,14 @@ def test_a_process_that_is_killed_ends_all_with_its_reason(tmp_path: Path, recip
     assert not multiprocessing.active_children()
 
 
-def test_another_head_is_said_aloud(run: Callable[..., Path], recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_head_is_said_aloud(
+    run: Callable[..., Path], recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What recipe.Student.weights promises."""
     from edgekd.models import build
 
     other = build.network("edgekd:resnet10", {"width": 2}, purpose(recipe.data, 7))
-    file = recipe.data.source.removeprefix("npz:") + ".safetensors"
+    file = str(tmp_path / "other.safetensors")
     networks.save(dict(other.state_dict()), Path(file))
     warm = make(recipe.data.source, student={"weights": file}, teacher=None, distill={"losses": [{"kind": "task"}]})
     run(DistillStage(), warm, progress=Lines())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from tests.conftest import make_arrays
 
 from edgekd import cache
 from edgekd.assembly import search
@@ -55,26 +58,70 @@ def _global_state() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, npz: Callable[..., str]) -> Callable[..., Loaded]:
+def maker(source: str, folder: Path) -> Callable[..., Loaded]:
+    """Write a recipe into the folder and load it."""
+
     def make(search: dict[str, Any] = SEARCH, *overrides: str, **options: Any) -> Loaded:
         value = {
             "edgekd": 1,
-            "data": {"source": npz(), "image_size": 16},
+            "data": {"source": source, "image_size": 16},
             "teacher": NET | {"train": SHORT | {"epochs": 1}},
             "student": NET | {"args": {"width": 2, "stem_stride": 2}},
             "distill": SHORT | {"epochs": 2, "losses": [{"kind": "task"}, {"kind": "kd"}, {"kind": "fitnet"}]},
             "tune": {"epochs": 1, "search": search} | options,
         }
-        path = tmp_path / "searched.yaml"
+        path = folder / "searched.yaml"
         path.write_text(yaml.safe_dump(value, sort_keys=False))
         return load(path, overrides)
 
     return make
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("images") / "data.npz"
+    np.savez(file, **make_arrays())
+    return f"npz:{file}"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, source: str) -> Callable[..., Loaded]:
+    return maker(source, tmp_path)
+
+
 def run(loaded: Loaded, out: Path, progress: Any = None) -> RunResult:
     return runner.run(loaded, runner.Options(out, progress or Silent(), threads=1)).result
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A search from its beginning to its end, in a cache of its own."""
+
+    result: RunResult
+    cache: Path
+    teacher: Path
+    """The teacher's output, in this cache."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, source: str) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKD_CACHE", str(folder / "cache"))
+        loaded = maker(source, folder)(SEARCH, "baselines=[]", trials=4)
+        result = run(loaded, folder / "reports")
+        (key,) = [step.key for step in plan.make(loaded) if step.name == "teacher"]
+        entry, why = cache.lookup(key)
+        assert entry is not None, why
+        return Whole(result, folder / "cache", entry.path)
+
+
+@pytest.fixture
+def taught(whole: Whole) -> Path:
+    """Put the teacher into this test's cache, and nothing else; its output is returned."""
+    copy = cache.root() / whole.teacher.relative_to(whole.cache)
+    shutil.copytree(whole.teacher, copy)
+    return copy
 
 
 def record(number: int, score: float | None, **values: Any) -> TrialRecord:
@@ -161,6 +208,7 @@ def test_without_optuna_a_plan_says_so_and_a_grid_still_goes(
 # --- the stage --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("taught")
 def test_a_run_uses_the_best_values_and_tells_all_trials(
     recipe: Callable[..., Loaded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,13 +245,13 @@ def test_a_run_uses_the_best_values_and_tells_all_trials(
     assert again.tuning == found
 
 
+@pytest.mark.usefixtures("taught")
 def test_an_interrupted_search_goes_on_with_the_next_trial(
-    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
 ) -> None:
-    loaded = recipe(trials=4)
-    whole = run(loaded, tmp_path / "whole").tuning
-    assert whole is not None
-    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "other"))
+    loaded = recipe(SEARCH, "baselines=[]", trials=4)
+    assert whole.result.tuning is not None
+    expected = whole.result.tuning.trials
     trained: list[dict[str, Any]] = []
     train = DistillStage.run
 
@@ -223,13 +271,14 @@ def test_an_interrupted_search_goes_on_with_the_next_trial(
     trained.append({})  # past the interruption
     found = run(loaded, tmp_path / "half").tuning
     assert found is not None
-    assert trained == [dict(t.values) for t in whole.trials[:2]] + [{}] + [dict(t.values) for t in whole.trials[2:]]
-    assert [replace(t, seconds=0) for t in found.trials] == [replace(t, seconds=0) for t in whole.trials]
+    assert trained == [dict(t.values) for t in expected[:2]] + [{}] + [dict(t.values) for t in expected[2:]]
+    assert [replace(t, seconds=0) for t in found.trials] == [replace(t, seconds=0) for t in expected]
     # a longer search begins where this one ended
-    (step,) = [step for step in plan.make(recipe(trials=6)) if step.name == "tune"]
+    (step,) = [step for step in plan.make(recipe(SEARCH, "baselines=[]", trials=6)) if step.name == "tune"]
     assert step.note == "6 trials, 4 of them done"
 
 
+@pytest.mark.usefixtures("taught")
 @pytest.mark.parametrize("failure", [StorageError("the disk is full"), ModelError("net.py cannot be imported")])
 def test_what_the_values_did_not_cause_ends_the_search_and_the_same_command_goes_on(
     recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: EdgekdError
@@ -252,6 +301,7 @@ def test_what_the_values_did_not_cause_ends_the_search_and_the_same_command_goes
     assert [trial.state for trial in found.trials] == ["done"] * 3
 
 
+@pytest.mark.usefixtures("taught")
 def test_a_trial_of_layers_that_are_not_there_fails_and_the_run_does_not(
     recipe: Callable[..., Loaded], tmp_path: Path
 ) -> None:
@@ -264,6 +314,7 @@ def test_a_trial_of_layers_that_are_not_there_fails_and_the_run_does_not(
     assert found.trials[1].reason.startswith("distill.losses[2] (minilm): the student has no self-attention")
 
 
+@pytest.mark.usefixtures("taught")
 def test_values_that_cannot_be_together_are_a_trial_that_fails_untried(
     recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,21 +346,20 @@ def test_values_that_cannot_be_together_are_a_trial_that_fails_untried(
     assert int(done[1]) >= 12
 
 
-def test_the_same_seed_gives_the_same_bytes(
-    recipe: Callable[..., Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_seed_gives_the_same_bytes(recipe: Callable[..., Loaded], tmp_path: Path, whole: Whole) -> None:
+    """Each run trains its teacher, too."""
     found = []
-    for name in ("one", "two"):
-        monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / name))
-        result = run(recipe(trials=3), tmp_path / name)
+    for result in (whole.result, run(recipe(SEARCH, "baselines=[]", trials=4), tmp_path / "again")):
+        assert {stage.status for stage in result.stages} == {"ran"}
         assert result.tuning is not None
         sha256 = next(model.sha256 for model in result.models if model.name == "distilled")
         found.append((sha256, [replace(trial, seconds=0) for trial in result.tuning.trials], result.tuning.best))
     assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures("taught")
 def test_a_trial_that_diverges_fails_and_the_run_does_not(recipe: Callable[..., Loaded], tmp_path: Path) -> None:
-    result = run(recipe({LR: [1e30, 4e-3]}, sampler="grid"), tmp_path / "reports")
+    result = run(recipe({LR: [1e30, 4e-3]}, "baselines=[]", sampler="grid"), tmp_path / "reports")
     assert result.tuning is not None
     failed = result.tuning.trials[1]
     assert (failed.state, failed.score) == ("failed", None)
@@ -320,6 +370,7 @@ def test_a_trial_that_diverges_fails_and_the_run_does_not(recipe: Callable[..., 
     assert "✕ failed (the loss is" in report.read_text()
 
 
+@pytest.mark.usefixtures("taught")
 def test_a_search_of_which_nothing_can_be_trained_fails(recipe: Callable[..., Loaded], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="none of 3 trials could be trained; the first: the loss is"):
         run(recipe({LR: [1e30, 1e31]}, "distill.lr=1e32", "baselines=[]", sampler="grid"), tmp_path / "reports")
@@ -337,7 +388,7 @@ TEACHERS = {
 @pytest.mark.parametrize("parts", TEACHERS.values(), ids=TEACHERS)
 def test_a_search_whoever_teaches(recipe: Callable[..., Loaded], tmp_path: Path, parts: tuple[str, ...]) -> None:
     losses = "distill.losses=[{kind: task}, {kind: kd}]"
-    result = run(recipe({KD: [2, 8]}, losses, *parts, trials=2, sampler="random"), tmp_path / "reports")
+    result = run(recipe({KD: [2, 8]}, losses, "baselines=[]", *parts, trials=2, sampler="random"), tmp_path / "reports")
     assert result.tuning is not None
     assert [trial.state for trial in result.tuning.trials] == ["done", "done"]
     student = result.student()
