@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tests.e2e.conftest import Cli
 from torch import nn
 
+from edgekd.devices import schema, targets
 from edgekd.report import verdict
 from edgekd.results.run import RunResult, read_run
 
@@ -65,7 +66,7 @@ RECIPE = """\
 edgekd: 1
 data: {{source: npz:data.npz, image_size: 28, val_fraction: 0.2, mean: [0.28], std: [0.35]}}
 student: {{model: {name}.py:Net, weights: {name}.safetensors}}
-quantize: {{method: ptq, weight_bits: 8}}
+quantize: {{method: ptq, weight_bits: {bits}}}
 export: [onnx]
 """
 
@@ -92,7 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path
     small_data(folder / "data.npz", 2000, 1000)
     for name, text in NETS.items():
         (folder / f"{name}.py").write_text(text)
-        (folder / f"{name}.yaml").write_text(RECIPE.format(name=name))
+        (folder / f"{name}.yaml").write_text(RECIPE.format(name=name, bits=targets.weight_bits_for([schema.load("host")])))
         train(folder, name)
     return Cli(folder, folder / "cache")
 
