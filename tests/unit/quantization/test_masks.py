@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.unit.exporting.nets import BITS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,7 +120,7 @@ def test_float_values_are_kept_and_int8_is_close(name: str) -> None:
 @pytest.mark.parametrize("name", ["constant, fill -inf", "from input, fill -1e9"])
 def test_every_runtime_computes_the_same(name: str, format: str, tmp_path: Path) -> None:
     net, x = network(name), images(8)
-    prepared = qat.prepare(net, x[:1])
+    prepared = qat.prepare(net, x[:1], weight_bits=BITS)
     ptq.quantize(prepared.module, images(32), Ptq(method="ptq"))
     exporter: Any = exporters.get(format)()
     source = Source(net, x[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights))

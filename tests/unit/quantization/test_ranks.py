@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.unit.exporting.nets import BITS
 from torch import Tensor, nn
 
 from edgekd.exporting.exporter import Options, Source
@@ -59,7 +60,7 @@ def samples() -> dict[str, Tensor]:
 def int8_file(net: nn.Module, inputs: dict[str, Tensor], folder: Path) -> tuple[Tensor, Tensor, Tensor, float]:
     """Return the outputs of the float network, of the int8 graph and of its ONNX file, and the size of an int8 step."""
     one = {name: value[:1] for name, value in inputs.items()}
-    prepared = qat.prepare(net.eval(), one)
+    prepared = qat.prepare(net.eval(), one, weight_bits=BITS)
     ptq.quantize(prepared.module, inputs, Ptq(method="ptq", observer="minmax"))
     source = Source(net, one, lambda folded: qat.convert(prepared.module, fold_weights=folded), prepared.float_ops)
     path = folder / "model.onnx"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.exporting.nets import images
+from tests.unit.exporting.nets import BITS, images
 from torch import Tensor, fx, nn
 
 from edgekd.exporting.exporter import Options, Source
@@ -123,7 +123,7 @@ def test_training_moves_one_weight() -> None:
 @pytest.fixture(scope="module")
 def calibrated() -> tuple[nn.Module, qat.Prepared]:
     net = network("one norm")
-    prepared = qat.prepare(net, images(1))
+    prepared = qat.prepare(net, images(1), weight_bits=BITS)
     ptq.quantize(prepared.module, images(32), Ptq(method="ptq"))
     return net, prepared
 
