@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import itertools
+import multiprocessing.context
 import os
 import subprocess
 import sys
@@ -13,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests import processes
 
 from edgekd import registry
+from edgekd.devices import schema
 from edgekd.exporting.composites import registered_once
 
 # Tests share the cores: one thread each, and threads that wait sleep. Read while torch is loaded.
@@ -35,6 +39,14 @@ def _operators_registered_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """Processes of training import torch once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(multiprocessing.context._concrete_contexts, "spawn", processes.Warm())  # type: ignore[attr-defined]
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Take back the threads that a run in this process has set: small networks take several times longer with two."""
@@ -42,10 +54,35 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """No second attempt on this machine: other tests load it, and it would be no more trusted than the first."""
+    load = schema.load
+
+    def once(name: str, *folders: Path) -> schema.Device:
+        device = load(name, *folders)
+        return device.model_copy(update={"retries": 0}) if device.name == "host" else device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "load", once)
+        yield
+
+
+def measured_once(folder: Path) -> None:
+    """Likewise for other processes: recipes in a folder have a device ``host`` of their own."""
+    (folder / "devices").mkdir(exist_ok=True)
+    (folder / "devices" / "host.yaml").write_text("edgekd: 1\ntransport: host\nemulated: false\nretries: 0\n")
+
+
+_caches = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees or fills the user's cache."""
-    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))  # mktemp would look through all before it
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("EDGEKD_CACHE", str(folder))
 
 
 def make_arrays(train: int = 80, test: int = 16, classes: int = 4, size: int = 16, channels: int = 0) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def pictures(folder: Path, count: int) -> None:
 
 class TestNpz(SourceSuite):
     name = "npz"
+    data = {"image_size": 16}  # noqa: RUF012  # as they are: to resize, another process imports torchvision
 
     def make(self, folder: Path) -> str:
         np.savez(folder / "data.npz", **make_arrays())
@@ -35,6 +36,7 @@ class TestNpz(SourceSuite):
 
 class TestImageFolder(SourceSuite):
     name = "imagefolder"
+    data = {"image_size": 16}  # noqa: RUF012
 
     def make(self, folder: Path) -> str:
         for split, count in (("train", 6), ("test", 2)):
@@ -45,7 +47,7 @@ class TestImageFolder(SourceSuite):
 
 class TestImages(SourceSuite):
     name = "images"
-    data = {"classes": 4}  # noqa: RUF012
+    data = {"classes": 4, "image_size": 16}  # noqa: RUF012
 
     def make(self, folder: Path) -> str:
         pictures(folder / "images" / "all", 12)
@@ -59,6 +61,7 @@ class TestRandom(SourceSuite):
 
 class TestFashionMnistMini(SourceSuite):
     name = "fashion-mnist-mini"
+    data = {"image_size": 28}  # noqa: RUF012
 
 
 def test_every_source_is_tried_or_says_why_not() -> None:

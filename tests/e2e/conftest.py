@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import measured_once
 from tests.e2e.warm import Server
 
 from edgekd.resources import find
@@ -124,6 +125,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, 
     folder = tmp_path_factory.mktemp("chain")
     small_data(folder / "data.npz", 480, 400)
     (folder / "small.yaml").write_text(RECIPE.replace("BLOCKS", str(BLOCKS)))
+    measured_once(folder)
     cli = Cli(folder, folder / "cache")
     done = cli("run", "small.yaml", fresh=True)
     return Run(cli, (folder / "reports" / "small" / "latest").resolve(), done.stdout, done.stderr)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import ctrl_c
+from tests.conftest import measured_once
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.e2e
@@ -166,6 +167,7 @@ def test_a_disk_that_is_full_at_the_report(cli: Cli, small_disk: Path) -> None:
     short = "{devices: [host], blocks: 3, block_ms: 10, block_runs: 3, warmup_ms: 10, warmup_runs: 3}"
     values = ("student={model: 'net.py:net'}", "export=[{format: onnx, precision: float32}]", f"profile={short}")
     command = ["run", "r.yaml", *(part for value in values for part in ("--set", value))]
+    measured_once(cli.folder)
     cli(*command)
     (whole,) = (cli.folder / "reports/r").glob("0001-*")
     needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in whole.rglob("*") if path.is_file())
@@ -190,9 +192,17 @@ def test_a_folder_that_cannot_be_written(cli: Cli) -> None:
     assert "choose another place with --out" in done.stderr
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Signals) -> None:
-    command = [sys.executable, "-m", "edgekd", "run", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]"]
+@pytest.fixture
+def tiny(cli: Cli) -> Cli:
+    """The recipe with a network that trains in no time."""
+    (cli.folder / "net.py").write_text(TINY)
+    (cli.folder / "r.yaml").write_text(RECIPE.replace("torchvision:mobilenet_v2, args: {width_mult: 0.35}", "net.py:net"))
+    return cli
+
+
+def test_ctrl_c_keeps_what_is_finished(tiny: Cli) -> None:
+    cli, settings = tiny, ["--set", "quantize={epochs: 5000}", "--set", "export=[onnx]", "--set", "baselines=[]"]
+    command = [sys.executable, "-m", "edgekd", "run", "r.yaml", *settings]
     process = subprocess.Popen(
         ctrl_c.heard(command), cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True
     )
@@ -203,21 +213,22 @@ def test_ctrl_c_and_a_time_limit_keep_what_is_finished(cli: Cli, sent: signal.Si
         if "quantize" in line:
             break
     time.sleep(3)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "interrupted\n  → finished stages are kept; the same command resumes" in rest
     assert "Traceback" not in rest
-    plan = cli("plan", "r.yaml", "--set", "quantize={epochs: 500}", "--set", "export=[onnx]").stdout
+    plan = cli("plan", "r.yaml", *settings).stdout
     assert plan.splitlines()[0].split()[:2] == ["distill", "cached"]
 
 
-def test_a_time_limit_ends_the_other_training_processes_too(cli: Cli) -> None:
+def test_a_time_limit_ends_the_other_training_processes_too(tiny: Cli) -> None:
     """The scheduler's signal goes to the main process alone; the others would train on to the end, for nobody."""
+    cli = tiny
     for name in ("signal", "types", "selectors"):  # nor do they import these
         (cli.folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the working folder was run')\n")
     script = str(Path(sys.executable).with_name("edgekd"))  # `python -m` itself would import them
-    command = [script, "run", "r.yaml", "--processes", "2", "--set", "distill.epochs=500"]
+    command = [script, "run", "r.yaml", "--processes", "2", "--set", "distill.epochs=5000"]
     process = subprocess.Popen(command, cwd=cli.folder, env=cli.environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -228,7 +239,7 @@ def test_a_time_limit_ends_the_other_training_processes_too(cli: Cli) -> None:
     process.send_signal(signal.SIGTERM)
     rest = process.communicate(timeout=30)[1]
     assert process.returncode == 130
-    assert "interrupted" in rest
+    assert "interrupted\n  → finished stages are kept; the same command resumes" in rest
     assert len(children) >= 2
     deadline = time.monotonic() + 10
     while (left := [child for child in children if Path(f"/proc/{child}").exists()]) and time.monotonic() < deadline:
@@ -236,8 +247,8 @@ def test_a_time_limit_ends_the_other_training_processes_too(cli: Cli) -> None:
     assert not left
 
 
-def test_ctrl_c_keeps_the_rows_of_a_study(cli: Cli) -> None:
-    methods = "{soft: [{kind: task, label_smoothing: 0.1}], long: {distill: {epochs: 500}}}"
+def test_ctrl_c_keeps_the_rows_of_a_study(tiny: Cli) -> None:
+    cli, methods = tiny, "{soft: [{kind: task, label_smoothing: 0.1}], long: {distill: {epochs: 5000}}}"
     (cli.folder / "s.yaml").write_text(f"study: 1\nseeds: 2\nrecipe: r.yaml\nbaselines: []\nmethods: {methods}\n")
     command = [sys.executable, "-m", "edgekd", "study", "s.yaml"]
     process = subprocess.Popen(

@@ -40,7 +40,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What edgekd says of the sample, without the unseen images, which are no part of edgekd."""
     folder = tmp_path_factory.mktemp("oracle")
     command = [sys.executable, str(ORACLE / "run.py"), "--networks", ",".join(SAMPLE), "--seeds", "1", "--no-truth",
-               "--out", str(folder)]  # fmt: skip
+               "--processes", "1",               "--out", str(folder)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]

@@ -43,7 +43,7 @@ data: {source: "imagefolder:images", image_size: 32}
 student: {model: "net.py:Net", args: {width: 8}}
 distill: {epochs: 4, batch_size: 16, lr: 0.02, losses: [{kind: task}]}
 quantize: {epochs: 2}
-export: [onnx, tflite, openvino]
+export: [tflite]
 """
 
 

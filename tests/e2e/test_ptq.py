@@ -133,7 +133,7 @@ student: {model: net.py:Net, weights: trained.safetensors}
 distill: {epochs: 1, lr: 1.0e-7, weight_decay: 0, losses: [{kind: task}]}
 baselines: []
 quantize: {method: ptq, keep_float: auto}
-export: [onnx, tflite, openvino]
+export: [onnx, tflite]
 profile: {blocks: 3, block_ms: 5, block_runs: 5, warmup_ms: 5}
 gates: {accuracy_drop: {max: 0.05}}
 """
@@ -169,9 +169,7 @@ def test_a_run_that_gives_layers_back_to_float(tmp_path: Path, small_data: Calla
     assert repair.before < repair.limit <= repair.after
     assert repair.limit == pytest.approx(repair.reference - 0.05)
     assert 0 < len(repair.layers) < repair.candidates
-    assert {(cost.model, cost.device) for cost in repair.costs} == {
-        (name, "host") for name in ("onnx", "tflite", "openvino")
-    }
+    assert {(cost.model, cost.device) for cost in repair.costs} == {("onnx", "host"), ("tflite", "host")}
     for cost in repair.costs:
         model = result.model(cost.model)
         assert model is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
+TRAIN, TEST = 400, 200
+FORMATS = ("onnx", "tflite", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +29,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def edgekd(site: Path, cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def python(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(site), "EDGEKD_CACHE": str(cwd / "cache")}
-    command = [sys.executable, "-m", "edgekd", *args]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_shipped_recipe_runs_from_a_wheel(site: Path, tmp_path: Path) -> None:
-    where = subprocess.run(
-        [sys.executable, "-c", "import edgekd; print(edgekd.__file__)"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
+    """As `make soak` runs it with four students: this one is small, and it has fewer of the shipped images.
+
+    Its drop of accuracy may be undecided on so few images, and most of its OpenVINO file is text: the goal is missed.
+    """
+    assert python(site, tmp_path, "-c", "import edgekd; print(edgekd.__file__)").stdout.startswith(str(site))
+    done = python(
+        site, tmp_path, str(ROOT / "tests" / "recipes" / "run.py"), "--students", "resnet10_small",
+        "--train", str(TRAIN), "--test", str(TEST), "--out", str(tmp_path),
     )  # fmt: skip
-    assert where.stdout.startswith(str(site))
-    done = edgekd(
-        site, tmp_path, "run", "mobilenet", "--set", "distill.epochs=1", "--set", "distill.warmup_epochs=0",
-        "--set", "student.model=edgekd:resnet10", "--set", "student.args={width: 16}", "--set", "data.val_fraction=0.8",
-        "--set", "quantize=null", "--set", "baselines=[]", "--set", "export=[onnx]", "--set", "profile=null",
-        "--set", "gates.accuracy_drop=null", "--set", "gates.size_ratio=null",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "reports" / "mobilenet" / "latest" / "artifacts" / "onnx_float.onnx").stat().st_size > 1_000_000
+    assert (tmp_path / "results.json").is_file(), done.stderr
+    (row,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert row["n"] == dict.fromkeys(("float", *FORMATS), TEST)
+    assert row["float_ops"] == {name: [] for name in FORMATS}
+    assert min(row["top1"].values()) > 0.3, "chance is 0.1"
+    verdicts = {(name, file): verdict for name, file, _, _, verdict in row["gates"]}
+    assert {name for name, _ in verdicts} >= {"accuracy_drop", "parity_top1", "parity_lsb_p99", "size_ratio"}
+    small = {("size_ratio", "openvino"), *(("accuracy_drop", name) for name in FORMATS)}
+    assert {gate: verdict for gate, verdict in verdicts.items() if verdict != "pass" and gate not in small} == {}
+    assert verdicts["size_ratio", "openvino"] == "fail"
+    assert done.returncode == 1, "a missed goal is an exit code"
+    assert "size_ratio of openvino fail" in done.stdout
 
 
 def test_recipes_and_devices_are_in_the_wheel(site: Path, tmp_path: Path) -> None:
-    assert "mobilenet" in edgekd(site, tmp_path, "list", "recipes").stdout
-    assert "host" in edgekd(site, tmp_path, "list", "devices").stdout
+    assert "mobilenet" in python(site, tmp_path, "-m", "edgekd", "list", "recipes").stdout
+    assert "host" in python(site, tmp_path, "-m", "edgekd", "list", "devices").stdout
+    checked = python(site, tmp_path, "-m", "edgekd", "check", "mobilenet")
+    assert checked.returncode == 0, checked.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.conformance.broken import failures
-from tests.conftest import make_arrays
+from tests.conftest import make_arrays, measured_once
 from tests.plugins.conftest import Site
 
 from edgekd import read_run
@@ -28,12 +28,12 @@ def net(num_classes, width=4):
 RECIPE = {
     "edgekd": 1,
     "data": {"source": "npz:data.npz", "image_size": 16},
-    "teacher": {"model": "net.py:net", "args": {"width": 8}, "train": {"epochs": 1, "batch_size": 16}},
     "student": {"model": "net.py:net"},
-    "distill": {"epochs": 1, "batch_size": 16, "warmup_epochs": 0, "losses": [{"kind": "task"}, {"kind": "kd"}]},
+    "baselines": [],
+    "distill": {"epochs": 1, "batch_size": 16, "warmup_epochs": 0, "losses": [{"kind": "task"}]},
     "quantize": {"method": "qat", "epochs": 1},
     "export": [{"format": "npnet"}, {"format": "onnx"}],
-    "profile": {"devices": ["host", "shed"], "warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 20, "block_runs": 2},
+    "profile": {"devices": ["host", "shed"], "warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 5, "block_runs": 2},
     "gates": {},
 }
 
@@ -49,10 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     np.savez(folder / "data.npz", **make_arrays())
     (folder / "net.py").write_text(NET)
-    (folder / "devices").mkdir()
+    measured_once(folder)
     device = {
         "edgekd": 1, "name": "shed", "transport": "elsewhere", "options": {"root": str(folder / "shed")},
-        "python": [sys.executable],
+        "python": [sys.executable], "retries": 0,
     }  # fmt: skip
     (folder / "devices" / "shed.yaml").write_text(yaml.safe_dump(device))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.conformance.broken import failures
+from tests.conftest import measured_once
 from tests.plugins.conftest import Site
 
 from edgekd import read_run
@@ -76,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "data.npz", x_train=x[:360], y_train=y[:360], x_test=x[360:], y_test=y[360:])
     (folder / "net.py").write_text(NET)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    measured_once(folder)
     return folder
 
 
@@ -128,20 +130,6 @@ def test_the_report_speaks_of_samples_also_when_it_is_made_again(site: Site, run
         assert "the logits" not in body
     site.edgekd("report", str(run), cwd=run)
     assert {name: (run / name).read_bytes() for name in before} == before
-
-
-def test_calibration_alone_will_do(site: Site, folder: Path) -> None:
-    site.edgekd(
-        "run",
-        "recipe.yaml",
-        "--set",
-        "quantize={method: ptq}",
-        "--set",
-        "export=[onnx]",
-        "--set",
-        "profile=null",
-        cwd=folder,
-    )
 
 
 def test_they_pass_their_suites(site: Site, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgekd import cache
 from edgekd.assembly import networks
 from edgekd.assembly.recent import Recent
+from edgekd.models.copies import copied
 from edgekd.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -92,8 +91,4 @@ def _key(recipe: Recipe, purpose: Purpose, weights: Path, kind: str) -> str:
 
 
 def _copy(made: Recent[fx.GraphModule], key: str, make: Callable[[], fx.GraphModule]) -> fx.GraphModule:
-    graph = made.of(key, make)
-    with warnings.catch_warnings():
-        # Raised by torch inside its own copy code.
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-        return copy.deepcopy(graph)
+    return copied(made.of(key, make))

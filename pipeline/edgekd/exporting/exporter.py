@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from edgekd.errors import ExportError, ModelError
+from edgekd.models.copies import copied
 from edgekd.recipe.export import Io, Precision
 from edgekd.results.models import FilePort
 from edgekd.results.runtime import FloatOperation
@@ -136,7 +136,7 @@ class Source:
 
         if not isinstance(self._returned, Mapping) or not isinstance(self.model, fx.GraphModule):
             return self.model
-        own = copy.deepcopy(self.model)
+        own = copied(self.model)
         keep(own)
         return own
 

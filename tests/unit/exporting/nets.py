@@ -120,12 +120,12 @@ class Together(nn.Module):
 
 
 def compare(
-    source: Source, format: str, folder: Path, precision: Precision = "int8"
+    source: Source, format: str, folder: Path, precision: Precision = "int8", given: Tensor | None = None
 ) -> tuple[dict[str, OutputParity], Exported]:
-    """Export, and compare each output with what torch computes in the graph that the file is written from."""
+    """Export, and compare each output, of images or what is given, with torch's in the graph that is written."""
     exporter = exporters.get(format)()
     exported = exporter.export(source, folder / f"model{exporter.suffix}", Options(precision=precision, log=folder / "log"))
-    inputs = dict.fromkeys(source.inputs, images(64, seed=9).numpy())
+    inputs = dict.fromkeys(source.inputs, (images(64, seed=9) if given is None else given).numpy())
     if precision == "int8":
         expected = source.computed(precision, inputs)
     else:

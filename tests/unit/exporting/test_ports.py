@@ -328,7 +328,7 @@ SHAPES = st.one_of(
 
 
 @settings(
-    max_examples=5, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+    max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 @given(

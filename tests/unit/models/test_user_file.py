@@ -117,9 +117,7 @@ def test_a_linked_file_has_the_neighbours_of_the_link(tmp_path: Path) -> None:
 
 def test_edgekd_beside_the_file_stays_edgekd(tmp_path: Path) -> None:
     """Of a checkout, whose folder has the file too."""
-    shutil.copytree(
-        Path(edgekd.__file__).parent, tmp_path / "edgekd", ignore=shutil.ignore_patterns("assets", "__pycache__")
-    )
+    shutil.copytree(Path(edgekd.__file__).parent, tmp_path / "edgekd", ignore=shutil.ignore_patterns("assets"))
     (tmp_path / "net.py").write_text("import edgekd\ndef build(): return edgekd\n")
     script = (
         "import edgekd, sys\nfrom pathlib import Path\nfrom edgekd.models import user_file\n"

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from tests.unit.exporting.nets import BITS
+from tests.unit.exporting.nets import BITS, Together, compare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.exporting.exporter import Options, Source
+from edgekd.exporting.exporter import Source
 from edgekd.quantization import ptq, qat
 from edgekd.quantization.normalise import normalise
 from edgekd.recipe.quantize import Ptq
-from edgekd.registry import exporters
-from edgekd.runtimes import base
 
 SIZE, TOKENS, WIDTH = 16, 16, 16
 Mask = Callable[[Tensor, Tensor], Tensor]
@@ -116,18 +112,20 @@ def test_float_values_are_kept_and_int8_is_close(name: str) -> None:
     assert noise < 0.01
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
-@pytest.mark.parametrize("name", ["constant, fill -inf", "from input, fill -1e9"])
-def test_every_runtime_computes_the_same(name: str, format: str, tmp_path: Path) -> None:
-    net, x = network(name), images(8)
-    prepared = qat.prepare(net, x[:1], weight_bits=BITS)
+@pytest.fixture(scope="module")
+def two() -> Source:
+    """A mask that is a constant, and one that depends on the image, side by side."""
+    net = Together({"constant": network("constant, fill -inf"), "from_input": network("from input, fill -1e9")})
+    prepared = qat.prepare(net.eval(), images(1), weight_bits=BITS)
     ptq.quantize(prepared.module, images(32), Ptq(method="ptq"))
-    exporter: Any = exporters.get(format)()
-    source = Source(net, x[:1], lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights))
-    path = exporter.export(source, tmp_path / f"m{exporter.suffix}", Options(log=tmp_path / "log")).paths[0]
-    found = base.run_file(path, format, x.numpy())
-    expected = qat.convert(prepared.module, fold_weights=True)(x).detach().numpy()
-    assert np.abs(found - expected).max() <= 2.01 * qat.output_scale(prepared.module)[0]
+    return Source(net, images(1), lambda fold_weights: qat.convert(prepared.module, fold_weights=fold_weights))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+def test_every_runtime_computes_the_same(two: Source, format: str, tmp_path: Path) -> None:
+    found, _ = compare(two, format, tmp_path, given=images(8))
+    assert [*found] == ["constant", "from_input"]
+    assert max(each.max_lsb for each in found.values()) <= 2.01
 
 
 def test_a_learned_bias_is_no_mask() -> None:
