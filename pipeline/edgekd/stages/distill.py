@@ -234,7 +234,7 @@ class DistillStage:
     """A student that is trained: with the recipe's losses, or as a baseline."""
 
     name = "distill"
-    version = 7
+    version = 8
     reused = True
     optional = False
 

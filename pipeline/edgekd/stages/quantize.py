@@ -242,7 +242,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 13
+    version = 14
     reused = True
     optional = False
 

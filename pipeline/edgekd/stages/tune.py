@@ -175,7 +175,7 @@ class TuneStage:
     """A search for the values of the distillation."""
 
     name = "tune"
-    version = 2
+    version = 3
     reused = True
     optional = False
 

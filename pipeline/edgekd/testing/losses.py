@@ -220,7 +220,7 @@ class LossSuite(Suite):
             trial, (images, batch) = self.trial(), self.batch()
             outputs = trial.outputs(images[order])
             values.append(trial.first_value(*outputs, Batch(batch.target[order], batch.indices[order])))
-        assert values[1] == pytest.approx(values[0], rel=1e-3, abs=1e-7), (  # a divergence of near distributions cancels
+        assert values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-7), (
             f"{values[0]:g} becomes {values[1]:g} when the batch is reversed: sum over samples, or declare the gap `order`"
         )
 

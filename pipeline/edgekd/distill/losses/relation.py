@@ -140,14 +140,14 @@ class PKT(FeatureLoss):
         """Return the mean divergence, summed over the pairs of layers."""
 
         def neighbours(x: Tensor) -> Tensor:
-            similarity = (products(unit(x)) + 1) / 2
+            similarity = (products(unit(x)).double() + 1) / 2  # in float32 the divergence of near distributions cancels
             return similarity / similarity.sum(dim=1, keepdim=True)
 
         def divergence(p: Tensor, q: Tensor) -> Tensor:
             return (q * ((q + 1e-7) / (p + 1e-7)).log()).mean()
 
         pairs = zip(student.features, teacher.features, strict=True)
-        return _sum(divergence(neighbours(s), neighbours(t)) for s, t in pairs)
+        return _sum(divergence(neighbours(s), neighbours(t)) for s, t in pairs).to(full(student.features[0]).dtype)
 
 
 @losses.register("ickd")
