@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -154,7 +154,14 @@ def _measured(  # the parameters of measure, which explains errors
         *(note for look in inspected.values() for note in look.notes),
         *(note for longest in more.values() for note in longest.notes),
     )
-    return Session(tuple(profiles), found, tuple(participants.failures), notes, inspected)
+    return Session(tuple(profiles), _shown(found), tuple(participants.failures), notes, inspected)
+
+
+def _shown(found: DeviceRecord) -> DeviceRecord:
+    """The device as a report shows it to others: this machine's own interpreter without its folders."""
+    if found.transport != "host":
+        return found
+    return replace(found, runtimes=tuple(replace(one, python=Path(one.python).name) for one in found.runtimes))
 
 
 def _inspect(

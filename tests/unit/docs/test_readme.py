@@ -27,3 +27,11 @@ def test_the_readme_is_short_and_its_recipe_is_valid(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(recipe, encoding="utf-8")
     loaded = load(tmp_path / "my.yaml").recipe
     assert [one.format for one in loaded.export] == ["onnx", "tflite", "openvino"]
+
+
+def test_the_example_names_no_folder_of_the_machine_that_made_it() -> None:
+    files = [path for path in (ROOT / "reports" / "examples").rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    for path in files:
+        found = re.findall(r"(?<![\w./:])/[a-z]+/[\w./-]+", path.read_text("utf-8"))
+        assert not found, f"{path.name}: {found[:3]}"

@@ -85,6 +85,12 @@ def test_what_the_runtime_did_is_read_back(everything):
         assert effective[name].threads == 1
 
 
+def test_the_record_of_this_machine_names_no_folder_of_it(everything):
+    assert {Path(found.python).name for found in everything[0].device.runtimes} == {
+        found.python for found in everything[0].device.runtimes
+    }
+
+
 def test_a_graph_that_the_delegate_cuts_is_told(nets, host, tmp_path):
     session = measure([Variant("tflite", "tflite", nets / "cut.tflite")], SHORT, host, tmp_path)
     (took,) = session.profiles[0].effective.delegates

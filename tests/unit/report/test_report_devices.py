@@ -280,3 +280,19 @@ def test_a_load_that_was_not_cold_and_attempts_that_were_not_trusted_say_so() ->
         assert made.rows[0][0].note == "2 attempts, none trusted"
         assert made.rows[0][7].sign == sign
         assert ("△: it was not" in made.note) == bool(sign)
+
+
+def test_a_file_that_was_measured_again_with_others_says_whether_its_own_attempts_are_trusted() -> None:
+    result = sample_devices.devices()
+    row = next(p for p in result.profiles if p.device == "pi4" and p.trust.verdict == "trusted")
+    doubt = Trust("untrusted", (said("load"),), 0.0, 0.1, 2.0, 2.0)
+    for reasons, trust, told in (
+        ((), row.trust, "2 attempts, all trusted"),
+        ((), doubt, "2 attempts, not all trusted"),
+        ((said("load"),), row.trust, "2 attempts, the last one trusted"),
+    ):
+        tried = replace(row, trust=trust, attempts=(Attempt(reasons, 2.0, 39.8),))
+        assert device_figures.times("pi4", ["a"], [tried]).rows[0][0].note == told
+    profiles = tuple(replace(one, attempts=(Attempt((), 2.0, 39.8),)) if one == row else one for one in result.profiles)
+    found = pairs(view.build(replace(result, profiles=profiles)), "device1")
+    assert "trusted; p50 39.8 ms; measured again with the files that were not after 2.00 s" in found.values()

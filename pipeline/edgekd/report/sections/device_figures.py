@@ -31,8 +31,7 @@ def times(where: str, labels: Sequence[str], rows: Sequence[ProfileRecord], fail
         doubt = row.trust.verdict == "untrusted"
         latency, load = row.latency_ms, row.load_ms
         interval = f"{sig(latency.ci[0])} to {sig(latency.ci[1])}"
-        tries = f"{len(row.attempts) + 1} attempts, {'none' if doubt else 'the last one'} trusted"
-        note = tries if row.attempts else "untrusted" if doubt else ""
+        note = _tries(row, doubt) if row.attempts else "untrusted" if doubt else ""
         name = Cell(label, "warn" if doubt else "", note, mark=doubt)
         p90 = figure(known(latency.p90), f"{sig(latency.ci_p90[0])} to {sig(latency.ci_p90[1])}" if latency.ci_p90 else "")
         steady = [p90, *(figure(known(value)) for value in (latency.p99, latency.min, latency.mean))]
@@ -253,3 +252,10 @@ def missing(labels: Sequence[str], rows: Sequence[ProfileRecord], *, here: bool 
             names = "of all artifacts" if len(lacking) == len(rows) else f"of {joined([label for label, _ in lacking])}"
             pairs.append((what, names))
     return Facts(tuple(pairs), "Not measured") if pairs else None
+
+
+def _tries(row: ProfileRecord, doubt: bool) -> str:
+    """How often it was measured: a session is measured again as a whole where one of its files is not trusted."""
+    trusted = [not attempt.reasons for attempt in row.attempts] + [not doubt]
+    which = "all" if all(trusted) else "none" if not any(trusted) else "not all" if doubt else "the last one"
+    return f"{len(trusted)} attempts, {which} trusted"

@@ -69,9 +69,9 @@ def asked_otherwise(result: RunResult, row: ProfileRecord) -> tuple[str, ...]:
 def _attempts(label: str, row: ProfileRecord) -> Iterator[tuple[str, str]]:
     for number, attempt in enumerate(row.attempts, 1):
         p50 = f"; p50 {sig(attempt.p50)} ms" if attempt.p50 is not None else ""
-        again = f"measured again after {duration(attempt.cooled_s)}"
         why = one_line("; ".join(map(words.sentence, attempt.reasons)))
-        yield f"{label}, attempt {number}", f"not trusted: {why}{p50}; {again}"
+        verdict, again = (f"not trusted: {why}", "") if why else ("trusted", " with the files that were not")
+        yield f"{label}, attempt {number}", f"{verdict}{p50}; measured again{again} after {duration(attempt.cooled_s)}"
 
 
 def _settings(rows: Sequence[ProfileRecord], noun: str) -> Iterator[tuple[str, str]]:
