@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import yaml
 from tests.devices.conftest import PROGRAM, android
 from tests.devices.phone import Phone
+from tests.e2e.warm import Server
 
 from edgekd.devices.schema import Device
 from edgekd.resources import find
@@ -58,11 +57,10 @@ def test_a_recipe_for_three_devices_runs_whole(pi4: Device, test_phone: Phone, t
     for item in (pi4, phone):
         text = yaml.safe_dump(item.model_dump(mode="json", exclude_unset=True))
         (tmp_path / "devices" / f"{item.name}.yaml").write_text(text)
-    command = [sys.executable, "-m", "edgekd", "run", "three.yaml"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "EDGEKD_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True
-    )
-    assert done.returncode == 1, f"an emulated device passes no gate of latency\n{done.stderr}"
+    server, environment = Server(), {**os.environ, "EDGEKD_CACHE": str(tmp_path / "cache")}
+    code, _, told = server.run(["run", "three.yaml"], tmp_path, environment, tmp_path)
+    server.close()
+    assert code == 1, f"an emulated device passes no gate of latency\n{told}"
     folder = tmp_path / "reports" / "three" / "latest"
     result = read_run(folder)
     assert {(record.device, record.model) for record in result.profiles} == {

@@ -58,10 +58,12 @@ def _load() -> None:
     from edgekd.exporting.exporter import Options, Source
     from edgekd.exporting.formats.onnx import OnnxExporter
     from edgekd.models.torchvision import import_torchvision
+    from edgekd.profiling import rounds
     from edgekd.quantization import qat  # noqa: F401
     from edgekd.quantization.fold import fold
     from edgekd.runtimes import onnxruntime, openvino
 
+    rounds.WARM_UP_S = 0.3  # as in tests/conftest.py
     tqdm.monitor_interval = 0  # no thread: a fork has one, and what others hold would be locked for ever
     import_torchvision()
     onnxruntime.imported()
