@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests import processes
+from tests.hurried import hurry
 
 from edgekd import registry
-from edgekd.devices import schema
 from edgekd.exporting.composites import registered_once
-from edgekd.profiling import rounds
 
 # Tests share the cores: one thread each, and threads that wait sleep. Read while torch is loaded.
 for _name, _value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
@@ -55,29 +54,11 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
-WARM_UP_S = 0.3
-"""Other tests keep times from becoming steady: they are not waited for."""
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _measured_once() -> Iterator[None]:
-    """No second attempt on this machine: other tests load it, and it would be no more trusted than the first."""
-    load = schema.load
-
-    def once(name: str, *folders: Path) -> schema.Device:
-        device = load(name, *folders)
-        return device.model_copy(update={"retries": 0}) if device.name == "host" else device
-
+def _hurried() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "load", once)
-        patch.setattr(rounds, "WARM_UP_S", WARM_UP_S)
+        hurry(patch.setattr)
         yield
-
-
-def measured_once(folder: Path) -> None:
-    """Likewise for other processes: recipes in a folder have a device ``host`` of their own."""
-    (folder / "devices").mkdir(exist_ok=True)
-    (folder / "devices" / "host.yaml").write_text("edgekd: 1\ntransport: host\nemulated: false\nretries: 0\n")
 
 
 _caches = itertools.count()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import measured_once
 from tests.e2e.warm import Server
+from tests.hurried import EDGEKD
 
 from edgekd.resources import find
 
@@ -70,7 +69,7 @@ class Cli:
     def __call__(self, *args: str, code: int | None = 0, fresh: bool = False) -> subprocess.CompletedProcess[str]:
         if fresh:
             done = subprocess.run(
-                [sys.executable, "-m", "edgekd", *args],
+                [*EDGEKD, *args],
                 cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False,
             )  # fmt: skip
         else:
@@ -125,7 +124,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, 
     folder = tmp_path_factory.mktemp("chain")
     small_data(folder / "data.npz", 480, 400)
     (folder / "small.yaml").write_text(RECIPE.replace("BLOCKS", str(BLOCKS)))
-    measured_once(folder)
     cli = Cli(folder, folder / "cache")
     done = cli("run", "small.yaml", fresh=True)
     return Run(cli, (folder / "reports" / "small" / "latest").resolve(), done.stdout, done.stderr)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import ctrl_c
-from tests.conftest import measured_once
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.e2e
@@ -167,7 +166,6 @@ def test_a_disk_that_is_full_at_the_report(cli: Cli, small_disk: Path) -> None:
     short = "{devices: [host], blocks: 3, block_ms: 10, block_runs: 3, warmup_ms: 10, warmup_runs: 3}"
     values = ("student={model: 'net.py:net'}", "export=[{format: onnx, precision: float32}]", f"profile={short}")
     command = ["run", "r.yaml", *(part for value in values for part in ("--set", value))]
-    measured_once(cli.folder)
     cli(*command)
     (whole,) = (cli.folder / "reports/r").glob("0001-*")
     needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in whole.rglob("*") if path.is_file())

@@ -47,6 +47,10 @@ class Server:
 
 
 def _load() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.hurried import hurry
+
+    del sys.path[0]
     import ai_edge_quantizer  # noqa: F401
     import lightning_fabric  # noqa: F401
     import litert_torch  # noqa: F401
@@ -58,12 +62,11 @@ def _load() -> None:
     from edgekd.exporting.exporter import Options, Source
     from edgekd.exporting.formats.onnx import OnnxExporter
     from edgekd.models.torchvision import import_torchvision
-    from edgekd.profiling import rounds
     from edgekd.quantization import qat  # noqa: F401
     from edgekd.quantization.fold import fold
     from edgekd.runtimes import onnxruntime, openvino
 
-    rounds.WARM_UP_S = 0.3  # as in tests/conftest.py
+    hurry()
     tqdm.monitor_interval = 0  # no thread: a fork has one, and what others hold would be locked for ever
     import_torchvision()
     onnxruntime.imported()

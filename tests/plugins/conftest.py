@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.hurried import EDGEKD
 
 HERE = Path(__file__).parent
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -39,14 +40,16 @@ class Site:
 
     def python(self, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run Python, which finds the wheels there."""
+        return self._run([sys.executable, *words], cwd)
+
+    def _run(self, command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "150"}
-        command = [sys.executable, *words]
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
     def edgekd(self, *words: str, cwd: Path) -> str:
         """Run edgekd, see that it ends with 0, and return what it says."""
-        done = self.python("-m", "edgekd", *words, cwd=cwd)
+        done = self._run([*EDGEKD, *words], cwd)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.conformance.broken import failures
-from tests.conftest import make_arrays, measured_once
+from tests.conftest import make_arrays
 from tests.plugins.conftest import Site
 
 from edgekd import read_run
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     np.savez(folder / "data.npz", **make_arrays())
     (folder / "net.py").write_text(NET)
-    measured_once(folder)
+    (folder / "devices").mkdir()
     device = {
         "edgekd": 1, "name": "shed", "transport": "elsewhere", "options": {"root": str(folder / "shed")},
         "python": [sys.executable], "retries": 0,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from tests.conformance.broken import failures
-from tests.conftest import measured_once
 from tests.plugins.conftest import Site
 
 from edgekd import read_run
@@ -77,7 +76,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "data.npz", x_train=x[:360], y_train=y[:360], x_test=x[360:], y_test=y[360:])
     (folder / "net.py").write_text(NET)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    measured_once(folder)
     return folder
 
 
