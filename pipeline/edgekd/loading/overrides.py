@@ -128,6 +128,7 @@ def check(value: dict[str, Any], path: Path) -> None:
     annotation: Any = shape.root(value)
     for depth, part in enumerate(path):
         raw, outer = shape.at(value, path[:depth]), shape.show(path[:depth])
+        count = len(raw) if isinstance(raw, list) else 0
         inside = shape.inner(annotation, part, raw)
         if inside is None:
             model = shape.model_of(annotation, raw)
@@ -137,13 +138,17 @@ def check(value: dict[str, Any], path: Path) -> None:
                 raise RefusedError(depth + 1, "unknown key", other_key(part, annotation, raw)[0])
             if shape.inner(annotation, 0, raw) is not None:
                 if isinstance(part, str) and part.removeprefix("-").isdecimal():
-                    count = len(raw) if isinstance(raw, list) else 0
                     item = max(0, count + int(part)) if part.startswith("-") else int(part)
+                    if item >= count:
+                        raise _no_item(depth, item, count, outer)
                     raise RefusedError(depth, "is a list", f"write {shape.show((*path[:depth], item, *path[depth + 1 :]))}")
                 raise RefusedError(depth, "is a list", f"say which item: {outer}[0].{part}")
             raise RefusedError(depth, "has no keys inside", f"write {outer}=VALUE")
-        if isinstance(part, int) and part >= len(raw if isinstance(raw, list) else ()):
-            count = len(raw) if isinstance(raw, list) else 0
-            there = f"has no item [{part}]: " + (f"the last is [{count - 1}]" if count else "it is empty")
-            raise RefusedError(depth, there, f"set the whole list: {outer}=[...]")
+        if isinstance(part, int) and part >= count:
+            raise _no_item(depth, part, count, outer)
         annotation = inside
+
+
+def _no_item(depth: int, item: int, count: int, outer: str) -> RefusedError:
+    there = f"has no item [{item}]: " + (f"the last is [{count - 1}]" if count else "it is empty")
+    return RefusedError(depth, there, f"set the whole list: {outer}=[...]")
