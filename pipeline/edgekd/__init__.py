@@ -378,6 +378,7 @@ def _run(
     import os
     from pathlib import Path
 
+    from edgekd.assembly.launch import handed_back
     from edgekd.engine import runner
     from edgekd.engine.threads import compare_with_lock, threaded
     from edgekd.errors import UsageError
@@ -389,4 +390,5 @@ def _run(
     written, loaded = loaded, threaded(loaded, threads, processes)
     used = loaded.recipe.threads or 1
     compare_with_lock(written, used, progress.say)
-    return runner.run(loaded, runner.Options(Path(out), progress, processes, used, without_devices))
+    with handed_back():
+        return runner.run(loaded, runner.Options(Path(out), progress, processes, used, without_devices))

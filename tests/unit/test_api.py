@@ -96,10 +96,15 @@ def test_each_public_function_does_its_work(project: Path) -> None:
     """One quantization is all that is computed: the others find its stages in the cache."""
     import_everything()
     options = {"weights": "net.pt", "data": project / "data.npz", "size": 16, "threads": 1, "quiet": True}
+    torch.set_num_threads(2)
+    random = torch.get_rng_state()
     made = edgekd.quantize("net.py:Net", **options, formats=["onnx"], devices=["host"], overrides=PROFILE)
     assert isinstance(made, Outcome)
     assert made.exit_code in (ExitCode.OK, ExitCode.GATE_FAILED)
     assert (made.folder / "artifacts" / "onnx.onnx").exists()
+    assert torch.get_num_threads() == 2, "torch belongs to the script"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.get_rng_state(), random)
 
     lock = made.folder / "recipe.lock.yaml"
     checked = edgekd.check(lock)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -105,8 +107,58 @@ def seed(value: int, threads: int) -> None:
     """Make torch deterministic in this process."""
     import torch
 
+    if not _found:
+        _found.append(_Torch.now())
     torch.set_num_threads(threads)
     torch.manual_seed(value)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would also fill every fresh tensor, in case a kernel forgets to: benchmarks/results/distill_speed.md has the price.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class _Torch:
+    """What :func:`seed` changes of torch in this process."""
+
+    threads: int
+    deterministic: bool
+    warn_only: bool
+    fills: bool
+    random: Any
+
+    @classmethod
+    def now(cls) -> _Torch:
+        import torch
+
+        return cls(
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            torch.get_rng_state(),
+        )
+
+    def put(self) -> None:
+        import torch
+
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = self.fills  # type: ignore[attr-defined]
+        torch.set_rng_state(self.random)
+
+
+_found: list[_Torch] = []
+"""Torch as it was before the first :func:`seed`."""
+
+
+@contextmanager
+def handed_back() -> Iterator[None]:
+    """Leave torch as it was found: its threads, its deterministic mode and its random numbers belong to who called."""
+    _found.clear()
+    if "torch" in sys.modules:
+        _found.append(_Torch.now())
+    try:
+        yield
+    finally:
+        if _found:
+            _found.pop().put()
