@@ -29,15 +29,20 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+define VENV_MADE
+@$(PYTHON) -c 'import sys; sys.exit("edgekd needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+endef
+
 $(VENV)/.run: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("edgekd needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV_MADE)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.test: pyproject.toml $(VENV)/.run
+$(VENV)/.test: pyproject.toml
+	$(VENV_MADE)
 	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@
+	touch $(VENV)/.run $@
 
 clean:
 	rm -rf $(VENV)
