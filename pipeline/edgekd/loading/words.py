@@ -91,7 +91,7 @@ def _draft(path: Path, details: ErrorDetails, value: Any) -> Draft:
     if kind in {"value_error", "assertion_error"}:
         return Draft(path, str(context["error"]) or "is not valid")
     if kind == "too_short":
-        return Draft(path, f"needs at least {context['min_length']} item", f"such as {_example(None, path, value)}")
+        return Draft(path, f"needs at least {context['min_length']} item", _item(path, value))
     return _wrong(path, value)
 
 
@@ -254,6 +254,17 @@ def _length(annotation: Any) -> int | None:
     """Return how many items a list has to have; None where that is not fixed."""
     parts = [typing.get_args(arm) for arm in arms(annotation) if typing.get_origin(arm) is tuple]
     return len(parts[0]) if parts and Ellipsis not in parts[0] else None
+
+
+def _item(path: Path, value: Any) -> str:
+    """Say what may stand in an empty list, and how to leave out a section that would else have a default."""
+    info, outer = field_at(path, value), field_at(path[:-1], value) if path[1:] else None
+    if info and info.examples:
+        return f"such as {_example(None, path, value)}"
+    if not info or not info.default:
+        return "remove the key to have the default"
+    optional = outer is not None and type(None) in typing.get_args(outer.annotation)
+    return f"such as [{', '.join(map(str, info.default))}]" + (f"; {path[-2]}: null for none" if optional else "")
 
 
 def field_at(path: Path, value: Any) -> FieldInfo | None:

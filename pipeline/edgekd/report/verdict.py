@@ -62,7 +62,7 @@ def verdict(result: RunResult) -> Verdict:
     ]
     lines = [*lost, *(_line(result, gate) for gate in said if gate.blocks), *causes(result), *arithmetic(result)]
     warned = (_line(result, gate) for gate in said if not gate.blocks and gate.level != "off")
-    cautions = [*warned, *_doubts(result)]
+    cautions = [*_knows(result), *warned, *_doubts(result)]
     stops = any(gate.blocks for gate in result.gates) or result.verdict == "fail"
     tone: Tone = "bad" if stops else "good" if result.verdict == "pass" else "warn"
     table = _table(result) if result.gates else None
@@ -88,7 +88,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
     if 0 < blocking < sum(parts.values()):
         sentence += f" Exit code 1 because of {count(blocking)} of them."
     off = len({gate.name for gate in result.gates if gate.level == "off"})
-    warned += len(list(_doubts(result)))
+    warned += len([*_knows(result), *_doubts(result)])
     more = [f"{plural(warned, 'caution')}"] if warned else []
     more += [f"{plural(off, 'gate')} switched off"] if off else []
     sentence += f" {joined(more).capitalize()}." if more else ""
@@ -146,8 +146,8 @@ _AS_TRAINED = "see that image size, mean and std, the order of classes and the w
 
 
 def _doubts(result: RunResult) -> Iterator[str]:
-    """Yield cautions that no gate gives."""
-    yield from (*_knows(result), *_random(result), *_distillation(result), *_float_weights(result))
+    """Yield cautions that no gate gives, beside those of a network that knows nothing."""
+    yield from (*_random(result), *_distillation(result), *_float_weights(result))
 
 
 def _random(result: RunResult) -> Iterator[str]:

@@ -447,6 +447,11 @@ def test_what_is_doubtful_of_given_weights_is_a_caution() -> None:
     (chance,) = view.build(guesses).verdict.cautions
     assert chance.startswith("teacher is no better than chance: top-1 10.0 %")
     assert chance.endswith("the training's curve shows whether it has learnt anything"), "this run has trained it"
+    first = next(gate for gate in guesses.gates if gate.name == "accuracy_drop")
+    open_ = replace(first, verdict="undecided", level="warn", blocks=False)
+    cautions = view.build(replace(guesses, gates=(open_, *guesses.gates[1:]))).verdict.cautions
+    assert len(cautions) == 2
+    assert cautions[0] == chance, "before gates that are in doubt: no other figure means much"
     (chance,) = view.build(replace(guesses, curves=())).verdict.cautions
     assert chance.endswith("the weights are those of its training")
     text = "teacher is no better than chance: top-1 9.0 % on 256 training images"
