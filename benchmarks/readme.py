@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from edgekd.assembly.wiring import FOUND
 from edgekd.report.layouts import terminal
 from edgekd.results.models import ModelRecord
 from edgekd.results.run import RunResult, read_run
@@ -105,7 +106,7 @@ def checks_block() -> str:
         f"operations that stay in float are named (here {size[1]} times the size of float).",
         "Distillation helps, or the report says that it does not.": "The same student without a teacher has the same budget "
         f"(here {models['student_alone']:.1f} %; distilled {models['distilled']:.1f} %, teacher {models['teacher']:.1f} %).",
-        "The inputs are right.": "Given weights are tried on labelled images first, 200 or more: a wrong normalization, "
+        "The inputs are right.": f"Given weights are tried on labelled images first, {FOUND} or more: a wrong normalization, "
         "size or class order stops the run with its [cause](docs/weights.md).",
         "The figures reproduce.": "One seed, one lock, one machine: the same bytes ([cache](docs/cache.md)).",
     }

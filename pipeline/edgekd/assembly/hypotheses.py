@@ -36,7 +36,7 @@ OTHERS: dict[str, Normalization] = {
     FULL: ((0.0,), (1 / 255,)),
 }
 """Tried besides those that have a name in a recipe; on large images, only the last."""
-SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384)
+SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)
 SURE = 0.004  # how seldom chance alone may bring what a way brings (one-sided sign test)
 SIMPLER = 0.02  # what each change of a way has to bring, of top-1: the simpler explanation wins
 FED = 0.15  # how far from chance to all right a network has to be that is fed in another way

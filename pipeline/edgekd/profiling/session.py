@@ -158,7 +158,10 @@ def _measured(  # the parameters of measure, which explains errors
 
 
 def _shown(found: DeviceRecord) -> DeviceRecord:
-    """The device as a report shows it to others: this machine's own interpreter without its folders."""
+    """The device as a report shows it to others: this machine's own interpreter without its folders.
+
+    Advice keeps them: it is to be typed here.
+    """
     if found.transport != "host":
         return found
     return replace(found, runtimes=tuple(replace(one, python=Path(one.python).name) for one in found.runtimes))
