@@ -106,8 +106,8 @@ def checks_block() -> str:
         f"operations that stay in float are named (here {size[1]} times the size of float).",
         "Distillation helps, or the report says that it does not.": "The same student without a teacher has the same budget "
         f"(here {models['student_alone']:.1f} %; distilled {models['distilled']:.1f} %, teacher {models['teacher']:.1f} %).",
-        "The inputs are right.": f"Given weights are tried on labelled images first, {FOUND} or more: a wrong normalization, "
-        "size or class order stops the run with its [cause](docs/weights.md).",
+        "The inputs are right.": f"Given weights are tried on labelled images first, {FOUND} or more: a wrong "
+        "normalization, size or class order stops the run with its [cause](docs/weights.md).",
         "The figures reproduce.": "One seed, one lock, one machine: the same bytes ([cache](docs/cache.md)).",
     }
     return "\n".join(f"* **{claim}** {text}" for claim, text in checks.items())
