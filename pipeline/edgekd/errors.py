@@ -25,6 +25,7 @@ fails are told in the report of the run, which goes on with the others; ``worst`
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -252,6 +253,23 @@ def unexpected(error: Exception) -> tuple[str, str]:
     """
     message = f"unexpected error (a bug in edgekd): {type(error).__name__}: {error}"
     return message, "run again with --debug and report what it prints"
+
+
+def ended(error: SystemExit) -> tuple[str, str]:
+    """Return message and hint where code of a user or a plug-in calls ``sys.exit``, which would end edgekd without a word.
+
+    Example:
+        >>> print(EdgekdError(*ended(SystemExit(0))))
+        code that edgekd has called ends the process: sys.exit(0)
+          → let it raise an error that says what is wrong
+    """
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f", in {frame.filename}:{frame.lineno}" for frame in place)
+    code = "" if error.code is None else repr(error.code)
+    return (
+        f"code that edgekd has called ends the process: sys.exit({code}){where}",
+        "let it raise an error that says what is wrong",
+    )
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -49,8 +49,11 @@ def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mappin
     for option, names in (("--shape", shapes), ("--input", arrays)):
         if other := [name for name in names if name not in known]:
             raise UsageError(f"{option} {other[0]}: {file.path} has no such input", f"its inputs: {', '.join(known)}")
+    described = file.bundle is not None and bool(file.bundle.samples)
     for name, spec in known.items():
         _check_kind(file, name, spec, given=name in arrays)
+        if name not in shapes and name not in arrays and not described:
+            _check_size(file, name, spec)
     for name, shape in shapes.items():
         sides = known[name].sides
         if sides is not None and not _fits(shape, sides):
@@ -86,6 +89,22 @@ def _check_kind(file: ModelFile, name: str, spec: Declared, *, given: bool) -> N
         raise UsageError(
             f"{file.path}: its input {name} is of type {spec.kind}, which edgekd cannot feed",
             f"give a file whose inputs are {', '.join(KINDS)}, or strings in ONNX and OpenVINO",
+        )
+
+
+def _check_size(file: ModelFile, name: str, spec: Declared) -> None:
+    """See that the size of an input is known, but for the first side, of which one is fed: 1×1 pixels tell nothing.
+
+    Raises:
+        UsageError: It is open.
+    """
+    sides = spec.sides or ()
+    if None in sides[1:]:
+        size = "x".join("?" if side is None else str(side) for side in sides)
+        example = "x".join(str(side or (1 if at == 0 else "SIZE")) for at, side in enumerate(sides))
+        raise UsageError(
+            f"{file.path}: the size of its input {name} is open ({size}), and so are its times",
+            f"say what it gets from you: --shape {name}={example}, or --input {name}=FILE.npy",
         )
 
 

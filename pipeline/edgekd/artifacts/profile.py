@@ -112,11 +112,13 @@ def profile(artifacts: Sequence[Path], settings: Settings) -> Profiled:
 
     Raises:
         KeyboardInterrupt: It was interrupted before a device was finished.
-        UsageError: A path is no model file, a device does not exist, or its file is wrong.
+        UsageError: A path is no model file, no device is named, one does not exist, or its file is wrong.
         StorageError: The folder cannot be written.
     """
     if not artifacts:
         raise UsageError("no model file is given", "edgekd profile MODEL.onnx")
+    if not settings.devices:
+        raise UsageError("no device is named", "name host, which is this machine, or one that `edgekd devices` lists")
     devices = _devices(settings)
     files = found.files(artifacts)
     with TemporaryDirectory(prefix="edgekd-") as scratch:

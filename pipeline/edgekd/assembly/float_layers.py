@@ -70,13 +70,14 @@ def conclude(context: Context, images: DataSet, seen: Inputs, done: Quantized) -
     quantized, val_score = done.graph, done.val_score
     settings = need(context.recipe.quantize, "quantize")
     keep_float, repair = tuple(settings.named_float()), None
-    rows = _measured(context, quantized, seen, needed=settings.keep_float == "auto")
+    measured = partial(_measured, context, seen=seen, classes="classes" in images.purpose.task.gives)
+    rows = measured(quantized, needed=settings.keep_float == "auto")
     if settings.keep_float == "auto":
         repaired = _repair(context, images, done, rows)
         if repaired is not None:
             networks.save(qat.state(quantized.module), context.out / ALL_INT8)
             quantized, repair = repaired
-            rows = _measured(context, quantized, seen, needed=False)
+            rows = measured(quantized, needed=False)
             keep_float = repair.keep_float
             val_score = None if repair.of == "float" else repair.after
     for line in quantized.copies:
@@ -96,11 +97,13 @@ def conclude(context: Context, images: DataSet, seen: Inputs, done: Quantized) -
     )
 
 
-def _measured(context: Context, quantized: Prepared, seen: Inputs, *, needed: bool) -> tuple[Sensitivity, ...]:
+def _measured(
+    context: Context, quantized: Prepared, *, seen: Inputs, classes: bool, needed: bool
+) -> tuple[Sensitivity, ...]:
     """What int8 does to each layer, the worst first; empty where it cannot be measured and is not ``needed``."""
     from edgekd.quantization.sensitivity import measure
 
-    work = partial(measure, quantized.module, [seen], context.progress)
+    work = partial(measure, quantized.module, [seen], context.progress, classes=classes)
     return work() if needed else figures.measured(context, "what int8 does to each layer", work) or ()
 
 
@@ -116,22 +119,25 @@ class _Enough:
     expected_drop: float | None
     agreement: float | None
     sqnr_db: float | None
+    lost: float | None
 
     @classmethod
     def of(cls, gates: Gates, *, labelled: bool) -> _Enough:
-        def limit(name: Literal["accuracy_drop", "expected_drop", "agreement", "sqnr_db"]) -> float | None:
+        def limit(name: Literal["accuracy_drop", "expected_drop", "agreement", "sqnr_db", "lost_classes"]) -> float | None:
             gate = getattr(gates, name)
             return None if gate is None or gate.level == "off" else gate.max if gate.max is not None else gate.min
 
         drop, expected, agreement = limit("accuracy_drop"), limit("expected_drop"), limit("agreement")
         sqnr_db = limit("sqnr_db")
+        lost = DEFAULTS["lost_classes"]["max"] if gates.lost_classes is None else limit("lost_classes")
         if labelled:
-            return cls(DEFAULTS["accuracy_drop"]["max"] / 2 if drop is None else drop, expected, agreement, sqnr_db)
+            return cls(DEFAULTS["accuracy_drop"]["max"] / 2 if drop is None else drop, expected, agreement, sqnr_db, lost)
         return cls(
             None,
             DEFAULTS["expected_drop"]["max"] / 2 if expected is None else expected,
             (1 + DEFAULTS["agreement"]["min"]) / 2 if agreement is None else agreement,
             DEFAULTS["sqnr_db"]["min"] + 3 if sqnr_db is None else sqnr_db,
+            lost,
         )
 
     def met(self, found: Fidelity) -> bool:
@@ -142,6 +148,7 @@ class _Enough:
             and (self.expected_drop is None or expected is None or expected.value <= self.expected_drop + slack)
             and (self.agreement is None or agreement is None or agreement.value >= self.agreement - slack)
             and (self.sqnr_db is None or found.sqnr_db.value >= self.sqnr_db - slack)
+            and (self.lost is None or found.lost_classes is None or len(found.lost_classes.lost) <= self.lost + slack)
         )
 
 
@@ -154,6 +161,7 @@ def _repair(
     from edgekd.data.batches import Prepare
     from edgekd.metrics import fidelity, quality
     from edgekd.metrics.base import facts
+    from edgekd.quantization import answer
     from edgekd.quantization.repair import repair
     from edgekd.train.loop import primary_of
 
@@ -193,6 +201,9 @@ def _repair(
         return found
 
     say(f"  keep_float: {where}, needed: {_needed(enough, scale)}")
+    primary, *others = answer.outputs(done.graph.module.graph)
+    if others:
+        say(f"  keep_float: auto looks at {primary} alone, not at {', '.join(others)}")
     try:
         found = repair(rows, evaluate, enough.met)
     except QuantizeError as error:  # the gate decides on the test split; int8 everywhere is the better file to look at
@@ -270,6 +281,8 @@ def _in_words(found: Fidelity, scale: _Scale | None) -> str:
         parts.append(f"expected drop {100 * found.expected_drop.value:.2f} points")
     if found.agreement is not None:
         parts.append(f"agreement with float {100 * found.agreement.value:.1f} %")
+    if found.lost_classes is not None and found.lost_classes.lost:
+        parts.append(f"{len(found.lost_classes.lost)} of {found.lost_classes.looked_for} classes never given again")
     return ", ".join((*parts, f"SQNR {found.sqnr_db.value:.1f} dB"))
 
 
@@ -288,4 +301,6 @@ def _needed(enough: _Enough, scale: _Scale | None) -> str:
 
 
 def _layer(row: Sensitivity) -> LayerRecord:
-    return LayerRecord(row.name, row.path, row.op, row.alone_db, row.logits_db, row.total_db, row.cause)
+    return LayerRecord(
+        row.name, row.path, row.op, row.alone_db, row.logits_db, row.total_db, row.cause, gives=row.gives
+    )  # fmt: skip

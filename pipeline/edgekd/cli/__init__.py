@@ -27,7 +27,7 @@ from edgekd.cli.options import (
     threads_option,
     without_devices_option,
 )
-from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, nearest, unexpected, worst
+from edgekd.errors import EdgekdError, ExitCode, RecipeError, UsageError, ended, nearest, unexpected, worst
 
 if TYPE_CHECKING:
     from edgekd.engine.plan import Planned
@@ -367,7 +367,6 @@ def main(args: Sequence[str] | None = None) -> None:
         with interruption.kept():
             code = cli.main(args=arguments, prog_name="edgekd", standalone_mode=False)
         _hidden()
-        sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         left = interruption.hint(arguments[0] if arguments else "", error)
         _fail(EdgekdError("interrupted", left), as_json, interruption.EXIT_CODE)
@@ -378,6 +377,10 @@ def main(args: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         _hidden()
         _fail(error, as_json, error.exit_code)
+    except SystemExit as error:  # no command of edgekd's: what a model's code or a plug-in does
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _fail(EdgekdError(*ended(error)), as_json, ExitCode.STAGE_FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `edgekd list models | head`
         sys.exit(0)
@@ -385,6 +388,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         _fail(EdgekdError(*unexpected(error)), as_json, ExitCode.STAGE_FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:

@@ -151,6 +151,8 @@ def _split(root: Path, folders: dict[str, Path]) -> Listing:
         if split in folders
     }
     filled = {name for classes in found.values() for name, paths in classes.items() if paths}
+    if not filled:
+        raise _no_image(root)
     empty = {name for classes in found.values() for name in classes} - filled
     for split, classes in found.items():
         odd = sorted(filled & (classes.keys() ^ found["train"].keys()))
@@ -176,6 +178,8 @@ def _unsplit(root: Path) -> Listing:
     found = {name: image_files(root / name) for name in _folders(root)}
     classes = {name: paths for name, paths in found.items() if paths}
     if not classes:
+        if found and not_read(root, ()) and not image_files(root):
+            raise _no_image(root)
         inside = sorted(path.name for path in root.iterdir())
         packed = next((name for name in inside if name.endswith((".tar", ".tgz", ".gz", ".zip", ".7z", ".rar"))), None)
         what = f"it holds {', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}" if inside else "it is empty"
@@ -185,6 +189,14 @@ def _unsplit(root: Path) -> Listing:
     _check_height(root, list(classes))
     notes = [*_no_classes(found.keys() - classes.keys()), *_like_splits(root, list(classes))]
     return Listing(root, _carved(classes), tuple(map(printable, classes)), {}, tuple(notes))
+
+
+def _no_image(root: Path) -> DataError:
+    others = not_read(root, ())
+    return DataError(
+        f"no file below {root} is an image that edgekd reads{': ' * bool(others)}{', '.join(others)}",
+        f"convert them; images are {', '.join(sorted(IMAGE_SUFFIXES))}",
+    )
 
 
 def _check_height(root: Path, classes: Sequence[str]) -> None:

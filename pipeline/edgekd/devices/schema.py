@@ -159,8 +159,14 @@ class Device(BaseModel):
             if self.options:
                 raise mistake(f"transport: {self.transport} has no options", "remove them", "options")
             return
+        model = transport.options
+        known = {name: field.alias or name for name, field in model.model_fields.items()}
+        other = [name for name in self.options if name not in {*known, *known.values()}]
+        if other and model.model_config.get("extra") != "allow":  # pydantic drops them where a class does not say otherwise
+            hint = did_you_mean(other[0], list(known.values()))
+            raise mistake(f"transport: {self.transport} has no option {other[0]!r}", hint, "options")
         try:
-            transport.options.model_validate(self.options)
+            model.model_validate(self.options)
         except ValidationError as error:
             found = [f"{'.'.join(map(str, one['loc'])) or 'options'}: {one['msg']}" for one in error.errors()]
             allowed = ", ".join(transport.options.model_fields) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from edgekd.recipe import Recipe
 from edgekd.recipe.export import split_name, stage_name
@@ -16,6 +17,8 @@ from edgekd.task.base import Task, task_of
 ON_DEVICE = ("latency_p50_ms", "latency_p90_ms", "peak_memory_mib")
 WORST = ("worst_sqnr_db", "worst_agreement")
 """Gates of the one value that is harmed most, among all outputs of a file that are no logits of classes."""
+_WHERE_ANY = ("lost_classes", *WORST)
+"""Gates that hold unasked only where a file has what they look at."""
 STORED = ("float16", "int8-weights", "int4-weights")
 """Precisions whose reference in torch has the weights of the file, so that nothing is left but the runtime's rounding."""
 INT8_ERROR = 0.03
@@ -61,7 +64,7 @@ def _unasked(task: Task, *, known: bool) -> tuple[str, ...]:
     """Return the gates against the float model that hold unasked; ``known``: whether there is anything like labels."""
     if "classes" not in task.gives:  # how much of another metric may be lost, its user knows
         return ("sqnr_db", *WORST)
-    return ("accuracy_drop", *WORST) if known else ("expected_drop", "agreement", "sqnr_db", *WORST)
+    return ("accuracy_drop", *_WHERE_ANY) if known else ("expected_drop", "agreement", "sqnr_db", *_WHERE_ANY)
 
 
 def passed(gates: Sequence[GateRecord]) -> bool:
@@ -101,8 +104,8 @@ def _judge(
         return
     if name in QUALITY and precision == "float32":
         return
-    if name in WORST and getattr(recipe.gates, name) is None and _worst(name, model) is None:
-        return  # the file has no such output
+    if name in _WHERE_ANY and getattr(recipe.gates, name) is None and _figure(name, "", model, models) is None:
+        return  # the file has no such output, or no class has images enough
     steps = model.parity is None or model.parity.p99_lsb is not None
     limit = _limit(gate)
     if name == "parity_top1" and model.parity is not None and model.parity.agreement is None:
@@ -116,6 +119,9 @@ def _judge(
             yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead="parity_error")
             return
     if name == "parity_error":
+        if model.parity is not None and model.parity.error is None and model.parity.agreement is not None:
+            yield GateRecord(name, model.name, limit, None, "not_applicable", level=gate.level, instead="parity_top1")
+            return
         if precision == "int8":
             if model.parity is None or not model.parity.has_floats:
                 return
@@ -133,7 +139,6 @@ def _record(
     on_device = name in ON_DEVICE
     profile = next((p for p in profiles if p.model == model.name and p.device == gate.device), None)
     metric = _metric(name, gate, recipe)
-    worst = _worst(name, model)
     found = _on_device(name, profile) if on_device else _figure(name, metric, model, models)
     verdict = _verdict(gate, found, profile if on_device else None, timed=name != "peak_memory_mib")
     reference = _reference(models)
@@ -151,7 +156,7 @@ def _record(
         level=gate.level,
         blocks=_blocks(gate, verdict, found, recipe.gates),
         metric=metric if name in ("drop", "metric") else None,
-        value=str(worst) if worst else None,
+        value=_value(name, model, verdict),
     )  # fmt: skip
 
 
@@ -209,6 +214,9 @@ def _figure(name: str, metric: str, model: ModelRecord, models: Mapping[str, Mod
     if name in WORST:
         worst = _worst(name, model)
         return None if worst is None else worst.sqnr_db if isinstance(worst, WorstValue) else worst.agreement
+    if name == "lost_classes":
+        lost = model.fidelity.lost_classes if model.fidelity else None
+        return None if lost is None else _exact(float(len(lost.lost)))
     if name in QUALITY:
         found: Figure | None = getattr(model.fidelity, name, None)
         return found
@@ -222,6 +230,23 @@ def _worst(name: str, model: ModelRecord) -> WorstValue | WorstAgreement | None:
     if name not in WORST or model.fidelity is None:
         return None
     return model.fidelity.worst if name == "worst_sqnr_db" else model.fidelity.worst_agreement
+
+
+def _value(name: str, model: ModelRecord, verdict: Verdict) -> str | None:
+    """What of a file a gate is about, as :class:`GateRecord` has it; None of a gate that is about all of it."""
+    if worst := _worst(name, model):
+        return str(worst)
+    if name == "lost_classes" and model.fidelity is not None and model.fidelity.lost_classes is not None:
+        return " ".join(map(str, model.fidelity.lost_classes.lost)) or None
+    if name in _DECIDES and verdict == "fail" and model.parity is not None and len(model.parity.outputs) > 1:
+        return model.parity.worst(_DECIDES[name])
+    return None
+
+
+_DECIDES: Mapping[str, Literal["agreement", "p99_lsb", "error"]] = {
+    "parity_top1": "agreement", "parity_lsb_p99": "p99_lsb", "parity_error": "error",
+}  # fmt: skip
+"""The figure of an output's parity that a gate is held against."""
 
 
 def _exact(value: float | None) -> Figure | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekd import cache
 from edgekd.assembly.context import Context
 from edgekd.engine.plan import Planned
-from edgekd.errors import EdgekdError, StageError, StorageError, cause_of, chain
+from edgekd.errors import EdgekdError, StageError, StorageError, cause_of, chain, ended
 from edgekd.recipe import Recipe
 from edgekd.recipe.export import Export, stage_name
 
@@ -39,6 +39,10 @@ def guarded(step: Planned, context: Context) -> Iterator[None]:
     try:
         with _quiet(context.log):
             yield
+    except SystemExit as error:  # of a user's forward(), or a plug-in
+        _append(context.log, traceback.format_exc())
+        message, hint = ended(error)
+        raise StageError(f"{step.name} failed: {message}", f"{hint}; the full log is in {context.log}") from error
     except Exception as error:  # whatever a stage or a library of it raises
         _append(context.log, traceback.format_exc())
         if isinstance(error, StorageError):

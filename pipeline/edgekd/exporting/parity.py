@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,13 +17,12 @@ programs may disagree on, moves each of them by one."""
 _TIE_ERROR = 1e-4  # of float logits, as a share of their deviation: what float32 sums in another order differ by
 
 
-def compare(
-    reference: NDArray[np.float32], output: NDArray[np.float32], scale: float | None, *, classes: bool = True
-) -> OutputParity:
+def compare(reference: NDArray[Any], output: NDArray[Any], scale: float | None, *, classes: bool = True) -> OutputParity:
     """Compare an output of a runtime with that of the reference.
 
     Int8 outputs differ by whole steps: 2.0000026 steps, as float32 gives them, are 2. What is no whole number stays as it
-    is.
+    is. Integers and truth values, such as classes and flags, are the same or not: how far two class numbers lie apart says
+    nothing.
 
     Args:
         reference: (N, ...), such as the logits of the int8 graph run by torch.
@@ -52,6 +53,8 @@ def compare(
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise ExportError(f"one step of the logits cannot be {scale}", "pass the scale of the int8 logits")
     error = np.abs(reference.astype(np.float64) - output.astype(np.float64))
+    if not np.issubdtype(reference.dtype, np.floating):
+        return OutputParity(float(error.max()), agreement=float(np.mean(reference == output)))
     steps = None if scale is None else whole(error / scale)
     agreement, ties = _agreement(reference, output, scale) if classes else (None, 0)
     return OutputParity(

@@ -14,18 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import statistics
-from edgekd.results.fidelity import Fidelity, Figure, WorstAgreement, WorstValue
+from edgekd.results.fidelity import Fidelity, Figure, LostClasses, WorstAgreement, WorstValue
 from edgekd.results.layers import EXACT_DB
 
 Array = NDArray[np.float32]
 Values = NDArray[Any]
 """Of an output of any type."""
 
-_FLOOR = 1e-3
-"""The least deviation of a logit that counts, as a share of the logits' root mean square: below it there is only the
-rounding of float32, as in a network whose logits are the same for all images."""
+_ROUNDING = 2e-6
+"""What float32 makes of a value by rounding, as a share of it: some 16 times the spacing of its numbers. An output that
+deviates by less over the samples is the same for all, and says nothing about any."""
+_CONSTANT = 1e-3
+"""The error of such an output is held against this share of its root mean square. So is the error of any output in
+:func:`relative_error`: a hundredth of it, which two programs may differ by, is what sums in another order differ by."""
 _RARE = 10
 """Samples below which a value of an output of integers counts less in :func:`same`: one sample is no class."""
+_FEW = 5
+"""Samples of a class from which on :func:`lost_classes` looks for it."""
+_SURE = 0.5
+"""The mean probability that has to be lost on the samples of a class in :func:`lost_classes`: float was sure of them."""
 
 
 def compare(
@@ -46,7 +53,10 @@ def compare(
     n = len(reference)
     share = float((output.argmax(axis=1) == reference.argmax(axis=1)).mean())
     agreement = Figure(share, n, *statistics.wilson(share, n))
-    return Fidelity(name, sqnr(reference, output), agreement, expected_drop(reference, output), known)
+    return Fidelity(
+        name, sqnr(reference, output), agreement, expected_drop(reference, output), known,
+        lost_classes=lost_classes(reference, output),
+    )  # fmt: skip
 
 
 def sqnr(reference: Array, output: Array, *, classes: bool = True) -> Figure:
@@ -134,18 +144,21 @@ def same(reference: Values, output: Values) -> Figure:
     """Return the share of samples on which a whole number or a truth value is the float model's, with its 95 % interval.
 
     The share is averaged over the values that the float model gives (the balanced accuracy of the output, with the float
-    model's for the truth): a flag that is rarely true, and that int8 never sets, is the same on most samples by chance. A
-    value of fewer than ``_RARE`` samples has less weight.
+    model's for the truth): a flag that is rarely true, and that int8 never sets, is the same on most samples by chance. So
+    is a mask of small objects, on most of its positions. A value that fewer than ``_RARE`` samples have has less weight.
 
     Args:
         reference: (N, ...); all positions of a sample count.
         output: (N, ...), of the same samples.
     """
-    n, each = len(reference), reference.size // max(1, len(reference))
-    if not each:
+    n = len(reference)
+    if not reference.size:
         return Figure(1.0, n)
     _, which, counts = np.unique(reference.reshape(-1), return_inverse=True, return_counts=True)
-    weights = (np.minimum(1.0, counts / (_RARE * each)) / counts)[which]
+    samples = np.zeros(len(counts))
+    for one in which.reshape(n, -1):
+        samples[np.unique(one)] += 1
+    weights = (np.minimum(1.0, samples / _RARE) / counts)[which]
     weights /= weights.sum()
     share = min(1.0, float(weights[output.reshape(-1) == reference.reshape(-1)].sum()))
     share = 1.0 if 1 - share < 1e-9 else share
@@ -165,7 +178,11 @@ def powers(reference: Array, output: Array, *, classes: bool = True) -> tuple[ND
     """Return the power of the signal and that of the noise in each sample, (N,) each; both as in :func:`sqnr`."""
     n = len(reference)
     noise = (output.astype(np.float64) - reference).reshape(n, -1)
-    return _signal(reference.reshape(n, -1), classes=classes), _power(_centred(noise) if classes else noise)
+    exact = reference.reshape(n, -1).astype(np.float64)
+    signal, size = _signal(exact, classes=classes), float(np.square(exact).mean())
+    if signal.mean() < _ROUNDING**2 * size:
+        signal = np.full(n, _CONSTANT**2 * size)
+    return signal, _power(_centred(noise) if classes else noise)
 
 
 def expected_drop(reference: Array, output: Array) -> Figure:
@@ -218,6 +235,30 @@ def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return softmax(high)
 
 
+def lost_classes(reference: Array, output: Array) -> LostClasses | None:
+    """Return the classes that the float model gives and the compressed model never gives on the same samples.
+
+    Such a class hides behind a top-1 that hardly falls: of 1,000 parts 5 are defect. Only classes of ``_FEW`` samples or
+    more are looked for, and a class is not lost where the float model itself wavered (see :func:`expected_losses`).
+
+    Args:
+        reference: Logits of the float model, (N, classes).
+        output: Logits of the compressed model, (N, classes), of the same samples.
+
+    Returns:
+        The classes; None where none has samples enough.
+    """
+    given, other, classes = reference.argmax(axis=1), output.argmax(axis=1), reference.shape[1]
+    counts = np.bincount(given, minlength=classes)
+    looked_for = np.flatnonzero(counts >= _FEW)
+    if not len(looked_for):
+        return None
+    found = np.bincount(given[given == other], minlength=classes)
+    losses = np.bincount(given, weights=expected_losses(reference, output), minlength=classes) / np.maximum(1, counts)
+    lost = [int(index) for index in looked_for if not found[index] and losses[index] >= _SURE]
+    return LostClasses(len(looked_for), tuple(lost))
+
+
 def relative_error(reference: Array, output: Array, *, classes: bool = True) -> float:
     """Return the root mean square of the difference over the deviation of the reference (of its centred logits).
 
@@ -227,20 +268,18 @@ def relative_error(reference: Array, output: Array, *, classes: bool = True) -> 
         classes: Whether these are logits of classes; other outputs are not centred.
     """
     n = len(reference)
-    signal = float(_signal(reference.reshape(n, -1), classes=classes).sum())
-    noise = float(_power((output.astype(np.float64) - reference).reshape(n, -1)).sum())
+    exact = reference.reshape(n, -1).astype(np.float64)
+    signal = max(float(_signal(exact, classes=classes).mean()), _CONSTANT**2 * float(np.square(exact).mean()))
+    noise = float(_power((output.astype(np.float64) - reference).reshape(n, -1)).mean())
     return math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
 
 
-def _signal(reference: Array, *, classes: bool = True) -> NDArray[np.float64]:
-    """Power of what the output says about each sample, (N,)."""
-    n = len(reference)
-    exact = reference.astype(np.float64)
+def _signal(exact: NDArray[np.float64], *, classes: bool) -> NDArray[np.float64]:
+    """Power of what the output, (N, K), says about each sample, (N,)."""
+    n = len(exact)
     exact = _centred(exact) if classes else exact
     # One image has no deviation over images; over its classes it has.
-    signal = _power(exact) if n == 1 else n / (n - 1) * _power(exact - exact.mean(axis=0, keepdims=True))
-    least = _FLOOR**2 * float(np.square(reference.astype(np.float64)).mean())
-    return np.full(n, least) if signal.mean() < least else signal
+    return _power(exact) if n == 1 else n / (n - 1) * _power(exact - exact.mean(axis=0, keepdims=True))
 
 
 def _centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:

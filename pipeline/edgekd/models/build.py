@@ -199,10 +199,13 @@ def load_weights(
     heads = {name.rpartition(".")[0] for name in other}
     if other and not (other_head and len(heads) == 1):  # more than one module is another network, not another head
         name = other[0]
+        # Another number of classes changes how many rows a head has; another width changes what the next layer reads.
+        heads_alone = all(state[key].shape[1:] == own[key].shape[1:] for key in other)
+        what = "for the same number of classes" if heads_alone else "of another architecture, or with other args"
         raise CheckpointError(
             f"{path} does not fit the model: {name} is {tuple(state[name].shape)} in the file and "
             f"{tuple(own[name].shape)} in the model",
-            "is it for the same number of classes? correct model, args or weights",
+            f"is it {what}? correct model, args or weights",
         )
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:

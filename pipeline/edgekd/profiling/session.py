@@ -111,7 +111,7 @@ def _measured(  # the parameters of measure, which explains errors
     variants = [variant for variant in variants if variant.model not in unfit]
     if not variants:
         what = "; ".join(dict.fromkeys(unfit.values()))
-        raise DeviceError(f"{device.name} can have none of the files: {what}", agents.FITS)
+        raise DeviceError(f"{device.name} can have none of the files: {what}", agents.fits(device))
     samples.mkdir(parents=True, exist_ok=True)
     raw = samples / f"{device.name}.jsonl"
     threads = device.threads or protocol.threads

@@ -85,6 +85,7 @@ _SELECTS = {
     aten.amax.default,
     aten.upsample_nearest2d.vec,
 }
+_PARTS = {aten.slice.Tensor, aten.index_select.default, aten.cat.default}
 _FIXED: dict[Any, tuple[float, int]] = {
     aten.sigmoid.default: (1 / 256, -128),
     aten.softmax.int: (1 / 256, -128),
@@ -190,7 +191,7 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
         concatenations = (node for node in live if node.target is aten.cat.default)
         self._concatenated = {origin for node in concatenations for x in node.all_input_nodes for origin in self._origins(x)}
         _check_names(self._keep_float, model.graph)
-        kept = _kept(model.graph, self._keep_float)
+        kept = _kept(model.graph, self._keep_float, live)
         float_ops = self._annotate(model, live, kept)
         between = floats.between(
             model.graph, live, set(float_ops), _BINARY, _BINARY | _UNARY | ACTIVATIONS | _MOVES | _SELECTS
@@ -200,9 +201,9 @@ class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao ships no types
                 node.meta.pop("quantization_annotation", None)
             self._selecting.clear()
             float_ops = self._annotate(model, live, between | kept)
-            for node in between:  # what only moves values costs nothing more in float
-                if node.target in _MOVES | _SELECTS:
-                    float_ops.pop(node, None)
+        for node in (*between, *kept):  # what only moves values costs nothing more in float
+            if node.target in _MOVES | _SELECTS and kept.get(node, _HANDED_ON) == _HANDED_ON:
+                float_ops.pop(node, None)
         asked = {source(node) for node in kept}
         self.float_ops = tuple(
             FloatOperation(layer_path(node), operator_name(node), node.name, reason, node in asked)
@@ -371,12 +372,37 @@ def _is_named(node: fx.Node, name: str) -> bool:
     return f"%{node.name}" == name or f"{layer_path(node)}.".startswith(f"{name}.")
 
 
-def _kept(graph: fx.Graph, names: Collection[str]) -> dict[fx.Node, str]:
+_HANDED_ON = "only moves values that are kept in float"
+
+
+def _kept(graph: fx.Graph, names: Collection[str], live: set[fx.Node]) -> dict[fx.Node, str]:
     """What stays in float because of ``names``, each with the reason.
 
     All operands of a concatenation share a scale, so that of one in int8 would round the others too: what feeds a
-    concatenation that is kept in float is kept as well.
+    concatenation that is kept in float is kept as well. What takes a part of a result or puts several together, and what
+    moves one to an output or to an operator without an int8 rule, is kept too: one scale for all would round what is kept.
     """
+    kept = _fed(graph, names)
+    for node in graph.nodes:
+        moves = node.target in _MOVES | _PARTS and node in live and node not in kept
+        operands = [x for x in _float_operands(node) if x.op != "get_attr"] if moves else []
+        if operands and all(x in kept for x in operands) and _hands_on(node, live):
+            kept[node] = _HANDED_ON
+    return kept
+
+
+def _hands_on(node: fx.Node, live: set[fx.Node]) -> bool:
+    """Tell whether what moves values parts or joins them, in the end, or no operator in int8 reads it."""
+    if node.target in _PARTS:
+        return True
+    readers = [reader for reader in node.users if reader in live and _is_float_tensor(reader)]
+    if any(reader.target in _MOVES | _PARTS and _hands_on(reader, live) for reader in readers):
+        return True
+    return all(reader.target not in _RULES for reader in readers)
+
+
+def _fed(graph: fx.Graph, names: Collection[str]) -> dict[fx.Node, str]:
+    """What ``names`` mean, and what feeds a concatenation among it."""
     kept = {node: "kept in float" for node in graph.nodes if any(_is_named(node, name) for name in names)}
     waiting = list(kept)
     while waiting:

@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, fx
 
+from edgekd.errors import ExportError
 from edgekd.recipe.export import Precision
 
 BITS: dict[Precision, int] = {"float16": 16, "dynamic": 8, "int8-weights": 8, "int4-weights": 4, "int16x8": 8}
@@ -20,6 +21,9 @@ def rounded(model: fx.GraphModule, precision: Precision) -> fx.GraphModule:
     float16 rounds every parameter. Integers round the weights of convolutions and linear layers, symmetrically, with one
     scale an output channel (largest magnitude = largest integer); rounding again with the same rule changes nothing, so a
     converter that follows it stores exactly these values.
+
+    Raises:
+        ExportError: A value is beyond float16, which ends at 65,504.
 
     Example:
         >>> from torch import nn
@@ -35,9 +39,17 @@ def rounded(model: fx.GraphModule, precision: Precision) -> fx.GraphModule:
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
         result = copy.deepcopy(model)
     if precision == "float16":
-        for value in (*result.parameters(), *result.buffers()):
+        for name, value in (*result.named_parameters(), *result.named_buffers()):
             if value.is_floating_point():
-                value.data = value.data.half().to(value.dtype)
+                half = value.data.half().to(value.dtype)
+                if not torch.equal(half.isfinite(), value.data.isfinite()):
+                    raise ExportError(
+                        f"float16 ends at {torch.finfo(torch.float16).max:,.0f}, and {name} has values up to "
+                        f"{float(value.data.abs().max()):,.0f}",
+                        "export another precision, such as float32 or int8-weights; or let the network compute in smaller "
+                        "units",
+                    )
+                value.data = half
     elif precision in BITS:
         for node in result.graph.nodes:
             weight = node.args[1] if node.op == "call_function" and node.target in _LAYERS else None

@@ -5,7 +5,9 @@ left of the signal is measured twice: at the layer's own output and at the logit
 convolution whose channels differ a thousandfold has a fine signal-to-noise ratio at its output, which the great channels
 make, and has lost all that the small ones carry.
 
-The measure is the one of Sheng et al. 2018 (arXiv:1803.08607, §3): SQNR = 10·log10(Σ float² / Σ (float - int8)²) dB.
+The measure is the one of Sheng et al. 2018 (arXiv:1803.08607, §3): SQNR = 10·log10(Σ float² / Σ (float - int8)²) dB. At
+the logits what all samples share, and what all classes of a sample share, is taken off first, as
+:func:`~edgekd.metrics.fidelity.sqnr` does: it says nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -27,6 +29,9 @@ from edgekd.quantization.naming import layer_path, operator_name
 from edgekd.quantization.weighted_layers import ACTIVATIONS, fake_quantizer, scale_of
 from edgekd.results.layers import EXACT_DB
 from edgekd.task.named import Inputs, in_order
+
+aten = torch.ops.aten
+_COMPUTES = {aten.conv2d.default, aten.linear.default, aten.matmul.default, aten.bmm.default}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Sensitivity:
         keep_float: What has to be in float for that noise to go, as ``prepare`` takes it: the layer, for its output also
             what reads it.
         float_bytes: What its own weights need more in float32 than in int8.
+        gives: Names of the outputs that it gives, or that are computed from its result without another layer.
     """
 
     name: str
@@ -56,9 +62,12 @@ class Sensitivity:
     cause: Literal["weight", "output"]
     keep_float: tuple[str, ...]
     float_bytes: int
+    gives: tuple[str, ...] = ()
 
 
-def measure(module: fx.GraphModule, batches: Sequence[Inputs], progress: Progress | None = None) -> tuple[Sensitivity, ...]:
+def measure(
+    module: fx.GraphModule, batches: Sequence[Inputs], progress: Progress | None = None, *, classes: bool = False
+) -> tuple[Sensitivity, ...]:
     """Measure every layer of a quantized graph, the worst at the logits first.
 
     Takes one pass for the layers' own outputs, and for each layer one from that layer on.
@@ -67,10 +76,11 @@ def measure(module: fx.GraphModule, batches: Sequence[Inputs], progress: Progres
         module: ``prepare(...).module`` with ranges; it is not changed.
         batches: Samples. A few dozen in all are enough, for ratios, not accuracies, are measured.
         progress: Where to report.
+        classes: Whether the primary output are logits of classes, (N, classes).
     """
     layers = _layers(module)
     logits = answer.primary(module.graph)
-    signals = {layer.node: _Signals() for layer in layers}
+    signals = {layer.node: _Signals(logits=_Deviations(classes), output=_Deviations(classes)) for layer in layers}
     task = (progress or Silent()).task("what int8 does to each layer", len(layers) * len(batches))
     with torch.no_grad(), _as_they_are(module), task as told:
         for batch in batches:
@@ -85,7 +95,8 @@ def measure(module: fx.GraphModule, batches: Sequence[Inputs], progress: Progres
                 if layer.weights and layer.outputs:
                     found.output.add(exact[logits], _run(module, batch, frozenset(layer.outputs), exact)[logits])
                 told.advance(1, layer.node.name)
-    rows = [_row(module, layer, signals[layer.node]) for layer in layers]
+    given = _given(module, layers)
+    rows = [replace(_row(module, layer, signals[layer.node]), gives=given[layer.node]) for layer in layers]
     return tuple(sorted(rows, key=lambda row: (row.logits_db, row.alone_db)))
 
 
@@ -110,8 +121,8 @@ def exact_outputs(module: fx.GraphModule, batch: Inputs) -> dict[str, tuple[floa
 class _Sums:
     """Signal and noise over all batches."""
 
-    signal: float = 0.0
-    noise: float = 0.0
+    signal: float = field(default=0.0, init=False)
+    noise: float = field(default=0.0, init=False)
 
     def add(self, exact: Tensor, rounded: Tensor) -> None:
         self.signal += float(exact.double().square().sum())
@@ -127,11 +138,34 @@ class _Sums:
 
 
 @dataclass
+class _Deviations(_Sums):
+    """The same of the primary output, whose signal is what differs from sample to sample."""
+
+    classes: bool = False
+    _n: int = field(default=0, init=False)
+    _mean: Tensor | None = field(default=None, init=False)
+
+    def add(self, exact: Tensor, rounded: Tensor) -> None:
+        exact, noise = exact.double(), exact.double() - rounded.double()
+        if self.classes:
+            exact, noise = (values - values.mean(dim=-1, keepdim=True) for values in (exact, noise))
+        self.noise += float(noise.square().sum())
+        n, mean = len(exact), exact.mean(dim=0)
+        if self._mean is None:
+            self.signal, self._n, self._mean = float((exact - mean).square().sum()), n, mean
+            return
+        # Chan, Golub and LeVeque 1983: the sum of squares about the mean of two parts together.
+        apart, total = mean - self._mean, self._n + n
+        self.signal += float((exact - mean).square().sum() + apart.square().sum() * self._n * n / total)
+        self._n, self._mean = total, self._mean + apart * n / total
+
+
+@dataclass
 class _Signals:
+    logits: _Deviations
+    output: _Deviations
     alone: _Sums = field(default_factory=_Sums)
     total: _Sums = field(default_factory=_Sums)
-    logits: _Sums = field(default_factory=_Sums)
-    output: _Sums = field(default_factory=_Sums)
 
 
 @dataclass(frozen=True)
@@ -174,6 +208,31 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
             found.append(_Layer(node, end, weights, operands, outputs))
             ends.add(end)
     return found
+
+
+def _given(module: fx.GraphModule, layers: Sequence[_Layer]) -> dict[fx.Node, tuple[str, ...]]:
+    """Return the outputs that each layer gives: walking back from an output, its layers are the first on each way.
+
+    The way ends too where an operator in float computes the value, which int8 does not round there; another reader of it
+    may.
+    """
+    ends = {node: layer for layer in layers for node in (layer.node, layer.end)}
+    found: dict[fx.Node, list[str]] = {layer.node: [] for layer in layers}
+    for name, output in answer.outputs(module.graph).items():
+        seen: set[tuple[fx.Node, bool]] = set()
+        waiting = [(output, False)]
+        while waiting:
+            node, rounded = waiting.pop()
+            if (node, rounded) in seen:
+                continue
+            seen.add((node, rounded))
+            layer = ends.get(node)
+            if layer and (rounded or layer.weights):
+                found[layer.node].append(name)
+            elif node.target not in _COMPUTES:
+                rounds = fake_quantizer(module, node) is not None
+                waiting += [(before, rounds) for before in node.all_input_nodes]
+    return {node: tuple(dict.fromkeys(names)) for node, names in found.items()}
 
 
 def _quantizers_of(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, ...]:

@@ -63,6 +63,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "expected_drop": {"max": 0.02},
     "agreement": {"min": 0.80},
     "sqnr_db": {"min": 10.0},
+    "lost_classes": {"max": 0.0},
     "worst_sqnr_db": {"min": 5.0},
     "worst_agreement": {"min": 0.80},
     "parity_top1": {"min": 0.995},
@@ -77,7 +78,8 @@ class Gates(Strict):
     """Limits on the result. A gate with no measurement fails.
 
     Parity, and int8 against the float model, have gates by default: accuracy_drop where the test images have labels (or a
-    teacher stands in for them), else expected_drop, agreement and sqnr_db. Any gate can be off: {accuracy_drop: off}.
+    teacher stands in for them), else expected_drop, agreement and sqnr_db; lost_classes in both cases.
+    Any gate can be off: {accuracy_drop: off}.
     """
 
     accuracy_drop: Gate | None = None
@@ -93,6 +95,9 @@ class Gates(Strict):
     sqnr_db: Gate | None = None
     """Variance of the float student's logits to the mean square of an int8 artifact's error, in dB. Default without labels
     and teacher: {min: 10}."""
+    lost_classes: Gate | None = None
+    """Number of classes that the float student is sure of on five test images or more, and that an int8 artifact gives on
+    none of them; a rare class hardly moves top-1. Default where there are such classes: {max: 0}."""
     worst_sqnr_db: Gate | None = None
     """The same ratio in dB of the one value that int8 harms most, among all outputs that have no classes. An output N×K is K
     values (a box is four), for they share one int8 step and a small one can be lost; another output counts as one value.

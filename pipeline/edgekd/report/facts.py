@@ -14,7 +14,7 @@ from edgekd.report.words import apart, exact, interval, one_line, sig
 from edgekd.resources import device_stem
 from edgekd.results.codec import to_json
 from edgekd.results.fidelity import Figure
-from edgekd.results.gates import SEVERITY, GateRecord, Verdict
+from edgekd.results.gates import GateRecord, Verdict
 from edgekd.results.models import MetricFacts, ModelRecord, Of, TaskFacts
 from edgekd.results.profile import DeviceRecord, ProfileRecord
 from edgekd.results.run import RunResult
@@ -47,6 +47,7 @@ GATES = {
     "expected_drop": GateWords("Expected drop", "points", 100.0, "by the float student's own confidence"),
     "agreement": GateWords("Same {same} as float", "%", 100.0, "as the float student"),
     "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the {output}"),
+    "lost_classes": GateWords("Classes never given again", "", 1.0, "of those that the float student gives and is sure of"),
     "worst_sqnr_db": GateWords("Signal to noise, worst value", "dB", 1.0, "of the value that int8 harms most, all outputs"),
     "worst_agreement": GateWords("Same integers as float, worst value", "%", 100.0, "of the value that int8 harms most"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
@@ -60,6 +61,8 @@ GATES = {
     "peak_memory_mib": GateWords("Peak memory", "MiB", 1.0, "of the whole process"),
 }
 
+LISTED = 5
+"""Classes that are named; of more, their number."""
 SIGNS = {"<=": "≤", ">=": "≥"}
 
 
@@ -94,9 +97,17 @@ def gate_label(gate: GateRecord, task: TaskFacts) -> str:
     return f"{label} on {one_line(gate.device)}" if gate.device else label
 
 
-def gate_of_value(gate: GateRecord) -> str:
-    """Name the value of an output that a gate is about: ``, BOX[2]``; empty of a gate that is about no single one."""
-    return f", {one_line(gate.value)}" if gate.value else ""
+def gate_of_value(gate: GateRecord, result: RunResult) -> str:
+    """Name the value of an output, or the classes, that a gate is about: ``, BOX[2]``; empty where it is about none."""
+    if not gate.value:
+        return ""
+    if gate.name != "lost_classes":
+        return f", {one_line(gate.value)}"
+    classes = result.data.classes
+    numbers = [int(number) for number in gate.value.split()]
+    names = [one_line(classes[number]) if number < len(classes) else f"class {number}" for number in numbers[:LISTED]]
+    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    return f", {', '.join(names)}{more}"
 
 
 def gate_limit(gate: GateRecord, task: TaskFacts) -> str:
@@ -126,16 +137,6 @@ def with_interval(text: str, figure: Figure, factor: float) -> str:
     if figure.low is None or figure.high is None:
         return text
     return text + interval(*sorted((figure.low * factor, figure.high * factor)))
-
-
-def worst(result: RunResult, model: str, device: str | None = None) -> Verdict | None:
-    """Worst verdict among a model's gates that count, or ``None`` if it has none; for ``device`` without other devices'."""
-    verdicts = {
-        gate.verdict
-        for gate in result.gates
-        if gate.model == model and gate.level != "off" and (device is None or gate.device in (None, device))
-    }
-    return next((verdict for verdict in SEVERITY if verdict in verdicts - {"not_applicable"}), None)
 
 
 def passes(result: RunResult, model: str, device: str | None) -> bool:

@@ -30,8 +30,14 @@ def other_method(section: Mapping[str, Any], method: str) -> str:
     return typed("quantize", {"method": method, **shared})
 
 
-def in_float(section: Mapping[str, Any], layer: str) -> str:
-    """Return how to keep a layer in float, beside those that are named already."""
+def in_float(section: Mapping[str, Any], *layers: str, found: Sequence[str] = ()) -> str:
+    """Return how to keep layers in float, beside those that are named already.
+
+    Args:
+        section: The recipe's ``quantize``.
+        layers: Paths of modules, or ``%`` and the name of a node.
+        found: What ``keep_float: auto`` has found, which a list takes the place of.
+    """
     named = section.get("keep_float")
-    before = list(named) if isinstance(named, list | tuple) else []
-    return typed("quantize.keep_float", [*before, layer])
+    before = list(named) if isinstance(named, list | tuple) else list(found)
+    return typed("quantize.keep_float", [*before, *layers])

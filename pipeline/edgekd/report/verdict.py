@@ -105,7 +105,7 @@ def _sentence(result: RunResult, counted: list[GateRecord]) -> str:
 def _line(result: RunResult, gate: GateRecord) -> str:
     """One gate that did not pass: what was measured, on what, against what, the limit, and why it is not decided."""
     measured, unit = facts.gate_measured(gate, result.task), facts.gate_words(gate, result.task).unit
-    label = facts.gate_label(gate, result.task) + facts.gate_of_value(gate)
+    label = facts.gate_label(gate, result.task) + facts.gate_of_value(gate, result)
     name = f"{facts.label_of(result, gate.model)}: {label}"
     limit = f"{facts.gate_limit(gate, result.task)} {unit}".strip()
     if measured is None:
@@ -133,15 +133,10 @@ def place(gate: GateRecord) -> str:
 
 _LEARN = "raise epochs, or change lr: the training's curve shows whether it has learnt anything"
 _WORST = {
-    "worst_sqnr_db": (
-        "is lost in int8: its changes are smaller than the steps of {output}", "the layer that gives {output}",
-    ),
-    "worst_agreement": (
-        "is another value in int8 than in float: int8 loses the differences that decide it",
-        "the layers that {output} is computed from",
-    ),
-}  # fmt: skip
-"""What int8 does to the value that it harms most, and what can stay in float, by gate."""
+    "worst_sqnr_db": "is lost in int8: its changes are smaller than the steps of {output}",
+    "worst_agreement": "is another value in int8 than in float: int8 loses the differences that decide it",
+}
+"""What int8 does to the value that it harms most, by gate."""
 _AS_TRAINED = "see that image size, mean and std, the order of classes and the weights are those of its training"
 
 
@@ -260,13 +255,10 @@ def causes(result: RunResult) -> Iterator[str]:
         and gate.level != "off"
         and gate.model in int8
     ]
-    for name, (harm, layers) in _WORST.items():
+    for name, harm in _WORST.items():
         for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == name):
-            output = one_line(value).partition("[")[0]
-            yield (
-                f"{one_line(value)} {harm.format(output=output)}. What to do: keep {layers.format(output=output)} in float "
-                "with --set 'quantize.keep_float=[LAYER]', or let the network give values of similar size"
-            )
+            output = value.partition("[")[0]
+            yield f"{one_line(value)} {harm.format(output=one_line(output))}. What to do: {_in_float(result, output)}"
     lost = [gate for gate in lost if gate.name not in _WORST]
     torch = result.model("ptq") or result.model("qat")
     own = [gate for gate in lost if torch is None or not _within(gate, torch)]
@@ -284,6 +276,24 @@ def causes(result: RunResult) -> Iterator[str]:
         where = f"Where int8 loses it, by each layer's share of the noise at the {output}: {joined(parts)}"
         yield where + _together(result, torch)
     yield f"What to do: {'; or '.join(_remedies(result))}"
+
+
+def _in_float(result: RunResult, output: str) -> str:
+    """Say what can be done for an output that int8 has harmed: the layers in int8 that give it are the first to look at."""
+    section = facts.section_of(result, "quantize")
+    otherwise = "or let the network give values of similar size"
+    found = result.repair.keep_float if result.repair else ()
+    named = [name for value in (section.get("keep_float"), found) if not isinstance(value, str) for name in value or ()]
+    layers = dict.fromkeys(layer.path or f"%{layer.name}" for layer in result.layers if output in layer.gives)
+    giving = [name for name in layers if name not in named]
+    if giving:
+        return f"keep what gives it in float with {settings.in_float(section, *giving, found=found)}, {otherwise}"
+    if any(layer.gives for layer in result.layers):
+        return (
+            "what gives it is in float already, so it is lost before: name the layers in front of that, too, in "
+            f"quantize.keep_float, {otherwise}"
+        )
+    return f"keep what gives it in float with --set 'quantize.keep_float=[LAYER]', {otherwise}"
 
 
 def arithmetic(result: RunResult) -> Iterator[str]:
@@ -323,6 +333,9 @@ def _within(gate: GateRecord, torch: ModelRecord) -> bool:
     """Tell whether the int8 network in torch is within the limit of a gate against the float model."""
     if torch.fidelity is None:
         return False
+    if gate.name == "lost_classes":
+        lost = torch.fidelity.lost_classes
+        return lost is not None and _meets(gate, float(len(lost.lost)))
     if gate.name in ("accuracy_drop", "agreement_drop", "drop"):
         found = torch.fidelity.drops.get(gate.metric) if gate.metric else next(iter(torch.fidelity.drops.values()), None)
     else:

@@ -62,6 +62,19 @@ class WorstAgreement:
 
 
 @dataclass(frozen=True)
+class LostClasses:
+    """Classes that the float model gives and compression never gives again, on the test samples.
+
+    Attributes:
+        looked_for: Number of classes that the float model gives often enough to be missed.
+        lost: Numbers of those that the compressed model gives on none of these samples.
+    """
+
+    looked_for: int
+    lost: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """Closeness of a model to the float model that it was made from, on the test images.
 
@@ -77,6 +90,7 @@ class Fidelity:
             drops of agreement with the teacher.
         worst: What is harmed most among the float outputs that have no classes; None where there is no such output.
         worst_agreement: What is harmed most among the outputs of integers and truth values; None where there is none.
+        lost_classes: What classes it never gives again; None where the task has none, or none has samples enough.
     """
 
     reference: str
@@ -86,3 +100,4 @@ class Fidelity:
     drops: Mapping[str, Figure] = field(default_factory=dict)
     worst: WorstValue | None = None
     worst_agreement: WorstAgreement | None = None
+    lost_classes: LostClasses | None = None

@@ -15,7 +15,9 @@ SEVERITY: tuple[Verdict, ...] = (
 )  # fmt: skip
 """Verdicts, the worst first."""
 
-QUALITY = ("accuracy_drop", "expected_drop", "agreement", "sqnr_db", "worst_sqnr_db", "worst_agreement", "drop")
+QUALITY = (
+    "accuracy_drop", "expected_drop", "agreement", "sqnr_db", "lost_classes", "worst_sqnr_db", "worst_agreement", "drop",
+)  # fmt: skip
 """Gates that hold a file against the float model."""
 
 Level = Literal["error", "warn", "off"]
@@ -56,6 +58,8 @@ class GateRecord:
         blocks: Whether the run ends with exit code 1 because of this gate.
         instead: Of one that is not applicable: the gate that takes its place.
         value: Of ``worst_sqnr_db`` and ``worst_agreement``: the value that is harmed most, ``OUTPUT`` or ``OUTPUT[INDEX]``.
+            Of a gate of parity that does not pass: the output that decides, where the file has several. Of
+            ``lost_classes``: the numbers of the classes, such as ``1 4``.
     """
 
     name: str

@@ -32,11 +32,12 @@ class LayerRecord:
         path: Module of the student; ``input`` for the image.
         op: Operator.
         alone_db: At its output, with this layer alone in int8.
-        logits_db: At the logits, with this layer alone in int8.
+        logits_db: At the logits, less what all samples or all classes share, with this layer alone in int8.
         total_db: At its output, with the whole graph in int8, as torch computes it.
         cause: What makes most of its noise at the logits.
         runtimes: ``total_db`` as each int8 artifact's own runtime computes it, by the artifact's name.
         differences: Where the runtime differs from torch in this layer alone, by the artifact's name.
+        gives: Names of the outputs that it gives, or that are computed from its result without another layer.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LayerRecord:
     cause: Literal["weight", "output"]
     runtimes: Mapping[str, float] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    gives: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

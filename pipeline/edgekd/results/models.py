@@ -88,9 +88,10 @@ class OutputParity:
 
     Attributes:
         max_abs_error: Greatest difference of two values.
-        error: Root mean square of the differences over the deviation of the reference's output; None in older files.
-        agreement: Share of samples with the same class, 0 to 1; ties of the reference count as the same. None where the
-            output has no classes.
+        error: Root mean square of the differences over the deviation of the reference's output; None of an output of
+            integers or truth values, and in older files.
+        agreement: Share of samples with the same class, 0 to 1; ties of the reference count as the same. Of an output of
+            integers or truth values the share of its values that are the same. None of other outputs.
         ties: Samples that count as the same for that reason: the reference's two best are within two steps.
         mean_lsb: Mean difference in steps of the output's scale; None for a float output, like the next two.
         p99_lsb: 99th percentile of the differences, in steps.
@@ -122,24 +123,39 @@ class Parity:
 
     @property
     def agreement(self) -> float | None:
-        """The least agreement of an output that has classes."""
-        return min((part.agreement for part in self.outputs.values() if part.agreement is not None), default=None)
+        """The least agreement of an output that has classes, integers or truth values."""
+        return self._worst("agreement")[1]
 
     @property
     def p99_lsb(self) -> float | None:
         """The greatest 99th percentile of an output that has steps."""
-        return max((part.p99_lsb for part in self.outputs.values() if part.p99_lsb is not None), default=None)
+        return self._worst("p99_lsb")[1]
 
     @property
     def error(self) -> float | None:
         """The greatest error of an output that has no steps; of all where all have."""
-        parts = [part for part in self.outputs.values() if part.p99_lsb is None] or self.outputs.values()
-        return max((part.error for part in parts if part.error is not None), default=None)
+        return self._worst("error")[1]
 
     @property
     def has_floats(self) -> bool:
-        """True if an output has no steps, so that its error decides."""
-        return any(part.p99_lsb is None for part in self.outputs.values())
+        """True if an output of floats has no steps, so that its error decides."""
+        return any(part.p99_lsb is None and part.error is not None for part in self.outputs.values())
+
+    def worst(self, figure: Literal["agreement", "p99_lsb", "error"]) -> str | None:
+        """Name the output that has the worst of a figure; None where none has it."""
+        return self._worst(figure)[0]
+
+    def _worst(self, figure: Literal["agreement", "p99_lsb", "error"]) -> tuple[str | None, float | None]:
+        stepless = figure == "error" and self.has_floats
+        found: dict[str, float] = {
+            name: value
+            for name, part in self.outputs.items()
+            if (value := getattr(part, figure)) is not None and not (stepless and part.p99_lsb is not None)
+        }
+        if not found:
+            return None, None
+        name = min(found, key=lambda name: found[name] if figure == "agreement" else -found[name])
+        return name, found[name]
 
 
 @dataclass(frozen=True)

@@ -412,7 +412,7 @@ class EvaluateStage:
     """All figures of the test split."""
 
     name = "evaluate"
-    version = 14
+    version = 15
     reused = True
     optional = False
 

@@ -111,7 +111,7 @@ class ExportStage:
     """A file for one runtime."""
 
     name = "export"
-    version = 14
+    version = 15
     reused = True
     optional = True
 

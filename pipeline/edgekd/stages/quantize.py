@@ -242,7 +242,7 @@ class QuantizeStage:
     """The student in int8."""
 
     name = "quantize"
-    version = 14
+    version = 15
     reused = True
     optional = False
 

@@ -73,6 +73,26 @@ def test_odd_files_are_measured_or_fail_alone(tmp_path: Path) -> None:
     assert any("sig has 2 signatures: edgekd measures small, not large" in sentence(line) for line in done.result.findings)
 
 
+def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
+    """1×1 pixels tell nothing of the file's times."""
+    path = one(tmp_path, "fcn", shape=("n", 3, "h", "w"))
+    with pytest.raises(UsageError) as caught:
+        edgekd.profile(path, out=tmp_path / "out", overrides=KEYS)
+    assert str(caught.value) == (
+        f"{path}: the size of its input x is open (?x3x?x?), and so are its times\n"
+        "  → say what it gets from you: --shape x=1x3xSIZExSIZE, or --input x=FILE.npy"
+    )
+    done = edgekd.profile(path, out=tmp_path / "out", shapes={"x": (1, 3, 4, 4)}, overrides=KEYS)
+    assert done.exit_code == ExitCode.OK
+    rows = one(tmp_path, "rows", shape=("n", 4))
+    assert edgekd.profile(rows, out=tmp_path / "out", overrides=KEYS).exit_code == ExitCode.OK, "one of a batch is fed"
+
+
+def test_no_device_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no device is named"):
+        edgekd.profile(TRIVIAL, devices=[], out=tmp_path / "out")
+
+
 def test_random_outputs_are_no_difference_of_a_device(tmp_path: Path) -> None:
     nodes = [helper.make_node("RandomNormalLike", ["x"], ["noise"]), helper.make_node("Neg", ["x"], ["y"])]
     ends = [INFO(name, FLOAT, [1, 4]) for name in ("x", "noise", "y")]

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -12,11 +12,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import edgekd
 from edgekd import resources
 from edgekd.cli import cli, main
 from edgekd.cli.listing import list_
 from edgekd.cli.options import Number
-from edgekd.errors import UsageError
+from edgekd.errors import StageError, UsageError
 
 (WHAT,) = (own.type.choices for own in list_.params if isinstance(own.type, click.Choice))
 KNOWN = {
@@ -165,6 +166,31 @@ def test_a_wrong_command_line_says_what_to_type(line: list[str], hint: str, caps
         main(line)
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(f"  → {hint}\n")
+
+
+@pytest.mark.parametrize("call", ["sys.exit()", "sys.exit(0)", "raise SystemExit('no such thing')"])
+def test_code_of_a_user_cannot_end_edgekd_without_a_word(
+    call: str, tmp_path: Path, npz: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 0 would be a night that went well."""
+    (tmp_path / "net.py").write_text(
+        "import sys\nfrom torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.f = nn.Linear(1, num_classes)\n"
+        f"    def forward(self, x):\n        {call}\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        f"edgekd: 2\ndata: {{source: '{npz()}', image_size: 16}}\nstudent: {{model: 'net.py:Net'}}\n"
+        "distill: {epochs: 1, losses: [{kind: task}]}\nbaselines: []\nexport: [onnx]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "r.yaml"])
+    assert caught.value.code == 3
+    said = capsys.readouterr().err
+    assert "code that edgekd has called ends the process: sys.exit(" in said
+    assert "net.py:9" in said
+    with pytest.raises(StageError, match="ends the process"):
+        edgekd.run("r.yaml", quiet=True)
 
 
 def test_ctrl_c_during_the_imports_has_its_exit_code(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_an_own_validation_split_is_used(tree: Path, npz: Callable[..., str]) ->
     assert fingerprint.of(Data(source=f"imagefolder:{tree}")) != before
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_a_folder_without_an_image_that_is_read(tmp_path: Path, split: bool) -> None:
+    for name in ("a", "b"):
+        for folder in (tmp_path / "train" / name, tmp_path / "test" / name) if split else (tmp_path / name,):
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8)).save(folder / "1.gif")
+    assert error_of(f"imagefolder:{tmp_path}") == (
+        f"no file below {tmp_path} is an image that edgekd reads: {4 if split else 2} .gif files\n"
+        "  → convert them; images are .bmp, .jpeg, .jpg, .png, .ppm, .tif, .tiff, .webp"
+    )
+
+
 def test_half_a_validation_split_is_refused(npz: Callable[..., str]) -> None:
     assert "but no y_val" in error_of(npz(changes={"x_val": np.zeros((8, 16, 16), np.uint8)}))
     wrong = {"x_val": np.zeros((8, 16, 16), np.uint8), "y_val": np.zeros(7, np.int64)}

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from edgekd.profiling.transports.host import Host
 
 
-class Options(BaseModel, extra="forbid"):
+class Options(BaseModel):
     rack: int = Field(ge=1)
 
 
@@ -65,7 +65,9 @@ def test_a_device_is_reached_by_it(lent: Path) -> None:
         ("transport: lend\n", "unknown transport 'lend'\n  1 | transport: lend"),
         ("transport: lend\n", "did you mean lent?"),
         ("transport: lent\noptions: {rack: 0}\n", "options: rack: Input should be greater than or equal to 1"),
-        ("transport: lent\noptions: {shelf: 1}\n", "options of transport: lent: rack"),
+        ("transport: lent\noptions: {}\n", "options of transport: lent: rack"),
+        ("transport: lent\noptions: {rack: 1, rock: 1}\n", "transport: lent has no option 'rock'"),
+        ("transport: lent\noptions: {rack: 1, rock: 1}\n", "did you mean rack?"),
         ("transport: lent\nserial: a\noptions: {rack: 1}\n", "serial: is not used with transport: lent"),
         ("transport: host\noptions: {rack: 1}\n", "options: transport: host has no options"),
     ],

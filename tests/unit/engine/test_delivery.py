@@ -382,7 +382,7 @@ def test_side_figures_that_cannot_be_measured_end_no_run(project: Project) -> No
     def uncounted(*_: object) -> None:
         raise AssertionError("no rule for an operator")
 
-    def unseen(*_: object) -> None:
+    def unseen(*_: object, **__: object) -> None:
         raise NotImplementedError("no rule")
 
     project.monkeypatch.setattr("edgekd.models.build.macs", uncounted)

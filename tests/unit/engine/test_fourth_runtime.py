@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import make_arrays
+from tests.words import lacking
 
+import edgekd
 from edgekd.assembly import networks
 from edgekd.engine import runner
 from edgekd.errors import ExitCode, UsageError
 from edgekd.loading import load
+from edgekd.profiling import on_device
 from edgekd.progress import Silent
 from edgekd.registry import exporters
 from edgekd.registry import transports as transport_registry
@@ -104,3 +107,21 @@ def test_what_it_does_not_have_is_said(site: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a file of layers"):
         (tmp_path / "a.layers").write_text("nothing")
         base.of("layers").check(tmp_path / "a.layers")
+
+
+def test_a_runtime_that_no_device_has_is_in_nobodys_way(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is not measured, with the reason; the others are."""
+    own = type(base.of("layers"))
+    monkeypatch.setattr(own, "on_device", None)
+    trivial = site / "edgekd_layers" / "trivial.layers"
+    onnx = Path(on_device.__file__).parent / "models" / "trivial.onnx"
+    keys = {"warmup_runs": 1, "warmup_ms": 0, "blocks": 3, "block_ms": 1, "block_runs": 1}
+    done = edgekd.profile(trivial, onnx, out=tmp_path / "out", overrides=keys, quiet=True)
+    (profile,) = done.result.profiles
+    measured = done.result.model(profile.model)
+    assert measured is not None
+    assert measured.format == "onnx"
+    assert done.exit_code == ExitCode.OK
+    assert any("has no program for devices" in line for line in lacking(done.result))
+    alone = edgekd.profile(trivial, out=tmp_path / "out", overrides=keys, quiet=True)
+    assert alone.failures[0].endswith("measure onnx, openvino, tflite")

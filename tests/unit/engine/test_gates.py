@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.engine import gates
 from edgekd.recipe import Recipe
-from edgekd.results.fidelity import Fidelity, Figure, WorstAgreement, WorstValue
+from edgekd.results.fidelity import Fidelity, Figure, LostClasses, WorstAgreement, WorstValue
 from edgekd.results.findings import Finding
 from edgekd.results.gates import QUALITY, GateRecord, Limit, Verdict
 from edgekd.results.models import Estimate, Metrics, ModelRecord, OutputParity, Parity
@@ -32,7 +32,7 @@ def close(drop: float | None, n: int = 2000, sure: bool = True) -> Fidelity:
 
     drops = {} if drop is None else {"top1": figure(drop)}
     worst = WorstValue("box", 2, figure(12.0)), WorstAgreement("second", None, figure(0.94))
-    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops, *worst)
+    return Fidelity("distilled", figure(20.0), figure(0.95), figure(0.004), drops, *worst, LostClasses(10))
 
 
 def measured(split: Any, n: int, top1: float) -> Metrics:
@@ -95,7 +95,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
     half = replace(model("tflite_float16", 0.89, p99=None, near=close(0.001)), precision="float16")
     found = gates.judge(recipe({}), (*MODELS, half), ())
     names = [gate.name for gate in found if gate.model == "tflite_float16"]
-    assert names == ["accuracy_drop", "worst_sqnr_db", "worst_agreement", "parity_top1", "parity_error"]
+    assert names == ["accuracy_drop", "lost_classes", "worst_sqnr_db", "worst_agreement", "parity_top1", "parity_error"]
     assert gates.passed(found)
     assert gates.verdict(found) == "pass"
 
@@ -107,6 +107,7 @@ def test_steps_of_the_output_are_asked_of_int8_files_alone() -> None:
         ("expected_drop", {"max": 0.005}, {"max": 0.003}, 0.004, "<= 0.005"),
         ("agreement", {"min": 0.94}, {"min": 0.96}, 0.95, ">= 0.94"),
         ("sqnr_db", {"min": 19}, {"min": 21}, 20.0, ">= 19"),
+        ("lost_classes", {"max": 0}, {"max": -1}, 0, "<= 0"),
         ("worst_sqnr_db", {"min": 11}, {"min": 13}, 12.0, ">= 11"),
         ("worst_agreement", {"min": 0.93}, {"min": 0.95}, 0.94, ">= 0.93"),
         ("top1", {"min": 0.87}, {"min": 0.91}, 0.89, ">= 0.87"),
@@ -130,7 +131,7 @@ def test_each_gate_at_its_boundary(
 
 def test_every_gate_of_the_schema_is_judged() -> None:
     names = {*gate_names()} | {*OF_METRICS}
-    assert len(names) == 16
+    assert len(names) == 17
     # A file with steps has no other figure of its error; the float file beside it has.
     found = gates.judge(recipe({name: {"max": 1e9, **OF_METRICS.get(name, {})} for name in names}), MODELS, (profile(),))
     assert {gate.name for gate in found if gate.verdict == "pass"} == names
@@ -227,7 +228,7 @@ def test_parity_is_always_gated() -> None:
     found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, agreement=0.99, p99=2.1, near=close(0.0))), ())
     verdicts = {gate.name: gate.verdict for gate in found if gate.model == "onnx"}
     assert verdicts == {
-        "accuracy_drop": "pass", "worst_sqnr_db": "pass", "worst_agreement": "pass",
+        "accuracy_drop": "pass", "lost_classes": "pass", "worst_sqnr_db": "pass", "worst_agreement": "pass",
         "parity_top1": "fail", "parity_lsb_p99": "fail",
     }  # fmt: skip
 
@@ -253,6 +254,34 @@ def test_a_value_of_another_output_that_int8_has_lost_does_not_pass() -> None:
     found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=lost)), ())
     (gate,) = (gate for gate in found if gate.verdict != "pass")
     assert (gate.name, gate.verdict, gate.value, gate.blocks) == ("worst_sqnr_db", "fail", "box[2]", True)
+
+
+def test_a_class_that_int8_never_gives_again_does_not_pass() -> None:
+    """With labels and without; top-1 hardly falls where the class is rare."""
+    for drops in ({}, close(0.0).drops):
+        lost = replace(close(0.0), drops=drops, lost_classes=LostClasses(9, (1, 4)))
+        found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=lost)), ())
+        gate = next(gate for gate in found if gate.name == "lost_classes")
+        assert (gate.verdict, gate.value, gate.measured, gate.blocks) == ("fail", "1 4", 2, True)
+    none = replace(close(0.0), lost_classes=None)
+    found = gates.judge(recipe({}), (*MODELS[:2], model("onnx", 0.9, near=none)), ())
+    assert "lost_classes" not in {gate.name for gate in found}
+    assert one("lost_classes", {"max": 1}, (*MODELS[:2], model("onnx", 0.9, near=none))).verdict == "not_measured"
+
+
+def test_the_output_that_fails_parity_is_named() -> None:
+    floats, flags = OutputParity(0.1, 0.2), OutputParity(1.0, agreement=0.9)
+    parity = Parity("qat", 200, {"box": OutputParity(0.1, 0.001), "corner": floats, "flag": flags})
+    found = gates.judge(recipe({}), (*MODELS[:2], replace(model("onnx", 0.9, near=close(0.0)), parity=parity)), ())
+    assert {gate.name: gate.value for gate in found if gate.verdict == "fail"} == {
+        "parity_error": "corner", "parity_top1": "flag",
+    }  # fmt: skip
+    whole = Parity("qat", 200, {"flag": flags})
+    float32 = replace(model("onnx", 0.9, near=close(0.0)), parity=whole, precision="float16")
+    skipped = next(
+        g for g in gates.judge(recipe({}), (*MODELS[:2], float32), ()) if (g.model, g.name) == ("onnx", "parity_error")
+    )
+    assert (skipped.verdict, skipped.instead) == ("not_applicable", "parity_top1")
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.97, "pass"), (0.3, "fail")])

@@ -73,6 +73,62 @@ def test_the_interval_of_sqnr_covers_the_truth() -> None:
     assert 180 <= inside <= 199
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 4), st.integers(0, 10**6), st.floats(-4, 4), st.booleans())
+def test_an_offset_hides_no_error(n: int, values: int, seed: int, power: float, classes: bool) -> None:
+    """A pressure of 101,325 ± 14 Pa: the figure is that of ± 14, as long as float32 has it."""
+    x, noise = drawn(n, values, seed), drawn(n, values, seed + 1, scale=1.0)
+    if classes:
+        values_of = (x, noise)
+        x, noise = (part - part.mean(axis=1, keepdims=True) for part in values_of)
+    offset = np.float64(10.0**power)
+    reference = x.astype(np.float64) + offset
+    shifted = fidelity.sqnr(reference, reference + noise, classes=classes).value  # type: ignore[arg-type]
+    assert shifted == pytest.approx(fidelity.sqnr(x, x + noise, classes=classes).value, abs=1e-3)
+
+
+def test_a_constant_is_no_pressure() -> None:
+    exact = (101_325 + drawn(200, 1, scale=14.0)).astype(np.float32)
+    found = fidelity.sqnr(exact, np.full_like(exact, exact.mean()), classes=False)
+    assert found.value < 0.1
+    assert fidelity.worst({"y": exact}, {"y": np.full_like(exact, 101_300.0)}).sqnr_db.value < 0  # type: ignore[union-attr]
+
+
+def test_a_class_that_is_never_given_again_is_found() -> None:
+    """Of 1,000 parts 5 are defect; top-1 falls by half a point."""
+    good = np.arange(1000) >= 5
+    reference = np.where(good[:, None], [3.0, -3.0], [-3.0, 3.0]).astype(np.float32)
+    same = np.tile(np.array([0.1, -0.1], np.float32), (1000, 1))
+    found = fidelity.compare("student", reference, same, {}).lost_classes
+    assert found is not None
+    assert (found.looked_for, found.lost) == (2, (1,))
+    one = np.where((np.arange(1000) == 0)[:, None], reference, same)
+    for output, lost in ((one, ()), (reference, ())):
+        other = fidelity.lost_classes(reference, output)
+        assert other is not None
+        assert other.lost == lost
+    assert fidelity.lost_classes(reference[1:], same[1:]).lost == (), "four samples are no class"  # type: ignore[union-attr]
+    wavering = np.where(good[:, None], [3.0, -3.0], [-0.01, 0.01]).astype(np.float32)
+    assert fidelity.lost_classes(wavering, same).lost == (), "float was not sure of it"  # type: ignore[union-attr]
+    assert fidelity.lost_classes(np.eye(4, dtype=np.float32), np.zeros((4, 4), np.float32)) is None
+
+
+def test_a_mask_of_small_objects_that_int8_never_sets_is_found() -> None:
+    """Two of 256 positions in most samples: 99 % of the positions are the same."""
+    random = np.random.default_rng(0)
+    mask = np.zeros((200, 16, 16), np.int64)
+    with_object = random.uniform(size=200) < 0.8
+    for index in np.flatnonzero(with_object):
+        mask[index, random.integers(16), random.integers(15, size=2)] = 1
+    found = fidelity.same(mask, np.zeros_like(mask))
+    assert found.value == pytest.approx(0.5)
+    assert found.high is not None
+    assert found.high < 0.8
+    few = np.zeros_like(mask)
+    few[0] = mask[np.flatnonzero(with_object)[0]]
+    assert fidelity.same(few, np.zeros_like(mask)).value > 0.9, "one sample is no class"
+
+
 def test_logits_that_are_the_same_for_all_images_are_not_destroyed_by_rounding() -> None:
     constant = np.tile(np.arange(10, dtype=np.float32), (50, 1))
     assert fidelity.relative_error(constant, constant + np.float32(1e-6)) < 0.01

@@ -70,3 +70,15 @@ def test_an_output_without_classes_has_no_agreement() -> None:
     assert (found.agreement, found.ties, found.p99_lsb) == (None, 0, 2.0)
     with pytest.raises(ExportError, match="cannot be compared"):
         compare(x, x, 0.25)
+
+
+def test_integers_are_the_same_or_not() -> None:
+    """How far two class numbers lie apart says nothing; one flag of 200 is no error of 14 %."""
+    classes = np.arange(200) % 50
+    other = classes.copy()
+    other[0] = 49
+    found = compare(classes, other, None, classes=False)
+    assert (found.agreement, found.error, found.p99_lsb, found.max_abs_error) == (0.995, None, None, 49.0)
+    flags = classes > 25
+    found = compare(flags, ~flags, None, classes=False)
+    assert (found.agreement, found.error) == (0.0, None)

@@ -145,3 +145,16 @@ def test_what_is_refused_is_refused_with_a_reason(net: fx.GraphModule, tmp_path:
         with pytest.raises(ExportError, match=f"{name} has no {precision}: ") as caught:
             export(Source(net, images(1)), name, precision, tmp_path)
         assert "tflite" in caught.value.hint
+
+
+def test_a_value_that_float16_does_not_hold_is_named() -> None:
+    """Infinity would be in the file, and in what it is compared with."""
+    layer = nn.Linear(4, 2)
+    with torch.no_grad():
+        layer.bias.fill_(101_325.0)
+    net = fold(layer, torch.zeros(1, 4))
+    with pytest.raises(ExportError, match=r"float16 ends at 65,504, and bias has values up to 101,325") as error:
+        rounded(net, "float16")
+    assert error.value.hint is not None
+    assert "int8-weights" in error.value.hint
+    assert torch.isfinite(rounded(net, "int8-weights")(torch.zeros(1, 4))).all()

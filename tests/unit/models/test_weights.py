@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.unit.models.given import DATA, same, small, stored, text_of
+from torch import nn
 
 from edgekd.errors import CheckpointError, ModelError
 from edgekd.models import build, checkpoints
@@ -117,6 +118,19 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
         "  → is it for the same number of classes? correct model, args or weights"
     )
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_weights_of_another_width(tmp_path: Path) -> None:
+    """The number of classes is the same: what the next layer reads is not."""
+
+    def net(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
+
+    path = stored(tmp_path, net(6).state_dict())
+    assert text_of(CheckpointError, lambda: build.load_weights(net(5), path)) == (
+        f"{path} does not fit the model: 0.weight is (6, 4) in the file and (5, 4) in the model\n"
+        "  → is it of another architecture, or with other args? correct model, args or weights"
+    )
 
 
 def test_a_student_may_have_another_head(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from edgekd.exporting.exporter import Options, Source
 from edgekd.quantization import qat, sensitivity
 from edgekd.quantization.repair import adopt, repair
 from edgekd.quantization.sensitivity import Sensitivity
+from edgekd.quantization.weighted_layers import fake_quantizer
 from edgekd.registry import exporters
 from edgekd.runtimes import base
 from edgekd.runtimes.onnxruntime import imported
@@ -164,3 +167,53 @@ def test_a_repaired_graph_adopts_weights_and_ranges() -> None:
     torch.testing.assert_close(again(x), quantized(x))
     qat.set_fake_quant(again, True)
     qat.convert(again, fold_weights=True)  # every range is known
+
+
+class Head(nn.Module):
+    """A layer whose result ``hand_on`` gives to the outputs."""
+
+    def __init__(self, hand_on: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head, self.hand_on = nn.Linear(8, 4), hand_on
+
+    def forward(self, x: Tensor) -> Any:
+        return self.hand_on(self.head(self.body(x)))
+
+
+@pytest.mark.parametrize(
+    "hand_on",
+    [
+        lambda y: y,
+        lambda y: y[:, :3],
+        lambda y: y[:, 3],
+        lambda y: y.reshape(-1, 2, 2),
+        lambda y: y.reshape(-1, 2, 2).transpose(1, 2)[:, 0],
+        lambda y: {"box": y[:, :3], "flag": (y[:, 3] > 0).float()},
+        lambda y: {"box": y.reshape(-1, 2, 2)[:, 1], "all": y},
+        lambda y: {"box": torch.split(y, 2, dim=1)[0], "rest": torch.split(y, 2, dim=1)[1].flatten()},
+    ],
+)
+def test_no_rounding_stands_behind_what_is_kept_in_float(hand_on: Callable[[Tensor], Any]) -> None:
+    """Whichever way the result goes to the outputs: one scale for all of it would lose a value that is small."""
+    torch.manual_seed(0)
+    net = Head(hand_on).eval()
+    prepared = calibrated(net, keep_float=["head"])
+    rounded = {str(node.args[0]) for node in prepared.module.graph.nodes if fake_quantizer(prepared.module, node)}
+    nodes = [node.name for node in prepared.module.graph.nodes]
+    behind = set(nodes[nodes.index("linear") :])
+    assert not rounded & behind
+    assert [left.node for left in prepared.float_ops if left.asked] == ["linear"]
+    assert not [left for left in prepared.float_ops if left.node.startswith(("slice", "view", "transpose", "permute"))]
+
+
+def test_what_int8_reads_is_rounded_right_behind_what_is_kept() -> None:
+    """Moving int8 values is a quarter of the bytes."""
+
+    def hand_on(y: Tensor) -> Tensor:
+        rows = y.reshape(-1, 2, 2)
+        return torch.relu(rows.transpose(1, 2)) * 2
+
+    torch.manual_seed(0)
+    prepared = calibrated(Head(hand_on).eval(), keep_float=["head"])
+    assert "linear" in {str(node.args[0]) for node in prepared.module.graph.nodes if fake_quantizer(prepared.module, node)}

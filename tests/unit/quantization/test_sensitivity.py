@@ -96,7 +96,10 @@ def test_figures_are_those_of_the_graph() -> None:
     by_path = {(row.path, row.op): row for row in rows}
     last = by_path["head.3", "linear"]
     assert last.total_db == pytest.approx(snr(net, prepared), abs=1.5)  # but for the rounding of biases
-    assert last.alone_db == pytest.approx(last.logits_db)
+    with torch.no_grad():
+        exact = net(images(32, seed=5)).double()
+    offset = 10 * math.log10(float((exact - exact.mean(dim=0)).square().sum() / exact.square().sum()))
+    assert last.logits_db == pytest.approx(last.alone_db + offset), "what all samples share says nothing"
     assert [row.logits_db for row in rows] == sorted(row.logits_db for row in rows)
     assert all(math.isfinite(row.alone_db) and row.alone_db <= EXACT_DB for row in rows)
     assert set(by_path) == {
@@ -153,3 +156,42 @@ def test_of_a_chain_of_float_operators_the_one_that_is_rounded_is_named() -> Non
     rows = sensitivity.measure(calibrated(Exponential()).module, [images(16, seed=8)])
     assert {"exp", "conv2d", "mean"} <= {row.op for row in rows}
     assert "clamp" not in {row.op for row in rows}
+
+
+class Several(nn.Module):
+    """Outputs that are parts of one layer's result, an integer of such a part, and one of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.body(x)
+        first, second = self.first(y), self.second(y)
+        return {"logits": second, "part": first[:, :3], "flag": first[:, 4] > 0, "both": torch.cat([first, second], 1)}
+
+
+def test_the_layers_that_give_an_output_are_the_first_on_each_way_back() -> None:
+    torch.manual_seed(0)
+    rows = sensitivity.measure(calibrated(Several()).module, [images(8)])
+    assert {row.path: row.gives for row in rows if row.gives} == {
+        "first": ("part", "flag", "both"), "second": ("logits", "both"),
+    }  # fmt: skip
+    kept = calibrated(Several(), keep_float=("first",))
+    rows = sensitivity.measure(kept.module, [images(8)])
+    # The concatenation still rounds what is kept; its parts are float.
+    assert {row.path: row.gives for row in rows if row.gives} == {"first": ("both",), "second": ("logits", "both")}
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_an_offset_hides_no_noise_of_a_layer(offset: float) -> None:
+    """Of all classes: a softmax does not see it."""
+
+    class Offset(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + offset
+
+    torch.manual_seed(0)
+    rows = sensitivity.measure(calibrated(Offset()).module, [images(32, seed=5)], classes=True)
+    assert (rows[0].logits_db < 0) is bool(offset), rows  # the offset is folded into the last layer's bias

@@ -12,7 +12,7 @@ from edgekd.registry import metrics
 from edgekd.results.gates import QUALITY
 from edgekd.task.base import task_of
 
-OF_CLASSES = ("accuracy_drop", "expected_drop", "agreement", "top1")
+OF_CLASSES = ("accuracy_drop", "expected_drop", "agreement", "lost_classes", "top1")
 """Gates of figures that only a task with classes has."""
 
 SIDE = {
@@ -21,10 +21,18 @@ SIDE = {
 }
 """The side of the limit, by gate. A gate of a metric may have either: a metric may be an error, or a share of them."""
 
-SHARES = (*OF_CLASSES, "parity_top1", "worst_agreement")
+SHARES = ("accuracy_drop", "expected_drop", "agreement", "top1", "parity_top1", "worst_agreement")
 """Gates of shares, which are 0.01 in a recipe where tables print 1 % or 1 point."""
 
-POSITIVE = ("parity_lsb_p99", "parity_error", "size_ratio", "latency_p50_ms", "latency_p90_ms", "peak_memory_mib")
+POSITIVE = (
+    "lost_classes",
+    "parity_lsb_p99",
+    "parity_error",
+    "size_ratio",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "peak_memory_mib",
+)
 """Gates of figures that are never below 0."""
 
 

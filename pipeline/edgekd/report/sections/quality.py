@@ -85,7 +85,10 @@ def models(result: RunResult) -> Section:
 
 def _gates(gate: GateRecord) -> Cell:
     """The verdict of the gate that decides about a file."""
-    return replace(VERDICTS[gate.verdict], tone="bad") if gate.blocks else VERDICTS[gate.verdict]
+    cell = VERDICTS[gate.verdict]
+    if gate.blocks:
+        return replace(cell, tone="bad")
+    return cell if gate.verdict != "fail" else replace(cell, text=f"{cell.text}, only warns", tone="warn")
 
 
 def _model_row(result: RunResult, model: ModelRecord, device: str | None, held: Collection[str]) -> tuple[Cell, ...]:
