@@ -142,7 +142,8 @@ def _doubts(network: nn.Module, images: DataSet, data: Data, role: Role, progres
             raise ModelError(message, hint)
         yield replace(_doubt(role, f"{message}; {hint}"), code=CHANCE)
     else:
-        progress.say(f"  {role.called}: {shown}, normalized with {_normalized(images, role)}")
+        few = "" if n >= ENOUGH or given.top1 == 1 else f"; other sizes and normalizations are tried on {ENOUGH} or more"
+        progress.say(f"  {role.called}: {shown}, normalized with {_normalized(images, role)}{few}")
         if lost:
             found = f"{role.called} is not better than chance ({100 * luck:.1f} %), as far as {n} images can tell"
             yield _doubt(role, found)

@@ -237,7 +237,23 @@ def _emulated(gate: GateRecord) -> str:
 def _undecided(gate: GateRecord, noun: str) -> str:
     few = "the limit lies inside the 95 % interval" if gate.low is not None else f"so few {noun}s give no interval"
     after = "; it counts as failed, because the figure itself is beyond the limit" if gate.blocks else ""
-    return f"{few}, test on more {noun}s to decide{after}"
+    return f"{few}, test on more {noun}s to decide{_how_many(gate)}{after}"
+
+
+def _how_many(gate: GateRecord) -> str:
+    """Say on how many samples the interval would not reach the limit, if the figure stays: its width falls by their root.
+
+    Empty where that is more than a hundred times as many, as of a figure that lies on its limit.
+    """
+    if gate.limit is None or gate.measured is None or gate.low is None or gate.high is None or not gate.n:
+        return ""
+    reach = gate.high - gate.measured if gate.measured < gate.limit.value else gate.measured - gate.low
+    room = abs(gate.limit.value - gate.measured)
+    if reach <= 0 or room * 10 < reach:
+        return ""
+    needed = gate.n * (reach / room) ** 2
+    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return f" (about {count(step * math.ceil(needed / step))}, if the figure stays)"
 
 
 def causes(result: RunResult) -> Iterator[str]:

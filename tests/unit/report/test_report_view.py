@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -299,7 +300,13 @@ def test_an_undecided_figure_within_the_limit_needs_more_images_and_no_other_int
     (gate,) = base.gates
     undecided = replace(gate, limit=Limit("<=", 0.02), low=0.002, high=0.028, verdict="undecided", blocks=False)
     (line,) = view.build(replace(base, gates=(undecided,), verdict="undecided")).verdict.cautions
-    assert "test on more images to decide" in line, "and that is all there is to do"
+    # 0.005 of room where the interval reaches 0.013: 2.6² times as many.
+    n = gate.n or 0
+    assert f"test on more images to decide (about {math.ceil(n * 2.6**2 / 1000) * 1000:,}, if the figure stays)" in line, n
+    for measured in (0.02, 0.0199):  # on its limit: no number decides it
+        near = replace(undecided, measured=measured)
+        (line,) = view.build(replace(base, gates=(near,), verdict="undecided")).verdict.cautions
+        assert line.endswith("test on more images to decide")
 
 
 def apart(share: float, steps: float) -> tuple[str, ...]:
