@@ -192,10 +192,10 @@ def test_what_cannot_be_measured_or_kept_is_said_before_anything_is_measured(
 
 
 def test_a_changed_input_ends_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.ones((2, 3, 4, 4), "float32"))
+    np.save(tmp_path / "x.npy", np.ones((2, 3, 8, 8), "float32"))
     given = pack.inputs.Given(inputs={"x": tmp_path / "x.npy"})
     folder = pack.pack([conv(tmp_path)], Settings(protocol=QUICK, given=given), tmp_path / "there" / "board")
-    np.save(folder / "inputs" / "0.npy", np.zeros((2, 3, 4, 4), "float32"))
+    np.save(folder / "inputs" / "0.npy", np.zeros((2, 3, 8, 8), "float32"))
     running = start(folder)
     assert "inputs/0.npy: missing, or changed" in running.communicate()[1]
     assert running.returncode == 2

@@ -255,7 +255,7 @@ def test_imagefolder_empty(tree: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "e" / "train").mkdir(parents=True)
     (tmp_path / "e" / "test").mkdir()
-    assert error_of(f"imagefolder:{tmp_path}/e").startswith(f"imagefolder:{tmp_path}/e: the train split has no images")
+    assert error_of(f"imagefolder:{tmp_path}/e").startswith(f"no file below {tmp_path}/e is an image that edgekd reads")
 
 
 def test_imagefolder_that_is_a_file(tmp_path: Path) -> None:
