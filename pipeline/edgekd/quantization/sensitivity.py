@@ -50,7 +50,7 @@ class Sensitivity:
         keep_float: What has to be in float for that noise to go, as ``prepare`` takes it: the layer, for its output also
             what reads it.
         float_bytes: What its own weights need more in float32 than in int8.
-        gives: Names of the outputs that it gives, or that are computed from its result without another layer.
+        gives: Names of the outputs that it gives, or that are computed from its result with no other convolution or product.
     """
 
     name: str
@@ -211,10 +211,10 @@ def _layers(module: fx.GraphModule) -> list[_Layer]:
 
 
 def _given(module: fx.GraphModule, layers: Sequence[_Layer]) -> dict[fx.Node, tuple[str, ...]]:
-    """Return the outputs that each layer gives: walking back from an output, its layers are the first on each way.
+    """Return the outputs that each layer gives: the layers on each way back from one, to the first convolution or product.
 
-    The way ends too where an operator in float computes the value, which int8 does not round there; another reader of it
-    may.
+    What lies behind that, such as a sum, has the steps of its operands: in float alone it gives nothing back. The way ends
+    there, too, where it is in float, and int8 does not round its result; another reader of it may.
     """
     ends = {node: layer for layer in layers for node in (layer.node, layer.end)}
     found: dict[fx.Node, list[str]] = {layer.node: [] for layer in layers}
@@ -227,9 +227,9 @@ def _given(module: fx.GraphModule, layers: Sequence[_Layer]) -> dict[fx.Node, tu
                 continue
             seen.add((node, rounded))
             layer = ends.get(node)
-            if layer and (rounded or layer.weights):
+            if layer and (rounded or layer.weights) and node.op != "placeholder":
                 found[layer.node].append(name)
-            elif node.target not in _COMPUTES:
+            if node.target not in _COMPUTES:
                 rounds = fake_quantizer(module, node) is not None
                 waiting += [(before, rounds) for before in node.all_input_nodes]
     return {node: tuple(dict.fromkeys(names)) for node, names in found.items()}

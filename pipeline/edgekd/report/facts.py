@@ -34,12 +34,13 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class GateWords:
-    """Words of a gate: ``factor`` converts run.json's unit to ``unit``; ``note`` names the reference."""
+    """Words of a gate: ``factor`` converts run.json's unit to ``unit``; ``note`` names the reference; a count is whole."""
 
     label: str
     unit: str = ""
     factor: float = 1.0
     note: str = ""
+    count: bool = False
 
 
 GATES = {
@@ -47,7 +48,9 @@ GATES = {
     "expected_drop": GateWords("Expected drop", "points", 100.0, "by the float student's own confidence"),
     "agreement": GateWords("Same {same} as float", "%", 100.0, "as the float student"),
     "sqnr_db": GateWords("Signal to int8 noise", "dB", 1.0, "against the float student, at the {output}"),
-    "lost_classes": GateWords("Classes never given again", "", 1.0, "of those that the float student gives and is sure of"),
+    "lost_classes": GateWords(
+        "Classes never given again", "", 1.0, "of those that the float student gives and is sure of", count=True
+    ),
     "worst_sqnr_db": GateWords("Signal to noise, worst value", "dB", 1.0, "of the value that int8 harms most, all outputs"),
     "worst_agreement": GateWords("Same integers as float, worst value", "%", 100.0, "of the value that int8 harms most"),
     "agreement_drop": GateWords("Agreement drop", "points", 100.0, "with the teacher, against the float student"),
@@ -120,9 +123,11 @@ def gate_measured(gate: GateRecord, task: TaskFacts) -> str | None:
     """Write a gate's figure in its unit, never rounded onto the limit it missed."""
     if gate.measured is None:
         return None
-    limit = gate.limit
-    value = gate.measured * gate_words(gate, task).factor
-    return apart(value, limit.value * gate_words(gate, task).factor) if limit else sig(value)
+    words, limit = gate_words(gate, task), gate.limit
+    value = gate.measured * words.factor
+    if words.count:
+        return exact(value)
+    return apart(value, limit.value * words.factor) if limit else sig(value)
 
 
 def gate_interval(gate: GateRecord, task: TaskFacts) -> str:

@@ -37,7 +37,7 @@ class LayerRecord:
         cause: What makes most of its noise at the logits.
         runtimes: ``total_db`` as each int8 artifact's own runtime computes it, by the artifact's name.
         differences: Where the runtime differs from torch in this layer alone, by the artifact's name.
-        gives: Names of the outputs that it gives, or that are computed from its result without another layer.
+        gives: Names of the outputs that it gives, or that are computed from its result with no other convolution or product.
     """
 
     name: str

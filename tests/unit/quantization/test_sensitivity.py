@@ -195,3 +195,28 @@ def test_an_offset_hides_no_noise_of_a_layer(offset: float) -> None:
     torch.manual_seed(0)
     rows = sensitivity.measure(calibrated(Offset()).module, [images(32, seed=5)], classes=True)
     assert (rows[0].logits_db < 0) is bool(offset), rows  # the offset is folded into the last layer's bias
+
+
+class Computed(nn.Module):
+    """Outputs that are computed from layers with weights, and one that is computed from the input alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.first, self.second, self.third = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.body(x)
+        total, mean = self.first(y) + self.second(y), x.mean((2, 3))
+        return {"logits": total, "late": total.softmax(1) * 2 + self.third(y), "mean": mean + mean.square()}
+
+
+def test_what_computes_with_layers_is_named_with_them_and_the_input_never() -> None:
+    torch.manual_seed(0)
+    rows = sensitivity.measure(calibrated(Computed()).module, [images(8)])
+    found = {name: {row.path or row.op for row in rows if name in row.gives} for name in ("logits", "late", "mean")}
+    sums = {row.name for row in rows if row.op == "add" and "late" in row.gives}
+    assert found["logits"] == {"add", "first", "second"}
+    assert found["late"] == {"add", "mul", "softmax", "first", "second", "third"}
+    assert len(sums) == 2
+    assert found["mean"] == {"add", "square", "mean"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,6 +178,38 @@ def pad_with_zero(model: Any) -> None:
         operator.opcodeIndex = _opcode_index(model, schema.BuiltinOperator.PAD, 2)
         operator.inputs = np.array(operator.inputs[:2], np.int32)
         operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
+
+
+def drop_double_negations(model: Any) -> None:
+    """Take out the product with -1 of a product with -1, in float32: it is the value itself, bit for bit."""
+    graph = model.subgraphs[0]
+    read = Counter(int(index) for part in (*(op.inputs for op in graph.operators), graph.outputs) for index in part)
+    negated = {int(op.outputs[0]): (op, value) for op in graph.operators if (value := _negated(model, op)) is not None}
+    for again in tuple(negated):
+        outer, middle = negated[again]
+        if middle not in negated or read[middle] != 1 or again in graph.outputs:
+            continue
+        del negated[again]
+        inner, value = negated.pop(middle)
+        for operator in graph.operators:
+            operator.inputs = np.where(np.asarray(operator.inputs) == again, value, operator.inputs).astype(np.int32)
+        graph.operators.remove(outer)
+        graph.operators.remove(inner)
+
+
+def _negated(model: Any, operator: Any) -> int | None:
+    """Return the tensor that a product with -1 negates; None for any other operator."""
+    graph = model.subgraphs[0]
+    if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.MUL:
+        return None
+    if operator.builtinOptions is not None and operator.builtinOptions.fusedActivationFunction:
+        return None
+    for factor, value in (map(int, operator.inputs), reversed([int(index) for index in operator.inputs])):
+        data, kind = model.buffers[graph.tensors[factor].buffer].data, graph.tensors[factor].type
+        if data is not None and kind == schema.TensorType.FLOAT32 and (np.asarray(data).view(np.float32) == -1).all():
+            same = list(graph.tensors[value].shape) == list(graph.tensors[operator.outputs[0]].shape)
+            return value if same else None
+    return None
 
 
 def compact(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

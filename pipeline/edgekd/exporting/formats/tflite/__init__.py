@@ -90,6 +90,7 @@ class TfliteExporter:
                 flatbuffer.set_int8_edges(model)
             else:
                 flatbuffer.set_float_edges(model)
+            flatbuffer.drop_double_negations(model)
             flatbuffer.pad_with_zero(model)
             flatbuffer.drop_unused(model)
             left = flatbuffer.float_tensors(model) if int8 else ()

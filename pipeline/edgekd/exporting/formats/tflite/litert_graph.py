@@ -31,10 +31,45 @@ def prepare(module: nn.Module) -> nn.Module:
         return module
     graph = copy.deepcopy(module)
     if any(str(node.target) == _DEQUANTIZE for node in graph.graph.nodes):
+        _keep_roundings_in_place(graph)
         _give_each_reader_its_own_dequantization(graph)
         _write_without_selection(graph)
     _write_without_swapped_operands(graph)
     return graph
+
+
+def _keep_roundings_in_place(module: fx.GraphModule) -> None:
+    """Negate a part of a float value twice in front of its rounding, where others read that value, too.
+
+    The converter moves a rounding in front of what takes a part of a value or moves it, and rounds there for all readers,
+    with the steps of one after those of another: a layer kept in float whose halves go to two convolutions loses one of
+    them (litert-torch 0.10). ``flatbuffer.drop_double_negations`` takes the negations out of the file.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if str(node.target) != _QUANTIZE or not _is_of_shared_float(node.args[0]):
+            continue
+        part = node.args[0]
+        with graph.inserting_before(node):
+            negated = graph.call_function(aten.neg.default, (part,))
+            again = graph.call_function(aten.neg.default, (negated,))
+        negated.meta, again.meta = dict(part.meta), dict(part.meta)
+        node.replace_input_with(part, again)
+    module.recompile()
+
+
+def _is_of_shared_float(part: fx.Node) -> bool:
+    """Return whether it comes, through operators of one operand or concatenations, from a float value with other readers."""
+    waiting = [part]
+    while waiting:
+        node = waiting.pop()
+        operands = [value for value in node.all_input_nodes if value.op != "get_attr"]
+        if len(operands) == 1 or node.target is aten.cat.default:
+            before = [value for value in operands if str(value.target) != _DEQUANTIZE]
+            if any(len(value.users) > 1 for value in before):
+                return True
+            waiting += before
+    return False
 
 
 def _give_each_reader_its_own_dequantization(module: fx.GraphModule) -> None:
