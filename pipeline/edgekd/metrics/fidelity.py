@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,9 @@ def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstV
         return None
     _, name, index = min(found, key=lambda item: item[0])
     parts = (values[name] if index is None else values[name][:, index : index + 1] for values in (reference, output))
-    return WorstValue(name, index, sqnr(*parts, classes=False))
+    least = {name: min(ratio for ratio, of, _ in found if of == name) for _, name, _ in found}
+    decibels = {name: capped(10 * math.log10(ratio) if ratio > 0 else -math.inf) for name, ratio in least.items()}
+    return WorstValue(name, index, sqnr(*parts, classes=False), decibels)
 
 
 def worst_agreement(reference: Mapping[str, Values], output: Mapping[str, Values]) -> WorstAgreement | None:
@@ -129,7 +132,10 @@ def worst_agreement(reference: Mapping[str, Values], output: Mapping[str, Values
             if exact.ndim > 1
             else [WorstAgreement(name, None, same(exact, output[name]))]
         )
-    return min(found, key=lambda item: item.agreement.value, default=None)
+    if not found:
+        return None
+    least = {item.output: min(one.agreement.value for one in found if one.output == item.output) for item in found}
+    return replace(min(found, key=lambda item: item.agreement.value), outputs=least)
 
 
 def _parts(exact: Values) -> Iterator[tuple[int | None, slice]]:

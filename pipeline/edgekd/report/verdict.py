@@ -272,9 +272,14 @@ def causes(result: RunResult) -> Iterator[str]:
         and gate.model in int8
     ]
     for name, harm in _WORST.items():
-        for value in dict.fromkeys(gate.value or "" for gate in lost if gate.name == name):
-            output = value.partition("[")[0]
-            yield f"{one_line(value)} {harm.format(output=one_line(output))}. What to do: {_in_float(result, output)}"
+        if gates := [gate for gate in lost if gate.name == name]:
+            value = min(gates, key=lambda gate: gate.measured or 0.0).value or ""
+            outputs = _harmed(result, gates)
+            others = [one_line(output) for output in outputs if output != _output(value)]
+            listed = [*others[: facts.LISTED], *([f"{len(others) - facts.LISTED} more"] if others[facts.LISTED :] else ())]
+            too = f" So {'is a value' if len(others) == 1 else 'are values'} of {joined(listed)}." if others else ""
+            said = harm.format(output=one_line(_output(value)))
+            yield f"{one_line(value)} {said}.{too} What to do: {_in_float(result, outputs)}"
     lost = [gate for gate in lost if gate.name not in _WORST]
     torch = result.model("ptq") or result.model("qat")
     own = [gate for gate in lost if torch is None or not _within(gate, torch)]
@@ -294,22 +299,41 @@ def causes(result: RunResult) -> Iterator[str]:
     yield f"What to do: {'; or '.join(_remedies(result))}"
 
 
-def _in_float(result: RunResult, output: str) -> str:
-    """Say what can be done for an output that int8 has harmed: the layers in int8 that give it are the first to look at."""
+def _output(value: str) -> str:
+    return value.partition("[")[0]
+
+
+def _harmed(result: RunResult, gates: Sequence[GateRecord]) -> tuple[str, ...]:
+    """Return the outputs that have a value beyond the limit of such gates, the worst first."""
+    found = {_output(gate.value): gate.measured or 0.0 for gate in gates if gate.value}
+    for gate in gates:
+        model = result.model(gate.model)
+        fidelity = model.fidelity if model else None
+        worst = (fidelity.worst if gate.name == "worst_sqnr_db" else fidelity.worst_agreement) if fidelity else None
+        for output, least in (worst.outputs if worst else {}).items():
+            if not _meets(gate, least):
+                found[output] = min(least, found.get(output, least))
+    return tuple(sorted(found, key=lambda output: found[output]))
+
+
+def _in_float(result: RunResult, outputs: Sequence[str]) -> str:
+    """Say what can be done for outputs that int8 has harmed: the layers in int8 that give them are the first to look at."""
     section = facts.section_of(result, "quantize")
-    otherwise = "or let the network give values of similar size"
+    otherwise, them = "or let the network give values of similar size", "them" if len(outputs) > 1 else "it"
     found = result.repair.keep_float if result.repair else ()
     named = [name for value in (section.get("keep_float"), found) if not isinstance(value, str) for name in value or ()]
-    layers = dict.fromkeys(layer.path or f"%{layer.name}" for layer in result.layers if output in layer.gives)
+    layers = dict.fromkeys(
+        layer.path or f"%{layer.name}" for output in outputs for layer in result.layers if output in layer.gives
+    )
     giving = [name for name in layers if name not in named]
     if giving:
-        return f"keep what gives it in float with {settings.in_float(section, *giving, found=found)}, {otherwise}"
+        return f"keep what gives {them} in float with {settings.in_float(section, *giving, found=found)}, {otherwise}"
     if any(layer.gives for layer in result.layers):
         return (
-            "what gives it is in float already, so it is lost before: name the layers in front of that, too, in "
+            f"what gives {them} is in float already, and the loss lies before: name the layers in front of that, too, in "
             f"quantize.keep_float, {otherwise}"
         )
-    return f"keep what gives it in float with --set 'quantize.keep_float=[LAYER]', {otherwise}"
+    return f"keep what gives {them} in float with --set 'quantize.keep_float=[LAYER]', {otherwise}"
 
 
 def arithmetic(result: RunResult) -> Iterator[str]:

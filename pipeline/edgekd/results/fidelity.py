@@ -32,11 +32,13 @@ class WorstValue:
         index: Of the value in it, where the output is N×K: a vector of values with a meaning each; None where the whole
             output counts as one.
         sqnr_db: As in :class:`Fidelity`, of this value alone.
+        outputs: The least such ratio among the values of each output, in dB.
     """
 
     output: str
     index: int | None
     sqnr_db: Figure
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.output if self.index is None else f"{self.output}[{self.index}]"
@@ -51,11 +53,13 @@ class WorstAgreement:
         index: As in :class:`WorstValue`.
         agreement: Share of samples, 0 to 1, on which this value is the float model's, averaged over the values that the
             float model gives.
+        outputs: The least such share among the values of each output.
     """
 
     output: str
     index: int | None
     agreement: Figure
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.output if self.index is None else f"{self.output}[{self.index}]"

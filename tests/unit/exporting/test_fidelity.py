@@ -195,6 +195,12 @@ def test_the_value_that_int8_has_lost_is_found() -> None:
     assert found.sqnr_db.value < 0
     assert found.sqnr_db.n == 400
     assert str(found) == f"box[{found.index}]"
+    assert found.outputs.keys() == {"map", "box"}
+    assert found.outputs["map"] > 40
+    assert found.outputs["box"] == pytest.approx(found.sqnr_db.value)
+    broken = fidelity.worst({"map": box[:, :, None], "same": box}, {"map": box[:, :, None] * np.nan, "same": box})
+    assert broken is not None
+    assert broken.outputs == {"map": -fidelity.EXACT_DB, "same": fidelity.EXACT_DB}
 
 
 def test_the_flag_that_int8_never_sets_is_found() -> None:
@@ -209,6 +215,7 @@ def test_the_flag_that_int8_never_sets_is_found() -> None:
     assert found.agreement.value == pytest.approx(0.5)
     assert found.agreement.high is not None
     assert found.agreement.high < 0.8
+    assert found.outputs == {"flags": found.agreement.value}
 
 
 def test_agreement_of_integers_is_what_was_counted() -> None:
