@@ -89,13 +89,14 @@ def worst(reference: Mapping[str, Array], output: Mapping[str, Array]) -> WorstV
     """Return the value of all float outputs with the least signal-to-noise ratio.
 
     An output N×K is K values with a meaning each, such as the sides of a box: int8 has one step for all of them, and a value
-    that is smaller than the step is lost while the ratio of the whole output stays high. Other outputs, such as maps, count
-    as one value; integers are the matter of :func:`worst_agreement`.
+    that is smaller than the step is lost while the ratio of the whole output stays high; so is one with further dimensions
+    of 1. Other outputs, such as maps, count as one value; integers are the matter of :func:`worst_agreement`.
 
     Args:
         reference: Outputs of the float model, each (N, ...), without those that are logits of classes.
         output: Those of the compressed model for the same samples.
     """
+    reference, output = _vectors(reference), _vectors(output)
     found: list[tuple[float, str, int | None]] = []
     for name, exact in reference.items():
         if not np.issubdtype(exact.dtype, np.floating):
@@ -123,6 +124,7 @@ def worst_agreement(reference: Mapping[str, Values], output: Mapping[str, Values
         reference: Outputs of the float model, each (N, ...).
         output: Those of the compressed model for the same samples.
     """
+    reference, output = _vectors(reference), _vectors(output)
     found: list[WorstAgreement] = []
     for name, exact in reference.items():
         if np.issubdtype(exact.dtype, np.floating):
@@ -136,6 +138,17 @@ def worst_agreement(reference: Mapping[str, Values], output: Mapping[str, Values
         return None
     least = {item.output: min(one.agreement.value for one in found if one.output == item.output) for item in found}
     return replace(min(found, key=lambda item: item.agreement.value), outputs=least)
+
+
+def _vectors(outputs: Mapping[str, Values]) -> dict[str, Values]:
+    """Return outputs (N, ...), those with one dimension of several values as (N, K)."""
+    long = {
+        name: values.ndim > 2 and max(values.shape[1:]) == math.prod(values.shape[1:]) for name, values in outputs.items()
+    }
+    return {
+        name: values.reshape(len(values), max(values.shape[1:])) if long[name] else values
+        for name, values in outputs.items()
+    }
 
 
 def _parts(exact: Values) -> Iterator[tuple[int | None, slice]]:

@@ -373,6 +373,8 @@ def _is_named(node: fx.Node, name: str) -> bool:
 
 
 _HANDED_ON = "only moves values that are kept in float"
+_ACTIVATED = "activation function of what is kept in float"
+_FOLLOWS = _MOVES | _SELECTS | ACTIVATIONS
 
 
 def _kept(graph: fx.Graph, names: Collection[str], live: set[fx.Node]) -> dict[fx.Node, str]:
@@ -380,24 +382,24 @@ def _kept(graph: fx.Graph, names: Collection[str], live: set[fx.Node]) -> dict[f
 
     All operands of a concatenation share a scale, so that of one in int8 would round the others too: what feeds a
     concatenation that is kept in float is kept as well. What takes a part of a result or puts several together, and what
-    moves or selects from one for an output or an operator without an int8 rule, is kept too: one scale for all would
-    round what is kept.
+    moves or selects from one for an output or an operator without an int8 rule, is kept too, and so is an activation
+    function in front of it: one scale for all would round what is kept.
     """
     kept = _fed(graph, names)
     for node in graph.nodes:
-        moves = node.target in _MOVES | _SELECTS and node in live and node not in kept
-        operands = [x for x in _float_operands(node) if x.op != "get_attr"] if moves else []
+        follows = node.target in _FOLLOWS and node in live and node not in kept
+        operands = [x for x in _float_operands(node) if x.op != "get_attr"] if follows else []
         if operands and all(x in kept for x in operands) and _hands_on(node, live):
-            kept[node] = _HANDED_ON
+            kept[node] = _ACTIVATED if node.target in ACTIVATIONS else _HANDED_ON
     return kept
 
 
 def _hands_on(node: fx.Node, live: set[fx.Node]) -> bool:
-    """Tell whether what moves or selects values parts or joins them, in the end, or no operator in int8 reads it."""
+    """Tell whether a value is parted or joined in the end, or no operator in int8 reads it."""
     if node.target in _PARTS:
         return True
     readers = [reader for reader in node.users if reader in live and _is_float_tensor(reader)]
-    if any(reader.target in _MOVES | _SELECTS and _hands_on(reader, live) for reader in readers):
+    if any(reader.target in _FOLLOWS and _hands_on(reader, live) for reader in readers):
         return True
     return all(reader.target not in _RULES for reader in readers)
 

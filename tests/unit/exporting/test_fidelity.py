@@ -197,6 +197,9 @@ def test_the_value_that_int8_has_lost_is_found() -> None:
     assert str(found) == f"box[{found.index}]"
     assert found.outputs.keys() == {"map", "box"}
     assert found.outputs["map"] > 40
+    assert fidelity.worst({"box": box[:, None, :, None]}, {"box": int8[:, None, :, None]}) == fidelity.worst(
+        {"box": box}, {"box": int8}
+    )
     assert found.outputs["box"] == pytest.approx(found.sqnr_db.value)
     broken = fidelity.worst({"map": box[:, :, None], "same": box}, {"map": box[:, :, None] * np.nan, "same": box})
     assert broken is not None
@@ -216,6 +219,7 @@ def test_the_flag_that_int8_never_sets_is_found() -> None:
     assert found.agreement.high is not None
     assert found.agreement.high < 0.8
     assert found.outputs == {"flags": found.agreement.value}
+    assert fidelity.worst_agreement({"flags": flags[:, :, None]}, {"flags": int8[:, :, None]}) == found
 
 
 def test_agreement_of_integers_is_what_was_counted() -> None:
