@@ -333,7 +333,7 @@ def joined(words: Sequence[str], joint: str = "and") -> str:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Suggest the nearest allowed word, or list what is allowed.
+    """Suggest the nearest allowed word, or list what is allowed, each once and none that is empty.
 
     Example:
         >>> did_you_mean("fitnt", ["kd", "fitnet"])
@@ -341,7 +341,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
         >>> did_you_mean("xyz", ["kd", "fitnet"])
         'allowed: fitnet, kd'
     """
-    names = sorted(allowed)
+    names = sorted({*allowed} - {""})
     close = nearest(word, names)
     return f"did you mean {close}?" if close is not None else f"allowed: {', '.join(names)}"
 

@@ -80,7 +80,7 @@ def test_a_recipe_error_tells_all_its_problems() -> None:
     ],
 )
 def test_did_you_mean(word: str, text: str) -> None:
-    assert errors.did_you_mean(word, ["kd", "fitnet", "attention_transfer"]) == text
+    assert errors.did_you_mean(word, ["kd", "", "fitnet", "attention_transfer", "kd"]) == text
 
 
 class Elsewhere(errors.DeviceError):

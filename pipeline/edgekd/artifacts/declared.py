@@ -49,6 +49,8 @@ def check(file: ModelFile, shapes: Mapping[str, tuple[int, ...]], arrays: Mappin
     for option, names in (("--shape", shapes), ("--input", arrays)):
         if other := [name for name in names if name not in known]:
             raise UsageError(f"{option} {other[0]}: {file.path} has no such input", f"its inputs: {', '.join(known)}")
+    if both := [name for name in shapes if name in arrays]:
+        raise UsageError(f"{both[0]} has both --shape and --input", "leave --shape out: values have a size of their own")
     described = file.bundle is not None and bool(file.bundle.samples)
     for name, spec in known.items():
         _check_kind(file, name, spec, given=name in arrays)

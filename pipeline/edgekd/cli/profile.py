@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--cores", multiple=True, callback=once, metavar="N,N",
               help="Cores to pin to, such as 2,3.  [default: as the device's file says]")  # fmt: skip
 @click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
-              help="Size of an input that the model leaves open; without it open sizes are 1. Repeatable.")  # fmt: skip
+              help="Size of an input that is open in the model, other than a batch. Repeatable.")  # fmt: skip
 @click.option("--input", "inputs", multiple=True, metavar="INPUT=FILE.npy",
               help="Values of an input, fed row by row; without it they are random. Repeatable.")  # fmt: skip
 @click.option("--accuracy", multiple=True, callback=once, type=click.IntRange(1), metavar="N",

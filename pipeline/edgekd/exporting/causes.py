@@ -58,7 +58,7 @@ KNOWN = (
           "reshape to {1} dimensions or fewer before it, or remove {format} from export"),
     Known(r"failed to legalize operation '\w+\.convolution'",
           "the TensorFlow Lite converter cannot write a transposed convolution of this kind"),
-    Known(r"failed to legalize operation '(\S+)'", "TensorFlow Lite has no operator for {0}"),
+    Known(r"failed to legalize operation '(?:\w+\.)*(\w+)'", "TensorFlow Lite has no operator for {0}"),
     Known(r"[Bb]oolean ind(?:ices|ex).*must be concrete", "the size of its result depends on values",
           "select with torch.where, which keeps the size"),
     Known(r"complex(?:64|128)|Only 1D FFT|aten::?\.?complex",

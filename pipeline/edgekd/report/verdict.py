@@ -271,15 +271,17 @@ def causes(result: RunResult) -> Iterator[str]:
         and gate.level != "off"
         and gate.model in int8
     ]
+    harmed = {name: [gate for gate in lost if gate.name == name] for name in _WORST}
+    everything = tuple(dict.fromkeys(output for gates in harmed.values() for output in _harmed(result, gates)))
     for name, harm in _WORST.items():
-        if gates := [gate for gate in lost if gate.name == name]:
+        if gates := harmed[name]:
             value = min(gates, key=lambda gate: gate.measured or 0.0).value or ""
             outputs = _harmed(result, gates)
             others = [one_line(output) for output in outputs if output != _output(value)]
             listed = [*others[: facts.LISTED], *([f"{len(others) - facts.LISTED} more"] if others[facts.LISTED :] else ())]
             too = f" So {'is a value' if len(others) == 1 else 'are values'} of {joined(listed)}." if others else ""
             said = harm.format(output=one_line(_output(value)))
-            yield f"{one_line(value)} {said}.{too} What to do: {_in_float(result, outputs)}"
+            yield f"{one_line(value)} {said}.{too} What to do: {_in_float(result, everything)}"
     lost = [gate for gate in lost if gate.name not in _WORST]
     torch = result.model("ptq") or result.model("qat")
     own = [gate for gate in lost if torch is None or not _within(gate, torch)]

@@ -88,6 +88,15 @@ def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
     assert edgekd.profile(rows, out=tmp_path / "out", overrides=KEYS).exit_code == ExitCode.OK, "one of a batch is fed"
 
 
+def test_a_size_is_said_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((5, 4), np.float32))
+    with pytest.raises(UsageError, match="x has both --shape and --input"):
+        edgekd.profile(
+            one(tmp_path, "rows", shape=("n", 4)), out=tmp_path / "out", overrides=KEYS,
+            shapes={"x": (2, 4)}, inputs={"x": tmp_path / "x.npy"},
+        )  # fmt: skip
+
+
 def test_no_device_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no device is named"):
         edgekd.profile(TRIVIAL, devices=[], out=tmp_path / "out")

@@ -28,6 +28,9 @@ STEPS: dict[str, Callable[[Tensor], Tensor]] = {
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
     "roll": lambda x: torch.roll(x, 1, 2),
     "turn": lambda x: x.transpose(2, 3),
+    "flip": lambda x: torch.flip(x, [2]),  # this and what follows have no int8 rule
+    "abs": torch.abs,
+    "pad with 0.2": lambda x: F.pad(x, (1, 0, 0, 1), value=0.2),
 }
 PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "first": lambda x: x[:, :2],
@@ -59,7 +62,7 @@ class Shared(nn.Module):
             value = PARTS[part](self.shared[index // 3](x))
             for step in steps:
                 value = STEPS[step](value)
-            name = "_".join([str(index), part, *steps]).replace(" ", "_")
+            name = "_".join([str(index), part, *steps]).replace(" ", "_").replace(".", "")
             found[name] = self.ends[index](value) if ends else value
         return found
 

@@ -165,8 +165,8 @@ class Made:
     int8: dict[str, np.ndarray]
 
 
-def quantized(network: nn.Module, draw: Draw, samples: int = 32) -> Made:
-    prepared = qat.prepare(network, draw(2), weight_bits=BITS)
+def quantized(network: nn.Module, draw: Draw, samples: int = 32, keep_float: tuple[str, ...] = ()) -> Made:
+    prepared = qat.prepare(network, draw(2), weight_bits=BITS, keep_float=keep_float)
     with torch.no_grad():
         for _ in range(3):
             call(prepared.module, draw(32))
@@ -294,6 +294,53 @@ def test_an_output_may_have_the_name_of_an_operator(format: str, precision: str,
     if precision == "float32":
         expected = source.expected({name: torch.from_numpy(value) for name, value in own.inputs.items()})
     assert steps(exported, outputs.run(exported, own.inputs, expected), expected) <= 1.01
+
+
+class Whole(nn.Module):
+    """Integers of the network itself, in types that are those of quantized values, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        logits = self.head(x)
+        found = {"logits": logits, "turned": torch.flip(logits, [1])}
+        for dtype in (torch.int8, torch.int16, torch.int32, torch.uint8):
+            found[str(dtype).removeprefix("torch.")] = (logits * 20).round().clamp(0, 100).to(dtype)
+        return found
+
+
+@pytest.mark.parametrize(("format", "io"), [*((format, "float32") for format in FORMATS), ("tflite", "int8")])
+def test_integers_of_the_network_are_no_quantized_values(format: str, io: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = quantized(Whole().eval(), floats(x=(8,)))
+    exported = export(own.source, format, tmp_path, io=io)
+    found = outputs.run(exported, own.inputs, own.int8)
+    for name in ("int8", "int16", "int32", "uint8"):
+        assert own.int8[name].max() > 0
+        assert np.mean(found[name] == own.int8[name]) > 0.98, name
+    assert np.abs(found["turned"] - own.int8["turned"]).max() <= 1.01 * float(own.int8["logits"].std()) / 10
+
+
+class Chosen(nn.Module):
+    """A softmax between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.choice, self.last = nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.choice(self.first(x)))
+        return out
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_operator_with_a_fixed_scale_can_be_kept_in_float(format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = quantized(Chosen().eval(), floats(x=(8,)), keep_float=("choice",))
+    exported = export(own.source, format, tmp_path)
+    assert steps(exported, outputs.run(exported, own.inputs, own.int8), own.int8) <= 1.01
 
 
 class Drawn(nn.Module):

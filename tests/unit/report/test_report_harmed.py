@@ -65,6 +65,20 @@ def test_integers_are_named_as_floats_are(share: float) -> None:
     assert "[head0, head1]" in said
 
 
+def test_floats_and_integers_have_one_thing_to_type() -> None:
+    floats, integers = harmed({"box": -3.0, "kept": 30.0}), harmed({"ids": 0.1, "same": 0.9}, values=False)
+    near = integers.model("onnx")
+    models = tuple(
+        replace(model, fidelity=replace(model.fidelity, worst_agreement=near.fidelity.worst_agreement))
+        if near and near.fidelity and model.name == "onnx" and model.fidelity else model
+        for model in floats.models
+    )  # fmt: skip
+    layers = (floats.layers[0], replace(integers.layers[0], name="other", path="other"))
+    said = [*causes(replace(floats, models=models, gates=(*floats.gates, integers.gates[-1]), layers=layers))]
+    assert [line.partition(" ")[0] for line in said] == ["box[1]", "ids"]
+    assert all("keep what gives them in float with --set 'quantize.keep_float=[head0, other]'" in line for line in said)
+
+
 def test_lost_classes_are_counted_in_whole_numbers() -> None:
     result = sample.good()
     gate = GateRecord("lost_classes", "onnx", Limit("<=", 0.0), 2.0, "fail", value="1 4", blocks=True)

@@ -103,17 +103,20 @@ def quantization(tensor: Any) -> tuple[float, int] | None:
 
 
 def set_float_edges(model: Any) -> None:
-    """Give int8 and int16 inputs and outputs a quantize or dequantize operator: the file takes and gives float32."""
+    """Give quantized inputs and outputs a quantize or dequantize operator: the file takes and gives float32.
+
+    Integers of the network itself, such as indices in int16, have no scale, and stay what they are.
+    """
     graph = model.subgraphs[0]
     for position, index in enumerate(graph.inputs):
-        if graph.tensors[index].type in _INTEGERS:
+        if _has_scale(graph.tensors[index]):
             outside = _add_float_copy(graph, index)
             operator = _operator(model, schema.BuiltinOperator.QUANTIZE, 1, outside, index)
             graph.operators.insert(0, operator)
             graph.inputs[position] = outside
             _redirect(model, "inputs", index, outside)
     for position, index in enumerate(graph.outputs):
-        if graph.tensors[index].type in _INTEGERS:
+        if _has_scale(graph.tensors[index]):
             outside = _add_float_copy(graph, index)
             graph.operators.append(_operator(model, schema.BuiltinOperator.DEQUANTIZE, 2, index, outside))
             graph.outputs[position] = outside
@@ -226,6 +229,11 @@ def compact(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     for signature in model.signatureDefs or []:
         for entry in (*signature.inputs, *signature.outputs):
             entry.name = graph.tensors[entry.tensorIndex].name
+
+
+def _has_scale(tensor: Any) -> bool:
+    parameters = tensor.quantization
+    return tensor.type in _INTEGERS and parameters is not None and parameters.scale is not None and len(parameters.scale) > 0
 
 
 def _add_float_copy(graph: Any, index: int) -> int:

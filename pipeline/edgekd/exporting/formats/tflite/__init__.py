@@ -119,7 +119,7 @@ def _convert(module: Any, source: Source, *, int8: bool) -> bytes:
     # Only the mode is read from it: static. The graph brings its own scales.
     static = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(get_symmetric_quantization_config()))
     inputs, outputs = ([is_image(port) for port in ports] for ports in (source.signature.inputs, source.signature.outputs))
-    prepared = litert_graph.prepare(module)
+    prepared = litert_graph.prepare(module, [left.node for left in source.float_ops])
     if any(inputs) or any(outputs):
         prepared = litert_torch.to_channel_last_io(
             prepared,

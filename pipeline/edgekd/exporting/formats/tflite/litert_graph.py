@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -21,41 +22,56 @@ _QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
-def prepare(module: nn.Module) -> nn.Module:
+def prepare(module: nn.Module, in_float: Collection[str] = ()) -> nn.Module:
     """Return a graph with the same values that the converter takes; what is no graph is returned as it is.
 
     Args:
         module: The folded float graph, or the int8 graph; not changed.
+        in_float: Names of the nodes that the int8 graph computes in float.
     """
     if not isinstance(module, fx.GraphModule):
         return module
     graph = copy.deepcopy(module)
     if any(str(node.target) == _DEQUANTIZE for node in graph.graph.nodes):
-        _keep_roundings_in_place(graph)
+        _keep_roundings_in_place(graph, in_float)
         _give_each_reader_its_own_dequantization(graph)
         _write_without_selection(graph)
     _write_without_swapped_operands(graph)
     return graph
 
 
-def _keep_roundings_in_place(module: fx.GraphModule) -> None:
-    """Negate a part of a float value twice in front of its rounding, where others read that value, too.
+def _keep_roundings_in_place(module: fx.GraphModule, in_float: Collection[str]) -> None:
+    """Negate a float value twice in front of a rounding that the converter would not leave where it is (litert-torch 0.10).
 
-    The converter moves a rounding in front of what takes a part of a value or moves it, and rounds there for all readers,
-    with the steps of one after those of another: a layer kept in float whose halves go to two convolutions loses one of
-    them (litert-torch 0.10). ``flatbuffer.drop_double_negations`` takes the negations out of the file.
+    It moves the rounding of a part of a value in front of what takes the part, and rounds there for all readers, with the
+    steps of one after those of another: a layer kept in float whose halves go to two convolutions loses one of them. And
+    it makes an int8 operator of one in float between integers: of a flip, which in TensorFlow Lite has one scale for what
+    it reads and gives, or of a padding, whose value gets the steps of what it reads. ``flatbuffer.drop_double_negations``
+    takes the negations out of the file.
     """
-    graph = module.graph
-    for node in list(graph.nodes):
-        if str(node.target) != _QUANTIZE or not _is_of_shared_float(node.args[0]):
+    for node in list(module.graph.nodes):
+        if str(node.target) != _QUANTIZE:
             continue
-        part = node.args[0]
-        with graph.inserting_before(node):
-            negated = graph.call_function(aten.neg.default, (part,))
-            again = graph.call_function(aten.neg.default, (negated,))
-        negated.meta, again.meta = dict(part.meta), dict(part.meta)
-        node.replace_input_with(part, again)
+        value = node.args[0]
+        alone = value.name in in_float and _reads_integers(value)
+        for read in value.all_input_nodes if alone else ():
+            if read.op != "get_attr":
+                _negate_twice(module.graph, read, value)
+        if alone or _is_of_shared_float(value):
+            _negate_twice(module.graph, value, node)
     module.recompile()
+
+
+def _negate_twice(graph: fx.Graph, value: fx.Node, reader: fx.Node) -> None:
+    with graph.inserting_before(reader):
+        negated = graph.call_function(aten.neg.default, (value,))
+        again = graph.call_function(aten.neg.default, (negated,))
+    negated.meta, again.meta = dict(value.meta), dict(value.meta)
+    reader.replace_input_with(value, again)
+
+
+def _reads_integers(node: fx.Node) -> bool:
+    return all(str(value.target) == _DEQUANTIZE for value in node.all_input_nodes if value.op != "get_attr")
 
 
 def _is_of_shared_float(part: fx.Node) -> bool:
