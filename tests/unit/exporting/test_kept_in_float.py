@@ -69,7 +69,7 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 def test_who_reads_a_layer_kept_in_float_reads_what_torch_does(format: str, tmp_path: Path) -> None:
-    net = Shared(range(6)).eval()
+    net = Shared(range(4)).eval()
     prepared = qat.prepare(net, images(1), weight_bits=BITS, keep_float=["shared"])
     with torch.no_grad():
         prepared.module(images(32, seed=2))

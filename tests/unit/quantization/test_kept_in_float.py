@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from tests.unit.exporting.nets import images
 from torch import Tensor, nn
@@ -32,22 +31,27 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Kept(nn.Module):
-    def __init__(self, way: str) -> None:
+    """A layer for each way, which a convolution in int8 reads, too."""
+
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.kept, self.head, self.way = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), WAYS[way]
+        self.kept = nn.ModuleList(nn.Conv2d(3, 4, 3) for _ in WAYS)
+        self.head = nn.Conv2d(4, 5, 3)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        y = self.kept(x)
-        return {"logits": self.head(y).mean((2, 3)), "other": self.way(y)}
+        kept = [layer(x) for layer in self.kept]
+        found = {f"way {at}": way(y) for at, (way, y) in enumerate(zip(WAYS.values(), kept, strict=True))}
+        return {"logits": sum((self.head(y) for y in kept), torch.zeros(1)).mean((2, 3)), **found}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_output_out_of_a_layer_kept_in_float_is_what_it_is_in_float(way: str) -> None:
-    net, x = Kept(way).eval(), images(4)
+def test_an_output_out_of_a_layer_kept_in_float_is_what_it_is_in_float() -> None:
+    net, x = Kept().eval(), images(4)
     prepared = qat.prepare(net, images(1), keep_float=("kept",))
     with torch.no_grad():
         prepared.module(x)  # gives the ranges
-        found, exact = prepared.module(x)["other"], net(x)["other"]
-    torch.testing.assert_close(found, exact)
-    assert "kept conv2d (%conv2d): kept in float" in map(str, prepared.float_ops)
+        found, exact = prepared.module(x), net(x)
+    assert not torch.equal(found["logits"], exact["logits"])
+    for at, way in enumerate(WAYS):
+        torch.testing.assert_close(found[f"way {at}"], exact[f"way {at}"], msg=way)
+    assert "kept.0 conv2d (%conv2d): kept in float" in map(str, prepared.float_ops)
