@@ -54,7 +54,7 @@ class Shared(nn.Module):
         ]
         with torch.no_grad():
             for layer in self.shared:
-                layer.weight[:2] *= 1000  # type: ignore[index, operator]
+                layer.weight[:2] *= 1000  # type: ignore[index, operator]  # a ModuleList forgets the type
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         found = {}

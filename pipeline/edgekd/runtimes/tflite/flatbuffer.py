@@ -96,10 +96,9 @@ def dtype(tensor: Any) -> str:
 
 def quantization(tensor: Any) -> tuple[float, int] | None:
     """Return scale and zero point of an int8 tensor with one scale; None for any other."""
-    parameters = tensor.quantization
-    if tensor.type != schema.TensorType.INT8 or parameters is None or parameters.scale is None:
+    if tensor.type != schema.TensorType.INT8 or not _has_scale(tensor):
         return None
-    return float(parameters.scale[0]), int(parameters.zeroPoint[0])
+    return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
 
 
 def set_float_edges(model: Any) -> None:
