@@ -55,8 +55,7 @@ def _keep_roundings_in_place(module: fx.GraphModule, in_float: Collection[str]) 
         value = node.args[0]
         alone = value.name in in_float and _reads_integers(value)
         for read in value.all_input_nodes if alone else ():
-            if read.op != "get_attr":
-                _negate_twice(module.graph, read, value)
+            _negate_twice(module.graph, read, value)
         if alone or _is_of_shared_float(value):
             _negate_twice(module.graph, value, node)
     module.recompile()
@@ -71,7 +70,8 @@ def _negate_twice(graph: fx.Graph, value: fx.Node, reader: fx.Node) -> None:
 
 
 def _reads_integers(node: fx.Node) -> bool:
-    return all(str(value.target) == _DEQUANTIZE for value in node.all_input_nodes if value.op != "get_attr")
+    """Return whether it reads nothing else: what has weights, such as a norm, is no single operator of int8."""
+    return all(str(value.target) == _DEQUANTIZE for value in node.all_input_nodes)
 
 
 def _is_of_shared_float(part: fx.Node) -> bool:
