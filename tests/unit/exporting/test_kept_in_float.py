@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,47 @@ PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "shuffled": lambda x: x[:, [3, 1]],
 }
 
+CONSTANT = torch.tensor([0.5, -3.0, 40.0, 0.013]).reshape(1, 4, 1, 1)
+WITH_CONSTANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "max": torch.maximum,
+    "min": torch.minimum,
+    "where": lambda x, constant: torch.where(constant > 0, x, constant),
+    "where of small ones": lambda x, constant: torch.where(constant > 0, x, constant / 100),
+    "remainder": lambda x, constant: torch.remainder(x, constant.abs()),
+    "power": lambda x, constant: torch.pow(x.abs() + 0.1, constant / 100),
+}
+
+
+class Constant(nn.Module):
+    """An operator of a value and a constant."""
+
+    constant: Tensor
+
+    def __init__(self, way: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+        self.register_buffer("constant", CONSTANT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(x, self.constant)
+
+
+class Between(nn.Module):
+    """Operators kept in float between convolutions in int8: with a constant of very different values each, and norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        norms = (nn.GroupNorm(2, 4), nn.LayerNorm([4, 10, 10]))
+        self.kept = nn.ModuleList([*map(Constant, WITH_CONSTANTS.values()), *norms])
+        self.before = nn.ModuleList(nn.Conv2d(3, 4, 3) for _ in self.kept)
+        self.behind = nn.ModuleList(nn.Conv2d(4, 5, 3) for _ in self.kept)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        names = [name.replace(" ", "_") for name in (*WITH_CONSTANTS, "group norm", "layer norm")]
+        layers = zip(names, self.before, self.kept, self.behind, strict=True)
+        return {name: behind(kept(before(x))) for name, before, kept, behind in layers}
+
 
 class Shared(nn.Module):
     """Layers whose channels differ a thousandfold, each read by three: a part of it, up to two steps, and a convolution."""
@@ -69,16 +111,32 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
 def test_who_reads_a_layer_kept_in_float_reads_what_torch_does(format: str, tmp_path: Path) -> None:
-    net = Shared(range(4)).eval()
-    prepared = qat.prepare(net, images(1), weight_bits=BITS, keep_float=["shared"])
+    found, expected, _ = computed(Shared(range(6)).eval(), ("shared",), format, tmp_path)
+    errors = {name: float(np.sqrt(np.mean((found[name] - exact) ** 2)) / exact.std()) for name, exact in expected.items()}
+    assert {name: error for name, error in errors.items() if error > 0.02} == {}
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "openvino"])
+def test_an_operator_kept_in_float_between_integers_stays_so_with_a_constant(format: str, tmp_path: Path) -> None:
+    """The converter to TFLite would round the constant with the steps of the value: 2 steps and a third of the values."""
+    found, expected, steps = computed(Between().eval(), ("kept",), format, tmp_path)
+    off = {name: np.abs(found[name] - exact) / steps[name] for name, exact in expected.items()}
+    assert {name: float(found.max()) for name, found in off.items() if found.max() > 1.01} == {}
+    assert {name: float((found > 0.5).mean()) for name, found in off.items() if (found > 0.5).mean() > 0.01} == {}
+
+
+def computed(
+    net: nn.Module, kept: tuple[str, ...], format: str, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
+    """Return the outputs of an int8 file and of torch's int8 graph, and one step of each."""
+    prepared = qat.prepare(net, images(1), weight_bits=BITS, keep_float=kept)
     with torch.no_grad():
         prepared.module(images(32, seed=2))
     qat.freeze_observers(prepared.module)
     source = Source(net, images(1), lambda fold: qat.convert(prepared.module, fold_weights=fold), prepared.float_ops)
     exporter = exporters.get(format)()
-    exported = exporter.export(source, tmp_path / f"net{exporter.suffix}", Options("int8", log=tmp_path / "log"))
+    exported = exporter.export(source, folder / f"net{exporter.suffix}", Options("int8", log=folder / "log"))
     inputs = dict.fromkeys(source.inputs, images(8, seed=3).numpy())
     expected = source.computed("int8", inputs)
     found = outputs.run(exported, inputs, expected)
-    errors = {name: float(np.sqrt(np.mean((found[name] - exact) ** 2)) / exact.std()) for name, exact in expected.items()}
-    assert {name: error for name, error in errors.items() if error > 0.02} == {}
+    return found, expected, {port.name: port.step for port in exported.outputs}

@@ -311,7 +311,7 @@ class Whole(nn.Module):
         return found
 
 
-@pytest.mark.parametrize(("format", "io"), [("onnx", "float32"), ("tflite", "float32"), ("tflite", "int8")])
+@pytest.mark.parametrize(("format", "io"), [*((format, "float32") for format in FORMATS), ("tflite", "int8")])
 def test_integers_of_the_network_are_no_quantized_values(format: str, io: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     own = quantized(Whole().eval(), floats(x=(8,)))
@@ -335,11 +335,12 @@ class Chosen(nn.Module):
         return out
 
 
-def test_an_operator_with_a_fixed_scale_can_be_kept_in_float(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_operator_with_a_fixed_scale_can_be_kept_in_float(format: str, tmp_path: Path) -> None:
     """The converter to TFLite makes a softmax between integers one of int8, whose scale is not that of the rounding."""
     torch.manual_seed(0)
     own = quantized(Chosen().eval(), floats(x=(8,)), keep_float=("choice",))
-    exported = export(own.source, "tflite", tmp_path)
+    exported = export(own.source, format, tmp_path)
     assert steps(exported, outputs.run(exported, own.inputs, own.int8), own.int8) <= 1.01
 
 

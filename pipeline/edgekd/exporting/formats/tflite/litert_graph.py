@@ -20,6 +20,8 @@ _WITHOUT_SWAP: dict[Any, tuple[tuple[Any, float], Any]] = {
 """By operator: what turns its variable operand, and what joins that with the constant."""
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
+_OF_SEVERAL = (aten.layer_norm.default, aten.native_layer_norm.default, aten.group_norm.default)
+"""Operators that are several in the file: none of these has integers on both sides."""
 
 
 def prepare(module: nn.Module, in_float: Collection[str] = ()) -> nn.Module:
@@ -55,7 +57,8 @@ def _keep_roundings_in_place(module: fx.GraphModule, in_float: Collection[str]) 
         value = node.args[0]
         alone = value.name in in_float and _reads_integers(value)
         for read in value.all_input_nodes if alone else ():
-            _negate_twice(module.graph, read, value)
+            if read.op != "get_attr":
+                _negate_twice(module.graph, read, value)
         if alone or _is_of_shared_float(value):
             _negate_twice(module.graph, value, node)
     module.recompile()
@@ -70,8 +73,9 @@ def _negate_twice(graph: fx.Graph, value: fx.Node, reader: fx.Node) -> None:
 
 
 def _reads_integers(node: fx.Node) -> bool:
-    """Return whether it reads nothing else: what has weights, such as a norm, is no single operator of int8."""
-    return all(str(value.target) == _DEQUANTIZE for value in node.all_input_nodes)
+    """Return whether one operator of the file reads integers and constants, which the converter makes integers, too."""
+    operands = [value for value in node.all_input_nodes if value.op != "get_attr"]
+    return node.target not in _OF_SEVERAL and all(str(value.target) == _DEQUANTIZE for value in operands)
 
 
 def _is_of_shared_float(part: fx.Node) -> bool:
