@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests import processes
+from tests.e2e import warm
 from tests.hurried import hurry
 
 from edgekd import registry
-from edgekd.exporting.composites import registered_once
+from edgekd.exporting import idle_work
 
 # Tests share the cores: one thread each, and threads that wait sleep. Read while torch is loaded.
 for _name, _value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
@@ -33,9 +34,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _operators_registered_once() -> Iterator[None]:
-    """Tracing, too, does not look for new operators once a namespace: tests trace some thousand small networks."""
-    with registered_once() if "torch" in sys.modules else nullcontext():
+def _no_idle_work() -> Iterator[None]:
+    """Tracing, too, goes without: tests trace some thousand small networks."""
+    with idle_work.left_out() if "torch" in sys.modules else nullcontext():
         yield
 
 
@@ -45,6 +46,12 @@ def _warm_processes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(multiprocessing.context._concrete_contexts, "spawn", processes.Warm())  # type: ignore[attr-defined]
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_server() -> Iterator[None]:
+    yield
+    warm.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +55,12 @@ class _Packaged(Protocol):
 
 
 def _version(package: str) -> str:
+    """Return the version of a package, empty if it is not installed; a plan asks for those of each stage."""
+    return _version_in(package, tuple(sys.path))
+
+
+@cache
+def _version_in(package: str, path: tuple[str, ...]) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

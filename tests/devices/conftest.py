@@ -22,8 +22,9 @@ PROGRAM = str(Path(__file__).with_name("benchmark_model.py"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest: one test, which a worker would else be busy with alone at the end."""
-    items.sort(key=lambda item: item.path.name != "test_recipe.py")
+    """Begin with the longest files, which a worker would else be busy with alone at the end."""
+    longest = ("test_recipe.py", "test_outputs.py", "test_phone.py", "test_doctor.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
 def need(reason: str) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.e2e.warm import Server
+from tests.e2e import warm
 from tests.hurried import EDGEKD
 
 from edgekd.resources import find
@@ -46,16 +45,6 @@ gates: {size_ratio: {max: 0.30}, accuracy_drop: {level: warn}, lost_classes: {le
 """
 
 
-_servers: list[Server] = []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _end_server() -> Iterator[None]:
-    yield
-    while _servers:
-        _servers.pop().close()
-
-
 @dataclass(frozen=True)
 class Cli:
     """The edgekd command in a process of its own, in a folder, with a cache of its own.
@@ -73,11 +62,7 @@ class Cli:
                 cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False,
             )  # fmt: skip
         else:
-            if not _servers:
-                _servers.append(Server())
-            with tempfile.TemporaryDirectory() as output:
-                found = _servers[0].run(args, self.folder, self.environment(), Path(output))
-            done = subprocess.CompletedProcess(["edgekd", *args], *found)
+            done = warm.ran(args, self.folder, self.environment())
         if code is not None:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ seconds that torch and the converters take to import are spent once.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -46,6 +47,24 @@ class Server:
         self._process.communicate()
 
 
+_servers: list[Server] = []
+
+
+def ran(args: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run ``edgekd ARGS`` in a process that is forked from the one that all tests share."""
+    if not _servers:
+        _servers.append(Server())
+    with tempfile.TemporaryDirectory() as output:
+        found = _servers[0].run(args, cwd, environment, Path(output))
+    return subprocess.CompletedProcess(["edgekd", *args], *found)
+
+
+def close() -> None:
+    """End the process that the others were forked from, if there is one."""
+    while _servers:
+        _servers.pop().close()
+
+
 def _load() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from tests.hurried import hurry
@@ -77,6 +96,17 @@ def _load() -> None:
         OnnxExporter().export(Source(network, image), Path(folder) / "first.onnx", Options("float32"))
 
 
+def _find_wheels() -> None:
+    """Look where PYTHONPATH says, as a Python does that starts with it."""
+    from edgekd import registry
+
+    sys.path[1:1] = [
+        folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in {"", *sys.path}
+    ]
+    importlib.invalidate_caches()
+    registry._points.cache_clear()
+
+
 def _serve(answers: TextIO) -> None:
     for line in sys.stdin:
         child = os.fork()
@@ -90,6 +120,7 @@ def _serve(answers: TextIO) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    _find_wheels()
     for number, name in ((1, "stdout"), (2, "stderr")):
         with (Path(request["output"]) / name).open("wb") as file:
             os.dup2(file.fileno(), number)

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.e2e import warm
 from tests.hurried import EDGEKD
 
 HERE = Path(__file__).parent
@@ -40,16 +41,20 @@ class Site:
 
     def python(self, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run Python, which finds the wheels there."""
-        return self._run([sys.executable, *words], cwd)
+        return subprocess.run(
+            [sys.executable, *words], cwd=cwd, env=self._environment(), capture_output=True, text=True, check=False
+        )
 
-    def _run(self, command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    def _environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "150"}
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        return {**os.environ, "PYTHONPATH": path, "COLUMNS": "150"}
 
-    def edgekd(self, *words: str, cwd: Path) -> str:
-        """Run edgekd, see that it ends with 0, and return what it says."""
-        done = self._run([*EDGEKD, *words], cwd)
+    def edgekd(self, *words: str, cwd: Path, fresh: bool = False) -> str:
+        """Run edgekd, see that it ends with 0, and return what it says.
+
+        The process is a ``fresh`` Python, as a user's is, or one that has imported torch already.
+        """
+        done = self.python(*EDGEKD[1:], *words, cwd=cwd) if fresh else warm.ran(words, cwd, self._environment())
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

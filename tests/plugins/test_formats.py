@@ -90,7 +90,7 @@ def run(site: Site, folder: Path) -> Path:
 
 
 def test_they_are_listed(site: Site, folder: Path) -> None:
-    assert "npnet" in site.edgekd("list", "formats", cwd=folder)
+    assert "npnet" in site.edgekd("list", "formats", cwd=folder, fresh=True)
 
 
 def test_the_files_are_the_network_and_are_measured_on_both_devices(run: Path) -> None:

@@ -297,7 +297,9 @@ class Board:
         agent = self.agent()
         asked: list[tuple[str, float, dict[str, Any]]] = [("outputs", LOOK_S, {"into": "outputs.npz"})]
         if given and run.file["layout"]:
-            asked += [("whole", LOOK_S, {"files": images, "given": given})] if images else []
+            protocol = self.plan["protocol"]
+            ms = protocol["blocks"] * protocol["block_ms"]
+            asked += [("whole", LOOK_S, {"files": images, "given": given, "ms": ms})] if images else []
             limit = LOOK_S + IMAGE_S * self.plan["counted"]
             split = {"images": str(HERE / str(self.plan["images"])), "given": given}
             asked += [("answers", limit, split)] if self.plan["images"] else []

@@ -21,6 +21,7 @@ from edgekd.errors import DeviceError, LostError, unexpected
 from edgekd.profiling.agents.base import Agent
 from edgekd.profiling.transports.base import Transport
 from edgekd.profiling.variant import Variant
+from edgekd.recipe.profile import Profile
 from edgekd.results.findings import Finding, Missing, missing
 from edgekd.results.profile import Operation, Operations, Part, ProfileRecord
 
@@ -118,7 +119,9 @@ class _Notes:
         return self.lost and LostError(f"{self.lost.message}; not measured: {', '.join(self.missing)}", self.lost.hint)
 
 
-def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, device: str) -> Inspection:
+def inspect(
+    variant: Variant, begin: Callable[[], Agent], way: Transport, wants: Wants, device: str, protocol: Profile
+) -> Inspection:
     """Look at one artifact on a device.
 
     Args:
@@ -127,6 +130,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
         way: The open way to the device.
         wants: What to look at.
         device: Name of the device.
+        protocol: The measuring protocol; the whole path is not timed for longer than the network was.
     """
     notes = _Notes(variant.model, device)
     agents: list[Agent] = []
@@ -157,7 +161,7 @@ def inspect(variant: Variant, begin: Callable[[], Agent], way: Transport, wants:
             seen = notes.tried("outputs", asked(lambda agent: outputs(agent, way)), None)
             notes.found += [not_compared(name, variant.model, device) for name in seen.others] if seen else []
         if wants.preprocessing and variant.layout and wants.encoded:
-            path = notes.tried("the whole path", asked(lambda agent: _path(agent, way, variant, wants)), ())
+            path = notes.tried("the whole path", asked(lambda agent: _path(agent, way, variant, wants, protocol)), ())
         if wants.preprocessing and variant.layout and wants.images:
             classes = notes.tried("accuracy", asked(lambda agent: _classes(agent, way, variant, wants)), None)
         if wants.operations:  # last: it loads the model anew, to record
@@ -213,9 +217,9 @@ def _given(variant: Variant, wants: Wants) -> dict[str, Any]:
     return {"mean": list(rule.mean), "std": list(rule.std), "channels": rule.channels, "layout": variant.layout}
 
 
-def _path(agent: Agent, way: Transport, variant: Variant, wants: Wants) -> tuple[Part, ...] | str:
+def _path(agent: Agent, way: Transport, variant: Variant, wants: Wants, protocol: Profile) -> tuple[Part, ...] | str:
     files = [way.put(path) for path in wants.encoded]
-    return path_of(agent.ask("whole", LOOK_S, files=files, given=_given(variant, wants)))
+    return path_of(agent.ask("whole", LOOK_S, files=files, given=_given(variant, wants), ms=protocol.blocks_ms))
 
 
 def path_of(told: Mapping[str, Any]) -> tuple[Part, ...] | str:

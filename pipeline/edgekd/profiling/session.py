@@ -140,7 +140,7 @@ def _measured(  # the parameters of measure, which explains errors
             _start(spare, way, device, threads)
             return spare.agent
 
-        inspected = _inspect(participants, begin, way, wants, device) if wants else {}
+        inspected = _inspect(participants, begin, way, wants, device, protocol) if wants else {}
         more = sustained.measure(participants, begin, protocol, device, power) if starter.name == "python" else {}
         participants.tell("read")  # an interruption may have ended what was looked at last
     profiles = []
@@ -168,13 +168,18 @@ def _shown(found: DeviceRecord) -> DeviceRecord:
 
 
 def _inspect(
-    participants: Participants, begin: Callable[[Run], Agent], way: Transport, wants: Wants, device: Device
+    participants: Participants,
+    begin: Callable[[Run], Agent],
+    way: Transport,
+    wants: Wants,
+    device: Device,
+    protocol: Profile,
 ) -> dict[str, Inspection]:
     """Look at each variant that was measured, by an agent of its own."""
     inspected = {}
     for run in participants.live:
         participants.tell(f"look into {run.variant.model}")
-        found = inspection.inspect(run.variant, partial(begin, run), way, wants, device.name)
+        found = inspection.inspect(run.variant, partial(begin, run), way, wants, device.name, protocol)
         if found.lost:
             participants.lost(run, found.lost)
         inspected[run.variant.model] = found

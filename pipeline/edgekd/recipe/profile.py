@@ -37,3 +37,8 @@ class Profile(Strict):
     def names(self) -> tuple[str, ...]:
         """Names of the devices in stages, gates and reports: the stems of their files."""
         return tuple(device_stem(device) for device in self.devices)
+
+    @property
+    def blocks_ms(self) -> int:
+        """Milliseconds that the blocks of a variant take together at the least."""
+        return self.blocks * self.block_ms

@@ -324,7 +324,7 @@ def test_a_look_that_edgekd_is_not_prepared_for_is_a_note_and_the_next_has_an_ag
         def close(self, *, grace=0.0):
             pass
 
-    found = inspection.inspect(Variant("net", "onnx", Path()), Odd, Host(), Wants(), "host")
+    found = inspection.inspect(Variant("net", "onnx", Path()), Odd, Host(), Wants(), "host", Profile())
     outputs, operations = notes(found.notes)
     assert outputs.startswith("outputs of net on host: unexpected error (a bug in edgekd): TypeError: ")
     assert operations == "single operations of net on host: no reason"

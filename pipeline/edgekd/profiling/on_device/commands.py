@@ -128,11 +128,11 @@ class Commands(Timing):
 
         return looking.answers(self.runtime, images, given)
 
-    def whole(self, files: list[str], given: dict[str, Any]) -> dict[str, Any]:
+    def whole(self, files: list[str], given: dict[str, Any], ms: float) -> dict[str, Any]:
         """See :func:`looking.whole`."""
         from . import looking
 
-        return looking.whole(self.runtime, files, given)
+        return looking.whole(self.runtime, files, given, ms)
 
     def _first(self) -> float:
         began = time.perf_counter_ns()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgekd.exporting import idle_work
 from edgekd.exporting.capture import captured
 from edgekd.exporting.causes import explained, operator_name
-from edgekd.exporting.composites import registered_once
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -109,7 +109,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     require_operators(module, format, name)
     ports = source.signature
     steps = output_steps(module) if int8 else (None,) * len(ports.outputs)
-    with one_registry(), registered_once(), explained(f"writing {name}", format, lambda: module, options.log):
+    with one_registry(), idle_work.left_out(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
             module.eval(),
             tuple(source.inputs.values()),

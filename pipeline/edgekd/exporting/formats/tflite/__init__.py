@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgekd.exporting import idle_work
 from edgekd.exporting.capture import captured
 from edgekd.exporting.causes import explained, operator_name
-from edgekd.exporting.composites import registered_once
 from edgekd.exporting.exporter import (
     Exported,
     Options,
@@ -129,7 +129,7 @@ def _convert(module: Any, source: Source, *, int8: bool) -> bytes:
     sample = tuple(
         channels_last(value) if image else value for value, image in zip(source.inputs.values(), inputs, strict=True)
     )
-    with _strict(), registered_once():
+    with _strict(), idle_work.left_out():
         converted = litert_torch.convert(prepared.eval(), sample, quant_config=static if int8 else None)
     content: bytes = converted.model_content() if hasattr(converted, "model_content") else converted._exporter.to_bytes()
     return content
