@@ -26,7 +26,7 @@ def hurry(put: Callable[[Any, str, Any], None] = setattr) -> None:
         return device.model_copy(update={"retries": 0}) if device.name == "host" else device
 
     put(schema, "load", once)
-    put(rounds, "WARM_UP_S", 0.3)
+    put(rounds, "WARM_UP_S", 0.1)
 
 
 if __name__ == "__main__":

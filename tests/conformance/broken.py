@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.e2e import warm
 
 
 def failures(folder: Path, text: str, group: str = "", path: str = "") -> dict[str, set[str]]:
@@ -27,12 +27,21 @@ def failures(folder: Path, text: str, group: str = "", path: str = "") -> dict[s
     names = [f"{name} = test_broken:{name}" for name in re.findall(r'^suite\("(\w+)"', text, re.M)]
     (described / "entry_points.txt").write_text("\n".join([f"[{group}]", *names]) + "\n" if group else "")
     searched = os.pathsep.join(filter(None, [str(folder), path, os.environ.get("PYTHONPATH", "")]))
-    python = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-p", "no:anyio"]
-    done = subprocess.run(
-        [*python, "--rootdir", str(folder), "-c", os.devnull, str(module)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": searched, "COLUMNS": "300"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    options = [
+        "-q",
+        "-rfE",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:anyio",
+        "--rootdir",
+        str(folder),
+        "-c",
+        os.devnull,
+    ]
+    environment = {**os.environ, "PYTHONPATH": searched, "COLUMNS": "300"}
+    done = warm.ran([*options, str(module)], folder, environment, "pytest")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, set[str]] = {}
     for name, check in re.findall(r"^(?:FAILED|ERROR) \S+::(\w+)::test_([\w\[\]-]+)", done.stdout, re.M):

@@ -110,5 +110,5 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_data: Callable[[Path, 
     small_data(folder / "data.npz", 480, 400)
     (folder / "small.yaml").write_text(RECIPE.replace("BLOCKS", str(BLOCKS)))
     cli = Cli(folder, folder / "cache")
-    done = cli("run", "small.yaml", fresh=True)
+    done = cli("run", "small.yaml")
     return Run(cli, (folder / "reports" / "small" / "latest").resolve(), done.stdout, done.stderr)

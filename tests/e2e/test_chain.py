@@ -38,6 +38,7 @@ def test_every_network_and_every_file_is_in_the_result(chain: Run) -> None:
 def test_a_run_can_be_compared_with(chain: Run) -> None:
     result = read_run(chain.folder)
     assert {(chain.folder / profile.samples).name for profile in result.profiles} == {"host.jsonl"}
+    assert {profile.attempts for profile in result.profiles} == {()}, "tests do not wait until times are steady"
     files = found.files([chain.folder])
     assert all(file.bundle for file in files)
     assert {file.record.name: file.record.content for file in files} == {

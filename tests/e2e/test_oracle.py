@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e import warm
 
 pytestmark = pytest.mark.e2e
 
@@ -39,10 +38,13 @@ def committed() -> dict[str, Any]:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What edgekd says of the sample, without the unseen images, which are no part of edgekd."""
     folder = tmp_path_factory.mktemp("oracle")
-    command = [sys.executable, str(ORACLE / "run.py"), "--networks", ",".join(SAMPLE), "--seeds", "1", "--no-truth",
-               "--processes", "1",               "--out", str(folder)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ORACLE))
+        from tests.oracle import run
+
+        patch.setattr(run, "_server", [warm.server()])
+        asked = ["--networks", ",".join(SAMPLE), "--seeds", "1", "--no-truth"]
+        assert run.main([*asked, "--processes", "1", "--out", str(folder)]) == 0
     found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
     return found
 

@@ -31,11 +31,14 @@ class Server:
             [sys.executable, str(Path(__file__))], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run(self, args: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path) -> tuple[int, str, str]:
-        """Run ``edgekd ARGS``; exit code, standard output and standard error."""
+    def run(
+        self, args: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path, program: str = "edgekd"
+    ) -> tuple[int, str, str]:
+        """Run ``edgekd ARGS``, or ``pytest ARGS``; exit code, standard output and standard error."""
         assert self._process.stdin
         assert self._process.stdout
-        request = {"args": args, "cwd": str(cwd), "environment": dict(environment), "output": str(output)}
+        given = {"args": args, "cwd": str(cwd), "environment": dict(environment), "output": str(output)}
+        request = {**given, "program": program}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -50,13 +53,20 @@ class Server:
 _servers: list[Server] = []
 
 
-def ran(args: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run ``edgekd ARGS`` in a process that is forked from the one that all tests share."""
+def server() -> Server:
+    """The process that all tests share."""
     if not _servers:
         _servers.append(Server())
+    return _servers[0]
+
+
+def ran(
+    args: Sequence[str], cwd: Path, environment: Mapping[str, str], program: str = "edgekd"
+) -> subprocess.CompletedProcess[str]:
+    """Run ``edgekd ARGS``, or ``pytest ARGS``, in a process that is forked from the one that all tests share."""
     with tempfile.TemporaryDirectory() as output:
-        found = _servers[0].run(args, cwd, environment, Path(output))
-    return subprocess.CompletedProcess(["edgekd", *args], *found)
+        found = server().run(args, cwd, environment, Path(output), program)
+    return subprocess.CompletedProcess([program, *args], *found)
 
 
 def close() -> None:
@@ -73,6 +83,7 @@ def _load() -> None:
     import ai_edge_quantizer  # noqa: F401
     import lightning_fabric  # noqa: F401
     import litert_torch  # noqa: F401
+    import scipy.stats  # noqa: F401
     import torch
     from tqdm import tqdm
 
@@ -98,13 +109,10 @@ def _load() -> None:
 
 def _find_wheels() -> None:
     """Look where PYTHONPATH says, as a Python does that starts with it."""
-    from edgekd import registry
-
     sys.path[1:1] = [
         folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in {"", *sys.path}
     ]
     importlib.invalidate_caches()
-    registry._points.cache_clear()
 
 
 def _serve(answers: TextIO) -> None:
@@ -126,6 +134,10 @@ def _serve(answers: TextIO) -> None:
             os.dup2(file.fileno(), number)
     code = 1
     try:
+        if request["program"] == "pytest":
+            import pytest
+
+            sys.exit(pytest.main(request["args"]))
         main(request["args"])
     except SystemExit as end:
         code = int(end.code or 0)

@@ -18,8 +18,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +168,8 @@ _server: list[Server] = []
 
 
 def _start() -> None:
+    if _server:
+        return
     import torch
 
     sys.path.append(str(HERE.parent / "e2e"))
@@ -179,7 +183,18 @@ def _work(job: Job) -> list[Row]:
     return judged(job, _server[0])
 
 
-def main() -> int:
+@contextmanager
+def _working(processes: int) -> Iterator[Callable[[Sequence[Job]], Iterator[list[Row]]]]:
+    """Do jobs in as many processes, as they are ready; alone, this process does them."""
+    if processes == 1:
+        _start()
+        yield partial(map, _work)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, _start) as pool:
+        yield partial(pool.imap_unordered, _work)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Make the rows that are missing, write both files, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default="", help="names, with commas; all")
@@ -188,7 +203,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--no-truth", action="store_true", help="do without the images that edgekd never sees")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     path, files = options.out / "results.json", depends.digests()
     rows = [Row(**row | {"formats": tuple(row["formats"])}) for row in depends.kept(path, files)]
@@ -197,8 +212,8 @@ def main() -> int:
     asked = [name for name in options.networks.split(",") if name]
     wanted = jobs(asked, options.seeds, formats, not options.no_truth)
     missing = [job for job in wanted if (job.network, job.seed, job.formats) not in done]
-    with multiprocessing.get_context("spawn").Pool(options.processes, _start) as pool:
-        for made in pool.imap_unordered(_work, missing):
+    with _working(options.processes) as work:
+        for made in work(missing):
             rows += made
             for row in made:
                 print(page.line(asdict(row)), flush=True)

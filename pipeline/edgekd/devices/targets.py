@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from edgekd.devices.schema import Device, load
+from edgekd.devices import schema
+from edgekd.devices.schema import Device
 from edgekd.recipe import Recipe
 from edgekd.recipe.base import need
 
@@ -17,7 +18,7 @@ def of(recipe: Recipe) -> list[Device]:
     Raises:
         UsageError: There is no such device, or its file is wrong.
     """
-    return [load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
+    return [schema.load(name) for name in (recipe.profile.devices if recipe.profile else ("host",))]
 
 
 def named(recipe: Recipe, name: str) -> Device:
@@ -27,7 +28,7 @@ def named(recipe: Recipe, name: str) -> Device:
         UsageError: Its file is not there or wrong.
     """
     profile = need(recipe.profile, "profile")
-    return load(profile.devices[profile.names.index(name)])
+    return schema.load(profile.devices[profile.names.index(name)])
 
 
 def board(device: Device) -> tuple[object, ...]:

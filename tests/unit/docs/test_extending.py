@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.e2e import warm
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -39,17 +40,25 @@ def site(tmp_path: Path) -> Path:
 
 
 def python(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command, where = [sys.executable, *words], {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, cwd=site, env=where, capture_output=True, text=True, check=False)
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=site, env=environment(site), capture_output=True, text=True, check=False)
+
+
+def edgekd(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``edgekd`` in a process that has imported torch already."""
+    return warm.ran(words, site, environment(site))
+
+
+def environment(site: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def test_the_example_is_a_loss_like_any_other(site: Path) -> None:
     assert len((EXAMPLE / "edgekd_huber.py").read_text("utf-8").splitlines()) <= 30
     terms = "distill.losses=[{kind: task}, {kind: huber, delta: 2}]"
-    checked = python(site, "-m", "edgekd", "check", "mobilenet", "--set", terms)
+    checked = edgekd(site, "check", "mobilenet", "--set", terms)
     assert checked.returncode == 0, checked.stderr
-    wrong = python(site, "-m", "edgekd", "check", "mobilenet", "--set", terms.replace("2", "-2"))
+    wrong = edgekd(site, "check", "mobilenet", "--set", terms.replace("2", "-2"))
     assert wrong.returncode == 2
     assert "delta" in wrong.stderr
     assert "huber" in python(site, "-m", "edgekd", "list", "losses").stdout
@@ -70,7 +79,7 @@ def test_the_example_computes_what_it_says(site: Path) -> None:
 def test_each_example_passes_its_suite(site: Path, name: str) -> None:
     test = f"test_{name.replace('-', '_')}.py"
     shutil.copy(EXAMPLES / name / test, site)
-    done = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", test)
+    done = warm.ran(["-q", "-p", "no:cacheprovider", "-p", "no:anyio", test], site, environment(site), "pytest")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout
     assert "skipped" not in done.stdout
@@ -91,13 +100,13 @@ def table(site: Path) -> Path:
 
 
 def test_the_pages_recipe_is_checked_with_its_source_task_and_metric(table: Path) -> None:
-    checked = python(table, "-m", "edgekd", "check", "tabular.yaml")
+    checked = edgekd(table, "check", "tabular.yaml")
     assert checked.returncode == 0, checked.stderr
-    wrong = python(table, "-m", "edgekd", "check", "tabular.yaml", "--set", "gates.metric.name=top1")
+    wrong = edgekd(table, "check", "tabular.yaml", "--set", "gates.metric.name=top1")
     assert wrong.returncode == 2
     assert "rmse" in wrong.stderr
     (table / "table.csv").unlink()
-    missing = python(table, "-m", "edgekd", "check", "tabular.yaml")
+    missing = edgekd(table, "check", "tabular.yaml")
     assert missing.returncode == 2
     assert "table.csv does not exist" in missing.stderr
 
@@ -105,12 +114,12 @@ def test_the_pages_recipe_is_checked_with_its_source_task_and_metric(table: Path
 def test_the_pages_recipe_trains_and_exports(table: Path) -> None:
     """With fewer epochs; and a changed table trains again."""
     short = ["--set", "teacher.train.epochs=4", "--set", "distill.epochs=3", "--threads", "1"]
-    done = python(table, "-m", "edgekd", "run", "tabular.yaml", *short)
+    done = edgekd(table, "run", "tabular.yaml", *short)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "RMSE" in done.stdout
     with (table / "table.csv").open("a") as file:
         file.write("0,0,0,0,0,0,0,0,0\n")
-    plan = json.loads(python(table, "-m", "edgekd", "plan", "tabular.yaml", *short, "--json").stdout)
+    plan = json.loads(edgekd(table, "plan", "tabular.yaml", *short, "--json").stdout)
     assert {stage["status"] for stage in plan if stage["stage"] in ("teacher", "distill")} == {"run"}
 
 

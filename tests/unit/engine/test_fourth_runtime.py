@@ -76,7 +76,7 @@ def test_it_goes_from_the_recipe_to_the_report(site: Path, tmp_path: Path) -> No
     torch.manual_seed(0)
     networks.save(names["Net"](4).state_dict(), tmp_path / "net.safetensors")  # type: ignore[operator]
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "lent.yaml").write_text(f"transport: lent\npython: [{sys.executable}]\n")
+    (tmp_path / "devices" / "lent.yaml").write_text(f"transport: lent\npython: [{sys.executable}]\nretries: 0\n")
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     outcome = runner.run(load(tmp_path / "recipe.yaml"), runner.Options(tmp_path / "reports", Silent()))
     result = outcome.result
