@@ -11,10 +11,11 @@ from typing import Any
 
 @contextmanager
 def left_out() -> Iterator[None]:
-    """Do without it: a fifth of the time of an export. Torch has no argument for any of it.
+    """Do without it; torch has no argument for any of it.
 
-    - Whenever torch lists the operators that it may write with others, it goes through all it has, and looks for new ones of
-      C++ once for each of its 35 namespaces: 70 ms, several times a file. Here once for each state of its registrations.
+    - Whenever torch lists the operators that it may write with others, which it does several times a file, it goes through
+      all it has, and looks for new ones of C++ once for each of its 35 namespaces. Here once for each state of its
+      registrations.
     - A graph module writes Python of its graph and compiles that at every change, though passes only read the graph. Here
       when the module is called or its code is read: ``torch.fx._lazy_graph_module``.
     - Each of the 6,000 rules that torch sets for a decomposition evaluates its annotations, which ``typing`` keeps and
