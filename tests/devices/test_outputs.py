@@ -1,7 +1,9 @@
-"""What int8 files compute on Arm, beside this machine and torch; and what is measured there beside times."""
+"""A whole session on a board over SSH: what int8 files compute on Arm, beside this machine and torch, and what is timed."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from tests.devices.conftest import device
+from tests.devices.lab import Pi
 from tests.unit.exporting.nets import Residual, images, make_source
-from tests.words import differences, notes
+from tests.words import differences, doubts, notes
 
 from edgekd.data.preprocessing import Preprocessing
 from edgekd.devices.schema import Device
@@ -69,22 +72,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Variant, ...
 Measured = tuple[Session, device_checks.Checked]
 
 
-def looked(target: Device, bundle: Any, folder: Path, only: str = "") -> Measured:
-    variants, known, wants = bundle
-    chosen = [variant for variant in variants if variant.runtime == only or not only]
-    session = measure(chosen, QUICK, target, folder, wants=wants)
-    return session, device_checks.check(session, chosen, target, known)
-
-
 @pytest.fixture(scope="session")
-def on_pi4(pi4: Device, bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """All files of the bundle on the Pi 4."""
-    return looked(pi4, bundle, tmp_path_factory.mktemp("pi4"))
+def on_pi4(pi4: Device, pi4_board: Pi, bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """All files of the bundle on the Pi 4, and one whose program crashes in the second block."""
+    variants, known, wants = bundle
+
+    def crash(what: str, done: int, total: int) -> None:
+        if what == "block 2/3 unlucky":
+            os.kill(pi4_board.programs("agent.pyz")[len(variants)], signal.SIGSEGV)
+
+    onnx = next(variant for variant in variants if variant.runtime == "onnx")
+    given = [*variants, replace(onnx, model="unlucky")]
+    session = measure(given, QUICK, pi4, tmp_path_factory.mktemp("pi4"), crash, wants=wants)
+    return session, device_checks.check(session, given, pi4, known)
 
 
 def right(measured: Measured, runtimes: set[str]) -> None:
-    session, checked = measured
-    assert session.failures == ()
+    checked = measured[1]
     assert {row.effective.runtime.split()[0] for row in checked.profiles} == runtimes
     for row in checked.profiles:
         assert [found.reference for found in row.outputs] == ["host", "torch"]
@@ -101,8 +105,25 @@ def test_every_runtime_computes_what_the_host_does(on_pi4: Measured) -> None:
     right(on_pi4, {"onnxruntime", "ai-edge-litert", "openvino"})
 
 
+def test_one_that_crashes_stops_no_other(on_pi4: Measured, bundle: Any) -> None:
+    session, _ = on_pi4
+    (failure,) = session.failures
+    assert failure.model == "unlucky"
+    assert "the runtime died with SIGSEGV while measuring" in failure.reason
+    assert {record.model for record in session.profiles} == {variant.model for variant in bundle[0]}
+    for record in session.profiles:
+        assert record.emulated
+        assert "emulated" in " ".join(doubts(record.trust.reasons))
+        assert record.latency_ms.n >= QUICK.blocks
+        assert record.load_ms.cold > 0
+
+
 def test_the_old_runtime_computes_what_the_host_does(pi4_board: object, bundle: Any, tmp_path: Path) -> None:
-    measured = looked(device("pi4", python=("python3-tflite",)), bundle, tmp_path, "tflite")
+    variants, known, wants = bundle
+    target, chosen = device("pi4", python=("python3-tflite",)), [one for one in variants if one.runtime == "tflite"]
+    session = measure(chosen, QUICK, target, tmp_path, wants=wants)
+    assert session.failures == ()
+    measured = session, device_checks.check(session, chosen, target, known)
     right(measured, {"tflite-runtime"})
     assert measured[1].profiles[0].effective.runtime == "tflite-runtime 2.14.0"
     assert any("the whole path" in note and "Pillow" in note for note in notes(measured[0].notes))

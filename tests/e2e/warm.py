@@ -34,7 +34,7 @@ class Server:
     def run(
         self, args: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path, program: str = "edgekd"
     ) -> tuple[int, str, str]:
-        """Run ``edgekd ARGS``, or ``pytest ARGS``; exit code, standard output and standard error."""
+        """Run ``edgekd ARGS``, ``pytest ARGS`` or ``python -c ARGS``; exit code, standard output and standard error."""
         assert self._process.stdin
         assert self._process.stdout
         given = {"args": args, "cwd": str(cwd), "environment": dict(environment), "output": str(output)}
@@ -63,7 +63,7 @@ def server() -> Server:
 def ran(
     args: Sequence[str], cwd: Path, environment: Mapping[str, str], program: str = "edgekd"
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``edgekd ARGS``, or ``pytest ARGS``, in a process that is forked from the one that all tests share."""
+    """Run ``edgekd ARGS``, ``pytest ARGS`` or ``python -c ARGS`` in a process that is forked from the one that all share."""
     with tempfile.TemporaryDirectory() as output:
         found = server().run(args, cwd, environment, Path(output), program)
     return subprocess.CompletedProcess([program, *args], *found)
@@ -115,6 +115,18 @@ def _find_wheels() -> None:
     importlib.invalidate_caches()
 
 
+def _run(program: str, args: list[str]) -> None:
+    if program == "pytest":
+        import pytest
+
+        sys.exit(pytest.main(args))
+    if program == "python":
+        sys.argv = ["-c", *args[1:]]
+        exec(compile(args[0], "<string>", "exec"), {"__name__": "__main__"})
+        sys.exit(0)
+    main(args)
+
+
 def _serve(answers: TextIO) -> None:
     for line in sys.stdin:
         child = os.fork()
@@ -134,11 +146,7 @@ def _serve(answers: TextIO) -> None:
             os.dup2(file.fileno(), number)
     code = 1
     try:
-        if request["program"] == "pytest":
-            import pytest
-
-            sys.exit(pytest.main(request["args"]))
-        main(request["args"])
+        _run(request["program"], request["args"])
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:

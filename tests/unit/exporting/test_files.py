@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.e2e import warm
 from tests.unit.exporting.nets import Together, images
 
 from edgekd.errors import ExportError
@@ -70,16 +71,9 @@ def test_bytes_are_the_same_in_every_process(written: dict[str, Exported], tmp_p
         "for format in reversed(FORMATS): print(format, *digests(export(source, format, Path(sys.argv[1]))))"
     )
     root = Path(__file__).parents[3]
-    environment = {
-        "PYTHONPATH": f"{root / 'pipeline'}:{root}",
-        "PATH": "/usr/bin:/bin",
-        "PYTHONHASHSEED": "7",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "a folder of another name")],
-        env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    environment = {"PYTHONPATH": f"{root / 'pipeline'}:{root}", "PATH": "/usr/bin:/bin"}  # other hashes, and nothing else
+    done = warm.ran([script, str(tmp_path / "a folder of another name")], tmp_path, environment, "python")
+    assert done.returncode == 0, done.stderr
     found = {format: hashes for format, *hashes in map(str.split, done.stdout.splitlines())}
     assert found == {format: digests(exported) for format, exported in written.items()}
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.e2e import warm
 from tests.unit.exporting.nets import Residual, Tokens, images
 from torch import Tensor, fx, nn
 
@@ -111,7 +110,8 @@ def test_state_survives_a_file_and_another_process(module: fx.GraphModule, tmp_p
     )
     root = Path(__file__).parents[3]
     environment = {"PYTHONPATH": f"{root / 'pipeline'}:{root}", "PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, env=environment, capture_output=True)
+    done = warm.ran([script, str(tmp_path)], tmp_path, environment, "python")
+    assert done.returncode == 0, done.stderr
     out = load_file(tmp_path / "out.safetensors")
     with torch.no_grad():
         assert torch.equal(out["trained"], module(images(8))[0])
