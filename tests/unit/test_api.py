@@ -151,8 +151,12 @@ def test_what_is_wrong_is_returned_by_check_and_raised_by_the_others(project: Pa
         edgekd.quantize("resnet18", weights="net.pt", data="data.npz")
     with pytest.raises(UsageError, match="^weights no.pt does not exist"):
         edgekd.quantize("net.py:Net", weights="no.pt", data="data.npz")
-    with pytest.raises(UsageError, match=r"--io int8: onnx have float32|--io int8: onnx has float32"):
-        edgekd.quantize("net.py:Net", weights="net.pt", data="data.npz", formats=["onnx"], io="int8")
+    told = r"^edgekd.quantize: io: onnx has float32 input and output, always\n  → only tflite can have int8; remove io$"
+    with pytest.raises(RecipeError, match=told):
+        edgekd.quantize("net.py:Net", weights="net.pt", data="data.npz", size=16, formats=["onnx"], io="int8")
+    told = r"^edgekd.export: precisions: int8 needs a quantized model\n  → use edgekd.quantize, or use int8-weights$"
+    with pytest.raises(RecipeError, match=told):
+        edgekd.export("net.py:Net", weights="net.pt", size=16, precisions=["int8"])
     with pytest.raises(UsageError, match="does not exist"):
         edgekd.read_run(project)
     with pytest.raises(UsageError):
@@ -163,10 +167,10 @@ FINE = {
     "recipe": "r.yaml", "model": "net.py:Net", "weights": "net.pt", "data": "data.npz", "folder": "run",
 }  # fmt: skip
 WRONG: dict[str, list[Any]] = {
-    **{key: [None, 3, b"a"] for key in ("recipe", "weights", "out", "folder")},
+    **{key: [None, 3, b"a", "a\0b", Path("a\0b")] for key in ("recipe", "weights", "out", "folder")},
     **{key: [3] for key in ("against", "artifacts")},
     **{key: [0, -1, 1.5, True, "2"] for key in ("processes", "threads", "accuracy", "epochs", "classes")},
-    **{key: ["onnx", 3, [3]] for key in ("formats", "precisions", "devices")},
+    **{key: ["onnx", 3, [3], ["a\0b"]] for key in ("formats", "precisions", "devices")},
     **{key: [1, "yes", None] for key in ("without_devices", "quiet")},
     **{key: [["x"], {3: (1,)}, {"x": 3}] for key in ("inputs", "shapes")},
     "channels": [2, "3", True],
@@ -174,9 +178,17 @@ WRONG: dict[str, list[Any]] = {
     "data": [3],
     "io": ["int4", []],
     "method": ["x"],
-    "model": [None, Path("net.py")],
+    "model": [None, Path("net.py"), "net.py:\0"],
     "normalize": [0.5],
-    "overrides": [["seed=1"], "seed=1", {1: 2}, {"seed=1": 2}, {"seed": object()}, {"export": {"onnx"}}],
+    "overrides": [
+        ["seed=1"],
+        "seed=1",
+        {1: 2},
+        {"seed=1": 2},
+        {"seed": object()},
+        {"export": {"onnx"}},
+        {"data.source": "a\0"},
+    ],
     "size": [0, -16, "16", (1, 2, 3), (), (8, "8")],
     "sustained": [-1, "1", float("nan")],
 }

@@ -47,12 +47,18 @@ def _shown(value: object) -> str:
 def _path(value: Any) -> Any:
     if not isinstance(value, str | os.PathLike):
         raise ValueError("a path, as text or a Path")
-    return value
+    return _without_nul(value, os.fsdecode(value))
 
 
 def _text(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("text")
+    return _without_nul(value, value)
+
+
+def _without_nul(value: Any, text: str) -> Any:
+    if "\0" in text:  # no path may have it, and a recipe's text neither
+        raise ValueError(r"text without \0")
     return value
 
 
@@ -129,11 +135,11 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
+        return _plain(os.fsdecode(value))
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, str):
-        return str.__str__(value)
+        return _text(str.__str__(value))
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

@@ -82,17 +82,11 @@ def quantize_sections(
         formats: Files to write; empty: all formats that have int8.
         io: Type of the input and the output of the formats that have a choice.
         devices: Where to measure the files.
-
-    Raises:
-        UsageError: None of the formats can have this ``io``.
     """
     method = method or ("qat" if epochs else "ptq")
     names, having = _listed(formats) or int8_formats(), int8_io() if io == "int8" else ()
-    if io == "int8" and not set(having) & set(names):
-        raise UsageError(
-            f"--io int8: {' and '.join(names)} have float32 input and output, always", f"add --format {', '.join(having)}"
-        )
-    files = [{"format": name, "io": io} if name in having else name for name in names]
+    asked = set(having) & set(names) or names if io == "int8" else ()  # where none has it, the recipe is refused with that
+    files = [{"format": name, "io": io} if name in asked else name for name in names]
     return {"quantize": {"method": method} | ({"epochs": epochs} if epochs else {}), "export": files, **_measured(devices)}
 
 
@@ -256,8 +250,8 @@ def _problem(problem: Problem, given: Given) -> Problem:
     begins = (name for name in _OPTIONS if re.match(rf"{re.escape(name)}(\W|$)", problem.key))
     key = max(begins, key=len, default="")
     option = _OPTIONS.get(key, "" if problem.key == "quantize" else problem.key)  # the command itself is called so
-    if re.fullmatch(r"export\[\d+\]\.precision", problem.key):
-        option = "--precision"
+    if of_files := re.fullmatch(r"export\[\d+\]\.(precision|io)", problem.key):
+        option = f"--{of_files[1]}"
     hint = _hint(problem.hint, given)
     if hint == f"remove {key.rpartition('.')[2]}":
         hint = f"remove {option}" + (", which is for images without labels" if option == "--classes" else "")
@@ -269,6 +263,8 @@ def _hint(hint: str, given: Given) -> str:
     typed = shlex.quote(str(file))
     hint = hint.replace(os.path.abspath(file), typed)  # noqa: PTH100  # as a recipe's paths are made
     hint = hint.replace(f"weights: {typed}#", f"--weights {typed}#")
+    hint = hint.replace("remove io here", "remove --io")
+    hint = hint.replace("add quantize: {method: ptq}", f"use {given.command.replace('export', 'quantize')}")
     # What a recipe would say, with the option after it in brackets.
     hint = re.sub(r"\bwrite data: \{[^}]*\} \((--[^)]+)\)", r"add \1", hint)
     hint = re.sub(r"\bwrite data: \{(\w+): (\w+)\}", lambda found: f"add {_option(found[1])} {found[2]}", hint)

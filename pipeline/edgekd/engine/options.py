@@ -7,8 +7,8 @@ import shlex
 
 import yaml
 
-_NAMES = "size|normalize|channels|classes|data|weights|method|epochs|io|format|device"
-_MANY = {"format": "formats", "device": "devices"}
+_NAMES = "size|normalize|channels|classes|data|weights|method|epochs|io|format|precision|device"
+_MANY = {"format": "formats", "precision": "precisions", "device": "devices"}
 _END = r"(?=[,;.:)]?(?:\s|$))"
 _LIST = r"-?[\d.]*\d(?:,-?[\d.]*\d)*"
 _VALUE = re.compile(rf"--({_NAMES}) (\d+x\d+|\d+|imagenet|half|none|{_LIST}/{_LIST}){_END}")

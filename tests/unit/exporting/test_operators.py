@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -241,3 +242,33 @@ def test_an_exponential_branch_is_not_rounded_to_the_steps_of_x(tmp_path: Path) 
     found, _ = compare(make_source(Together({name: Fn(Tripled(kind)) for name, kind in kinds.items()})), "tflite", tmp_path)
     assert list(found) == list(kinds)
     assert {name: each for name, each in found.items() if each.max_lsb > 1 or each.mean_lsb >= 0.02} == {}  # type: ignore[operator]
+
+
+def attention(*front: int, mask: Tensor | None = None, causal: bool = False) -> Callable[[Tensor], Tensor]:
+    """Self-attention of a map's 36 places, with other axes than batch and heads in front of them."""
+
+    def function(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2).reshape(-1, *front, 36, 8 // max(1, math.prod(front)))
+        return nn.functional.scaled_dot_product_attention(tokens, tokens.flip(-2), tokens, mask, is_causal=causal, scale=0.7)
+
+    return function
+
+
+ATTENTIONS = {
+    "without_heads": attention(),
+    "masked_each": attention(mask=torch.linspace(-1, 1, 36).expand(1, 36, 36)),
+    "windows": attention(2, 2),
+    "windows_of_windows": attention(2, 1, 2, causal=True),
+}
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])  # OpenVINO's files are made of ONNX
+def test_attention_of_any_rank_in_float(format: str, tmp_path: Path) -> None:
+    """torch's ONNX exporter takes four dimensions, and stopped at attention without heads."""
+    torch.manual_seed(0)
+    net = fold(Together({name: Fn(function) for name, function in ATTENTIONS.items()}).eval(), images(1))
+    before = str(net.graph)
+    found, _ = compare(Source(net, images(1)), format, tmp_path, "float32")
+    assert list(found) == list(ATTENTIONS)
+    assert {name: each.error for name, each in found.items() if each.error >= 1e-5} == {}
+    assert str(net.graph) == before  # other formats are written from it, too

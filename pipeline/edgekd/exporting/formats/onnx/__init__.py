@@ -100,7 +100,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     import onnx
     import torch
 
-    from edgekd.exporting.formats.onnx import qdq, storage
+    from edgekd.exporting.formats.onnx import attention, qdq, storage
     from edgekd.exporting.lacks import require_operators
     from edgekd.quantization.rounded import BITS
 
@@ -111,7 +111,7 @@ def build(source: Source, options: Options, name: str, format: str = "onnx") -> 
     steps = output_steps(module) if int8 else (None,) * len(ports.outputs)
     with one_registry(), idle_work.left_out(), explained(f"writing {name}", format, lambda: module, options.log):
         program = torch.onnx.export(
-            module.eval(),
+            attention.with_heads(module.eval()),
             tuple(source.inputs.values()),
             dynamo=True,
             opset_version=OPSET,
